@@ -1,0 +1,2 @@
+//! Empty: lets cargo track the crate as a library.
+#![no_std]
