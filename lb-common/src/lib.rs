@@ -1,2 +1,15 @@
-#![no_std]
-//! lb-common
+//! What the kernel half and the user-space half of Tidegate must agree on.
+//!
+//! Owns the layout of every map ([`abi`]), the list of packet outcomes ([`verdict`]), the packet
+//! parser ([`parse`], over a [`cursor`]), the flow hash ([`flow`]) and checksum arithmetic
+//! ([`checksum`]). It has no state, no I/O and no dependency, so the XDP program, the daemon, the
+//! tests and the fuzz targets all run the same code.
+
+#![cfg_attr(not(test), no_std)]
+
+pub mod abi;
+pub mod checksum;
+pub mod cursor;
+pub mod flow;
+pub mod parse;
+pub mod verdict;

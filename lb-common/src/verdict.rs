@@ -1,0 +1,124 @@
+//! The one list of packet outcomes.
+//!
+//! A [`Verdict`] is an XDP action, a counter slot and a metric label. A packet cannot leave the
+//! program without one, so everything that happens to packets is counted and visible.
+
+/// What XDP does with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Pass,
+    Drop,
+    Transmit,
+    Redirect,
+}
+
+macro_rules! verdicts {
+    ($($(#[$doc:meta])* $name:ident = $action:ident, $label:literal;)*) => {
+        /// How a packet's way through the program ended.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum Verdict {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Verdict {
+            /// Every verdict, in the order of the counter slots.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The XDP action that goes with the verdict.
+            #[inline(always)]
+            #[must_use]
+            pub const fn action(self) -> Action {
+                match self {
+                    $(Self::$name => Action::$action,)*
+                }
+            }
+
+            /// The name in metrics, status and docs.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)*
+                }
+            }
+        }
+    };
+}
+
+verdicts! {
+    /// Not IP, not TCP or UDP, or not addressed to a service: left to the host, untouched.
+    PassNotOurs = Pass, "pass_not_ours";
+    /// So damaged that it cannot be said whose it is: left to the host, which drops it.
+    PassMalformed = Pass, "pass_malformed";
+    /// Sent to a backend by MAC rewrite, out of the interface it came in by.
+    TxDsr = Transmit, "tx_dsr";
+    /// As [`Self::TxDsr`], out of another interface.
+    RedirectDsr = Redirect, "redirect_dsr";
+    /// Sent to a backend with both addresses translated.
+    TxNat = Transmit, "tx_nat";
+    /// As [`Self::TxNat`], out of another interface.
+    RedirectNat = Redirect, "redirect_nat";
+    /// A backend's reply, translated back and sent to the client.
+    TxNatReply = Transmit, "tx_nat_reply";
+    /// As [`Self::TxNatReply`], out of another interface.
+    RedirectNatReply = Redirect, "redirect_nat_reply";
+    /// Addressed to a VIP, with an IP, TCP or UDP header that contradicts itself or the frame.
+    DropMalformed = Drop, "drop_malformed";
+    /// Addressed to a service, but a fragment.
+    DropFragment = Drop, "drop_fragment";
+    /// Addressed to a service with a TTL or hop limit that has run out.
+    DropTtlExpired = Drop, "drop_ttl_expired";
+    /// The service has no backend that takes the packet.
+    DropNoBackend = Drop, "drop_no_backend";
+    /// The backend's link-layer address is not known.
+    DropNoNextHop = Drop, "drop_no_next_hop";
+    /// NAT: no source address of the family, or no free port towards the backend.
+    DropNatPortsExhausted = Drop, "drop_nat_ports_exhausted";
+    /// NAT: the flow could not be recorded.
+    DropFlowTableFull = Drop, "drop_flow_table_full";
+    /// NAT: the packet belongs to no flow and cannot start one.
+    DropNatUnknownFlow = Drop, "drop_nat_unknown_flow";
+    /// The program met a state that its loader rules out.
+    DropInternal = Drop, "drop_internal";
+}
+
+impl Verdict {
+    /// The number of verdicts, hence of counter slots.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The counter slot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(self) -> u32 {
+        self as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{Action, Verdict};
+
+    #[test]
+    fn slots_are_dense_and_labels_unique() {
+        let labels: BTreeSet<_> = Verdict::ALL.iter().map(|verdict| verdict.label()).collect();
+        assert_eq!(labels.len(), Verdict::COUNT);
+        for (slot, verdict) in Verdict::ALL.iter().enumerate() {
+            assert_eq!(verdict.slot() as usize, slot);
+        }
+    }
+
+    #[test]
+    fn labels_start_with_the_action() {
+        for verdict in Verdict::ALL {
+            let prefix = match verdict.action() {
+                Action::Pass => "pass_",
+                Action::Drop => "drop_",
+                Action::Transmit => "tx_",
+                Action::Redirect => "redirect_",
+            };
+            assert!(verdict.label().starts_with(prefix), "{verdict:?}");
+        }
+    }
+}
