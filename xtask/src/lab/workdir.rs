@@ -1,0 +1,58 @@
+//! Directories for configs, logs and sockets of one run, removed with it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::{dead_owner, unique_name};
+
+/// Set to keep the logs of a run.
+const KEEP: &str = "TIDEGATE_KEEP_LOGS";
+
+/// A directory of this run's own, removed when dropped unless `TIDEGATE_KEEP_LOGS` is set.
+#[derive(Debug)]
+pub struct WorkDir(PathBuf);
+
+impl WorkDir {
+    /// Makes an empty directory.
+    ///
+    /// # Errors
+    /// When the temporary directory is not writable.
+    pub fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(unique_name());
+        std::fs::create_dir_all(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        if std::env::var_os(KEEP).is_none() {
+            // A directory that stays is found by `clean_leftovers`.
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+pub(super) fn clean_leftovers() -> Result<()> {
+    if std::env::var_os(KEEP).is_some() {
+        return Ok(());
+    }
+    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else {
+        return Ok(());
+    };
+    for entry in entries.flatten() {
+        if dead_owner(&entry.file_name().to_string_lossy()).is_some() {
+            let path = entry.path();
+            std::fs::remove_dir_all(&path)
+                .with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
