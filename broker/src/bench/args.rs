@@ -1,0 +1,331 @@
+//! The command line: emqtt_benchmark's flags, and ours.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Subcommand};
+
+use super::codec::Version;
+
+/// Load generator: many MQTT clients that connect, publish or subscribe.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub(super) enum Kind {
+    /// Connect many clients and hold them, measuring PINGREQ round trips
+    ///
+    /// Example: bench conn -h 172.16.40.24 -c 10000 -i 1 --hold 60s
+    #[command(disable_help_flag = true, verbatim_doc_comment)]
+    Conn(ConnArgs),
+    /// Connect many clients that each publish to a topic
+    ///
+    /// Example: bench pub -h 172.16.40.24 -c 35000 -i 1 -I 1000 -t bench21/%i -s 256 -q 1
+    #[command(disable_help_flag = true, verbatim_doc_comment)]
+    Pub(PubArgs),
+    /// Connect many clients that each subscribe, counting gaps, duplicates and latency
+    ///
+    /// Example: bench sub -h 172.16.40.24 -c 10 -t 'bench21/#' -q 1 --duration 60s
+    #[command(disable_help_flag = true, verbatim_doc_comment)]
+    Sub(SubArgs),
+}
+
+impl Kind {
+    pub(super) fn common(&self) -> &CommonArgs {
+        match self {
+            Self::Conn(ConnArgs { common }) => common,
+            Self::Pub(args) => &args.common,
+            Self::Sub(args) => &args.common,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ConnArgs {
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PubArgs {
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+    /// Milliseconds between two messages of one client; 0: as fast as the window allows
+    #[arg(
+        short = 'I',
+        long = "interval-of-msg",
+        visible_alias = "interval_of_msg",
+        value_name = "MS",
+        default_value = "1000",
+        value_parser = milliseconds
+    )]
+    pub(super) message_interval: Duration,
+    /// Topic; %i is the client's number, %c its id, %u its user name
+    #[arg(short, long, default_value = "bench/%i")]
+    pub(super) topic: String,
+    /// Payload bytes; from 24 on it carries a number and a time that `bench sub` reads
+    #[arg(short, long, value_name = "BYTES", default_value_t = 256)]
+    pub(super) size: usize,
+    /// Quality of service: 0, 1 or 2
+    #[arg(short, long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub(super) qos: u8,
+    /// Publish with the retain flag
+    #[arg(short, long)]
+    pub(super) retain: bool,
+    /// Messages in all, over all clients; without it until --duration or a signal
+    #[arg(short = 'L', long, value_name = "N")]
+    pub(super) limit: Option<u64>,
+    /// Most messages of one client that wait for their acknowledgement (QoS 1 and 2)
+    #[arg(short = 'F', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) inflight: u16,
+    /// Publish only when all clients are connected
+    #[arg(long)]
+    pub(super) wait_all: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SubArgs {
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+    /// Topic filter, may be repeated; %i is the client's number, %c its id, %u its user name
+    #[arg(short, long = "topic", default_value = "bench/%i")]
+    pub(super) topics: Vec<String>,
+    /// Quality of service: 0, 1 or 2
+    #[arg(short, long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub(super) qos: u8,
+    /// End after so many messages, over all clients
+    #[arg(short = 'L', long, value_name = "N")]
+    pub(super) limit: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CommonArgs {
+    /// Server, may be repeated or a comma list: clients take turns
+    #[arg(
+        short = 'h',
+        long = "host",
+        value_delimiter = ',',
+        default_value = "localhost"
+    )]
+    pub(super) hosts: Vec<String>,
+    /// Port of the server
+    #[arg(short, long, default_value_t = 1883)]
+    pub(super) port: u16,
+    /// Number of clients
+    #[arg(short, long, default_value_t = 200)]
+    pub(super) count: u32,
+    /// Number of the first client
+    #[arg(
+        short = 'n',
+        long,
+        visible_alias = "start-number",
+        value_name = "N",
+        default_value_t = 0
+    )]
+    pub(super) startnumber: u32,
+    /// Milliseconds between two connects, also a fraction; 0: as fast as possible
+    #[arg(short, long, value_name = "MS", default_value = "10", value_parser = milliseconds)]
+    pub(super) interval: Duration,
+    /// Most clients that are connecting at the same moment
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) connecting: u32,
+    /// Client id; %i is the client's number [default: unique to this run]
+    #[arg(long, value_name = "ID")]
+    pub(super) client_id: Option<String>,
+    /// User name; %i is the client's number, %c its id
+    #[arg(short, long)]
+    pub(super) username: Option<String>,
+    /// Password; %i, %c and %u as elsewhere
+    #[arg(short = 'P', long)]
+    pub(super) password: Option<String>,
+    /// Keep-alive in seconds; 0: none
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 300)]
+    pub(super) keepalive: u16,
+    /// Start with a clean session, or (false) resume the one kept
+    #[arg(
+        short = 'C',
+        long,
+        value_name = "BOOL",
+        default_value_t = true,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        action = ArgAction::Set
+    )]
+    pub(super) clean: bool,
+    /// How long the server keeps a session that is not clean (MQTT 5)
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub(super) session_expiry: Duration,
+    /// MQTT version
+    #[arg(
+        short = 'V',
+        long = "version-mqtt",
+        value_enum,
+        default_value = "3.1.1"
+    )]
+    pub(super) version: Version,
+    /// Source addresses, comma list: clients take turns
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub(super) ifaddr: Vec<IpAddr>,
+    /// Time between PINGREQs [default: half the keep-alive; `conn`: 1s if that is less]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) ping_interval: Option<Duration>,
+    /// Longest wait for CONNACK, SUBACK and PINGRESP
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(super) timeout: Duration,
+    /// End so long after all clients are up; without it at a signal
+    #[arg(long, visible_alias = "duration", value_name = "DURATION", value_parser = duration)]
+    pub(super) hold: Option<Duration>,
+    /// Clients that lost their connection come back
+    #[arg(long)]
+    pub(super) reconnect: bool,
+    /// Exit 0 even if clients failed or were lost
+    #[arg(long)]
+    pub(super) allow_loss: bool,
+    /// Write {"event":"up",..} to this file when every client is up or has failed
+    #[arg(long, value_name = "PATH")]
+    pub(super) ready_file: Option<PathBuf>,
+    /// Threads [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) threads: Option<u16>,
+    /// One line of JSON as summary; events on stderr as JSON too
+    #[arg(long)]
+    pub(super) json: bool,
+    /// No live rates
+    #[arg(long)]
+    pub(super) quiet: bool,
+    /// Print help
+    #[arg(long, action = ArgAction::HelpLong)]
+    pub(super) help: Option<bool>,
+}
+
+/// What is wrong with a number or a duration on the command line.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DurationError {
+    #[error("expected a number of milliseconds, such as 10 or 0.5")]
+    Milliseconds,
+    #[error("expected a duration, such as 500ms, 2s, 10m, 3h or 7d")]
+    Duration,
+}
+
+fn milliseconds(text: &str) -> Result<Duration, DurationError> {
+    let number: f64 = text.parse().map_err(|_| DurationError::Milliseconds)?;
+    Duration::try_from_secs_f64(number / 1000.0).map_err(|_| DurationError::Milliseconds)
+}
+
+fn duration(text: &str) -> Result<Duration, DurationError> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .ok_or(DurationError::Duration)?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| DurationError::Duration)?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(DurationError::Duration),
+    };
+    number
+        .checked_mul(milliseconds)
+        .map(Duration::from_millis)
+        .ok_or(DurationError::Duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::{CommandFactory, Parser};
+
+    use super::{Args, DurationError, Kind, duration, milliseconds};
+    use crate::bench::codec::Version;
+
+    #[derive(Debug, Parser)]
+    #[command(name = "bench")]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &str) -> Kind {
+        Cli::try_parse_from(format!("bench {line}").split(' '))
+            .unwrap()
+            .args
+            .kind
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_the_classic_load_test_are_understood() {
+        let line = "pub -h 172.16.40.24 -p 1884 -c 35000 -n 7 -i 2 -I 10 -t bench21/%i -s 512 \
+                    -q 1 -r -k 60 -C false -u ann -P secret -L 1000 -V 5";
+        let Kind::Pub(args) = parse(line) else {
+            panic!("not pub")
+        };
+        let common = &args.common;
+        assert_eq!(common.hosts, ["172.16.40.24"]);
+        assert_eq!(
+            (common.port, common.count, common.startnumber),
+            (1884, 35_000, 7)
+        );
+        assert_eq!(common.interval, Duration::from_millis(2));
+        assert_eq!(args.message_interval, Duration::from_millis(10));
+        assert_eq!(
+            (args.topic.as_str(), args.size, args.qos),
+            ("bench21/%i", 512, 1)
+        );
+        assert!(args.retain && !common.clean);
+        assert_eq!((common.keepalive, args.limit), (60, Some(1000)));
+        assert_eq!(common.username.as_deref(), Some("ann"));
+        assert_eq!(common.password.as_deref(), Some("secret"));
+        assert_eq!(common.version, Version::V5);
+    }
+
+    #[test]
+    fn hosts_and_source_addresses_are_lists() {
+        let Kind::Conn(args) = parse("conn -h a,b -h [::1] --ifaddr 127.0.0.2,::1") else {
+            panic!("not conn")
+        };
+        assert_eq!(args.common.hosts, ["a", "b", "[::1]"]);
+        assert_eq!(args.common.ifaddr.len(), 2);
+    }
+
+    #[test]
+    fn the_clean_flag_needs_no_value() {
+        let Kind::Sub(args) = parse("sub -C -t a -t b/%i") else {
+            panic!("not sub")
+        };
+        assert!(args.common.clean);
+        assert_eq!(args.topics, ["a", "b/%i"]);
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "2", "s", "2 s", "-1s", "1w", "999999999999999999999s"] {
+            assert_eq!(duration(wrong), Err(DurationError::Duration), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn intervals_are_milliseconds() {
+        assert_eq!(milliseconds("0.5"), Ok(Duration::from_micros(500)));
+        assert_eq!(milliseconds("0"), Ok(Duration::ZERO));
+        for wrong in ["", "-1", "x", "nan", "inf"] {
+            assert_eq!(
+                milliseconds(wrong),
+                Err(DurationError::Milliseconds),
+                "{wrong}"
+            );
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! `tidegate-broker bench conn|pub|sub`: the load generator.
+//!
+//! Thousands of MQTT clients in one process, each a task that waits for its socket or its timer.
+//! What a client says when is decided without I/O (`session`, `publisher`, `subscriber`,
+//! `window`, `sequence`); `client` and `link` bring bytes and time to it; `swarm` starts,
+//! watches and ends all clients; `tally` counts, `report` tells. It knows nothing of the broker
+//! beside it and works against any.
+
+mod args;
+mod client;
+mod codec;
+mod link;
+mod payload;
+mod plan;
+mod publisher;
+mod report;
+mod sequence;
+mod session;
+mod subscriber;
+mod swarm;
+mod tally;
+mod template;
+mod window;
+
+use std::{
+    io,
+    process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+pub use args::Args;
+use plan::{Plan, PlanError};
+use report::Summary;
+use swarm::Swarm;
+
+/// Exit code for arguments that make no sense together.
+const USAGE: u8 = 64;
+
+/// Runs the load generator on a runtime of its own and prints its summary.
+///
+/// The exit code is 0 if no client failed and no connection was lost, or with `--allow-loss`;
+/// 64 for arguments that cannot work; else 1.
+///
+/// # Errors
+///
+/// When the runtime cannot be made, a signal cannot be caught, or the ready file or the summary
+/// cannot be written.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    raise_file_limit();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = args.kind.common().threads {
+        builder.worker_threads(usize::from(threads));
+    }
+    let runtime = builder
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(run_here(args, &mut io::stdout()))
+}
+
+async fn run_here(args: Args, out: &mut impl io::Write) -> anyhow::Result<ExitCode> {
+    let plan = match Plan::new(args.kind, run_number()).await {
+        Ok(plan) => plan,
+        Err(error @ PlanError::Resolve { .. }) => return Err(error.into()),
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    let swarm = Swarm::new(plan);
+    let up = swarm::run(&swarm).await?;
+    let summary = Summary::new(&swarm, up);
+    let common = &swarm.plan.common;
+    summary
+        .print(out, common.json)
+        .context("cannot write the summary")?;
+    let success = summary.is_clean() || common.allow_loss;
+    Ok(if success {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Each client needs a descriptor. Where the limit cannot be raised, the clients beyond it fail
+/// and are counted.
+fn raise_file_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Too low a limit shows itself as "too many open files" in the summary.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+}
+
+/// Different for processes that start together and for runs one after the other.
+fn run_number() -> u16 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let mixed = (since.subsec_nanos() >> 4) ^ std::process::id().wrapping_mul(0x9e37_79b9);
+    (mixed ^ mixed >> 16) as u16
+}

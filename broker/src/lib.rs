@@ -1,0 +1,3 @@
+//! A clustered MQTT broker built round rumqttd, and its load generator.
+
+pub mod bench;
