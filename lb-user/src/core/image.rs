@@ -1,10 +1,11 @@
 //! All that the kernel holds for us, as one value, and the steps between two such values.
 //!
-//! [`MapImage`] is what the maps should contain. `diff` turns two of them into [`MapOp`]s in an
-//! order in which no packet meets half a change. Start, reload and health changes all take this
-//! path. Effects are the datapath's; nothing here touches a map.
+//! [`MapImage`] is what the maps should contain. [`super::plan`] makes the next one and turns the
+//! difference into [`MapOp`]s in an order in which no packet meets half a change. Start, reload and
+//! health changes all take this path. Effects are the datapath's; nothing here touches a map.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lb_common::abi::{
     Backend, BackendId, Balance, Forward, Ip, NatPool, NextHop, Service, ServiceId, ServiceKey,
@@ -16,6 +17,37 @@ pub struct MapImage {
     pub services: BTreeMap<ServiceKey, ServiceImage>,
     pub backends: BTreeMap<BackendId, BackendImage>,
     pub nat_pool: NatPool,
+    /// The last epoch of every id that was ever used: flows recorded for its former users may still
+    /// be there. Not in the maps.
+    pub epochs: BTreeMap<BackendId, u16>,
+}
+
+impl MapImage {
+    /// Maps that nobody has written to.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            services: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            nat_pool: NatPool::EMPTY,
+            epochs: BTreeMap::new(),
+        }
+    }
+
+    /// The backend of `service` at an address and port.
+    #[must_use]
+    pub fn find_backend(
+        &self,
+        service: ServiceId,
+        address: Ip,
+        port: u16,
+    ) -> Option<(BackendId, &BackendImage)> {
+        let is_it = |backend: &BackendImage| {
+            (backend.service, backend.address, backend.port) == (service, address, port)
+        };
+        let mut backends = self.backends.iter().map(|(&id, backend)| (id, backend));
+        backends.find(|(_, backend)| is_it(backend))
+    }
 }
 
 /// One service with its table.
@@ -29,9 +61,27 @@ pub struct ServiceImage {
     pub table: Arc<Table>,
 }
 
+impl ServiceImage {
+    /// The share of new flows that `backend` takes, 0 to 1.
+    #[must_use]
+    pub fn share(&self, backend: BackendId) -> f64 {
+        let places = match self.balance {
+            Balance::Maglev => &self.table.slots,
+            Balance::RoundRobin => &self.table.ring,
+        };
+        if places.is_empty() {
+            return 0.0;
+        }
+        let owned = places.iter().filter(|&&owner| owner == backend).count();
+        owned as f64 / places.len() as f64
+    }
+}
+
 /// Which backend takes which new flow. Empty if none takes any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
+    /// What it was made from: who takes new flows, and the weight of each, never 0.
+    pub weights: BTreeMap<BackendId, u16>,
     /// The owner of every slot: [`lb_common::abi::SLOT_COUNT`] of them, or none.
     pub slots: Vec<BackendId>,
     /// The order of turns: up to [`lb_common::abi::RING_SIZE`], empty only if `slots` is.
@@ -55,7 +105,11 @@ pub enum MapOp {
     SetNatPool(Box<NatPool>),
     SetBackend(BackendId, Backend),
     /// Fills the half that no packet reads.
-    WriteTable { service: ServiceId, generation: u32, table: Arc<Table> },
+    WriteTable {
+        service: ServiceId,
+        generation: u32,
+        table: Arc<Table>,
+    },
     /// Makes a written table the active one.
     SetService(ServiceKey, Service),
     RemoveService(ServiceKey),

@@ -1,3 +1,9 @@
 //! Decisions, without effects: no clock, socket, map or runtime is named below here.
 
+pub mod admin;
+pub mod balancer;
+pub mod health;
 pub mod image;
+pub mod maglev;
+pub mod plan;
+pub mod ring;

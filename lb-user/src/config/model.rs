@@ -1,0 +1,254 @@
+//! The configuration, validated: what the rest of the daemon works with.
+//!
+//! A [`Config`] can only come from [`super::parse`], so whoever holds one need not check anything
+//! again: names are unique, every VIP is declared, families agree, limits suffice. Fields are
+//! private and read by getters named after their keys. Two configurations compare with `==`.
+
+mod reload;
+mod service;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use self::service::{
+    Backend, Check, HttpCheck, MqttCheck, MqttVersion, Probe, Protocol, Secret, Service,
+};
+
+/// A whole configuration, every rule of which holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    interface: String,
+    xdp_mode: XdpMode,
+    seed: Option<[u8; 16]>,
+    state_dir: PathBuf,
+    log: Log,
+    api: Api,
+    metrics: Option<SocketAddr>,
+    limits: Limits,
+    tracking_idle: Duration,
+    nat: Nat,
+    vips: Vec<Vip>,
+    services: Vec<Service>,
+}
+
+impl Config {
+    /// The interface that carries the VIPs.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// Where in the receive path the program is attached.
+    #[must_use]
+    pub const fn xdp_mode(&self) -> XdpMode {
+        self.xdp_mode
+    }
+
+    /// The seed of the flow hash; without one the daemon makes one and keeps it in `state_dir`.
+    #[must_use]
+    pub const fn seed(&self) -> Option<[u8; 16]> {
+        self.seed
+    }
+
+    /// Where the daemon keeps what outlives it.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// What is logged, and how.
+    #[must_use]
+    pub const fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The control socket.
+    #[must_use]
+    pub const fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// The loopback address of the metrics page, if there is one.
+    #[must_use]
+    pub const fn metrics_listen(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// Capacities of the maps.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// How long a tracked flow may be silent before it is forgotten.
+    #[must_use]
+    pub const fn tracking_idle(&self) -> Duration {
+        self.tracking_idle
+    }
+
+    /// What NAT sends from.
+    #[must_use]
+    pub const fn nat(&self) -> &Nat {
+        &self.nat
+    }
+
+    /// The declared VIPs, in the order of the file.
+    #[must_use]
+    pub fn vips(&self) -> &[Vip] {
+        &self.vips
+    }
+
+    /// The services, in the order of the file.
+    #[must_use]
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// All backends with their services, in the order of the file.
+    pub fn backends(&self) -> impl Iterator<Item = (&Service, &Backend)> {
+        self.services.iter().flat_map(|service| {
+            let backends = service.backends().iter();
+            backends.map(move |backend| (service, backend))
+        })
+    }
+}
+
+/// Where in the receive path the program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Natively if the driver can, else generically.
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the network stack, which any interface can.
+    Generic,
+}
+
+/// Capacities of the maps, fixed when they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Services, each of which takes half a megabyte of table.
+    pub services: u32,
+    /// Backends of all services together.
+    pub backends: u32,
+    /// Tracked flows.
+    pub flows: u32,
+    /// Tracked flows of which only a SYN was seen.
+    pub half_open: u32,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    level: String,
+    format: LogFormat,
+}
+
+impl Log {
+    /// A filter of the tracing library, such as `info` or `info,lb_user::daemon=debug`.
+    #[must_use]
+    pub fn level(&self) -> &str {
+        &self.level
+    }
+
+    /// For whom the lines are written.
+    #[must_use]
+    pub const fn format(&self) -> LogFormat {
+        self.format
+    }
+}
+
+/// For whom log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one JSON object a line.
+    Json,
+}
+
+/// The control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    socket: PathBuf,
+    mode: u32,
+    group: Option<String>,
+}
+
+impl Api {
+    /// Path of the unix socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Permission bits of the socket.
+    #[must_use]
+    pub const fn mode(&self) -> u32 {
+        self.mode
+    }
+
+    /// Name of the group that owns the socket.
+    #[must_use]
+    pub fn group(&self) -> Option<&str> {
+        self.group.as_deref()
+    }
+}
+
+/// What NAT sends from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nat {
+    sources: Vec<IpAddr>,
+    first_port: u16,
+    last_port: u16,
+}
+
+impl Nat {
+    /// The configured source addresses; where there is none of a family, NAT uses the interface's
+    /// own.
+    #[must_use]
+    pub fn sources(&self) -> &[IpAddr] {
+        &self.sources
+    }
+
+    /// First port of the range.
+    #[must_use]
+    pub const fn first_port(&self) -> u16 {
+        self.first_port
+    }
+
+    /// Last port of the range, itself part of it.
+    #[must_use]
+    pub const fn last_port(&self) -> u16 {
+        self.last_port
+    }
+}
+
+/// A virtual address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vip {
+    address: IpAddr,
+    prefix: u8,
+    assign: bool,
+}
+
+impl Vip {
+    /// The address.
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Length of the prefix it is assigned with.
+    #[must_use]
+    pub const fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    /// Whether the daemon puts it on the interface; else somebody else does.
+    #[must_use]
+    pub const fn assign(&self) -> bool {
+        self.assign
+    }
+}

@@ -1,0 +1,60 @@
+//! Which settings a reload cannot change.
+
+use super::{Api, Config};
+
+/// A setting that is fixed from start to stop, changed by a new configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}` cannot change while the daemon runs: restart it, or put the old value back")]
+pub struct ReloadBlocker {
+    key: &'static str,
+}
+
+impl ReloadBlocker {
+    /// The key path of the setting.
+    #[must_use]
+    pub const fn key(&self) -> &'static str {
+        self.key
+    }
+}
+
+impl Config {
+    /// The settings that differ in `new` and take a restart, empty if a reload will do.
+    #[must_use]
+    pub fn reload_blockers(&self, new: &Self) -> Vec<ReloadBlocker> {
+        let Self {
+            interface,
+            xdp_mode,
+            seed,
+            state_dir,
+            log,
+            api:
+                Api {
+                    socket,
+                    mode,
+                    group,
+                },
+            metrics,
+            limits,
+            // Everything below is applied by a reload.
+            tracking_idle: _,
+            nat: _,
+            vips: _,
+            services: _,
+        } = self;
+        [
+            ("interface", *interface != new.interface),
+            ("xdp_mode", *xdp_mode != new.xdp_mode),
+            ("seed", *seed != new.seed),
+            ("state_dir", *state_dir != new.state_dir),
+            ("log", *log != new.log),
+            ("api.socket", *socket != new.api.socket),
+            ("api.mode", *mode != new.api.mode),
+            ("api.group", *group != new.api.group),
+            ("metrics.listen", *metrics != new.metrics),
+            ("limits", *limits != new.limits),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(ReloadBlocker { key }))
+        .collect()
+    }
+}

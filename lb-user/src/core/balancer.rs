@@ -1,0 +1,303 @@
+//! Everything that decides where packets should go, as one value.
+//!
+//! [`Balancer`] owns the configuration, the health of every backend, what operators said about
+//! them, and where the neighbours are. Events go in through `set_*` and [`Balancer::observe`]; after
+//! any of them [`Balancer::desired`] says what the kernel should do, and [`super::plan`] how to get
+//! there. The daemon holds one and calls it from one task; nothing here has an effect.
+//!
+//! | a backend that is | takes new flows | keeps the flows recorded for it |
+//! |---|---|---|
+//! | up, enabled, weight above 0 | yes | yes |
+//! | up, draining or of weight 0 | no | yes |
+//! | up, disabled | no | no: they are selected anew |
+//! | down or unknown | no | no |
+//!
+//! Only tracked flows (round robin, NAT) are recorded. With `maglev` over `dsr` no flow is, so a
+//! backend that stops taking new flows loses those that it has: its slots move to the others.
+
+mod select;
+mod view;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use lb_common::abi::{Ip, NatPool, NextHop};
+
+pub use self::select::SelectError;
+pub use self::view::{BackendView, ServiceView};
+use crate::config::model::{Backend, Config, Service};
+pub use crate::core::admin::{Admin, AdminState};
+use crate::core::health::{Health, HealthState, ProbeOutcome, Thresholds, Transition};
+use crate::core::plan::{Desired, DesiredBackend, DesiredService};
+
+/// What a backend is called: its service's name and its own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendKey {
+    service: String,
+    backend: String,
+}
+
+impl BackendKey {
+    /// The key of a backend by its names.
+    #[must_use]
+    pub fn new(service: &str, backend: &str) -> Self {
+        Self {
+            service: service.to_owned(),
+            backend: backend.to_owned(),
+        }
+    }
+
+    fn of(service: &Service, backend: &Backend) -> Self {
+        Self::new(service.name(), backend.name())
+    }
+
+    /// The name of its service.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// Its own name.
+    #[must_use]
+    pub fn backend(&self) -> &str {
+        &self.backend
+    }
+}
+
+impl fmt::Display for BackendKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.service, self.backend)
+    }
+}
+
+/// Configuration, health, operators' wishes and neighbours. See the module.
+#[derive(Clone, Debug)]
+pub struct Balancer {
+    config: Config,
+    admin: AdminState,
+    health: BTreeMap<BackendKey, Health>,
+    next_hops: BTreeMap<IpAddr, NextHop>,
+    interface_addresses: Vec<IpAddr>,
+}
+
+impl Balancer {
+    /// A balancer that knows no backend's health and no neighbour.
+    #[must_use]
+    pub fn new(config: Config, mut admin: AdminState) -> Self {
+        admin.retain(
+            config
+                .backends()
+                .map(|(service, backend)| BackendKey::of(service, backend)),
+        );
+        let health = config
+            .backends()
+            .map(|(service, backend)| (BackendKey::of(service, backend), first_health(service)))
+            .collect();
+        Self {
+            config,
+            admin,
+            health,
+            next_hops: BTreeMap::new(),
+            interface_addresses: Vec::new(),
+        }
+    }
+
+    /// Takes a new configuration.
+    ///
+    /// A backend that is still reached by the same service, address and port keeps its health under
+    /// whatever name, so a reload cuts no session. What operators said goes by name.
+    pub fn set_config(&mut self, config: Config) {
+        let admin = std::mem::take(&mut self.admin);
+        let old = std::mem::replace(self, Self::new(config, admin));
+        self.next_hops = old.next_hops;
+        self.interface_addresses = old.interface_addresses;
+        for (service, backend) in self.config.backends() {
+            let same = old.config.backends().find(|(old_service, old_backend)| {
+                old_service.key() == service.key()
+                    && old_backend.address() == backend.address()
+                    && old_backend.port() == backend.port()
+            });
+            let Some((old_service, old_backend)) = same else {
+                continue;
+            };
+            let known = old.health.get(&BackendKey::of(old_service, old_backend));
+            if let (Some(_), Some(known)) = (service.check(), known) {
+                self.health
+                    .insert(BackendKey::of(service, backend), known.clone());
+            }
+        }
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Takes in what came of a probe of `backend`; tells of it if that changes its health.
+    ///
+    /// An outcome for a backend that is not configured, or not checked, is ignored: probes may end
+    /// after a reload.
+    pub fn observe(&mut self, backend: &BackendKey, outcome: ProbeOutcome) -> Option<Transition> {
+        let service = self
+            .config
+            .services()
+            .iter()
+            .find(|s| s.name() == backend.service)?;
+        let check = service.check()?;
+        let thresholds = Thresholds {
+            fall: check.fall(),
+            rise: check.rise(),
+        };
+        self.health.get_mut(backend)?.observe(outcome, thresholds)
+    }
+
+    /// The health of `backend`; unknown if there is no such backend.
+    #[must_use]
+    pub fn health(&self, backend: &BackendKey) -> HealthState {
+        self.health
+            .get(backend)
+            .map_or(HealthState::Unknown, Health::state)
+    }
+
+    /// Says where frames to `address` go; `None`: not known, its packets are dropped.
+    pub fn set_next_hop(&mut self, address: IpAddr, next_hop: Option<NextHop>) {
+        match next_hop {
+            Some(next_hop) => self.next_hops.insert(address, next_hop),
+            None => self.next_hops.remove(&address),
+        };
+    }
+
+    /// Where frames to `address` go, if that is known.
+    #[must_use]
+    pub fn next_hop(&self, address: IpAddr) -> Option<NextHop> {
+        self.next_hops.get(&address).copied()
+    }
+
+    /// Says which addresses are the interface's own: NAT sends from them, VIPs apart, where the
+    /// configuration names none of a family.
+    pub fn set_interface_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.interface_addresses = addresses;
+    }
+
+    /// Does as an operator says about `backend`, which must be one that [`Self::select`] returned:
+    /// others are ignored.
+    pub fn set_admin(&mut self, backend: &BackendKey, admin: Admin) {
+        if self.health.contains_key(backend) {
+            self.admin.set_admin(backend, admin);
+        }
+    }
+
+    /// Overrides the configured weight of `backend`; the configured weight itself ends the override.
+    pub fn set_weight(&mut self, backend: &BackendKey, weight: u16) {
+        let configured = self
+            .config
+            .backends()
+            .find(|(service, candidate)| BackendKey::of(service, candidate) == *backend)
+            .map(|(_, candidate)| candidate.weight());
+        if let Some(configured) = configured {
+            let weight = weight.min(Backend::MAX_WEIGHT);
+            self.admin
+                .set_weight(backend, (weight != configured).then_some(weight));
+        }
+    }
+
+    /// What operators have said: to be kept across restarts.
+    #[must_use]
+    pub const fn admin(&self) -> &AdminState {
+        &self.admin
+    }
+
+    /// Finds a backend by `SERVICE/BACKEND`, or by `BACKEND` if only one service has it.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or more than one; the error lists those that could be meant.
+    pub fn select(&self, name: &str) -> Result<BackendKey, SelectError> {
+        select::select(self.health.keys(), name)
+    }
+
+    /// What the kernel should do.
+    #[must_use]
+    pub fn desired(&self) -> Desired {
+        Desired {
+            services: self
+                .config
+                .services()
+                .iter()
+                .map(|s| self.desired_service(s))
+                .collect(),
+            nat_pool: self.nat_pool(),
+            limits: self.config.limits(),
+        }
+    }
+
+    fn desired_service(&self, service: &Service) -> DesiredService {
+        let present = service
+            .backends()
+            .iter()
+            .filter(|b| self.is_present(service, b));
+        DesiredService {
+            key: service.key(),
+            balance: service.balance(),
+            forward: service.forward(),
+            backends: present
+                .map(|backend| self.desired_backend(service, backend))
+                .collect(),
+        }
+    }
+
+    fn desired_backend(&self, service: &Service, backend: &Backend) -> DesiredBackend {
+        let key = BackendKey::of(service, backend);
+        let weight = match self.admin.admin(&key) {
+            Admin::Enabled => self.weight(&key, backend),
+            Admin::Draining | Admin::Disabled => 0,
+        };
+        DesiredBackend {
+            address: Ip::from(backend.address()),
+            port: backend.port(),
+            weight,
+            next_hop: self.next_hop(backend.address()),
+        }
+    }
+
+    fn is_present(&self, service: &Service, backend: &Backend) -> bool {
+        let key = BackendKey::of(service, backend);
+        self.health(&key) == HealthState::Up && self.admin.admin(&key) != Admin::Disabled
+    }
+
+    fn weight(&self, key: &BackendKey, backend: &Backend) -> u16 {
+        self.admin.weight(key).unwrap_or(backend.weight())
+    }
+
+    fn nat_pool(&self) -> NatPool {
+        let nat = self.config.nat();
+        let mut sources = nat.sources().to_vec();
+        for v4 in [true, false] {
+            if !nat.sources().iter().any(|source| source.is_ipv4() == v4) {
+                let own = self
+                    .interface_addresses
+                    .iter()
+                    .filter(|a| a.is_ipv4() == v4);
+                sources.extend(own.filter(|a| !self.is_vip(**a)));
+            }
+        }
+        let sources: Vec<Ip> = sources.into_iter().map(Ip::from).collect();
+        NatPool::new(&sources, nat.first_port(), nat.last_port())
+    }
+
+    fn is_vip(&self, address: IpAddr) -> bool {
+        self.config
+            .vips()
+            .iter()
+            .any(|vip| vip.address() == address)
+    }
+}
+
+fn first_health(service: &Service) -> Health {
+    match service.check() {
+        Some(_) => Health::unknown(),
+        None => Health::assumed_up(),
+    }
+}

@@ -1,0 +1,162 @@
+//! From what is desired to what the maps hold, and from one content of the maps to the next.
+//!
+//! [`next`] gives ids to services and backends, and keeps all that need not change: ids, tables,
+//! generations. [`diff`] lists the steps from one image to another in an order that is safe at every
+//! step, whatever packet comes in between:
+//!
+//! 1. the NAT pool and every new or changed backend, which no table names yet or which stays right;
+//! 2. changed tables, into the half that no packet reads;
+//! 3. services: each update switches one service from its old table to its new one;
+//! 4. services that go;
+//! 5. a grace period, after which no packet reads an old table;
+//! 6. backends that go, which no table names any more.
+//!
+//! An id given up in a step is not given out again in the same step: packets still under way would
+//! take the new user for the old one. So [`next`] may leave out what finds no free id; calling it
+//! again on its own result takes that in. It has converged when its result equals its argument.
+
+mod ids;
+mod steps;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lb_common::abi::{BackendId, Balance, Forward, Ip, NatPool, NextHop, ServiceId, ServiceKey};
+
+pub use self::steps::diff;
+use crate::config::model::Limits;
+use crate::core::image::{BackendImage, MapImage, ServiceImage, Table};
+use crate::core::maglev::{self, Member};
+use crate::core::ring;
+
+/// What the kernel should do, by names of the outside world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    pub services: Vec<DesiredService>,
+    pub nat_pool: NatPool,
+    /// How many ids there are.
+    pub limits: Limits,
+}
+
+/// A service that should exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredService {
+    pub key: ServiceKey,
+    pub balance: Balance,
+    pub forward: Forward,
+    pub backends: Vec<DesiredBackend>,
+}
+
+/// A backend that should take packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DesiredBackend {
+    pub address: Ip,
+    pub port: u16,
+    /// Share of new flows; 0: only the flows recorded for it.
+    pub weight: u16,
+    pub next_hop: Option<NextHop>,
+}
+
+/// The image that follows `previous` when `desired` is wanted.
+#[must_use]
+pub fn next(previous: &MapImage, desired: &Desired) -> MapImage {
+    let service_ids = ids::services(previous, desired);
+    let mut image = MapImage {
+        services: BTreeMap::new(),
+        backends: BTreeMap::new(),
+        nat_pool: desired.nat_pool,
+        epochs: previous.epochs.clone(),
+    };
+    let mut free = ids::free_backends(previous, desired.limits);
+    for service in &desired.services {
+        let Some(&id) = service_ids.get(&service.key) else {
+            continue;
+        };
+        let members = place_backends(&mut image, previous, service, id, &mut free);
+        let installed = install(previous.services.get(&service.key), service, id, &members);
+        image.services.insert(service.key, installed);
+    }
+    image
+}
+
+/// Puts the backends of a service into the image; returns those that take new flows.
+fn place_backends(
+    image: &mut MapImage,
+    previous: &MapImage,
+    service: &DesiredService,
+    service_id: ServiceId,
+    free: &mut impl Iterator<Item = BackendId>,
+) -> Vec<Member> {
+    let mut members = Vec::new();
+    for backend in &service.backends {
+        let DesiredBackend {
+            address,
+            port,
+            weight,
+            next_hop,
+        } = *backend;
+        let present = previous.find_backend(service_id, address, port);
+        let known = present.map(|(id, present)| (id, present.epoch));
+        let Some((id, epoch)) = known.or_else(|| {
+            let id = free.next()?;
+            Some((id, ids::next_epoch(&mut image.epochs, id)))
+        }) else {
+            continue;
+        };
+        let placed = BackendImage {
+            address,
+            port,
+            service: service_id,
+            epoch,
+            next_hop,
+        };
+        image.backends.insert(id, placed);
+        if weight > 0 {
+            members.push(Member {
+                id,
+                address,
+                port,
+                weight,
+            });
+        }
+    }
+    members
+}
+
+/// The service's image: with its old table if the members are the same, else with a new one in the
+/// other half.
+fn install(
+    previous: Option<&ServiceImage>,
+    service: &DesiredService,
+    id: ServiceId,
+    members: &[Member],
+) -> ServiceImage {
+    let weights: BTreeMap<BackendId, u16> = members
+        .iter()
+        .map(|member| (member.id, member.weight))
+        .collect();
+    let (generation, table) = match previous {
+        Some(previous) if previous.table.weights == weights => {
+            (previous.generation, Arc::clone(&previous.table))
+        }
+        Some(previous) => (previous.generation ^ 1, Arc::new(fill(weights, members))),
+        None => (0, Arc::new(fill(weights, members))),
+    };
+    ServiceImage {
+        id,
+        balance: service.balance,
+        forward: service.forward,
+        generation,
+        table,
+    }
+}
+
+fn fill(weights: BTreeMap<BackendId, u16>, members: &[Member]) -> Table {
+    Table {
+        weights,
+        slots: maglev::slots(members),
+        ring: ring::turns(members),
+    }
+}
