@@ -148,7 +148,7 @@ impl Toolchain {
             std::env::consts::ARCH
         ));
         flags.push(format!(
-            "{SEPARATOR}-Cdebuginfo=2{SEPARATOR}-Clink-arg=--btf"
+            "{SEPARATOR}-Cdebuginfo=2{SEPARATOR}-Clink-arg=--btf{SEPARATOR}-Ctarget-feature=+allows-misaligned-mem-access"
         ));
         flags.push(format!("{SEPARATOR}-Clinker="));
         flags.push(&self.linker);
@@ -232,8 +232,8 @@ impl Rust {
     }
 }
 
-/// The workspace's `rust-version`.
-fn required_minor() -> u32 {
+/// The minor version of the workspace's `rust-version`.
+pub fn required_minor() -> u32 {
     option_env!("CARGO_PKG_RUST_VERSION")
         .and_then(|version| version.strip_prefix("1."))
         .and_then(leading_number)
@@ -249,9 +249,18 @@ fn linkers() -> Vec<(PathBuf, u32)> {
         .map(|dir| dir.join("bpf-linker"))
         .filter_map(|linker| {
             let llvm = llvm_of(&std::fs::read(&linker).ok()?)?;
-            Some((linker, llvm))
+            runs(&linker).then_some((linker, llvm))
         })
         .collect()
+}
+
+/// Whether a linker starts: its LLVM library may have been removed by an upgrade of the system.
+fn runs(linker: &Path) -> bool {
+    Command::new(linker)
+        .arg("--version")
+        .env_remove("LD_LIBRARY_PATH")
+        .output()
+        .is_ok_and(|output| output.status.success())
 }
 
 /// The LLVM inside a bpf-linker: it has no flag to tell, but names its shared library, or, linked

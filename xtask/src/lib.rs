@@ -1,6 +1,16 @@
 //! What `cargo xtask` is made of: the laboratory network, shared with the `tests` crate, and the tasks.
 
+pub mod bench;
+pub mod build;
+mod elevate;
 pub mod exec;
 pub mod lab;
+pub mod lint;
+pub mod load;
+pub mod network;
+pub mod setup;
+mod steps;
+pub mod test;
 #[path = "../../lb-ebpf/toolchain.rs"]
 pub mod toolchain;
+pub mod up;

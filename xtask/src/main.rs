@@ -1,2 +1,80 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: everything a contributor runs that is not plain cargo.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use xtask::setup::Purpose;
+use xtask::{bench, build, lab, lint, setup, test, up};
+
+/// Sets up, builds, runs, tests and measures Tidegate.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Installs what is missing to build, run and test; silent when nothing is.
+    Setup {
+        /// Also what the checks before a merge take.
+        #[arg(long)]
+        ci: bool,
+    },
+    /// Builds `tidegate` and `tidegate-broker`.
+    Build {
+        /// Optimised, as users install them.
+        #[arg(long)]
+        release: bool,
+    },
+    /// Runs the tests: all, or one level.
+    Test(test::Args),
+    /// Runs the checks that need no test: format, clippy, docs, dependencies, architecture.
+    Lint,
+    /// Runs what has to pass before a merge: `lint`, then `test`.
+    Ci,
+    /// Shows Tidegate at work on the reference network, in namespaces of this machine.
+    Up(up::Args),
+    /// Removes what a killed `up` or test left behind.
+    Down,
+    /// Measures.
+    #[command(subcommand)]
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Setup { ci: false } => setup::ensure(Purpose::Lab),
+        Task::Setup { ci: true } => setup::ensure(Purpose::Ci),
+        Task::Build { release } => {
+            setup::ensure(Purpose::Build)?;
+            let profile = if release {
+                build::Profile::Release
+            } else {
+                build::Profile::Dev
+            };
+            build::programs(profile).map(drop)
+        }
+        Task::Test(args) => test::run(&args),
+        Task::Lint => lint::run(),
+        Task::Ci => {
+            lint::run()?;
+            test::run(&test::Args::default())
+        }
+        Task::Up(args) => up::run(&args),
+        Task::Down => lab::clean_leftovers(),
+        Task::Bench(args) => bench::run(&args),
+    }
+}

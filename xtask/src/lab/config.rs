@@ -91,6 +91,20 @@ impl ConfigText {
         Self(out.join("\n") + "\n")
     }
 
+    /// The value of a key in the first table of that name, as it stands, without a comment.
+    pub fn get(&self, table: &str, key: &str) -> Option<&str> {
+        let mut inside = table.is_empty();
+        for line in self.0.lines() {
+            if let Some(name) = table_name(line) {
+                inside = name == table;
+            } else if inside && key_of(line) == Some(key) {
+                let (_, value) = line.split_once('=')?;
+                return Some(value.split('#').next().unwrap_or(value).trim());
+            }
+        }
+        None
+    }
+
     /// Removes every table of that name with its keys.
     #[must_use]
     pub fn without(self, table: &str) -> Self {
@@ -116,16 +130,17 @@ impl ConfigText {
         Self(self.0 + text)
     }
 
-    /// Moves the file to an address family: the reference network's addresses have the same last part in both.
+    /// Moves a file of IPv4 addresses to an address family: the reference network's addresses have the same last
+    /// part in both.
     #[must_use]
     pub fn family(self, family: Family) -> Self {
         match family {
             Family::V4 => self,
+            Family::V6 if self.0.contains("fd00:40::") => self,
             Family::V6 => self
                 .replace("172.16.40.24/32", "fd00:40::24/128")
                 .replace("172.16.40.24/24", "fd00:40::24/128")
-                .replace("172.16.40.", "fd00:40::")
-                .replace("\"0.0.0.0:", "\"[::]:"),
+                .replace("172.16.40.", "fd00:40::"),
         }
     }
 
@@ -186,6 +201,14 @@ mod tests {
             text.as_str()
                 .contains("[[service]]\nforward = \"nat\"\nname = \"b\"")
         );
+    }
+
+    #[test]
+    fn a_value_is_read_as_it_stands() {
+        let text = ConfigText::from("a = 1\n[x]\nb = \"2s\"  # why\n[x.y]\nc = 3\n");
+        assert_eq!(text.get("", "a"), Some("1"));
+        assert_eq!(text.get("x", "b"), Some("\"2s\""));
+        assert_eq!(text.get("x", "c"), None);
     }
 
     #[test]

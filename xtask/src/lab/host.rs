@@ -1,6 +1,6 @@
 //! One host of the network: a namespace with addresses on eth0, and a directory of its own.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -133,35 +133,46 @@ impl Host {
         mac.map(str::to_owned).context("eth0 has no MAC address")
     }
 
-    /// How many TCP connections are up on a local port.
+    /// The far ends of the TCP connections that are up on a local port.
     ///
     /// # Errors
     /// When `/proc` cannot be read.
-    pub fn established(&self, port: u16) -> Result<usize> {
+    pub fn connections(&self, port: u16) -> Result<Vec<SocketAddr>> {
         self.netns.enter(|| {
-            let mut count = 0;
+            let mut far_ends = Vec::new();
             for file in ["tcp", "tcp6"] {
                 // Through the thread: `/proc/net` is the namespace of the process.
                 let table = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"))?;
-                count += count_established(&table, port);
+                far_ends.extend(far_ends_of(&table, port));
             }
-            Ok(count)
+            Ok(far_ends)
         })
     }
 }
 
-fn count_established(table: &str, port: u16) -> usize {
-    let suffix = format!(":{port:04X}");
-    table
-        .lines()
-        .skip(1)
-        .filter(|line| {
-            let mut fields = line.split_ascii_whitespace().skip(1);
-            let local = fields.next();
-            let state = fields.nth(1);
-            local.is_some_and(|local| local.ends_with(&suffix)) && state == Some(ESTABLISHED)
-        })
-        .count()
+fn far_ends_of(table: &str, port: u16) -> impl Iterator<Item = SocketAddr> {
+    let local_port = format!(":{port:04X}");
+    table.lines().skip(1).filter_map(move |line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
+        (local.ends_with(&local_port) && state == ESTABLISHED).then(|| socket_address(remote))?
+    })
+}
+
+/// Reads `0100007F:075B`: words of the address in the machine's byte order, then the port.
+fn socket_address(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let mut bytes = Vec::with_capacity(16);
+    for start in (0..address.len()).step_by(8) {
+        let word = u32::from_str_radix(address.get(start..start + 8)?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    let address = match <[u8; 16]>::try_from(bytes.as_slice()) {
+        Ok(octets) => IpAddr::from(octets).to_canonical(),
+        Err(_) => IpAddr::from(<[u8; 4]>::try_from(bytes.as_slice()).ok()?),
+    };
+    Some(SocketAddr::new(address, port))
 }
 
 #[cfg(test)]
@@ -175,6 +186,15 @@ mod tests {
             1: 1828A8C0:075B 6428A8C0:A3F0 01 00000000:00000000\n\
             2: 1828A8C0:075C 6428A8C0:075B 01 00000000:00000000\n\
             3: 1828A8C0:075B 6428A8C0:A3F1 06 00000000:00000000\n";
-        assert_eq!(count_established(table, 1883), 1);
+        let far: Vec<_> = far_ends_of(table, 1883).collect();
+        assert_eq!(far, ["192.168.40.100:41968".parse().unwrap()]);
+    }
+
+    #[test]
+    fn an_ipv4_client_of_a_dual_stack_listener_is_ipv4() {
+        let far = socket_address("0000000000000000FFFF00006428A8C0:0050");
+        assert_eq!(far, Some("192.168.40.100:80".parse().unwrap()));
+        let far = socket_address("400000FD000000000000000000010000:0050");
+        assert_eq!(far, Some("[fd00:40::100]:80".parse().unwrap()));
     }
 }

@@ -25,7 +25,7 @@ pub use config::{ConfigText, Example};
 pub use host::Host;
 pub use netns::NetNs;
 pub use process::Process;
-pub use sys::{interrupted, note_interrupts};
+pub use sys::{interrupted, note_interrupts, ticks_per_second};
 pub use topology::{Family, Switch, Topology};
 pub use wait::{Expired, wait_until};
 pub use workdir::WorkDir;

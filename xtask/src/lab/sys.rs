@@ -31,6 +31,13 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
+/// In which `/proc` counts processor time.
+pub fn ticks_per_second() -> f64 {
+    // SAFETY: sysconf takes a number and no memory.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    ticks as f64
+}
+
 /// Makes the command run inside a network namespace.
 pub(super) fn enter_netns(command: &mut Command, netns: OwnedFd) {
     let enter = move || check(setns(&netns)).map(drop);

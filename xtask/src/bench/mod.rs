@@ -1,0 +1,40 @@
+//! `cargo xtask bench`: measures against a floor and against what users would pick instead.
+
+mod path;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::build::cargo;
+use crate::exec;
+use crate::setup::{self, Purpose};
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum Args {
+    /// The XDP program alone: nanoseconds a packet of each mode beside a bare MAC swap.
+    Datapath {
+        /// One line of JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// MQTT end to end: direct, through Tidegate, through HAProxy, through nftables.
+    Path(path::Args),
+}
+
+/// Measures.
+///
+/// # Errors
+/// Names what could not be measured.
+pub fn run(args: &Args) -> Result<()> {
+    match args {
+        Args::Datapath { json } => {
+            setup::ensure(Purpose::Lab)?;
+            let mut command = cargo();
+            command.args(["run", "--release", "--package", "tests"]);
+            command.args(["--bin", "datapath-bench", "--"]);
+            exec::show_run(command.args(json.then_some("--json")))
+        }
+        Args::Path(args) => path::run(args),
+    }
+}

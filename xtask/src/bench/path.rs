@@ -1,0 +1,280 @@
+//! MQTT through each way to the same brokers, from the same clients, in one run.
+
+mod routes;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::build::{self, Profile};
+use crate::elevate;
+use crate::lab::{Binaries, note_interrupts, ticks_per_second};
+use crate::load::{Load, Summary};
+use crate::setup::{self, Purpose};
+
+use routes::{Path, Route};
+
+/// Longest wait for a load to end by itself, beyond its own duration.
+const END: Duration = Duration::from_secs(120);
+
+/// How much to measure.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Clients of the connect test.
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    clients: u32,
+    /// Clients of the message tests.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    publishers: u32,
+    /// Length of each message test.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    seconds: u32,
+    /// How often everything is measured, in turn; the median counts.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// One line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The figures of one way.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Figures {
+    connects_per_second: f64,
+    qos0_per_second: f64,
+    qos1_per_second: f64,
+    rtt_p50_ms: f64,
+    rtt_p99_ms: f64,
+    /// Of the whole machine, for a million messages of QoS 1.
+    cpu_seconds_per_million_qos1: f64,
+    /// Of the balancer's own processes over all tests; work in the kernel on behalf of packets is not in it.
+    balancer_cpu_seconds: f64,
+}
+
+impl Figures {
+    const NAMES: [&str; 7] = [
+        "connects/s",
+        "QoS 0 msg/s",
+        "QoS 1 msg/s",
+        "rtt p50 ms",
+        "rtt p99 ms",
+        "CPU s/M QoS 1",
+        "balancer CPU s",
+    ];
+
+    fn values(&self) -> [f64; 7] {
+        let Self {
+            connects_per_second,
+            qos0_per_second,
+            qos1_per_second,
+            rtt_p50_ms,
+            rtt_p99_ms,
+            cpu_seconds_per_million_qos1,
+            balancer_cpu_seconds,
+        } = *self;
+        [
+            connects_per_second,
+            qos0_per_second,
+            qos1_per_second,
+            rtt_p50_ms,
+            rtt_p99_ms,
+            cpu_seconds_per_million_qos1,
+            balancer_cpu_seconds,
+        ]
+    }
+
+    fn from_values(values: [f64; 7]) -> Self {
+        let [
+            connects_per_second,
+            qos0_per_second,
+            qos1_per_second,
+            rtt_p50_ms,
+            rtt_p99_ms,
+            cpu_seconds_per_million_qos1,
+            balancer_cpu_seconds,
+        ] = values;
+        Self {
+            connects_per_second,
+            qos0_per_second,
+            qos1_per_second,
+            rtt_p50_ms,
+            rtt_p99_ms,
+            cpu_seconds_per_million_qos1,
+            balancer_cpu_seconds,
+        }
+    }
+
+    /// Figure by figure.
+    fn median(rounds: &[Self]) -> Self {
+        Self::from_values(std::array::from_fn(|index| {
+            let mut values: Vec<f64> = rounds.iter().map(|round| round.values()[index]).collect();
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        }))
+    }
+}
+
+/// Sets up, builds, measures and prints.
+pub(super) fn run(args: &Args) -> Result<()> {
+    let programs = if elevate::is_second_run() {
+        Binaries::find()?
+    } else {
+        setup::ensure(Purpose::Lab)?;
+        build::programs(Profile::Release)?
+    };
+    if elevate::through_sudo(&programs)? {
+        return Ok(());
+    }
+    note_interrupts();
+    let mut rounds: Vec<Vec<Figures>> = vec![Vec::new(); Route::ALL.len()];
+    for round in 1..=args.rounds {
+        for (index, route) in Route::ALL.into_iter().enumerate() {
+            eprintln!("round {round} of {}: {}", args.rounds, route.name());
+            let figures = measure(args, route, &programs)
+                .with_context(|| format!("cannot measure {}", route.name()))?;
+            rounds[index].push(figures);
+        }
+    }
+    let medians: Vec<Figures> = rounds
+        .iter()
+        .map(|rounds| Figures::median(rounds))
+        .collect();
+    if args.json {
+        print_json(args, &medians);
+    } else {
+        print_table(&medians);
+    }
+    Ok(())
+}
+
+/// Measures one way on a network of its own.
+fn measure(args: &Args, route: Route, programs: &Binaries) -> Result<Figures> {
+    let path = Path::open(route, programs)?;
+    let conn = run_load(&path, "conn", args.clients, &["-i", "0", "--hold", "3s"])?;
+    let seconds = args.seconds;
+    let duration = format!("{seconds}s");
+    let talk = |qos: &str| {
+        let arguments = [
+            "-i",
+            "0",
+            "-I",
+            "0",
+            "-s",
+            "256",
+            "-q",
+            qos,
+            "--wait-all",
+            "--duration",
+            &duration,
+        ];
+        run_load(&path, "pub", args.publishers, &arguments)
+    };
+    let qos0 = talk("0")?;
+    let busy = busy_seconds()?;
+    let qos1 = talk("1")?;
+    let busy = busy_seconds()? - busy;
+    let rtt = conn.rtt_ms.context("no round trip was measured")?;
+    Ok(Figures {
+        connects_per_second: conn.connects_per_second,
+        qos0_per_second: qos0.messages_per_second,
+        qos1_per_second: qos1.messages_per_second,
+        rtt_p50_ms: rtt.p50,
+        rtt_p99_ms: rtt.p99,
+        cpu_seconds_per_million_qos1: busy * 1e6 / qos1.acked.max(1) as f64,
+        balancer_cpu_seconds: path.balancer_cpu_seconds()?,
+    })
+}
+
+fn run_load(path: &Path, kind: &str, count: u32, arguments: &[&str]) -> Result<Summary> {
+    let mut all = vec!["-h", path.target()];
+    all.extend(arguments);
+    let host = path.client();
+    let load = Load::start(host, path.load_generator(), kind, kind, count, &all)?;
+    let start = Instant::now();
+    let summary = load.finish(END)?;
+    ensure!(
+        summary.failed == 0 && summary.lost == 0,
+        "{} clients failed and {} were lost, in {:.0} s",
+        summary.failed,
+        summary.lost,
+        start.elapsed().as_secs_f64()
+    );
+    Ok(summary)
+}
+
+/// Seconds that this machine's processors were not idle, since boot.
+fn busy_seconds() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/stat")?;
+    let line = text.lines().next().unwrap_or_default();
+    let fields = line.split_ascii_whitespace().skip(1);
+    let ticks: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal; guest time is inside user.
+    let busy: f64 = [0, 1, 2, 5, 6]
+        .iter()
+        .filter_map(|index| ticks.get(*index))
+        .sum();
+    Ok(busy / ticks_per_second())
+}
+
+fn print_json(args: &Args, medians: &[Figures]) {
+    let mut paths = serde_json::Map::new();
+    let direct = medians[0];
+    for (route, figures) in Route::ALL.into_iter().zip(medians) {
+        let ratios = Figures::from_values(ratios(*figures, direct));
+        let entry = json!({ "figures": figures, "to_direct": ratios });
+        paths.insert(route.name().to_owned(), entry);
+    }
+    let line = json!({
+        "clients": args.clients,
+        "publishers": args.publishers,
+        "seconds": args.seconds,
+        "rounds": args.rounds,
+        "paths": paths,
+    });
+    println!("{line}");
+}
+
+/// Figure by figure; what direct has none of has no ratio either.
+fn ratios(figures: Figures, direct: Figures) -> [f64; 7] {
+    let (ours, theirs) = (figures.values(), direct.values());
+    std::array::from_fn(|index| {
+        if theirs[index] == 0.0 {
+            0.0
+        } else {
+            ours[index] / theirs[index]
+        }
+    })
+}
+
+fn print_table(medians: &[Figures]) {
+    print!("{:<16}", "");
+    for name in Figures::NAMES {
+        print!("{name:>22}");
+    }
+    println!();
+    for (route, figures) in Route::ALL.into_iter().zip(medians) {
+        print!("{:<16}", route.name());
+        for (value, ratio) in figures
+            .values()
+            .into_iter()
+            .zip(ratios(*figures, medians[0]))
+        {
+            print!("{:>22}", format!("{value:.2} ({ratio:.2}x)"));
+        }
+        println!();
+    }
+    println!("(in brackets: against direct)");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_taken_figure_by_figure() {
+        let rounds = [[3.0; 7], [1.0; 7], [2.0; 7]].map(Figures::from_values);
+        assert_eq!(Figures::median(&rounds).values(), [2.0; 7]);
+    }
+}

@@ -1,0 +1,159 @@
+//! The ways from the clients to the brokers that are compared.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+
+use crate::exec;
+use crate::lab::{Binaries, ConfigText, Family, Host, Process, ticks_per_second, wait_until};
+use crate::network::{Backend, Balance, Forward, Network, PORT, Shape};
+
+/// Longest wait for a balancer to listen.
+const START: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// One way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Route {
+    Direct,
+    TidegateDsr,
+    TidegateNat,
+    HaProxy,
+    Nftables,
+}
+
+impl Route {
+    /// What the others are compared with comes first.
+    pub(super) const ALL: [Self; 5] = [
+        Self::Direct,
+        Self::TidegateDsr,
+        Self::TidegateNat,
+        Self::HaProxy,
+        Self::Nftables,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::TidegateDsr => "tidegate-dsr",
+            Self::TidegateNat => "tidegate-nat",
+            Self::HaProxy => "haproxy",
+            Self::Nftables => "nftables",
+        }
+    }
+
+    fn shape(self) -> Shape {
+        Shape {
+            forward: match self {
+                Self::TidegateDsr => Forward::Dsr,
+                Self::Direct | Self::TidegateNat | Self::HaProxy | Self::Nftables => Forward::Nat,
+            },
+            balance: Balance::RoundRobin,
+            backend: Backend::Tidegate,
+            family: Family::V4,
+        }
+    }
+}
+
+/// A way that is open, with everything it takes.
+pub(super) struct Path {
+    proxy: Option<Process>,
+    network: Network,
+    target: String,
+}
+
+impl Path {
+    /// Builds the network and starts what balances on lb1.
+    pub(super) fn open(route: Route, programs: &Binaries) -> Result<Self> {
+        let mut network = Network::new(route.shape(), programs)?;
+        let vip = network.vip();
+        let mut target = vip.to_string();
+        let mut proxy = None;
+        let brokers = network
+            .topology()
+            .brokers()
+            .map(|host| host.address(Family::V4));
+        match route {
+            Route::Direct => target = brokers.map(|address| address.to_string()).join(","),
+            Route::TidegateDsr | Route::TidegateNat => network.start_tidegate()?,
+            Route::HaProxy => proxy = Some(haproxy(&network.topology().lb1, vip, brokers)?),
+            Route::Nftables => nftables(&network.topology().lb1, vip, brokers)?,
+        }
+        Ok(Self {
+            proxy,
+            network,
+            target,
+        })
+    }
+
+    /// What the clients connect to: one address, or several that they take turns with.
+    pub(super) fn target(&self) -> &str {
+        &self.target
+    }
+
+    pub(super) fn client(&self) -> &Host {
+        &self.network.topology().client
+    }
+
+    pub(super) fn load_generator(&self) -> &std::path::Path {
+        &self.network.programs().broker
+    }
+
+    /// User and system time of what balances, so far.
+    pub(super) fn balancer_cpu_seconds(&self) -> Result<f64> {
+        let mut pids = self.network.balancer_pids();
+        pids.truncate(1);
+        pids.extend(self.proxy.as_ref().map(Process::pid));
+        pids.into_iter().map(cpu_seconds).sum()
+    }
+}
+
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Behind the name in brackets, which may hold anything: state is field 3, utime 14, stime 15.
+    let (_, fields) = text.rsplit_once(')').context("no process name")?;
+    let ticks = fields.split_ascii_whitespace().skip(11).take(2);
+    Ok(ticks
+        .filter_map(|field| field.parse::<f64>().ok())
+        .sum::<f64>()
+        / ticks_per_second())
+}
+
+/// HAProxy as the reference stack has it: TCP mode, round robin, checks.
+fn haproxy(host: &Host, vip: IpAddr, brokers: [IpAddr; 2]) -> Result<Process> {
+    host.add_address(vip, 24, "eth0")?;
+    let mut config = format!(
+        "global\n  maxconn 9000\ndefaults\n  mode tcp\n  retries 3\n  timeout connect 60s\n  timeout client 2m\n  \
+         timeout server 2m\n  timeout check 10s\nlisten mqtt\n  bind {vip}:{PORT}\n  balance roundrobin\n"
+    );
+    for (number, broker) in brokers.iter().enumerate() {
+        config +=
+            &format!("  server broker{number} {broker}:{PORT} check inter 2s fall 2 rise 5\n");
+    }
+    let path = ConfigText::from(config.as_str()).write(host, "haproxy.cfg")?;
+    let mut command = host.command("haproxy")?;
+    // In the foreground, one process whose time is counted.
+    command.arg("-db").arg("-f").arg(path);
+    let process = host.spawn("haproxy", command)?;
+    wait_until(START, "haproxy listening", || {
+        let sockets = host.output("ss", &["-Htnl"]).ok()?;
+        sockets.contains(&format!("{vip}:{PORT}")).then_some(())
+    })
+    .with_context(|| process.tail())?;
+    Ok(process)
+}
+
+/// DNAT in turn, and masquerading so that replies come back this way.
+fn nftables(host: &Host, vip: IpAddr, brokers: [IpAddr; 2]) -> Result<()> {
+    host.add_address(vip, 24, "eth0")?;
+    host.netns().sysctl("net.ipv4.ip_forward", "1")?;
+    let [one, two] = brokers;
+    let rules = format!(
+        "table ip nat {{\n\
+           chain in {{ type nat hook prerouting priority dstnat;\n\
+             ip daddr {vip} tcp dport {PORT} dnat to numgen inc mod 2 map {{ 0 : {one}, 1 : {two} }}\n  }}\n\
+           chain out {{ type nat hook postrouting priority srcnat;\n\
+             tcp dport {PORT} masquerade\n  }}\n}}\n"
+    );
+    let mut command = host.command("nft")?;
+    exec::run_with_input(command.args(["-f", "-"]), &rules)
+}

@@ -1,0 +1,175 @@
+//! Clients: `tidegate-broker bench` on the client host, as many processes as their number takes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+use serde::Deserialize;
+
+use crate::lab::{Host, Process, wait_until};
+
+/// Clients of one process: below the usual hard limit of 20,000 open files.
+const PER_PROCESS: u32 = 15_000;
+
+/// How long a load generator may take to end and sum up.
+const END: Duration = Duration::from_secs(30);
+
+/// A running load.
+#[derive(Debug)]
+pub struct Load {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    process: Process,
+    ready: PathBuf,
+}
+
+/// What the load generator says in the end; figures that a kind does not have are zero.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Summary {
+    /// Clients asked for.
+    pub clients: u64,
+    /// Connects that succeeded, those of clients that came back included.
+    pub connected: u64,
+    /// Connects that did not.
+    pub failed: u64,
+    /// Connections that dropped after being up.
+    pub lost: u64,
+    /// Lost clients that came back.
+    pub reconnected: u64,
+    /// Messages sent.
+    pub published: u64,
+    /// Messages sent and acknowledged.
+    pub acked: u64,
+    /// Messages that arrived.
+    pub received: u64,
+    /// Messages missing in a stream that went on.
+    pub gaps: u64,
+    /// Messages that arrived twice.
+    pub duplicates: u64,
+    /// Connects a second.
+    pub connects_per_second: f64,
+    /// Messages a second.
+    pub messages_per_second: f64,
+    /// PINGREQ to PINGRESP.
+    pub rtt_ms: Option<Times>,
+}
+
+/// A distribution in milliseconds.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Times {
+    /// Median.
+    pub p50: f64,
+    /// 99 of 100 are below.
+    pub p99: f64,
+}
+
+impl Load {
+    /// Starts `count` clients; `name` tells the loads of one host apart.
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub fn start(
+        host: &Host,
+        program: &std::path::Path,
+        name: &str,
+        kind: &str,
+        count: u32,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let mut parts = Vec::new();
+        for first in (0..count).step_by(PER_PROCESS as usize) {
+            let number = PER_PROCESS.min(count - first);
+            let ready = host.work_dir().join(format!("{name}-{first}.ready"));
+            // Left by a load of the same name before.
+            let _ = std::fs::remove_file(&ready);
+            let mut command = host.command(program)?;
+            command
+                .args(["bench", kind, "--json", "--quiet", "--allow-loss"])
+                .args(["-c", &number.to_string(), "-n", &first.to_string()])
+                .arg("--ready-file")
+                .arg(&ready)
+                .args(arguments);
+            let process = host.spawn(&format!("{name}-{first}"), command)?;
+            parts.push(Part { process, ready });
+        }
+        Ok(Self { parts })
+    }
+
+    /// Waits until every client is up or has failed.
+    ///
+    /// # Errors
+    /// When it takes longer, or the load generator ends.
+    pub fn wait_ready(&mut self, within: Duration) -> Result<()> {
+        for part in &mut self.parts {
+            wait_until(within, "all clients having connected", || {
+                (part.ready.exists() || !part.process.is_running()).then_some(())
+            })
+            .with_context(|| part.process.tail())?;
+        }
+        Ok(())
+    }
+
+    /// Ends the load and sums up.
+    ///
+    /// # Errors
+    /// When it ended before or does not end.
+    pub fn stop(mut self) -> Result<Summary> {
+        for part in &mut self.parts {
+            part.process.signal(Signal::INT)?;
+        }
+        self.finish(END)
+    }
+
+    /// Waits for the load's own end and sums up.
+    ///
+    /// # Errors
+    /// When it takes longer than `within` or its summary cannot be read.
+    pub fn finish(mut self, within: Duration) -> Result<Summary> {
+        let mut sum = Summary::default();
+        for part in &mut self.parts {
+            let text = part.process.finish(within)?;
+            let line = text.lines().last().unwrap_or_default();
+            let summary: Summary = serde_json::from_str(line)
+                .with_context(|| format!("no summary of the clients: {text}"))?;
+            sum.add(&summary);
+        }
+        Ok(sum)
+    }
+
+    /// Whether it goes on.
+    pub fn is_running(&mut self) -> bool {
+        self.parts.iter_mut().all(|part| part.process.is_running())
+    }
+
+    /// Ids of its processes.
+    pub fn pids(&self) -> Vec<u32> {
+        self.parts.iter().map(|part| part.process.pid()).collect()
+    }
+}
+
+impl Summary {
+    /// Adds another process's figures; of the round trips the slower ones stay.
+    fn add(&mut self, other: &Self) {
+        self.clients += other.clients;
+        self.connected += other.connected;
+        self.failed += other.failed;
+        self.lost += other.lost;
+        self.reconnected += other.reconnected;
+        self.published += other.published;
+        self.acked += other.acked;
+        self.received += other.received;
+        self.gaps += other.gaps;
+        self.duplicates += other.duplicates;
+        self.connects_per_second += other.connects_per_second;
+        self.messages_per_second += other.messages_per_second;
+        self.rtt_ms = match (self.rtt_ms, other.rtt_ms) {
+            (Some(a), Some(b)) if a.p50 >= b.p50 => Some(a),
+            (a, b) => b.or(a),
+        };
+    }
+}

@@ -1,0 +1,409 @@
+//! The reference network with its programs running: two brokers, two balancers.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use serde::Deserialize;
+
+use crate::exec;
+use crate::lab::{Binaries, ConfigText, Example, Family, Host, Process, Topology, wait_until};
+
+/// MQTT.
+pub const PORT: u16 = 1883;
+
+/// How long a program may take to be ready, on a slow and busy machine.
+const START: Duration = Duration::from_secs(30);
+
+/// First port of the kernel's own choice: health checks come from there and up, `nat` flows from below.
+const FIRST_EPHEMERAL: u16 = 32768;
+
+/// What a broker of any make needs to serve the network's clients.
+const MOSQUITTO: &str = "listener 1883\nallow_anonymous true\nmax_connections -1\n";
+
+/// How packets reach the backends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Forward {
+    /// Direct server return: replies bypass the balancer.
+    Dsr,
+    /// Full NAT: works with any backend.
+    Nat,
+}
+
+/// How a backend is chosen.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Balance {
+    /// By hash, without state per flow.
+    Maglev,
+    /// In turn.
+    RoundRobin,
+}
+
+/// What serves the clients.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Backend {
+    /// Our broker.
+    Tidegate,
+    /// An unmodified third-party broker.
+    Mosquitto,
+}
+
+/// What the network is to be like.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// How packets reach the backends.
+    pub forward: Forward,
+    /// How a backend is chosen.
+    pub balance: Balance,
+    /// What serves the clients.
+    pub backend: Backend,
+    /// Of the VIP and the backends.
+    pub family: Family,
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let family = match self.family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        };
+        let names = [
+            name_of(self.forward),
+            name_of(self.balance),
+            name_of(self.backend),
+        ];
+        write!(f, "{} {family}", names.join(" "))
+    }
+}
+
+/// A value as it is written on the command line and in configs.
+pub fn name_of(value: impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value
+        .map(|value| value.get_name().to_owned())
+        .unwrap_or_default()
+}
+
+/// The running network; everything ends when dropped.
+#[derive(Debug)]
+pub struct Network {
+    // In this order: the programs end before what they run in.
+    balancers: Vec<Process>,
+    brokers: Vec<Process>,
+    shape: Shape,
+    programs: Binaries,
+    config: ConfigText,
+    topology: Topology,
+}
+
+impl Network {
+    /// Builds the network with its brokers; balancers follow with [`Network::start_tidegate`].
+    ///
+    /// # Errors
+    /// Needs root, and names what does not start.
+    pub fn new(shape: Shape, programs: &Binaries) -> Result<Self> {
+        let topology = Topology::new()?;
+        // The clients' side of one address: as many source ports as there are.
+        let ports = "1024 65535";
+        let client = topology.client.netns();
+        client.sysctl("net.ipv4.ip_local_port_range", ports)?;
+        for host in topology.hosts() {
+            host.netns().sysctl("net.core.somaxconn", "32768")?;
+            host.netns()
+                .sysctl("net.ipv4.tcp_max_syn_backlog", "16384")?;
+        }
+        let mut network = Self {
+            balancers: Vec::new(),
+            brokers: Vec::new(),
+            shape,
+            programs: programs.clone(),
+            config: tidegate_config(shape)?,
+            topology,
+        };
+        for host in network.topology.brokers() {
+            if shape.backend == Backend::Mosquitto && shape.forward == Forward::Dsr {
+                host.hold_vip(shape.family.vip())?;
+            }
+            let broker = start_broker(host, shape, programs)?;
+            network.brokers.push(broker);
+        }
+        Ok(network)
+    }
+
+    /// Starts Tidegate: lb1 holds the VIP, lb2 has the same tables and waits.
+    ///
+    /// # Errors
+    /// Names what does not start, with its log.
+    pub fn start_tidegate(&mut self) -> Result<()> {
+        for (host, assign) in [(&self.topology.lb1, "true"), (&self.topology.lb2, "false")] {
+            let socket = format!("{:?}", socket_of(host));
+            let state = format!("{:?}", host.work_dir().join("state"));
+            let config = self
+                .config
+                .clone()
+                .set("", "state_dir", &state)
+                .set("api", "socket", &socket)
+                .set("vip", "assign", assign)
+                .write(host, "tidegate.toml")?;
+            let mut command = host.command(&self.programs.tidegate)?;
+            command.args(["run", "--config"]).arg(config);
+            let mut process = host.spawn("tidegate", command)?;
+            process.wait_for_line("ready", START)?;
+            self.balancers.push(process);
+        }
+        wait_until(START, "both brokers being up", || {
+            let status = self.status().ok()?;
+            status
+                .backends()
+                .all(|backend| backend.health == "up")
+                .then_some(())
+        })?;
+        Ok(())
+    }
+
+    /// What runs where.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// What it was made like.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The programs in use.
+    pub fn programs(&self) -> &Binaries {
+        &self.programs
+    }
+
+    /// The address that clients use.
+    pub fn vip(&self) -> IpAddr {
+        self.shape.family.vip()
+    }
+
+    /// The brokers' processes.
+    pub fn brokers(&mut self) -> &mut [Process] {
+        &mut self.brokers
+    }
+
+    /// Ids of the balancers' processes, lb1's first.
+    pub fn balancer_pids(&self) -> Vec<u32> {
+        self.balancers.iter().map(Process::pid).collect()
+    }
+
+    /// Starts a broker that ended.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart_broker(&mut self, index: usize) -> Result<()> {
+        let host = self.topology.brokers()[index];
+        self.brokers[index] = start_broker(host, self.shape, &self.programs)?;
+        Ok(())
+    }
+
+    /// How to ask the active balancer, as one would type it in another terminal.
+    pub fn status_command(&self) -> Command {
+        let mut command = Command::new(&self.programs.tidegate);
+        command
+            .args(["status", "--socket"])
+            .arg(socket_of(&self.topology.lb1));
+        command
+    }
+
+    /// What the active balancer says.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self) -> Result<Status> {
+        let json = exec::output(self.status_command().arg("--json"))?;
+        serde_json::from_str(&json).context("tidegate status --json has changed its form")
+    }
+
+    /// Connections of clients at each broker: those of health checks are left out.
+    ///
+    /// # Errors
+    /// When the kernel's tables cannot be read.
+    pub fn clients(&self) -> Result<[usize; 2]> {
+        let family = self.shape.family;
+        let balancers = [&self.topology.lb1, &self.topology.lb2].map(|host| host.address(family));
+        let is_client =
+            |far: &SocketAddr| !balancers.contains(&far.ip()) || far.port() < FIRST_EPHEMERAL;
+        let count = |host: &Host| -> Result<usize> {
+            let far_ends = host.connections(PORT)?;
+            Ok(far_ends.iter().filter(|far| is_client(far)).count())
+        };
+        let [one, two] = self.topology.brokers();
+        Ok([count(one)?, count(two)?])
+    }
+
+    /// By when a dead broker gets no new connection: fall x (interval and its jitter) + timeout.
+    ///
+    /// # Errors
+    /// When the example config does not say.
+    pub fn detection_limit(&self) -> Result<Duration> {
+        let fall = self.check_key("fall")?;
+        Ok(self.check_interval()? * fall.parse()? + duration(&self.check_key("timeout")?)?)
+    }
+
+    /// By when a returned broker is used again: rise x (interval and its jitter) + timeout.
+    ///
+    /// # Errors
+    /// When the example config does not say.
+    pub fn return_limit(&self) -> Result<Duration> {
+        let rise = self.check_key("rise")?;
+        Ok(self.check_interval()? * rise.parse()? + duration(&self.check_key("timeout")?)?)
+    }
+
+    fn check_interval(&self) -> Result<Duration> {
+        let jitter: f64 = self.check_key("jitter")?.parse()?;
+        Ok(duration(&self.check_key("interval")?)?.mul_f64(1.0 + jitter))
+    }
+
+    fn check_key(&self, key: &str) -> Result<String> {
+        let value = self.config.get("service.check", key);
+        let value = value.with_context(|| format!("the example config sets no check {key}"))?;
+        Ok(value.trim_matches('"').to_owned())
+    }
+}
+
+fn tidegate_config(shape: Shape) -> Result<ConfigText> {
+    let example = match shape.forward {
+        Forward::Dsr => Example::TidegateDsr,
+        Forward::Nat => Example::TidegateNat,
+    };
+    let balance = format!("{:?}", name_of(shape.balance));
+    let config = ConfigText::example(example)?
+        .set("service", "balance", &balance)
+        .family(shape.family);
+    Ok(config)
+}
+
+fn socket_of(host: &Host) -> PathBuf {
+    host.work_dir().join("tidegate.sock")
+}
+
+fn start_broker(host: &Host, shape: Shape, programs: &Binaries) -> Result<Process> {
+    match shape.backend {
+        Backend::Tidegate => {
+            let config = ConfigText::example(Example::Broker)?;
+            let config = match shape.forward {
+                Forward::Dsr => config,
+                Forward::Nat => config.without("vip"),
+            };
+            let node = format!("{:?}", host.name());
+            let config = config.set("", "node", &node).write(host, "broker.toml")?;
+            let mut command = host.command(&programs.broker)?;
+            command.args(["run", "--config"]).arg(config);
+            let mut process = host.spawn("tidegate-broker", command)?;
+            process.wait_for_line("ready", START)?;
+            Ok(process)
+        }
+        Backend::Mosquitto => {
+            let config = ConfigText::from(MOSQUITTO).write(host, "mosquitto.conf")?;
+            let mut command = host.command("mosquitto")?;
+            command.arg("-c").arg(config);
+            let mut process = host.spawn("mosquitto", command)?;
+            process.wait_for_line("running", START)?;
+            Ok(process)
+        }
+    }
+}
+
+/// Reads the durations that our configs use.
+fn duration(text: &str) -> Result<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit());
+    let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
+    let number: u64 = number
+        .parse()
+        .with_context(|| format!("no duration: {text}"))?;
+    ensure!(["ms", "s"].contains(&unit), "no duration: {text}");
+    Ok(if unit == "ms" {
+        Duration::from_millis(number)
+    } else {
+        Duration::from_secs(number)
+    })
+}
+
+/// What `tidegate status --json` says, as far as it is shown here.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Status {
+    interface: Interface,
+    services: Vec<Service>,
+    /// Packets by outcome.
+    pub verdicts: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Interface {
+    xdp_mode: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Service {
+    port: u16,
+    backends: Vec<BackendStatus>,
+}
+
+/// One backend of the MQTT service.
+#[derive(Clone, Debug, Deserialize)]
+pub struct BackendStatus {
+    /// `broker1`, ...
+    pub name: String,
+    /// `up`, `down` or `unknown`.
+    pub health: String,
+    /// Why it is not up.
+    pub reason: Option<String>,
+    /// Of the new flows, 0 to 1.
+    pub share: f64,
+    /// Packets sent to it.
+    pub packets: u64,
+    /// Flows begun.
+    pub new_connections: u64,
+}
+
+impl Status {
+    /// `native` or `generic`.
+    pub fn xdp_mode(&self) -> &str {
+        &self.interface.xdp_mode
+    }
+
+    /// Backends of the MQTT service.
+    pub fn backends(&self) -> impl Iterator<Item = &BackendStatus> {
+        let services = self.services.iter().filter(|service| service.port == PORT);
+        services.flat_map(|service| &service.backends)
+    }
+
+    /// One backend of it.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn backend(&self, name: &str) -> Result<&BackendStatus> {
+        let mut backends = self.backends();
+        backends
+            .find(|backend| backend.name == name)
+            .with_context(|| format!("tidegate knows no backend {name}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_configs_write_them() {
+        assert_eq!(duration("2s").unwrap(), Duration::from_secs(2));
+        assert_eq!(duration("500ms").unwrap(), Duration::from_millis(500));
+        assert!(duration("2").is_err());
+    }
+
+    #[test]
+    fn names_are_those_of_the_config() {
+        assert_eq!(name_of(Balance::RoundRobin), "round_robin");
+        assert_eq!(name_of(Forward::Nat), "nat");
+    }
+}

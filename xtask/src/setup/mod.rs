@@ -1,0 +1,100 @@
+//! `cargo xtask setup`: installs what is missing, says what it runs, and is silent when nothing is.
+//!
+//! Every other task calls it for what that task needs. Packages come from the distribution (Debian, Ubuntu and
+//! their kin), as root or through sudo; the linker for BPF and the dependency checker are built by cargo into
+//! a directory of Tidegate's own.
+
+mod apt;
+mod rust;
+
+pub use rust::cargo_deny;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::exec;
+
+/// What the machine is wanted for; each includes the ones before.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Purpose {
+    /// Building Tidegate with its XDP programs.
+    Build,
+    /// Running networks of namespaces.
+    Lab,
+    /// What the checks before a merge take.
+    Ci,
+}
+
+/// Programs of the laboratory and the packages they come in.
+const LAB: [(&str, &str); 8] = [
+    ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("mosquitto", "mosquitto"),
+    ("mosquitto_sub", "mosquitto-clients"),
+    ("haproxy", "haproxy"),
+    ("nft", "nftables"),
+    ("keepalived", "keepalived"),
+    ("ps", "procps"),
+];
+
+/// Programs that building and checking take.
+const BUILD: [(&str, &str); 2] = [("cc", "gcc"), ("git", "git")];
+
+/// Installs what `purpose` needs and is not there.
+///
+/// # Errors
+/// Says in one sentence what to do when it cannot.
+pub fn ensure(purpose: Purpose) -> Result<()> {
+    let mut wanted: Vec<(&str, &str)> = BUILD.to_vec();
+    if purpose >= Purpose::Lab {
+        wanted.extend(LAB);
+    }
+    let missing = missing_packages(&wanted);
+    rust::ensure_compiler(missing)?;
+    rust::ensure_linker()?;
+    if purpose >= Purpose::Ci {
+        rust::ensure_checkers()?;
+    }
+    Ok(())
+}
+
+fn missing_packages(wanted: &[(&str, &str)]) -> Vec<String> {
+    let mut packages: Vec<String> = wanted
+        .iter()
+        .filter(|(program, _)| which(program).is_none())
+        .map(|(_, package)| (*package).to_owned())
+        .collect();
+    packages.sort();
+    packages.dedup();
+    packages
+}
+
+/// Finds a program on the PATH and where administrators' programs are.
+pub fn which(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Announces a command and runs it.
+fn announce_and_run(command: &mut Command) -> Result<()> {
+    eprintln!("setup: {}", exec::show(command));
+    exec::show_run(command)
+}
+
+/// A command that runs as root: directly, or through sudo.
+fn as_root(program: &str) -> Result<Command> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(Command::new(program));
+    }
+    if which("sudo").is_none() {
+        bail!("packages are missing and there is no sudo: run `cargo xtask setup` as root once");
+    }
+    let mut command = Command::new("sudo");
+    command.arg(program);
+    Ok(command)
+}

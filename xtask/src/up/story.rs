@@ -1,0 +1,294 @@
+//! The story that `up --check` tells: clients come, a broker dies and returns, nobody else notices.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::Args;
+use crate::lab::{Binaries, interrupted, wait_until};
+use crate::load::{Load, Summary};
+use crate::network::{Balance, Network, name_of};
+
+/// Longest wait for clients to connect, on a slow and busy machine.
+const CONNECT: Duration = Duration::from_secs(120);
+
+/// Beyond the promised time, before a check fails: for a machine that is busy with other things.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// Clients that publish, and as many that listen.
+const TALKERS: u32 = 50;
+
+/// Clients that come while a broker is dead, and when it is back.
+const NEWCOMERS: u32 = 200;
+
+/// The broker that dies.
+const VICTIM: usize = 1;
+const VICTIM_NAME: &str = "broker2";
+
+/// Tells the story; the last line on stdout is its figures.
+pub(super) fn tell(args: &Args, programs: &Binaries) -> Result<()> {
+    let mut story = Story {
+        args,
+        step: "network",
+        figures: json!({
+            "forward": name_of(args.forward),
+            "balance": name_of(args.balance),
+            "backend": name_of(args.backend),
+            "family": if args.ipv6 { "ipv6" } else { "ipv4" },
+            "clients": args.clients,
+        }),
+    };
+    let result = story.run(programs);
+    story.figures["ok"] = result.is_ok().into();
+    if let Err(error) = &result {
+        story.figures["failed_step"] = story.step.into();
+        story.figures["error"] = format!("{error:#}").into();
+    }
+    println!("{}", story.figures);
+    result.with_context(|| format!("step \"{}\" of the story failed", story.step))
+}
+
+struct Story<'a> {
+    args: &'a Args,
+    step: &'static str,
+    figures: Value,
+}
+
+/// The loads that are running when the broker dies.
+struct Crowd {
+    clients: Load,
+    listeners: Load,
+    publishers: Load,
+}
+
+impl Story<'_> {
+    fn run(&mut self, programs: &Binaries) -> Result<()> {
+        self.begin(
+            "network",
+            "two brokers, two balancers, a client and a switch, a namespace each",
+        );
+        let mut network = Network::new(self.args.shape(), programs)?;
+        network.start_tidegate()?;
+        self.figures["xdp_mode"] = network.status()?.xdp_mode().into();
+
+        let crowd = self.crowd_arrives(&network)?;
+        let victims = self.broker_dies(&mut network)?;
+        self.newcomers_avoid_it(&network)?;
+        self.others_lost_nothing(&network, crowd, victims)?;
+        self.broker_returns(&mut network)
+    }
+
+    fn begin(&mut self, step: &'static str, words: &str) {
+        self.step = step;
+        if !self.args.json {
+            eprintln!("{step}: {words}");
+        }
+    }
+
+    fn crowd_arrives(&mut self, network: &Network) -> Result<Crowd> {
+        let number = self.args.clients;
+        self.begin("connect", "clients connect to the VIP and stay");
+        let start = Instant::now();
+        let mut clients = load(
+            network,
+            "clients",
+            "conn",
+            number,
+            &["-i", "0.5", "--reconnect"],
+        )?;
+        clients.wait_ready(CONNECT)?;
+        self.figures["connect_seconds"] = seconds(start);
+        let split = wait_for_clients(network, number as usize)?;
+        self.figures["split"] = json!(split);
+        self.check_split(split)?;
+
+        self.begin("talk", "more clients publish and listen, at QoS 1");
+        let mut listeners = load(
+            network,
+            "listeners",
+            "sub",
+            TALKERS,
+            &["-q", "1", "-t", "up/#"],
+        )?;
+        listeners.wait_ready(CONNECT)?;
+        let talk = ["-q", "1", "-t", "up/%i", "-I", "100", "-s", "64"];
+        let mut publishers = load(network, "publishers", "pub", TALKERS, &talk)?;
+        publishers.wait_ready(CONNECT)?;
+        let crowd = (number + 2 * TALKERS) as usize;
+        wait_for_clients(network, crowd)?;
+        Ok(Crowd {
+            clients,
+            listeners,
+            publishers,
+        })
+    }
+
+    /// Round robin is exact up to connects that overtake each other; Maglev is as even as hashing is.
+    fn check_split(&self, split: [usize; 2]) -> Result<()> {
+        let half = f64::from(self.args.clients) / 2.0;
+        let allowed = match self.args.balance {
+            Balance::RoundRobin => 2.0,
+            // Four standard deviations, and what the table itself is uneven.
+            Balance::Maglev => (0.1 * half).max(2.0 * f64::from(self.args.clients).sqrt()),
+        };
+        let off = (split[0] as f64 - half).abs();
+        ensure!(
+            off <= allowed,
+            "clients are split {split:?}, more than {allowed:.0} off"
+        );
+        Ok(())
+    }
+
+    /// Returns how many connections died with it.
+    fn broker_dies(&mut self, network: &mut Network) -> Result<usize> {
+        self.begin("kill", "broker2 is killed; health checks must notice");
+        let limit = network.detection_limit()?;
+        let victims = network.clients()?[VICTIM];
+        ensure!(victims > 0, "no client is on {VICTIM_NAME}");
+        let start = Instant::now();
+        network.brokers()[VICTIM].kill()?;
+        wait_for_health(network, "down", limit + SLACK)?;
+        self.figures["victims"] = victims.into();
+        self.figures["detect_seconds"] = seconds(start);
+        self.figures["detect_limit_seconds"] = limit.as_secs_f64().into();
+        Ok(victims)
+    }
+
+    fn newcomers_avoid_it(&mut self, network: &Network) -> Result<()> {
+        self.begin(
+            "avoid",
+            "new clients connect, none of them to the dead broker",
+        );
+        let before = network.status()?.backend(VICTIM_NAME)?.new_connections;
+        let summary = newcomers(network)?;
+        let after = network.status()?.backend(VICTIM_NAME)?.new_connections;
+        ensure!(
+            summary.failed == 0,
+            "{} new clients failed to connect",
+            summary.failed
+        );
+        ensure!(
+            after == before,
+            "{} new connections went to the dead broker",
+            after - before
+        );
+        Ok(())
+    }
+
+    fn others_lost_nothing(
+        &mut self,
+        network: &Network,
+        crowd: Crowd,
+        victims: usize,
+    ) -> Result<()> {
+        self.begin(
+            "others",
+            "the clients of the dead broker are back; the others noticed nothing",
+        );
+        let number = self.args.clients as usize;
+        let all_back = || network.clients().is_ok_and(|[one, _]| one >= number);
+        wait_until(CONNECT, "all clients being back", || {
+            all_back().then_some(())
+        })?;
+        let published = crowd.publishers.stop()?;
+        let received = crowd.listeners.stop()?;
+        let held = crowd.clients.stop()?;
+        self.figures["reconnected"] = held.reconnected.into();
+        self.figures["published"] = published.published.into();
+        self.figures["received"] = received.received.into();
+        self.figures["gaps"] = received.gaps.into();
+        self.figures["duplicates"] = received.duplicates.into();
+
+        ensure!(
+            held.reconnected == held.lost,
+            "of {} clients {} came back",
+            held.lost,
+            held.reconnected
+        );
+        ensure!(received.received > 0, "no message was received");
+        ensure!(received.gaps == 0, "{} messages were lost", received.gaps);
+        ensure!(
+            received.duplicates == 0,
+            "{} messages came twice",
+            received.duplicates
+        );
+        let lost = held.lost + received.lost + published.lost;
+        self.figures["lost"] = lost.into();
+        ensure!(
+            lost == victims as u64,
+            "{lost} connections were lost, {victims} were on the dead broker"
+        );
+        Ok(())
+    }
+
+    fn broker_returns(&mut self, network: &mut Network) -> Result<()> {
+        self.begin("return", "broker2 is started again; it must be used again");
+        let limit = network.return_limit()?;
+        let start = Instant::now();
+        network.restart_broker(VICTIM)?;
+        wait_for_health(network, "up", limit + SLACK)?;
+        self.figures["return_seconds"] = seconds(start);
+        let before = network.status()?.backend(VICTIM_NAME)?.new_connections;
+        let summary = newcomers(network)?;
+        let after = network.status()?.backend(VICTIM_NAME)?.new_connections;
+        ensure!(
+            summary.failed == 0,
+            "{} new clients failed to connect",
+            summary.failed
+        );
+        ensure!(
+            after > before,
+            "the broker that returned got no new connection"
+        );
+        Ok(())
+    }
+}
+
+fn load(network: &Network, name: &str, kind: &str, count: u32, arguments: &[&str]) -> Result<Load> {
+    let vip = network.vip().to_string();
+    let mut all = vec!["-h", &vip];
+    all.extend(arguments);
+    let client = &network.topology().client;
+    Load::start(client, &network.programs().broker, name, kind, count, &all)
+}
+
+/// Clients that come and go.
+fn newcomers(network: &Network) -> Result<Summary> {
+    let brief = ["-i", "1", "--hold", "100ms"];
+    load(network, "newcomers", "conn", NEWCOMERS, &brief)?.finish(CONNECT)
+}
+
+fn wait_for_clients(network: &Network, number: usize) -> Result<[usize; 2]> {
+    let mut last = [0, 0];
+    wait_until(
+        CONNECT,
+        &format!("{number} clients being connected"),
+        || {
+            last = network.clients().ok()?;
+            (interrupted() || last[0] + last[1] == number).then_some(())
+        },
+    )
+    .with_context(|| format!("clients at the brokers: {last:?}"))?;
+    if interrupted() {
+        bail!("interrupted");
+    }
+    Ok(last)
+}
+
+fn wait_for_health(network: &Network, health: &str, within: Duration) -> Result<()> {
+    wait_until(within, &format!("{VICTIM_NAME} being {health}"), || {
+        let status = network.status().ok()?;
+        let is = status.backend(VICTIM_NAME).ok()?.health == health;
+        (is || interrupted()).then_some(())
+    })?;
+    if interrupted() {
+        bail!("interrupted");
+    }
+    Ok(())
+}
+
+fn seconds(start: Instant) -> Value {
+    let rounded = (start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+    rounded.into()
+}
