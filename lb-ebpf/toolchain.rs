@@ -284,3 +284,21 @@ fn leading_number(text: &str) -> Option<u32> {
         .unwrap_or(text.len());
     text[..end].parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_llvm_of_a_linker_is_read_from_its_library_or_its_bitcode_mark() {
+        assert_eq!(llvm_of(b"\x7fELF\0libLLVM.so.22.1\0"), Some(22));
+        assert_eq!(llvm_of(b"\0libLLVM-19.so\0LLVMContextCreate\0"), Some(19));
+        assert_eq!(llvm_of(b"\0LLVMGetTarget\0LLVM21.1.0\0"), Some(21));
+        assert_eq!(llvm_of(b"#!/bin/sh\n"), None);
+    }
+
+    #[test]
+    fn what_is_missing_says_what_to_do() {
+        assert!(Missing::Rust.to_string().ends_with("`cargo xtask setup`"));
+    }
+}

@@ -18,8 +18,9 @@ const COMPILERS: [[&str; 3]; 2] = [
 /// The newest LLVM that the pinned bpf-linker knows.
 const NEWEST_LLVM: u32 = 23;
 
-/// The dependency checker that the checks run.
+/// The dependency checker that the checks run, and its version.
 const CARGO_DENY: &str = "cargo-deny";
+const CARGO_DENY_VERSION: &str = "0.20.2";
 
 /// Installs `packages`, and a compiler for the XDP programs when there is none.
 pub(super) fn ensure_compiler(mut packages: Vec<String>) -> Result<()> {
@@ -126,7 +127,9 @@ pub(super) fn ensure_checkers() -> Result<()> {
         }
     }
     if cargo_deny().is_none() {
-        announce_and_run(cargo_install(CARGO_DENY)?.arg("--locked"))?;
+        // Not optimised: it is run seldom, and takes half as long to build.
+        let options = ["--version", CARGO_DENY_VERSION, "--locked", "--debug"];
+        announce_and_run(cargo_install(CARGO_DENY)?.args(options))?;
     }
     Ok(())
 }
