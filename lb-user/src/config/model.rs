@@ -4,13 +4,16 @@
 //! again: names are unique, every VIP is declared, families agree, limits suffice. Fields are
 //! private and read by getters named after their keys. Two configurations compare with `==`.
 
+mod defaults;
 mod reload;
+mod rules;
 mod service;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::reload::{ReloadBlocker, ReloadBlockers};
 pub use self::service::{
     Backend, Check, HttpCheck, MqttCheck, MqttVersion, Probe, Protocol, Secret, Service,
 };

@@ -1,5 +1,7 @@
 //! Which settings a reload cannot change.
 
+use std::fmt;
+
 use super::{Api, Config};
 
 /// A setting that is fixed from start to stop, changed by a new configuration.
@@ -16,6 +18,19 @@ impl ReloadBlocker {
         self.key
     }
 }
+
+/// All of them, as sentences.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReloadBlockers(pub Vec<ReloadBlocker>);
+
+impl fmt::Display for ReloadBlockers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sentences: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&sentences.join("; "))
+    }
+}
+
+impl std::error::Error for ReloadBlockers {}
 
 impl Config {
     /// The settings that differ in `new` and take a restart, empty if a reload will do.

@@ -1,0 +1,144 @@
+//! What can be wrong with a configuration file, and how it is said.
+
+use std::fmt;
+
+/// Everything that is wrong with a file, in the order of its lines.
+#[derive(Debug)]
+pub struct ConfigErrors {
+    file: String,
+    errors: Vec<ConfigError>,
+}
+
+impl ConfigErrors {
+    pub(super) fn new(file: &str, mut errors: Vec<ConfigError>) -> Self {
+        errors.sort_by_key(ConfigError::line);
+        Self {
+            file: file.to_owned(),
+            errors,
+        }
+    }
+
+    pub(super) fn unreadable(file: &str, cause: std::io::Error) -> Self {
+        let error = ConfigError {
+            path: String::new(),
+            line: None,
+            problem: Problem::Unreadable(cause),
+        };
+        Self::new(file, vec![error])
+    }
+
+    /// The name of the file.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+}
+
+impl std::ops::Deref for ConfigErrors {
+    type Target = [ConfigError];
+
+    fn deref(&self) -> &[ConfigError] {
+        &self.errors
+    }
+}
+
+/// One line for each error, the way compilers do.
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, error) in self.errors.iter().enumerate() {
+            let newline = if at == 0 { "" } else { "\n" };
+            write!(f, "{newline}{}:", self.file)?;
+            if let Some(line) = error.line {
+                write!(f, "{line}:")?;
+            }
+            if !error.path.is_empty() {
+                write!(f, " {}:", error.path)?;
+            }
+            write!(f, " {}", error.problem)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// One thing that is wrong.
+#[derive(Debug)]
+pub struct ConfigError {
+    pub(super) path: String,
+    pub(super) line: Option<usize>,
+    pub(super) problem: Problem,
+}
+
+impl ConfigError {
+    /// The key it is about, such as `service[0].port`; empty if it is about no key.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The line, from 1, unless it is about the whole file.
+    #[must_use]
+    pub const fn line(&self) -> Option<usize> {
+        self.line
+    }
+
+    /// What is wrong.
+    #[must_use]
+    pub const fn problem(&self) -> &Problem {
+        &self.problem
+    }
+}
+
+/// What is wrong, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error("cannot be read: {0}")]
+    Unreadable(#[source] std::io::Error),
+    #[error("not TOML: {0}")]
+    Syntax(String),
+    #[error("unknown key; {hint}")]
+    UnknownKey { hint: String },
+    #[error("missing; add {example}")]
+    Missing { example: &'static str },
+    #[error("{found} is not {expected}")]
+    Invalid { expected: String, found: String },
+    #[error("`{found}` is not a name; use up to 64 letters, digits, `-`, `_` and `.`")]
+    Name { found: String },
+    #[error("{found} is {kind} and cannot stand here; give a unicast address of a host")]
+    Address { found: String, kind: &'static str },
+    #[error("also given at line {line}; {remedy}")]
+    Duplicate { line: usize, remedy: &'static str },
+    #[error("{address} is not declared; add a [[vip]] with this address")]
+    UndeclaredVip { address: String },
+    #[error("{address} and the VIP {vip} must both be IPv4 or both be IPv6")]
+    Family { address: String, vip: String },
+    #[error("{address} is a VIP; packets sent there would come back; give the host's own address")]
+    IsVip { address: String },
+    #[error("dsr cannot change ports: make it {port}, or set `forward = \"nat\"`")]
+    DsrPort { port: u16 },
+    #[error("no backends; add a [[service.backend]] with `name` and `address`")]
+    NoBackends,
+    #[error("{count} backends are too many for one service; at most {limit} fit in a table")]
+    TooManyBackends { count: usize, limit: u32 },
+    #[error("{needed} are configured; raise it to that at least")]
+    Limit { needed: usize },
+    #[error("longer than the interval; make it {interval} at most")]
+    TimeoutTooLong { interval: String },
+    #[error("only for checks of type {needed}; remove it, or change `type`")]
+    NotForType { needed: &'static str },
+    #[error(
+        "checks speak TCP, the service is UDP; add the `port` of a TCP listener, or set `type = \"none\"`"
+    )]
+    UdpCheck,
+    #[error("MQTT 3.1.1 allows no password without a user name; add `username`")]
+    PasswordWithoutUser,
+    #[error(
+        "{0} is not a loopback address; metrics have no access control, so use 127.0.0.1 or [::1]"
+    )]
+    NotLoopback(String),
+    #[error("the range is empty; give the lower port first")]
+    EmptyPortRange,
+    #[error("more than {limit} addresses of one family; remove some")]
+    TooManySources { limit: usize },
+}

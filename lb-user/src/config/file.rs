@@ -1,0 +1,313 @@
+//! The keys of the file: what each means on its own, and where it stood.
+//!
+//! Mirrors the TOML table by table. A key that is absent or was reported as wrong is `None`; what
+//! holds between keys, and what an absent key stands for, is [`super::model`]'s to say.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use lb_common::abi::{BackendId, Balance, Forward};
+use tracing_subscriber::EnvFilter;
+
+use super::model::{Backend, LogFormat, MqttVersion, Protocol, XdpMode};
+use super::reader::{Located, Place, Table};
+use super::value::{
+    boolean, duration, fraction, host_address, host_prefix, loopback_socket, mode, name, number,
+    port, port_range, seed, text, text_that, word,
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Longer than any session should be silent, and far from where seconds since boot wrap.
+const LONGEST_IDLE: Duration = DAY.saturating_mul(365);
+
+/// The root of the file.
+pub(super) struct Config {
+    pub(super) interface: Option<Located<String>>,
+    pub(super) xdp_mode: Option<Located<XdpMode>>,
+    pub(super) seed: Option<Located<[u8; 16]>>,
+    pub(super) state_dir: Option<Located<String>>,
+    pub(super) log: Log,
+    pub(super) api: Api,
+    pub(super) metrics_listen: Option<Located<SocketAddr>>,
+    pub(super) limits: Limits,
+    pub(super) tracking_idle: Option<Located<Duration>>,
+    pub(super) nat: Nat,
+    pub(super) vips: Vec<Vip>,
+    pub(super) services: Vec<Service>,
+}
+
+impl Config {
+    pub(super) fn read(root: &mut Table<'_>) -> Self {
+        Self {
+            interface: root.required(
+                "interface",
+                "interface = \"eth0\"",
+                text_that("the name of an interface", |name| {
+                    (1..16).contains(&name.len()) && !name.contains(['/', ' ', '\t', '\n'])
+                }),
+            ),
+            xdp_mode: root.optional(
+                "xdp_mode",
+                word(&[
+                    ("auto", XdpMode::Auto),
+                    ("native", XdpMode::Native),
+                    ("generic", XdpMode::Generic),
+                ]),
+            ),
+            seed: root.optional("seed", seed),
+            state_dir: root.optional("state_dir", text),
+            log: root.table("log", Log::read).unwrap_or_default(),
+            api: root.table("api", Api::read).unwrap_or_default(),
+            metrics_listen: root.table("metrics", read_metrics).flatten(),
+            limits: root.table("limits", Limits::read).unwrap_or_default(),
+            tracking_idle: root
+                .table("tracking", |table| {
+                    table.optional("idle", duration(LONGEST_IDLE))
+                })
+                .flatten(),
+            nat: root.table("nat", Nat::read).unwrap_or_default(),
+            vips: root.tables("vip", Vip::read),
+            services: root.tables("service", Service::read),
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Log {
+    pub(super) level: Option<Located<String>>,
+    pub(super) format: Option<Located<LogFormat>>,
+}
+
+impl Log {
+    fn read(table: &mut Table<'_>) -> Self {
+        let is_filter = |level: &str| EnvFilter::try_new(level).is_ok();
+        Self {
+            level: table.optional(
+                "level",
+                text_that(
+                    "a log filter, such as \"info\" or \"info,lb_user=debug\"",
+                    is_filter,
+                ),
+            ),
+            format: table.optional(
+                "format",
+                word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+            ),
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Api {
+    pub(super) socket: Option<Located<String>>,
+    pub(super) mode: Option<Located<u32>>,
+    pub(super) group: Option<Located<String>>,
+}
+
+impl Api {
+    fn read(table: &mut Table<'_>) -> Self {
+        Self {
+            // A unix socket's path has to fit into 108 bytes with a zero.
+            socket: table.optional(
+                "socket",
+                text_that("a path of up to 107 bytes", |path| {
+                    (1..108).contains(&path.len())
+                }),
+            ),
+            mode: table.optional("mode", mode),
+            group: table.optional("group", text),
+        }
+    }
+}
+
+fn read_metrics(table: &mut Table<'_>) -> Option<Located<SocketAddr>> {
+    table.required("listen", "listen = \"127.0.0.1:9463\"", loopback_socket)
+}
+
+/// The greatest values are what the ids can tell apart, and what fits into memory.
+#[derive(Default)]
+pub(super) struct Limits {
+    pub(super) services: Option<Located<u32>>,
+    pub(super) backends: Option<Located<u32>>,
+    pub(super) flows: Option<Located<u32>>,
+    pub(super) half_open: Option<Located<u32>>,
+}
+
+impl Limits {
+    fn read(table: &mut Table<'_>) -> Self {
+        Self {
+            services: table.optional("services", number(1..=1_024)),
+            backends: table.optional("backends", number(1..=u32::from(BackendId::LIMIT))),
+            flows: table.optional("flows", number(1..=50_000_000)),
+            half_open: table.optional("half_open", number(1..=10_000_000)),
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Nat {
+    pub(super) sources: Vec<Located<IpAddr>>,
+    pub(super) ports: Option<Located<(u16, u16)>>,
+}
+
+impl Nat {
+    fn read(table: &mut Table<'_>) -> Self {
+        Self {
+            sources: table.list("sources", host_address),
+            ports: table.optional("ports", port_range),
+        }
+    }
+}
+
+pub(super) struct Vip {
+    pub(super) address: Option<Located<(IpAddr, u8)>>,
+    pub(super) assign: Option<Located<bool>>,
+}
+
+impl Vip {
+    fn read(table: &mut Table<'_>) -> Self {
+        Self {
+            address: table.required("address", "address = \"192.0.2.1/32\"", host_prefix),
+            assign: table.optional("assign", boolean),
+        }
+    }
+}
+
+pub(super) struct Service {
+    pub(super) place: Place,
+    pub(super) name: Option<Located<String>>,
+    pub(super) vip: Option<Located<IpAddr>>,
+    pub(super) port: Option<Located<u16>>,
+    pub(super) protocol: Option<Located<Protocol>>,
+    pub(super) balance: Option<Located<Balance>>,
+    pub(super) forward: Option<Located<Forward>>,
+    pub(super) check: Option<Check>,
+    pub(super) backends: Vec<Server>,
+}
+
+impl Service {
+    fn read(table: &mut Table<'_>) -> Self {
+        let balances = [
+            ("maglev", Balance::Maglev),
+            ("round_robin", Balance::RoundRobin),
+        ];
+        Self {
+            place: table.place(),
+            name: table.required("name", "name = \"mqtt\"", name),
+            vip: table.required("vip", "vip = \"192.0.2.1\"", host_address),
+            port: table.required("port", "port = 1883", port),
+            protocol: table.optional(
+                "protocol",
+                word(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]),
+            ),
+            balance: table.optional("balance", word(&balances)),
+            forward: table.required(
+                "forward",
+                "forward = \"dsr\" or \"nat\"",
+                word(&[("dsr", Forward::Dsr), ("nat", Forward::Nat)]),
+            ),
+            check: table.table("check", Check::read),
+            backends: table.tables("backend", Server::read),
+        }
+    }
+}
+
+/// A `[[service.backend]]`.
+pub(super) struct Server {
+    pub(super) name: Option<Located<String>>,
+    pub(super) address: Option<Located<IpAddr>>,
+    pub(super) port: Option<Located<u16>>,
+    pub(super) weight: Option<Located<u16>>,
+}
+
+impl Server {
+    fn read(table: &mut Table<'_>) -> Self {
+        Self {
+            name: table.required("name", "name = \"broker1\"", name),
+            address: table.required("address", "address = \"192.0.2.10\"", host_address),
+            port: table.optional("port", port),
+            weight: table.optional("weight", number(0..=Backend::MAX_WEIGHT)),
+        }
+    }
+}
+
+/// The `type` of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CheckType {
+    Mqtt,
+    Tcp,
+    Http,
+    None,
+}
+
+pub(super) struct Check {
+    pub(super) kind: Option<Located<CheckType>>,
+    pub(super) port: Option<Located<u16>>,
+    pub(super) interval: Option<Located<Duration>>,
+    pub(super) timeout: Option<Located<Duration>>,
+    pub(super) fall: Option<Located<u32>>,
+    pub(super) rise: Option<Located<u32>>,
+    pub(super) jitter: Option<Located<f64>>,
+    pub(super) version: Option<Located<MqttVersion>>,
+    pub(super) username: Option<Located<String>>,
+    pub(super) password: Option<Located<String>>,
+    pub(super) client_id: Option<Located<String>>,
+    pub(super) path: Option<Located<String>>,
+    pub(super) host: Option<Located<String>>,
+    pub(super) expect: Option<Located<u16>>,
+}
+
+impl Check {
+    fn read(table: &mut Table<'_>) -> Self {
+        let types = [
+            ("mqtt", CheckType::Mqtt),
+            ("tcp", CheckType::Tcp),
+            ("http", CheckType::Http),
+            ("none", CheckType::None),
+        ];
+        let versions = [("3.1.1", MqttVersion::V311), ("5", MqttVersion::V5)];
+        Self {
+            kind: table.required("type", "type = \"mqtt\"", word(&types)),
+            port: table.optional("port", port),
+            interval: table.optional("interval", duration(DAY)),
+            timeout: table.optional("timeout", duration(DAY)),
+            fall: table.optional("fall", number(1..=1_000)),
+            rise: table.optional("rise", number(1..=1_000)),
+            jitter: table.optional("jitter", fraction(0.0..=0.5)),
+            version: table.optional("version", word(&versions)),
+            username: table.optional("username", mqtt_text("a user name")),
+            password: table.optional("password", secret_text),
+            client_id: table.optional("client_id", mqtt_text("a client identifier")),
+            path: table.optional(
+                "path",
+                text_that("a path, such as \"/health\"", |path| {
+                    path.starts_with('/') && is_header_text(path)
+                }),
+            ),
+            host: table.optional("host", text_that("the name of a host", is_header_text)),
+            expect: table.optional("expect", number(100..=599)),
+        }
+    }
+}
+
+/// Strings of MQTT carry their length in two bytes (MQTT 5.0, section 1.5.4).
+fn mqtt_text(
+    what: &'static str,
+) -> impl Fn(&toml::de::DeValue<'_>) -> super::value::Meaning<String> {
+    text_that(what, |text| {
+        (1..=65_535).contains(&text.len()) && !text.contains('\0')
+    })
+}
+
+/// A password, which no error repeats.
+fn secret_text(value: &toml::de::DeValue<'_>) -> super::value::Meaning<String> {
+    mqtt_text("a password")(value).map_err(|_| super::error::Problem::Invalid {
+        expected: "a password of 1 to 65535 bytes in a string".to_owned(),
+        found: "the value".to_owned(),
+    })
+}
+
+/// Whether `text` can stand in the head of an HTTP request.
+fn is_header_text(text: &str) -> bool {
+    (1..=1_024).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}

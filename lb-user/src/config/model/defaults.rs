@@ -1,0 +1,29 @@
+//! What an absent key stands for.
+
+use std::time::Duration;
+
+use super::Limits;
+
+pub(super) const STATE_DIR: &str = "/var/lib/tidegate";
+pub(super) const LOG_LEVEL: &str = "info";
+pub(super) const API_SOCKET: &str = "/run/tidegate/tidegate.sock";
+pub(super) const API_MODE: u32 = 0o660;
+pub(super) const LIMITS: Limits = Limits {
+    services: 32,
+    backends: 1_024,
+    flows: 1_000_000,
+    half_open: 65_536,
+};
+/// Longer than the keep-alive of sane clients, and than Linux' own TCP keep-alive of two hours.
+pub(super) const TRACKING_IDLE: Duration = Duration::from_secs(3 * 3_600);
+/// Outside the range that Linux takes ports for its own connections from.
+pub(super) const NAT_PORTS: (u16, u16) = (1_024, 32_767);
+pub(super) const WEIGHT: u16 = 1;
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// Or the interval, if that is shorter.
+pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CHECK_FALL: u32 = 3;
+pub(super) const CHECK_RISE: u32 = 2;
+pub(super) const CHECK_JITTER: f64 = 0.1;
+pub(super) const HTTP_PATH: &str = "/";
+pub(super) const HTTP_EXPECT: u16 = 200;

@@ -1,0 +1,193 @@
+//! The rules between keys, and the way from the file's keys to a [`Config`].
+//!
+//! Rules look at the keys alone and report; [`Config::build`] then puts the values together and fills in
+//! defaults. What it makes of keys that broke a rule is thrown away by the caller.
+
+mod checks;
+mod services;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use lb_common::abi::NAT_SOURCES;
+
+use super::{Api, Config, Limits, Log, LogFormat, Nat, Vip, XdpMode, defaults};
+use crate::config::error::Problem;
+use crate::config::file;
+use crate::config::reader::{Errors, Located};
+
+impl Config {
+    /// Reports what is wrong with `raw` and makes the best of it; `None` if something essential is
+    /// missing.
+    pub(in crate::config) fn check(raw: file::Config, errors: &Errors) -> Option<Self> {
+        check_vips(&raw.vips, errors);
+        check_nat(&raw.nat, &raw.vips, errors);
+        services::check(&raw, errors);
+        check_limits(&raw, errors);
+        Self::build(raw)
+    }
+
+    fn build(raw: file::Config) -> Option<Self> {
+        let services = raw.services.into_iter().map(services::build);
+        let (first_port, last_port) = or(raw.nat.ports, defaults::NAT_PORTS);
+        Some(Self {
+            interface: raw.interface?.value,
+            xdp_mode: or(raw.xdp_mode, XdpMode::Auto),
+            seed: raw.seed.map(|seed| seed.value),
+            state_dir: path(raw.state_dir, defaults::STATE_DIR),
+            log: Log {
+                level: raw
+                    .log
+                    .level
+                    .map_or(defaults::LOG_LEVEL.to_owned(), |level| level.value),
+                format: or(raw.log.format, LogFormat::Text),
+            },
+            api: Api {
+                socket: path(raw.api.socket, defaults::API_SOCKET),
+                mode: or(raw.api.mode, defaults::API_MODE),
+                group: raw.api.group.map(|group| group.value),
+            },
+            metrics: raw.metrics_listen.map(|listen| listen.value),
+            limits: build_limits(&raw.limits),
+            tracking_idle: or(raw.tracking_idle, defaults::TRACKING_IDLE),
+            nat: Nat {
+                sources: raw
+                    .nat
+                    .sources
+                    .into_iter()
+                    .map(|source| source.value)
+                    .collect(),
+                first_port,
+                last_port,
+            },
+            vips: raw.vips.into_iter().map(build_vip).collect::<Option<_>>()?,
+            services: services.collect::<Option<_>>()?,
+        })
+    }
+}
+
+/// The value that was given, else `default`.
+fn or<T>(given: Option<Located<T>>, default: T) -> T {
+    given.map_or(default, |given| given.value)
+}
+
+fn path(given: Option<Located<String>>, default: &str) -> PathBuf {
+    given.map_or_else(
+        || PathBuf::from(default),
+        |given| PathBuf::from(given.value),
+    )
+}
+
+fn build_limits(raw: &file::Limits) -> Limits {
+    let file::Limits {
+        services,
+        backends,
+        flows,
+        half_open,
+    } = raw;
+    let or = |given: &Option<Located<u32>>, default| given.as_ref().map_or(default, |g| g.value);
+    Limits {
+        services: or(services, defaults::LIMITS.services),
+        backends: or(backends, defaults::LIMITS.backends),
+        flows: or(flows, defaults::LIMITS.flows),
+        half_open: or(half_open, defaults::LIMITS.half_open),
+    }
+}
+
+fn build_vip(raw: file::Vip) -> Option<Vip> {
+    let (address, prefix) = raw.address?.value;
+    Some(Vip {
+        address,
+        prefix,
+        assign: or(raw.assign, true),
+    })
+}
+
+/// Reports every value that was there before.
+fn check_unique<'a, T: Ord + 'a>(
+    values: impl Iterator<Item = (T, &'a crate::config::reader::Place)>,
+    remedy: &'static str,
+    errors: &Errors,
+) {
+    let mut first_lines = BTreeMap::new();
+    for (value, place) in values {
+        if let Some(&line) = first_lines.get(&value) {
+            errors.add(place, Problem::Duplicate { line, remedy });
+        } else {
+            first_lines.insert(value, place.line);
+        }
+    }
+}
+
+fn check_vips(vips: &[file::Vip], errors: &Errors) {
+    let addresses = vips.iter().filter_map(|vip| vip.address.as_ref());
+    let addresses = addresses.map(|address| (address.value.0, &address.place));
+    check_unique(addresses, "remove one", errors);
+}
+
+fn check_nat(nat: &file::Nat, vips: &[file::Vip], errors: &Errors) {
+    check_unique(
+        nat.sources.iter().map(|s| (s.value, &s.place)),
+        "remove one",
+        errors,
+    );
+    for source in &nat.sources {
+        let address = source.value;
+        if vips
+            .iter()
+            .any(|vip| vip.address.as_ref().is_some_and(|v| v.value.0 == address))
+        {
+            errors.add(
+                &source.place,
+                Problem::IsVip {
+                    address: address.to_string(),
+                },
+            );
+        }
+    }
+    for v4 in [true, false] {
+        let mut of_family = nat
+            .sources
+            .iter()
+            .filter(|source| source.value.is_ipv4() == v4);
+        if let Some(excess) = of_family.nth(NAT_SOURCES) {
+            errors.add(
+                &excess.place,
+                Problem::TooManySources { limit: NAT_SOURCES },
+            );
+        }
+    }
+}
+
+fn check_limits(raw: &file::Config, errors: &Errors) {
+    let limits = build_limits(&raw.limits);
+    let backends = raw
+        .services
+        .iter()
+        .map(|service| service.backends.len())
+        .sum();
+    let uses = [
+        (
+            &raw.limits.services,
+            "limits.services",
+            limits.services,
+            raw.services.len(),
+        ),
+        (
+            &raw.limits.backends,
+            "limits.backends",
+            limits.backends,
+            backends,
+        ),
+    ];
+    for (given, path, limit, needed) in uses {
+        if needed > limit as usize {
+            let default = crate::config::reader::Place {
+                path: path.to_owned(),
+                line: 1,
+            };
+            let place = given.as_ref().map_or(&default, |given| &given.place);
+            errors.add(place, Problem::Limit { needed });
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The rules for services and their backends.
+
+use std::net::IpAddr;
+
+use lb_common::abi::{Balance, Forward, RING_SIZE};
+
+use super::{check_unique, checks, or};
+use crate::config::error::Problem;
+use crate::config::file;
+use crate::config::model::{Backend, Protocol, Service, defaults};
+use crate::config::reader::{Errors, Located, Place};
+
+pub(super) fn check(raw: &file::Config, errors: &Errors) {
+    let vips: Vec<IpAddr> = raw
+        .vips
+        .iter()
+        .filter_map(|vip| vip.address.as_ref())
+        .map(|address| address.value.0)
+        .collect();
+    check_unique(
+        located(raw.services.iter().map(|s| &s.name)),
+        "choose another name",
+        errors,
+    );
+    check_unique(
+        raw.services.iter().filter_map(endpoint),
+        "each VIP, port and protocol makes one service",
+        errors,
+    );
+    for service in &raw.services {
+        check_vip(service, &vips, errors);
+        check_backends(service, &vips, errors);
+        if let Some(check) = &service.check {
+            checks::check(check, protocol(service), errors);
+        }
+    }
+}
+
+/// What clients connect to; its place is that of the port.
+fn endpoint(service: &file::Service) -> Option<((IpAddr, u16, Protocol), &Place)> {
+    let (vip, port) = (service.vip.as_ref()?, service.port.as_ref()?);
+    Some(((vip.value, port.value, protocol(service)), &port.place))
+}
+
+fn protocol(service: &file::Service) -> Protocol {
+    service
+        .protocol
+        .as_ref()
+        .map_or(Protocol::Tcp, |protocol| protocol.value)
+}
+
+fn located<'a, T: 'a>(
+    values: impl Iterator<Item = &'a Option<Located<T>>>,
+) -> impl Iterator<Item = (&'a T, &'a Place)> {
+    values
+        .flatten()
+        .map(|located| (&located.value, &located.place))
+}
+
+fn check_vip(service: &file::Service, vips: &[IpAddr], errors: &Errors) {
+    if let Some(vip) = &service.vip
+        && !vips.contains(&vip.value)
+    {
+        let address = vip.value.to_string();
+        errors.add(&vip.place, Problem::UndeclaredVip { address });
+    }
+}
+
+fn check_backends(service: &file::Service, vips: &[IpAddr], errors: &Errors) {
+    let backends = &service.backends;
+    if backends.is_empty() {
+        errors.add(&service.place, Problem::NoBackends);
+    }
+    if backends.len() > RING_SIZE as usize {
+        let (count, limit) = (backends.len(), RING_SIZE);
+        errors.add(&service.place, Problem::TooManyBackends { count, limit });
+    }
+    check_unique(
+        located(backends.iter().map(|b| &b.name)),
+        "choose another name",
+        errors,
+    );
+    let sockets = backends.iter().filter_map(|backend| {
+        let address = backend.address.as_ref()?;
+        Some(((address.value, port(service, backend)?), &address.place))
+    });
+    check_unique(
+        sockets,
+        "a service uses a server once; give it more weight",
+        errors,
+    );
+    for backend in backends {
+        check_address(service, backend, vips, errors);
+        check_dsr_port(service, backend, errors);
+    }
+}
+
+/// The backend's port: its own, else the service's.
+fn port(service: &file::Service, backend: &file::Server) -> Option<u16> {
+    let port = backend.port.as_ref().or(service.port.as_ref());
+    port.map(|port| port.value)
+}
+
+fn check_address(
+    service: &file::Service,
+    backend: &file::Server,
+    vips: &[IpAddr],
+    errors: &Errors,
+) {
+    let Some(Located { place, value }) = &backend.address else {
+        return;
+    };
+    let address = value.to_string();
+    if vips.contains(value) {
+        errors.add(place, Problem::IsVip { address });
+    } else if let Some(vip) = &service.vip
+        && vip.value.is_ipv4() != value.is_ipv4()
+    {
+        let vip = vip.value.to_string();
+        errors.add(place, Problem::Family { address, vip });
+    }
+}
+
+fn check_dsr_port(service: &file::Service, backend: &file::Server, errors: &Errors) {
+    let is_dsr = service
+        .forward
+        .as_ref()
+        .is_some_and(|forward| forward.value == Forward::Dsr);
+    if let (true, Some(own), Some(port)) = (is_dsr, &backend.port, &service.port)
+        && own.value != port.value
+    {
+        errors.add(&own.place, Problem::DsrPort { port: port.value });
+    }
+}
+
+pub(super) fn build(raw: file::Service) -> Option<Service> {
+    let port = raw.port?.value;
+    let protocol = or(raw.protocol, Protocol::Tcp);
+    let backends = raw
+        .backends
+        .into_iter()
+        .map(|backend| build_backend(backend, port));
+    Some(Service {
+        name: raw.name?.value,
+        vip: raw.vip?.value,
+        port,
+        protocol,
+        balance: or(raw.balance, Balance::Maglev),
+        forward: raw.forward?.value,
+        check: checks::build(raw.check, protocol)?,
+        backends: backends.collect::<Option<_>>()?,
+    })
+}
+
+fn build_backend(raw: file::Server, service_port: u16) -> Option<Backend> {
+    Some(Backend {
+        name: raw.name?.value,
+        address: raw.address?.value,
+        port: or(raw.port, service_port),
+        weight: or(raw.weight, defaults::WEIGHT),
+    })
+}
