@@ -127,7 +127,8 @@ impl Network {
         };
         for host in network.topology.brokers() {
             if shape.backend == Backend::Mosquitto && shape.forward == Forward::Dsr {
-                host.hold_vip(shape.family.vip())?;
+                host.hold_vip(Family::V4.vip())?;
+                host.hold_vip(Family::V6.vip())?;
             }
             let broker = start_broker(host, shape, programs)?;
             network.brokers.push(broker);
@@ -158,10 +159,8 @@ impl Network {
         }
         wait_until(START, "both brokers being up", || {
             let status = self.status().ok()?;
-            status
-                .backends()
-                .all(|backend| backend.health == "up")
-                .then_some(())
+            let is_up = |backend: &BackendStatus| backend.health == "up";
+            status.backends.iter().all(is_up).then_some(())
         })?;
         Ok(())
     }
@@ -221,7 +220,21 @@ impl Network {
     /// When it does not answer.
     pub fn status(&self) -> Result<Status> {
         let json = exec::output(self.status_command().arg("--json"))?;
-        serde_json::from_str(&json).context("tidegate status --json has changed its form")
+        let StatusJson {
+            interface,
+            services,
+            verdicts,
+        } = serde_json::from_str(&json).context("tidegate status --json has changed its form")?;
+        let vip = self.vip();
+        let service = services
+            .into_iter()
+            .find(|service| service.vip == vip && service.port == PORT)
+            .with_context(|| format!("tidegate has no service {vip}:{PORT}"))?;
+        Ok(Status {
+            xdp_mode: interface.xdp_mode,
+            backends: service.backends,
+            verdicts,
+        })
     }
 
     /// Connections of clients at each broker: those of health checks are left out.
@@ -277,10 +290,7 @@ fn tidegate_config(shape: Shape) -> Result<ConfigText> {
         Forward::Nat => Example::TidegateNat,
     };
     let balance = format!("{:?}", name_of(shape.balance));
-    let config = ConfigText::example(example)?
-        .set("service", "balance", &balance)
-        .family(shape.family);
-    Ok(config)
+    Ok(ConfigText::example(example)?.set("service", "balance", &balance))
 }
 
 fn socket_of(host: &Host) -> PathBuf {
@@ -329,22 +339,33 @@ fn duration(text: &str) -> Result<Duration> {
     })
 }
 
-/// What `tidegate status --json` says, as far as it is shown here.
-#[derive(Clone, Debug, Deserialize)]
+/// What Tidegate says of the MQTT service that the clients use.
+#[derive(Clone, Debug)]
 pub struct Status {
-    interface: Interface,
-    services: Vec<Service>,
+    /// `native` or `generic`.
+    pub xdp_mode: String,
+    /// The service's backends.
+    pub backends: Vec<BackendStatus>,
     /// Packets by outcome.
     pub verdicts: BTreeMap<String, u64>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+/// `tidegate status --json`, as far as it is of interest here.
+#[derive(Debug, Deserialize)]
+struct StatusJson {
+    interface: Interface,
+    services: Vec<Service>,
+    verdicts: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Deserialize)]
 struct Interface {
     xdp_mode: String,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Service {
+    vip: IpAddr,
     port: u16,
     backends: Vec<BackendStatus>,
 }
@@ -367,23 +388,12 @@ pub struct BackendStatus {
 }
 
 impl Status {
-    /// `native` or `generic`.
-    pub fn xdp_mode(&self) -> &str {
-        &self.interface.xdp_mode
-    }
-
-    /// Backends of the MQTT service.
-    pub fn backends(&self) -> impl Iterator<Item = &BackendStatus> {
-        let services = self.services.iter().filter(|service| service.port == PORT);
-        services.flat_map(|service| &service.backends)
-    }
-
-    /// One backend of it.
+    /// One of them.
     ///
     /// # Errors
     /// When there is none of that name.
     pub fn backend(&self, name: &str) -> Result<&BackendStatus> {
-        let mut backends = self.backends();
+        let mut backends = self.backends.iter();
         backends
             .find(|backend| backend.name == name)
             .with_context(|| format!("tidegate knows no backend {name}"))

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{Family, Host};
+use super::Host;
 
 /// One of the example configs.
 #[derive(Clone, Copy, Debug)]
@@ -130,20 +130,6 @@ impl ConfigText {
         Self(self.0 + text)
     }
 
-    /// Moves a file of IPv4 addresses to an address family: the reference network's addresses have the same last
-    /// part in both.
-    #[must_use]
-    pub fn family(self, family: Family) -> Self {
-        match family {
-            Family::V4 => self,
-            Family::V6 if self.0.contains("fd00:40::") => self,
-            Family::V6 => self
-                .replace("172.16.40.24/32", "fd00:40::24/128")
-                .replace("172.16.40.24/24", "fd00:40::24/128")
-                .replace("172.16.40.", "fd00:40::"),
-        }
-    }
-
     /// Writes it into the host's directory.
     ///
     /// # Errors
@@ -234,16 +220,6 @@ mod tests {
         assert_eq!(
             text.as_str(),
             TEXT.replace("[service.check]\ninterval = \"2s\"\n", "")
-        );
-    }
-
-    #[test]
-    fn the_reference_addresses_have_a_counterpart_in_ipv6() {
-        let text = ConfigText::from("a = \"172.16.40.24/32\"\nb = \"172.16.40.20\"\n");
-        let text = text.family(Family::V6);
-        assert_eq!(
-            text.as_str(),
-            "a = \"fd00:40::24/128\"\nb = \"fd00:40::20\"\n"
         );
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn show(args: &Args, network: &mut Network) -> Result<()> {
     };
     say(&introduction(network));
     network.start_tidegate()?;
-    let mode = network.status()?.xdp_mode().to_owned();
+    let mode = network.status()?.xdp_mode;
     say(&format!(
         "Tidegate runs ({mode} XDP) and both brokers pass its MQTT health checks."
     ));
@@ -154,7 +154,7 @@ fn table(status: &Status, connected: [usize; 2]) -> String {
         "{:<10}{:<10}{:>10}{:>12}{:>14}{:>14}\n",
         "broker", "health", "share", "clients", "connections", "packets"
     );
-    for backend in status.backends() {
+    for backend in &status.backends {
         let clients = NAMES.iter().position(|name| *name == backend.name);
         let clients = clients.map_or(0, |index| connected[index]);
         let _ = writeln!(
@@ -173,7 +173,8 @@ fn table(status: &Status, connected: [usize; 2]) -> String {
 
 fn line(status: &Status, connected: [usize; 2]) -> String {
     let backends: Vec<_> = status
-        .backends()
+        .backends
+        .iter()
         .map(|backend| {
             json!({
                 "name": backend.name,

@@ -70,7 +70,7 @@ impl Story<'_> {
         );
         let mut network = Network::new(self.args.shape(), programs)?;
         network.start_tidegate()?;
-        self.figures["xdp_mode"] = network.status()?.xdp_mode().into();
+        self.figures["xdp_mode"] = network.status()?.xdp_mode.into();
 
         let crowd = self.crowd_arrives(&network)?;
         let victims = self.broker_dies(&mut network)?;
