@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{announce_and_run, as_root, which};
+use super::{announce_and_run_quietly, as_root, which};
 use crate::exec;
 
 /// Asked by Debian's packages whether their service may start.
@@ -21,7 +21,7 @@ pub(super) fn is_here() -> bool {
 
 /// Fetches the lists of packages.
 pub(super) fn update() -> Result<()> {
-    announce_and_run(as_root("apt-get")?.args(["-qq", "update"]))
+    announce_and_run_quietly(as_root("apt-get")?.args(["-qq", "update"]))
 }
 
 /// The version that would be installed, if the package exists.
@@ -47,7 +47,7 @@ pub(super) fn install(packages: &[String]) -> Result<()> {
         eprintln!("setup: {POLICY} keeps the services of these packages from starting, meanwhile");
         hold_services()?;
     }
-    let installed = announce_and_run(
+    let installed = announce_and_run_quietly(
         as_root("env")?
             .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y"])
             .args(["install", "--no-install-recommends"])
@@ -58,7 +58,7 @@ pub(super) fn install(packages: &[String]) -> Result<()> {
     }
     installed.context("the packages could not be installed: install them by hand")?;
     if !daemons.is_empty() && which("systemctl").is_some() {
-        announce_and_run(as_root("systemctl")?.arg("disable").args(&daemons))?;
+        announce_and_run_quietly(as_root("systemctl")?.arg("disable").args(&daemons))?;
     }
     Ok(())
 }

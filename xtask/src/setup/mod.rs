@@ -86,6 +86,12 @@ fn announce_and_run(command: &mut Command) -> Result<()> {
     exec::show_run(command)
 }
 
+/// Announces a command and runs it; what it writes is shown only if it fails.
+fn announce_and_run_quietly(command: &mut Command) -> Result<()> {
+    eprintln!("setup: {}", exec::show(command));
+    exec::run(command)
+}
+
 /// A command that runs as root: directly, or through sudo.
 fn as_root(program: &str) -> Result<Command> {
     if rustix::process::geteuid().is_root() {
