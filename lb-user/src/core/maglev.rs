@@ -8,6 +8,8 @@
 //! in the order of these. So two nodes with the same healthy backends have the same table whatever
 //! the order in their files, their ids or their past; and a backend that returns finds its old slots.
 
+use std::net::IpAddr;
+
 use lb_common::abi::{BackendId, Ip, SLOT_COUNT};
 
 /// One backend that takes new flows.
@@ -18,6 +20,13 @@ pub struct Member {
     pub port: u16,
     /// Its share relative to the others'; at least 1.
     pub weight: u16,
+}
+
+impl Member {
+    /// What it is known by on every node.
+    pub(super) fn identity(&self) -> (IpAddr, u16) {
+        (IpAddr::from(self.address), self.port)
+    }
 }
 
 /// The owner of each slot; empty without members.
@@ -47,7 +56,7 @@ pub fn slots(members: &[Member]) -> Vec<BackendId> {
 /// A backend on its way through its preference list: `offset + n * skip`, modulo the slot count.
 struct Claimant {
     id: BackendId,
-    identity: (Ip, u16),
+    identity: (IpAddr, u16),
     weight: u32,
     /// Weight gathered towards the next turn.
     credit: u32,
@@ -57,7 +66,7 @@ struct Claimant {
 
 impl Claimant {
     fn new(member: &Member) -> Self {
-        let identity = (member.address, member.port);
+        let identity = member.identity();
         let hash = identity_hash(identity);
         Self {
             id: member.id,
@@ -95,9 +104,14 @@ impl Claimant {
 }
 
 /// A hash that must stay the same for ever: nodes of different releases must agree.
-fn identity_hash((address, port): (Ip, u16)) -> u64 {
-    let words = address.words().into_iter().chain([u32::from(port)]);
-    words.fold(0, |hash, word| mix(hash ^ u64::from(word)))
+fn identity_hash((address, port): (IpAddr, u16)) -> u64 {
+    let address = match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    let bits = address.to_bits();
+    let words = [(bits >> 64) as u64, bits as u64, u64::from(port)];
+    words.into_iter().fold(0, |hash, word| mix(hash ^ word))
 }
 
 /// One step of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).

@@ -15,7 +15,7 @@ use crate::core::maglev::Member;
 #[must_use]
 pub fn turns(members: &[Member]) -> Vec<BackendId> {
     let mut members = members.to_vec();
-    members.sort_unstable_by_key(|member| (member.address, member.port));
+    members.sort_unstable_by_key(Member::identity);
     members.truncate(RING_SIZE as usize);
     let shares = shares(&members);
     let total: i64 = shares.iter().sum();
@@ -61,7 +61,7 @@ fn scale(weights: &[i64], places: i64) -> Vec<i64> {
     let mut scaled = weights.to_vec();
     let (mut places, mut total) = (places, weights.iter().sum::<i64>());
     for at in lightest_first {
-        scaled[at] = (weights[at] * places / total).max(1);
+        scaled[at] = ((weights[at] * places + total / 2) / total).max(1);
         places -= scaled[at];
         total -= weights[at];
     }
