@@ -63,68 +63,82 @@ pub const GENERATIONS: u32 = 2;
 pub const NAT_SOURCES: usize = 8;
 
 /// An IP address as 16 bytes in network order; IPv4 as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
+///
+/// Kept as four words in memory order: bytes would each take a register or a stack slot in the
+/// kernel half.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(transparent)]
-pub struct Ip([u8; 16]);
+#[repr(C)]
+pub struct Ip([u32; 4]);
 
 impl Ip {
     /// The address in IPv6 form.
     #[inline(always)]
     #[must_use]
     pub const fn new(octets: [u8; 16]) -> Self {
-        Self(octets)
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
+        Self([
+            word([a, b, c, d]),
+            word([e, f, g, h]),
+            word([i, j, k, l]),
+            word([m, n, o, p]),
+        ])
+    }
+
+    /// The address of four words in memory order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        Self(words)
     }
 
     /// The mapped form of an IPv4 address.
     #[inline(always)]
     #[must_use]
     pub const fn from_v4(v4: [u8; 4]) -> Self {
-        let [a, b, c, d] = v4;
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        Self([0, 0, word([0, 0, 0xff, 0xff]), word(v4)])
     }
 
     /// All 16 bytes.
     #[inline(always)]
     #[must_use]
-    pub const fn octets(&self) -> &[u8; 16] {
-        &self.0
+    pub const fn octets(&self) -> [u8; 16] {
+        let [first, second, third, fourth] = self.0;
+        let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+        let ([i, j, k, l], [m, n, o, p]) = (third.to_ne_bytes(), fourth.to_ne_bytes());
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
     /// The last four bytes: the IPv4 address, if it is one.
     #[inline(always)]
     #[must_use]
     pub const fn v4_octets(&self) -> [u8; 4] {
-        let [.., a, b, c, d] = self.0;
-        [a, b, c, d]
+        self.0[3].to_ne_bytes()
     }
 
     /// Whether this is a mapped IPv4 address.
     #[inline(always)]
     #[must_use]
     pub const fn is_v4(&self) -> bool {
-        let [a, b, c, _] = self.words();
-        a == 0 && b == 0 && c == 0xffff
+        self.0[0] | self.0[1] | (self.0[2] ^ word([0, 0, 0xff, 0xff])) == 0
     }
 
-    /// The address as four big-endian words.
+    /// The address as four words in memory order.
     #[inline(always)]
     #[must_use]
     pub const fn words(&self) -> [u32; 4] {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0;
-        [
-            u32::from_be_bytes([a, b, c, d]),
-            u32::from_be_bytes([e, f, g, h]),
-            u32::from_be_bytes([i, j, k, l]),
-            u32::from_be_bytes([m, n, o, p]),
-        ]
+        self.0
     }
+}
+
+const fn word(octets: [u8; 4]) -> u32 {
+    u32::from_ne_bytes(octets)
 }
 
 impl From<IpAddr> for Ip {
     fn from(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) => Self::from_v4(v4.octets()),
-            IpAddr::V6(v6) => Self(v6.octets()),
+            IpAddr::V6(v6) => Self::new(v6.octets()),
         }
     }
 }
@@ -134,7 +148,7 @@ impl From<Ip> for IpAddr {
         if ip.is_v4() {
             Self::V4(Ipv4Addr::from(ip.v4_octets()))
         } else {
-            Self::V6(Ipv6Addr::from(ip.0))
+            Self::V6(Ipv6Addr::from(ip.octets()))
         }
     }
 }
@@ -434,7 +448,7 @@ pub struct NextHop {
 impl Backend {
     /// No backend.
     pub const ABSENT: Self = Self {
-        address: Ip([0; 16]),
+        address: Ip([0; 4]),
         next_hop: [0; 6],
         source_mac: [0; 6],
         interface: 0,
@@ -482,8 +496,8 @@ impl Backend {
     /// The backend's own address.
     #[inline(always)]
     #[must_use]
-    pub const fn address(&self) -> Ip {
-        self.address
+    pub const fn address(&self) -> &Ip {
+        &self.address
     }
 
     /// The port it listens on.
@@ -540,8 +554,8 @@ pub struct FlowKey {
     destination: Ip,
     source_port: [u8; 2],
     destination_port: [u8; 2],
-    protocol: u8,
-    padding: [u8; 3],
+    /// A whole word: the verifier takes only aligned writes to the stack.
+    protocol: u32,
 }
 
 impl FlowKey {
@@ -560,9 +574,15 @@ impl FlowKey {
             destination,
             source_port: source_port.to_be_bytes(),
             destination_port: destination_port.to_be_bytes(),
-            protocol,
-            padding: [0; 3],
+            protocol: protocol as u32,
         }
+    }
+
+    /// Puts another receiver in place.
+    #[inline(always)]
+    pub const fn set_destination(&mut self, destination: Ip, port: u16) {
+        self.destination = destination;
+        self.destination_port = port.to_be_bytes();
     }
 
     /// Where the packet comes from.
@@ -597,14 +617,34 @@ impl FlowKey {
     #[inline(always)]
     #[must_use]
     pub const fn protocol(&self) -> u8 {
-        self.protocol
+        self.protocol as u8
     }
 
     /// The service that the packet is addressed to.
     #[inline(always)]
     #[must_use]
     pub const fn service(&self) -> ServiceKey {
-        ServiceKey::new(self.destination, self.destination_port(), self.protocol)
+        ServiceKey::new(self.destination, self.destination_port(), self.protocol())
+    }
+}
+
+/// The clock of tracked flows: `CLOCK_MONOTONIC` in units of 2^30 ns, about a second, which the
+/// kernel half can get without a division.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(pub u32);
+
+impl Tick {
+    /// The tick of a time in nanoseconds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self((nanos >> 30) as u32)
+    }
+
+    /// Ticks since an earlier one; 0 if it lies in the future.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u32 {
+        self.0.saturating_sub(earlier.0)
     }
 }
 
@@ -616,8 +656,10 @@ pub enum FlowState {
     HalfOpen = 0,
     /// The client has sent more.
     Established = 1,
-    /// A FIN or RST was seen.
+    /// A side has said that it will send no more.
     Closing = 2,
+    /// A RST was seen. It may be forged, so anything that follows makes the flow live again.
+    Reset = 3,
 }
 
 /// A tracked flow, from client to VIP.
@@ -628,7 +670,7 @@ pub struct Flow {
     pub backend: u16,
     /// [`Backend::epoch`] when it was recorded.
     pub epoch: u16,
-    /// Seconds since boot of its last packet.
+    /// [`Tick`] of its last packet.
     pub seen: u32,
     /// NAT: its port at the balancer, in network order.
     pub nat_port: [u8; 2],
@@ -636,10 +678,8 @@ pub struct Flow {
     pub nat_source: u8,
     /// A [`FlowState`].
     pub state: u8,
-    /// NAT: the MAC address the client's packets come from.
-    pub client_mac: [u8; 6],
-    /// Always zero.
-    pub padding: [u8; 2],
+    /// NAT: the MAC address the client's packets come from, then zeros.
+    pub client_mac: [u8; 8],
     /// NAT: the interface they come in by.
     pub client_interface: u32,
 }
@@ -679,8 +719,8 @@ pub struct NatPool {
 impl NatPool {
     /// A pool without addresses.
     pub const EMPTY: Self = Self {
-        v4: [Ip([0; 16]); NAT_SOURCES],
-        v6: [Ip([0; 16]); NAT_SOURCES],
+        v4: [Ip([0; 4]); NAT_SOURCES],
+        v6: [Ip([0; 4]); NAT_SOURCES],
         v4_count: 0,
         v6_count: 0,
         first_port: 0,
@@ -719,9 +759,9 @@ impl NatPool {
     /// A source address by its number, which wraps.
     #[inline(always)]
     #[must_use]
-    pub const fn source(&self, v4: bool, number: u8) -> Ip {
+    pub const fn source(&self, v4: bool, number: u8) -> &Ip {
         let at = number as usize % NAT_SOURCES;
-        if v4 { self.v4[at] } else { self.v6[at] }
+        if v4 { &self.v4[at] } else { &self.v6[at] }
     }
 
     /// First port of the range.
@@ -755,6 +795,8 @@ pub struct Traffic {
     pub reply_packets: u64,
     /// Their bytes.
     pub reply_bytes: u64,
+    /// Packets of tracked flows for which the flow table had no room.
+    pub untracked: u64,
 }
 
 const _: () = {
@@ -767,7 +809,7 @@ const _: () = {
     assert!(size_of::<NextHop>() == 16);
     assert!(size_of::<Reply>() == 56);
     assert!(size_of::<NatPool>() == 272);
-    assert!(size_of::<Traffic>() == 48);
+    assert!(size_of::<Traffic>() == 56);
 };
 
 #[cfg(feature = "user")]
@@ -851,7 +893,7 @@ mod tests {
         let v6 = Ip::new([0xfd; 16]);
         let pool = NatPool::new(&[v6, v4], 1024, 32_767);
         assert_eq!((pool.source_count(true), pool.source_count(false)), (1, 1));
-        assert_eq!((pool.source(true, 0), pool.source(false, 0)), (v4, v6));
+        assert_eq!((*pool.source(true, 0), *pool.source(false, 0)), (v4, v6));
         assert_eq!((pool.first_port(), pool.port_count()), (1024, 31_744));
     }
 }

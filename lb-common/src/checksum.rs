@@ -3,6 +3,8 @@
 //! Rewriting a header must not read the payload again: the new checksum follows from the old one
 //! and from the words that changed.
 
+use crate::abi::Ip;
+
 /// The difference that replacing some words makes to a checksum.
 ///
 /// Sums in one's complement: `!old + new` for each replaced word (RFC 1624, equation 3).
@@ -20,30 +22,39 @@ impl Delta {
     /// Accounts for a 16-bit word, as it stands in the packet.
     #[inline(always)]
     #[must_use]
-    pub fn word(self, old: [u8; 2], new: [u8; 2]) -> Self {
-        let (old, new) = (u16::from_be_bytes(old), u16::from_be_bytes(new));
-        Self(self.0 + u64::from(!old) + u64::from(new))
+    pub const fn word(self, old: [u8; 2], new: [u8; 2]) -> Self {
+        let (old, new) = (!u16::from_be_bytes(old), u16::from_be_bytes(new));
+        Self(self.0 + old as u64 + new as u64)
     }
 
     /// Accounts for an IPv4 address or another 32-bit field.
     #[inline(always)]
     #[must_use]
-    pub fn double(self, old: [u8; 4], new: [u8; 4]) -> Self {
-        self.word([old[0], old[1]], [new[0], new[1]])
-            .word([old[2], old[3]], [new[2], new[3]])
+    pub const fn double(self, old: [u8; 4], new: [u8; 4]) -> Self {
+        self.memory(u32::from_ne_bytes(old), u32::from_ne_bytes(new))
     }
 
-    /// Accounts for an IPv6 address.
+    /// Accounts for an IPv6 address, or an IPv4 one in its mapped form.
     #[inline(always)]
     #[must_use]
-    pub fn address(self, old: &[u8; 16], new: &[u8; 16]) -> Self {
-        let mut delta = self;
-        let mut at = 0;
-        while at < 16 {
-            delta = delta.word([old[at], old[at + 1]], [new[at], new[at + 1]]);
-            at += 2;
-        }
-        delta
+    pub const fn address(self, old: Ip, new: Ip) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (old.words(), new.words());
+        self.memory(a, e).memory(b, f).memory(c, g).memory(d, h)
+    }
+
+    /// Accounts for a 32-bit field.
+    #[inline(always)]
+    const fn memory(self, old: u32, new: u32) -> Self {
+        let (old, new) = (!u32::from_be(old), u32::from_be(new));
+        let halves = (old >> 16) as u64 + (old & 0xffff) as u64;
+        Self(self.0 + halves + (new >> 16) as u64 + (new & 0xffff) as u64)
+    }
+
+    /// Both differences.
+    #[inline(always)]
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0 + other.0)
     }
 
     /// The checksum after the change, in packet order.
@@ -81,6 +92,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Delta, add, fold};
+    use crate::abi::Ip;
 
     fn checksum(bytes: &[u8]) -> [u8; 2] {
         (!fold(add(0, bytes))).to_be_bytes()
@@ -107,7 +119,7 @@ mod tests {
             let old_port = [bytes[24], bytes[25]];
             bytes[8..24].copy_from_slice(&address);
             bytes[24..26].copy_from_slice(&port);
-            let delta = Delta::new().address(&old, &address).word(old_port, port);
+            let delta = Delta::new().address(Ip::new(old), Ip::new(address)).word(old_port, port);
             prop_assert_eq!(delta.apply(before), checksum(&bytes));
         }
 

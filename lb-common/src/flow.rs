@@ -42,7 +42,7 @@ impl HashKeys {
     #[inline(always)]
     #[must_use]
     pub fn hash(&self, flow: &FlowKey) -> u32 {
-        let [a, b, c, d] = flow.source().words();
+        let [a, b, c, d] = flow.source().words().map(u32::from_be);
         let ports = (u32::from(flow.source_port()) << 16) | u32::from(flow.destination_port());
         let protocol = u32::from(flow.protocol());
         let words = &self.words;

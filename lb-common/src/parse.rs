@@ -43,7 +43,7 @@ pub enum Family {
 /// Leaves the cursor at the network header.
 #[inline(always)]
 pub fn ethernet(cursor: &mut impl Cursor) -> Option<Family> {
-    cursor.skip(12)?;
+    let _addresses: [u8; 12] = cursor.take()?;
     let mut ethertype = u16::from_be_bytes(cursor.take()?);
     for _tag in 0..2 {
         if !ETHERTYPE_VLAN.contains(&ethertype) {
@@ -95,8 +95,8 @@ pub struct Network {
     /// Protocol or first next header.
     protocol: u8,
     fragmentation: Fragmentation,
-    /// Bytes of the packet behind the header.
-    payload: usize,
+    /// Offset of the packet's end from the start of the frame, in bytes; padding may follow.
+    end: usize,
 }
 
 /// A transport header, and what the extension headers before it said.
@@ -157,7 +157,7 @@ impl Network {
             ttl: header[8],
             protocol: header[9],
             fragmentation,
-            payload: total - header_length,
+            end: offset + total,
         })
     }
 
@@ -182,7 +182,7 @@ impl Network {
             ttl,
             protocol: next,
             fragmentation: Fragmentation::None,
-            payload,
+            end: cursor.offset() + payload,
         })
     }
 }
@@ -202,7 +202,7 @@ impl Transport {
         let mut chain = Chain {
             protocol: network.protocol,
             fragmentation: network.fragmentation,
-            payload: network.payload,
+            end: network.end,
         };
         if matches!(family, Family::V6) {
             chain.follow(cursor)?;
@@ -215,8 +215,9 @@ impl Transport {
         let Chain {
             protocol,
             fragmentation,
-            payload,
+            end,
         } = chain;
+        let payload = end.saturating_sub(offset);
         let (source_port, destination_port, tcp_flags) = match fragmentation {
             Fragmentation::Later => (0, 0, 0),
             Fragmentation::None | Fragmentation::First => {
@@ -252,7 +253,7 @@ impl Transport {
 struct Chain {
     protocol: u8,
     fragmentation: Fragmentation,
-    payload: usize,
+    end: usize,
 }
 
 impl Chain {
@@ -311,18 +312,24 @@ impl Chain {
     }
 
     #[inline(always)]
-    fn take<const N: usize>(&mut self, cursor: &mut impl Cursor) -> Result<[u8; N], Reject> {
-        self.payload = self.payload.checked_sub(N).ok_or(Reject::BadTransport)?;
-        cursor.take().ok_or(Reject::BadTransport)
+    fn take<const N: usize>(&self, cursor: &mut impl Cursor) -> Result<[u8; N], Reject> {
+        let bytes = cursor.take().ok_or(Reject::BadTransport)?;
+        self.inside(cursor).map(|()| bytes)
     }
 
     #[inline(always)]
-    fn skip(&mut self, cursor: &mut impl Cursor, length: usize) -> Result<(), Reject> {
-        self.payload = self
-            .payload
-            .checked_sub(length)
-            .ok_or(Reject::BadTransport)?;
-        cursor.skip(length).ok_or(Reject::BadTransport)
+    fn skip(&self, cursor: &mut impl Cursor, length: usize) -> Result<(), Reject> {
+        cursor.skip(length).ok_or(Reject::BadTransport)?;
+        self.inside(cursor)
+    }
+
+    #[inline(always)]
+    fn inside(&self, cursor: &impl Cursor) -> Result<(), Reject> {
+        if cursor.offset() > self.end {
+            Err(Reject::BadTransport)
+        } else {
+            Ok(())
+        }
     }
 }
 

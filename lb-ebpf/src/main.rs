@@ -1,3 +1,63 @@
+//! The balancer's XDP program: run the pipeline, count its verdict, return the action.
+
 #![no_std]
 #![no_main]
-//! x
+#![feature(asm_experimental_arch)]
+#![allow(
+    unreachable_pub,
+    reason = "pub marks what a module offers the others; a program exports nothing"
+)]
+
+mod conntrack;
+mod forward;
+mod maps;
+mod nat;
+mod packet;
+mod pipeline;
+mod rewrite;
+mod select;
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
+    macros::xdp,
+    programs::XdpContext,
+};
+use lb_common::verdict::{Action, Verdict};
+
+/// Sees every frame of the interface; the name is [`lb_common::abi::PROGRAM`].
+#[xdp]
+#[inline(always)]
+pub fn tidegate(context: XdpContext) -> u32 {
+    let verdict = match pipeline::run(&context) {
+        Ok(verdict) | Err(verdict) => verdict,
+    };
+    trace(&context, verdict);
+    maps::count_verdict(verdict);
+    match verdict.action() {
+        Action::Pass => XDP_PASS,
+        Action::Drop => XDP_DROP,
+        Action::Transmit => XDP_TX,
+        Action::Redirect => XDP_REDIRECT,
+    }
+}
+
+#[cfg(feature = "trace")]
+fn trace(context: &XdpContext, verdict: Verdict) {
+    aya_log_ebpf::trace!(context, "verdict {}", verdict.slot());
+}
+
+#[cfg(not(feature = "trace"))]
+#[inline(always)]
+fn trace(_: &XdpContext, _: Verdict) {}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier rejects programs that can get here.
+    loop {}
+}
+
+/// `bpf_redirect` and all bpf_ktime helpers used here are open to any licence; the verifier asks
+/// for a GPL-compatible one for tracing, and kernels show the string to operators.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -188,7 +188,7 @@ fn wrong_lengths_in_the_network_header_are_refused() {
 #[test]
 fn a_mapped_ipv4_address_in_an_ipv6_header_is_refused() {
     let mut packet = v6(6, &tcp(1, 1883, 2));
-    packet[24..40].copy_from_slice(Ip::from_v4(VIP).octets());
+    packet[24..40].copy_from_slice(&Ip::from_v4(VIP).octets());
     assert_eq!(
         parse(&frame(0x86dd, &packet)),
         Some(Err(Reject::BadNetwork))

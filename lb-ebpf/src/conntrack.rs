@@ -1,0 +1,127 @@
+//! Tracked flows: which backend a flow was given, and whether the flow still lives.
+//!
+//! A flow starts in an LRU table of half-open flows, so that a flood of SYNs evicts only other
+//! SYNs. Its first packet that is not a SYN moves it to a table that never evicts; the daemon's
+//! sweep empties that one. If there is no room the flow stays where it is, and is counted.
+
+use lb_common::{
+    abi::{BackendId, Flow, FlowKey, FlowState, PROTOCOL_TCP, Service, Tick},
+    parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
+};
+
+use crate::{
+    maps::{self, FlowRef, Stage},
+    select::Target,
+};
+
+/// What a packet says about its flow.
+#[derive(Clone, Copy)]
+pub struct Signal {
+    pub starts: bool,
+    fin: bool,
+    pub rst: bool,
+    tcp: bool,
+}
+
+impl Signal {
+    #[inline(always)]
+    pub fn new(protocol: u8, tcp_flags: u8) -> Self {
+        Self {
+            starts: tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN,
+            fin: tcp_flags & TCP_FIN != 0,
+            rst: tcp_flags & TCP_RST != 0,
+            tcp: protocol == PROTOCOL_TCP,
+        }
+    }
+
+    /// The state of a flow after such a packet.
+    #[inline(always)]
+    fn next(self, state: u8) -> u8 {
+        let closing = state == FlowState::Closing as u8;
+        if self.rst {
+            FlowState::Reset as u8
+        } else if self.fin || closing {
+            FlowState::Closing as u8
+        } else {
+            FlowState::Established as u8
+        }
+    }
+}
+
+/// A recorded flow and its backend.
+#[derive(Clone, Copy)]
+pub struct Known {
+    pub stage: Stage,
+    pub record: FlowRef,
+    pub target: Target,
+}
+
+/// Finds the record of a flow whose backend still takes packets.
+///
+/// A SYN on a flow that was closing starts a new one, so it finds nothing.
+#[inline(always)]
+pub fn find(service: &Service, key: &FlowKey, signal: Signal) -> Option<Known> {
+    let (stage, record) = match maps::flow(Stage::Established, key) {
+        Some(record) => (Stage::Established, record),
+        None => (Stage::HalfOpen, maps::flow(Stage::HalfOpen, key)?),
+    };
+    let flow = record.get();
+    if signal.starts && flow.state >= FlowState::Closing as u8 {
+        return None;
+    }
+    let target = Target::find(BackendId(flow.backend))?;
+    let same = target.backend.epoch() == flow.epoch && target.backend.service() == service.id();
+    same.then_some(Known {
+        stage,
+        record,
+        target,
+    })
+}
+
+/// Notes a packet of a recorded flow, and says whether the flow should move to the established
+/// table.
+#[inline(always)]
+pub fn touch(known: &Known, signal: Signal, now: Tick) -> bool {
+    let state = known.record.get().state;
+    if signal.starts {
+        known.record.touch(now, state);
+        return false;
+    }
+    known.record.touch(now, signal.next(state));
+    matches!(known.stage, Stage::HalfOpen)
+}
+
+/// The record of a new flow.
+#[inline(always)]
+pub fn new_flow(target: &Target, now: Tick) -> Flow {
+    Flow {
+        backend: target.id.0,
+        epoch: target.backend.epoch(),
+        seen: now.0,
+        nat_port: [0; 2],
+        nat_source: 0,
+        state: FlowState::HalfOpen as u8,
+        client_mac: [0; 8],
+        client_interface: 0,
+    }
+}
+
+/// Moves a flow to the established table, if there is room.
+#[inline(always)]
+pub fn establish(key: &FlowKey, known: &Known) -> Option<()> {
+    let flow = known.record.get();
+    maps::insert_flow(Stage::Established, key, &flow)?;
+    maps::remove_flow(Stage::HalfOpen, key);
+    Some(())
+}
+
+/// Notes a FIN or RST that a backend sent.
+#[inline(always)]
+pub fn backend_closed(key: &FlowKey, signal: Signal, now: Tick) {
+    if !(signal.tcp && (signal.fin || signal.rst)) {
+        return;
+    }
+    if let Some(record) = maps::flow(Stage::Established, key) {
+        record.touch(now, signal.next(record.get().state));
+    }
+}

@@ -1,0 +1,67 @@
+//! How a frame leaves.
+
+use aya_ebpf::{helpers::generated::bpf_redirect, programs::XdpContext};
+use lb_common::{abi::NextHop, verdict::Verdict};
+
+use crate::packet::Frame;
+
+/// The two ways out, as verdicts of one mode.
+#[derive(Clone, Copy)]
+pub struct Exits {
+    pub transmit: Verdict,
+    pub redirect: Verdict,
+}
+
+pub const DSR: Exits = Exits {
+    transmit: Verdict::TxDsr,
+    redirect: Verdict::RedirectDsr,
+};
+pub const NAT: Exits = Exits {
+    transmit: Verdict::TxNat,
+    redirect: Verdict::RedirectNat,
+};
+pub const NAT_REPLY: Exits = Exits {
+    transmit: Verdict::TxNatReply,
+    redirect: Verdict::RedirectNatReply,
+};
+
+/// The MAC addresses of an Ethernet header and the interface it came in by.
+#[derive(Clone, Copy)]
+pub struct Arrival {
+    pub destination: [u8; 6],
+    pub source: [u8; 6],
+    pub interface: u32,
+}
+
+/// Where a frame came from.
+#[inline(always)]
+pub fn arrival(context: &XdpContext, frame: &mut Frame) -> Option<Arrival> {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = *frame.bytes::<12>(0)?;
+    Some(Arrival {
+        destination: [a, b, c, d, e, f],
+        source: [g, h, i, j, k, l],
+        interface: context.ingress_ifindex() as u32,
+    })
+}
+
+/// Addresses the frame to its next hop, and sends it.
+#[inline(always)]
+pub fn send(
+    context: &XdpContext,
+    frame: &mut Frame,
+    next_hop: NextHop,
+    exits: Exits,
+) -> Result<Verdict, Verdict> {
+    let NextHop {
+        interface,
+        mac: [a, b, c, d, e, f],
+        source_mac: [g, h, i, j, k, l],
+    } = next_hop;
+    *frame.bytes::<12>(0).ok_or(Verdict::DropInternal)? = [a, b, c, d, e, f, g, h, i, j, k, l];
+    if interface == context.ingress_ifindex() as u32 {
+        return Ok(exits.transmit);
+    }
+    // SAFETY: the helper only notes the interface for the XDP_REDIRECT that the verdict returns.
+    unsafe { bpf_redirect(interface, 0) };
+    Ok(exits.redirect)
+}

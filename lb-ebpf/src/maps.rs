@@ -1,0 +1,337 @@
+//! Every map of the program, with accessors; nothing else names a map.
+//!
+//! The daemon writes SERVICES, BACKENDS, SLOTS and NAT_POOL and reads the counters. The program
+//! writes the counters, RING_POSITIONS and the flow tables, which the daemon sweeps. Capacities of
+//! 1 are placeholders: the loader sets them from the configuration.
+//!
+//! An entry of a hash map that is replaced or removed may be handed out again while a packet still
+//! reads it, so values are copied out at once. An array entry is overwritten in place; the daemon
+//! never gives a [`BackendId`] or a slot table to another user before a grace period has passed.
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_NOEXIST,
+    helpers::generated::bpf_ktime_get_coarse_ns,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+};
+use lb_common::{
+    abi::{
+        Backend, BackendId, Flow, FlowKey, Ip, NatPool, NextHop, Reply, Service, ServiceId,
+        ServiceKey, Slot, SlotLine, Tick, Traffic,
+    },
+    flow::HashKeys,
+    verdict::Verdict,
+};
+
+#[map]
+static SERVICES: HashMap<ServiceKey, Service> = HashMap::with_max_entries(1, 0);
+#[map]
+static BACKENDS: Array<Backend> = Array::with_max_entries(1, 0);
+#[map]
+static SLOTS: Array<SlotLine> = Array::with_max_entries(1, 0);
+#[map]
+static RING_POSITIONS: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(1, 0);
+#[map]
+static HALF_OPEN: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(1, 0);
+#[map]
+static REPLIES: HashMap<FlowKey, Reply> = HashMap::with_max_entries(1, 0);
+#[map]
+static HALF_OPEN_REPLIES: LruHashMap<FlowKey, Reply> = LruHashMap::with_max_entries(1, 0);
+#[map]
+static NAT_POOL: Array<NatPool> = Array::with_max_entries(1, 0);
+#[map]
+static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::COUNT as u32, 0);
+#[map]
+static SERVICE_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static BACKEND_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+#[unsafe(no_mangle)]
+static HASH_KEYS: Global<HashKeys> = Global::new(HashKeys::zero());
+
+/// Room for records under construction, beside the 512 bytes of stack.
+#[repr(C)]
+pub struct Scratch {
+    pub reply_key: FlowKey,
+    pub reply: Reply,
+    pub flow: Flow,
+    offset: u64,
+}
+
+/// This CPU's scratch; its content is that of an earlier packet. One packet holds it at a time.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: the value is this CPU's own, the program is not preempted by itself, and each packet
+    // takes it once.
+    SCRATCH
+        .get_ptr_mut(0)
+        .map(|scratch| unsafe { &mut *scratch })
+}
+
+/// The same number, of which the verifier knows nothing.
+#[inline(always)]
+pub fn forget_bounds(number: usize) -> Option<usize> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: `scratch` points to this CPU's value, and no reference to it is live while a packet
+    // is parsed. Volatile, or the compiler would remember what it wrote.
+    unsafe {
+        let place = &raw mut (*scratch).offset;
+        place.write_volatile(number as u64);
+        Some(place.read_volatile() as usize)
+    }
+}
+
+/// The secret of the flow hash.
+#[inline(always)]
+pub fn hash_keys() -> HashKeys {
+    HASH_KEYS.load()
+}
+
+/// The clock of the flow tables.
+#[inline(always)]
+pub fn now() -> Tick {
+    // SAFETY: the helper has no preconditions.
+    Tick::from_nanos(unsafe { bpf_ktime_get_coarse_ns() })
+}
+
+/// The service that a packet is addressed to.
+#[inline(always)]
+pub fn service(key: &ServiceKey) -> Option<Service> {
+    // SAFETY: copied out at once, see the module's documentation.
+    unsafe { SERVICES.get(key) }.copied()
+}
+
+/// The owner of a slot in a service's active table.
+#[inline(always)]
+pub fn slot(service: &Service, slot: u32) -> Option<Slot> {
+    let (line, place) = service.slot_at(slot);
+    line_slot(line, place)
+}
+
+/// The backend whose turn is at a position of a service's ring.
+#[inline(always)]
+pub fn ring(service: &Service, position: u32) -> Option<Slot> {
+    let (line, place) = service.ring_at(position);
+    line_slot(line, place)
+}
+
+#[inline(always)]
+fn line_slot(line: u32, place: u32) -> Option<Slot> {
+    let line = SLOTS.get(line)?;
+    line.0.get(place as usize % line.0.len()).copied()
+}
+
+/// A backend that takes packets.
+#[inline(always)]
+pub fn backend(id: BackendId) -> Option<&'static Backend> {
+    BACKENDS
+        .get(u32::from(id.0))
+        .filter(|backend| backend.is_serving())
+}
+
+/// Takes the next turn of a service.
+#[inline(always)]
+pub fn next_turn(service: ServiceId) -> Option<u64> {
+    let counter = RING_POSITIONS.get_ptr_mut(u32::from(service.0))?;
+    let mut turn: u64 = 1;
+    // SAFETY: `counter` points to an eight-byte value of an array map. In assembly because rustc
+    // knows no read-modify-write atomics on this target, and treats it as single-threaded.
+    unsafe {
+        asm!(
+            "{turn} = atomic_fetch_add((u64 *)({counter} + 0), {turn})",
+            counter = in(reg) counter,
+            turn = inout(reg) turn,
+        );
+    }
+    Some(turn)
+}
+
+/// Copies an address out of a map value, word by word: an assignment from one map value to another
+/// becomes a call of a bytewise copy.
+#[inline(always)]
+pub fn load_ip(ip: &Ip) -> Ip {
+    let words = core::ptr::from_ref(ip).cast::<u32>();
+    // SAFETY: an `Ip` is four words; volatile keeps the compiler from seeing one large copy.
+    let word = |at| unsafe { words.add(at).read_volatile() };
+    Ip::from_words([word(0), word(1), word(2), word(3)])
+}
+
+/// The addresses and ports of NAT; `None` while no service uses it.
+#[inline(always)]
+pub fn nat_pool() -> Option<&'static NatPool> {
+    NAT_POOL.get(0).filter(|pool| pool.port_count() > 0)
+}
+
+/// Counts the end of a packet.
+#[inline(always)]
+pub fn count_verdict(verdict: Verdict) {
+    if let Some(counter) = VERDICTS.get_ptr_mut(verdict.slot()) {
+        // SAFETY: the counter is this CPU's own, and the program is not preempted by itself.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Counts for a backend on this CPU.
+#[inline(always)]
+pub fn count_backend(id: BackendId, count: impl FnOnce(&mut Traffic)) {
+    if let Some(traffic) = BACKEND_TRAFFIC.get_ptr_mut(u32::from(id.0)) {
+        // SAFETY: as in `count_verdict`.
+        count(unsafe { &mut *traffic });
+    }
+}
+
+/// Counts for a service on this CPU.
+#[inline(always)]
+pub fn count_service(id: ServiceId, count: impl FnOnce(&mut Traffic)) {
+    if let Some(traffic) = SERVICE_TRAFFIC.get_ptr_mut(u32::from(id.0)) {
+        // SAFETY: as in `count_verdict`.
+        count(unsafe { &mut *traffic });
+    }
+}
+
+/// Which pair of flow tables.
+#[derive(Clone, Copy)]
+pub enum Stage {
+    /// [`HALF_OPEN`] and [`HALF_OPEN_REPLIES`].
+    HalfOpen,
+    /// [`FLOWS`] and [`REPLIES`].
+    Established,
+}
+
+/// A recorded flow that can be touched in place.
+#[derive(Clone, Copy)]
+pub struct FlowRef(*mut Flow);
+
+impl FlowRef {
+    /// The record.
+    #[inline(always)]
+    pub fn get(self) -> Flow {
+        // SAFETY: the pointer came from a look-up, hence to a value that stays mapped; copied out
+        // at once, see the module's documentation.
+        unsafe { *self.0 }
+    }
+
+    /// Notes the time and the state, and writes nothing if both are as they were: the cache line of
+    /// a busy flow stays shared.
+    #[inline(always)]
+    pub fn touch(self, now: Tick, state: u8) {
+        // SAFETY: as in `get`. Should the entry have been handed out again, another flow's time or
+        // state is off by one packet.
+        unsafe {
+            if (*self.0).seen != now.0 || (*self.0).state != state {
+                (*self.0).seen = now.0;
+                (*self.0).state = state;
+            }
+        }
+    }
+
+    /// Notes where the client's packets come from.
+    #[inline(always)]
+    pub fn set_client(self, mac: [u8; 8], interface: u32) {
+        // SAFETY: as in `touch`; the next packet of the flow sets it right.
+        unsafe {
+            (*self.0).client_mac = mac;
+            (*self.0).client_interface = interface;
+        }
+    }
+}
+
+/// Looks up a flow.
+#[inline(always)]
+pub fn flow(stage: Stage, key: &FlowKey) -> Option<FlowRef> {
+    let value = match stage {
+        Stage::HalfOpen => HALF_OPEN.get_ptr_mut(key),
+        Stage::Established => FLOWS.get_ptr_mut(key),
+    };
+    value.map(FlowRef)
+}
+
+/// Records a flow, replacing an older record.
+#[inline(always)]
+pub fn insert_flow(stage: Stage, key: &FlowKey, flow: &Flow) -> Option<()> {
+    match stage {
+        Stage::HalfOpen => HALF_OPEN.insert(key, flow, 0),
+        Stage::Established => FLOWS.insert(key, flow, 0),
+    }
+    .ok()
+}
+
+/// Forgets a flow.
+#[inline(always)]
+pub fn remove_flow(stage: Stage, key: &FlowKey) {
+    // An entry that is already gone is what was asked for.
+    let _: Result<(), i32> = match stage {
+        Stage::HalfOpen => HALF_OPEN.remove(key),
+        Stage::Established => FLOWS.remove(key),
+    };
+}
+
+/// Whether a reply's translation is recorded.
+#[inline(always)]
+pub fn has_reply(stage: Stage, key: &FlowKey) -> bool {
+    reply_at(stage, key).is_some()
+}
+
+/// Looks up what a reply is translated to, into `reply`.
+#[inline(always)]
+pub fn load_reply(stage: Stage, key: &FlowKey, reply: &mut Reply) -> Option<()> {
+    const WORDS: usize = size_of::<Reply>() / size_of::<u64>();
+    let source = reply_at(stage, key)?.cast::<u64>();
+    let target = core::ptr::from_mut(reply).cast::<u64>();
+    for word in 0..WORDS {
+        // SAFETY: both point to a whole `Reply`, which is `WORDS` words long. Word by word because
+        // an assignment becomes a call of a bytewise copy.
+        unsafe {
+            target
+                .add(word)
+                .write_unaligned(source.add(word).read_unaligned())
+        };
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn reply_at(stage: Stage, key: &FlowKey) -> Option<*mut Reply> {
+    match stage {
+        Stage::HalfOpen => HALF_OPEN_REPLIES.get_ptr_mut(key),
+        Stage::Established => REPLIES.get_ptr_mut(key),
+    }
+}
+
+/// Records a reply's translation; `None` if the table is full or its key is taken.
+#[inline(always)]
+pub fn claim_reply(stage: Stage, key: &FlowKey, reply: &Reply) -> Option<()> {
+    match stage {
+        Stage::HalfOpen => HALF_OPEN_REPLIES.insert(key, reply, u64::from(BPF_NOEXIST)),
+        Stage::Established => REPLIES.insert(key, reply, u64::from(BPF_NOEXIST)),
+    }
+    .ok()
+}
+
+/// Changes where a recorded reply goes.
+#[inline(always)]
+pub fn set_reply_next_hop(stage: Stage, key: &FlowKey, next_hop: NextHop) {
+    if let Some(value) = reply_at(stage, key) {
+        // SAFETY: the pointer came from a look-up; the next packet of the flow sets a lost write
+        // right.
+        unsafe { (*value).next_hop = next_hop };
+    }
+}
+
+/// Forgets a reply's translation.
+#[inline(always)]
+pub fn remove_reply(stage: Stage, key: &FlowKey) {
+    // An entry that is already gone is what was asked for.
+    let _: Result<(), i32> = match stage {
+        Stage::HalfOpen => HALF_OPEN_REPLIES.remove(key),
+        Stage::Established => REPLIES.remove(key),
+    };
+}

@@ -1,0 +1,217 @@
+//! Full NAT: a flow gets a source address and a port of the balancer towards its backend.
+//!
+//! Two records make a flow: one from the client's side, in the flow tables, and one that says what
+//! the backend's replies become. The second is the claim on the port: its key holds the backend's
+//! address and port, so every backend has the whole range of ports to itself.
+
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+use lb_common::{
+    abi::{Flow, FlowKey, Ip, NatPool, NextHop, Reply, Tick},
+    flow::reduce,
+    verdict::Verdict,
+};
+
+use crate::{
+    conntrack::{self, Known},
+    forward::Arrival,
+    maps::{self, Scratch, Stage},
+    rewrite::Ends,
+    select::Target,
+};
+
+/// Ports tried for a new flow. Each try starts at random, so a client's next SYN tries others.
+const ATTEMPTS: u32 = 16;
+
+/// What a packet to the backend gets.
+#[derive(Clone, Copy)]
+pub struct Translation {
+    source: Ip,
+    port: [u8; 2],
+}
+
+impl Translation {
+    #[inline(always)]
+    fn of(pool: &NatPool, target: &Target, flow: &Flow) -> Self {
+        let v4 = target.backend.address().is_v4();
+        Self {
+            source: maps::load_ip(pool.source(v4, flow.nat_source)),
+            port: flow.nat_port,
+        }
+    }
+
+    /// The ends of a packet to the backend.
+    #[inline(always)]
+    pub fn ends(&self, target: &Target) -> Ends {
+        Ends {
+            source: self.source,
+            destination: maps::load_ip(target.backend.address()),
+            source_port: self.port,
+            destination_port: target.backend.port(),
+        }
+    }
+
+    /// The flow of the backend's replies.
+    #[inline(always)]
+    fn reply_key(&self, target: &Target, protocol: u8) -> FlowKey {
+        FlowKey::new(
+            maps::load_ip(target.backend.address()),
+            self.source,
+            u16::from_be_bytes(target.backend.port()),
+            u16::from_be_bytes(self.port),
+            protocol,
+        )
+    }
+}
+
+/// The translation of a recorded flow, with the client's whereabouts brought up to date.
+#[inline(always)]
+pub fn known(
+    pool: &NatPool,
+    key: &FlowKey,
+    known: &Known,
+    arrival: &Arrival,
+    scratch: &mut Scratch,
+) -> Translation {
+    let flow = known.record.get();
+    let translation = Translation::of(pool, &known.target, &flow);
+    if flow.client_mac != padded(arrival.source) || flow.client_interface != arrival.interface {
+        known
+            .record
+            .set_client(padded(arrival.source), arrival.interface);
+        scratch.reply_key = translation.reply_key(&known.target, key.protocol());
+        maps::set_reply_next_hop(known.stage, &scratch.reply_key, back(arrival));
+    }
+    translation
+}
+
+/// Moves both records of a flow to the established tables, if there is room in both.
+#[inline(always)]
+pub fn establish(
+    translation: &Translation,
+    key: &FlowKey,
+    known: &Known,
+    scratch: &mut Scratch,
+) -> Option<()> {
+    scratch.reply_key = translation.reply_key(&known.target, key.protocol());
+    maps::load_reply(Stage::HalfOpen, &scratch.reply_key, &mut scratch.reply)?;
+    maps::claim_reply(Stage::Established, &scratch.reply_key, &scratch.reply)?;
+    if conntrack::establish(key, known).is_none() {
+        maps::remove_reply(Stage::Established, &scratch.reply_key);
+        return None;
+    }
+    maps::remove_reply(Stage::HalfOpen, &scratch.reply_key);
+    Some(())
+}
+
+/// Records a new flow.
+///
+/// # Errors
+/// [`Verdict::DropNatPortsExhausted`] or [`Verdict::DropFlowTableFull`].
+#[inline(always)]
+pub fn start(
+    pool: &NatPool,
+    key: &FlowKey,
+    target: &Target,
+    arrival: &Arrival,
+    now: Tick,
+    scratch: &mut Scratch,
+) -> Result<Translation, Verdict> {
+    scratch.reply = Reply {
+        client: key.source(),
+        vip: key.destination(),
+        client_port: key.source_port().to_be_bytes(),
+        vip_port: key.destination_port().to_be_bytes(),
+        backend: target.id.0,
+        epoch: target.backend.epoch(),
+        next_hop: back(arrival),
+    };
+    let (translation, number) =
+        claim(pool, key, target, scratch).ok_or(Verdict::DropNatPortsExhausted)?;
+    scratch.flow = conntrack::new_flow(target, now);
+    scratch.flow.nat_port = translation.port;
+    scratch.flow.nat_source = number;
+    scratch.flow.client_mac = padded(arrival.source);
+    scratch.flow.client_interface = arrival.interface;
+    maps::insert_flow(Stage::HalfOpen, key, &scratch.flow).ok_or(Verdict::DropFlowTableFull)?;
+    Ok(translation)
+}
+
+/// Finds a free port by trying: the reply table is the only book of what is taken.
+#[inline(always)]
+fn claim(
+    pool: &NatPool,
+    key: &FlowKey,
+    target: &Target,
+    scratch: &mut Scratch,
+) -> Option<(Translation, u8)> {
+    let v4 = target.backend.address().is_v4();
+    let sources = pool.source_count(v4);
+    if sources == 0 {
+        return None;
+    }
+    let unset = Translation {
+        source: key.source(),
+        port: [0; 2],
+    };
+    scratch.reply_key = unset.reply_key(target, key.protocol());
+    for _attempt in 0..ATTEMPTS {
+        // SAFETY: the helper has no preconditions.
+        let random = unsafe { bpf_get_prandom_u32() };
+        let number = reduce(random << 16, sources) as u8;
+        let port = (pool.first_port() + reduce(random, pool.port_count())) as u16;
+        let source = maps::load_ip(pool.source(v4, number));
+        scratch.reply_key.set_destination(source, port);
+        if maps::has_reply(Stage::Established, &scratch.reply_key) {
+            continue;
+        }
+        if maps::claim_reply(Stage::HalfOpen, &scratch.reply_key, &scratch.reply).is_some() {
+            return Some((
+                Translation {
+                    source,
+                    port: port.to_be_bytes(),
+                },
+                number,
+            ));
+        }
+    }
+    None
+}
+
+/// The ends of a packet to the client.
+#[inline(always)]
+pub fn reply_ends(reply: &Reply) -> Ends {
+    Ends {
+        source: reply.vip,
+        destination: reply.client,
+        source_port: reply.vip_port,
+        destination_port: reply.client_port,
+    }
+}
+
+/// The client's side of the flow that a reply belongs to.
+#[inline(always)]
+pub fn client_key(reply: &Reply, protocol: u8) -> FlowKey {
+    FlowKey::new(
+        reply.client,
+        reply.vip,
+        u16::from_be_bytes(reply.client_port),
+        u16::from_be_bytes(reply.vip_port),
+        protocol,
+    )
+}
+
+/// Replies go back the way the client's packets came.
+#[inline(always)]
+fn back(arrival: &Arrival) -> NextHop {
+    NextHop {
+        interface: arrival.interface,
+        mac: arrival.source,
+        source_mac: arrival.destination,
+    }
+}
+
+#[inline(always)]
+const fn padded(mac: [u8; 6]) -> [u8; 8] {
+    let [a, b, c, d, e, f] = mac;
+    [a, b, c, d, e, f, 0, 0]
+}

@@ -1,0 +1,50 @@
+//! Which backend takes a flow that is not recorded.
+
+use lb_common::{
+    abi::{Backend, BackendId, FlowKey, Service, Slot},
+    flow,
+    verdict::Verdict,
+};
+
+use crate::maps;
+
+/// A chosen backend.
+#[derive(Clone, Copy)]
+pub struct Target {
+    pub id: BackendId,
+    pub backend: &'static Backend,
+}
+
+impl Target {
+    /// The backend with an id, if it takes packets.
+    #[inline(always)]
+    pub fn find(id: BackendId) -> Option<Self> {
+        maps::backend(id).map(|backend| Self { id, backend })
+    }
+}
+
+/// By the flow's slot: the same answer for every packet of the flow, on every node.
+#[inline(always)]
+pub fn by_slot(service: &Service, flow: &FlowKey) -> Result<Target, Verdict> {
+    let slot = flow::slot(maps::hash_keys().hash(flow));
+    owner(service, maps::slot(service, slot))
+}
+
+/// By turns.
+#[inline(always)]
+pub fn by_turn(service: &Service) -> Result<Target, Verdict> {
+    let turn = maps::next_turn(service.id()).ok_or(Verdict::DropInternal)?;
+    let position = turn
+        .checked_rem(u64::from(service.ring_length()))
+        .unwrap_or(0) as u32;
+    owner(service, maps::ring(service, position))
+}
+
+#[inline(always)]
+fn owner(service: &Service, slot: Option<Slot>) -> Result<Target, Verdict> {
+    if !service.has_backends() {
+        return Err(Verdict::DropNoBackend);
+    }
+    let slot = slot.ok_or(Verdict::DropInternal)?;
+    Target::find(slot.owner()).ok_or(Verdict::DropNoBackend)
+}
