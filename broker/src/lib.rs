@@ -1,4 +1,34 @@
-//! A clustered MQTT broker built round rumqttd, and its load generator.
+//! `tidegate-broker`: an MQTT broker node built round rumqttd.
+//!
+//! rumqttd gives the packet codecs and the Router that moves batches between threads. The listener,
+//! sessions, topic tree, retained messages and wills are here. [`bench`] is a load generator that
+//! shares nothing with the broker.
+//!
+//! ```text
+//! listener (accepts, reads CONNECT, tells the protocol version)
+//!   -> connection (bytes to packets and back, keep-alive)
+//!   -> shard (sessions of one thread: subscriptions, windows, queues, wills)
+//!   -> routes -> lanes through rumqttd's Router -> the other shards
+//! ```
 
 pub mod bench;
+pub mod cli;
+pub mod codec;
+pub mod config;
+mod connection;
+mod handshake;
+mod http;
+pub mod lanes;
+mod link;
+pub mod listener;
+pub mod message;
+pub mod metrics;
+pub mod node;
+mod retained;
+pub mod routes;
+pub mod session;
+pub mod shard;
+pub mod topic;
+mod transport;
+pub mod trie;
 pub mod vip;

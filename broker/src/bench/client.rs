@@ -101,7 +101,7 @@ impl Client {
                 () = swarm.stop.cancelled() => break,
             }
         }
-        if let Role::Publish(publisher) = &self.role {
+        if let Role::Publish(publisher) = &mut self.role {
             publisher.abandon();
         }
     }
@@ -183,6 +183,9 @@ impl Driver<'_> {
             let now = Instant::now();
             self.session.poll(&mut self.link.out, now)?;
             self.link.flush()?;
+            if self.link.is_flushed() {
+                self.session.handle_flushed(now);
+            }
             if self.session.may_close(now) && (self.link.is_flushed() || !self.session.is_up()) {
                 return Ok(());
             }

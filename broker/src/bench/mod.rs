@@ -20,10 +20,12 @@ mod subscriber;
 mod swarm;
 mod tally;
 mod template;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::{
-    io,
+    io::{self, Write},
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -58,16 +60,19 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(run_here(args, &mut io::stdout()))
+    runtime
+        .block_on(run_here(args, &mut io::stdout()))
+        .map(ExitCode::from)
 }
 
-async fn run_here(args: Args, out: &mut impl io::Write) -> anyhow::Result<ExitCode> {
+/// Runs on the present runtime and returns the exit code.
+async fn run_here(args: Args, out: &mut impl Write) -> anyhow::Result<u8> {
     let plan = match Plan::new(args.kind, run_number()).await {
         Ok(plan) => plan,
         Err(error @ PlanError::Resolve { .. }) => return Err(error.into()),
         Err(error) => {
-            eprintln!("error: {error}");
-            return Ok(ExitCode::from(USAGE));
+            drop(writeln!(io::stderr(), "error: {error}"));
+            return Ok(USAGE);
         }
     };
     let swarm = Swarm::new(plan);
@@ -78,11 +83,7 @@ async fn run_here(args: Args, out: &mut impl io::Write) -> anyhow::Result<ExitCo
         .print(out, common.json)
         .context("cannot write the summary")?;
     let success = summary.is_clean() || common.allow_loss;
-    Ok(if success {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(u8::from(!success))
 }
 
 /// Each client needs a descriptor. Where the limit cannot be raised, the clients beyond it fail

@@ -104,7 +104,7 @@ impl Plan {
                 qos,
                 limit,
             }) => {
-                let qos = Qos::from_bits(qos).unwrap_or(Qos::ExactlyOnce);
+                let qos = Qos::from_bits(qos).unwrap_or(Qos::Two);
                 (
                     common,
                     Task::Subscribe(SubscribeTask { topics, qos, limit }),
@@ -255,7 +255,7 @@ fn publish_task(args: PubArgs) -> Result<(CommonArgs, Task), PlanError> {
         topic,
         interval: message_interval,
         size,
-        qos: Qos::from_bits(qos).unwrap_or(Qos::ExactlyOnce),
+        qos: Qos::from_bits(qos).unwrap_or(Qos::Two),
         retain,
         limit,
         inflight,

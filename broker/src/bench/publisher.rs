@@ -35,6 +35,8 @@ pub(super) struct Publisher {
     inflight: u16,
     window: Window,
     next_sequence: u64,
+    /// Messages written since the outgoing bytes were last handed to the kernel whole.
+    unflushed: u64,
     due: Instant,
     phase: Phase,
 }
@@ -88,6 +90,7 @@ impl Publisher {
             inflight: task.inflight,
             window: Window::new(task.inflight),
             next_sequence: 0,
+            unflushed: 0,
             phase: Phase::Waiting,
         }
     }
@@ -148,6 +151,9 @@ impl Publisher {
         now: Instant,
     ) {
         self.due = self.due.max(now);
+        if self.qos == Qos::Zero {
+            self.abandon_unflushed();
+        }
         self.window
             .set_limit(self.inflight.min(receive_maximum.unwrap_or(u16::MAX)));
         let mut window = std::mem::replace(&mut self.window, Window::new(0));
@@ -155,7 +161,7 @@ impl Publisher {
             // A server without the session has forgotten that it received the message.
             flight.released &= session_present;
             if flight.released {
-                ack(out, AckKind::PubRel, flight.packet_id);
+                ack(out, AckKind::Rel, flight.packet_id);
             } else {
                 self.write(out, flight, session_present);
             }
@@ -163,9 +169,30 @@ impl Publisher {
         self.window = window;
     }
 
+    /// All that was written is with the kernel: it counts as published.
+    pub(super) fn handle_flushed(&mut self, now: Instant) {
+        if self.unflushed > 0 {
+            self.tally
+                .published
+                .add(std::mem::take(&mut self.unflushed));
+            self.tally.messages.touch(now);
+        }
+    }
+
     /// Counts what will not be acknowledged because the client does not come back.
-    pub(super) fn abandon(&self) {
-        self.tally.abandoned.add(self.window.len() as u64);
+    pub(super) fn abandon(&mut self) {
+        match self.qos {
+            Qos::Zero => self.abandon_unflushed(),
+            Qos::One | Qos::Two => {
+                self.tally.abandoned.add(self.window.len() as u64);
+            }
+        }
+    }
+
+    fn abandon_unflushed(&mut self) {
+        self.tally
+            .abandoned
+            .add(std::mem::take(&mut self.unflushed));
     }
 
     pub(super) fn handle_puback(&mut self, packet: Ack, now: Instant) {
@@ -176,7 +203,7 @@ impl Publisher {
         if packet.reason >= 0x80 {
             self.finish(packet, now);
         } else if self.window.release(packet.packet_id) {
-            ack(out, AckKind::PubRel, packet.packet_id);
+            ack(out, AckKind::Rel, packet.packet_id);
         }
     }
 
@@ -199,7 +226,7 @@ impl Publisher {
     }
 
     fn has_room(&self) -> bool {
-        self.qos == Qos::AtMostOnce || self.window.has_room()
+        self.qos == Qos::Zero || self.window.has_room()
     }
 
     fn send_next(&mut self, out: &mut Vec<u8>, now: Instant) -> bool {
@@ -214,8 +241,8 @@ impl Publisher {
         self.next_sequence += 1;
         let stamped = wall_clock();
         let packet_id = match self.qos {
-            Qos::AtMostOnce => 0,
-            Qos::AtLeastOnce | Qos::ExactlyOnce => self.window.open(sequence, stamped, now),
+            Qos::Zero => 0,
+            Qos::One | Qos::Two => self.window.open(sequence, stamped, now),
         };
         let flight = Flight {
             packet_id,
@@ -225,8 +252,7 @@ impl Publisher {
             released: false,
         };
         self.write(out, &flight, false);
-        self.tally.published.add(1);
-        self.tally.messages.touch(now);
+        self.unflushed += 1;
         true
     }
 

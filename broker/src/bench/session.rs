@@ -189,6 +189,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// All that was written is with the kernel.
+    pub(super) fn handle_flushed(&mut self, now: Instant) {
+        if let Role::Publish(publisher) = self.role {
+            publisher.handle_flushed(now);
+        }
+    }
+
     /// Takes one packet from the server.
     pub(super) fn handle(
         &mut self,

@@ -81,10 +81,10 @@ impl Subscriber {
 
     pub(super) fn handle_publish(&mut self, packet: &Publish<'_>, out: &mut Vec<u8>, now: Instant) {
         match packet.qos {
-            Qos::AtMostOnce => {}
-            Qos::AtLeastOnce => ack(out, AckKind::PubAck, packet.packet_id),
-            Qos::ExactlyOnce => {
-                ack(out, AckKind::PubRec, packet.packet_id);
+            Qos::Zero => {}
+            Qos::One => ack(out, AckKind::Ack, packet.packet_id),
+            Qos::Two => {
+                ack(out, AckKind::Rec, packet.packet_id);
                 if !self.unreleased.insert(packet.packet_id) {
                     // Sent again because the server missed our PUBREC: the same message.
                     return;
@@ -106,7 +106,7 @@ impl Subscriber {
 
     pub(super) fn handle_pubrel(&mut self, packet: Ack, out: &mut Vec<u8>) {
         self.unreleased.remove(&packet.packet_id);
-        ack(out, AckKind::PubComp, packet.packet_id);
+        ack(out, AckKind::Comp, packet.packet_id);
     }
 
     fn observe(&mut self, stamp: &Stamp) {

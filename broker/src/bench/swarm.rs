@@ -1,7 +1,7 @@
 //! All clients of a run: starts them at their pace, watches them, ends them.
 
 use std::{
-    io,
+    io::{self, Write},
     path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -71,11 +71,10 @@ impl Swarm {
             Task::Hold => false,
             Task::Publish(task) => {
                 let done = match task.qos {
-                    Qos::AtMostOnce => tally.published.get(),
-                    Qos::AtLeastOnce | Qos::ExactlyOnce => {
-                        tally.acked.get() + tally.refused.get() + tally.abandoned.get()
-                    }
+                    Qos::Zero => tally.published.get(),
+                    Qos::One | Qos::Two => tally.acked.get() + tally.refused.get(),
                 };
+                let done = done + tally.abandoned.get();
                 task.limit.is_some_and(|limit| done >= limit)
             }
             Task::Subscribe(task) => task
@@ -104,7 +103,8 @@ pub(super) async fn run(swarm: &Arc<Swarm>) -> anyhow::Result<u64> {
         tokio::select! {
             ended = &mut clients => {
                 ended.context("a client task failed")??;
-                return Ok(up);
+                // Without a stop they all ended by themselves.
+                return Ok(if swarm.stop.is_cancelled() { up } else { 0 });
             }
             _ = interrupt.recv() => swarm.stop.cancel(),
             _ = terminate.recv() => swarm.stop.cancel(),
@@ -158,7 +158,8 @@ async fn launch(swarm: Arc<Swarm>) -> anyhow::Result<()> {
 fn announce(swarm: &Swarm) -> anyhow::Result<()> {
     let event = up_event(&swarm.tally);
     if swarm.plan.common.json {
-        eprintln!("{event}");
+        // A closed stderr must not end a run.
+        drop(writeln!(io::stderr(), "{event}"));
     }
     if let Some(path) = &swarm.plan.common.ready_file {
         write_whole(path, &format!("{event}\n"))

@@ -67,9 +67,11 @@ impl Netlink {
             .map_err(VipError::Netlink)?;
         let attributes = messages.into_iter().flat_map(|message| message.attributes);
         Ok(attributes
-            .filter_map(|attribute| match attribute {
-                AddressAttribute::Address(address) => Some(address),
-                _ => None,
+            .filter_map(|attribute| {
+                let AddressAttribute::Address(address) = attribute else {
+                    return None;
+                };
+                Some(address)
             })
             .collect())
     }
@@ -148,10 +150,10 @@ fn done(
 }
 
 fn errno(error: &rtnetlink::Error) -> Option<i32> {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => Some(-message.raw_code()),
-        _ => None,
-    }
+    let rtnetlink::Error::NetlinkError(message) = error else {
+        return None;
+    };
+    Some(-message.raw_code())
 }
 
 async fn answer<T>(request: impl Future<Output = T>) -> Result<T, VipError> {

@@ -141,11 +141,7 @@ fn connack(mut body: Body<'_>, version: Version) -> Result<ConnAck, Malformed> {
 fn publish(first: u8, mut body: Body<'_>, version: Version) -> Result<Publish<'_>, Malformed> {
     let qos = Qos::from_bits(first >> 1 & 3).ok_or(Malformed)?;
     let topic = body.text()?;
-    let packet_id = if qos == Qos::AtMostOnce {
-        0
-    } else {
-        body.u16()?
-    };
+    let packet_id = if qos == Qos::Zero { 0 } else { body.u16()? };
     if version == Version::V5 {
         body.properties()?;
     }

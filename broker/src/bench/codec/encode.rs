@@ -30,10 +30,10 @@ pub(crate) struct PublishHead<'a> {
 /// The four packets that consist of a packet id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AckKind {
-    PubAck,
-    PubRec,
-    PubRel,
-    PubComp,
+    Ack,
+    Rec,
+    Rel,
+    Comp,
 }
 
 const PROPERTY_SESSION_EXPIRY: u8 = 0x11;
@@ -94,7 +94,7 @@ pub(crate) fn publish(out: &mut Vec<u8>, head: &PublishHead<'_>, payload_len: us
     let first = 0x30 | u8::from(head.dup) << 3 | (head.qos as u8) << 1 | u8::from(head.retain);
     header(out, first, body_len(head, payload_len));
     string(out, head.topic);
-    if head.qos != Qos::AtMostOnce {
+    if head.qos != Qos::Zero {
         out.extend_from_slice(&head.packet_id.to_be_bytes());
     }
     if head.version == Version::V5 {
@@ -115,7 +115,7 @@ pub(crate) fn publish_len(head: &PublishHead<'_>, payload_len: usize) -> usize {
 }
 
 fn body_len(head: &PublishHead<'_>, payload_len: usize) -> usize {
-    let packet_id = if head.qos == Qos::AtMostOnce { 0 } else { 2 };
+    let packet_id = if head.qos == Qos::Zero { 0 } else { 2 };
     let properties = usize::from(head.version == Version::V5);
     2 + head.topic.len() + packet_id + properties + payload_len
 }
@@ -123,10 +123,10 @@ fn body_len(head: &PublishHead<'_>, payload_len: usize) -> usize {
 /// Appends PUBACK, PUBREC, PUBREL or PUBCOMP; without a reason code, which means success.
 pub(crate) fn ack(out: &mut Vec<u8>, kind: AckKind, packet_id: u16) {
     let first = match kind {
-        AckKind::PubAck => 0x40,
-        AckKind::PubRec => 0x50,
-        AckKind::PubRel => 0x62,
-        AckKind::PubComp => 0x70,
+        AckKind::Ack => 0x40,
+        AckKind::Rec => 0x50,
+        AckKind::Rel => 0x62,
+        AckKind::Comp => 0x70,
     };
     out.extend_from_slice(&[first, 2]);
     out.extend_from_slice(&packet_id.to_be_bytes());

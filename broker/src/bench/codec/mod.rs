@@ -5,6 +5,8 @@
 
 mod decode;
 mod encode;
+#[cfg(test)]
+mod tests;
 
 pub(super) use decode::{Ack, ConnAck, Malformed, Packet, Publish, decode, split};
 pub(super) use encode::{
@@ -25,17 +27,17 @@ pub(super) enum Version {
 /// The quality of service of a PUBLISH or a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Qos {
-    AtMostOnce,
-    AtLeastOnce,
-    ExactlyOnce,
+    Zero,
+    One,
+    Two,
 }
 
 impl Qos {
     pub(super) const fn from_bits(bits: u8) -> Option<Self> {
         match bits {
-            0 => Some(Self::AtMostOnce),
-            1 => Some(Self::AtLeastOnce),
-            2 => Some(Self::ExactlyOnce),
+            0 => Some(Self::Zero),
+            1 => Some(Self::One),
+            2 => Some(Self::Two),
             _ => None,
         }
     }

@@ -1,0 +1,70 @@
+//! The command line of `tidegate-broker`.
+//!
+//! Exit codes: 0 fine, 1 something failed at run time, 64 wrong usage or configuration.
+
+mod check;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{bench, config::ConfigError};
+
+/// Wrong usage or configuration, as in BSD's sysexits.
+const EXIT_USAGE: u8 = 64;
+
+/// A clustered MQTT broker to stand behind Tidegate.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate-broker", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker until SIGTERM or SIGINT.
+    Run(run::Args),
+    /// Put load on a broker: connect, publish or subscribe with many clients.
+    Bench(bench::Args),
+    /// Check a configuration file and say everything that is wrong with it.
+    Check(check::Args),
+}
+
+/// Runs the program with the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe is not worth a complaint.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(EXIT_USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let result = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Bench(args) => bench::run(args),
+        Command::Check(args) => check::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        report(&error);
+        if error.is::<ConfigError>() {
+            ExitCode::from(EXIT_USAGE)
+        } else {
+            ExitCode::FAILURE
+        }
+    })
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place where a command's failure is told"
+)]
+fn report(error: &anyhow::Error) {
+    eprintln!("tidegate-broker: {error:#}");
+}

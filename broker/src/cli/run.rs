@@ -1,0 +1,124 @@
+//! `tidegate-broker run`: puts the node together and ends it in order.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    config::{Config, Log, LogFormat, Vip},
+    node::Node,
+    vip::Lease,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&args.config)?;
+    start_logging(config.log());
+    raise_open_files(config.limits().connections);
+    // Accepting and reading CONNECT is one thread's work; the shards bring threads of their own.
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(serve(&config))
+}
+
+async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let lease = match config.vip() {
+        Some(Vip {
+            addresses,
+            interface,
+        }) => {
+            let lease = Lease::acquire(addresses, interface).await;
+            Some(lease.context("cannot hold the virtual addresses")?)
+        }
+        None => None,
+    };
+    let result = serve_clients(config, &mut terminate, &mut interrupt).await;
+    // The addresses stay until the last client has its goodbye.
+    if let Some(lease) = lease {
+        lease
+            .release()
+            .await
+            .context("cannot give the virtual addresses back")?;
+    }
+    info!("stopped");
+    result
+}
+
+async fn serve_clients(
+    config: &Config,
+    terminate: &mut Signal,
+    interrupt: &mut Signal,
+) -> anyhow::Result<ExitCode> {
+    let mut node = Node::start(config).await?;
+    info!(
+        node = config.node(),
+        addresses = ?node.addresses(),
+        metrics = ?node.metrics_address(),
+        "ready"
+    );
+    let code = tokio::select! {
+        () = stop_signal(terminate, interrupt) => ExitCode::SUCCESS,
+        () = node.failed() => {
+            error!("a part of the node has ended");
+            ExitCode::FAILURE
+        }
+    };
+    info!("stopping");
+    node.stop().await;
+    Ok(code)
+}
+
+async fn stop_signal(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Starts logging to standard error, which leaves standard output to commands' results.
+fn start_logging(log: &Log) {
+    // The Router tells of every link and subscription at `info`; only its errors concern anyone.
+    let filter = if log.level.contains("rumqttd") {
+        log.level.clone()
+    } else {
+        format!("{},rumqttd=error", log.level)
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(std::io::stderr);
+    // A second call in one process keeps the first subscriber, which is fine.
+    let _ = match log.format {
+        LogFormat::Text => subscriber.with_ansi(false).try_init(),
+        LogFormat::Json => subscriber.json().try_init(),
+    };
+}
+
+/// Every client is a file descriptor: takes all that the system allows.
+fn raise_open_files(wanted: usize) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!(%error, "cannot raise the limit on open files");
+    }
+    let Some(maximum) = limit.maximum else { return };
+    if usize::try_from(maximum).is_ok_and(|maximum| maximum < wanted) {
+        info!(
+            maximum,
+            wanted, "the limit on open files is below the limit on connections"
+        );
+    }
+}

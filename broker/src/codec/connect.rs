@@ -1,0 +1,204 @@
+//! The CONNECT packet: which version a client speaks, and what it asks for.
+
+use std::{num::NonZeroU16, sync::Arc, time::Instant};
+
+use bytes::{BufMut, BytesMut};
+use rumqttd::protocol::{
+    self, ConnectProperties, LastWill, LastWillProperties, Protocol, PublishProperties, v4::V4,
+    v5::V5,
+};
+
+use super::{
+    DecodeError, Frame,
+    decode::{expiry_after, forwarded_properties, from_rumqttd},
+    packet::{Connect, Version, Will},
+    read_prefixed,
+};
+use crate::{
+    message::{Message, Qos},
+    topic,
+};
+
+const CONNECT: u8 = 0x10;
+const FLAG_RESERVED: u8 = 0x01;
+const FLAG_USERNAME: u8 = 0x80;
+const FLAG_PASSWORD: u8 = 0x40;
+
+/// Tells the version of a CONNECT from its protocol name and level.
+///
+/// # Errors
+/// [`DecodeError::Protocol`] when it is no CONNECT, [`DecodeError::UnsupportedVersion`] when it
+/// names a version that this broker does not speak.
+pub fn connect_version(packet: &[u8], frame: Frame) -> Result<Version, DecodeError> {
+    if packet.first() != Some(&CONNECT) {
+        return Err(DecodeError::Protocol);
+    }
+    let body = packet
+        .get(frame.header..frame.total)
+        .ok_or(DecodeError::Malformed)?;
+    let (name, rest) = read_prefixed(body)?;
+    let level = *rest.first().ok_or(DecodeError::Malformed)?;
+    match (name, level) {
+        (b"MQIsdp", 3) => Ok(Version::V31),
+        (b"MQTT", 4) => Ok(Version::V311),
+        (b"MQTT", 5) => Ok(Version::V5),
+        (b"MQIsdp" | b"MQTT", _) => Err(DecodeError::UnsupportedVersion),
+        _ => Err(DecodeError::Malformed),
+    }
+}
+
+/// Decodes a whole CONNECT packet, which must be all of `packet`.
+///
+/// # Errors
+/// When the packet is not legal for its version.
+pub fn decode_connect(
+    packet: &[u8],
+    frame: Frame,
+    version: Version,
+    now: Instant,
+) -> Result<Connect, DecodeError> {
+    let body = packet
+        .get(frame.header..frame.total)
+        .ok_or(DecodeError::Malformed)?;
+    check_flags(body, version)?;
+    let mut bytes = match version {
+        Version::V31 => as_v311(body),
+        Version::V311 | Version::V5 => BytesMut::from(&packet[..frame.total]),
+    };
+    let limit = bytes.len();
+    let decoded = match version {
+        Version::V31 | Version::V311 => V4.read_mut(&mut bytes, limit),
+        Version::V5 => V5.read_mut(&mut bytes, limit),
+    };
+    let protocol::Packet::Connect(connect, properties, will, will_properties, _login) =
+        decoded.map_err(from_rumqttd)?
+    else {
+        return Err(DecodeError::Protocol);
+    };
+    if connect.client_id.contains('\0') {
+        return Err(DecodeError::Malformed);
+    }
+    assemble(
+        version,
+        connect,
+        properties,
+        will.map(|will| (will, will_properties)),
+        now,
+    )
+}
+
+fn assemble(
+    version: Version,
+    connect: protocol::Connect,
+    properties: Option<ConnectProperties>,
+    will: Option<(LastWill, Option<LastWillProperties>)>,
+    now: Instant,
+) -> Result<Connect, DecodeError> {
+    let protocol::Connect {
+        keep_alive,
+        client_id,
+        clean_session,
+    } = connect;
+    let mut asked = Connect {
+        version,
+        client_id,
+        clean_start: clean_session,
+        keep_alive,
+        session_expiry: None,
+        receive_maximum: None,
+        maximum_packet: None,
+        will: will
+            .map(|(will, properties)| decode_will(will, properties, now))
+            .transpose()?,
+        authentication_method: None,
+    };
+    if let Some(properties) = properties {
+        asked.session_expiry = properties.session_expiry_interval;
+        // Zero is a protocol error for both (MQTT 5, 3.1.2.11.3 and .4).
+        asked.receive_maximum = properties
+            .receive_maximum
+            .map(|maximum| NonZeroU16::new(maximum).ok_or(DecodeError::Protocol))
+            .transpose()?;
+        if properties.max_packet_size == Some(0) {
+            return Err(DecodeError::Protocol);
+        }
+        asked.maximum_packet = properties.max_packet_size;
+        asked.authentication_method = properties.authentication_method;
+    }
+    Ok(asked)
+}
+
+/// Refuses what rumqttd's codecs let pass in the connect flags.
+fn check_flags(body: &[u8], version: Version) -> Result<(), DecodeError> {
+    let (_name, rest) = read_prefixed(body)?;
+    let flags = *rest.get(1).ok_or(DecodeError::Malformed)?;
+    // Reserved in 3.1, where it says nothing about its value.
+    if flags & FLAG_RESERVED != 0 && version != Version::V31 {
+        return Err(DecodeError::Malformed);
+    }
+    // MQTT 3.1.1, 3.1.2.9: no password without a user name; MQTT 5 allows it.
+    if flags & FLAG_PASSWORD != 0 && flags & FLAG_USERNAME == 0 && !version.is_v5() {
+        return Err(DecodeError::Malformed);
+    }
+    Ok(())
+}
+
+/// A 3.1 CONNECT differs from a 3.1.1 one in its protocol name and level alone.
+fn as_v311(body: &[u8]) -> BytesMut {
+    const V31_HEADER: usize = 2 + "MQIsdp".len() + 1;
+    let rest = &body[V31_HEADER..];
+    let mut bytes = BytesMut::with_capacity(rest.len() + 12);
+    bytes.put_u8(CONNECT);
+    super::encode::put_variable(&mut bytes, 2 + "MQTT".len() + 1 + rest.len());
+    bytes.put_slice(b"\x00\x04MQTT\x04");
+    bytes.put_slice(rest);
+    bytes
+}
+
+fn decode_will(
+    will: LastWill,
+    properties: Option<LastWillProperties>,
+    now: Instant,
+) -> Result<Will, DecodeError> {
+    let LastWill {
+        topic: name,
+        message: payload,
+        qos,
+        retain,
+    } = will;
+    let name = std::str::from_utf8(&name).map_err(|_invalid| DecodeError::Malformed)?;
+    if !topic::is_valid_name(name) {
+        return Err(DecodeError::TopicName);
+    }
+    let mut delay = 0;
+    let mut expires = None;
+    let mut forwarded = Box::default();
+    if let Some(properties) = properties {
+        delay = properties.delay_interval.unwrap_or(0);
+        // Counted from the CONNECT: the will's own clock starts when it is published, which
+        // `delay` puts off.
+        expires = properties
+            .message_expiry_interval
+            .map(|seconds| expiry_after(now, u64::from(seconds) + u64::from(delay)));
+        forwarded = forwarded_properties(PublishProperties {
+            payload_format_indicator: properties.payload_format_indicator,
+            response_topic: properties.response_topic,
+            correlation_data: properties.correlation_data,
+            user_properties: properties.user_properties,
+            content_type: properties.content_type,
+            ..PublishProperties::default()
+        })?;
+    }
+    let message = Message {
+        topic: name.into(),
+        payload: payload[..].into(),
+        properties: forwarded,
+        qos: Qos::from_bits(qos as u8).ok_or(DecodeError::Malformed)?,
+        retain,
+        expires,
+    };
+    Ok(Will {
+        message: Arc::new(message),
+        delay,
+    })
+}

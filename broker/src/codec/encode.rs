@@ -1,0 +1,228 @@
+//! Packets that the broker sends, appended to a connection's output buffer.
+
+use std::time::Instant;
+
+use bytes::{BufMut, BytesMut};
+use rumqttd::protocol::{
+    self, ConnAckProperties, ConnectReturnCode, Packet, Protocol, v4::V4, v5::V5,
+};
+
+use super::packet::{Ack, AckKind, ConnAck, ConnectCode, Delivery, PacketId, Version, reason};
+use crate::message::Message;
+
+const SUBSCRIPTION_IDENTIFIER: u8 = 11;
+const MESSAGE_EXPIRY: u8 = 2;
+
+/// Appends a CONNACK.
+pub fn encode_connack(connack: ConnAck, version: Version, out: &mut BytesMut) {
+    let ConnAck {
+        session_present,
+        code,
+        session_expiry,
+        receive_maximum,
+        maximum_packet,
+        assigned_client_id,
+    } = connack;
+    let accepted = code == ConnectCode::Accepted;
+    // 3.1 has no session-present flag: that byte is reserved.
+    let session_present = session_present && version != Version::V31;
+    let packet = |code, properties| {
+        Packet::ConnAck(
+            protocol::ConnAck {
+                session_present,
+                code,
+            },
+            properties,
+        )
+    };
+    let result = match version {
+        Version::V31 | Version::V311 => V4.write(packet(v3_code(code), None), out),
+        Version::V5 => {
+            let properties = accepted.then(|| ConnAckProperties {
+                session_expiry_interval: session_expiry,
+                receive_max: receive_maximum,
+                max_packet_size: maximum_packet,
+                assigned_client_identifier: assigned_client_id,
+                shared_subscription_available: Some(0),
+                ..ConnAckProperties::default()
+            });
+            V5.write(packet(v5_code(code), properties), out)
+        }
+    };
+    // Only a packet above 256 MB fails, and this one is below 70 KB.
+    debug_assert!(result.is_ok(), "a CONNACK always fits");
+}
+
+/// MQTT 3 knows five refusals; what has no number there is closed after "unavailable".
+fn v3_code(code: ConnectCode) -> ConnectReturnCode {
+    match code {
+        ConnectCode::Accepted => ConnectReturnCode::Success,
+        ConnectCode::UnsupportedVersion => ConnectReturnCode::RefusedProtocolVersion,
+        ConnectCode::ClientIdInvalid => ConnectReturnCode::ClientIdentifierNotValid,
+        ConnectCode::ServerUnavailable
+        | ConnectCode::MalformedPacket
+        | ConnectCode::ProtocolError
+        | ConnectCode::BadAuthenticationMethod
+        | ConnectCode::TopicNameInvalid
+        | ConnectCode::PacketTooLarge => ConnectReturnCode::ServiceUnavailable,
+    }
+}
+
+fn v5_code(code: ConnectCode) -> ConnectReturnCode {
+    match code {
+        ConnectCode::Accepted => ConnectReturnCode::Success,
+        ConnectCode::UnsupportedVersion => ConnectReturnCode::UnsupportedProtocolVersion,
+        ConnectCode::ClientIdInvalid => ConnectReturnCode::ClientIdentifierNotValid,
+        ConnectCode::ServerUnavailable => ConnectReturnCode::ServerUnavailable,
+        ConnectCode::MalformedPacket => ConnectReturnCode::MalformedPacket,
+        ConnectCode::ProtocolError => ConnectReturnCode::ProtocolError,
+        ConnectCode::BadAuthenticationMethod => ConnectReturnCode::BadAuthenticationMethod,
+        ConnectCode::TopicNameInvalid => ConnectReturnCode::TopicNameInvalid,
+        ConnectCode::PacketTooLarge => ConnectReturnCode::PacketTooLarge,
+    }
+}
+
+/// The length that [`encode_delivery`] appends.
+pub fn delivery_len(delivery: &Delivery, version: Version, now: Instant) -> usize {
+    let body = delivery_body_len(delivery, version, now);
+    1 + variable_len(body) + body
+}
+
+fn delivery_body_len(delivery: &Delivery, version: Version, now: Instant) -> usize {
+    let Message { topic, payload, .. } = &*delivery.message;
+    let id = if delivery.id.is_some() { 2 } else { 0 };
+    let properties = if version.is_v5() {
+        let length = properties_len(delivery, now);
+        variable_len(length) + length
+    } else {
+        0
+    };
+    2 + topic.len() + id + properties + payload.len()
+}
+
+fn properties_len(delivery: &Delivery, _now: Instant) -> usize {
+    let expiry = if delivery.message.expires.is_some() {
+        5
+    } else {
+        0
+    };
+    let ids: usize = delivery
+        .subscription_ids
+        .iter()
+        .map(|id| 1 + variable_len(*id as usize))
+        .sum();
+    expiry + ids + delivery.message.properties.len()
+}
+
+/// Appends a PUBLISH.
+pub fn encode_delivery(delivery: &Delivery, version: Version, now: Instant, out: &mut BytesMut) {
+    let body = delivery_body_len(delivery, version, now);
+    let Message {
+        topic,
+        payload,
+        properties,
+        expires,
+        ..
+    } = &*delivery.message;
+    out.reserve(5 + body);
+    let flags =
+        (u8::from(delivery.dup) << 3) | ((delivery.qos as u8) << 1) | u8::from(delivery.retain);
+    out.put_u8(0x30 | flags);
+    put_variable(out, body);
+    put_prefixed(out, topic.as_bytes());
+    if let Some(id) = delivery.id {
+        out.put_u16(id.get());
+    }
+    if version.is_v5() {
+        put_variable(out, properties_len(delivery, now));
+        if let Some(expires) = expires {
+            // What is left, rounded up: a message that still goes out is not expired.
+            let left = expires.saturating_duration_since(now);
+            let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+            out.put_u8(MESSAGE_EXPIRY);
+            out.put_u32(u32::try_from(seconds).unwrap_or(u32::MAX));
+        }
+        for id in &delivery.subscription_ids {
+            out.put_u8(SUBSCRIPTION_IDENTIFIER);
+            put_variable(out, *id as usize);
+        }
+        out.put_slice(properties);
+    }
+    out.put_slice(payload);
+}
+
+/// Appends a PUBACK, PUBREC, PUBREL or PUBCOMP.
+pub fn encode_ack(ack: Ack, version: Version, out: &mut BytesMut) {
+    let first = match ack.kind {
+        AckKind::PubAck => 0x40,
+        AckKind::PubRec => 0x50,
+        AckKind::PubRel => 0x62,
+        AckKind::PubComp => 0x70,
+    };
+    let [high, low] = ack.id.get().to_be_bytes();
+    // The reason may be left out when it is success (MQTT 5, 3.4.2.1); MQTT 3 has none.
+    if version.is_v5() && ack.reason != reason::SUCCESS {
+        out.put_slice(&[first, 3, high, low, ack.reason]);
+    } else {
+        out.put_slice(&[first, 2, high, low]);
+    }
+}
+
+/// Appends a SUBACK with one code per filter.
+pub fn encode_suback(id: PacketId, codes: &[u8], version: Version, out: &mut BytesMut) {
+    out.put_u8(0x90);
+    put_codes(id, codes, version, out);
+}
+
+/// Appends an UNSUBACK; MQTT 3 has no codes in it.
+pub fn encode_unsuback(id: PacketId, codes: &[u8], version: Version, out: &mut BytesMut) {
+    out.put_u8(0xB0);
+    put_codes(id, if version.is_v5() { codes } else { &[] }, version, out);
+}
+
+fn put_codes(id: PacketId, codes: &[u8], version: Version, out: &mut BytesMut) {
+    let properties: &[u8] = if version.is_v5() { &[0] } else { &[] };
+    put_variable(out, 2 + properties.len() + codes.len());
+    out.put_u16(id.get());
+    out.put_slice(properties);
+    out.put_slice(codes);
+}
+
+pub fn encode_pingresp(out: &mut BytesMut) {
+    out.put_slice(&[0xD0, 0]);
+}
+
+/// Appends a DISCONNECT; only MQTT 5 servers send one (MQTT 3.1.1, 3.14).
+pub fn encode_disconnect(code: u8, version: Version, out: &mut BytesMut) {
+    if version.is_v5() {
+        out.put_slice(&[0xE0, 1, code]);
+    }
+}
+
+fn put_prefixed(out: &mut BytesMut, bytes: &[u8]) {
+    // Topics come out of packets, where their length had 16 bits.
+    out.put_u16(u16::try_from(bytes.len()).unwrap_or(u16::MAX));
+    out.put_slice(bytes);
+}
+
+/// Appends MQTT's variable byte integer.
+pub(super) fn put_variable(out: &mut BytesMut, mut value: usize) {
+    loop {
+        let low = (value & 0x7f) as u8;
+        value >>= 7;
+        if value == 0 {
+            out.put_u8(low);
+            return;
+        }
+        out.put_u8(low | 0x80);
+    }
+}
+
+fn variable_len(value: usize) -> usize {
+    match value {
+        0..128 => 1,
+        128..16_384 => 2,
+        16_384..2_097_152 => 3,
+        _ => 4,
+    }
+}

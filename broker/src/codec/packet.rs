@@ -1,0 +1,179 @@
+//! MQTT packets without their version: what the rest of the broker speaks.
+
+use std::{num::NonZeroU16, sync::Arc};
+
+use crate::message::{Message, Qos};
+
+/// A packet identifier; zero is not one (MQTT 5, 2.2.1).
+pub type PacketId = NonZeroU16;
+
+/// A protocol level that this broker speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// MQTT 3.1, "MQIsdp" level 3.
+    V31,
+    /// MQTT 3.1.1, level 4.
+    V311,
+    /// MQTT 5, level 5.
+    V5,
+}
+
+impl Version {
+    pub fn is_v5(self) -> bool {
+        self == Self::V5
+    }
+}
+
+/// The first packet of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connect {
+    pub version: Version,
+    pub client_id: String,
+    pub clean_start: bool,
+    /// Seconds; zero switches the keep-alive off.
+    pub keep_alive: u16,
+    /// MQTT 5's session expiry in seconds; `u32::MAX` means never. Absent is zero.
+    pub session_expiry: Option<u32>,
+    pub receive_maximum: Option<NonZeroU16>,
+    /// The longest packet that the client takes.
+    pub maximum_packet: Option<u32>,
+    pub will: Option<Will>,
+    pub authentication_method: Option<String>,
+}
+
+/// What is published for a client whose connection breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Will {
+    pub message: Arc<Message>,
+    /// Seconds between the break and the publication.
+    pub delay: u32,
+}
+
+/// A packet from a client whose CONNECT was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientPacket {
+    Publish {
+        id: Option<PacketId>,
+        message: Message,
+    },
+    Ack(Ack),
+    Subscribe(Subscribe),
+    Unsubscribe {
+        id: PacketId,
+        filters: Vec<String>,
+    },
+    PingReq,
+    Disconnect {
+        reason: u8,
+        session_expiry: Option<u32>,
+    },
+}
+
+/// PUBACK, PUBREC, PUBREL and PUBCOMP, which differ only in their first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    pub kind: AckKind,
+    pub id: PacketId,
+    pub reason: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckKind {
+    PubAck,
+    PubRec,
+    PubRel,
+    PubComp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscribe {
+    pub id: PacketId,
+    pub subscription_id: Option<u32>,
+    pub filters: Vec<SubscribeFilter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscribeFilter {
+    pub filter: String,
+    pub qos: Qos,
+    pub no_local: bool,
+    pub retain_as_published: bool,
+    pub retain_handling: RetainHandling,
+}
+
+/// When a SUBSCRIBE is answered with retained messages (MQTT 5, 3.8.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetainHandling {
+    Always,
+    IfNew,
+    Never,
+}
+
+/// A PUBLISH on its way to one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    pub message: Arc<Message>,
+    pub qos: Qos,
+    pub retain: bool,
+    pub dup: bool,
+    pub id: Option<PacketId>,
+    pub subscription_ids: Vec<u32>,
+}
+
+/// The answer to CONNECT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnAck {
+    pub session_present: bool,
+    pub code: ConnectCode,
+    pub session_expiry: Option<u32>,
+    pub receive_maximum: Option<u16>,
+    pub maximum_packet: Option<u32>,
+    pub assigned_client_id: Option<String>,
+}
+
+impl ConnAck {
+    pub fn refusal(code: ConnectCode) -> Self {
+        Self {
+            session_present: false,
+            code,
+            session_expiry: None,
+            receive_maximum: None,
+            maximum_packet: None,
+            assigned_client_id: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectCode {
+    Accepted,
+    UnsupportedVersion,
+    ClientIdInvalid,
+    ServerUnavailable,
+    MalformedPacket,
+    ProtocolError,
+    BadAuthenticationMethod,
+    TopicNameInvalid,
+    PacketTooLarge,
+}
+
+/// MQTT 5 reason codes that this broker sends in PUBACK, SUBACK, UNSUBACK and DISCONNECT.
+pub mod reason {
+    pub const SUCCESS: u8 = 0x00;
+    pub const DISCONNECT_WITH_WILL: u8 = 0x04;
+    pub const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
+    pub const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
+    pub const FAILURE: u8 = 0x80;
+    pub const MALFORMED_PACKET: u8 = 0x81;
+    pub const PROTOCOL_ERROR: u8 = 0x82;
+    pub const SHUTTING_DOWN: u8 = 0x8B;
+    pub const KEEP_ALIVE_TIMEOUT: u8 = 0x8D;
+    pub const SESSION_TAKEN_OVER: u8 = 0x8E;
+    pub const TOPIC_FILTER_INVALID: u8 = 0x8F;
+    pub const TOPIC_NAME_INVALID: u8 = 0x90;
+    pub const PACKET_ID_NOT_FOUND: u8 = 0x92;
+    pub const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
+    pub const TOPIC_ALIAS_INVALID: u8 = 0x94;
+    pub const PACKET_TOO_LARGE: u8 = 0x95;
+    pub const SHARED_SUBSCRIPTIONS_NOT_SUPPORTED: u8 = 0x9E;
+}

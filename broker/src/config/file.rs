@@ -1,0 +1,64 @@
+//! The TOML file as it is written: no rules, no defaults beyond "absent".
+//!
+//! Values that a rule can refuse are [`Spanned`], so that the refusal can name their line.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    pub(super) node: Spanned<String>,
+    #[serde(default)]
+    pub(super) listener: Vec<Listener>,
+    pub(super) vip: Option<Vip>,
+    #[serde(default)]
+    pub(super) limits: Limits,
+    #[serde(default)]
+    pub(super) session: Session,
+    pub(super) metrics: Option<Metrics>,
+    #[serde(default)]
+    pub(super) log: Log,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listener {
+    pub(super) address: Spanned<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Vip {
+    pub(super) addresses: Spanned<Vec<Spanned<String>>>,
+    pub(super) interface: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    pub(super) connections: Option<Spanned<i64>>,
+    pub(super) packet_bytes: Option<Spanned<i64>>,
+    pub(super) connect_timeout: Option<Spanned<String>>,
+    pub(super) inflight: Option<Spanned<i64>>,
+    pub(super) queue_messages: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Session {
+    pub(super) max_expiry: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    pub(super) listen: Spanned<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) level: Option<Spanned<String>>,
+    pub(super) format: Option<Spanned<String>>,
+}

@@ -1,0 +1,36 @@
+//! The broker's configuration: one strict TOML file, checked as a whole before anything starts.
+//!
+//! [`file`] mirrors the text, [`model`] holds the rules and the only way to a [`Config`].
+
+mod error;
+mod file;
+mod model;
+
+use std::path::Path;
+
+pub use error::{ConfigError, Problem};
+pub use model::{Config, Limits, Log, LogFormat, SessionLimits, Vip};
+
+impl Config {
+    /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// Names every rule that the file breaks, each with its key path and line.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text)
+    }
+
+    /// Checks a configuration given as text.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let raw: file::Config =
+            toml::from_str(text).map_err(|source| ConfigError::Syntax(Box::new(source)))?;
+        model::validate(raw, text)
+    }
+}

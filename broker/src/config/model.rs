@@ -1,0 +1,380 @@
+//! The validated configuration: every rule and every default is here.
+//!
+//! A [`Config`] cannot be built any other way, so the rest of the program need not check again.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+    str::FromStr,
+    time::Duration,
+};
+
+use toml::Spanned;
+use tracing_subscriber::EnvFilter;
+
+use super::{ConfigError, Problem, file};
+
+/// A configuration that keeps every rule.
+#[derive(Clone, Debug)]
+pub struct Config {
+    node: String,
+    listeners: Vec<SocketAddr>,
+    vip: Option<Vip>,
+    limits: Limits,
+    session: SessionLimits,
+    metrics: Option<SocketAddr>,
+    log: Log,
+}
+
+/// Addresses that this host holds for direct server return.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vip {
+    pub addresses: Vec<(IpAddr, u8)>,
+    pub interface: String,
+}
+
+/// What one client, and all of them together, may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub connections: usize,
+    pub packet_bytes: usize,
+    pub connect_timeout: Duration,
+    pub inflight: u16,
+    pub queue_messages: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    pub max_expiry: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Config {
+    /// The node's name, unique among the brokers of one installation.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    pub fn listeners(&self) -> &[SocketAddr] {
+        &self.listeners
+    }
+
+    pub fn vip(&self) -> Option<&Vip> {
+        self.vip.as_ref()
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub fn session(&self) -> SessionLimits {
+        self.session
+    }
+
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+}
+
+/// Applies every rule and reports all that are broken.
+pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigError> {
+    let file::Config {
+        node,
+        listener,
+        vip,
+        limits,
+        session,
+        metrics,
+        log,
+    } = raw;
+    let mut check = Check {
+        text,
+        problems: Vec::new(),
+    };
+
+    let config = Config {
+        node: check.node(node),
+        listeners: check.listeners(listener),
+        vip: vip.map(|vip| check.vip(vip)),
+        limits: check.limits(limits),
+        session: SessionLimits {
+            max_expiry: check.duration(
+                "session.max_expiry",
+                session.max_expiry,
+                Duration::from_hours(7 * 24),
+            ),
+        },
+        metrics: metrics.and_then(|metrics| check.metrics(metrics)),
+        log: check.log(log),
+    };
+
+    if check.problems.is_empty() {
+        Ok(config)
+    } else {
+        check.problems.sort_by_key(|problem| problem.line);
+        Err(ConfigError::Invalid(check.problems))
+    }
+}
+
+/// Collects problems; each rule returns a usable value even when it is broken.
+struct Check<'a> {
+    text: &'a str,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn refuse(&mut self, key: &str, span: Range<usize>, message: impl Into<String>) {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        self.problems.push(Problem {
+            key: key.to_owned(),
+            line,
+            message: message.into(),
+        });
+    }
+
+    fn node(&mut self, node: Spanned<String>) -> String {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let name = node.get_ref();
+        if name.is_empty() || name.len() > 64 || !name.chars().all(legal) {
+            self.refuse(
+                "node",
+                node.span(),
+                "1 to 64 letters, digits, '-', '_' or '.'",
+            );
+        }
+        node.into_inner()
+    }
+
+    fn listeners(&mut self, raw: Vec<file::Listener>) -> Vec<SocketAddr> {
+        if raw.is_empty() {
+            self.refuse("listener", 0..0, "at least one [[listener]] is needed");
+        }
+        let mut listeners = Vec::with_capacity(raw.len());
+        for (index, file::Listener { address }) in raw.into_iter().enumerate() {
+            let key = format!("listener[{index}].address");
+            let Some(parsed) = self.parse::<SocketAddr>(&key, &address, "an address and port")
+            else {
+                continue;
+            };
+            // Port 0 asks the kernel for a free one, so two of them never clash.
+            if parsed.port() != 0 && listeners.contains(&parsed) {
+                self.refuse(&key, address.span(), "listed twice");
+            }
+            listeners.push(parsed);
+        }
+        listeners
+    }
+
+    fn vip(&mut self, raw: file::Vip) -> Vip {
+        let file::Vip {
+            addresses: list,
+            interface,
+        } = raw;
+        if list.get_ref().is_empty() {
+            self.refuse(
+                "vip.addresses",
+                list.span(),
+                "at least one address, or no [vip] at all",
+            );
+        }
+        let mut addresses = Vec::new();
+        for (index, address) in list.into_inner().into_iter().enumerate() {
+            let key = format!("vip.addresses[{index}]");
+            match parse_prefix(address.get_ref()) {
+                Some(parsed) if addresses.contains(&parsed) => {
+                    self.refuse(&key, address.span(), "listed twice");
+                }
+                Some(parsed) => addresses.push(parsed),
+                None => self.refuse(
+                    &key,
+                    address.span(),
+                    "not an address/prefix such as \"192.0.2.1/32\"",
+                ),
+            }
+        }
+        let interface = match interface {
+            Some(name) => {
+                // IFNAMSIZ is 16 with the terminating zero.
+                if name.get_ref().is_empty() || name.get_ref().len() > 15 {
+                    self.refuse("vip.interface", name.span(), "1 to 15 characters");
+                }
+                name.into_inner()
+            }
+            None => "lo".to_owned(),
+        };
+        Vip {
+            addresses,
+            interface,
+        }
+    }
+
+    fn limits(&mut self, raw: file::Limits) -> Limits {
+        let file::Limits {
+            connections,
+            packet_bytes,
+            connect_timeout,
+            inflight,
+            queue_messages,
+        } = raw;
+        // MQTT's remaining length has 28 bits.
+        const LONGEST_PACKET: i64 = 268_435_455;
+        let timeout_span = connect_timeout.as_ref().map_or(0..0, Spanned::span);
+        let connect_timeout = self.duration(
+            "limits.connect_timeout",
+            connect_timeout,
+            Duration::from_secs(10),
+        );
+        if connect_timeout.is_zero() {
+            self.refuse("limits.connect_timeout", timeout_span, "must not be zero");
+        }
+        let wide = |value: i64| usize::try_from(value).unwrap_or(usize::MAX);
+        Limits {
+            connections: wide(self.number(
+                "limits.connections",
+                connections,
+                1_000_000,
+                1..10_000_001,
+            )),
+            packet_bytes: wide(self.number(
+                "limits.packet_bytes",
+                packet_bytes,
+                1_048_576,
+                256..LONGEST_PACKET + 1,
+            )),
+            connect_timeout,
+            inflight: u16::try_from(self.number("limits.inflight", inflight, 100, 1..65_536))
+                .unwrap_or(u16::MAX),
+            queue_messages: wide(self.number(
+                "limits.queue_messages",
+                queue_messages,
+                1000,
+                0..100_000_001,
+            )),
+        }
+    }
+
+    fn metrics(&mut self, raw: file::Metrics) -> Option<SocketAddr> {
+        let address: SocketAddr =
+            self.parse("metrics.listen", &raw.listen, "an address and port")?;
+        if !address.ip().is_loopback() {
+            self.refuse(
+                "metrics.listen",
+                raw.listen.span(),
+                "must be a loopback address",
+            );
+        }
+        Some(address)
+    }
+
+    fn log(&mut self, raw: file::Log) -> Log {
+        let file::Log { level, format } = raw;
+        let level = match level {
+            Some(level) => {
+                if EnvFilter::try_new(level.get_ref()).is_err() {
+                    self.refuse(
+                        "log.level",
+                        level.span(),
+                        "not a tracing filter such as \"info\"",
+                    );
+                }
+                level.into_inner()
+            }
+            None => "info".to_owned(),
+        };
+        let format = match format.as_ref().map(|format| format.get_ref().as_str()) {
+            None | Some("text") => LogFormat::Text,
+            Some("json") => LogFormat::Json,
+            Some(_) => {
+                let span = format.as_ref().map_or(0..0, Spanned::span);
+                self.refuse("log.format", span, "must be \"text\" or \"json\"");
+                LogFormat::Text
+            }
+        };
+        Log { level, format }
+    }
+
+    fn parse<T: FromStr>(&mut self, key: &str, raw: &Spanned<String>, what: &str) -> Option<T> {
+        let parsed = raw.get_ref().parse().ok();
+        if parsed.is_none() {
+            self.refuse(
+                key,
+                raw.span(),
+                format!("{:?} is not {what}", raw.get_ref()),
+            );
+        }
+        parsed
+    }
+
+    fn number(
+        &mut self,
+        key: &str,
+        raw: Option<Spanned<i64>>,
+        default: i64,
+        legal: Range<i64>,
+    ) -> i64 {
+        let Some(raw) = raw else { return default };
+        if !legal.contains(raw.get_ref()) {
+            let message = format!("must be {} to {}", legal.start, legal.end - 1);
+            self.refuse(key, raw.span(), message);
+        }
+        raw.into_inner()
+    }
+
+    fn duration(&mut self, key: &str, raw: Option<Spanned<String>>, default: Duration) -> Duration {
+        let Some(raw) = raw else { return default };
+        parse_duration(raw.get_ref()).unwrap_or_else(|| {
+            self.refuse(
+                key,
+                raw.span(),
+                "not a duration such as \"500ms\", \"10s\", \"3h\", \"7d\"",
+            );
+            default
+        })
+    }
+}
+
+fn parse_prefix(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, length) = text.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let length: u8 = length.parse().ok()?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    (length <= longest).then_some((address, length))
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().ok()?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    // A century is longer than any timer here can mean, and keeps `Instant` sums from overflowing.
+    const LONGEST_MILLIS: u64 = 100 * 366 * 86_400_000;
+    let millis = number.checked_mul(millis)?;
+    (millis <= LONGEST_MILLIS).then(|| Duration::from_millis(millis))
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

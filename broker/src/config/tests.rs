@@ -1,0 +1,112 @@
+use super::*;
+
+const SMALLEST: &str = "node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
+
+fn problems(text: &str) -> Vec<Problem> {
+    match Config::parse(text) {
+        Err(ConfigError::Invalid(problems)) => problems,
+        other => panic!("expected broken rules, got {other:?}"),
+    }
+}
+
+#[test]
+fn example_configuration_is_valid() {
+    let config = Config::parse(include_str!("../../configs/tidegate-broker.toml")).unwrap();
+    assert_eq!(config.node(), "broker1");
+    assert_eq!(config.listeners().len(), 2);
+    assert_eq!(config.vip().unwrap().interface, "lo");
+    assert_eq!(config.session().max_expiry, Duration::from_hours(7 * 24));
+}
+
+#[test]
+fn absent_sections_take_the_defaults() {
+    let config = Config::parse(SMALLEST).unwrap();
+    assert_eq!(config.limits().inflight, 100);
+    assert_eq!(config.limits().packet_bytes, 1_048_576);
+    assert_eq!(config.metrics(), None);
+    assert_eq!(config.vip(), None);
+    assert_eq!(config.log().format, LogFormat::Text);
+}
+
+#[test]
+fn unknown_key_is_refused_with_its_line() {
+    let text = format!("{SMALLEST}[limits]\ninflght = 3\n");
+    let error = Config::parse(&text).unwrap_err().to_string();
+    assert!(
+        error.contains("inflght") && error.contains("line 5"),
+        "{error}"
+    );
+}
+
+#[test]
+fn every_broken_rule_is_reported_with_key_and_line() {
+    let text = r#"node = ""
+[[listener]]
+address = "nowhere"
+[vip]
+addresses = ["172.16.40.24/33"]
+interface = ""
+[limits]
+connections = 0
+packet_bytes = 1
+connect_timeout = "soon"
+inflight = 70000
+queue_messages = -1
+[session]
+max_expiry = "1y"
+[metrics]
+listen = "192.0.2.1:9464"
+[log]
+level = "a=b=c"
+format = "xml"
+"#;
+    let problems = problems(text);
+    let found: Vec<_> = problems
+        .iter()
+        .map(|problem| (problem.line, problem.key.as_str()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (1, "node"),
+            (3, "listener[0].address"),
+            (5, "vip.addresses[0]"),
+            (6, "vip.interface"),
+            (8, "limits.connections"),
+            (9, "limits.packet_bytes"),
+            (10, "limits.connect_timeout"),
+            (11, "limits.inflight"),
+            (12, "limits.queue_messages"),
+            (14, "session.max_expiry"),
+            (16, "metrics.listen"),
+            (18, "log.level"),
+            (19, "log.format"),
+        ]
+    );
+}
+
+#[test]
+fn configuration_without_listener_is_refused() {
+    assert_eq!(problems("node = \"n\"\n")[0].key, "listener");
+}
+
+#[test]
+fn listener_listed_twice_is_refused() {
+    let text = "node = \"n\"\n[[listener]]\naddress = \"[::]:1883\"\n[[listener]]\naddress = \"[::]:1883\"\n";
+    assert_eq!(problems(text)[0].key, "listener[1].address");
+}
+
+#[test]
+fn zero_connect_timeout_is_refused() {
+    let text = format!("{SMALLEST}[limits]\nconnect_timeout = \"0s\"\n");
+    assert_eq!(problems(&text)[0].message, "must not be zero");
+}
+
+#[test]
+fn durations_have_a_unit_and_an_upper_bound() {
+    assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
+    assert_eq!(parse_duration("2m"), Some(Duration::from_mins(2)));
+    assert_eq!(parse_duration("5"), None);
+    assert_eq!(parse_duration("-5s"), None);
+    assert_eq!(parse_duration("99999999999d"), None);
+}

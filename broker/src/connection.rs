@@ -1,0 +1,324 @@
+//! One client's connection: bytes in, packets to the shard, bytes out.
+//!
+//! Generic over the byte stream. A hand-written future and no `async fn`, because twenty thousand
+//! of them are held: an idle one owns no buffer, and reads go through one buffer per thread.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Sleep,
+};
+use tracing::debug;
+
+use crate::{
+    codec::{self, packet::reason},
+    config::Limits,
+    link::Link,
+    metrics::Metric,
+    session::Cause,
+    shard::{Flow, SessionKey, Shard},
+};
+
+/// One read's worth; shared by all connections of a thread.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Reads before other connections get their turn.
+const READS_PER_TURN: usize = 4;
+
+/// How long a client gets to take its last packets.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+thread_local! {
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+/// A connected client's socket. Resolves when the connection is over.
+pub(crate) struct Connection<S> {
+    stream: S,
+    shard: Rc<RefCell<Shard>>,
+    key: SessionKey,
+    link: Rc<Link>,
+    limits: Limits,
+    /// The start of a packet whose end has not arrived.
+    inbound: BytesMut,
+    /// Packets are left in `inbound` because the lanes were full.
+    is_stalled: bool,
+    keep_alive: Option<KeepAlive>,
+    closing: Option<Pin<Box<Sleep>>>,
+    cause: Cause,
+}
+
+/// Closes a connection that was silent for one and a half times its keep-alive (3.1.2.10).
+struct KeepAlive {
+    allowed: Duration,
+    heard: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// Why a turn ended.
+enum Turn {
+    /// Wakers are registered.
+    Wait,
+    Over,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// `rest` is what was read behind the CONNECT.
+    pub(crate) fn new(
+        stream: S,
+        shard: Rc<RefCell<Shard>>,
+        key: SessionKey,
+        link: Rc<Link>,
+        limits: Limits,
+        keep_alive: u16,
+        rest: Bytes,
+    ) -> Self {
+        let keep_alive = (keep_alive > 0).then(|| {
+            let allowed = Duration::from_secs(u64::from(keep_alive)) * 3 / 2;
+            let timer = Box::pin(tokio::time::sleep(allowed));
+            KeepAlive {
+                allowed,
+                heard: Instant::now(),
+                timer,
+            }
+        });
+        Self {
+            stream,
+            shard,
+            key,
+            link,
+            limits,
+            is_stalled: !rest.is_empty(),
+            inbound: BytesMut::from(rest),
+            keep_alive,
+            closing: None,
+            cause: Cause::Broken,
+        }
+    }
+
+    fn turn(&mut self, context: &mut Context<'_>) -> Turn {
+        if self.is_stalled {
+            self.handle_stalled(context);
+        }
+        let mut reads = 0;
+        loop {
+            match self.poll_write(context) {
+                Poll::Ready(Err(_gone)) => return Turn::Over,
+                Poll::Ready(Ok(())) if self.link.is_closing() => return self.poll_close(context),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            if self.link.is_closing() {
+                return self.poll_close_timeout(context);
+            }
+            if self.is_stalled || self.link.is_full() {
+                break;
+            }
+            if reads == READS_PER_TURN {
+                context.waker().wake_by_ref();
+                break;
+            }
+            reads += 1;
+            match self.poll_read(context) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Turn::Over,
+                Poll::Ready(Ok(_bytes)) => {}
+            }
+        }
+        self.poll_keep_alive(context)
+    }
+
+    /// Reads once and handles the packets in it; the result is the number of bytes read.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            let bytes = buffer.filled();
+            if !bytes.is_empty() {
+                self.handle_bytes(bytes, context);
+            }
+            Poll::Ready(Ok(bytes.len()))
+        })
+    }
+
+    fn handle_bytes(&mut self, bytes: &[u8], context: &mut Context<'_>) {
+        self.shard
+            .borrow()
+            .counters()
+            .add(Metric::BytesIn, bytes.len());
+        let now = Instant::now();
+        if let Some(keep_alive) = &mut self.keep_alive {
+            keep_alive.heard = now;
+        }
+        if self.inbound.is_empty() {
+            let handled = self.handle_packets(bytes, now, context);
+            self.inbound.extend_from_slice(&bytes[handled..]);
+        } else {
+            self.inbound.extend_from_slice(bytes);
+            self.handle_inbound(now, context);
+        }
+    }
+
+    fn handle_stalled(&mut self, context: &mut Context<'_>) {
+        self.is_stalled = false;
+        self.handle_inbound(Instant::now(), context);
+    }
+
+    fn handle_inbound(&mut self, now: Instant, context: &mut Context<'_>) {
+        let mut inbound = std::mem::take(&mut self.inbound);
+        let handled = self.handle_packets(&inbound, now, context);
+        if handled < inbound.len() {
+            inbound.advance(handled);
+            self.inbound = inbound;
+        }
+    }
+
+    /// Handles the whole packets at the start of `bytes`; returns their length.
+    fn handle_packets(
+        &mut self,
+        mut bytes: &[u8],
+        now: Instant,
+        context: &mut Context<'_>,
+    ) -> usize {
+        let all = bytes.len();
+        let mut shard = self.shard.borrow_mut();
+        while !self.link.is_closing() {
+            if shard.stall(context.waker()) {
+                self.is_stalled = true;
+                break;
+            }
+            let frame = match codec::frame(bytes, self.limits.packet_bytes) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(error) => {
+                    close_for(&shard, &self.link, error.reason());
+                    break;
+                }
+            };
+            let packet = codec::decode(bytes, frame, self.link.version(), now);
+            bytes = &bytes[frame.total..];
+            shard.counters().inc(Metric::PacketsIn);
+            let flow = packet
+                .map_err(codec::DecodeError::reason)
+                .and_then(|packet| shard.handle_packet(self.key, &self.link, packet, now));
+            match flow {
+                Ok(Flow::Continue) => {}
+                Ok(Flow::Close(cause)) => {
+                    shard.counters().inc(Metric::ClosedGoodbye);
+                    self.cause = cause;
+                    self.link.close_silently();
+                }
+                Err(reason) => close_for(&shard, &self.link, reason),
+            }
+        }
+        all - bytes.len()
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.link.take_starved() {
+                self.shard
+                    .borrow_mut()
+                    .pump(self.key, &self.link, Instant::now());
+            }
+            let mut output = self.link.take_output();
+            if output.is_empty() {
+                self.link.put_back(output);
+                return Pin::new(&mut self.stream).poll_flush(context);
+            }
+            let written = Pin::new(&mut self.stream).poll_write(context, &output);
+            match written {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(bytes)) => {
+                    self.shard.borrow().counters().add(Metric::BytesOut, bytes);
+                    output.advance(bytes);
+                    self.link.put_back(output);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.link.put_back(output);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Everything is written: tells the client so.
+    fn poll_close(&mut self, context: &mut Context<'_>) -> Turn {
+        match Pin::new(&mut self.stream).poll_shutdown(context) {
+            Poll::Ready(_closed) => Turn::Over,
+            Poll::Pending => self.poll_close_timeout(context),
+        }
+    }
+
+    fn poll_close_timeout(&mut self, context: &mut Context<'_>) -> Turn {
+        let timer = self
+            .closing
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_TIMEOUT)));
+        match timer.as_mut().poll(context) {
+            Poll::Ready(()) => Turn::Over,
+            Poll::Pending => Turn::Wait,
+        }
+    }
+
+    /// The timer is set again only when it fires: packets merely note when they came.
+    fn poll_keep_alive(&mut self, context: &mut Context<'_>) -> Turn {
+        let Some(keep_alive) = &mut self.keep_alive else {
+            return Turn::Wait;
+        };
+        while keep_alive.timer.as_mut().poll(context).is_ready() {
+            let due = keep_alive.heard + keep_alive.allowed;
+            // What a stalled or full connection has sent lies unread.
+            let is_deaf = self.is_stalled || self.link.is_full();
+            if due <= Instant::now() && !is_deaf {
+                self.shard.borrow().counters().inc(Metric::ClosedKeepAlive);
+                self.link.close(reason::KEEP_ALIVE_TIMEOUT);
+                context.waker().wake_by_ref();
+                return Turn::Wait;
+            }
+            let next = if is_deaf {
+                Instant::now() + keep_alive.allowed
+            } else {
+                due
+            };
+            keep_alive.timer.as_mut().reset(next.into());
+        }
+        Turn::Wait
+    }
+}
+
+fn close_for(shard: &Shard, link: &Link, reason: u8) {
+    debug!(reason, "closing a connection for a protocol error");
+    shard.counters().inc(Metric::ClosedProtocol);
+    link.close(reason);
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.link.begin_poll(context);
+        let turn = self.turn(context);
+        self.link.end_poll();
+        match turn {
+            Turn::Wait => Poll::Pending,
+            Turn::Over => {
+                let mut shard = self.shard.borrow_mut();
+                if !self.link.is_closing() {
+                    shard.counters().inc(Metric::ClosedLost);
+                }
+                shard.disconnect(self.key, &self.link, self.cause, Instant::now());
+                Poll::Ready(())
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The first packet of a connection: which protocol, which client, and is it welcome?
+
+use std::{io, time::Instant};
+
+use bytes::{Bytes, BytesMut};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::{
+    codec::{
+        self, DecodeError,
+        packet::{ConnAck, Connect, ConnectCode, Version},
+    },
+    metrics::Metric,
+    transport::Transport,
+};
+
+/// Enough for any usual CONNECT in one read.
+const FIRST_READ: usize = 1024;
+
+/// Why a client was not let in.
+#[derive(Debug, Error)]
+pub(crate) enum HandshakeError {
+    #[error("no CONNECT in time")]
+    Timeout,
+    #[error("closed before its CONNECT was answered")]
+    Closed,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error("refused: {0:?}")]
+    Refused(ConnectCode),
+}
+
+impl HandshakeError {
+    /// What the refusal is counted as.
+    pub(crate) fn metric(&self) -> Metric {
+        match self {
+            Self::Timeout => Metric::RefusedTimeout,
+            Self::Closed | Self::Io(_) => Metric::RefusedClosed,
+            Self::Decode(_) | Self::Refused(_) => Metric::RefusedProtocol,
+        }
+    }
+}
+
+/// A CONNECT and what was read behind it.
+#[derive(Debug)]
+pub(crate) struct Greeting {
+    pub(crate) connect: Connect,
+    pub(crate) rest: Bytes,
+}
+
+/// A client that may have its session.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) connect: Connect,
+    /// The client had no id of its own.
+    pub(crate) assigned_client_id: bool,
+}
+
+/// Reads a connection's first packet, which tells its protocol version; answers it when it cannot
+/// be accepted.
+///
+/// # Errors
+/// When it is no CONNECT that this broker understands, or the client leaves.
+pub(crate) async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    limit: usize,
+) -> Result<Greeting, HandshakeError> {
+    let mut bytes = BytesMut::with_capacity(FIRST_READ);
+    let frame = loop {
+        // Anything else than a CONNECT is not worth waiting for.
+        if bytes.first().is_some_and(|first| *first != 0x10) {
+            return Err(DecodeError::Protocol.into());
+        }
+        if let Some(frame) = codec::frame(&bytes, limit)? {
+            break frame;
+        }
+        bytes.reserve(FIRST_READ);
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Err(HandshakeError::Closed);
+        }
+    };
+    let packet = bytes.split_to(frame.total);
+    let version = match codec::connect_version(&packet, frame) {
+        Ok(version) => version,
+        Err(error) => {
+            // Which answer a client of an unknown version understands is a guess; the old one is
+            // what it most likely knows (MQTT 5, 3.1.2.2).
+            if error == DecodeError::UnsupportedVersion {
+                refuse(stream, error.connect_code(), Version::V311).await;
+            }
+            return Err(error.into());
+        }
+    };
+    match codec::decode_connect(&packet, frame, version, Instant::now()) {
+        Ok(connect) => Ok(Greeting {
+            connect,
+            rest: bytes.freeze(),
+        }),
+        Err(error) => {
+            // MQTT 3 closes without an answer.
+            if version.is_v5() {
+                refuse(stream, error.connect_code(), version).await;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Applies the rules that need no session; answers the CONNECT when one is broken.
+///
+/// # Errors
+/// When the client was refused.
+pub(crate) async fn check(
+    mut connect: Connect,
+    transport: &mut Box<dyn Transport>,
+    now: Instant,
+) -> Result<Accepted, HandshakeError> {
+    let is_anonymous = connect.client_id.is_empty();
+    let refusal = if connect.authentication_method.is_some() {
+        Some(ConnectCode::BadAuthenticationMethod)
+    } else if is_anonymous && !may_be_anonymous(&connect) {
+        Some(ConnectCode::ClientIdInvalid)
+    } else {
+        None
+    };
+    if let Some(code) = refusal {
+        refuse(transport, code, connect.version).await;
+        return Err(HandshakeError::Refused(code));
+    }
+    if is_anonymous {
+        connect.client_id = assigned_client_id(now);
+    }
+    Ok(Accepted {
+        connect,
+        assigned_client_id: is_anonymous,
+    })
+}
+
+/// 3.1 wants an id; 3.1.1 only for a session that is to be found again (3.1.3-8).
+fn may_be_anonymous(connect: &Connect) -> bool {
+    match connect.version {
+        Version::V31 => false,
+        Version::V311 => connect.clean_start,
+        Version::V5 => true,
+    }
+}
+
+/// An id that no client of this node has, and that cannot be guessed.
+fn assigned_client_id(now: Instant) -> String {
+    use std::hash::{BuildHasher, RandomState};
+    // Each `RandomState` has keys of its own from the system's random numbers.
+    let half = || RandomState::new().hash_one(now);
+    format!("auto-{:016x}{:016x}", half(), half())
+}
+
+async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, code: ConnectCode, version: Version) {
+    let mut answer = BytesMut::new();
+    codec::encode_connack(ConnAck::refusal(code), version, &mut answer);
+    // The client is sent away; whether it heard why does not matter.
+    let _ = stream.write_all(&answer).await;
+    let _ = stream.shutdown().await;
+}

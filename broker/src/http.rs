@@ -1,0 +1,36 @@
+//! What the node tells about itself on its loopback port.
+//!
+//! ```text
+//! GET /metrics   Prometheus text
+//! GET /healthz   200 while the process runs
+//! GET /readyz    200 while clients are accepted, 503 otherwise
+//! ```
+
+use std::sync::Arc;
+
+use axum::{Router, extract::State, http::StatusCode, routing::get};
+
+use crate::node::Status;
+
+/// Builds the routes.
+pub(crate) fn router(status: Arc<Status>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| std::future::ready("ok\n")))
+        .route("/readyz", get(ready))
+        .with_state(status)
+}
+
+async fn metrics(State(status): State<Arc<Status>>) -> String {
+    let mut text = String::new();
+    status.render(&mut text);
+    text
+}
+
+async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, &'static str) {
+    if status.is_ready() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
+}

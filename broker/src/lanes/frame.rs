@@ -1,0 +1,133 @@
+//! The bytes on a lane: a header and the messages of one batch.
+//!
+//! ```text
+//! frame    src u16 | sequence u64 | count u32 | message*
+//! message  flags u8 | topic u16 | properties u32 | payload u32 | [expires in ms u64]
+//!          | topic | properties | payload
+//! flags    bits 0-1 QoS, bit 2 retain, bit 3 expires
+//! ```
+
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::{
+    message::{Message, Qos},
+    routes::ShardId,
+};
+
+pub const HEADER: usize = 2 + 8 + 4;
+const COUNT_AT: usize = 2 + 8;
+const RETAIN: u8 = 0b0100;
+const EXPIRES: u8 = 0b1000;
+
+/// A frame under construction.
+#[derive(Debug)]
+pub struct Writer {
+    bytes: BytesMut,
+    count: u32,
+}
+
+/// What a frame's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub from: ShardId,
+    pub sequence: u64,
+    pub count: u32,
+}
+
+impl Writer {
+    pub fn new(from: ShardId, sequence: u64) -> Self {
+        let mut bytes = BytesMut::with_capacity(1024);
+        bytes.put_u16(from.0);
+        bytes.put_u64(sequence);
+        bytes.put_u32(0);
+        Self { bytes, count: 0 }
+    }
+
+    pub fn push(&mut self, message: &Message, now: Instant) {
+        let Message {
+            topic,
+            payload,
+            properties,
+            qos,
+            retain,
+            expires,
+        } = message;
+        let mut flags = *qos as u8;
+        if *retain {
+            flags |= RETAIN;
+        }
+        if expires.is_some() {
+            flags |= EXPIRES;
+        }
+        self.bytes
+            .reserve(19 + topic.len() + properties.len() + payload.len());
+        self.bytes.put_u8(flags);
+        // Lengths come from packets, where they had 16 and 28 bits.
+        self.bytes
+            .put_u16(u16::try_from(topic.len()).unwrap_or(u16::MAX));
+        self.bytes
+            .put_u32(u32::try_from(properties.len()).unwrap_or(u32::MAX));
+        self.bytes
+            .put_u32(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+        if let Some(expires) = expires {
+            let left = expires.saturating_duration_since(now).as_millis();
+            self.bytes.put_u64(u64::try_from(left).unwrap_or(u64::MAX));
+        }
+        self.bytes.put_slice(topic.as_bytes());
+        self.bytes.put_slice(properties);
+        self.bytes.put_slice(payload);
+        self.count += 1;
+    }
+
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub fn finish(mut self) -> Bytes {
+        self.bytes[COUNT_AT..HEADER].copy_from_slice(&self.count.to_be_bytes());
+        self.bytes.freeze()
+    }
+}
+
+/// Splits a frame's header off; `None` when the bytes are no frame.
+pub fn read_header(frame: &mut &[u8]) -> Option<Header> {
+    if frame.len() < HEADER {
+        return None;
+    }
+    Some(Header {
+        from: ShardId(frame.get_u16()),
+        sequence: frame.get_u64(),
+        count: frame.get_u32(),
+    })
+}
+
+/// Splits the next message off; `None` when the bytes end before it does.
+pub fn read_message(frame: &mut &[u8], now: Instant) -> Option<Message> {
+    let flags = frame.try_get_u8().ok()?;
+    let topic = usize::from(frame.try_get_u16().ok()?);
+    let properties = usize::try_from(frame.try_get_u32().ok()?).ok()?;
+    let payload = usize::try_from(frame.try_get_u32().ok()?).ok()?;
+    let expires = if flags & EXPIRES != 0 {
+        Some(now + Duration::from_millis(frame.try_get_u64().ok()?))
+    } else {
+        None
+    };
+    let (topic, rest) = frame.split_at_checked(topic)?;
+    let (properties, rest) = rest.split_at_checked(properties)?;
+    let (payload, rest) = rest.split_at_checked(payload)?;
+    *frame = rest;
+    Some(Message {
+        topic: std::str::from_utf8(topic).ok()?.into(),
+        payload: payload.into(),
+        properties: properties.into(),
+        qos: Qos::from_bits(flags & 0b11)?,
+        retain: flags & RETAIN != 0,
+        expires,
+    })
+}

@@ -1,0 +1,55 @@
+//! A shard's receiving half: the order of frames is checked here.
+
+use std::sync::Arc;
+
+use super::{Lanes, frame};
+use crate::routes::ShardId;
+
+/// Frames from all other shards.
+pub struct Inbox {
+    me: ShardId,
+    lanes: Arc<Lanes>,
+    /// The next sequence number, by sender.
+    expected: Vec<u64>,
+}
+
+/// What a frame's header means for its reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// The frame is new; `missing` frames before it never came.
+    New { missing: u64, messages: u32 },
+    /// A repeat of a frame that was already read, or no frame at all.
+    Ignored,
+}
+
+impl Inbox {
+    pub fn new(me: ShardId, shards: u16, lanes: Arc<Lanes>) -> Self {
+        Self {
+            me,
+            lanes,
+            expected: vec![1; usize::from(shards)],
+        }
+    }
+
+    /// Reads a frame's header and notes the frame as consumed.
+    pub fn handle_frame(&mut self, bytes: &mut &[u8]) -> Arrival {
+        let length = bytes.len();
+        let Some(header) = frame::read_header(bytes) else {
+            return Arrival::Ignored;
+        };
+        let Some(expected) = self.expected.get_mut(usize::from(header.from.0)) else {
+            return Arrival::Ignored;
+        };
+        if header.sequence < *expected {
+            return Arrival::Ignored;
+        }
+        let missing = header.sequence - *expected;
+        *expected = header.sequence + 1;
+        self.lanes
+            .consume(self.me, header.from, header.sequence, length);
+        Arrival::New {
+            missing,
+            messages: header.count,
+        }
+    }
+}

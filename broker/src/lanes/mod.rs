@@ -1,0 +1,207 @@
+//! Lanes: how messages get from shard to shard, through rumqttd's Router.
+//!
+//! Each shard has one link to the Router and one fixed topic, its lane. A shard that has messages
+//! for another one packs them into a frame ([`frame`]) and publishes that; user topics travel
+//! inside. The Router's trouble with odd topics, its windows and its retained messages are thus
+//! never met.
+//!
+//! ```text
+//! shard 0: outbox -> frame(src 0, seq n) --LinkTx--> Router "lane/1" --LinkRx--> shard 1: inbox
+//! ```
+//!
+//! The Router keeps a bounded log per lane and skips what a slow reader has not read, so the bytes
+//! under way on a lane are bounded by [`IN_FLIGHT_BOUND`], below what the log holds. It also has no
+//! way to say that it died: a shard notices that its link is closed, whoever notices first builds
+//! the next generation, and every shard sends again what was not consumed. Sequence numbers make
+//! the repeats harmless and a loss visible.
+
+pub mod frame;
+mod inbox;
+mod outbox;
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rumqttd::{
+    Notification, Router, RouterConfig,
+    local::{LinkBuilder, LinkError, LinkRx, LinkTx},
+};
+use thiserror::Error;
+
+use crate::routes::ShardId;
+pub use inbox::{Arrival, Inbox};
+pub use outbox::{Flushed, Outbox};
+
+/// Bytes that may be under way on one lane.
+pub const IN_FLIGHT_BOUND: usize = 4 * 1024 * 1024;
+
+/// The Router drops a lane's oldest segment when this many are full; all but one together hold
+/// more than [`IN_FLIGHT_BOUND`].
+const SEGMENT_BYTES: usize = 1024 * 1024;
+const SEGMENTS: usize = 8;
+
+/// Frames that the Router hands to a link at once; its own buffer ends at 200.
+const FRAMES_AT_ONCE: u64 = 100;
+
+/// A Router answers in microseconds; one that takes this long has died.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why there is no Router.
+#[derive(Debug, Error)]
+pub enum LaneError {
+    #[error("the router does not accept a link")]
+    Link(#[from] LinkError),
+    #[error("the router did not confirm a lane")]
+    Unconfirmed,
+    #[error("the lane was already taken")]
+    Taken,
+}
+
+/// The node's lanes, shared by its shards.
+pub struct Lanes {
+    generation: Mutex<Generation>,
+    flows: Vec<Flow>,
+}
+
+/// One Router and the links to it that no shard has taken yet.
+struct Generation {
+    number: u64,
+    ends: Vec<Option<LaneEnds>>,
+}
+
+/// A shard's link to the Router.
+pub struct LaneEnds {
+    pub generation: u64,
+    pub tx: LinkTx,
+    pub rx: LinkRx,
+}
+
+/// What senders must know about the reader of one lane.
+struct Flow {
+    in_flight: AtomicUsize,
+    /// The last sequence number consumed, by sender.
+    consumed: Vec<AtomicU64>,
+}
+
+impl Lanes {
+    /// Starts a Router with one lane per shard.
+    ///
+    /// # Errors
+    /// When the Router does not answer.
+    pub fn start(shards: u16) -> Result<Self, LaneError> {
+        let flow = |_reader| Flow {
+            in_flight: AtomicUsize::new(0),
+            consumed: (0..shards).map(|_sender| AtomicU64::new(0)).collect(),
+        };
+        Ok(Self {
+            generation: Mutex::new(Generation::build(1, shards)?),
+            flows: (0..shards).map(flow).collect(),
+        })
+    }
+
+    /// Gives a shard its link; `failed` is the generation whose Router the shard saw dead.
+    ///
+    /// Blocks for the microseconds that a new Router needs to answer.
+    ///
+    /// # Errors
+    /// When a new Router does not answer.
+    pub fn join(&self, shard: ShardId, failed: Option<u64>) -> Result<LaneEnds, LaneError> {
+        let mut generation = self
+            .generation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if failed == Some(generation.number) {
+            let shards = u16::try_from(self.flows.len()).unwrap_or(u16::MAX);
+            *generation = Generation::build(generation.number + 1, shards)?;
+        }
+        generation
+            .ends
+            .get_mut(usize::from(shard.0))
+            .and_then(Option::take)
+            .ok_or(LaneError::Taken)
+    }
+
+    /// Reserves room for a frame; `false` when the lane is full.
+    fn reserve(&self, to: ShardId, bytes: usize) -> bool {
+        let in_flight = &self.flows[usize::from(to.0)].in_flight;
+        let before = in_flight.fetch_add(bytes, Ordering::AcqRel);
+        // A frame longer than the bound must still get through, alone.
+        let fits = before == 0 || before + bytes <= IN_FLIGHT_BOUND;
+        if !fits {
+            in_flight.fetch_sub(bytes, Ordering::AcqRel);
+        }
+        fits
+    }
+
+    /// Notes that `reader` is done with a frame.
+    fn consume(&self, reader: ShardId, from: ShardId, sequence: u64, bytes: usize) {
+        let flow = &self.flows[usize::from(reader.0)];
+        flow.consumed[usize::from(from.0)].store(sequence, Ordering::Release);
+        flow.in_flight.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    fn consumed(&self, reader: ShardId, from: ShardId) -> u64 {
+        self.flows[usize::from(reader.0)].consumed[usize::from(from.0)].load(Ordering::Acquire)
+    }
+}
+
+impl Generation {
+    /// Starts a Router, and subscribes every lane before anyone can publish to it.
+    fn build(number: u64, shards: u16) -> Result<Self, LaneError> {
+        let router = Router::new(
+            usize::try_from(number).unwrap_or(0),
+            RouterConfig {
+                max_connections: usize::from(shards) + 1,
+                max_outgoing_packet_count: FRAMES_AT_ONCE,
+                max_segment_size: SEGMENT_BYTES,
+                max_segment_count: SEGMENTS,
+                ..RouterConfig::default()
+            },
+        );
+        let router = router.spawn();
+        let mut ends = Vec::with_capacity(usize::from(shards));
+        for shard in 0..shards {
+            let name = format!("shard-{shard}");
+            let (mut tx, mut rx, _connack) = LinkBuilder::new(&name, router.clone()).build()?;
+            tx.subscribe(lane_topic(ShardId(shard)))?;
+            await_suback(&mut rx)?;
+            ends.push(Some(LaneEnds {
+                generation: number,
+                tx,
+                rx,
+            }));
+        }
+        Ok(Self { number, ends })
+    }
+}
+
+fn await_suback(rx: &mut LinkRx) -> Result<(), LaneError> {
+    let deadline = Instant::now() + JOIN_TIMEOUT;
+    loop {
+        // `None` is a wake-up whose notifications were already taken.
+        match rx.recv_deadline(deadline)? {
+            Some(Notification::DeviceAck(_suback)) => return Ok(()),
+            None => {}
+            Some(
+                Notification::Forward(_)
+                | Notification::ReplicaData { .. }
+                | Notification::ReplicaAcks { .. }
+                | Notification::Shadow(_)
+                | Notification::Unschedule
+                | Notification::Disconnect(..),
+            ) => return Err(LaneError::Unconfirmed),
+        }
+    }
+}
+
+fn lane_topic(shard: ShardId) -> String {
+    format!("lane/{}", shard.0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! A shard's sending half: frames being filled, waiting, and on their way.
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use rumqttd::{
+    local::LinkTx,
+    protocol::{Packet, Publish},
+};
+
+use super::{Lanes, frame::Writer, lane_topic};
+use crate::{message::Message, routes::ShardId};
+
+/// A frame is closed when it is this long, so that a burst does not become one huge copy.
+const FRAME_BYTES: usize = 64 * 1024;
+
+/// Bytes that may wait for a full lane before the shard stops reading from its clients.
+const WAITING_BOUND: usize = 4 * 1024 * 1024;
+
+/// No lane has this topic; a publish to it only makes the Router look at the link.
+const NUDGE: &str = "nudge";
+
+/// Frames to all other shards.
+pub struct Outbox {
+    me: ShardId,
+    lanes: Arc<Lanes>,
+    tx: Option<LinkTx>,
+    to: Vec<Destination>,
+    needs_nudge: bool,
+}
+
+/// Whether a flush sent everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    All,
+    /// A lane or the Router's channel is full: flush again soon.
+    Blocked,
+}
+
+struct Destination {
+    shard: ShardId,
+    topic: Bytes,
+    sequence: u64,
+    open: Option<Writer>,
+    waiting: VecDeque<Sealed>,
+    waiting_bytes: usize,
+    /// Sent, and not yet known to be consumed.
+    sent: VecDeque<Sealed>,
+}
+
+#[derive(Clone)]
+struct Sealed {
+    sequence: u64,
+    bytes: Bytes,
+}
+
+impl Outbox {
+    pub fn new(me: ShardId, shards: u16, lanes: Arc<Lanes>) -> Self {
+        let destination = |shard| Destination {
+            shard,
+            topic: Bytes::from(lane_topic(shard)),
+            sequence: 0,
+            open: None,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            sent: VecDeque::new(),
+        };
+        let to = (0..shards).map(ShardId).map(destination).collect();
+        Self {
+            me,
+            lanes,
+            tx: None,
+            to,
+            needs_nudge: false,
+        }
+    }
+
+    /// Adds a message to the open frame for a shard.
+    pub fn push(&mut self, to: ShardId, message: &Message, now: Instant) {
+        let destination = &mut self.to[usize::from(to.0)];
+        let open = destination.open.get_or_insert_with(|| {
+            destination.sequence += 1;
+            Writer::new(self.me, destination.sequence)
+        });
+        open.push(message, now);
+        if open.len() >= FRAME_BYTES {
+            destination.seal();
+        }
+    }
+
+    /// Whether so much waits that the shard should not take more from its clients.
+    pub fn is_congested(&self) -> bool {
+        self.to
+            .iter()
+            .any(|destination| destination.waiting_bytes > WAITING_BOUND)
+    }
+
+    /// Hands frames to the Router, with one wake-up for all of them.
+    pub fn flush(&mut self) -> Flushed {
+        let mut batch = Vec::new();
+        let mut flushed = Flushed::All;
+        for destination in &mut self.to {
+            destination.seal();
+            destination.forget_consumed(self.lanes.consumed(destination.shard, self.me));
+            while let Some(next) = destination.waiting.front() {
+                if !self.lanes.reserve(destination.shard, next.bytes.len()) {
+                    flushed = Flushed::Blocked;
+                    break;
+                }
+                let Some(next) = destination.waiting.pop_front() else {
+                    break;
+                };
+                destination.waiting_bytes -= next.bytes.len();
+                batch.push((destination.topic.clone(), next.bytes.clone()));
+                destination.sent.push_back(next);
+            }
+        }
+        self.send(batch);
+        if self.needs_nudge {
+            Flushed::Blocked
+        } else {
+            flushed
+        }
+    }
+
+    /// Takes the link to a new Router and repeats what the old one may have lost.
+    pub fn rejoin(&mut self, tx: LinkTx) {
+        self.tx = Some(tx);
+        let mut batch = Vec::new();
+        for destination in &mut self.to {
+            destination.forget_consumed(self.lanes.consumed(destination.shard, self.me));
+            let repeat = |sealed: &Sealed| (destination.topic.clone(), sealed.bytes.clone());
+            batch.extend(destination.sent.iter().map(repeat));
+        }
+        self.send(batch);
+    }
+
+    fn send(&mut self, mut batch: Vec<(Bytes, Bytes)>) {
+        // Between two Routers there is no link; `rejoin` repeats what is sent into the void.
+        let Some(tx) = &mut self.tx else { return };
+        let last = match batch.pop() {
+            Some(last) => last,
+            None if self.needs_nudge => (Bytes::from_static(NUDGE.as_bytes()), Bytes::new()),
+            None => return,
+        };
+        if !batch.is_empty() {
+            let frames = batch
+                .into_iter()
+                .map(|(topic, frame)| Packet::Publish(Publish::new(topic, frame, false), None));
+            tx.buffer().extend(frames);
+        }
+        // The frame is in the link's buffer even when the wake-up does not fit into the Router's
+        // channel. A closed channel is noticed by the inbox, which then rejoins.
+        self.needs_nudge = tx.try_publish(last.0, last.1).is_err();
+    }
+}
+
+impl Destination {
+    fn seal(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        let sealed = Sealed {
+            sequence: self.sequence,
+            bytes: open.finish(),
+        };
+        self.waiting_bytes += sealed.bytes.len();
+        self.waiting.push_back(sealed);
+    }
+
+    fn forget_consumed(&mut self, consumed: u64) {
+        while self
+            .sent
+            .front()
+            .is_some_and(|sealed| sealed.sequence <= consumed)
+        {
+            self.sent.pop_front();
+        }
+    }
+}

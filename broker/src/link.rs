@@ -1,0 +1,185 @@
+//! The shard's end of one connection: an output buffer, and a way to wake or close the connection.
+//!
+//! Packets are encoded into the buffer when they are sent and written to the socket when the
+//! connection's task next runs, so that everything sent in between leaves in one write.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Waker},
+    time::Instant,
+};
+
+use bytes::BytesMut;
+
+use crate::{
+    codec::{
+        self,
+        packet::{Ack, ConnAck, Delivery, PacketId, Version},
+    },
+    metrics::{Counters, Metric},
+    session::Wire,
+};
+
+/// Bytes that may wait for one client's socket before messages stay in its session's queue.
+///
+/// Enough for a full write of a busy connection, and little enough for thousands of slow ones.
+const OUTPUT_BOUND: usize = 256 * 1024;
+
+/// A drained buffer of more than this is given back: most connections are idle most of the time.
+const IDLE_CAPACITY: usize = 2048;
+
+/// One connection as its shard sees it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    version: Version,
+    maximum_packet: usize,
+    counters: Arc<Counters>,
+    state: RefCell<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    output: BytesMut,
+    closing: bool,
+    /// A PUBLISH stayed in the session's queue because the buffer was full.
+    starved: bool,
+    /// The connection's task is running or will run without a further wake-up.
+    scheduled: bool,
+    waker: Option<Waker>,
+}
+
+impl Link {
+    pub(crate) fn new(
+        version: Version,
+        maximum_packet: Option<u32>,
+        counters: Arc<Counters>,
+    ) -> Rc<Self> {
+        let unlimited = usize::MAX;
+        Rc::new(Self {
+            version,
+            maximum_packet: maximum_packet.map_or(unlimited, |bytes| {
+                usize::try_from(bytes).unwrap_or(unlimited)
+            }),
+            counters,
+            state: RefCell::default(),
+        })
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    pub(crate) fn connack(&self, connack: ConnAck) {
+        self.encode(|version, out| codec::encode_connack(connack, version, out));
+    }
+
+    pub(crate) fn suback(&self, id: PacketId, codes: &[u8]) {
+        self.encode(|version, out| codec::encode_suback(id, codes, version, out));
+    }
+
+    pub(crate) fn unsuback(&self, id: PacketId, codes: &[u8]) {
+        self.encode(|version, out| codec::encode_unsuback(id, codes, version, out));
+    }
+
+    pub(crate) fn pingresp(&self) {
+        self.encode(|_version, out| codec::encode_pingresp(out));
+    }
+
+    /// Closes the connection once its output is written, after a DISCONNECT with this reason where
+    /// the protocol has one.
+    pub(crate) fn close(&self, reason: u8) {
+        self.encode(|version, out| codec::encode_disconnect(reason, version, out));
+        self.close_silently();
+    }
+
+    /// Closes the connection once its output is written.
+    pub(crate) fn close_silently(&self) {
+        let mut state = self.state.borrow_mut();
+        state.closing = true;
+        wake(&mut state);
+    }
+
+    fn encode(&self, write: impl FnOnce(Version, &mut BytesMut)) {
+        let mut state = self.state.borrow_mut();
+        if !state.closing {
+            write(self.version, &mut state.output);
+            wake(&mut state);
+        }
+    }
+
+    /// Marks the connection's task as running; its own output then needs no wake-up.
+    pub(crate) fn begin_poll(&self, context: &Context<'_>) {
+        let mut state = self.state.borrow_mut();
+        state.scheduled = true;
+        match &state.waker {
+            Some(waker) if waker.will_wake(context.waker()) => {}
+            Some(_) | None => state.waker = Some(context.waker().clone()),
+        }
+    }
+
+    pub(crate) fn end_poll(&self) {
+        self.state.borrow_mut().scheduled = false;
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.state.borrow().closing
+    }
+
+    /// Whether the client leaves so much unread that nothing more should be read from it.
+    pub(crate) fn is_full(&self) -> bool {
+        self.state.borrow().output.len() >= OUTPUT_BOUND
+    }
+
+    /// Whether messages wait in the session's queue for room that there is.
+    pub(crate) fn take_starved(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        state.starved && state.output.len() < OUTPUT_BOUND / 2 && std::mem::take(&mut state.starved)
+    }
+
+    /// Takes what is to be written; [`Link::put_back`] returns what the socket did not take.
+    pub(crate) fn take_output(&self) -> BytesMut {
+        std::mem::take(&mut self.state.borrow_mut().output)
+    }
+
+    /// Returns unwritten output. Nothing was sent meanwhile: the task that writes does not yield.
+    pub(crate) fn put_back(&self, output: BytesMut) {
+        if !output.is_empty() || output.capacity() <= IDLE_CAPACITY {
+            self.state.borrow_mut().output = output;
+        }
+    }
+}
+
+fn wake(state: &mut State) {
+    if !state.scheduled
+        && let Some(waker) = &state.waker
+    {
+        state.scheduled = true;
+        waker.wake_by_ref();
+    }
+}
+
+impl Wire for &Link {
+    fn has_room(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        let has_room = state.output.len() < OUTPUT_BOUND;
+        state.starved |= !has_room;
+        has_room
+    }
+
+    fn publish(&mut self, delivery: &Delivery, now: Instant) -> bool {
+        if self.maximum_packet < usize::MAX
+            && codec::delivery_len(delivery, self.version, now) > self.maximum_packet
+        {
+            return false;
+        }
+        self.counters.inc(Metric::MessagesOut);
+        self.encode(|version, out| codec::encode_delivery(delivery, version, now, out));
+        true
+    }
+
+    fn ack(&mut self, ack: Ack) {
+        self.encode(|version, out| codec::encode_ack(ack, version, out));
+    }
+}

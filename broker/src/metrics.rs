@@ -1,0 +1,213 @@
+//! What the broker counts, and Prometheus's text form of it.
+//!
+//! Every thread that handles packets counts in a [`Counters`] of its own, so that counting never
+//! makes two cores wait for each other; reading sums them.
+
+use std::{
+    fmt::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Everything that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Metric {
+    Connections,
+    Sessions,
+    Subscriptions,
+    Accepted,
+    Connected,
+    RefusedFull,
+    RefusedTimeout,
+    RefusedProtocol,
+    RefusedClosed,
+    ClosedGoodbye,
+    ClosedLost,
+    ClosedKeepAlive,
+    ClosedTakenOver,
+    ClosedProtocol,
+    MessagesIn,
+    MessagesOut,
+    PacketsIn,
+    BytesIn,
+    BytesOut,
+    DroppedQueue,
+    DroppedExpired,
+    LaneFrames,
+    LaneMessages,
+    LaneGaps,
+    LaneRestarts,
+}
+
+enum Kind {
+    Gauge,
+    Counter,
+}
+
+/// One line of the exposition; metrics of the same name follow each other.
+struct Description {
+    metric: Metric,
+    kind: Kind,
+    name: &'static str,
+    label: &'static str,
+    help: &'static str,
+}
+
+const fn describe(
+    metric: Metric,
+    kind: Kind,
+    name: &'static str,
+    label: &'static str,
+    help: &'static str,
+) -> Description {
+    Description {
+        metric,
+        kind,
+        name,
+        label,
+        help,
+    }
+}
+
+#[rustfmt::skip]
+const DESCRIPTIONS: [Description; 25] = {
+    use Kind::{Counter, Gauge};
+    use Metric::*;
+    [
+        describe(Connections, Gauge, "connections", "", "Accepted sockets that are open."),
+        describe(Sessions, Gauge, "sessions", "", "Sessions, connected or kept for absent clients."),
+        describe(Subscriptions, Gauge, "subscriptions", "", "Subscriptions of all sessions."),
+        describe(Accepted, Counter, "accepted_total", "", "Sockets accepted."),
+        describe(Connected, Counter, "connects_total", "", "CONNECT packets answered with success."),
+        describe(RefusedFull, Counter, "refused_total", "reason=\"connections\"", "Sockets closed before their CONNECT was accepted."),
+        describe(RefusedTimeout, Counter, "refused_total", "reason=\"timeout\"", ""),
+        describe(RefusedProtocol, Counter, "refused_total", "reason=\"protocol\"", ""),
+        describe(RefusedClosed, Counter, "refused_total", "reason=\"closed\"", ""),
+        describe(ClosedGoodbye, Counter, "disconnects_total", "reason=\"goodbye\"", "Connections ended, by reason."),
+        describe(ClosedLost, Counter, "disconnects_total", "reason=\"lost\"", ""),
+        describe(ClosedKeepAlive, Counter, "disconnects_total", "reason=\"keep_alive\"", ""),
+        describe(ClosedTakenOver, Counter, "disconnects_total", "reason=\"taken_over\"", ""),
+        describe(ClosedProtocol, Counter, "disconnects_total", "reason=\"protocol\"", ""),
+        describe(MessagesIn, Counter, "messages_received_total", "", "PUBLISH packets from clients."),
+        describe(MessagesOut, Counter, "messages_sent_total", "", "PUBLISH packets to clients."),
+        describe(PacketsIn, Counter, "packets_received_total", "", "Packets from clients, after CONNECT."),
+        describe(BytesIn, Counter, "bytes_received_total", "", "Bytes read from clients, after CONNECT."),
+        describe(BytesOut, Counter, "bytes_sent_total", "", "Bytes written to clients."),
+        describe(DroppedQueue, Counter, "messages_dropped_total", "reason=\"queue_full\"", "Messages not delivered to a subscriber."),
+        describe(DroppedExpired, Counter, "messages_dropped_total", "reason=\"expired_or_too_large\"", ""),
+        describe(LaneFrames, Counter, "lane_frames_total", "", "Batches received from other shards."),
+        describe(LaneMessages, Counter, "lane_messages_total", "", "Messages received from other shards."),
+        describe(LaneGaps, Counter, "lane_gaps_total", "", "Batches missing between shards; must stay 0."),
+        describe(LaneRestarts, Counter, "lane_restarts_total", "", "Times a shard joined a rebuilt Router."),
+    ]
+};
+
+/// One thread's counts. Aligned so that no two share a cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Counters([AtomicU64; DESCRIPTIONS.len()]);
+
+impl Counters {
+    pub fn add(&self, metric: Metric, amount: usize) {
+        self.0[metric as usize].fetch_add(amount as u64, Ordering::Relaxed);
+    }
+
+    pub fn inc(&self, metric: Metric) {
+        self.add(metric, 1);
+    }
+
+    /// Lowers a gauge. One thread's share may go below zero; the sum over all does not.
+    pub fn sub(&self, metric: Metric, amount: usize) {
+        self.0[metric as usize].fetch_sub(amount as u64, Ordering::Relaxed);
+    }
+}
+
+/// All threads' counters together.
+#[derive(Debug)]
+pub struct Metrics {
+    parts: Vec<Arc<Counters>>,
+}
+
+impl Metrics {
+    pub fn new(parts: Vec<Arc<Counters>>) -> Self {
+        Self { parts }
+    }
+
+    pub fn get(&self, metric: Metric) -> u64 {
+        let part = |counters: &Arc<Counters>| counters.0[metric as usize].load(Ordering::Relaxed);
+        self.parts.iter().map(part).fold(0, u64::wrapping_add)
+    }
+
+    /// Appends all metrics in Prometheus's text format.
+    pub fn render(&self, out: &mut String) {
+        let mut previous = "";
+        for Description {
+            metric,
+            kind,
+            name,
+            label,
+            help,
+        } in &DESCRIPTIONS
+        {
+            if *name != previous {
+                let kind = match kind {
+                    Kind::Gauge => "gauge",
+                    Kind::Counter => "counter",
+                };
+                render_head(out, name, kind, help);
+                previous = name;
+            }
+            render_value(out, name, label, self.get(*metric));
+        }
+    }
+}
+
+/// Appends a metric's HELP and TYPE lines.
+pub fn render_head(out: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a String does not fail.
+    let _ = writeln!(out, "# HELP tidegate_broker_{name} {help}");
+    let _ = writeln!(out, "# TYPE tidegate_broker_{name} {kind}");
+}
+
+/// Appends one sample.
+pub fn render_value(out: &mut String, name: &str, label: &str, value: u64) {
+    let _ = if label.is_empty() {
+        writeln!(out, "tidegate_broker_{name} {value}")
+    } else {
+        writeln!(out, "tidegate_broker_{name}{{{label}}} {value}")
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_are_in_the_order_of_the_metrics() {
+        for (index, description) in DESCRIPTIONS.iter().enumerate() {
+            assert_eq!(description.metric as usize, index);
+        }
+    }
+
+    #[test]
+    fn threads_are_summed_and_heads_written_once() {
+        let parts = vec![Arc::new(Counters::default()), Arc::new(Counters::default())];
+        parts[0].inc(Metric::Connections);
+        parts[1].sub(Metric::Connections, 1);
+        parts[0].add(Metric::RefusedFull, 3);
+        let metrics = Metrics::new(parts);
+        assert_eq!(metrics.get(Metric::Connections), 0);
+        let mut text = String::new();
+        metrics.render(&mut text);
+        assert!(text.contains("tidegate_broker_connections 0\n"));
+        assert!(text.contains("tidegate_broker_refused_total{reason=\"connections\"} 3\n"));
+        assert_eq!(
+            text.matches("# TYPE tidegate_broker_refused_total counter")
+                .count(),
+            1
+        );
+    }
+}

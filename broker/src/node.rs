@@ -1,0 +1,231 @@
+//! One broker node: shards, lanes, listeners and the metrics port, started and stopped in order.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use thiserror::Error;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tracing::warn;
+
+use crate::{
+    config::Config,
+    http,
+    lanes::{LaneError, Lanes},
+    listener::{self, Gate, ListenError},
+    metrics::{Counters, Metrics, render_head, render_value},
+    routes::{Routes, ShardId, ShardSet},
+    shard::{self, Shared, WorkerError},
+};
+
+/// Why a node cannot start.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("cannot listen on the metrics address {address}")]
+    Metrics {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot start the router")]
+    Lanes(#[from] LaneError),
+    #[error(transparent)]
+    Shard(#[from] WorkerError),
+}
+
+/// What the node tells about itself.
+pub struct Status {
+    metrics: Metrics,
+    shared: Arc<Shared>,
+    ready: AtomicBool,
+}
+
+impl Status {
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Appends everything in Prometheus's text format.
+    pub fn render(&self, out: &mut String) {
+        self.metrics.render(out);
+        let retained = self
+            .shared
+            .retained
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len();
+        render_head(out, "retained", "gauge", "Retained messages.");
+        render_value(out, "retained", "", retained as u64);
+    }
+}
+
+/// A running node.
+pub struct Node {
+    status: Arc<Status>,
+    addresses: Vec<SocketAddr>,
+    metrics_address: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    threads: Vec<thread::JoinHandle<()>>,
+    servers: JoinSet<()>,
+    /// Closed when a shard's thread has ended.
+    ended: mpsc::Receiver<()>,
+}
+
+impl Node {
+    /// Opens every socket, starts every thread, and accepts clients from then on.
+    ///
+    /// # Errors
+    /// When an address is taken or a thread cannot be had; nothing is left running.
+    pub async fn start(config: &Config) -> Result<Self, NodeError> {
+        let sockets: Vec<TcpListener> = config
+            .listeners()
+            .iter()
+            .map(|address| listener::bind(*address))
+            .collect::<Result<_, _>>()?;
+        let addresses = sockets
+            .iter()
+            .filter_map(|socket| socket.local_addr().ok())
+            .collect();
+        let metrics_socket = bind_metrics(config).await?;
+        let metrics_address = metrics_socket
+            .as_ref()
+            .and_then(|socket| socket.local_addr().ok());
+
+        let shards = shard_count();
+        let shared = Arc::new(Shared {
+            limits: config.limits(),
+            session_limits: config.session(),
+            shards,
+            routes: Routes::default(),
+            retained: Default::default(),
+            lanes: Arc::new(Lanes::start(shards)?),
+        });
+        // One for each shard, and one for the listeners.
+        let counters: Vec<_> = (0..=shards)
+            .map(|_owner| Arc::new(Counters::default()))
+            .collect();
+        let (stop, stopped) = watch::channel(false);
+        let (alive, ended) = mpsc::channel(1);
+        let mut threads = Vec::new();
+        let mut arrivals = Vec::new();
+        for (id, counters) in (0..shards).map(ShardId).zip(&counters) {
+            let handle = shard::spawn(
+                id,
+                Arc::clone(&shared),
+                Arc::clone(counters),
+                stopped.clone(),
+                alive.clone(),
+            )?;
+            threads.push(handle.thread);
+            arrivals.push(handle.arrivals);
+        }
+
+        let gate = Arc::new(Gate {
+            shared: Arc::clone(&shared),
+            shards: arrivals,
+            counters: Arc::clone(&counters[usize::from(shards)]),
+            open: Arc::new(AtomicUsize::new(0)),
+        });
+        let status = Arc::new(Status {
+            metrics: Metrics::new(counters),
+            shared,
+            ready: AtomicBool::new(true),
+        });
+        let mut servers = JoinSet::new();
+        for socket in sockets {
+            servers.spawn(listener::serve(socket, Arc::clone(&gate)));
+        }
+        if let Some(socket) = metrics_socket {
+            let routes = http::router(Arc::clone(&status));
+            servers.spawn(async move {
+                if let Err(error) = axum::serve(socket, routes).await {
+                    warn!(%error, "metrics port failed");
+                }
+            });
+        }
+        Ok(Self {
+            status,
+            addresses,
+            metrics_address,
+            stop,
+            threads,
+            servers,
+            ended,
+        })
+    }
+
+    /// The addresses that clients connect to, with the ports that the kernel chose.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    pub fn status(&self) -> &Arc<Status> {
+        &self.status
+    }
+
+    /// Resolves when a part of the node ended that should not have.
+    pub async fn failed(&mut self) {
+        tokio::select! {
+            _ = self.ended.recv() => {}
+            _ = self.servers.join_next() => {}
+        }
+    }
+
+    /// Accepts no more clients, says goodbye to those that are there, and ends every thread.
+    pub async fn stop(mut self) {
+        self.status.ready.store(false, Ordering::Release);
+        self.servers.shutdown().await;
+        // The shards hold receivers for as long as they run; without one there is nobody to tell.
+        let _ = self.stop.send(true);
+        let threads = std::mem::take(&mut self.threads);
+        let joined = tokio::task::spawn_blocking(move || {
+            threads
+                .into_iter()
+                .map(thread::JoinHandle::join)
+                .filter(Result::is_err)
+                .count()
+        })
+        .await;
+        if !matches!(joined, Ok(0)) {
+            warn!("a shard's thread panicked");
+        }
+    }
+}
+
+async fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, NodeError> {
+    let Some(address) = config.metrics() else {
+        return Ok(None);
+    };
+    TcpListener::bind(address)
+        .await
+        .map(Some)
+        .map_err(|source| NodeError::Metrics { address, source })
+}
+
+/// One shard per core: a shard is a thread that never waits for another.
+fn shard_count() -> u16 {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(cores)
+        .unwrap_or(ShardSet::CAPACITY)
+        .min(ShardSet::CAPACITY)
+}

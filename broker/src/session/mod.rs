@@ -1,0 +1,336 @@
+//! One client's session: what MQTT says must outlive its connection.
+//!
+//! Plain data and rules: no sockets, no clock, no tasks. The time is passed in, packets go to a
+//! [`Wire`], and the owner (a shard) asks [`Session::next_deadline`] when to call
+//! [`Session::handle_timeout`].
+//!
+//! ```text
+//!            attach                    detach, expiry > 0
+//!  (created) ------> connected <----------------------------> absent
+//!                        |              attach                  | expiry passes
+//!                        | detach, expiry = 0                   v
+//!                        +----------------------------------> ended
+//! ```
+
+mod outgoing;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    codec::packet::{Ack, AckKind, Delivery, PacketId, RetainHandling, Will, reason},
+    message::{Message, Qos},
+};
+pub use outgoing::{Delivered, Outgoing};
+
+/// The client's end of an attached session.
+pub trait Wire {
+    /// Whether the output buffer takes another PUBLISH.
+    fn has_room(&self) -> bool;
+    /// Sends a PUBLISH.
+    ///
+    /// Returns `false`, and sends nothing, when the packet is longer than the client takes.
+    #[must_use]
+    fn publish(&mut self, delivery: &Delivery, now: Instant) -> bool;
+    fn ack(&mut self, ack: Ack);
+}
+
+/// What a client asked for with one filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    pub qos: Qos,
+    pub no_local: bool,
+    pub retain_as_published: bool,
+    pub id: Option<u32>,
+}
+
+/// What a message may be delivered as: all of a client's matching subscriptions taken together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub qos: Qos,
+    pub retain: bool,
+    pub subscription_ids: Vec<u32>,
+}
+
+/// What a connection brings to its session.
+#[derive(Debug)]
+pub struct Terms {
+    /// Messages of QoS 1 and 2 that may be unacknowledged at once.
+    pub window: u16,
+    /// How long the session outlives the connection.
+    pub expiry: Duration,
+    pub will: Option<Will>,
+}
+
+/// Bounds from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub queue: usize,
+    /// QoS 2 messages that the client may have half delivered at once.
+    pub receive: usize,
+}
+
+/// Why a connection is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The client said DISCONNECT, which deletes its will.
+    Goodbye,
+    /// Anything else: the will is due.
+    Broken,
+    /// The node stops; its sessions end with it.
+    Shutdown,
+}
+
+/// What is left to do after a connection or a deadline.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Aftermath {
+    /// A will to publish at once.
+    pub will: Option<Arc<Message>>,
+    /// The session is over: its owner must forget it and its subscriptions.
+    pub ended: bool,
+}
+
+/// A client sent more half-delivered QoS 2 messages than the CONNACK allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiveMaximumExceeded;
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    subscriptions: BTreeMap<Box<str>, Subscription>,
+    /// QoS 2 messages from the client that await its PUBREL.
+    received: BTreeSet<PacketId>,
+    outgoing: Outgoing,
+    will: Option<Will>,
+    expiry: Duration,
+    will_due: Option<Instant>,
+    ends: Option<Instant>,
+    bounds: Bounds,
+}
+
+impl Session {
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            subscriptions: BTreeMap::new(),
+            received: BTreeSet::new(),
+            outgoing: Outgoing::new(bounds.queue),
+            will: None,
+            expiry: Duration::ZERO,
+            will_due: None,
+            ends: None,
+            bounds,
+        }
+    }
+
+    /// Gives the session a connection; a will that was waiting for its delay is cancelled.
+    pub fn attach(&mut self, terms: Terms) {
+        let Terms {
+            window,
+            expiry,
+            will,
+        } = terms;
+        self.outgoing.set_window(window);
+        self.expiry = expiry;
+        self.will = will;
+        self.will_due = None;
+        self.ends = None;
+    }
+
+    /// Sends again what the last connection left unacknowledged, then what was queued (4.4).
+    ///
+    /// Returns the number of messages dropped because they expired or are too long.
+    pub fn resume(&mut self, wire: &mut impl Wire, now: Instant) -> usize {
+        self.outgoing.resend(wire, now) + self.outgoing.pump(wire, now)
+    }
+
+    /// Takes the connection away.
+    pub fn detach(&mut self, cause: Cause, now: Instant) -> Aftermath {
+        self.outgoing.detach();
+        let will = match cause {
+            Cause::Broken => self.will.take(),
+            Cause::Goodbye | Cause::Shutdown => None,
+        };
+        self.will = None;
+        self.ends = Some(now + self.expiry);
+        if self.expiry.is_zero() || cause == Cause::Shutdown {
+            return Aftermath {
+                will: will.map(|will| will.message),
+                ended: true,
+            };
+        }
+        let Some(will) = will else {
+            return Aftermath::default();
+        };
+        // The will is due after its delay or with the session's end (MQTT 5, 3.1.3.2.2).
+        let delay = Duration::from_secs(u64::from(will.delay)).min(self.expiry);
+        if delay.is_zero() {
+            return Aftermath {
+                will: Some(will.message),
+                ended: false,
+            };
+        }
+        self.will_due = Some(now + delay);
+        self.will = Some(will);
+        Aftermath::default()
+    }
+
+    /// Ends an absent session before its time, as a clean start does.
+    pub fn end(&mut self) -> Aftermath {
+        Aftermath {
+            will: self.will.take().map(|will| will.message),
+            ended: true,
+        }
+    }
+
+    /// Changes how long the session outlives its connection, as a DISCONNECT may.
+    pub fn set_expiry(&mut self, expiry: Duration) {
+        self.expiry = expiry;
+    }
+
+    pub fn expiry(&self) -> Duration {
+        self.expiry
+    }
+
+    /// When [`Session::handle_timeout`] has something to do.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        match (self.will_due, self.ends) {
+            (Some(will), Some(end)) => Some(will.min(end)),
+            (due, None) | (None, due) => due,
+        }
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) -> Aftermath {
+        let passed = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        let ended = passed(self.ends);
+        let mut will = None;
+        if passed(self.will_due) || ended {
+            self.will_due = None;
+            will = self.will.take().map(|will| will.message);
+        }
+        Aftermath { will, ended }
+    }
+
+    /// Records a subscription; tells whether its filter is new to the session.
+    pub fn subscribe(&mut self, filter: &str, subscription: Subscription) -> bool {
+        self.subscriptions
+            .insert(filter.into(), subscription)
+            .is_none()
+    }
+
+    /// Forgets a subscription; tells whether there was one.
+    pub fn unsubscribe(&mut self, filter: &str) -> bool {
+        self.subscriptions.remove(filter).is_some()
+    }
+
+    pub fn filters(&self) -> impl Iterator<Item = &str> {
+        self.subscriptions.keys().map(AsRef::as_ref)
+    }
+
+    pub fn subscription_count(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// Takes note of a PUBLISH from the client.
+    ///
+    /// Returns `false` when it repeats a QoS 2 message that was already passed on.
+    ///
+    /// # Errors
+    /// When the client has more QoS 2 messages under way than it may.
+    pub fn handle_publish(
+        &mut self,
+        qos: Qos,
+        id: Option<PacketId>,
+    ) -> Result<bool, ReceiveMaximumExceeded> {
+        let (Qos::ExactlyOnce, Some(id)) = (qos, id) else {
+            return Ok(true);
+        };
+        if self.received.contains(&id) {
+            return Ok(false);
+        }
+        if self.received.len() >= self.bounds.receive {
+            return Err(ReceiveMaximumExceeded);
+        }
+        self.received.insert(id);
+        Ok(true)
+    }
+
+    /// Handles PUBACK, PUBREC, PUBREL and PUBCOMP.
+    ///
+    /// Returns the number of messages dropped because they expired or are too long.
+    pub fn handle_ack(&mut self, ack: Ack, wire: &mut impl Wire, now: Instant) -> usize {
+        match ack.kind {
+            AckKind::PubRel => {
+                let known = self.received.remove(&ack.id);
+                let reason = if known {
+                    reason::SUCCESS
+                } else {
+                    reason::PACKET_ID_NOT_FOUND
+                };
+                wire.ack(Ack {
+                    kind: AckKind::PubComp,
+                    id: ack.id,
+                    reason,
+                });
+                0
+            }
+            AckKind::PubRec => {
+                self.outgoing.handle_pubrec(ack, wire);
+                self.outgoing.pump(wire, now)
+            }
+            AckKind::PubAck | AckKind::PubComp => {
+                self.outgoing.handle_completion(ack);
+                self.outgoing.pump(wire, now)
+            }
+        }
+    }
+
+    /// Passes a message on to the client, or queues it.
+    pub fn deliver(
+        &mut self,
+        message: &Arc<Message>,
+        grant: Grant,
+        wire: Option<&mut impl Wire>,
+        now: Instant,
+    ) -> Delivered {
+        self.outgoing.deliver(message, grant, wire, now)
+    }
+
+    /// Passes retained messages on to the client that subscribed, none of them lost to the queue's
+    /// bound: the store holds them anyway.
+    pub fn deliver_retained(
+        &mut self,
+        message: &Arc<Message>,
+        grant: Grant,
+        wire: &mut impl Wire,
+        now: Instant,
+    ) {
+        self.outgoing.queue_unbounded(message, grant);
+        self.outgoing.pump(wire, now);
+    }
+
+    /// Sends what is queued as far as window and output buffer allow.
+    pub fn pump(&mut self, wire: &mut impl Wire, now: Instant) -> usize {
+        self.outgoing.pump(wire, now)
+    }
+
+    pub fn queue_len(&self) -> usize {
+        self.outgoing.queue_len()
+    }
+}
+
+impl RetainHandling {
+    /// Whether a SUBSCRIBE with this option is answered with retained messages.
+    pub fn asks(self, is_new: bool) -> bool {
+        match self {
+            Self::Always => true,
+            Self::IfNew => is_new,
+            Self::Never => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

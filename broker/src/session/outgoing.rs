@@ -1,0 +1,292 @@
+//! Messages on their way to one client: the window of unacknowledged ones, and the queue behind.
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use super::{Grant, Wire};
+use crate::{
+    codec::packet::{Ack, AckKind, Delivery, PacketId, reason},
+    message::{Message, Qos},
+};
+
+/// The sending half of a session.
+#[derive(Debug)]
+pub struct Outgoing {
+    window: u16,
+    last_id: u16,
+    /// In the order of sending, which is the order of sending again (4.6).
+    inflight: VecDeque<InFlight>,
+    queue: VecDeque<Queued>,
+    queued_qos0: usize,
+    queue_bound: usize,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    Sent,
+    Queued,
+    /// The queue is full, or the client cannot take a packet of this length.
+    Dropped,
+    /// Not kept: QoS 0 for an absent client, or expired.
+    Skipped,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    id: PacketId,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// PUBLISH sent; PUBACK or PUBREC awaited.
+    Published(Queued),
+    /// PUBREL sent; PUBCOMP awaited.
+    Released,
+}
+
+#[derive(Debug)]
+struct Queued {
+    message: Arc<Message>,
+    grant: Grant,
+}
+
+impl Outgoing {
+    pub(super) fn new(queue_bound: usize) -> Self {
+        Self {
+            window: 0,
+            last_id: 0,
+            inflight: VecDeque::new(),
+            queue: VecDeque::new(),
+            queued_qos0: 0,
+            queue_bound,
+        }
+    }
+
+    pub(super) fn set_window(&mut self, window: u16) {
+        self.window = window;
+    }
+
+    pub(super) fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// QoS 0 does not wait for a client that is away.
+    pub(super) fn detach(&mut self) {
+        self.queue
+            .retain(|queued| queued.grant.qos > Qos::AtMostOnce);
+        self.queued_qos0 = 0;
+    }
+
+    pub(super) fn deliver(
+        &mut self,
+        message: &Arc<Message>,
+        grant: Grant,
+        wire: Option<&mut impl Wire>,
+        now: Instant,
+    ) -> Delivered {
+        if message.is_expired(now) {
+            return Delivered::Skipped;
+        }
+        let queued = Queued {
+            message: Arc::clone(message),
+            grant,
+        };
+        let Some(wire) = wire else {
+            return match queued.grant.qos {
+                Qos::AtMostOnce => Delivered::Skipped,
+                Qos::AtLeastOnce | Qos::ExactlyOnce => self.enqueue(queued),
+            };
+        };
+        if !wire.has_room() || !self.may_overtake_queue(queued.grant.qos) {
+            return self.enqueue(queued);
+        }
+        if self.send(queued, wire, now) {
+            Delivered::Sent
+        } else {
+            Delivered::Dropped
+        }
+    }
+
+    /// Whether a message may be sent at once without breaking the order of its kind (4.6).
+    fn may_overtake_queue(&self, qos: Qos) -> bool {
+        match qos {
+            Qos::AtMostOnce => self.queued_qos0 == 0,
+            Qos::AtLeastOnce | Qos::ExactlyOnce => {
+                self.queue.len() == self.queued_qos0 && self.has_window()
+            }
+        }
+    }
+
+    fn has_window(&self) -> bool {
+        self.inflight.len() < usize::from(self.window)
+    }
+
+    fn enqueue(&mut self, queued: Queued) -> Delivered {
+        if self.queue.len() >= self.queue_bound {
+            return Delivered::Dropped;
+        }
+        self.push(queued);
+        Delivered::Queued
+    }
+
+    pub(super) fn queue_unbounded(&mut self, message: &Arc<Message>, grant: Grant) {
+        self.push(Queued {
+            message: Arc::clone(message),
+            grant,
+        });
+    }
+
+    fn push(&mut self, queued: Queued) {
+        self.queued_qos0 += usize::from(queued.grant.qos == Qos::AtMostOnce);
+        self.queue.push_back(queued);
+    }
+
+    /// Sends from the queue; returns how many messages were dropped on the way.
+    pub(super) fn pump(&mut self, wire: &mut impl Wire, now: Instant) -> usize {
+        let mut dropped = 0;
+        while let Some(next) = self.queue.front() {
+            let is_qos0 = next.grant.qos == Qos::AtMostOnce;
+            if !wire.has_room() || !(is_qos0 || self.has_window()) {
+                break;
+            }
+            let Some(next) = self.queue.pop_front() else {
+                break;
+            };
+            self.queued_qos0 -= usize::from(is_qos0);
+            if next.message.is_expired(now) || !self.send(next, wire, now) {
+                dropped += 1;
+            }
+        }
+        // A queue that was long once should not hold its memory for the life of an idle client.
+        if self.queue.is_empty() && self.queue.capacity() > 64 {
+            self.queue = VecDeque::new();
+        }
+        dropped
+    }
+
+    fn send(&mut self, queued: Queued, wire: &mut impl Wire, now: Instant) -> bool {
+        let Queued { message, grant } = queued;
+        let id = match grant.qos {
+            Qos::AtMostOnce => None,
+            Qos::AtLeastOnce | Qos::ExactlyOnce => match self.free_id() {
+                Some(id) => Some(id),
+                None => return false,
+            },
+        };
+        let delivery = Delivery {
+            message,
+            qos: grant.qos,
+            retain: grant.retain,
+            dup: false,
+            id,
+            subscription_ids: grant.subscription_ids,
+        };
+        if !wire.publish(&delivery, now) {
+            return false;
+        }
+        if let Some(id) = id {
+            let Delivery {
+                message,
+                qos,
+                retain,
+                subscription_ids,
+                ..
+            } = delivery;
+            let grant = Grant {
+                qos,
+                retain,
+                subscription_ids,
+            };
+            let stage = Stage::Published(Queued { message, grant });
+            self.inflight.push_back(InFlight { id, stage });
+        }
+        true
+    }
+
+    /// The next packet identifier that is not in flight; `None` when all are.
+    fn free_id(&mut self) -> Option<PacketId> {
+        for _ in 0..=u16::MAX {
+            self.last_id = self.last_id.wrapping_add(1);
+            let Some(id) = PacketId::new(self.last_id) else {
+                continue;
+            };
+            if self.position(id).is_none() {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Clients acknowledge in order for the most part, so the front is where to look first.
+    fn position(&self, id: PacketId) -> Option<usize> {
+        self.inflight.iter().position(|inflight| inflight.id == id)
+    }
+
+    /// PUBACK and PUBCOMP end a message's flight. Those for unknown identifiers are late answers
+    /// to a session that is gone, and harmless.
+    pub(super) fn handle_completion(&mut self, ack: Ack) {
+        let Some(position) = self.position(ack.id) else {
+            return;
+        };
+        let fits = match &self.inflight[position].stage {
+            Stage::Published(queued) => {
+                ack.kind == AckKind::PubAck && queued.grant.qos == Qos::AtLeastOnce
+            }
+            Stage::Released => ack.kind == AckKind::PubComp,
+        };
+        if fits {
+            self.inflight.remove(position);
+        }
+    }
+
+    pub(super) fn handle_pubrec(&mut self, ack: Ack, wire: &mut impl Wire) {
+        let release = |reason| Ack {
+            kind: AckKind::PubRel,
+            id: ack.id,
+            reason,
+        };
+        let Some(position) = self.position(ack.id) else {
+            wire.ack(release(reason::PACKET_ID_NOT_FOUND));
+            return;
+        };
+        match &self.inflight[position].stage {
+            Stage::Published(queued) if queued.grant.qos != Qos::ExactlyOnce => {}
+            // A refusal ends the flight, without PUBREL (MQTT 5, 4.3.3).
+            Stage::Published(_) if ack.reason >= reason::FAILURE => {
+                self.inflight.remove(position);
+            }
+            Stage::Published(_) | Stage::Released => {
+                self.inflight[position].stage = Stage::Released;
+                wire.ack(release(reason::SUCCESS));
+            }
+        }
+    }
+
+    /// Repeats what is in flight on a new connection; returns how many messages were dropped.
+    pub(super) fn resend(&mut self, wire: &mut impl Wire, now: Instant) -> usize {
+        let before = self.inflight.len();
+        self.inflight.retain(|InFlight { id, stage }| match stage {
+            Stage::Released => {
+                wire.ack(Ack {
+                    kind: AckKind::PubRel,
+                    id: *id,
+                    reason: reason::SUCCESS,
+                });
+                true
+            }
+            Stage::Published(Queued { message, grant }) => {
+                let delivery = Delivery {
+                    message: Arc::clone(message),
+                    qos: grant.qos,
+                    retain: grant.retain,
+                    dup: true,
+                    id: Some(*id),
+                    subscription_ids: grant.subscription_ids.clone(),
+                };
+                wire.publish(&delivery, now)
+            }
+        });
+        before - self.inflight.len()
+    }
+}

@@ -1,0 +1,430 @@
+//! A shard: one thread's share of the sessions, and everything that happens to them.
+//!
+//! A client belongs to the shard that its client id hashes to, so a session is only ever touched by
+//! one thread and needs no lock. All connections of these clients run on the same thread and call
+//! in directly. What shards share (routes, retained messages, lanes) is in [`Shared`].
+
+mod packets;
+mod sessions;
+mod worker;
+
+use std::{
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash, Hasher},
+    rc::Rc,
+    sync::{Arc, PoisonError, RwLock},
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    codec::packet::{ConnAck, Connect, ConnectCode, reason},
+    config::{Limits, SessionLimits},
+    lanes::{Flushed, Lanes, Outbox},
+    link::Link,
+    message::Message,
+    metrics::{Counters, Metric},
+    retained::Retained,
+    routes::{Routes, ShardId, ShardSet},
+    session::{Aftermath, Bounds, Cause, Delivered, Grant, Session, Subscription, Terms},
+    trie::{Removed, Trie},
+};
+pub(crate) use packets::Flow;
+pub(crate) use sessions::SessionKey;
+use sessions::{Entry, Sessions};
+pub use worker::WorkerError;
+pub(crate) use worker::{Arrival, spawn};
+
+/// What the shards of a node have in common.
+pub(crate) struct Shared {
+    pub(crate) limits: Limits,
+    pub(crate) session_limits: SessionLimits,
+    pub(crate) shards: u16,
+    pub(crate) routes: Routes,
+    pub(crate) retained: RwLock<Retained>,
+    pub(crate) lanes: Arc<Lanes>,
+}
+
+impl Shared {
+    /// The shard that a client belongs to.
+    pub(crate) fn shard_of(&self, client_id: &str) -> ShardId {
+        // `DefaultHasher::new` has fixed keys: all connections of a client must agree.
+        let mut hasher = DefaultHasher::new();
+        client_id.hash(&mut hasher);
+        let shard = hasher.finish() % u64::from(self.shards);
+        ShardId(u16::try_from(shard).unwrap_or(0))
+    }
+}
+
+/// One thread's share of the node.
+pub(crate) struct Shard {
+    id: ShardId,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    sessions: Sessions,
+    subscribers: Trie<SessionKey, Subscription>,
+    /// When absent sessions and delayed wills need attention.
+    deadlines: BTreeSet<(Instant, SessionKey)>,
+    outbox: Outbox,
+    outbox_work: Rc<tokio::sync::Notify>,
+    /// Connections that wait for the lanes before they read on.
+    stalled: Vec<Waker>,
+    /// Kept between messages for its memory.
+    matches: Vec<(SessionKey, Subscription)>,
+}
+
+impl Shard {
+    pub(crate) fn new(id: ShardId, shared: Arc<Shared>, counters: Arc<Counters>) -> Self {
+        let outbox = Outbox::new(id, shared.shards, Arc::clone(&shared.lanes));
+        Self {
+            id,
+            shared,
+            counters,
+            sessions: Sessions::default(),
+            subscribers: Trie::default(),
+            deadlines: BTreeSet::new(),
+            outbox,
+            outbox_work: Rc::default(),
+            stalled: Vec::new(),
+            matches: Vec::new(),
+        }
+    }
+
+    /// Gives a client its session, taking it over from an older connection, and answers CONNECT.
+    pub(crate) fn connect(
+        &mut self,
+        connect: Connect,
+        assigned_client_id: Option<String>,
+        link: &Rc<Link>,
+        now: Instant,
+    ) -> SessionKey {
+        let Limits {
+            inflight,
+            packet_bytes,
+            queue_messages,
+            ..
+        } = self.shared.limits;
+        let present = self.claim(&connect, now);
+        let session_present = present.is_some();
+        let key = present.unwrap_or_else(|| {
+            self.counters.inc(Metric::Sessions);
+            let bounds = Bounds {
+                queue: queue_messages,
+                receive: usize::from(inflight),
+            };
+            let bounds = match connect.version.is_v5() {
+                true => bounds,
+                // MQTT 3 has no way to tell the client a bound; identifiers are one.
+                false => Bounds {
+                    receive: usize::from(u16::MAX),
+                    ..bounds
+                },
+            };
+            self.sessions
+                .insert(connect.client_id.as_str(), Session::new(bounds))
+        });
+        let expiry = self.expiry_of(&connect);
+        self.counters.inc(Metric::Connected);
+        let is_v5 = connect.version.is_v5();
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return key;
+        };
+        entry.link = Some(Rc::clone(link));
+        entry.session.attach(Terms {
+            window: connect
+                .receive_maximum
+                .map_or(inflight, |maximum| inflight.min(maximum.get())),
+            expiry,
+            will: connect.will,
+        });
+        let asked = Duration::from_secs(u64::from(connect.session_expiry.unwrap_or(0)));
+        let granted = u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX);
+        link.connack(ConnAck {
+            session_present,
+            code: ConnectCode::Accepted,
+            session_expiry: (is_v5 && asked != expiry).then_some(granted),
+            receive_maximum: Some(inflight),
+            maximum_packet: u32::try_from(packet_bytes).ok(),
+            assigned_client_id,
+        });
+        let dropped = entry.session.resume(&mut &**link, now);
+        self.counters.add(Metric::DroppedExpired, dropped);
+        self.schedule(key);
+        key
+    }
+
+    /// Finds the client's session and frees it from its older connection, if it has one; ends it
+    /// when the client wants to start clean.
+    fn claim(&mut self, connect: &Connect, now: Instant) -> Option<SessionKey> {
+        let key = self.sessions.find(&connect.client_id)?;
+        let entry = self.sessions.get_mut(key)?;
+        let mut aftermath = Aftermath::default();
+        if let Some(older) = entry.link.take() {
+            older.close(reason::SESSION_TAKEN_OVER);
+            self.counters.inc(Metric::ClosedTakenOver);
+            aftermath = entry.session.detach(Cause::Broken, now);
+        }
+        if connect.clean_start && !aftermath.ended {
+            let waiting = entry.session.end();
+            aftermath = Aftermath {
+                will: aftermath.will.or(waiting.will),
+                ended: true,
+            };
+        }
+        let ended = aftermath.ended;
+        self.settle(key, aftermath, now);
+        (!ended).then_some(key)
+    }
+
+    /// How long the client's session outlives its connection.
+    fn expiry_of(&self, connect: &Connect) -> Duration {
+        let longest = self.shared.session_limits.max_expiry;
+        if connect.version.is_v5() {
+            self.bounded_expiry(connect.session_expiry.unwrap_or(0))
+        } else if connect.clean_start {
+            Duration::ZERO
+        } else {
+            longest
+        }
+    }
+
+    fn bounded_expiry(&self, seconds: u32) -> Duration {
+        let longest = self.shared.session_limits.max_expiry;
+        match seconds {
+            u32::MAX => longest,
+            seconds => Duration::from_secs(u64::from(seconds)).min(longest),
+        }
+    }
+
+    /// Ends a connection's hold on its session, unless a newer connection has it.
+    pub(crate) fn disconnect(
+        &mut self,
+        key: SessionKey,
+        link: &Rc<Link>,
+        cause: Cause,
+        now: Instant,
+    ) {
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if !entry
+            .link
+            .as_ref()
+            .is_some_and(|current| Rc::ptr_eq(current, link))
+        {
+            return;
+        }
+        entry.link = None;
+        let aftermath = entry.session.detach(cause, now);
+        self.settle(key, aftermath, now);
+    }
+
+    /// Does what a session's end or its will leaves to do.
+    fn settle(&mut self, key: SessionKey, aftermath: Aftermath, now: Instant) {
+        let Aftermath { will, ended } = aftermath;
+        if ended {
+            self.forget(key);
+        } else {
+            self.schedule(key);
+        }
+        if let Some(will) = will {
+            self.publish(will, None, now);
+        }
+    }
+
+    fn forget(&mut self, key: SessionKey) {
+        let Some(entry) = self.sessions.remove(key) else {
+            return;
+        };
+        if let Some(deadline) = entry.deadline {
+            self.deadlines.remove(&(deadline, key));
+        }
+        self.counters.sub(Metric::Sessions, 1);
+        self.counters
+            .sub(Metric::Subscriptions, entry.session.subscription_count());
+        for filter in entry.session.filters() {
+            if self.subscribers.remove(filter, &key) == Removed::LastSubscriber {
+                self.shared.routes.remove(filter, self.id);
+            }
+        }
+    }
+
+    /// Keeps the shard's calendar in step with a session's.
+    fn schedule(&mut self, key: SessionKey) {
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let due = entry.session.next_deadline();
+        if due == entry.deadline {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut entry.deadline, due) {
+            self.deadlines.remove(&(old, key));
+        }
+        if let Some(due) = due {
+            self.deadlines.insert((due, key));
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        // One shard looks after what belongs to all.
+        if self.id == ShardId(0) {
+            let retained = &self.shared.retained;
+            retained
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .handle_timeout(now);
+        }
+        while let Some((due, key)) = self.deadlines.first().copied()
+            && due <= now
+        {
+            self.deadlines.pop_first();
+            let Some(entry) = self.sessions.get_mut(key) else {
+                continue;
+            };
+            entry.deadline = None;
+            let aftermath = entry.session.handle_timeout(now);
+            self.settle(key, aftermath, now);
+        }
+    }
+
+    /// Stores and routes a message; tells whether anyone subscribes to it.
+    fn publish(&mut self, message: Arc<Message>, origin: Option<SessionKey>, now: Instant) -> bool {
+        // Stored before it is routed: a subscriber that is added meanwhile finds it in one place
+        // or the other.
+        if message.retain {
+            self.shared
+                .retained
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .store(&message);
+        }
+        let shards = self.shared.routes.matching(&message.topic);
+        self.forward(&message, shards, now);
+        if shards.contains(self.id) {
+            self.deliver(&message, origin, now);
+        }
+        !shards.is_empty()
+    }
+
+    fn forward(&mut self, message: &Message, shards: ShardSet, now: Instant) {
+        let mut is_for_others = false;
+        for other in (0..self.shared.shards).map(ShardId) {
+            if other != self.id && shards.contains(other) {
+                self.outbox.push(other, message, now);
+                is_for_others = true;
+            }
+        }
+        if is_for_others {
+            self.outbox_work.notify_one();
+        }
+    }
+
+    /// Delivers a message to this shard's subscribers.
+    pub(crate) fn deliver(
+        &mut self,
+        message: &Arc<Message>,
+        origin: Option<SessionKey>,
+        now: Instant,
+    ) {
+        let mut matches = std::mem::take(&mut self.matches);
+        self.subscribers
+            .for_each_match(&message.topic, |key, subscription| {
+                if !(subscription.no_local && origin == Some(*key)) {
+                    matches.push((*key, *subscription));
+                }
+            });
+        // A client with overlapping subscriptions gets one copy (MQTT 5, 3.3.4).
+        matches.sort_by_key(|(key, _subscription)| *key);
+        for group in matches.chunk_by(|(a, _), (b, _)| a == b) {
+            self.deliver_to(group, message, now);
+        }
+        matches.clear();
+        self.matches = matches;
+    }
+
+    fn deliver_to(
+        &mut self,
+        group: &[(SessionKey, Subscription)],
+        message: &Arc<Message>,
+        now: Instant,
+    ) {
+        let Some((key, _subscription)) = group.first() else {
+            return;
+        };
+        let Some(entry) = self.sessions.get_mut(*key) else {
+            return;
+        };
+        let granted = group
+            .iter()
+            .map(|(_key, subscription)| subscription.qos)
+            .max();
+        let keeps_retain = group
+            .iter()
+            .any(|(_key, subscription)| subscription.retain_as_published);
+        let grant = Grant {
+            qos: message.qos.min(granted.unwrap_or_default()),
+            retain: message.retain && keeps_retain,
+            subscription_ids: group
+                .iter()
+                .filter_map(|(_key, subscription)| subscription.id)
+                .collect(),
+        };
+        let Entry { session, link, .. } = entry;
+        let mut wire = link.as_deref();
+        match session.deliver(message, grant, wire.as_mut(), now) {
+            Delivered::Sent | Delivered::Queued | Delivered::Skipped => {}
+            Delivered::Dropped => self.counters.inc(Metric::DroppedQueue),
+        }
+    }
+
+    /// Sends queued messages that found no room before.
+    pub(crate) fn pump(&mut self, key: SessionKey, link: &Rc<Link>, now: Instant) {
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if entry
+            .link
+            .as_ref()
+            .is_some_and(|current| Rc::ptr_eq(current, link))
+        {
+            let dropped = entry.session.pump(&mut &**link, now);
+            self.counters.add(Metric::DroppedExpired, dropped);
+        }
+    }
+
+    /// Hands frames for other shards to the Router.
+    fn flush_lanes(&mut self) -> Flushed {
+        let flushed = self.outbox.flush();
+        if !self.outbox.is_congested() {
+            self.stalled.drain(..).for_each(Waker::wake);
+        }
+        flushed
+    }
+
+    /// Whether the lanes are so full that connections should stop reading; the caller's task is
+    /// woken when they have room.
+    pub(crate) fn stall(&mut self, waker: &Waker) -> bool {
+        let is_congested = self.outbox.is_congested();
+        if is_congested {
+            self.stalled.push(waker.clone());
+        }
+        is_congested
+    }
+
+    /// Tells every client that the node stops.
+    pub(crate) fn shut_down(&mut self, now: Instant) {
+        for (key, link) in self.sessions.connected() {
+            link.close(reason::SHUTTING_DOWN);
+            self.disconnect(key, &link, Cause::Shutdown, now);
+        }
+    }
+
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+}

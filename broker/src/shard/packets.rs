@@ -1,0 +1,244 @@
+//! What a shard does with each packet of a connected client.
+
+use std::{
+    rc::Rc,
+    sync::{Arc, PoisonError},
+    time::Instant,
+};
+
+use super::{SessionKey, Shard};
+use crate::{
+    codec::packet::{Ack, AckKind, ClientPacket, PacketId, Subscribe, SubscribeFilter, reason},
+    link::Link,
+    message::{Message, Qos},
+    metrics::Metric,
+    session::{Cause, Grant, Subscription},
+    topic,
+    trie::{Inserted, Removed},
+};
+
+/// Whether a connection goes on after a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    Continue,
+    Close(Cause),
+}
+
+impl Shard {
+    /// Handles a packet of the client whose session is `key`.
+    ///
+    /// # Errors
+    /// The reason code with which the connection must be closed.
+    pub(crate) fn handle_packet(
+        &mut self,
+        key: SessionKey,
+        link: &Rc<Link>,
+        packet: ClientPacket,
+        now: Instant,
+    ) -> Result<Flow, u8> {
+        match packet {
+            ClientPacket::Publish { id, message } => {
+                self.handle_publish(key, link, id, message, now)?;
+            }
+            ClientPacket::Ack(ack) => {
+                if let Some(entry) = self.sessions.get_mut(key) {
+                    let dropped = entry.session.handle_ack(ack, &mut &**link, now);
+                    self.counters.add(Metric::DroppedExpired, dropped);
+                }
+            }
+            ClientPacket::Subscribe(subscribe) => self.handle_subscribe(key, link, subscribe, now),
+            ClientPacket::Unsubscribe { id, filters } => {
+                let codes: Vec<u8> = filters
+                    .iter()
+                    .map(|filter| self.unsubscribe(key, filter))
+                    .collect();
+                link.unsuback(id, &codes);
+            }
+            ClientPacket::PingReq => link.pingresp(),
+            ClientPacket::Disconnect {
+                reason,
+                session_expiry,
+            } => {
+                return self.handle_disconnect(key, reason, session_expiry);
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn handle_publish(
+        &mut self,
+        key: SessionKey,
+        link: &Rc<Link>,
+        id: Option<PacketId>,
+        message: Message,
+        now: Instant,
+    ) -> Result<(), u8> {
+        self.counters.inc(Metric::MessagesIn);
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return Ok(());
+        };
+        let qos = message.qos;
+        let is_new = entry
+            .session
+            .handle_publish(qos, id)
+            .map_err(|_exceeded| reason::RECEIVE_MAXIMUM_EXCEEDED)?;
+        let is_wanted = !is_new || self.publish(Arc::new(message), Some(key), now);
+        let Some(id) = id else { return Ok(()) };
+        let kind = match qos {
+            Qos::AtMostOnce => return Ok(()),
+            Qos::AtLeastOnce => AckKind::PubAck,
+            Qos::ExactlyOnce => AckKind::PubRec,
+        };
+        let reason = if is_wanted {
+            reason::SUCCESS
+        } else {
+            reason::NO_MATCHING_SUBSCRIBERS
+        };
+        crate::session::Wire::ack(&mut &**link, Ack { kind, id, reason });
+        Ok(())
+    }
+
+    fn handle_subscribe(
+        &mut self,
+        key: SessionKey,
+        link: &Rc<Link>,
+        subscribe: Subscribe,
+        now: Instant,
+    ) {
+        let Subscribe {
+            id,
+            subscription_id,
+            filters,
+        } = subscribe;
+        let mut codes = Vec::with_capacity(filters.len());
+        let mut retained = Vec::new();
+        for wanted in &filters {
+            match self.subscribe(key, wanted, subscription_id) {
+                Ok(is_new) => {
+                    codes.push(wanted.qos as u8);
+                    if wanted.retain_handling.asks(is_new) {
+                        retained.push(wanted);
+                    }
+                }
+                // MQTT 3.1.1 has one code for failure (3.9.3).
+                Err(_reason) if !link.version().is_v5() => codes.push(reason::FAILURE),
+                Err(reason) => codes.push(reason),
+            }
+        }
+        link.suback(id, &codes);
+        for wanted in retained {
+            self.send_retained(key, link, wanted, subscription_id, now);
+        }
+    }
+
+    /// Adds one filter; tells whether it is new to the session, or why it is refused.
+    fn subscribe(
+        &mut self,
+        key: SessionKey,
+        wanted: &SubscribeFilter,
+        subscription_id: Option<u32>,
+    ) -> Result<bool, u8> {
+        let SubscribeFilter {
+            filter,
+            qos,
+            no_local,
+            retain_as_published,
+            ..
+        } = wanted;
+        if filter.starts_with(topic::SHARE_PREFIX) {
+            return Err(reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
+        }
+        if !topic::is_valid_filter(filter) {
+            return Err(reason::TOPIC_FILTER_INVALID);
+        }
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return Err(reason::FAILURE);
+        };
+        let subscription = Subscription {
+            qos: *qos,
+            no_local: *no_local,
+            retain_as_published: *retain_as_published,
+            id: subscription_id,
+        };
+        let is_new = entry.session.subscribe(filter, subscription);
+        self.counters
+            .add(Metric::Subscriptions, usize::from(is_new));
+        if self.subscribers.insert(filter, key, subscription) == Inserted::NewFilter {
+            self.shared.routes.add(filter, self.id);
+        }
+        Ok(is_new)
+    }
+
+    fn send_retained(
+        &mut self,
+        key: SessionKey,
+        link: &Rc<Link>,
+        wanted: &SubscribeFilter,
+        subscription_id: Option<u32>,
+        now: Instant,
+    ) {
+        let found = self
+            .shared
+            .retained
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .matching(&wanted.filter, now);
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        for message in found {
+            let grant = Grant {
+                qos: message.qos.min(wanted.qos),
+                retain: true,
+                subscription_ids: subscription_id.into_iter().collect(),
+            };
+            entry
+                .session
+                .deliver_retained(&message, grant, &mut &**link, now);
+        }
+    }
+
+    /// Takes one filter away; the result is its UNSUBACK code.
+    fn unsubscribe(&mut self, key: SessionKey, filter: &str) -> u8 {
+        if !topic::is_valid_filter(filter) {
+            return reason::TOPIC_FILTER_INVALID;
+        }
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return reason::FAILURE;
+        };
+        if !entry.session.unsubscribe(filter) {
+            return reason::NO_SUBSCRIPTION_EXISTED;
+        }
+        self.counters.sub(Metric::Subscriptions, 1);
+        if self.subscribers.remove(filter, &key) == Removed::LastSubscriber {
+            self.shared.routes.remove(filter, self.id);
+        }
+        reason::SUCCESS
+    }
+
+    fn handle_disconnect(
+        &mut self,
+        key: SessionKey,
+        reason: u8,
+        session_expiry: Option<u32>,
+    ) -> Result<Flow, u8> {
+        if let Some(seconds) = session_expiry {
+            let expiry = self.bounded_expiry(seconds);
+            let Some(entry) = self.sessions.get_mut(key) else {
+                return Ok(Flow::Close(Cause::Goodbye));
+            };
+            // A session that was to end with its connection cannot be prolonged (3.14.2.2.2).
+            if entry.session.expiry().is_zero() && seconds != 0 {
+                return Err(reason::PROTOCOL_ERROR);
+            }
+            entry.session.set_expiry(expiry);
+        }
+        // Only a normal disconnection deletes the will (3.14.4).
+        let cause = if reason == reason::SUCCESS {
+            Cause::Goodbye
+        } else {
+            Cause::Broken
+        };
+        Ok(Flow::Close(cause))
+    }
+}

@@ -1,0 +1,72 @@
+//! The sessions of one shard, by client id and by a small key that tries and timers hold.
+
+use std::{collections::HashMap, rc::Rc, sync::Arc, time::Instant};
+
+use crate::{link::Link, session::Session};
+
+/// A session's place in its shard; reused after the session has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SessionKey(u32);
+
+/// A session and its surroundings.
+pub(super) struct Entry {
+    client_id: Arc<str>,
+    pub(super) session: Session,
+    /// The connection that holds the session.
+    pub(super) link: Option<Rc<Link>>,
+    /// The session's place in the shard's calendar.
+    pub(super) deadline: Option<Instant>,
+}
+
+#[derive(Default)]
+pub(super) struct Sessions {
+    keys: HashMap<Arc<str>, SessionKey>,
+    entries: Vec<Option<Entry>>,
+    free: Vec<SessionKey>,
+}
+
+impl Sessions {
+    pub(super) fn find(&self, client_id: &str) -> Option<SessionKey> {
+        self.keys.get(client_id).copied()
+    }
+
+    pub(super) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Entry> {
+        self.entries.get_mut(key.0 as usize)?.as_mut()
+    }
+
+    pub(super) fn insert(&mut self, client_id: &str, session: Session) -> SessionKey {
+        let client_id: Arc<str> = client_id.into();
+        let entry = Entry {
+            client_id: Arc::clone(&client_id),
+            session,
+            link: None,
+            deadline: None,
+        };
+        let key = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            // Four thousand million sessions do not fit into one shard's memory.
+            SessionKey(u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX))
+        });
+        self.entries[key.0 as usize] = Some(entry);
+        self.keys.insert(client_id, key);
+        key
+    }
+
+    pub(super) fn remove(&mut self, key: SessionKey) -> Option<Entry> {
+        let entry = self.entries.get_mut(key.0 as usize)?.take()?;
+        self.keys.remove(&entry.client_id);
+        self.free.push(key);
+        Some(entry)
+    }
+
+    pub(super) fn connected(&self) -> Vec<(SessionKey, Rc<Link>)> {
+        let mut connected = Vec::new();
+        for key in self.keys.values() {
+            let entry = self.entries[key.0 as usize].as_ref();
+            if let Some(link) = entry.and_then(|entry| entry.link.as_ref()) {
+                connected.push((*key, Rc::clone(link)));
+            }
+        }
+        connected
+    }
+}

@@ -1,0 +1,294 @@
+//! A shard's thread: it owns the [`Shard`], runs its connections, lanes and timers.
+//!
+//! ```text
+//! thread shard-N, one current-thread runtime, one local set
+//!   intake     arrivals channel -> one connection task each
+//!   lane in    LinkRx -> Shard::deliver; joins the next Router when this one dies
+//!   lane out   Outbox -> LinkTx, once per burst
+//!   timers     session expiry and delayed wills
+//! ```
+
+use std::{
+    cell::RefCell,
+    io,
+    rc::Rc,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use rumqttd::Notification;
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, watch},
+    task::LocalSet,
+};
+use tokio_util::task::TaskTracker;
+use tracing::{error, warn};
+
+use super::{Shard, Shared};
+use crate::{
+    codec::packet::Connect,
+    connection::Connection,
+    lanes::{self, Flushed, Inbox, LaneEnds, LaneError, frame},
+    link::Link,
+    listener::Slot,
+    metrics::{Counters, Metric},
+    routes::ShardId,
+    transport::Transport,
+};
+
+/// Accepted clients that may wait for their shard; the listener then accepts no more.
+const ARRIVALS: usize = 1024;
+
+/// How often absent sessions and expired retained messages are looked at. MQTT counts both in
+/// whole seconds.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How long a full lane is left alone before it is tried again.
+const LANE_RETRY: Duration = Duration::from_millis(1);
+
+/// How long clients get to take their last packets when the node stops.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A client whose CONNECT was read, on its way to its shard.
+pub(crate) struct Arrival {
+    pub(crate) transport: Box<dyn Transport>,
+    pub(crate) connect: Connect,
+    pub(crate) assigned_client_id: bool,
+    /// What came after the CONNECT.
+    pub(crate) rest: Bytes,
+    pub(crate) slot: Slot,
+}
+
+/// The node's end of a shard's thread.
+pub(crate) struct Handle {
+    pub(crate) arrivals: mpsc::Sender<Arrival>,
+    pub(crate) thread: thread::JoinHandle<()>,
+}
+
+/// Why a shard cannot start.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    #[error("cannot start a shard's thread")]
+    Thread(#[source] io::Error),
+    #[error("cannot start a shard's runtime")]
+    Runtime(#[source] io::Error),
+    #[error("a shard cannot join the router")]
+    Lane(#[from] LaneError),
+}
+
+/// Starts a shard's thread. It ends when `stop` says so, or when its lane is lost for good; `alive`
+/// hears of it.
+///
+/// # Errors
+/// When thread, runtime or lane cannot be had.
+pub(crate) fn spawn(
+    id: ShardId,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    stop: watch::Receiver<bool>,
+    alive: mpsc::Sender<()>,
+) -> Result<Handle, WorkerError> {
+    let ends = shared.lanes.join(id, None)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(WorkerError::Runtime)?;
+    let (arrivals, queue) = mpsc::channel(ARRIVALS);
+    let thread = thread::Builder::new()
+        .name(format!("shard-{}", id.0))
+        .spawn(move || {
+            let shard = Rc::new(RefCell::new(Shard::new(id, shared, counters)));
+            let _alive = Alive(alive);
+            LocalSet::new().block_on(&runtime, run(id, shard, queue, ends, stop));
+        })
+        .map_err(WorkerError::Thread)?;
+    Ok(Handle { arrivals, thread })
+}
+
+/// Tells the node that the thread has ended, also when it panicked.
+struct Alive(mpsc::Sender<()>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        // One message is enough for all threads.
+        let _ = self.0.try_send(());
+    }
+}
+
+async fn run(
+    id: ShardId,
+    shard: Rc<RefCell<Shard>>,
+    arrivals: mpsc::Receiver<Arrival>,
+    ends: LaneEnds,
+    mut stop: watch::Receiver<bool>,
+) {
+    let connections = TaskTracker::new();
+    let intake = tokio::task::spawn_local(accept(Rc::clone(&shard), arrivals, connections.clone()));
+    let lane_out = tokio::task::spawn_local(send_frames(Rc::clone(&shard)));
+    let timers = tokio::task::spawn_local(keep_time(Rc::clone(&shard)));
+    let lane_in = tokio::task::spawn_local(receive_frames(id, Rc::clone(&shard), ends));
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => {}
+        result = lane_in => {
+            if let Ok(Err(error)) = result {
+                error!(error = &error as &dyn std::error::Error, "lane lost");
+            }
+        }
+        _ = lane_out => {}
+        _ = timers => {}
+    }
+    intake.abort();
+    connections.close();
+    shard.borrow_mut().shut_down(Instant::now());
+    // Clients that do not read in time are cut off with the thread.
+    let _ = tokio::time::timeout(FAREWELL, connections.wait()).await;
+}
+
+/// Gives each arriving client a task of its own.
+async fn accept(
+    shard: Rc<RefCell<Shard>>,
+    mut arrivals: mpsc::Receiver<Arrival>,
+    connections: TaskTracker,
+) {
+    while let Some(arrival) = arrivals.recv().await {
+        let Arrival {
+            transport,
+            connect,
+            assigned_client_id,
+            rest,
+            slot,
+        } = arrival;
+        let transport = match transport.rehome() {
+            Ok(transport) => transport,
+            Err(error) => {
+                warn!(%error, "cannot move a connection to its shard");
+                continue;
+            }
+        };
+        let now = Instant::now();
+        let assigned = assigned_client_id.then(|| connect.client_id.clone());
+        let keep_alive = connect.keep_alive;
+        let mut state = shard.borrow_mut();
+        let link = Link::new(
+            connect.version,
+            connect.maximum_packet,
+            Arc::clone(state.counters()),
+        );
+        let key = state.connect(connect, assigned, &link, now);
+        let limits = state.limits();
+        drop(state);
+        let connection = Connection::new(
+            transport,
+            Rc::clone(&shard),
+            key,
+            link,
+            limits,
+            keep_alive,
+            rest,
+        );
+        connections.spawn_local(async move {
+            connection.await;
+            drop(slot);
+        });
+    }
+}
+
+/// Delivers what other shards send; joins the next Router when this one dies.
+async fn receive_frames(
+    id: ShardId,
+    shard: Rc<RefCell<Shard>>,
+    ends: LaneEnds,
+) -> Result<(), LaneError> {
+    let (shards, lanes) = {
+        let state = shard.borrow();
+        (state.shared.shards, Arc::clone(&state.shared.lanes))
+    };
+    let mut inbox = Inbox::new(id, shards, Arc::clone(&lanes));
+    let LaneEnds {
+        mut generation,
+        tx,
+        mut rx,
+    } = ends;
+    shard.borrow_mut().outbox.rejoin(tx);
+    loop {
+        match rx.next().await {
+            Ok(Some(Notification::Forward(forward))) => {
+                receive_frame(&shard, &mut inbox, &forward.publish.payload);
+                // The link yields only when it is empty; connections must get their turn.
+                tokio::task::yield_now().await;
+            }
+            // The Router waits to hear that the link's buffer was taken.
+            Ok(Some(Notification::Unschedule)) => {
+                // A failure here is the next call's failure too.
+                let _ = rx.wake().await;
+            }
+            Ok(
+                None
+                | Some(
+                    Notification::DeviceAck(_)
+                    | Notification::ReplicaData { .. }
+                    | Notification::ReplicaAcks { .. }
+                    | Notification::Shadow(_)
+                    | Notification::Disconnect(..),
+                ),
+            ) => {}
+            Err(_closed) => {
+                error!(generation, "router died, joining the next one");
+                let ends = lanes.join(id, Some(generation))?;
+                generation = ends.generation;
+                rx = ends.rx;
+                let mut state = shard.borrow_mut();
+                state.counters.inc(Metric::LaneRestarts);
+                state.outbox.rejoin(ends.tx);
+            }
+        }
+    }
+}
+
+fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]) {
+    let mut bytes = payload;
+    let lanes::Arrival::New { missing, messages } = inbox.handle_frame(&mut bytes) else {
+        return;
+    };
+    let mut state = shard.borrow_mut();
+    state.counters.inc(Metric::LaneFrames);
+    state.counters.add(Metric::LaneMessages, messages as usize);
+    if missing > 0 {
+        state.counters.add(
+            Metric::LaneGaps,
+            usize::try_from(missing).unwrap_or(usize::MAX),
+        );
+        error!(missing, "frames missing on a lane");
+    }
+    let now = Instant::now();
+    while let Some(message) = frame::read_message(&mut bytes, now) {
+        state.deliver(&Arc::new(message), None, now);
+    }
+}
+
+/// Hands frames to the Router after each burst of packets.
+async fn send_frames(shard: Rc<RefCell<Shard>>) {
+    let work = Rc::clone(&shard.borrow().outbox_work);
+    loop {
+        work.notified().await;
+        loop {
+            let flushed = shard.borrow_mut().flush_lanes();
+            match flushed {
+                Flushed::All => break,
+                Flushed::Blocked => tokio::time::sleep(LANE_RETRY).await,
+            }
+        }
+    }
+}
+
+async fn keep_time(shard: Rc<RefCell<Shard>>) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        shard.borrow_mut().handle_timeout(Instant::now());
+    }
+}
