@@ -1,0 +1,99 @@
+//! Errors as JSON, with the status that fits.
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    control::{ChangeError, ReloadError, Stopping},
+    core::balancer::SelectError,
+};
+
+/// What a request that failed is answered with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    pub error: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// An error on its way out.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    body: ErrorBody,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, error: String, hint: &str) -> Self {
+        let hint = hint.to_owned();
+        Self {
+            status,
+            body: ErrorBody { error, hint },
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.body)).into_response()
+    }
+}
+
+impl From<Stopping> for ApiError {
+    fn from(error: Stopping) -> Self {
+        let hint = "wait until it is up again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string(), hint)
+    }
+}
+
+impl From<ReloadError> for ApiError {
+    fn from(error: ReloadError) -> Self {
+        let (status, hint) = match error {
+            ReloadError::Config(_) => (
+                StatusCode::BAD_REQUEST,
+                "nothing was changed: correct the file and reload again",
+            ),
+            ReloadError::NeedsRestart(_) => (
+                StatusCode::BAD_REQUEST,
+                "nothing was changed: restart the daemon for these",
+            ),
+            ReloadError::Ports(_) => (
+                StatusCode::BAD_REQUEST,
+                "nothing was changed: correct the ports and reload again",
+            ),
+            ReloadError::Addresses(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "nothing was changed: see the daemon's log",
+            ),
+        };
+        Self::new(status, error.to_string(), hint)
+    }
+}
+
+impl From<ChangeError> for ApiError {
+    fn from(error: ChangeError) -> Self {
+        let (status, hint) = match error {
+            ChangeError::Select(SelectError::Unknown { .. }) => (
+                StatusCode::NOT_FOUND,
+                "`tidegate backend list` shows all backends",
+            ),
+            ChangeError::Select(SelectError::Ambiguous { .. }) => (
+                StatusCode::CONFLICT,
+                "give the service's name too: SERVICE/BACKEND",
+            ),
+            ChangeError::Weight { .. } => (
+                StatusCode::BAD_REQUEST,
+                "a backend of weight 0 takes no new flows",
+            ),
+            ChangeError::NotKept(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "check the daemon's state_dir, then repeat it",
+            ),
+        };
+        Self::new(status, error.to_string(), hint)
+    }
+}

@@ -1,0 +1,233 @@
+//! A status as Prometheus text.
+
+use std::fmt::Write as _;
+
+use crate::control::{BackendStatus, Health, ServiceState, ServiceStatus, Status};
+
+/// Text format 0.0.4.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The whole page.
+#[must_use]
+pub fn render(status: &Status) -> String {
+    let mut page = Page::default();
+    daemon(&mut page, status);
+    page.family(
+        "tidegate_packets_total",
+        "counter",
+        "Packets by how they ended.",
+    );
+    for (verdict, count) in &status.verdicts {
+        page.sample(&[("verdict", verdict)], count);
+    }
+    services(&mut page, &status.services);
+    backends(&mut page, &status.services);
+    page.text
+}
+
+fn daemon(page: &mut Page, status: &Status) {
+    page.family("tidegate_info", "gauge", "The daemon, always 1.");
+    let labels = [
+        ("version", status.version.as_str()),
+        ("interface", &status.interface.name),
+        ("xdp_mode", &status.interface.xdp_mode),
+    ];
+    page.sample(&labels, 1);
+    page.family("tidegate_uptime_seconds", "gauge", "Time since the start.");
+    page.sample(&[], status.uptime_seconds);
+    page.family(
+        "tidegate_config_generation",
+        "gauge",
+        "Configurations used since the start.",
+    );
+    page.sample(&[], status.config.generation);
+    page.family(
+        "tidegate_reloads_total",
+        "counter",
+        "Reloads by how they ended.",
+    );
+    page.sample(&[("result", "ok")], status.counters.reloads_ok);
+    page.sample(&[("result", "failed")], status.counters.reloads_failed);
+    page.family(
+        "tidegate_apply_errors_total",
+        "counter",
+        "Changes that the kernel did not take.",
+    );
+    page.sample(&[], status.counters.apply_errors);
+    page.family("tidegate_flows", "gauge", "Tracked flows by state.");
+    page.sample(&[("state", "tracked")], status.flows.tracked);
+    page.sample(&[("state", "half_open")], status.flows.half_open);
+}
+
+/// A value of each service.
+type OfService = fn(&ServiceStatus) -> u64;
+/// A value of each backend.
+type OfBackend = fn(&BackendStatus) -> f64;
+
+fn services(page: &mut Page, services: &[ServiceStatus]) {
+    let families: [(&str, &str, &str, OfService); 8] = [
+        (
+            "up",
+            "gauge",
+            "Whether any backend takes new flows.",
+            |service| u64::from(service.state == ServiceState::Up),
+        ),
+        (
+            "packets_total",
+            "counter",
+            "Client packets forwarded.",
+            |s| s.traffic.packets,
+        ),
+        ("bytes_total", "counter", "Client bytes forwarded.", |s| {
+            s.traffic.bytes
+        }),
+        ("new_connections_total", "counter", "Flows started.", |s| {
+            s.traffic.new_connections
+        }),
+        ("dropped_total", "counter", "Client packets dropped.", |s| {
+            s.dropped
+        }),
+        (
+            "reply_packets_total",
+            "counter",
+            "Replies translated.",
+            |s| s.traffic.reply_packets,
+        ),
+        ("reply_bytes_total", "counter", "Bytes of them.", |s| {
+            s.traffic.reply_bytes
+        }),
+        (
+            "untracked_total",
+            "counter",
+            "Packets the flow table had no room for.",
+            |s| s.traffic.untracked,
+        ),
+    ];
+    for (name, kind, help, value) in families {
+        page.family(&format!("tidegate_service_{name}"), kind, help);
+        for service in services {
+            page.sample(&[("service", &service.name)], value(service));
+        }
+    }
+}
+
+fn backends(page: &mut Page, services: &[ServiceStatus]) {
+    let families: [(&str, &str, &str, OfBackend); 11] = [
+        (
+            "up",
+            "gauge",
+            "Whether the health checks say so.",
+            |backend| f64::from(u8::from(backend.health == Health::Up)),
+        ),
+        ("weight", "gauge", "The weight in force.", |b| {
+            f64::from(b.weight)
+        }),
+        ("share", "gauge", "Share of new flows, 0 to 1.", |b| b.share),
+        (
+            "packets_total",
+            "counter",
+            "Client packets forwarded.",
+            |b| b.traffic.packets as f64,
+        ),
+        ("bytes_total", "counter", "Client bytes forwarded.", |b| {
+            b.traffic.bytes as f64
+        }),
+        ("new_connections_total", "counter", "Flows started.", |b| {
+            b.traffic.new_connections as f64
+        }),
+        ("dropped_total", "counter", "Client packets dropped.", |b| {
+            b.dropped as f64
+        }),
+        (
+            "reply_packets_total",
+            "counter",
+            "Replies translated.",
+            |b| b.traffic.reply_packets as f64,
+        ),
+        ("reply_bytes_total", "counter", "Bytes of them.", |b| {
+            b.traffic.reply_bytes as f64
+        }),
+        ("probes_total", "counter", "Health probes.", |b| {
+            (b.probe.successes + b.probe.failures) as f64
+        }),
+        ("probe_failures_total", "counter", "Failed ones.", |b| {
+            b.probe.failures as f64
+        }),
+    ];
+    for (name, kind, help, value) in families {
+        page.family(&format!("tidegate_backend_{name}"), kind, help);
+        for (service, backend) in pairs(services) {
+            page.sample(&labels(service, backend), value(backend));
+        }
+    }
+    let help = "How long the last good probe took.";
+    page.family("tidegate_backend_probe_seconds", "gauge", help);
+    for (service, backend) in pairs(services) {
+        if let Some(seconds) = backend.probe.last_seconds {
+            page.sample(&labels(service, backend), seconds);
+        }
+    }
+    page.family(
+        "tidegate_backend_admin",
+        "gauge",
+        "What operators said, 1 for what is so.",
+    );
+    for (service, backend) in pairs(services) {
+        let [service, name, address] = labels(service, backend);
+        page.sample(
+            &[
+                service,
+                name,
+                address,
+                ("state", &backend.admin.to_string()),
+            ],
+            1,
+        );
+    }
+}
+
+fn pairs(services: &[ServiceStatus]) -> impl Iterator<Item = (&ServiceStatus, &BackendStatus)> {
+    services
+        .iter()
+        .flat_map(|service| service.backends.iter().map(move |b| (service, b)))
+}
+
+fn labels<'a>(service: &'a ServiceStatus, backend: &'a BackendStatus) -> [(&'a str, &'a str); 3] {
+    [
+        ("service", &service.name),
+        ("backend", &backend.name),
+        ("address", &backend.address),
+    ]
+}
+
+/// The text, family by family.
+#[derive(Default)]
+struct Page {
+    text: String,
+    family: String,
+}
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        name.clone_into(&mut self.family);
+        // Writing to a string does not fail.
+        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn sample(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        self.text.push_str(&self.family);
+        for (at, (name, label)) in labels.iter().enumerate() {
+            let before = if at == 0 { '{' } else { ',' };
+            let _ = write!(self.text, "{before}{name}=\"{}\"", escape(label));
+        }
+        let after = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.text, "{after} {value}");
+    }
+}
+
+fn escape(label: &str) -> String {
+    label
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}

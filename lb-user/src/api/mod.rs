@@ -1,0 +1,28 @@
+//! The HTTP API on a unix socket, and the metrics page on a loopback port.
+//!
+//! | route | on | what |
+//! |---|---|---|
+//! | `GET /v1/status` | socket | [`crate::control::Status`] |
+//! | `POST /v1/reload` | socket | reads the configuration again: 200, or 400 and nothing changed |
+//! | `GET /v1/backends` | socket | all backends, each with its service's name |
+//! | `POST /v1/backends/{service}/{name}/drain` | socket | no new flows |
+//! | `POST /v1/backends/{service}/{name}/enable` | socket | used as health and weight allow |
+//! | `POST /v1/backends/{service}/{name}/disable` | socket | no packets |
+//! | `POST /v1/backends/{service}/{name}/weight` | socket | `{"weight": 0..=256}` |
+//! | `GET /metrics` | both | Prometheus text |
+//! | `GET /healthz` | both | 200 while the process lives |
+//! | `GET /readyz` | both | 200 while packets are balanced, else 503 |
+//!
+//! The changing routes take `?temporary=true`: then the change is forgotten at the next start.
+//! `{service}` may be `-` if only one service has a backend of that name. Who may use the socket is
+//! decided by its file permissions. Errors are `{"error": .., "hint": ..}`. Handlers translate,
+//! nothing else.
+
+mod error;
+pub mod metrics;
+mod routes;
+mod servers;
+
+pub use error::ErrorBody;
+pub use routes::{BackendEntry, Weight};
+pub use servers::{BindError, Servers};

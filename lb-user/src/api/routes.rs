@@ -1,0 +1,191 @@
+//! The handlers: extract, ask the daemon, render.
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State, rejection::JsonRejection},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{error::ApiError, metrics};
+use crate::{
+    control::{BackendStatus, Change, Handle, Lasting, Order, Reloaded, Status},
+    core::balancer::Admin,
+};
+
+/// The body of a weight's change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Weight {
+    pub weight: u16,
+}
+
+/// A backend in the list of all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendEntry {
+    pub service: String,
+    #[serde(flatten)]
+    pub backend: BackendStatus,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    #[serde(default)]
+    temporary: bool,
+}
+
+impl Options {
+    const fn lasting(self) -> Lasting {
+        if self.temporary {
+            Lasting::Temporary
+        } else {
+            Lasting::Kept
+        }
+    }
+}
+
+/// What a reload answers.
+#[derive(Serialize)]
+struct ReloadedBody {
+    generation: u64,
+}
+
+/// All that the unix socket offers.
+pub(super) fn control(handle: Handle) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/reload", post(reload))
+        .route("/v1/backends", get(backends))
+        .route("/v1/backends/{service}/{name}/drain", post(drain))
+        .route("/v1/backends/{service}/{name}/enable", post(enable))
+        .route("/v1/backends/{service}/{name}/disable", post(disable))
+        .route("/v1/backends/{service}/{name}/weight", post(weight))
+        .merge(observation_routes())
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(handle)
+}
+
+/// What the loopback port offers: nothing that changes anything.
+pub(super) fn observation(handle: Handle) -> Router {
+    observation_routes().fallback(not_found).with_state(handle)
+}
+
+fn observation_routes() -> Router<Handle> {
+    Router::new()
+        .route("/metrics", get(metrics_page))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+}
+
+async fn status(State(handle): State<Handle>) -> Result<Json<Status>, ApiError> {
+    Ok(Json(handle.status().await?))
+}
+
+async fn reload(State(handle): State<Handle>) -> Result<Json<ReloadedBody>, ApiError> {
+    let Reloaded { generation } = handle.reload().await??;
+    Ok(Json(ReloadedBody { generation }))
+}
+
+async fn backends(State(handle): State<Handle>) -> Result<Json<Vec<BackendEntry>>, ApiError> {
+    let status = handle.status().await?;
+    let entries = status.services.into_iter().flat_map(|service| {
+        let name = service.name;
+        let backends = service.backends.into_iter();
+        backends.map(move |backend| BackendEntry {
+            service: name.clone(),
+            backend,
+        })
+    });
+    Ok(Json(entries.collect()))
+}
+
+type Changed = Result<Json<BackendStatus>, ApiError>;
+
+async fn drain(
+    State(handle): State<Handle>,
+    Path(names): Path<(String, String)>,
+    Query(options): Query<Options>,
+) -> Changed {
+    change(&handle, names, options, Change::Admin(Admin::Draining)).await
+}
+
+async fn enable(
+    State(handle): State<Handle>,
+    Path(names): Path<(String, String)>,
+    Query(options): Query<Options>,
+) -> Changed {
+    change(&handle, names, options, Change::Admin(Admin::Enabled)).await
+}
+
+async fn disable(
+    State(handle): State<Handle>,
+    Path(names): Path<(String, String)>,
+    Query(options): Query<Options>,
+) -> Changed {
+    change(&handle, names, options, Change::Admin(Admin::Disabled)).await
+}
+
+async fn weight(
+    State(handle): State<Handle>,
+    Path(names): Path<(String, String)>,
+    Query(options): Query<Options>,
+    body: Result<Json<Weight>, JsonRejection>,
+) -> Changed {
+    let Json(Weight { weight }) = body.map_err(|error| {
+        let hint = r#"the body is JSON: {"weight": 0..=256}, of type application/json"#;
+        ApiError::new(StatusCode::BAD_REQUEST, error.body_text(), hint)
+    })?;
+    change(&handle, names, options, Change::Weight(weight)).await
+}
+
+async fn change(
+    handle: &Handle,
+    (service, name): (String, String),
+    options: Options,
+    change: Change,
+) -> Changed {
+    let backend = if service == "-" {
+        name
+    } else {
+        format!("{service}/{name}")
+    };
+    let order = Order {
+        backend,
+        change,
+        lasting: options.lasting(),
+    };
+    Ok(Json(handle.change(order).await??))
+}
+
+async fn metrics_page(State(handle): State<Handle>) -> Result<Response, ApiError> {
+    let text = metrics::render(&handle.status().await?);
+    let kind = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
+    Ok((kind, text).into_response())
+}
+
+async fn ready(State(handle): State<Handle>) -> Response {
+    if handle.is_ready() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+    }
+}
+
+async fn not_found() -> ApiError {
+    let hint = "`tidegate status` shows what there is; the routes are in the README";
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "there is no such route".to_owned(),
+        hint,
+    )
+}
+
+async fn not_allowed() -> ApiError {
+    let hint = "reading is GET, changing is POST";
+    let error = "the route does not take this method".to_owned();
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, error, hint)
+}

@@ -1,0 +1,138 @@
+//! `tidegate check`: says whether a configuration file is right, and if not, all that is wrong.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::{Failure, output};
+use crate::config::{self, ConfigErrors, model::Config};
+
+/// Checks a configuration file without starting anything.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  tidegate check --config /etc/tidegate/tidegate.toml && tidegate reload"
+)]
+pub(super) struct Args {
+    /// The file to check.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    ok: bool,
+    #[serde(flatten)]
+    size: Option<Size>,
+    errors: Vec<Mistake>,
+}
+
+/// How much a right file configures.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Size {
+    vips: usize,
+    services: usize,
+    backends: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Mistake {
+    path: String,
+    line: Option<usize>,
+    message: String,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let outcome = config::load(&args.config);
+    if args.json {
+        output::print(&output::json(&report(&outcome))?)?;
+    }
+    let config = outcome.map_err(|errors| Failure::Usage(complaint(&errors)))?;
+    if !args.json {
+        let Size {
+            vips,
+            services,
+            backends,
+        } = size(&config);
+        let file = args.config.display();
+        output::print(&format!(
+            "{file}: right: {} on {} with {}\n",
+            count(services, "service"),
+            count(vips, "VIP"),
+            count(backends, "backend"),
+        ))?;
+    }
+    Ok(())
+}
+
+fn report(outcome: &Result<Config, ConfigErrors>) -> Report {
+    match outcome {
+        Ok(config) => Report {
+            ok: true,
+            size: Some(size(config)),
+            errors: Vec::new(),
+        },
+        Err(errors) => {
+            let mistake = |error: &config::ConfigError| Mistake {
+                path: error.path().to_owned(),
+                line: error.line(),
+                message: error.problem().to_string(),
+            };
+            Report {
+                ok: false,
+                size: None,
+                errors: errors.iter().map(mistake).collect(),
+            }
+        }
+    }
+}
+
+fn size(config: &Config) -> Size {
+    Size {
+        vips: config.vips().len(),
+        services: config.services().len(),
+        backends: config.backends().count(),
+    }
+}
+
+fn complaint(errors: &ConfigErrors) -> String {
+    format!(
+        "{} in the configuration\n{errors}",
+        count(errors.len(), "mistake")
+    )
+}
+
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{complaint, report};
+    use crate::config;
+
+    #[test]
+    fn wrong_file_is_reported_with_every_mistake() {
+        let outcome = config::parse("interface = 7\nfoo = 1\n", "t.toml");
+        let json = serde_json::to_value(report(&outcome)).unwrap();
+        assert_eq!(json["ok"], false);
+        assert_eq!(json["errors"][0]["path"], "interface");
+        assert_eq!(json["errors"][1]["line"], 2);
+        let text = complaint(&outcome.unwrap_err());
+        assert!(text.starts_with("2 mistakes in the configuration\nt.toml:1: interface: 7 is not"));
+    }
+
+    #[test]
+    fn right_file_is_reported_with_its_size() {
+        let text = include_str!("../../configs/tidegate-dsr.toml");
+        let outcome = config::parse(text, "t.toml");
+        let json = serde_json::to_value(report(&outcome)).unwrap();
+        let expected = serde_json::json!({
+            "ok": true, "vips": 2, "services": 8, "backends": 16, "errors": [],
+        });
+        assert_eq!(json, expected);
+    }
+}

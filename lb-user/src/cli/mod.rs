@@ -1,0 +1,104 @@
+//! The command line: one file a command, each with its `Args` and a `run`.
+//!
+//! Exit codes: 0 done, 64 wrong usage or configuration, 1 anything else. Results go to stdout, all
+//! else to stderr; a reader that closes the pipe is no error.
+
+mod backend;
+mod check;
+mod client;
+mod output;
+mod reload;
+mod run;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::client::ClientError;
+
+/// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
+const EXIT_USAGE: u8 = 64;
+
+/// Where the daemon's control socket is unless the configuration says otherwise.
+const DEFAULT_SOCKET: &str = "/run/tidegate/tidegate.sock";
+
+/// An XDP load balancer for MQTT.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Check(check::Args),
+    Status(status::Args),
+    Reload(reload::Args),
+    Backend(backend::Args),
+}
+
+/// Which daemon to talk to.
+#[derive(Debug, clap::Args)]
+struct Target {
+    /// The control socket of the daemon (`api.socket` of its configuration).
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, global = true)]
+    socket: std::path::PathBuf,
+}
+
+/// Why a command failed, as far as the exit code goes.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The user can correct it and try again.
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Runtime(#[from] anyhow::Error),
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        if error.is_usage() {
+            Self::Usage(error.to_string())
+        } else {
+            Self::Runtime(error.into())
+        }
+    }
+}
+
+/// Parses the arguments and does what they say.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help on a closed pipe is nobody's loss.
+            drop(error.print());
+            return if error.use_stderr() {
+                ExitCode::from(EXIT_USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let outcome = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => check::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Reload(args) => reload::run(&args),
+        Command::Backend(args) => backend::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(message)) => {
+            output::complain(&message);
+            ExitCode::from(EXIT_USAGE)
+        }
+        Err(Failure::Runtime(error)) => {
+            output::complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

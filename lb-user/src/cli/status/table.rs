@@ -1,0 +1,64 @@
+//! Aligned columns.
+
+/// Rows of cells under a head; columns are as wide as their widest cell.
+pub(super) struct Table {
+    rows: Vec<Vec<String>>,
+    aligns: Vec<Align>,
+}
+
+/// Words to the left, numbers to the right.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Align {
+    Left,
+    Right,
+}
+
+impl Table {
+    pub(super) fn new(head: &[(&str, Align)]) -> Self {
+        let names = head.iter().map(|(name, _)| (*name).to_owned()).collect();
+        Self {
+            rows: vec![names],
+            aligns: head.iter().map(|(_, align)| *align).collect(),
+        }
+    }
+
+    pub(super) fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    pub(super) fn render(&self) -> String {
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or_default()
+        };
+        let widths: Vec<usize> = (0..self.aligns.len()).map(width).collect();
+        let line = |row: &Vec<String>| {
+            let cells = row.iter().zip(&widths).zip(&self.aligns);
+            let cells = cells.map(|((cell, width), align)| match align {
+                Align::Left => format!("{cell:<width$}"),
+                Align::Right => format!("{cell:>width$}"),
+            });
+            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+        };
+        self.rows.iter().map(line).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Align, Table};
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::new(&[("NAME", Align::Left), ("COUNT", Align::Right)]);
+        table.row(vec!["a".to_owned(), "7".to_owned()]);
+        table.row(vec!["longer".to_owned(), "123456".to_owned()]);
+        assert_eq!(
+            table.render(),
+            "NAME     COUNT\na            7\nlonger  123456\n"
+        );
+    }
+}

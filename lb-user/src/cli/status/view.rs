@@ -1,0 +1,278 @@
+//! A status in words and tables.
+
+use std::time::Duration;
+
+use super::table::{Align, Table};
+use crate::control::{
+    BackendStatus, ServiceState, ServiceStatus, Status, TrafficStatus, VipStatus,
+};
+
+/// An earlier status, and how long ago it was.
+type Earlier<'a> = Option<(Duration, &'a Status)>;
+
+/// The whole text; with `rates`, the columns that compare with `earlier`.
+pub(super) fn render(status: &Status, rates: bool, earlier: Earlier<'_>) -> String {
+    let mut text = headline(status);
+    for VipStatus {
+        address,
+        interface,
+        state,
+    } in &status.vips
+    {
+        text += &format!("VIP {address} on {interface}: {state}\n");
+    }
+    text += "\n";
+    text += &services(status, rates, earlier);
+    text += "\n";
+    let rows = status.services.iter().flat_map(|service| {
+        let backends = service.backends.iter();
+        backends.map(|backend| (service.name.as_str(), backend))
+    });
+    text += &backends(rows, rates, earlier);
+    text += &remarks(status);
+    text
+}
+
+/// The backends alone.
+pub(in crate::cli) fn backend_table<'a>(
+    rows: impl Iterator<Item = (&'a str, &'a BackendStatus)>,
+) -> String {
+    backends(rows, false, None)
+}
+
+fn headline(status: &Status) -> String {
+    format!(
+        "tidegate {} on {} ({} mode), process {}, up {}\nconfiguration {} of {}\n",
+        status.version,
+        status.interface.name,
+        status.interface.xdp_mode,
+        status.pid,
+        duration(status.uptime_seconds),
+        status.config.generation,
+        status.config.path,
+    )
+}
+
+fn services(status: &Status, rates: bool, earlier: Earlier<'_>) -> String {
+    let mut head = vec![
+        ("SERVICE", Align::Left),
+        ("ADDRESS", Align::Left),
+        ("BALANCE", Align::Left),
+        ("FORWARD", Align::Left),
+        ("STATE", Align::Left),
+        ("PACKETS", Align::Right),
+        ("BYTES", Align::Right),
+        ("NEW", Align::Right),
+        ("DROPPED", Align::Right),
+    ];
+    if rates {
+        head.extend(RATES);
+    }
+    let mut table = Table::new(&head);
+    for service in &status.services {
+        let ServiceStatus {
+            name,
+            balance,
+            forward,
+            state,
+            traffic,
+            dropped,
+            ..
+        } = service;
+        let mut row = vec![
+            name.clone(),
+            address(service),
+            balance.clone(),
+            forward.clone(),
+            state.to_string(),
+        ];
+        row.extend(traffic_cells(*traffic));
+        row.push(dropped.to_string());
+        if rates {
+            let before = earlier.and_then(|(ago, earlier)| {
+                let old = earlier.services.iter().find(|old| old.name == *name)?;
+                Some((ago, old.traffic))
+            });
+            row.extend(rate_cells(*traffic, before));
+        }
+        table.row(row);
+    }
+    table.render()
+}
+
+fn backends<'a>(
+    rows: impl Iterator<Item = (&'a str, &'a BackendStatus)>,
+    rates: bool,
+    earlier: Earlier<'_>,
+) -> String {
+    let mut head = vec![
+        ("BACKEND", Align::Left),
+        ("ADDRESS", Align::Left),
+        ("ADMIN", Align::Left),
+        ("HEALTH", Align::Left),
+        ("WEIGHT", Align::Right),
+        ("SHARE", Align::Right),
+        ("PACKETS", Align::Right),
+        ("BYTES", Align::Right),
+        ("NEW", Align::Right),
+    ];
+    if rates {
+        head.extend(RATES);
+    }
+    head.push(("NEXT HOP", Align::Left));
+    head.push(("REASON", Align::Left));
+    let mut table = Table::new(&head);
+    for (service, backend) in rows {
+        let BackendStatus {
+            name,
+            address,
+            port,
+            weight,
+            admin,
+            health,
+            reason,
+            next_hop,
+            share,
+            ..
+        } = backend;
+        let mut row = vec![
+            format!("{service}/{name}"),
+            socket(address, *port),
+            admin.to_string(),
+            health.to_string(),
+            weight.to_string(),
+            format!("{:.1}%", share * 100.0),
+        ];
+        row.extend(traffic_cells(backend.traffic));
+        if rates {
+            let before = earlier.and_then(|(ago, earlier)| {
+                let old = earlier.services.iter().find(|old| old.name == service)?;
+                let old = old.backends.iter().find(|old| old.name == *name)?;
+                Some((ago, old.traffic))
+            });
+            row.extend(rate_cells(backend.traffic, before));
+        }
+        row.push(next_hop.clone().unwrap_or_else(|| "unknown".to_owned()));
+        row.push(reason.clone().unwrap_or_default());
+        table.row(row);
+    }
+    table.render()
+}
+
+/// What deserves a sentence.
+fn remarks(status: &Status) -> String {
+    let mut remarks = Vec::new();
+    for service in &status.services {
+        if service.state == ServiceState::Down {
+            remarks.push(format!(
+                "{} has no healthy backend: packets to {} are dropped ({} so far)",
+                service.name,
+                address(service),
+                service.dropped
+            ));
+        }
+    }
+    let dropped = status.verdicts.iter();
+    let dropped = dropped.filter(|(verdict, count)| verdict.starts_with("drop_") && **count > 0);
+    let dropped: Vec<String> = dropped
+        .map(|(verdict, count)| format!("{verdict} {count}"))
+        .collect();
+    if !dropped.is_empty() {
+        remarks.push(format!("dropped packets by reason: {}", dropped.join(", ")));
+    }
+    if status.flows.tracked + status.flows.half_open > 0 {
+        let (tracked, half_open) = (status.flows.tracked, status.flows.half_open);
+        remarks.push(format!("tracked flows: {tracked}, half open: {half_open}"));
+    }
+    if let Some(error) = &status.config.last_error {
+        remarks.push(format!(
+            "the last reload was refused, the old configuration is in force:\n{error}"
+        ));
+    }
+    if status.counters.apply_errors > 0 {
+        let count = status.counters.apply_errors;
+        remarks.push(format!(
+            "changes that the kernel did not take at once: {count}; see the log"
+        ));
+    }
+    remarks
+        .iter()
+        .map(|remark| format!("\n{remark}\n"))
+        .collect()
+}
+
+const RATES: [(&str, Align); 3] = [
+    ("PACKETS/S", Align::Right),
+    ("BYTES/S", Align::Right),
+    ("NEW/S", Align::Right),
+];
+
+fn traffic_cells(traffic: TrafficStatus) -> [String; 3] {
+    let TrafficStatus {
+        packets,
+        bytes,
+        new_connections,
+        ..
+    } = traffic;
+    [
+        packets.to_string(),
+        size(bytes as f64),
+        new_connections.to_string(),
+    ]
+}
+
+fn rate_cells(now: TrafficStatus, before: Option<(Duration, TrafficStatus)>) -> [String; 3] {
+    let Some((ago, before)) = before else {
+        return ["", "", ""].map(str::to_owned);
+    };
+    let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / ago.as_secs_f64();
+    [
+        format!("{:.0}", rate(now.packets, before.packets)),
+        size(rate(now.bytes, before.bytes)),
+        format!("{:.0}", rate(now.new_connections, before.new_connections)),
+    ]
+}
+
+fn address(service: &ServiceStatus) -> String {
+    format!(
+        "{}/{}",
+        socket(&service.vip, service.port),
+        service.protocol
+    )
+}
+
+fn socket(address: &str, port: u16) -> String {
+    if address.contains(':') {
+        format!("[{address}]:{port}")
+    } else {
+        format!("{address}:{port}")
+    }
+}
+
+fn size(bytes: f64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut scaled = bytes;
+    let mut unit = UNITS[0];
+    for next in &UNITS[1..] {
+        if scaled < 1000.0 {
+            break;
+        }
+        scaled /= 1000.0;
+        unit = next;
+    }
+    if unit == UNITS[0] {
+        format!("{scaled:.0} {unit}")
+    } else {
+        format!("{scaled:.1} {unit}")
+    }
+}
+
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}

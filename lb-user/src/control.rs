@@ -1,0 +1,164 @@
+//! The seam between those who ask (API, metrics) and the daemon's event loop.
+//!
+//! A [`Handle`] sends [`Request`]s, each with a way back for its answer. [`Status`] is all that the
+//! outside can know, taken at one moment; its serialized form is the API's and a promise to scripts:
+//! fields are added, not renamed.
+
+mod status;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    config::{ConfigErrors, model::ReloadBlockers},
+    core::balancer::{Admin, SelectError},
+};
+
+pub use status::{
+    BackendStatus, ConfigStatus, Counters, Flows, Health, InterfaceStatus, ProbeStatus,
+    ServiceState, ServiceStatus, Status, TrafficStatus, VipState, VipStatus,
+};
+
+/// Requests that may wait: more askers than this at once wait at the door.
+const DEPTH: usize = 16;
+
+/// Asks the daemon.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    ready: watch::Receiver<bool>,
+}
+
+/// The daemon's end.
+#[derive(Debug)]
+pub struct Requests {
+    pub receiver: mpsc::Receiver<Request>,
+    /// Whether packets are being balanced.
+    pub ready: watch::Sender<bool>,
+}
+
+/// One question or order, with the way back.
+#[derive(Debug)]
+pub enum Request {
+    Status(oneshot::Sender<Status>),
+    Reload(oneshot::Sender<Result<Reloaded, ReloadError>>),
+    Change(Order, oneshot::Sender<Result<BackendStatus, ChangeError>>),
+}
+
+/// What an operator wants of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// `SERVICE/BACKEND`, or `BACKEND` if only one service has it.
+    pub backend: String,
+    pub change: Change,
+    pub lasting: Lasting,
+}
+
+/// A change to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Admin(Admin),
+    Weight(u16),
+}
+
+/// Whether a change survives a restart of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasting {
+    Kept,
+    Temporary,
+}
+
+/// A reload that was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// How many configurations this process has used.
+    pub generation: u64,
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error("{0}")]
+    Config(#[source] ConfigErrors),
+    #[error("{0}")]
+    NeedsRestart(#[source] ReloadBlockers),
+    #[error("{0}")]
+    Ports(#[source] crate::io::host::PortsOverlap),
+    #[error("the addresses of the old configuration cannot be removed: {0}")]
+    Addresses(#[source] crate::io::netlink::NetlinkError),
+}
+
+/// Why a backend was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    #[error("weight {weight} is out of range: 0 to {max}")]
+    Weight { weight: u16, max: u16 },
+    #[error("the change is in force but could not be kept for the next start: {0}")]
+    NotKept(#[source] std::io::Error),
+}
+
+/// The daemon is on its way out and answers no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the daemon is stopping")]
+pub struct Stopping;
+
+/// Makes the two ends.
+#[must_use]
+pub fn channel() -> (Handle, Requests) {
+    let (sender, receiver) = mpsc::channel(DEPTH);
+    let (ready, is_ready) = watch::channel(false);
+    let handle = Handle {
+        requests: sender,
+        ready: is_ready,
+    };
+    (handle, Requests { receiver, ready })
+}
+
+impl Handle {
+    /// Asks how things are.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon is stopping.
+    pub async fn status(&self) -> Result<Status, Stopping> {
+        self.ask(Request::Status).await
+    }
+
+    /// Has the configuration file read again.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon is stopping; inside, why nothing was changed.
+    pub async fn reload(&self) -> Result<Result<Reloaded, ReloadError>, Stopping> {
+        self.ask(Request::Reload).await
+    }
+
+    /// Has a backend changed.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon is stopping; inside, what was wrong with the order.
+    pub async fn change(
+        &self,
+        order: Order,
+    ) -> Result<Result<BackendStatus, ChangeError>, Stopping> {
+        self.ask(|answer| Request::Change(order, answer)).await
+    }
+
+    /// Whether packets are being balanced.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, Stopping> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.requests.send(request(answer)).await;
+        sent.map_err(|_closed| Stopping)?;
+        answered.await.map_err(|_dropped| Stopping)
+    }
+}

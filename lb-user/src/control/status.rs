@@ -1,0 +1,210 @@
+//! All that the outside can know of the daemon, taken at one moment.
+
+use std::{collections::BTreeMap, fmt};
+
+use lb_common::abi::Traffic;
+use serde::{Deserialize, Serialize};
+
+use crate::core::{balancer::Admin, health::HealthState};
+
+/// The whole of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+    pub config: ConfigStatus,
+    pub interface: InterfaceStatus,
+    pub vips: Vec<VipStatus>,
+    pub services: Vec<ServiceStatus>,
+    /// Packets by how they ended.
+    pub verdicts: BTreeMap<String, u64>,
+    pub flows: Flows,
+    pub counters: Counters,
+}
+
+/// Which configuration is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    pub path: String,
+    /// How many configurations this process has used.
+    pub generation: u64,
+    /// Why the last reload changed nothing, if it did not.
+    pub last_error: Option<String>,
+}
+
+/// Where packets come in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    pub name: String,
+    /// `native` or `generic`.
+    pub xdp_mode: String,
+}
+
+/// One virtual address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipStatus {
+    /// With its prefix length.
+    pub address: String,
+    pub interface: String,
+    pub state: VipState,
+}
+
+/// Whether a VIP is where it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VipState {
+    /// On the interface.
+    Assigned,
+    /// Not on the interface, although it should be.
+    Absent,
+    /// Somebody else's business.
+    Unmanaged,
+}
+
+impl fmt::Display for VipState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Assigned => "assigned",
+            Self::Absent => "absent",
+            Self::Unmanaged => "unmanaged",
+        })
+    }
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    pub name: String,
+    pub vip: String,
+    pub port: u16,
+    pub protocol: String,
+    pub balance: String,
+    pub forward: String,
+    pub state: ServiceState,
+    #[serde(flatten)]
+    pub traffic: TrafficStatus,
+    /// Client packets that no backend got.
+    pub dropped: u64,
+    pub backends: Vec<BackendStatus>,
+}
+
+/// Whether any backend of a service takes new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceState {
+    Up,
+    Down,
+}
+
+impl fmt::Display for ServiceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// What was forwarded since the daemon started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficStatus {
+    pub packets: u64,
+    pub bytes: u64,
+    pub new_connections: u64,
+    /// Replies that were translated (NAT only).
+    pub reply_packets: u64,
+    pub reply_bytes: u64,
+    /// Packets of tracked flows for which the flow table had no room.
+    pub untracked: u64,
+}
+
+impl From<Traffic> for TrafficStatus {
+    fn from(traffic: Traffic) -> Self {
+        Self {
+            packets: traffic.packets,
+            bytes: traffic.bytes,
+            new_connections: traffic.new_connections,
+            reply_packets: traffic.reply_packets,
+            reply_bytes: traffic.reply_bytes,
+            untracked: traffic.untracked,
+        }
+    }
+}
+
+/// One backend of one service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    pub name: String,
+    pub address: String,
+    pub port: u16,
+    /// The weight in force.
+    pub weight: u16,
+    pub admin: Admin,
+    pub health: Health,
+    /// Why the last probe failed, if it did.
+    pub reason: Option<String>,
+    /// Its MAC address, or its gateway's.
+    pub next_hop: Option<String>,
+    /// Its share of the service's new flows, 0 to 1.
+    pub share: f64,
+    #[serde(flatten)]
+    pub traffic: TrafficStatus,
+    pub dropped: u64,
+    pub probe: ProbeStatus,
+}
+
+/// What the probes say of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    Up,
+    Down,
+    /// Not judged yet.
+    Unknown,
+}
+
+impl From<HealthState> for Health {
+    fn from(state: HealthState) -> Self {
+        match state {
+            HealthState::Unknown => Self::Unknown,
+            HealthState::Up => Self::Up,
+            HealthState::Down => Self::Down,
+        }
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// How a backend was probed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProbeStatus {
+    pub successes: u64,
+    pub failures: u64,
+    /// How long the last successful one took.
+    pub last_seconds: Option<f64>,
+}
+
+/// Flows that are being tracked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flows {
+    pub tracked: u64,
+    pub half_open: u64,
+}
+
+/// What the daemon did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    pub reloads_ok: u64,
+    pub reloads_failed: u64,
+    /// Changes that the kernel did not take at once.
+    pub apply_errors: u64,
+}

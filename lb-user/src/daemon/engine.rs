@@ -1,0 +1,251 @@
+//! What the event loop owns: the balancer's decisions and the maps that carry them out.
+//!
+//! Events change the [`Balancer`]; [`Engine::reconcile`], called after each burst of them, makes the
+//! maps hold what it wants. There is no other way to the maps.
+
+use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive};
+
+use lb_common::abi::{Forward, NextHop, ServiceKey};
+use tracing::{error, info, warn};
+
+use super::{ledger::Ledger, maps::Maps};
+use crate::{
+    config::model::{Config, Service},
+    control::{Change, Counters, ProbeStatus},
+    core::{
+        admin::AdminState,
+        balancer::{BackendKey, Balancer},
+        health::{HealthState, ProbeOutcome},
+        image::{MapImage, MapOp},
+        plan,
+    },
+    io::probe::ProbeResult,
+};
+
+/// How often the plan may ask for another round, each of which gives out the ids that the one before
+/// took back: two are the most that it needs.
+const ROUNDS: usize = 4;
+
+/// Decisions and maps. See the module.
+pub(super) struct Engine<M> {
+    pub(super) balancer: Balancer,
+    pub(super) maps: M,
+    /// What the maps hold, as far as is known.
+    pub(super) image: MapImage,
+    /// What parts of the maps may hold instead since changes failed half way.
+    attempted: Vec<MapImage>,
+    pub(super) ledger: Ledger,
+    pub(super) counters: Counters,
+    pub(super) probes: BTreeMap<BackendKey, ProbeStatus>,
+    /// Whether the balancer has changed since the maps were.
+    dirty: bool,
+    /// Which services had a backend after the last change.
+    up: BTreeMap<ServiceKey, bool>,
+}
+
+impl<M: Maps> Engine<M> {
+    /// An engine with maps that nobody has written to.
+    pub(super) fn new(config: Config, admin: AdminState, maps: M) -> Self {
+        Self {
+            balancer: Balancer::new(config, admin),
+            maps,
+            image: MapImage::empty(),
+            attempted: Vec::new(),
+            ledger: Ledger::default(),
+            counters: Counters::default(),
+            probes: BTreeMap::new(),
+            dirty: true,
+            up: BTreeMap::new(),
+        }
+    }
+
+    /// Makes the maps hold what the balancer wants, if that may have changed or failed before. A
+    /// failure is logged and counted; the next call then writes everything anew.
+    pub(super) fn reconcile(&mut self) {
+        if !self.dirty && self.attempted.is_empty() {
+            return;
+        }
+        if let Err(error) = self.try_reconcile() {
+            self.counters.apply_errors += 1;
+            let error = format!("{error:#}");
+            error!(error, "maps could not be changed, will be written anew");
+        }
+    }
+
+    /// As [`Self::reconcile`], for the start, where a failure is the end.
+    pub(super) fn try_reconcile(&mut self) -> anyhow::Result<()> {
+        self.dirty = false;
+        let outcome = self.advance();
+        self.tell_of_services();
+        outcome
+    }
+
+    fn advance(&mut self) -> anyhow::Result<()> {
+        let desired = self.balancer.desired();
+        for _ in 0..ROUNDS {
+            let target = plan::next(&self.image, &desired);
+            let steps = if self.attempted.is_empty() {
+                plan::diff(&self.image, &target)
+            } else {
+                rewrite(self.attempted.iter().chain([&self.image]), &target)
+            };
+            if target == self.image && steps.is_empty() {
+                return Ok(());
+            }
+            self.ledger.open(&target, &self.maps)?;
+            if let Err(error) = self.maps.apply(&steps) {
+                if !self.attempted.contains(&target) {
+                    self.attempted.push(target);
+                }
+                return Err(error);
+            }
+            self.attempted.clear();
+            self.image = target;
+            self.ledger.close(&self.image, &self.maps)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in what came of a probe.
+    pub(super) fn handle_probe(&mut self, backend: &BackendKey, result: ProbeResult) {
+        let stats = self.probes.entry(backend.clone()).or_default();
+        let outcome = match result {
+            Ok(took) => {
+                stats.successes += 1;
+                stats.last_seconds = Some(took.as_secs_f64());
+                ProbeOutcome::Success
+            }
+            Err(failure) => {
+                stats.failures += 1;
+                ProbeOutcome::Failure {
+                    reason: failure.to_string(),
+                }
+            }
+        };
+        let reason = match &outcome {
+            ProbeOutcome::Success => None,
+            ProbeOutcome::Failure { reason } => Some(reason.clone()),
+        };
+        let Some(transition) = self.balancer.observe(backend, outcome) else {
+            return;
+        };
+        let (from, to) = (transition.from, transition.to);
+        info!(%backend, %from, %to, reason, "backend changed state");
+        self.dirty = true;
+    }
+
+    /// Does as an operator says about a backend.
+    pub(super) fn handle_change(&mut self, backend: &BackendKey, change: Change) {
+        match change {
+            Change::Admin(admin) => self.balancer.set_admin(backend, admin),
+            Change::Weight(weight) => self.balancer.set_weight(backend, weight),
+        }
+        self.dirty = true;
+    }
+
+    /// Whether every checked backend was asked once, and is reachable if it answered: until then a
+    /// service may lack backends only because nobody has looked yet.
+    pub(super) fn has_looked_around(&self) -> bool {
+        self.balancer.config().backends().all(|(service, backend)| {
+            let key = BackendKey::new(service.name(), backend.name());
+            let asked = service.check().is_none() || self.probes.contains_key(&key);
+            let up = self.balancer.health(&key) == HealthState::Up;
+            asked && (!up || self.balancer.next_hop(backend.address()).is_some())
+        })
+    }
+
+    /// Takes in where a backend's frames go.
+    pub(super) fn handle_next_hop(&mut self, address: IpAddr, next_hop: NextHop) {
+        self.balancer.set_next_hop(address, Some(next_hop));
+        self.dirty = true;
+    }
+
+    /// Takes in the interface's own addresses.
+    pub(super) fn handle_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.balancer.set_interface_addresses(addresses);
+        self.dirty = true;
+    }
+
+    /// Takes a new configuration in force.
+    pub(super) fn handle_config(&mut self, config: Config) {
+        self.balancer.set_config(config);
+        let config = self.balancer.config();
+        self.probes.retain(|key, _| {
+            config.backends().any(|(service, backend)| {
+                (service.name(), backend.name()) == (key.service(), key.backend())
+            })
+        });
+        self.dirty = true;
+    }
+
+    /// The services that no backend takes new flows of, by name.
+    pub(super) fn services_down(&self) -> impl Iterator<Item = &str> {
+        let services = self.balancer.config().services().iter();
+        services
+            .filter(|service| !self.is_up(&service.key()))
+            .map(Service::name)
+    }
+
+    /// Whether any backend of a service takes new flows.
+    fn is_up(&self, key: &ServiceKey) -> bool {
+        self.image
+            .services
+            .get(key)
+            .is_some_and(|service| !service.table.slots.is_empty())
+    }
+
+    /// Logs which services lost their last backend, or got one again. What was never up is the
+    /// start's to tell.
+    fn tell_of_services(&mut self) {
+        let services = self.balancer.config().services().iter();
+        let now: BTreeMap<_, _> = services
+            .map(|service| (service.key(), self.is_up(&service.key())))
+            .collect();
+        for service in self.balancer.config().services() {
+            let (key, name) = (service.key(), service.name());
+            match (self.up.get(&key), now.get(&key)) {
+                (Some(true), Some(false)) => {
+                    warn!(
+                        service = name,
+                        "service has no healthy backend, its packets are dropped"
+                    );
+                }
+                (Some(false), Some(true)) => info!(service = name, "service has a healthy backend"),
+                _ => {}
+            }
+        }
+        self.up = now;
+    }
+}
+
+/// The steps that bring maps that hold any mixture of `doubtful` to `target`: everything it has is
+/// written, and everything else that they may hold is removed.
+fn rewrite<'a>(doubtful: impl Iterator<Item = &'a MapImage>, target: &MapImage) -> Vec<MapOp> {
+    let mut steps = plan::diff(&MapImage::empty(), target);
+    let mut backends = Vec::new();
+    for image in doubtful {
+        for step in plan::diff(image, target) {
+            match step {
+                MapOp::RemoveService(_) => steps.push(step),
+                MapOp::RemoveBackend(_) => backends.push(step),
+                MapOp::SetNatPool(_)
+                | MapOp::SetBackend(..)
+                | MapOp::WriteTable { .. }
+                | MapOp::SetService(..)
+                | MapOp::AwaitGracePeriod => {}
+            }
+        }
+    }
+    steps.push(MapOp::AwaitGracePeriod);
+    steps.extend(backends);
+    steps
+}
+
+/// The ports that NAT would use under `config`; `None` if it does not translate.
+pub(super) fn nat_ports(config: &Config) -> Option<RangeInclusive<u16>> {
+    let translates = config
+        .services()
+        .iter()
+        .any(|service| service.forward() == Forward::Nat);
+    translates.then(|| config.nat().first_port()..=config.nat().last_port())
+}

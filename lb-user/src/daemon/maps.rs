@@ -1,0 +1,40 @@
+//! What the event loop needs of the kernel's maps: the datapath's, or a test's.
+
+use std::collections::BTreeMap;
+
+use lb_common::{
+    abi::{BackendId, ServiceId, Traffic},
+    verdict::Verdict,
+};
+
+use crate::{core::image::MapOp, io::datapath::Datapath};
+
+/// The kernel's maps. Calls are short, so the loop makes them in line.
+pub(super) trait Maps: Send + 'static {
+    /// Takes the steps of a change, in order, up to the first that fails.
+    fn apply(&mut self, steps: &[MapOp]) -> anyhow::Result<()>;
+    /// Packets by how they ended, since the program was loaded.
+    fn verdicts(&self) -> anyhow::Result<BTreeMap<Verdict, u64>>;
+    /// What went through the users of a backend id.
+    fn backend_traffic(&self, id: BackendId) -> anyhow::Result<Traffic>;
+    /// What was dropped for the users of a service id before a backend was chosen.
+    fn service_traffic(&self, id: ServiceId) -> anyhow::Result<Traffic>;
+}
+
+impl Maps for Datapath {
+    fn apply(&mut self, steps: &[MapOp]) -> anyhow::Result<()> {
+        Ok(Self::apply(self, steps)?)
+    }
+
+    fn verdicts(&self) -> anyhow::Result<BTreeMap<Verdict, u64>> {
+        Ok(Self::verdicts(self)?)
+    }
+
+    fn backend_traffic(&self, id: BackendId) -> anyhow::Result<Traffic> {
+        Ok(Self::backend_traffic(self, id)?)
+    }
+
+    fn service_traffic(&self, id: ServiceId) -> anyhow::Result<Traffic> {
+        Ok(Self::service_traffic(self, id)?)
+    }
+}

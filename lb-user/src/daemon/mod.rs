@@ -1,0 +1,219 @@
+//! The daemon: from a configuration to balanced packets, and back to a host as it was found.
+//!
+//! ```text
+//!   API, metrics --Request-->  +---------------------+ --MapOp--> maps
+//!   probers -----Answer----->  | event loop:         |
+//!   neighbours --Found------>  | Balancer + Datapath | --> VIPs on the interface
+//!   signals ---------------->  +---------------------+ --> plans of probers and neighbours
+//! ```
+//! One task, the loop in [`running`], owns all decisions and the maps; the others only do I/O and
+//! talk to it over bounded channels. One of them ending is the end of the daemon.
+//!
+//! Start: limits, state directory, sockets, program and maps filled, attached, first look at the
+//! backends, VIPs, ready. Stop: API, VIPs, probes, program; each step has its deadline.
+
+mod engine;
+mod ledger;
+mod maps;
+mod neighbours;
+mod prober;
+mod running;
+mod state;
+mod status;
+mod sweep;
+mod vips;
+
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{sync::watch, task::JoinSet, time};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::{
+    engine::{Engine, nat_ports},
+    neighbours::Follower,
+    prober::Probers,
+    running::{Inputs, Running},
+    state::StateDir,
+    vips::Vips,
+};
+use crate::{
+    api,
+    config::model::{self, Config},
+    control,
+    io::{
+        datapath::{Datapath, DatapathConfig, Limits, XdpMode},
+        host,
+        netlink::Netlink,
+    },
+};
+
+/// For the servers to finish the answers that they are at.
+const TASKS_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The tasks that must not end before the daemon does, by name.
+type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
+
+/// Runs until told to stop.
+///
+/// # Errors
+///
+/// If something needed at the start is not to be had, or a task ends that must not.
+pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
+    let signals = running::Signals::listen().context("cannot listen for signals")?;
+    host::raise_limits();
+    let mut state = StateDir::open(config.state_dir(), config.interface())?;
+    let servers = bind(&config).await?;
+    if let Some(ports) = nat_ports(&config) {
+        host::check_ports(ports)?;
+    }
+    let netlink = Netlink::open()?;
+    let interface = netlink.interface(config.interface()).await?;
+    let vips = Vips::new(netlink, interface);
+
+    let mut datapath = Datapath::open(&datapath_config(&config, &state)?)?;
+    let sweeper = datapath
+        .take_sweeper()
+        .context("a fresh datapath has no flow tables")?;
+    let admin = state.admin();
+    let mut engine = Engine::new(config, admin, datapath);
+    engine.handle_addresses(vips.own_addresses());
+    engine
+        .try_reconcile()
+        .context("the maps cannot be filled")?;
+    let mode = engine.maps.attach()?;
+    let config = engine.balancer.config();
+    info!(
+        interface = config.interface(),
+        mode = mode.label(),
+        "program attached"
+    );
+
+    let stop = CancellationToken::new();
+    let mut tasks = Tasks::new();
+    let (handle, requests) = control::channel();
+    servers.spawn(&handle, &stop, &mut tasks);
+    let (wanted, wanted_receiver) = watch::channel(addresses(config));
+    let (follower, found) = Follower::new(wanted_receiver)?;
+    spawn(&mut tasks, "neighbours", &stop, async {
+        Ok(follower.run().await?)
+    });
+    let (idle, idle_receiver) = watch::channel(config.tracking_idle());
+    let (flows, flows_receiver) = watch::channel(control::Flows::default());
+    spawn(
+        &mut tasks,
+        "sweep",
+        &stop,
+        sweep::run(sweeper, idle_receiver, flows),
+    );
+    let (mut probers, answers) = Probers::new();
+    probers.follow(config);
+
+    let mut inputs = Inputs {
+        requests,
+        answers,
+        found,
+        signals,
+        tasks,
+    };
+    let mut running = Running {
+        engine,
+        vips,
+        state,
+        probers,
+        wanted,
+        idle,
+        flows: flows_receiver,
+        path,
+        mode,
+        started: time::Instant::now(),
+        generation: 1,
+        last_error: None,
+    };
+    let outcome = running.serve(&mut inputs).await;
+    shut_down(running, inputs, &stop).await;
+    outcome
+}
+
+/// What has to be had before anything is changed on the host.
+async fn bind(config: &Config) -> anyhow::Result<api::Servers> {
+    let group = config.api().group().map(host::group_id).transpose();
+    let group = group.context("api.group cannot be used")?;
+    let mut servers = api::Servers::bind(config.api().socket(), config.api().mode(), group).await?;
+    if let Some(listen) = config.metrics_listen() {
+        servers.bind_metrics(listen).await?;
+    }
+    Ok(servers)
+}
+
+fn datapath_config(config: &Config, state: &StateDir) -> anyhow::Result<DatapathConfig> {
+    let limits = config.limits();
+    let ids = |limit| u16::try_from(limit).unwrap_or(u16::MAX);
+    Ok(DatapathConfig {
+        interface: config.interface().to_owned(),
+        mode: match config.xdp_mode() {
+            model::XdpMode::Auto => XdpMode::Auto,
+            model::XdpMode::Native => XdpMode::Native,
+            model::XdpMode::Generic => XdpMode::Generic,
+        },
+        seed: match config.seed() {
+            Some(seed) => seed,
+            None => state.seed()?,
+        },
+        limits: Limits {
+            services: ids(limits.services),
+            backends: ids(limits.backends),
+            flows: limits.flows,
+            half_open: limits.half_open,
+        },
+    })
+}
+
+/// The backends whose next hops are to be followed.
+fn addresses(config: &Config) -> BTreeSet<IpAddr> {
+    config
+        .backends()
+        .map(|(_, backend)| backend.address())
+        .collect()
+}
+
+/// Starts a task that goes on until the stop.
+fn spawn(
+    tasks: &mut Tasks,
+    name: &'static str,
+    stop: &CancellationToken,
+    task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) {
+    let stop = stop.clone();
+    tasks.spawn(async move { (name, stop.run_until_cancelled(task).await.unwrap_or(Ok(()))) });
+}
+
+/// Puts the host back as it was found.
+async fn shut_down(running: Running, inputs: Inputs, stop: &CancellationToken) {
+    let Running {
+        engine,
+        mut vips,
+        mut probers,
+        ..
+    } = running;
+    // Without the requests' receiver, whoever still asks is told that the daemon is stopping.
+    let Inputs { mut tasks, .. } = inputs;
+    info!("stopping");
+    stop.cancel();
+    let end = async { while tasks.join_next().await.is_some() {} };
+    if time::timeout(TASKS_DEADLINE, end).await.is_err() {
+        warn!("tasks did not end in time");
+        tasks.abort_all();
+    }
+    vips.release().await;
+    probers.stop();
+    if let Err(error) = engine.maps.detach() {
+        let error = format!("{:#}", anyhow::Error::from(error));
+        warn!(
+            error,
+            "program could not be detached, it goes with the process"
+        );
+    }
+    info!("stopped");
+}

@@ -1,0 +1,343 @@
+//! The event loop, and what it does at each event.
+
+use std::{collections::BTreeSet, io, net::IpAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+    time::{self, Instant, Interval, MissedTickBehavior},
+};
+use tracing::{error, info, warn};
+
+use super::{
+    Tasks, addresses,
+    engine::{Engine, nat_ports},
+    neighbours::Found,
+    prober::{Answer, Probers},
+    state::StateDir,
+    vips::Vips,
+};
+use crate::{
+    config::{
+        self,
+        model::{Backend, ReloadBlockers},
+    },
+    control::{
+        BackendStatus, Change, ChangeError, ConfigStatus, Flows, InterfaceStatus, Order,
+        ReloadError, Reloaded, Request, Requests, Status,
+    },
+    core::balancer::SelectError,
+    io::{
+        datapath::{AttachedMode, Datapath},
+        host,
+    },
+};
+
+/// How soon a failed change of the maps is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How often the interface's addresses are looked at without being asked to.
+const RECHECK: Duration = Duration::from_secs(5);
+
+/// The longest wait for the first answers of backends before the VIPs are assigned: who takes
+/// longer than that to answer is not healthy.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+
+/// All that the loop waits for.
+pub(super) struct Inputs {
+    pub(super) requests: Requests,
+    pub(super) answers: mpsc::Receiver<Answer>,
+    pub(super) found: mpsc::Receiver<Found>,
+    pub(super) signals: Signals,
+    pub(super) tasks: Tasks,
+}
+
+/// The signals that mean something.
+pub(super) struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// What happened.
+enum Event {
+    Request(Request),
+    Answer(Answer),
+    Found(Found),
+    Hangup,
+    Stop,
+    /// A task ended that must not.
+    Ended(anyhow::Error),
+}
+
+impl Signals {
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+impl Inputs {
+    /// Waits for what happens next. May be cancelled, as every arm may: channels, signals and task
+    /// sets lose nothing. Nothing is handled in here, where handling could be cancelled half way.
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            _ = self.signals.terminate.recv() => Event::Stop,
+            _ = self.signals.interrupt.recv() => Event::Stop,
+            _ = self.signals.hangup.recv() => Event::Hangup,
+            Some(request) = self.requests.receiver.recv() => Event::Request(request),
+            Some(answer) = self.answers.recv() => Event::Answer(answer),
+            Some(found) = self.found.recv() => Event::Found(found),
+            Some(ended) = self.tasks.join_next() => Event::Ended(match ended {
+                Ok((name, Ok(()))) => anyhow!("task {name} ended"),
+                Ok((name, Err(error))) => error.context(format!("task {name} failed")),
+                Err(error) => anyhow!(error).context("a task failed"),
+            }),
+        }
+    }
+}
+
+/// The daemon while it runs.
+pub(super) struct Running {
+    pub(super) engine: Engine<Datapath>,
+    pub(super) vips: Vips,
+    pub(super) state: StateDir,
+    pub(super) probers: Probers,
+    pub(super) wanted: watch::Sender<BTreeSet<IpAddr>>,
+    pub(super) idle: watch::Sender<Duration>,
+    pub(super) flows: watch::Receiver<Flows>,
+    pub(super) path: PathBuf,
+    pub(super) mode: AttachedMode,
+    pub(super) started: Instant,
+    pub(super) generation: u64,
+    pub(super) last_error: Option<String>,
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Continue,
+    Stop,
+}
+
+impl Running {
+    /// Handles events until told to stop.
+    ///
+    /// # Errors
+    ///
+    /// If the VIPs cannot be assigned at the start, or a task ends that must not.
+    pub(super) async fn serve(&mut self, inputs: &mut Inputs) -> anyhow::Result<()> {
+        if self.look_around(inputs).await? == Flow::Stop {
+            return Ok(());
+        }
+        self.take_over().await?;
+        inputs.requests.ready.send_replace(true);
+        info!("ready");
+        let (mut retry, mut recheck) = (ticker(RETRY), ticker(RECHECK));
+        loop {
+            tokio::select! {
+                event = inputs.next() => {
+                    if self.handle(event, inputs).await? == Flow::Stop {
+                        break;
+                    }
+                }
+                _ = retry.tick() => self.probers.check()?,
+                _ = recheck.tick() => self.recheck().await,
+            }
+            self.engine.reconcile();
+        }
+        inputs.requests.ready.send_replace(false);
+        Ok(())
+    }
+
+    /// Waits until the backends have been asked once, so that the first packets find them.
+    async fn look_around(&mut self, inputs: &mut Inputs) -> anyhow::Result<Flow> {
+        let deadline = Instant::now() + FIRST_LOOK;
+        while !self.engine.has_looked_around() {
+            let Ok(event) = time::timeout_at(deadline, inputs.next()).await else {
+                break;
+            };
+            if self.handle(event, inputs).await? == Flow::Stop {
+                return Ok(Flow::Stop);
+            }
+            self.engine.reconcile();
+        }
+        for service in self.engine.services_down() {
+            warn!(
+                service,
+                "service has no healthy backend, its packets are dropped"
+            );
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// Takes the VIPs, once packets to them are balanced.
+    async fn take_over(&mut self) -> anyhow::Result<()> {
+        let config = self.engine.balancer.config();
+        let stale = self.vips.remove_unwanted(config).await;
+        stale.context("addresses left by an earlier run cannot be removed")?;
+        self.vips
+            .ensure(config)
+            .await
+            .context("a VIP cannot be assigned")
+    }
+
+    async fn handle(&mut self, event: Event, inputs: &mut Inputs) -> anyhow::Result<Flow> {
+        match event {
+            Event::Request(request) => self.handle_request(request).await,
+            Event::Answer(answer) => {
+                self.handle_answer(answer);
+                // A burst is one change of the maps.
+                while let Ok(answer) = inputs.answers.try_recv() {
+                    self.handle_answer(answer);
+                }
+            }
+            Event::Found(Found { address, next_hop }) => {
+                self.engine.handle_next_hop(address, next_hop);
+                while let Ok(Found { address, next_hop }) = inputs.found.try_recv() {
+                    self.engine.handle_next_hop(address, next_hop);
+                }
+            }
+            Event::Hangup => drop(self.reload().await),
+            Event::Stop => return Ok(Flow::Stop),
+            Event::Ended(error) => return Err(error),
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn handle_answer(&mut self, answer: Answer) {
+        if self.probers.is_current(&answer) {
+            self.engine.handle_probe(&answer.backend, answer.result);
+        }
+    }
+
+    /// Whoever asked may have gone meanwhile, which changes nothing.
+    async fn handle_request(&mut self, request: Request) {
+        match request {
+            Request::Status(answer) => drop(answer.send(self.status())),
+            Request::Reload(answer) => drop(answer.send(self.reload().await)),
+            Request::Change(order, answer) => drop(answer.send(self.change(&order))),
+        }
+    }
+
+    async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
+        let outcome = self.try_reload().await;
+        match &outcome {
+            Ok(Reloaded { generation }) => {
+                self.engine.counters.reloads_ok += 1;
+                self.last_error = None;
+                info!(generation, "configuration reloaded");
+            }
+            Err(refusal) => {
+                self.engine.counters.reloads_failed += 1;
+                self.last_error = Some(refusal.to_string());
+                error!(error = %refusal, "reload refused, nothing was changed");
+            }
+        }
+        outcome
+    }
+
+    async fn try_reload(&mut self) -> Result<Reloaded, ReloadError> {
+        let new = config::load(&self.path).map_err(ReloadError::Config)?;
+        let blockers = self.engine.balancer.config().reload_blockers(&new);
+        if !blockers.is_empty() {
+            return Err(ReloadError::NeedsRestart(ReloadBlockers(blockers)));
+        }
+        if let Some(ports) = nat_ports(&new) {
+            host::check_ports(ports).map_err(ReloadError::Ports)?;
+        }
+        // Addresses go before their services do, and come after them.
+        if let Err(error) = self.vips.remove_unwanted(&new).await {
+            self.ensure_vips().await;
+            return Err(ReloadError::Addresses(error));
+        }
+        self.engine.handle_config(new);
+        self.engine.reconcile();
+        let config = self.engine.balancer.config();
+        self.probers.follow(config);
+        self.wanted.send_replace(addresses(config));
+        self.idle.send_replace(config.tracking_idle());
+        self.ensure_vips().await;
+        self.generation += 1;
+        Ok(Reloaded {
+            generation: self.generation,
+        })
+    }
+
+    fn change(&mut self, order: &Order) -> Result<BackendStatus, ChangeError> {
+        if let Change::Weight(weight) = order.change
+            && weight > Backend::MAX_WEIGHT
+        {
+            return Err(ChangeError::Weight {
+                weight,
+                max: Backend::MAX_WEIGHT,
+            });
+        }
+        let key = self.engine.balancer.select(&order.backend)?;
+        self.engine.handle_change(&key, order.change);
+        self.engine.reconcile();
+        info!(backend = %key, change = ?order.change, lasting = ?order.lasting, "backend changed");
+        let kept = self
+            .state
+            .keep(self.engine.balancer.admin(), &key, order.lasting);
+        kept.map_err(ChangeError::NotKept)?;
+        let unknown = SelectError::Unknown {
+            name: order.backend.clone(),
+            known: Vec::new(),
+        };
+        self.engine
+            .backend_status(&key)
+            .ok_or(ChangeError::Select(unknown))
+    }
+
+    /// Assigns what is missing; what fails is tried again at the next look.
+    async fn ensure_vips(&mut self) {
+        if let Err(error) = self.vips.ensure(self.engine.balancer.config()).await {
+            warn!(%error, "a VIP cannot be assigned, will be tried again");
+        }
+    }
+
+    async fn recheck(&mut self) {
+        match self.vips.refresh().await {
+            Ok(()) => self.engine.handle_addresses(self.vips.own_addresses()),
+            Err(error) => {
+                warn!(%error, "interface cannot be looked at");
+                return;
+            }
+        }
+        self.ensure_vips().await;
+    }
+
+    fn status(&self) -> Status {
+        let config = self.engine.balancer.config();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            config: ConfigStatus {
+                path: self.path.display().to_string(),
+                generation: self.generation,
+                last_error: self.last_error.clone(),
+            },
+            interface: InterfaceStatus {
+                name: config.interface().to_owned(),
+                xdp_mode: self.mode.label().to_owned(),
+            },
+            vips: self.vips.status(config),
+            services: self.engine.services(),
+            verdicts: self.engine.verdicts(),
+            flows: *self.flows.borrow(),
+            counters: self.engine.counters,
+        }
+    }
+}
+
+fn ticker(period: Duration) -> Interval {
+    let mut ticker = time::interval(period);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticker
+}

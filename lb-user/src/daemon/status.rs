@@ -1,0 +1,124 @@
+//! Puts together what there is to tell.
+
+use std::collections::BTreeMap;
+
+use lb_common::abi::{Balance, Forward, Ip, NextHop};
+use tracing::warn;
+
+use super::{engine::Engine, ledger::Account, maps::Maps};
+use crate::{
+    control::{BackendStatus, ServiceState, ServiceStatus},
+    core::balancer::{BackendKey, BackendView, ServiceView},
+};
+
+impl<M: Maps> Engine<M> {
+    /// Every service with its backends. Without the kernel's counters they read 0.
+    pub(super) fn services(&self) -> Vec<ServiceStatus> {
+        let views = self.balancer.view(&self.image);
+        views.iter().map(|view| self.service(view)).collect()
+    }
+
+    /// One backend; `None` if there is none of that name.
+    pub(super) fn backend_status(&self, key: &BackendKey) -> Option<BackendStatus> {
+        self.balancer.view(&self.image).iter().find_map(|view| {
+            let backend = view.backends.iter().find(|backend| backend.key == *key)?;
+            Some(self.backend(view, backend))
+        })
+    }
+
+    /// Packets by how they ended.
+    pub(super) fn verdicts(&self) -> BTreeMap<String, u64> {
+        let verdicts = readable(self.maps.verdicts());
+        verdicts
+            .into_iter()
+            .map(|(verdict, count)| (verdict.label().to_owned(), count))
+            .collect()
+    }
+
+    fn service(&self, view: &ServiceView<'_>) -> ServiceStatus {
+        let service = view.service;
+        let traffic = readable(self.ledger.service(service.key(), &self.maps));
+        let backends = view
+            .backends
+            .iter()
+            .map(|backend| self.backend(view, backend));
+        ServiceStatus {
+            name: service.name().to_owned(),
+            vip: service.vip().to_string(),
+            port: service.port(),
+            protocol: service.protocol().to_string(),
+            balance: balance(service.balance()).to_owned(),
+            forward: forward(service.forward()).to_owned(),
+            state: if view.up {
+                ServiceState::Up
+            } else {
+                ServiceState::Down
+            },
+            traffic: traffic.into(),
+            dropped: traffic.dropped,
+            backends: backends.collect(),
+        }
+    }
+
+    fn backend(&self, service: &ServiceView<'_>, view: &BackendView<'_>) -> BackendStatus {
+        let BackendView {
+            backend,
+            key,
+            id: _,
+            epoch: _,
+            admin,
+            weight,
+            health,
+            reason,
+            next_hop,
+            share,
+        } = view;
+        let account = Account {
+            service: service.service.key(),
+            address: Ip::from(backend.address()),
+            port: backend.port(),
+        };
+        let traffic = readable(self.ledger.backend(account, &self.maps));
+        BackendStatus {
+            name: backend.name().to_owned(),
+            address: backend.address().to_string(),
+            port: backend.port(),
+            weight: *weight,
+            admin: *admin,
+            health: (*health).into(),
+            reason: reason.map(str::to_owned),
+            next_hop: next_hop.map(mac),
+            share: *share,
+            traffic: traffic.into(),
+            dropped: traffic.dropped,
+            probe: self.probes.get(key).copied().unwrap_or_default(),
+        }
+    }
+}
+
+/// A status without counters still tells the rest.
+fn readable<T: Default>(counters: anyhow::Result<T>) -> T {
+    counters.unwrap_or_else(|error| {
+        warn!(error = format!("{error:#}"), "counters cannot be read");
+        T::default()
+    })
+}
+
+fn mac(next_hop: NextHop) -> String {
+    let [a, b, c, d, e, f] = next_hop.mac;
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}
+
+const fn balance(balance: Balance) -> &'static str {
+    match balance {
+        Balance::Maglev => "maglev",
+        Balance::RoundRobin => "round_robin",
+    }
+}
+
+const fn forward(forward: Forward) -> &'static str {
+    match forward {
+        Forward::Dsr => "dsr",
+        Forward::Nat => "nat",
+    }
+}

@@ -1,0 +1,157 @@
+//! Keeps the VIPs on the interface: level-triggered, and only those that are ours.
+//!
+//! The program is attached and filled before an address is added and stays until after it is
+//! removed: a packet that met the host's own TCP stack on the VIP would end its session.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use tokio::time;
+use tracing::{info, warn};
+
+use crate::{
+    config::model::{Config, Vip},
+    control::{VipState, VipStatus},
+    io::netlink::{Interface, Netlink, NetlinkError, VipOrigin},
+};
+
+/// For all removals of a stop together; an address that takes longer is left, and said to be.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(3);
+
+/// The VIPs of the configuration in force, and where they are.
+pub(super) struct Vips {
+    netlink: Netlink,
+    interface: Interface,
+    states: BTreeMap<IpAddr, VipState>,
+}
+
+impl Vips {
+    pub(super) fn new(netlink: Netlink, interface: Interface) -> Self {
+        Self {
+            netlink,
+            interface,
+            states: BTreeMap::new(),
+        }
+    }
+
+    /// Addresses of the interface that a connection can be made from.
+    pub(super) fn own_addresses(&self) -> Vec<IpAddr> {
+        let addresses = self.interface.addresses.iter().map(|(address, _)| *address);
+        addresses
+            .filter(|address| !is_link_local(*address))
+            .collect()
+    }
+
+    /// Looks at the interface again: its addresses may have changed.
+    ///
+    /// # Errors
+    ///
+    /// If it is gone or the kernel does not answer.
+    pub(super) async fn refresh(&mut self) -> Result<(), NetlinkError> {
+        self.interface = self.netlink.interface(&self.interface.name).await?;
+        Ok(())
+    }
+
+    /// Assigns what `config` wants assigned and is not.
+    ///
+    /// # Errors
+    ///
+    /// With the first address that cannot be assigned; the others are tried all the same.
+    pub(super) async fn ensure(&mut self, config: &Config) -> Result<(), NetlinkError> {
+        let mut outcome = Ok(());
+        for vip in config.vips() {
+            let state = match self.ensure_one(vip).await {
+                Ok(state) => state,
+                Err(error) => {
+                    outcome = outcome.and(Err(error));
+                    VipState::Absent
+                }
+            };
+            self.states.insert(vip.address(), state);
+        }
+        self.states
+            .retain(|address, _| config.vips().iter().any(|vip| vip.address() == *address));
+        outcome
+    }
+
+    async fn ensure_one(&self, vip: &Vip) -> Result<VipState, NetlinkError> {
+        if !vip.assign() {
+            return Ok(VipState::Unmanaged);
+        }
+        let (index, address) = (self.interface.index, vip.address());
+        let was = self.states.get(&address);
+        let origin = self
+            .netlink
+            .ensure_vip(index, address, vip.prefix())
+            .await?;
+        if was != Some(&VipState::Assigned) {
+            let interface = &self.interface.name;
+            match origin {
+                VipOrigin::Ours => info!(vip = %address, interface, "VIP assigned"),
+                VipOrigin::Foreign => {
+                    info!(vip = %address, interface, "VIP was there before, will be left there");
+                }
+            }
+        }
+        Ok(VipState::Assigned)
+    }
+
+    /// Removes every address that carries our mark and that `config` does not want assigned: what
+    /// an earlier configuration, or a run that was killed, has left.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not answer, or refuses.
+    pub(super) async fn remove_unwanted(&mut self, config: &Config) -> Result<(), NetlinkError> {
+        let ours = self.netlink.our_vips(self.interface.index).await?;
+        for address in ours {
+            let mut wanted = config.vips().iter().filter(|vip| vip.assign());
+            if !wanted.any(|vip| vip.address() == address) {
+                self.netlink
+                    .remove_vip(self.interface.index, address)
+                    .await?;
+                self.states.remove(&address);
+                info!(vip = %address, interface = self.interface.name, "VIP removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all that is ours, at the end.
+    pub(super) async fn release(&mut self) {
+        let removal = async {
+            for address in self.netlink.our_vips(self.interface.index).await? {
+                self.netlink
+                    .remove_vip(self.interface.index, address)
+                    .await?;
+                info!(vip = %address, interface = self.interface.name, "VIP removed");
+            }
+            Ok::<(), NetlinkError>(())
+        };
+        match time::timeout(RELEASE_DEADLINE, removal).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "VIPs could not be removed, check `ip address`"),
+            Err(_elapsed) => warn!("VIPs could not be removed in time, check `ip address`"),
+        }
+    }
+
+    /// What there is to tell, in the order of the file.
+    pub(super) fn status(&self, config: &Config) -> Vec<VipStatus> {
+        let status = |vip: &Vip| VipStatus {
+            address: format!("{}/{}", vip.address(), vip.prefix()),
+            interface: self.interface.name.clone(),
+            state: self
+                .states
+                .get(&vip.address())
+                .copied()
+                .unwrap_or(VipState::Absent),
+        };
+        config.vips().iter().map(status).collect()
+    }
+}
+
+const fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}

@@ -1,0 +1,112 @@
+//! What the daemon asks of the host itself: limits, ports, groups.
+
+use std::{io, ops::RangeInclusive};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// The kernel's ports for outgoing connections, of this network namespace, IPv6 included.
+const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
+/// NAT and the host's own connections could use the same port.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "nat.ports: {}-{} overlaps the ports that the host itself connects from, {}-{}: set nat.ports outside of \
+     them, or move net.ipv4.ip_local_port_range",
+    .wanted.start(), .wanted.end(), .local.start(), .local.end()
+)]
+pub struct PortsOverlap {
+    wanted: RangeInclusive<u16>,
+    local: RangeInclusive<u16>,
+}
+
+/// Raises the limits that the daemon may run into, as far as it may.
+///
+/// Open files: a probe each. Locked memory: kernels before 5.11 charge BPF maps to it.
+pub fn raise_limits() {
+    for resource in [Resource::Memlock, Resource::Nofile] {
+        let unlimited = Rlimit {
+            current: None,
+            maximum: None,
+        };
+        let hard = getrlimit(resource).maximum;
+        let raised = Rlimit {
+            current: hard,
+            maximum: hard,
+        };
+        let most = if resource == Resource::Memlock {
+            unlimited
+        } else {
+            raised.clone()
+        };
+        // What then fails because a limit is too low says so itself.
+        if setrlimit(resource, most).is_err() {
+            let _ = setrlimit(resource, raised);
+        }
+    }
+}
+
+/// Checks that NAT would not use ports that the host itself connects from.
+///
+/// # Errors
+///
+/// If it would.
+pub fn check_ports(wanted: RangeInclusive<u16>) -> Result<(), PortsOverlap> {
+    // A host that does not tell its range is not one that this could be checked on.
+    let local = std::fs::read_to_string(LOCAL_PORTS).ok();
+    match local.as_deref().and_then(parse_range) {
+        Some(local) if wanted.start() <= local.end() && local.start() <= wanted.end() => {
+            Err(PortsOverlap { wanted, local })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The id of a group by its name or number.
+///
+/// # Errors
+///
+/// If the list of groups cannot be read or has no such group.
+pub fn group_id(name: &str) -> io::Result<u32> {
+    if let Ok(id) = name.parse() {
+        return Ok(id);
+    }
+    let groups = std::fs::read_to_string("/etc/group")?;
+    let id = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let found = fields.next()? == name;
+        found.then(|| fields.nth(1)?.parse().ok()).flatten()
+    });
+    id.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no group {name}")))
+}
+
+fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut words = text.split_whitespace();
+    let first = words.next()?.parse().ok()?;
+    let last = words.next()?.parse().ok()?;
+    Some(first..=last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PortsOverlap, parse_range};
+
+    #[test]
+    fn port_range_is_read_as_the_kernel_writes_it() {
+        assert_eq!(parse_range("32768\t60999\n"), Some(32_768..=60_999));
+        assert_eq!(parse_range("many"), None);
+    }
+
+    #[test]
+    fn overlap_tells_both_ranges_and_the_way_out() {
+        let overlap = PortsOverlap {
+            wanted: 1024..=40_000,
+            local: 32_768..=60_999,
+        };
+        let text = overlap.to_string();
+        assert!(
+            text.contains("1024-40000") && text.contains("32768-60999"),
+            "{text}"
+        );
+        assert!(text.contains("ip_local_port_range"), "{text}");
+    }
+}

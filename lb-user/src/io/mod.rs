@@ -1,0 +1,6 @@
+//! Effects: one kernel interface per file, no decisions.
+
+pub mod datapath;
+pub mod host;
+pub mod netlink;
+pub mod probe;

@@ -1,0 +1,131 @@
+//! Virtual addresses on an interface.
+//!
+//! The kernel keeps a note with every address saying who added it (`IFA_PROTO`, Linux 5.18). Ours is
+//! [`OWNER`]: so an address left behind by a run that was killed is known as ours, and one that the
+//! operator had put there is left alone.
+
+use std::net::IpAddr;
+
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
+};
+
+use super::{Netlink, NetlinkError, ask, link::local};
+
+/// Marks an address as added by Tidegate. No well-known daemon uses this number.
+const OWNER: AddressProtocol = AddressProtocol::Other(0x54);
+
+/// Who put a VIP where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VipOrigin {
+    /// This daemon, or a run of it that could not clean up.
+    Ours,
+    /// Somebody else: it stays when we go.
+    Foreign,
+}
+
+impl Netlink {
+    /// Puts an address on an interface, unless it is there.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses or does not answer.
+    pub async fn ensure_vip(
+        &self,
+        interface: u32,
+        address: IpAddr,
+        prefix_length: u8,
+    ) -> Result<VipOrigin, NetlinkError> {
+        if let Some(message) = self.find(interface, address).await? {
+            return Ok(origin(&message));
+        }
+        let mut request = self.handle.address().add(interface, address, prefix_length);
+        let message = request.message_mut();
+        message.attributes.push(AddressAttribute::Protocol(OWNER));
+        if address.is_ipv6() {
+            // The backends in DSR hold the address too: duplicate address detection would find
+            // them and disable it here.
+            message.header.flags |= AddressHeaderFlags::Nodad;
+            message
+                .attributes
+                .push(AddressAttribute::Flags(AddressFlags::Nodad));
+            message
+                .attributes
+                .push(AddressAttribute::CacheInfo(deprecated()));
+        }
+        match ask("add an address", request.execute()).await {
+            Ok(()) => Ok(VipOrigin::Ours),
+            // Somebody was faster.
+            Err(error) if error.errno() == Some(libc::EEXIST) => Ok(VipOrigin::Foreign),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes an address off an interface if it is there and ours.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses or does not answer.
+    pub async fn remove_vip(&self, interface: u32, address: IpAddr) -> Result<(), NetlinkError> {
+        let Some(message) = self.find(interface, address).await? else {
+            return Ok(());
+        };
+        if origin(&message) == VipOrigin::Foreign {
+            return Ok(());
+        }
+        let request = self.handle.address().del(message);
+        match ask("remove an address", request.execute()).await {
+            Ok(()) => Ok(()),
+            // Gone already, or gone with its interface.
+            Err(error) if matches!(error.errno(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The addresses on an interface that carry our mark.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not answer.
+    pub async fn our_vips(&self, interface: u32) -> Result<Vec<IpAddr>, NetlinkError> {
+        let messages = self.address_messages(interface).await?;
+        let ours = messages
+            .iter()
+            .filter(|message| origin(message) == VipOrigin::Ours);
+        Ok(ours.filter_map(local).collect())
+    }
+
+    async fn find(
+        &self,
+        interface: u32,
+        address: IpAddr,
+    ) -> Result<Option<AddressMessage>, NetlinkError> {
+        let messages = self.address_messages(interface).await?;
+        Ok(messages
+            .into_iter()
+            .find(|message| local(message) == Some(address)))
+    }
+}
+
+/// Keeps the host from choosing the VIP as the source of connections of its own, health probes
+/// among them: answers to it would go through the program (RFC 6724, section 5, rule 3). IPv4 picks
+/// by the route.
+fn deprecated() -> CacheInfo {
+    let mut lifetimes = CacheInfo::default();
+    lifetimes.ifa_preferred = 0;
+    lifetimes.ifa_valid = u32::MAX;
+    lifetimes
+}
+
+fn origin(message: &AddressMessage) -> VipOrigin {
+    if message
+        .attributes
+        .contains(&AddressAttribute::Protocol(OWNER))
+    {
+        VipOrigin::Ours
+    } else {
+        VipOrigin::Foreign
+    }
+}

@@ -1,0 +1,115 @@
+//! What the kernel knows of interfaces, addresses, routes and neighbours, and the VIPs on them.
+//!
+//! [`Netlink`] is for requests, each with a time-out, on a socket of its own: on a socket that also
+//! carries events, requests hang for good once the event side has overrun. [`Events`] is that other
+//! socket. Nothing is decided here, and everything may be asked for twice: adding what is there and
+//! removing what is not are successes.
+
+mod address;
+mod events;
+mod link;
+mod neighbour;
+
+use std::{io, net::IpAddr, time::Duration};
+
+use tokio::{task::JoinHandle, time};
+
+pub use address::VipOrigin;
+pub use events::{Event, Events};
+pub use link::Interface;
+pub use neighbour::{Neighbour, Route};
+
+/// Far above what the kernel needs: it answers in microseconds or not at all.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The request socket.
+pub struct Netlink {
+    handle: rtnetlink::Handle,
+    connection: JoinHandle<()>,
+}
+
+/// Why the kernel did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    #[error("cannot open a netlink socket")]
+    Open(#[source] io::Error),
+    #[error("the kernel did not answer in {REQUEST_TIMEOUT:?} when asked to {request}")]
+    TimedOut { request: &'static str },
+    #[error("cannot {request}: {source}")]
+    Refused {
+        request: &'static str,
+        source: io::Error,
+    },
+    #[error("cannot {request}: {source}")]
+    Protocol {
+        request: &'static str,
+        source: Box<rtnetlink::Error>,
+    },
+    #[error("there is no interface named {name}")]
+    NoSuchInterface { name: String },
+    #[error("interface {name} has no Ethernet address")]
+    NotEthernet { name: String },
+    #[error("there is no route to {destination}")]
+    NoRoute { destination: IpAddr },
+}
+
+impl NetlinkError {
+    fn new(request: &'static str, error: rtnetlink::Error) -> Self {
+        match error {
+            rtnetlink::Error::NetlinkError(ref message) if message.code.is_some() => {
+                Self::Refused {
+                    request,
+                    source: message.to_io(),
+                }
+            }
+            other => Self::Protocol {
+                request,
+                source: Box::new(other),
+            },
+        }
+    }
+
+    /// The error number with which the kernel refused.
+    fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused { source, .. } => source.raw_os_error(),
+            Self::Open(_)
+            | Self::TimedOut { .. }
+            | Self::Protocol { .. }
+            | Self::NoSuchInterface { .. }
+            | Self::NotEthernet { .. }
+            | Self::NoRoute { .. } => None,
+        }
+    }
+}
+
+impl Netlink {
+    /// Opens the request socket in the namespace of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel gives no socket.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(NetlinkError::Open)?;
+        let connection = tokio::spawn(connection);
+        Ok(Self { handle, connection })
+    }
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// Waits for the answer to a request.
+async fn ask<T>(
+    request: &'static str,
+    answer: impl Future<Output = Result<T, rtnetlink::Error>>,
+) -> Result<T, NetlinkError> {
+    match time::timeout(REQUEST_TIMEOUT, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(NetlinkError::new(request, error)),
+        Err(_elapsed) => Err(NetlinkError::TimedOut { request }),
+    }
+}

@@ -1,0 +1,158 @@
+//! One health probe: connects to a backend's own address and finds out whether it serves.
+//!
+//! A probe is one call of [`run`] with a deadline for all of it. When and how often is the prober
+//! task's business, what follows from the result is `core::health`'s. Nothing is retried here.
+
+mod http;
+mod mqtt;
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use tokio::{io::AsyncWriteExt, net::TcpStream, time};
+
+pub use http::Http;
+pub use mqtt::{Mqtt, MqttVersion};
+
+/// What to ask a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Whether it accepts a connection.
+    Tcp,
+    /// Whether it answers a request with the expected status.
+    Http(Http),
+    /// Whether it accepts an MQTT client and answers its ping.
+    Mqtt(Mqtt),
+}
+
+/// A probe's outcome: how long it took, or why it failed.
+pub type ProbeResult = Result<Duration, ProbeFailure>;
+
+/// Why a backend is not considered to serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeFailure {
+    #[error("connection refused")]
+    ConnectionRefused,
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    #[error("timed out after {} in {stage}", Seconds(*.after))]
+    TimedOut { after: Duration, stage: Stage },
+    #[error("connection closed in {stage}")]
+    Closed { stage: Stage },
+    #[error("connection failed in {stage}: {source}")]
+    Io { stage: Stage, source: io::Error },
+    #[error("CONNACK refused: {code:#04x}")]
+    ConnackRefused { code: u8 },
+    #[error("unexpected answer in {stage}")]
+    Unexpected { stage: Stage },
+    #[error("HTTP status {status} instead of {expected}")]
+    HttpStatus { status: u16, expected: u16 },
+}
+
+/// The step in which a probe failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Connect,
+    Connack,
+    Pingresp,
+    HttpResponse,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Connect => "connect",
+            Self::Connack => "CONNACK",
+            Self::Pingresp => "PINGRESP",
+            Self::HttpResponse => "HTTP response",
+        })
+    }
+}
+
+/// A duration as an operator would write it.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}s", self.0.as_secs_f64())
+    }
+}
+
+/// Probes `target` once; the whole of it takes at most `timeout`.
+///
+/// # Errors
+///
+/// The reason, if the backend does not answer as it should.
+pub async fn run(probe: &Probe, target: SocketAddr, timeout: Duration) -> ProbeResult {
+    let started = Instant::now();
+    let mut exchange = Exchange::connect(target, timeout).await?;
+    match probe {
+        Probe::Tcp => {}
+        Probe::Http(http) => http.exchange(&mut exchange).await?,
+        Probe::Mqtt(mqtt) => mqtt.exchange(&mut exchange).await?,
+    }
+    Ok(started.elapsed())
+}
+
+/// A connection with a deadline for everything done on it.
+struct Exchange {
+    stream: TcpStream,
+    timeout: Duration,
+    deadline: time::Instant,
+}
+
+impl Exchange {
+    async fn connect(target: SocketAddr, timeout: Duration) -> Result<Self, ProbeFailure> {
+        let deadline = time::Instant::now() + timeout;
+        let connect = time::timeout_at(deadline, TcpStream::connect(target));
+        let stage = Stage::Connect;
+        let stream = connect
+            .await
+            .map_err(|_elapsed| ProbeFailure::TimedOut {
+                after: timeout,
+                stage,
+            })?
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::ConnectionRefused => ProbeFailure::ConnectionRefused,
+                _ => ProbeFailure::Connect(error),
+            })?;
+        Ok(Self {
+            stream,
+            timeout,
+            deadline,
+        })
+    }
+
+    /// Does one step of the exchange before the deadline.
+    async fn step<T>(
+        &mut self,
+        stage: Stage,
+        step: impl AsyncFnOnce(&mut TcpStream) -> io::Result<T>,
+    ) -> Result<T, ProbeFailure> {
+        match time::timeout_at(self.deadline, step(&mut self.stream)).await {
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(error)) => Err(match error.kind() {
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe => ProbeFailure::Closed { stage },
+                io::ErrorKind::InvalidData => ProbeFailure::Unexpected { stage },
+                _ => ProbeFailure::Io {
+                    stage,
+                    source: error,
+                },
+            }),
+            Err(_elapsed) => Err(ProbeFailure::TimedOut {
+                after: self.timeout,
+                stage,
+            }),
+        }
+    }
+
+    async fn send(&mut self, stage: Stage, bytes: &[u8]) -> Result<(), ProbeFailure> {
+        self.step(stage, async |stream| stream.write_all(bytes).await)
+            .await
+    }
+}
