@@ -1,0 +1,136 @@
+//! Who keeps what from one image to the next.
+
+use std::sync::Arc;
+
+use lb_common::abi::{BackendId, Forward, ServiceId};
+
+use super::{after, backend, desired, hop, ids_of, key, next, service};
+use crate::core::image::MapOp;
+use crate::core::plan::diff;
+
+#[test]
+fn ids_are_the_lowest_that_are_free() {
+    let image = after(&[desired(&[
+        service(0, &[backend(1, 1)]),
+        service(1, &[backend(1, 1)]),
+    ])]);
+    assert_eq!(image.services[&key(0)].id, ServiceId(0));
+    assert_eq!(image.services[&key(1)].id, ServiceId(1));
+    assert_eq!(ids_of(&image, 1), [BackendId(1)]);
+}
+
+#[test]
+fn others_keep_their_ids_when_one_goes() {
+    let both = service(0, &[backend(1, 1), backend(2, 1)]);
+    let one = service(0, &[backend(2, 1)]);
+    let image = after(&[desired(&[both]), desired(&[one])]);
+    assert_eq!(ids_of(&image, 0), [BackendId(1)]);
+}
+
+#[test]
+fn freed_id_is_given_out_again_only_a_step_later_and_with_another_epoch() {
+    let only = |last| desired(&[service(0, &[backend(last, 1)])]);
+    let first = after(&[only(1)]);
+    let second = after(&[only(1), only(2)]);
+    let third = after(&[only(1), only(2), only(3)]);
+    assert_eq!(ids_of(&second, 0), [BackendId(1)]);
+    assert_eq!(ids_of(&third, 0), [BackendId(0)]);
+    assert_ne!(
+        first.backends[&BackendId(0)].epoch,
+        third.backends[&BackendId(0)].epoch
+    );
+}
+
+#[test]
+fn backend_that_returns_is_another_than_it_was() {
+    let with = desired(&[service(0, &[backend(1, 1)])]);
+    let without = desired(&[service(0, &[])]);
+    let before = after(&[with.clone()]);
+    let returned = after(&[with.clone(), without, with]);
+    assert_ne!(before.backends, returned.backends);
+}
+
+#[test]
+fn what_finds_no_free_id_comes_with_the_next_step() {
+    let all = |first: u8| {
+        let backends: Vec<_> = (first..first + 6).map(|last| backend(last, 1)).collect();
+        desired(&[service(0, &backends)])
+    };
+    let half = next(&after(&[all(1)]), &all(100));
+    assert!(half.backends.is_empty());
+    let whole = next(&half, &all(100));
+    assert_eq!(whole.backends.len(), 6);
+    assert_eq!(next(&whole, &all(100)), whole);
+}
+
+#[test]
+fn table_is_kept_when_its_members_are_the_same() {
+    let first = desired(&[service(0, &[backend(1, 1), backend(2, 3)])]);
+    let mut second = first.clone();
+    second.services[0].backends[0].next_hop = hop(1);
+    second.services[0].backends.reverse();
+    second.services[0].forward = Forward::Nat;
+    second.services.push(service(1, &[backend(3, 1)]));
+    let (before, now) = (after(&[first.clone()]), after(&[first, second]));
+    let (before, now) = (&before.services[&key(0)], &now.services[&key(0)]);
+    assert_eq!(before.generation, now.generation);
+    assert_eq!(before.table, now.table);
+    let image = after(&[desired(&[service(0, &[backend(1, 1)])])]);
+    let same = next(&image, &desired(&[service(0, &[backend(1, 1)])]));
+    assert!(Arc::ptr_eq(
+        &image.services[&key(0)].table,
+        &same.services[&key(0)].table
+    ));
+}
+
+#[test]
+fn changed_weight_writes_the_other_half() {
+    let weighted = |weight| desired(&[service(0, &[backend(1, weight), backend(2, 1)])]);
+    let images = [after(&[weighted(1)]), after(&[weighted(1), weighted(3)])];
+    let generations = images
+        .clone()
+        .map(|image| image.services[&key(0)].generation);
+    assert_eq!(generations, [0, 1]);
+    let ops = diff(&images[0], &images[1]);
+    assert!(matches!(
+        ops[..],
+        [
+            MapOp::WriteTable { generation: 1, .. },
+            MapOp::SetService(..),
+            MapOp::AwaitGracePeriod,
+        ]
+    ));
+}
+
+#[test]
+fn next_hop_changes_one_backend_and_nothing_else() {
+    let mut wanted = desired(&[service(0, &[backend(1, 1), backend(2, 1)])]);
+    let before = after(&[wanted.clone()]);
+    wanted.services[0].backends[1].next_hop = hop(7);
+    let ops = diff(&before, &next(&before, &wanted));
+    assert!(matches!(ops[..], [MapOp::SetBackend(BackendId(1), _)]));
+}
+
+#[test]
+fn draining_backend_stays_but_owns_no_slot() {
+    let image = after(&[desired(&[service(0, &[backend(1, 0), backend(2, 1)])])]);
+    assert_eq!(image.backends.len(), 2);
+    let installed = &image.services[&key(0)];
+    assert_eq!(
+        (installed.share(BackendId(0)), installed.share(BackendId(1))),
+        (0.0, 1.0)
+    );
+    assert_eq!(installed.table.ring, [BackendId(1)]);
+}
+
+#[test]
+fn service_without_takers_has_an_empty_table_and_writes_none() {
+    let image = after(&[desired(&[service(0, &[backend(1, 0)])])]);
+    let ops = diff(&after(&[]), &image);
+    assert!(!ops.iter().any(|op| matches!(op, MapOp::WriteTable { .. })));
+    let sets_empty = |op: &MapOp| {
+        matches!(op, MapOp::SetService(_, service)
+        if !service.is_marker() && !service.has_backends())
+    };
+    assert!(ops.iter().any(sets_empty));
+}
