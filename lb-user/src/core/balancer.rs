@@ -301,3 +301,6 @@ fn first_health(service: &Service) -> Health {
         None => Health::assumed_up(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,303 @@
+//! From events to what is desired.
+
+use std::net::IpAddr;
+
+use lb_common::abi::{Ip, NatPool, NextHop};
+use proptest::prelude::*;
+
+use super::{Admin, AdminState, BackendKey, Balancer};
+use crate::config::{self, model::Config};
+use crate::core::health::{HealthState, ProbeOutcome};
+use crate::core::image::MapImage;
+use crate::core::plan::{self, DesiredBackend, DesiredService};
+
+const TEXT: &str = r#"
+interface = "eth0"
+nat.ports = "2000-2999"
+
+[[vip]]
+address = "172.16.40.24/32"
+
+[[service]]
+name = "mqtt"
+vip = "172.16.40.24"
+port = 1883
+forward = "dsr"
+
+[[service.backend]]
+name = "a"
+address = "172.16.40.20"
+
+[[service.backend]]
+name = "b"
+address = "172.16.40.21"
+weight = 3
+
+[[service]]
+name = "unchecked"
+vip = "172.16.40.24"
+port = 8883
+forward = "nat"
+check = { type = "none" }
+backend = [{ name = "c", address = "172.16.40.20" }]
+"#;
+
+fn config(text: &str) -> Config {
+    config::parse(text, "test.toml").unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn balancer() -> Balancer {
+    Balancer::new(config(TEXT), AdminState::default())
+}
+
+fn a() -> BackendKey {
+    BackendKey::new("mqtt", "a")
+}
+
+fn b() -> BackendKey {
+    BackendKey::new("mqtt", "b")
+}
+
+/// A balancer whose backends are all up.
+fn all_up() -> Balancer {
+    let mut balancer = balancer();
+    balancer.observe(&a(), ProbeOutcome::Success);
+    balancer.observe(&b(), ProbeOutcome::Success);
+    balancer
+}
+
+fn failure() -> ProbeOutcome {
+    ProbeOutcome::Failure {
+        reason: "timed out".to_owned(),
+    }
+}
+
+/// The last byte of the address and the weight of every backend of service `at`.
+fn desired(balancer: &Balancer, at: usize) -> Vec<(u8, u16)> {
+    let last = |backend: &DesiredBackend| backend.address.v4_octets()[3];
+    let services = balancer.desired().services;
+    services[at]
+        .backends
+        .iter()
+        .map(|backend| (last(backend), backend.weight))
+        .collect()
+}
+
+#[test]
+fn checked_backend_is_used_from_its_first_success_on() {
+    let mut balancer = balancer();
+    assert_eq!(desired(&balancer, 0), []);
+    balancer.observe(&a(), ProbeOutcome::Success);
+    assert_eq!(desired(&balancer, 0), [(20, 1)]);
+}
+
+#[test]
+fn unchecked_backend_is_used_at_once_and_stays_whatever_a_late_probe_says() {
+    let mut balancer = balancer();
+    let c = BackendKey::new("unchecked", "c");
+    assert_eq!(desired(&balancer, 1), [(20, 1)]);
+    for _ in 0..5 {
+        assert_eq!(balancer.observe(&c, failure()), None);
+    }
+    assert_eq!(desired(&balancer, 1), [(20, 1)]);
+}
+
+#[test]
+fn backend_leaves_after_fall_failures_and_says_why() {
+    let mut balancer = all_up();
+    for _ in 0..2 {
+        assert_eq!(balancer.observe(&a(), failure()), None);
+    }
+    let transition = balancer.observe(&a(), failure()).unwrap();
+    assert_eq!(
+        (transition.from, transition.to),
+        (HealthState::Up, HealthState::Down)
+    );
+    assert_eq!(desired(&balancer, 0), [(21, 3)]);
+    let view = &balancer.view(&MapImage::empty())[0];
+    assert_eq!(view.backends[0].reason, Some("timed out"));
+}
+
+#[test]
+fn draining_backend_stays_with_weight_zero_and_disabled_one_goes() {
+    let mut balancer = all_up();
+    balancer.set_admin(&a(), Admin::Draining);
+    balancer.set_admin(&b(), Admin::Disabled);
+    assert_eq!(desired(&balancer, 0), [(20, 0)]);
+    balancer.set_admin(&a(), Admin::Enabled);
+    balancer.set_admin(&b(), Admin::Enabled);
+    assert_eq!(desired(&balancer, 0), [(20, 1), (21, 3)]);
+}
+
+#[test]
+fn configured_weight_ends_an_override() {
+    let mut balancer = all_up();
+    balancer.set_weight(&b(), 9);
+    assert_eq!(desired(&balancer, 0), [(20, 1), (21, 9)]);
+    balancer.set_weight(&b(), 3);
+    assert_eq!(balancer.admin(), &AdminState::default());
+}
+
+#[test]
+fn operators_wishes_outlive_a_restart_but_not_the_backend() {
+    let mut first = all_up();
+    first.set_admin(&a(), Admin::Draining);
+    first.set_weight(&b(), 9);
+    let kept = serde_json::to_string(first.admin()).unwrap();
+    let mut second = Balancer::new(config(TEXT), serde_json::from_str(&kept).unwrap());
+    assert_eq!(second.admin(), first.admin());
+    second.set_config(config(&TEXT.replace("\"a\"", "\"x\"")));
+    assert_eq!(second.admin().admin(&a()), Admin::Enabled);
+    assert_eq!(second.admin().weight(&b()), Some(9));
+}
+
+#[test]
+fn reload_keeps_the_health_of_what_is_still_there_under_any_name() {
+    let mut balancer = all_up();
+    balancer.set_config(config(
+        &TEXT.replace("\"a\"", "\"x\"").replace("\"mqtt\"", "\"m\""),
+    ));
+    assert_eq!(desired(&balancer, 0), [(20, 1), (21, 3)]);
+    balancer.set_config(config(&TEXT.replace("172.16.40.21", "172.16.40.22")));
+    assert_eq!(desired(&balancer, 0), [(20, 1)]);
+}
+
+#[test]
+fn reload_that_takes_away_the_check_makes_a_backend_up() {
+    let mut balancer = balancer();
+    let text = TEXT.replace("port = 1883", "port = 1883\ncheck = { type = \"none\" }");
+    balancer.set_config(config(&text));
+    assert_eq!(desired(&balancer, 0), [(20, 1), (21, 3)]);
+    balancer.set_config(config(TEXT));
+    assert_eq!(balancer.health(&a()), HealthState::Up);
+}
+
+#[test]
+fn next_hops_go_to_every_backend_of_an_address() {
+    let mut balancer = all_up();
+    let hop = NextHop {
+        interface: 2,
+        mac: [7; 6],
+        source_mac: [1; 6],
+    };
+    let address = IpAddr::from([172, 16, 40, 20]);
+    balancer.set_next_hop(address, Some(hop));
+    assert_eq!(hops(&balancer), [vec![Some(hop), None], vec![Some(hop)]]);
+    balancer.set_config(config(TEXT));
+    assert_eq!(hops(&balancer), [vec![Some(hop), None], vec![Some(hop)]]);
+    balancer.set_next_hop(address, None);
+    assert_eq!(hops(&balancer), [vec![None, None], vec![None]]);
+}
+
+/// The next hop of every backend of every service.
+fn hops(balancer: &Balancer) -> Vec<Vec<Option<NextHop>>> {
+    let services = balancer.desired().services;
+    let hops_of = |service: &DesiredService| service.backends.iter().map(|b| b.next_hop).collect();
+    services.iter().map(hops_of).collect()
+}
+
+#[test]
+fn nat_sends_from_the_interface_unless_told_otherwise_and_never_from_a_vip() {
+    let mut balancer = balancer();
+    let own: [IpAddr; 3] =
+        ["172.16.40.22", "172.16.40.24", "fd00:40::22"].map(|a| a.parse().unwrap());
+    balancer.set_interface_addresses(own.to_vec());
+    let pool = |sources: &[IpAddr]| {
+        let sources: Vec<Ip> = sources.iter().copied().map(Ip::from).collect();
+        NatPool::new(&sources, 2000, 2999)
+    };
+    assert_eq!(balancer.desired().nat_pool, pool(&[own[0], own[2]]));
+    let given = IpAddr::from([172, 16, 40, 99]);
+    balancer.set_config(config(&format!("nat.sources = [\"{given}\"]\n{TEXT}")));
+    assert_eq!(balancer.desired().nat_pool, pool(&[given, own[2]]));
+}
+
+#[test]
+fn names_mean_one_backend_or_an_error() {
+    let balancer = balancer();
+    assert_eq!(balancer.select("a"), Ok(a()));
+    assert_eq!(balancer.select("mqtt/b"), Ok(b()));
+    assert!(balancer.select("unchecked/b").is_err());
+}
+
+#[test]
+fn view_tells_ids_shares_and_weights_as_they_are_in_force() {
+    let mut balancer = all_up();
+    balancer.set_admin(&a(), Admin::Draining);
+    balancer.set_weight(&b(), 9);
+    let image = plan::next(&MapImage::empty(), &balancer.desired());
+    let views = balancer.view(&image);
+    let [mqtt, unchecked] = &views[..] else {
+        panic!("two services")
+    };
+    assert!(mqtt.up && unchecked.up);
+    let seen: Vec<_> = mqtt
+        .backends
+        .iter()
+        .map(|b| (b.id.is_some(), b.admin, b.weight, b.share))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (true, Admin::Draining, 1, 0.0),
+            (true, Admin::Enabled, 9, 1.0)
+        ]
+    );
+    balancer.set_admin(&b(), Admin::Disabled);
+    let image = plan::next(&image, &balancer.desired());
+    let view = &balancer.view(&image)[0];
+    assert!(!view.up);
+    assert_eq!(view.backends[1].id, None);
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Probe(bool, bool),
+    Admin(bool, Admin),
+    Weight(bool, u16),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let admin = prop_oneof![
+        Just(Admin::Enabled),
+        Just(Admin::Draining),
+        Just(Admin::Disabled)
+    ];
+    prop_oneof![
+        any::<(bool, bool)>().prop_map(|(first, success)| Event::Probe(first, success)),
+        (any::<bool>(), admin).prop_map(|(first, admin)| Event::Admin(first, admin)),
+        (any::<bool>(), 0_u16..5).prop_map(|(first, weight)| Event::Weight(first, weight)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn only_healthy_enabled_backends_take_new_flows(events in prop::collection::vec(event(), 0..40)) {
+        let mut balancer = balancer();
+        let key = |first| if first { a() } else { b() };
+        for event in events {
+            match event {
+                Event::Probe(first, true) => {
+                    balancer.observe(&key(first), ProbeOutcome::Success);
+                }
+                Event::Probe(first, false) => {
+                    balancer.observe(&key(first), failure());
+                }
+                Event::Admin(first, admin) => balancer.set_admin(&key(first), admin),
+                Event::Weight(first, weight) => balancer.set_weight(&key(first), weight),
+            }
+            let wanted = desired(&balancer, 0);
+            for (last, key, configured) in [(20, a(), 1), (21, b(), 3)] {
+                let up = balancer.health(&key) == HealthState::Up;
+                let weight = balancer.admin().weight(&key).unwrap_or(configured);
+                let expected = match balancer.admin().admin(&key) {
+                    Admin::Enabled if up => Some(weight),
+                    Admin::Draining if up => Some(0),
+                    Admin::Enabled | Admin::Draining | Admin::Disabled => None,
+                };
+                let found = wanted.iter().find(|(found, _)| *found == last);
+                prop_assert_eq!(found.map(|(_, weight)| *weight), expected);
+            }
+        }
+    }
+}
