@@ -8,7 +8,13 @@
 //! The program is attached through a BPF link that this process holds: if the process ends in any
 //! way, the interface is as before.
 
-use std::{borrow::Borrow, collections::BTreeMap, io, time::Duration};
+use std::{
+    borrow::Borrow,
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, Pod,
@@ -352,6 +358,18 @@ impl Datapath {
         Ok(sum(per_cpu
             .map_err(failed(abi::SERVICE_TRAFFIC, "read"))?
             .iter()))
+    }
+
+    /// The loaded program, for tests that feed it frames of their own.
+    ///
+    /// # Errors
+    /// If there is none, which [`Datapath::open`] rules out.
+    pub fn program_fd(&self) -> Result<BorrowedFd<'_>, DatapathError> {
+        let missing = || DatapathError::Missing { name: abi::PROGRAM };
+        let program = self.ebpf.program(abi::PROGRAM).ok_or_else(missing)?;
+        let program: &Xdp = program.try_into().map_err(|_: ProgramError| missing())?;
+        let fd = program.fd().map_err(|_: ProgramError| missing())?;
+        Ok(fd.as_fd())
     }
 
     /// Hands out the flow tables, for a task of their own: a round over them may take seconds.
