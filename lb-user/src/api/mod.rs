@@ -22,6 +22,8 @@ mod error;
 pub mod metrics;
 mod routes;
 mod servers;
+#[cfg(test)]
+mod tests;
 
 pub use error::ErrorBody;
 pub use routes::{BackendEntry, Weight};

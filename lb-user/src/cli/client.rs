@@ -1,7 +1,7 @@
 //! A client of the daemon's API: one request, one connection.
 
 use std::{
-    io,
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -133,15 +133,15 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {
-        let socket = self.socket.clone();
-        UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    ClientError::NotRunning { socket }
-                }
-                io::ErrorKind::PermissionDenied => ClientError::Denied { socket },
-                _ => ClientError::Protocol(error.into()),
-            })
+        UnixStream::connect(&self.socket).await.map_err(|error| {
+            let (kind, socket) = (error.kind(), self.socket.clone());
+            if kind == ErrorKind::NotFound || kind == ErrorKind::ConnectionRefused {
+                ClientError::NotRunning { socket }
+            } else if kind == ErrorKind::PermissionDenied {
+                ClientError::Denied { socket }
+            } else {
+                ClientError::Protocol(error.into())
+            }
+        })
     }
 }

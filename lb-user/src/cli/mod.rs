@@ -56,6 +56,9 @@ enum Failure {
     Usage(String),
     #[error(transparent)]
     Runtime(#[from] anyhow::Error),
+    /// The log says why.
+    #[error("see the log")]
+    Logged,
 }
 
 impl From<ClientError> for Failure {
@@ -96,6 +99,7 @@ pub fn main() -> ExitCode {
             output::complain(&message);
             ExitCode::from(EXIT_USAGE)
         }
+        Err(Failure::Logged) => ExitCode::FAILURE,
         Err(Failure::Runtime(error)) => {
             output::complain(&format!("{error:#}"));
             ExitCode::FAILURE

@@ -39,10 +39,10 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let outcome = runtime.block_on(daemon::run(path, config));
     runtime.shutdown_timeout(THREADS_DEADLINE);
-    if let Err(error) = &outcome {
+    outcome.map_err(|error| {
         error!(error = format!("{error:#}"), "daemon failed");
-    }
-    Ok(outcome?)
+        Failure::Logged
+    })
 }
 
 fn log_to_stderr(log: &Log) -> Result<(), Failure> {

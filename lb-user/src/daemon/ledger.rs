@@ -5,7 +5,7 @@
 //! What a backend had when it gave its id up stays with it, for when it comes back, and in the sum
 //! of its service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use lb_common::abi::{BackendId, Ip, ServiceId, ServiceKey, Traffic};
 
@@ -65,14 +65,15 @@ impl Ledger {
             else {
                 continue;
             };
-            if !self.backends.contains_key(&holding) {
+            if let Entry::Vacant(entry) = self.backends.entry(holding) {
+                let (address, port) = (backend.address, backend.port);
                 let holder = Account {
                     service,
-                    address: backend.address,
-                    port: backend.port,
+                    address,
+                    port,
                 };
                 let before = maps.backend_traffic(id)?;
-                self.backends.insert(holding, Tenancy { holder, before });
+                entry.insert(Tenancy { holder, before });
             }
         }
         Ok(())

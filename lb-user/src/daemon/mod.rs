@@ -21,6 +21,8 @@ mod running;
 mod state;
 mod status;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod vips;
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};

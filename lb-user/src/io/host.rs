@@ -36,7 +36,7 @@ pub fn raise_limits() {
         let most = if resource == Resource::Memlock {
             unlimited
         } else {
-            raised.clone()
+            raised
         };
         // What then fails because a limit is too low says so itself.
         if setrlimit(resource, most).is_err() {

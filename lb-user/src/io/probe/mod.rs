@@ -5,9 +5,12 @@
 
 mod http;
 mod mqtt;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    fmt, io,
+    fmt,
+    io::{self, ErrorKind},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -115,9 +118,12 @@ impl Exchange {
                 after: timeout,
                 stage,
             })?
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::ConnectionRefused => ProbeFailure::ConnectionRefused,
-                _ => ProbeFailure::Connect(error),
+            .map_err(|error| {
+                if error.kind() == ErrorKind::ConnectionRefused {
+                    ProbeFailure::ConnectionRefused
+                } else {
+                    ProbeFailure::Connect(error)
+                }
             })?;
         Ok(Self {
             stream,
@@ -134,16 +140,7 @@ impl Exchange {
     ) -> Result<T, ProbeFailure> {
         match time::timeout_at(self.deadline, step(&mut self.stream)).await {
             Ok(Ok(outcome)) => Ok(outcome),
-            Ok(Err(error)) => Err(match error.kind() {
-                io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::BrokenPipe => ProbeFailure::Closed { stage },
-                io::ErrorKind::InvalidData => ProbeFailure::Unexpected { stage },
-                _ => ProbeFailure::Io {
-                    stage,
-                    source: error,
-                },
-            }),
+            Ok(Err(error)) => Err(failure(stage, error)),
             Err(_elapsed) => Err(ProbeFailure::TimedOut {
                 after: self.timeout,
                 stage,
@@ -154,5 +151,21 @@ impl Exchange {
     async fn send(&mut self, stage: Stage, bytes: &[u8]) -> Result<(), ProbeFailure> {
         self.step(stage, async |stream| stream.write_all(bytes).await)
             .await
+    }
+}
+
+/// What an error on the connection says of the backend.
+fn failure(stage: Stage, source: io::Error) -> ProbeFailure {
+    const CLOSED: [ErrorKind; 3] = [
+        ErrorKind::UnexpectedEof,
+        ErrorKind::ConnectionReset,
+        ErrorKind::BrokenPipe,
+    ];
+    if CLOSED.contains(&source.kind()) {
+        ProbeFailure::Closed { stage }
+    } else if source.kind() == ErrorKind::InvalidData {
+        ProbeFailure::Unexpected { stage }
+    } else {
+        ProbeFailure::Io { stage, source }
     }
 }

@@ -1,0 +1,353 @@
+//! The routers, against a daemon that answers from a table.
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Method, Request, StatusCode},
+    response::Response,
+};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tower::ServiceExt as _;
+
+use super::{metrics, routes};
+use crate::{
+    config,
+    control::{
+        self, BackendStatus, Change, ChangeError, ConfigStatus, Counters, Flows, Health,
+        InterfaceStatus, Lasting, Order, ProbeStatus, ReloadError, Reloaded, Request as Ask,
+        ServiceState, ServiceStatus, Status, TrafficStatus, VipState, VipStatus,
+    },
+    core::balancer::{Admin, SelectError},
+};
+
+fn backend() -> BackendStatus {
+    BackendStatus {
+        name: "broker1".to_owned(),
+        address: "172.16.40.20".to_owned(),
+        port: 1883,
+        weight: 1,
+        admin: Admin::Enabled,
+        health: Health::Up,
+        reason: None,
+        next_hop: Some("aa:bb:cc:dd:ee:ff".to_owned()),
+        share: 0.5,
+        traffic: TrafficStatus {
+            packets: 7,
+            bytes: 700,
+            ..TrafficStatus::default()
+        },
+        dropped: 0,
+        probe: ProbeStatus {
+            successes: 3,
+            failures: 1,
+            last_seconds: Some(0.25),
+        },
+    }
+}
+
+fn status() -> Status {
+    Status {
+        version: "0.1.0".to_owned(),
+        pid: 1,
+        uptime_seconds: 5,
+        config: ConfigStatus {
+            path: "/a.toml".to_owned(),
+            generation: 1,
+            last_error: None,
+        },
+        interface: InterfaceStatus {
+            name: "eth0".to_owned(),
+            xdp_mode: "native".to_owned(),
+        },
+        vips: vec![VipStatus {
+            address: "172.16.40.24/32".to_owned(),
+            interface: "eth0".to_owned(),
+            state: VipState::Assigned,
+        }],
+        services: vec![ServiceStatus {
+            name: "mqtt".to_owned(),
+            vip: "172.16.40.24".to_owned(),
+            port: 1883,
+            protocol: "tcp".to_owned(),
+            balance: "maglev".to_owned(),
+            forward: "dsr".to_owned(),
+            state: ServiceState::Up,
+            traffic: TrafficStatus {
+                packets: 9,
+                ..TrafficStatus::default()
+            },
+            dropped: 2,
+            backends: vec![backend()],
+        }],
+        verdicts: [("tx_dsr".to_owned(), 9)].into(),
+        flows: Flows {
+            tracked: 4,
+            half_open: 1,
+        },
+        counters: Counters {
+            reloads_ok: 1,
+            ..Counters::default()
+        },
+    }
+}
+
+/// Answers one request; gives back the order, if it was one.
+fn daemon(mut requests: control::Requests) -> JoinHandle<Option<Order>> {
+    tokio::spawn(async move {
+        match requests.receiver.recv().await? {
+            Ask::Status(answer) => drop(answer.send(status())),
+            Ask::Reload(answer) => {
+                let refusal = config::parse("interface = 7", "a.toml").map(|_| ());
+                drop(answer.send(match refusal {
+                    Ok(()) => Ok(Reloaded { generation: 2 }),
+                    Err(errors) => Err(ReloadError::Config(errors)),
+                }));
+            }
+            Ask::Change(order, answer) => {
+                let unknown = SelectError::Unknown {
+                    name: order.backend.clone(),
+                    known: vec![],
+                };
+                let known = order.backend.ends_with("broker1");
+                let outcome = if known {
+                    Ok(backend())
+                } else {
+                    Err(ChangeError::Select(unknown))
+                };
+                drop(answer.send(outcome));
+                return Some(order);
+            }
+        }
+        None
+    })
+}
+
+fn control() -> (Router, JoinHandle<Option<Order>>) {
+    let (handle, requests) = control::channel();
+    (routes::control(handle), daemon(requests))
+}
+
+async fn send(router: Router, method: Method, route: &str, body: &str) -> (StatusCode, Value) {
+    let request = Request::builder().method(method).uri(route);
+    let request = request.header("content-type", "application/json");
+    let request = request.body(Body::from(body.to_owned())).unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    let status = response.status();
+    (
+        status,
+        serde_json::from_str(&text(response).await).unwrap_or_default(),
+    )
+}
+
+async fn text(response: Response) -> String {
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn status_has_the_promised_fields() {
+    let (router, _daemon) = control();
+    let (code, body) = send(router, Method::GET, "/v1/status", "").await;
+    assert_eq!(code, StatusCode::OK);
+    assert_eq!(body["config"]["last_error"], Value::Null);
+    assert_eq!(body["vips"][0]["state"], "assigned");
+    let service = &body["services"][0];
+    assert_eq!(
+        (&service["state"], &service["packets"]),
+        (&json!("up"), &json!(9))
+    );
+    let backend = &service["backends"][0];
+    assert_eq!(
+        (&backend["admin"], &backend["health"]),
+        (&json!("enabled"), &json!("up"))
+    );
+    assert_eq!(
+        (&backend["share"], &backend["bytes"]),
+        (&json!(0.5), &json!(700))
+    );
+    assert_eq!(body["verdicts"]["tx_dsr"], 9);
+    assert_eq!(body["flows"]["half_open"], 1);
+    assert_eq!(serde_json::from_value::<Status>(body).unwrap(), status());
+}
+
+#[tokio::test]
+async fn backends_are_listed_with_their_service() {
+    let (router, _daemon) = control();
+    let (_, body) = send(router, Method::GET, "/v1/backends", "").await;
+    assert_eq!(
+        (&body[0]["service"], &body[0]["name"]),
+        (&json!("mqtt"), &json!("broker1"))
+    );
+}
+
+#[tokio::test]
+async fn refused_reload_tells_the_key() {
+    let (router, _daemon) = control();
+    let (code, body) = send(router, Method::POST, "/v1/reload", "").await;
+    assert_eq!(code, StatusCode::BAD_REQUEST);
+    assert!(
+        body["error"].as_str().unwrap().contains("interface"),
+        "{body}"
+    );
+    assert!(
+        body["hint"]
+            .as_str()
+            .unwrap()
+            .contains("nothing was changed"),
+        "{body}"
+    );
+}
+
+#[tokio::test]
+async fn orders_reach_the_daemon_as_they_were_meant() {
+    let route = |verb| format!("/v1/backends/mqtt/broker1/{verb}");
+    for (route, body, change, lasting) in [
+        (
+            route("drain"),
+            "",
+            Change::Admin(Admin::Draining),
+            Lasting::Kept,
+        ),
+        (
+            route("enable"),
+            "",
+            Change::Admin(Admin::Enabled),
+            Lasting::Kept,
+        ),
+        (
+            route("disable?temporary=true"),
+            "",
+            Change::Admin(Admin::Disabled),
+            Lasting::Temporary,
+        ),
+        (
+            route("weight"),
+            r#"{"weight": 7}"#,
+            Change::Weight(7),
+            Lasting::Kept,
+        ),
+    ] {
+        let (router, daemon) = control();
+        let (code, _) = send(router, Method::POST, &route, body).await;
+        assert_eq!(code, StatusCode::OK, "{route}");
+        let order = daemon.await.unwrap().unwrap();
+        assert_eq!(
+            order,
+            Order {
+                backend: "mqtt/broker1".to_owned(),
+                change,
+                lasting
+            }
+        );
+    }
+}
+
+#[tokio::test]
+async fn dash_leaves_the_service_open() {
+    let (router, daemon) = control();
+    send(router, Method::POST, "/v1/backends/-/broker1/drain", "").await;
+    assert_eq!(daemon.await.unwrap().unwrap().backend, "broker1");
+}
+
+#[tokio::test]
+async fn wrong_requests_are_answered_with_a_hint() {
+    for (method, route, body, code) in [
+        (
+            Method::POST,
+            "/v1/backends/mqtt/nosuch/drain",
+            "",
+            StatusCode::NOT_FOUND,
+        ),
+        (
+            Method::POST,
+            "/v1/backends/mqtt/broker1/weight",
+            "{}",
+            StatusCode::BAD_REQUEST,
+        ),
+        (
+            Method::GET,
+            "/v1/reload",
+            "",
+            StatusCode::METHOD_NOT_ALLOWED,
+        ),
+        (Method::GET, "/v2/status", "", StatusCode::NOT_FOUND),
+    ] {
+        let (router, _daemon) = control();
+        let (seen, body) = send(router, method, route, body).await;
+        assert_eq!(seen, code, "{route}");
+        assert!(
+            body["error"].is_string() && body["hint"].is_string(),
+            "{route}: {body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn daemon_that_is_gone_is_unavailable() {
+    let (handle, requests) = control::channel();
+    drop(requests);
+    let (code, _) = send(routes::control(handle), Method::GET, "/v1/status", "").await;
+    assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn readiness_follows_the_daemon_and_health_the_process() {
+    let (handle, requests) = control::channel();
+    for (ready, code) in [
+        (false, StatusCode::SERVICE_UNAVAILABLE),
+        (true, StatusCode::OK),
+    ] {
+        requests.ready.send_replace(ready);
+        let router = routes::observation(handle.clone());
+        assert_eq!(send(router, Method::GET, "/readyz", "").await.0, code);
+        let router = routes::observation(handle.clone());
+        assert_eq!(
+            send(router, Method::GET, "/healthz", "").await.0,
+            StatusCode::OK
+        );
+    }
+}
+
+#[tokio::test]
+async fn metrics_port_changes_nothing() {
+    let (handle, _requests) = control::channel();
+    let router = routes::observation(handle);
+    let (code, _) = send(router, Method::POST, "/v1/reload", "").await;
+    assert_eq!(code, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn metrics_page_names_every_family_once() {
+    let page = metrics::render(&status());
+    for line in [
+        r#"tidegate_packets_total{verdict="tx_dsr"} 9"#,
+        r#"tidegate_service_dropped_total{service="mqtt"} 2"#,
+        r#"tidegate_backend_packets_total{service="mqtt",backend="broker1",address="172.16.40.20"} 7"#,
+        r#"tidegate_backend_up{service="mqtt",backend="broker1",address="172.16.40.20"} 1"#,
+        r#"tidegate_flows{state="tracked"} 4"#,
+        r#"tidegate_reloads_total{result="ok"} 1"#,
+    ] {
+        assert!(
+            page.lines().any(|found| found == line),
+            "{line} is not in\n{page}"
+        );
+    }
+    let mut types: Vec<_> = page
+        .lines()
+        .filter(|line| line.starts_with("# TYPE"))
+        .collect();
+    let count = types.len();
+    types.sort_unstable();
+    types.dedup();
+    assert_eq!(types.len(), count);
+}
+
+#[tokio::test]
+async fn labels_cannot_break_out_of_their_quotes() {
+    let mut status = status();
+    status.services[0].name = "a\"b\\c\nd".to_owned();
+    let page = metrics::render(&status);
+    assert!(page.contains(r#"{service="a\"b\\c\nd"}"#), "{page}");
+}

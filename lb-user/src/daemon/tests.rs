@@ -1,0 +1,374 @@
+//! The engine over maps that are a plain value, and the files of the state directory.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::bail;
+use lb_common::{
+    abi::{Backend, BackendId, NextHop, Service, ServiceId, ServiceKey, Traffic},
+    verdict::Verdict,
+};
+
+use super::{engine::Engine, maps::Maps, nat_ports, state::StateDir};
+use crate::{
+    config::{self, model::Config},
+    control::{Change, Health, Lasting, ServiceState},
+    core::{
+        admin::AdminState,
+        balancer::{Admin, BackendKey},
+        image::{MapOp, Table},
+    },
+    io::probe::ProbeFailure,
+};
+
+const A: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 40, 20));
+const B: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 40, 21));
+
+const CONFIG: &str = r#"
+interface = "eth0"
+[[vip]]
+address = "172.16.40.24/32"
+[[service]]
+name = "mqtt"
+vip = "172.16.40.24"
+port = 1883
+balance = "maglev"
+forward = "dsr"
+check = { type = "tcp", interval = "2s", timeout = "1s", fall = 2, rise = 1 }
+backend = [{ name = "a", address = "172.16.40.20" }, { name = "b", address = "172.16.40.21" }]
+"#;
+
+/// Maps as a value, whose writes can be made to fail.
+#[derive(Default)]
+struct FakeMaps {
+    services: BTreeMap<ServiceKey, Service>,
+    backends: BTreeMap<BackendId, Backend>,
+    tables: BTreeMap<(ServiceId, u32), Table>,
+    traffic: BTreeMap<BackendId, Traffic>,
+    /// How many steps succeed before all fail.
+    good_steps: Option<usize>,
+}
+
+impl FakeMaps {
+    fn step(&mut self, step: &MapOp) -> anyhow::Result<()> {
+        match self.good_steps {
+            Some(0) => bail!("no memory"),
+            Some(ref mut left) => *left -= 1,
+            None => {}
+        }
+        match step {
+            MapOp::SetBackend(id, backend) => drop(self.backends.insert(*id, *backend)),
+            MapOp::RemoveBackend(id) => drop(self.backends.remove(id)),
+            MapOp::WriteTable {
+                service,
+                generation,
+                table,
+            } => {
+                self.tables
+                    .insert((*service, *generation), (**table).clone());
+            }
+            MapOp::SetService(key, service) => drop(self.services.insert(*key, *service)),
+            MapOp::RemoveService(key) => drop(self.services.remove(key)),
+            MapOp::SetNatPool(_) | MapOp::AwaitGracePeriod => {}
+        }
+        Ok(())
+    }
+}
+
+impl Maps for FakeMaps {
+    fn apply(&mut self, steps: &[MapOp]) -> anyhow::Result<()> {
+        steps.iter().try_for_each(|step| self.step(step))
+    }
+
+    fn verdicts(&self) -> anyhow::Result<BTreeMap<Verdict, u64>> {
+        Ok([(Verdict::TxDsr, 1)].into())
+    }
+
+    fn backend_traffic(&self, id: BackendId) -> anyhow::Result<Traffic> {
+        Ok(self.traffic.get(&id).copied().unwrap_or_default())
+    }
+
+    fn service_traffic(&self, _id: ServiceId) -> anyhow::Result<Traffic> {
+        Ok(Traffic {
+            dropped: 3,
+            ..Traffic::default()
+        })
+    }
+}
+
+fn config(text: &str) -> Config {
+    config::parse(text, "test.toml").unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn key(name: &str) -> BackendKey {
+    BackendKey::new("mqtt", name)
+}
+
+fn next_hop(last: u8) -> NextHop {
+    NextHop {
+        interface: 2,
+        mac: [2, 0, 0, 0, 0, last],
+        source_mac: [2; 6],
+    }
+}
+
+/// An engine whose two backends are up and reachable.
+fn running() -> Engine<FakeMaps> {
+    let mut engine = Engine::new(config(CONFIG), AdminState::default(), FakeMaps::default());
+    engine.try_reconcile().unwrap();
+    for (name, address, last) in [("a", A, 1), ("b", B, 2)] {
+        engine.handle_probe(&key(name), Ok(Duration::from_millis(1)));
+        engine.handle_next_hop(address, next_hop(last));
+    }
+    engine.reconcile();
+    engine
+}
+
+fn fail(engine: &mut Engine<FakeMaps>, name: &str, times: usize) {
+    for _ in 0..times {
+        engine.handle_probe(&key(name), Err(ProbeFailure::ConnectionRefused));
+        engine.reconcile();
+    }
+}
+
+fn id_of(engine: &Engine<FakeMaps>, address: IpAddr) -> BackendId {
+    let mut backends = engine.maps.backends.iter();
+    let (id, _) = backends
+        .find(|(_, backend)| IpAddr::from(*backend.address()) == address)
+        .unwrap();
+    *id
+}
+
+fn count(engine: &mut Engine<FakeMaps>, address: IpAddr, packets: u64) {
+    let id = id_of(engine, address);
+    engine.maps.traffic.entry(id).or_default().packets += packets;
+}
+
+#[test]
+fn backend_is_in_the_maps_while_it_is_up() {
+    let mut engine = running();
+    assert_eq!(engine.maps.backends.len(), 2);
+    fail(&mut engine, "a", 1);
+    assert_eq!(
+        engine.maps.backends.len(),
+        2,
+        "one failure of two is not a fall"
+    );
+    fail(&mut engine, "a", 1);
+    let left: Vec<_> = engine.maps.backends.values().collect();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].next_hop(), Some(next_hop(2)));
+    let service = &engine.services()[0];
+    assert_eq!(service.backends[0].health, Health::Down);
+    assert_eq!(
+        service.backends[0].reason.as_deref(),
+        Some("connection refused")
+    );
+    assert_eq!(service.state, ServiceState::Up);
+}
+
+#[test]
+fn service_without_healthy_backend_is_down() {
+    let mut engine = running();
+    fail(&mut engine, "a", 2);
+    fail(&mut engine, "b", 2);
+    assert!(
+        engine
+            .maps
+            .services
+            .values()
+            .all(|service| !service.has_backends())
+    );
+    assert_eq!(engine.services()[0].state, ServiceState::Down);
+    assert_eq!(engine.services_down().collect::<Vec<_>>(), ["mqtt"]);
+}
+
+#[test]
+fn first_look_ends_when_all_were_asked_and_who_is_up_is_found() {
+    let mut engine = Engine::new(config(CONFIG), AdminState::default(), FakeMaps::default());
+    engine.handle_probe(&key("a"), Ok(Duration::from_millis(1)));
+    assert!(!engine.has_looked_around(), "b was not asked");
+    engine.handle_probe(&key("b"), Err(ProbeFailure::ConnectionRefused));
+    assert!(!engine.has_looked_around(), "a was not found");
+    engine.handle_next_hop(A, next_hop(1));
+    assert!(engine.has_looked_around());
+}
+
+#[test]
+fn failed_change_is_counted_and_written_anew() {
+    let mut engine = running();
+    for good_steps in 0..4 {
+        engine.maps.good_steps = Some(good_steps);
+        fail(&mut engine, "a", 2);
+        assert!(engine.counters.apply_errors > 0);
+        engine.maps.good_steps = None;
+        engine.reconcile();
+        assert_eq!(engine.maps.backends.len(), 1, "after {good_steps} steps");
+        engine.handle_probe(&key("a"), Ok(Duration::from_millis(1)));
+        engine.reconcile();
+        assert_eq!(engine.maps.backends.len(), 2);
+    }
+}
+
+#[test]
+fn service_removed_while_changes_fail_is_gone_in_the_end() {
+    let mut engine = running();
+    engine.maps.good_steps = Some(1);
+    let moved = CONFIG.replace("port = 1883", "port = 1884");
+    engine.handle_config(config(&moved));
+    engine.reconcile();
+    engine.maps.good_steps = None;
+    engine.reconcile();
+    let ports: Vec<_> = engine.maps.services.keys().map(ServiceKey::port).collect();
+    assert_eq!(ports, [0, 1884], "the VIP's marker and the new service");
+}
+
+#[test]
+fn table_of_a_service_is_written_before_it_is_used() {
+    let engine = running();
+    for (key, service) in &engine.maps.services {
+        if !service.is_marker() {
+            let image = &engine.image.services[key];
+            let table = &engine.maps.tables[&(image.id, image.generation)];
+            assert_eq!(table, &*image.table);
+        }
+    }
+}
+
+#[test]
+fn traffic_outlives_the_id_it_was_counted_under() {
+    let mut engine = running();
+    count(&mut engine, A, 10);
+    count(&mut engine, B, 5);
+    fail(&mut engine, "a", 2);
+    let service = &engine.services()[0];
+    assert_eq!((service.traffic.packets, service.dropped), (15, 0));
+    engine.handle_probe(&key("a"), Ok(Duration::from_millis(1)));
+    engine.reconcile();
+    count(&mut engine, A, 1);
+    let service = &engine.services()[0];
+    let of = |at: usize| service.backends[at].traffic.packets;
+    assert_eq!((of(0), of(1), service.traffic.packets), (11, 5, 16));
+}
+
+#[test]
+fn removed_backends_stay_in_the_sum_and_new_ones_begin_at_zero() {
+    let mut engine = running();
+    count(&mut engine, A, 10);
+    count(&mut engine, B, 5);
+    let replaced = CONFIG.replace("172.16.40.20", "172.16.40.30");
+    engine.handle_config(config(&replaced));
+    engine.reconcile();
+    engine.handle_probe(&key("a"), Ok(Duration::from_millis(1)));
+    engine.reconcile();
+    let service = &engine.services()[0];
+    assert_eq!(service.backends[0].traffic.packets, 0);
+    assert_eq!(service.traffic.packets, 15);
+}
+
+#[test]
+fn drained_backend_takes_nothing_new_and_says_so() {
+    let mut engine = running();
+    engine.handle_change(&key("a"), Change::Admin(Admin::Draining));
+    engine.reconcile();
+    let status = engine.backend_status(&key("a")).unwrap();
+    assert_eq!((status.admin, status.health), (Admin::Draining, Health::Up));
+    assert!(status.share < f64::EPSILON);
+}
+
+#[test]
+fn ports_matter_only_to_nat() {
+    assert_eq!(nat_ports(&config(CONFIG)), None);
+    let nat = CONFIG.replace("\"dsr\"", "\"nat\"");
+    assert_eq!(nat_ports(&config(&nat)), Some(1024..=32_767));
+}
+
+/// A directory of its own, gone at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tidegate-{}-{name}", std::process::id()));
+        Self(path)
+    }
+
+    fn open(&self) -> anyhow::Result<StateDir> {
+        StateDir::open(&self.0, "eth0")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+#[test]
+fn seed_is_made_once_and_is_secret() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scratch = Scratch::new("seed");
+    let first = scratch.open().unwrap().seed().unwrap();
+    let second = scratch.open().unwrap().seed().unwrap();
+    assert_eq!(first, second);
+    let mode = std::fs::metadata(scratch.0.join("seed"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    std::fs::write(scratch.0.join("seed"), "0011").unwrap();
+    assert!(scratch.open().unwrap().seed().is_err());
+}
+
+#[test]
+fn second_daemon_is_refused_with_the_interface() {
+    let scratch = Scratch::new("lock");
+    let _first = scratch.open().unwrap();
+    let refusal = scratch.open().err().unwrap().to_string();
+    assert!(refusal.contains("interface eth0"), "{refusal}");
+    let other = StateDir::open(&scratch.0, "eth1")
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(other.contains("state_dir of its own"), "{other}");
+}
+
+#[test]
+fn what_was_said_for_the_time_being_is_not_kept() {
+    let scratch = Scratch::new("admin");
+    let mut engine = running();
+    let mut state = scratch.open().unwrap();
+    for (name, change, lasting) in [
+        ("a", Change::Admin(Admin::Draining), Lasting::Kept),
+        ("b", Change::Admin(Admin::Disabled), Lasting::Temporary),
+        ("a", Change::Weight(7), Lasting::Temporary),
+        ("b", Change::Weight(9), Lasting::Temporary),
+    ] {
+        engine.handle_change(&key(name), change);
+        state
+            .keep(engine.balancer.admin(), &key(name), lasting)
+            .unwrap();
+    }
+    drop(state);
+    let kept = scratch.open().unwrap().admin();
+    assert_eq!(
+        (kept.admin(&key("a")), kept.weight(&key("a"))),
+        (Admin::Draining, None)
+    );
+    assert_eq!(
+        (kept.admin(&key("b")), kept.weight(&key("b"))),
+        (Admin::Enabled, None)
+    );
+}
+
+#[test]
+fn damaged_states_are_set_aside() {
+    let scratch = Scratch::new("damaged");
+    let mut state = scratch.open().unwrap();
+    std::fs::write(scratch.0.join("admin.json"), "{\"mqtt/a\": 7}").unwrap();
+    assert_eq!(state.admin(), AdminState::default());
+    assert!(scratch.0.join("admin.json.broken").exists());
+}
