@@ -28,7 +28,11 @@ mod vips;
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use tokio::{sync::watch, task::JoinSet, time};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -53,6 +57,9 @@ use crate::{
 
 /// For the servers to finish the answers that they are at.
 const TASKS_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Doubts that may wait for the follower; more are dropped: the next failed probe has them again.
+const DOUBTS: usize = 64;
 
 /// The tasks that must not end before the daemon does, by name.
 type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
@@ -97,7 +104,8 @@ pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
     let (handle, requests) = control::channel();
     servers.spawn(&handle, &stop, &mut tasks);
     let (wanted, wanted_receiver) = watch::channel(addresses(config));
-    let (follower, found) = Follower::new(wanted_receiver)?;
+    let (doubts, doubts_receiver) = mpsc::channel(DOUBTS);
+    let (follower, found) = Follower::new(wanted_receiver, doubts_receiver)?;
     spawn(&mut tasks, "neighbours", &stop, async {
         Ok(follower.run().await?)
     });
@@ -125,6 +133,7 @@ pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
         state,
         probers,
         wanted,
+        doubts,
         idle,
         flows: flows_receiver,
         path,

@@ -40,6 +40,7 @@ pub(super) struct Follower {
     netlink: Netlink,
     events: Events,
     wanted: watch::Receiver<BTreeSet<IpAddr>>,
+    doubts: mpsc::Receiver<IpAddr>,
     found: mpsc::Sender<Found>,
     /// What was last told.
     known: BTreeMap<IpAddr, NextHop>,
@@ -65,12 +66,14 @@ impl Follower {
     /// If the kernel gives no socket.
     pub(super) fn new(
         wanted: watch::Receiver<BTreeSet<IpAddr>>,
+        doubts: mpsc::Receiver<IpAddr>,
     ) -> Result<(Self, mpsc::Receiver<Found>), NetlinkError> {
         let (found, receiver) = mpsc::channel(DEPTH);
         let follower = Self {
             netlink: Netlink::open()?,
             events: Events::open()?,
             wanted,
+            doubts,
             found,
             known: BTreeMap::new(),
             routes: BTreeMap::new(),
@@ -95,6 +98,13 @@ impl Follower {
                     Ok(()) => Look::AtAll,
                     Err(_closed) => Look::Nowhere,
                 },
+                Some(address) = self.doubts.recv() => {
+                    if let Err(error) = self.doubt(address).await {
+                        debug!(backend = %address, %error, "neighbour cannot be confirmed");
+                    }
+                    // What comes of it is an event.
+                    continue;
+                }
                 event = self.events.next() => self.settle(event?).await?,
             };
             let addresses = match look {
@@ -158,7 +168,7 @@ impl Follower {
         let route = self.netlink.route(address).await?;
         self.routes.insert(address, route);
         let mac = match self.netlink.neighbour(route).await? {
-            Neighbour::Fresh(mac) => Some(mac),
+            Neighbour::Fixed(mac) | Neighbour::Fresh(mac) | Neighbour::Confirming(mac) => Some(mac),
             Neighbour::Stale(mac) => {
                 self.netlink.resolve(route).await?;
                 Some(mac)
@@ -171,6 +181,18 @@ impl Follower {
         match mac {
             Some(mac) => Ok(Some(self.netlink.next_hop(route, mac).await?)),
             None => Ok(None),
+        }
+    }
+
+    /// Has the kernel confirm the way to a backend that does not answer: it may have come back with
+    /// another MAC address, and the kernel would believe the old one for up to a minute.
+    async fn doubt(&mut self, address: IpAddr) -> Result<(), NetlinkError> {
+        let Some(&route) = self.routes.get(&address) else {
+            return Ok(());
+        };
+        match self.netlink.neighbour(route).await? {
+            Neighbour::Fresh(mac) | Neighbour::Stale(mac) => self.netlink.doubt(route, mac).await,
+            Neighbour::Fixed(_) | Neighbour::Confirming(_) | Neighbour::Unknown => Ok(()),
         }
     }
 

@@ -31,6 +31,7 @@ const DEPTH: usize = 256;
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) backend: BackendKey,
+    pub(super) target: SocketAddr,
     pub(super) result: ProbeResult,
     task: u64,
 }
@@ -156,6 +157,7 @@ async fn probe_for_ever(backend: BackendKey, task: u64, plan: Plan, answers: mps
         let result = probe::run(&probe, plan.target, plan.timeout).await;
         let answer = Answer {
             backend: backend.clone(),
+            target: plan.target,
             result,
             task,
         };

@@ -31,6 +31,7 @@ use crate::{
     io::{
         datapath::{AttachedMode, Datapath},
         host,
+        probe::{ProbeFailure, Stage},
     },
 };
 
@@ -108,6 +109,7 @@ pub(super) struct Running {
     pub(super) state: StateDir,
     pub(super) probers: Probers,
     pub(super) wanted: watch::Sender<BTreeSet<IpAddr>>,
+    pub(super) doubts: mpsc::Sender<IpAddr>,
     pub(super) idle: watch::Sender<Duration>,
     pub(super) flows: watch::Receiver<Flows>,
     pub(super) path: PathBuf,
@@ -210,9 +212,17 @@ impl Running {
     }
 
     fn handle_answer(&mut self, answer: Answer) {
-        if self.probers.is_current(&answer) {
-            self.engine.handle_probe(&answer.backend, answer.result);
+        if !self.probers.is_current(&answer) {
+            return;
         }
+        if let Err(ProbeFailure::TimedOut {
+            stage: Stage::Connect,
+            ..
+        }) = &answer.result
+        {
+            let _ = self.doubts.try_send(answer.target.ip());
+        }
+        self.engine.handle_probe(&answer.backend, answer.result);
     }
 
     /// Whoever asked may have gone meanwhile, which changes nothing.

@@ -129,3 +129,60 @@ fn address(message: &NeighbourMessage) -> Option<IpAddr> {
             _ => None,
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use rtnetlink::{
+        packet_core::NetlinkMessage,
+        packet_route::{
+            RouteNetlinkMessage,
+            link::LinkMessage,
+            neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
+        },
+    };
+
+    use super::{Event, read};
+
+    const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+    fn bytes(message: RouteNetlinkMessage) -> Vec<u8> {
+        let mut message = NetlinkMessage::from(message);
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes
+    }
+
+    fn neighbour(address: Ipv4Addr) -> NeighbourMessage {
+        let mut message = NeighbourMessage::default();
+        message.header.family = rtnetlink::packet_route::AddressFamily::Inet;
+        let address = NeighbourAddress::Inet(address);
+        message
+            .attributes
+            .push(NeighbourAttribute::Destination(address));
+        message
+    }
+
+    #[test]
+    fn neighbours_of_one_datagram_are_one_event() {
+        let mut datagram = bytes(RouteNetlinkMessage::NewNeighbour(neighbour(A)));
+        datagram.extend(bytes(RouteNetlinkMessage::DelNeighbour(neighbour(B))));
+        let expected = Event::Neighbours(vec![IpAddr::V4(A), IpAddr::V4(B)]);
+        assert_eq!(read(&datagram), Some(expected));
+    }
+
+    #[test]
+    fn link_change_may_concern_anything() {
+        let datagram = bytes(RouteNetlinkMessage::NewLink(LinkMessage::default()));
+        assert_eq!(read(&datagram), Some(Event::Anything));
+    }
+
+    #[test]
+    fn unreadable_datagram_may_concern_anything() {
+        assert_eq!(read(&[1, 2, 3]), Some(Event::Anything));
+        assert_eq!(read(&[]), None);
+    }
+}

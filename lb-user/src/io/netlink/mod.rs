@@ -14,6 +14,8 @@ mod address;
 mod events;
 mod link;
 mod neighbour;
+#[cfg(test)]
+mod tests;
 
 use std::{io, net::IpAddr, time::Duration};
 

@@ -30,10 +30,14 @@ pub struct Route {
 /// What the kernel knows of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Neighbour {
-    /// It has a link-layer address that was confirmed lately.
+    /// An operator has set its link-layer address, or the interface needs none.
+    Fixed([u8; 6]),
+    /// Its link-layer address was confirmed lately.
     Fresh([u8; 6]),
-    /// It has one that should be confirmed.
+    /// Its link-layer address should be confirmed.
     Stale([u8; 6]),
+    /// Its link-layer address is being confirmed.
+    Confirming([u8; 6]),
     /// It is being looked for, does not answer, or was never asked for.
     Unknown,
 }
@@ -118,6 +122,22 @@ impl Netlink {
         ask("resolve a neighbour", request.execute()).await
     }
 
+    /// Makes the kernel ask a neighbour at once whether it still has its link-layer address, however
+    /// lately it has said so.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses or does not answer.
+    pub async fn doubt(&self, route: Route, mac: [u8; 6]) -> Result<(), NetlinkError> {
+        let neighbours = self.handle.neighbours();
+        let request = neighbours
+            .add(route.interface, route.neighbour)
+            .state(NeighbourState::Probe)
+            .link_layer_address(&mac)
+            .replace();
+        ask("confirm a neighbour", request.execute()).await
+    }
+
     /// The next hop that a neighbour's link-layer address makes.
     ///
     /// # Errors
@@ -173,13 +193,10 @@ fn read_neighbour(message: &NeighbourMessage) -> Neighbour {
             _ => None,
         });
     match (mac, &message.header.state) {
-        (
-            Some(mac),
-            NeighbourState::Reachable | NeighbourState::Permanent | NeighbourState::Noarp,
-        ) => Neighbour::Fresh(mac),
-        (Some(mac), NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe) => {
-            Neighbour::Stale(mac)
-        }
+        (Some(mac), NeighbourState::Permanent | NeighbourState::Noarp) => Neighbour::Fixed(mac),
+        (Some(mac), NeighbourState::Reachable) => Neighbour::Fresh(mac),
+        (Some(mac), NeighbourState::Stale) => Neighbour::Stale(mac),
+        (Some(mac), NeighbourState::Delay | NeighbourState::Probe) => Neighbour::Confirming(mac),
         _ => Neighbour::Unknown,
     }
 }
