@@ -3,13 +3,14 @@
 //! Thousands of MQTT clients in one process, each a task that waits for its socket or its timer.
 //! What a client says when is decided without I/O (`session`, `publisher`, `subscriber`,
 //! `window`, `sequence`); `client` and `link` bring bytes and time to it; `swarm` starts,
-//! watches and ends all clients; `tally` counts, `report` tells. It knows nothing of the broker
+//! watches and ends all clients; `tally` counts, `live` and `report` tell. It knows nothing of the broker
 //! beside it and works against any.
 
 mod args;
 mod client;
 mod codec;
 mod link;
+mod live;
 mod payload;
 mod plan;
 mod publisher;

@@ -190,6 +190,10 @@ impl Plan {
         })
     }
 
+    pub(super) fn version(&self) -> Version {
+        self.common.version
+    }
+
     pub(super) fn kind(&self) -> &'static str {
         match self.task {
             Task::Hold => "conn",
@@ -300,8 +304,5 @@ async fn resolve(host: &str, port: u16, from: &[IpAddr]) -> Result<Vec<SocketAdd
     Ok(reachable)
 }
 
-impl Plan {
-    pub(super) fn version(&self) -> Version {
-        self.common.version
-    }
-}
+#[cfg(test)]
+pub(super) mod tests;

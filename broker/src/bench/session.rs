@@ -314,5 +314,8 @@ impl<'a> Session<'a> {
 
 /// A share of 1 for each client, evenly spread over any run of numbers (the golden ratio).
 pub(super) fn share(number: u32) -> f64 {
-    (f64::from(number) * 0.618_033_988_749_895).fract()
+    ((f64::from(number) + 1.0) * 0.618_033_988_749_895).fract()
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     client::Client,
     codec::Qos,
+    live::{Live, up_event},
     plan::{Plan, Task},
     publisher::Tickets,
-    report::{Live, up_event},
     subscriber::Sequences,
     tally::Tally,
 };
