@@ -19,7 +19,7 @@ fn ip(last: u8) -> Ip {
 
 /// Service `n`: two VIPs, both protocols.
 fn key(n: u16) -> ServiceKey {
-    let vip = if n % 2 == 0 { ip(24) } else { ip(25) };
+    let vip = if n.is_multiple_of(2) { ip(24) } else { ip(25) };
     let protocol = if n < 2 { PROTOCOL_TCP } else { PROTOCOL_UDP };
     ServiceKey::new(vip, 1883 + n, protocol)
 }

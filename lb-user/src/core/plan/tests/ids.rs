@@ -45,7 +45,7 @@ fn freed_id_is_given_out_again_only_a_step_later_and_with_another_epoch() {
 fn backend_that_returns_is_another_than_it_was() {
     let with = desired(&[service(0, &[backend(1, 1)])]);
     let without = desired(&[service(0, &[])]);
-    let before = after(&[with.clone()]);
+    let before = after(std::slice::from_ref(&with));
     let returned = after(&[with.clone(), without, with]);
     assert_ne!(before.backends, returned.backends);
 }
@@ -71,7 +71,7 @@ fn table_is_kept_when_its_members_are_the_same() {
     second.services[0].backends.reverse();
     second.services[0].forward = Forward::Nat;
     second.services.push(service(1, &[backend(3, 1)]));
-    let (before, now) = (after(&[first.clone()]), after(&[first, second]));
+    let (before, now) = (after(std::slice::from_ref(&first)), after(&[first, second]));
     let (before, now) = (&before.services[&key(0)], &now.services[&key(0)]);
     assert_eq!(before.generation, now.generation);
     assert_eq!(before.table, now.table);
@@ -105,7 +105,7 @@ fn changed_weight_writes_the_other_half() {
 #[test]
 fn next_hop_changes_one_backend_and_nothing_else() {
     let mut wanted = desired(&[service(0, &[backend(1, 1), backend(2, 1)])]);
-    let before = after(&[wanted.clone()]);
+    let before = after(std::slice::from_ref(&wanted));
     wanted.services[0].backends[1].next_hop = hop(7);
     let ops = diff(&before, &next(&before, &wanted));
     assert!(matches!(ops[..], [MapOp::SetBackend(BackendId(1), _)]));

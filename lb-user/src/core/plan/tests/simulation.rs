@@ -119,7 +119,7 @@ impl Maps {
         for (id, expected) in &image.backends {
             let entry = &self.backends[id];
             assert_eq!(
-                (entry.address(), entry.epoch()),
+                (*entry.address(), entry.epoch()),
                 (expected.address, expected.epoch)
             );
             assert_eq!(entry.next_hop(), expected.next_hop);
