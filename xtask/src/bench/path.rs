@@ -12,6 +12,7 @@ use crate::build::{self, Profile};
 use crate::elevate;
 use crate::lab::{Binaries, note_interrupts, ticks_per_second};
 use crate::load::{Load, Summary};
+use crate::network::name_of;
 use crate::setup::{self, Purpose};
 
 use routes::{Path, Route};
@@ -34,6 +35,14 @@ pub struct Args {
     /// How often everything is measured, in turn; the median counts.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Which ways; without `direct` nothing is compared.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "direct,tidegate-dsr,tidegate-nat,haproxy,nftables"
+    )]
+    paths: Vec<Route>,
     /// One line of JSON.
     #[arg(long)]
     json: bool,
@@ -128,23 +137,21 @@ pub(super) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     note_interrupts();
-    let mut rounds: Vec<Vec<Figures>> = vec![Vec::new(); Route::ALL.len()];
+    let mut rounds: Vec<Vec<Figures>> = vec![Vec::new(); args.paths.len()];
     for round in 1..=args.rounds {
-        for (index, route) in Route::ALL.into_iter().enumerate() {
-            eprintln!("round {round} of {}: {}", args.rounds, route.name());
-            let figures = measure(args, route, &programs)
-                .with_context(|| format!("cannot measure {}", route.name()))?;
-            rounds[index].push(figures);
+        for (figures, route) in rounds.iter_mut().zip(&args.paths) {
+            let name = name_of(*route);
+            eprintln!("round {round} of {}: {name}", args.rounds);
+            let measured = measure(args, *route, &programs);
+            figures.push(measured.with_context(|| format!("cannot measure {name}"))?);
         }
     }
-    let medians: Vec<Figures> = rounds
-        .iter()
-        .map(|rounds| Figures::median(rounds))
-        .collect();
+    let medians = rounds.iter().map(|rounds| Figures::median(rounds));
+    let results: Vec<(Route, Figures)> = args.paths.iter().copied().zip(medians).collect();
     if args.json {
-        print_json(args, &medians);
+        print_json(args, &results);
     } else {
-        print_table(&medians);
+        print_table(&results);
     }
     Ok(())
 }
@@ -218,13 +225,12 @@ fn busy_seconds() -> Result<f64> {
     Ok(busy / ticks_per_second())
 }
 
-fn print_json(args: &Args, medians: &[Figures]) {
+fn print_json(args: &Args, results: &[(Route, Figures)]) {
     let mut paths = serde_json::Map::new();
-    let direct = medians[0];
-    for (route, figures) in Route::ALL.into_iter().zip(medians) {
-        let ratios = Figures::from_values(ratios(*figures, direct));
+    for (route, figures) in results {
+        let ratios = ratios(*figures, results).map(Figures::from_values);
         let entry = json!({ "figures": figures, "to_direct": ratios });
-        paths.insert(route.name().to_owned(), entry);
+        paths.insert(name_of(*route), entry);
     }
     let line = json!({
         "clients": args.clients,
@@ -236,36 +242,34 @@ fn print_json(args: &Args, medians: &[Figures]) {
     println!("{line}");
 }
 
-/// Figure by figure; what direct has none of has no ratio either.
-fn ratios(figures: Figures, direct: Figures) -> [f64; 7] {
+fn print_table(results: &[(Route, Figures)]) {
+    print!("{:<16}", "(x: to direct)");
+    for name in Figures::NAMES {
+        print!("{name:>22}");
+    }
+    println!();
+    for (route, figures) in results {
+        print!("{:<16}", name_of(*route));
+        let ratios = ratios(*figures, results);
+        for (index, value) in figures.values().into_iter().enumerate() {
+            let ratio = ratios.map(|ratios| format!(" ({:.2}x)", ratios[index]));
+            print!("{:>22}", format!("{value:.2}{}", ratio.unwrap_or_default()));
+        }
+        println!();
+    }
+}
+
+/// Against direct, figure by figure; what direct has none of has no ratio either.
+fn ratios(figures: Figures, results: &[(Route, Figures)]) -> Option<[f64; 7]> {
+    let (_, direct) = results.iter().find(|(route, _)| *route == Route::Direct)?;
     let (ours, theirs) = (figures.values(), direct.values());
-    std::array::from_fn(|index| {
+    Some(std::array::from_fn(|index| {
         if theirs[index] == 0.0 {
             0.0
         } else {
             ours[index] / theirs[index]
         }
-    })
-}
-
-fn print_table(medians: &[Figures]) {
-    print!("{:<16}", "");
-    for name in Figures::NAMES {
-        print!("{name:>22}");
-    }
-    println!();
-    for (route, figures) in Route::ALL.into_iter().zip(medians) {
-        print!("{:<16}", route.name());
-        for (value, ratio) in figures
-            .values()
-            .into_iter()
-            .zip(ratios(*figures, medians[0]))
-        {
-            print!("{:>22}", format!("{value:.2} ({ratio:.2}x)"));
-        }
-        println!();
-    }
-    println!("(in brackets: against direct)");
+    }))
 }
 
 #[cfg(test)]

@@ -186,13 +186,9 @@ impl Story<'_> {
             "others",
             "the clients of the dead broker are back; the others noticed nothing",
         );
-        let number = self.args.clients as usize;
-        let all_back = || network.clients().is_ok_and(|[one, _]| one >= number);
-        wait_until(CONNECT, "all clients being back", || {
-            all_back().then_some(())
-        })?;
         let published = crowd.publishers.stop()?;
         let received = crowd.listeners.stop()?;
+        wait_for_clients(network, self.args.clients as usize)?;
         let held = crowd.clients.stop()?;
         self.figures["reconnected"] = held.reconnected.into();
         self.figures["published"] = published.published.into();

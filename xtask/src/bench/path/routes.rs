@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 
 use crate::exec;
 use crate::lab::{Binaries, ConfigText, Family, Host, Process, ticks_per_second, wait_until};
@@ -12,40 +13,26 @@ use crate::network::{Backend, Balance, Forward, Network, PORT, Shape};
 const START: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// One way.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(super) enum Route {
+    /// No balancer: clients take turns with the brokers' own addresses.
     Direct,
+    /// Tidegate, direct server return.
     TidegateDsr,
+    /// Tidegate, full NAT.
     TidegateNat,
-    HaProxy,
+    /// HAProxy in TCP mode.
+    Haproxy,
+    /// nftables: DNAT and masquerading.
     Nftables,
 }
 
 impl Route {
-    /// What the others are compared with comes first.
-    pub(super) const ALL: [Self; 5] = [
-        Self::Direct,
-        Self::TidegateDsr,
-        Self::TidegateNat,
-        Self::HaProxy,
-        Self::Nftables,
-    ];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::TidegateDsr => "tidegate-dsr",
-            Self::TidegateNat => "tidegate-nat",
-            Self::HaProxy => "haproxy",
-            Self::Nftables => "nftables",
-        }
-    }
-
     fn shape(self) -> Shape {
         Shape {
             forward: match self {
                 Self::TidegateDsr => Forward::Dsr,
-                Self::Direct | Self::TidegateNat | Self::HaProxy | Self::Nftables => Forward::Nat,
+                Self::Direct | Self::TidegateNat | Self::Haproxy | Self::Nftables => Forward::Nat,
             },
             balance: Balance::RoundRobin,
             backend: Backend::Tidegate,
@@ -75,7 +62,7 @@ impl Path {
         match route {
             Route::Direct => target = brokers.map(|address| address.to_string()).join(","),
             Route::TidegateDsr | Route::TidegateNat => network.start_tidegate()?,
-            Route::HaProxy => proxy = Some(haproxy(&network.topology().lb1, vip, brokers)?),
+            Route::Haproxy => proxy = Some(haproxy(&network.topology().lb1, vip, brokers)?),
             Route::Nftables => nftables(&network.topology().lb1, vip, brokers)?,
         }
         Ok(Self {
