@@ -10,7 +10,7 @@ use super::codec::Version;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
-    pub(super) kind: Kind,
+    pub(super) kind: Box<Kind>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -252,7 +252,7 @@ mod tests {
     }
 
     fn parse(line: &str) -> Kind {
-        Cli::try_parse_from(format!("bench {line}").split(' '))
+        *Cli::try_parse_from(format!("bench {line}").split(' '))
             .unwrap()
             .args
             .kind

@@ -68,7 +68,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Runs on the present runtime and returns the exit code.
 async fn run_here(args: Args, out: &mut impl Write) -> anyhow::Result<u8> {
-    let plan = match Plan::new(args.kind, run_number()).await {
+    let plan = match Plan::new(*args.kind, run_number()).await {
         Ok(plan) => plan,
         Err(error @ PlanError::Resolve { .. }) => return Err(error.into()),
         Err(error) => {

@@ -13,7 +13,7 @@ pub(in crate::bench) async fn plan(line: &str) -> Result<Plan, PlanError> {
     let args = Cli::try_parse_from(format!("bench {line}").split(' '))
         .unwrap()
         .args;
-    Plan::new(args.kind, 0xbeef).await
+    Plan::new(*args.kind, 0xbeef).await
 }
 
 fn routes(plan: &Plan, number: u32) -> Vec<String> {
