@@ -33,7 +33,7 @@ use crate::{
 const READ_BYTES: usize = 64 * 1024;
 
 /// Reads before other connections get their turn.
-const READS_PER_TURN: usize = 4;
+const READS_PER_TURN: usize = 2;
 
 /// How long a client gets to take its last packets.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -229,3 +229,6 @@ fn shard_count() -> u16 {
         .unwrap_or(ShardSet::CAPACITY)
         .min(ShardSet::CAPACITY)
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,7 @@ enum Command {
     /// Run the broker until SIGTERM or SIGINT.
     Run(run::Args),
     /// Put load on a broker: connect, publish or subscribe with many clients.
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Check a configuration file and say everything that is wrong with it.
     Check(check::Args),
 }
@@ -48,7 +48,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
-        Command::Bench(args) => bench::run(args),
+        Command::Bench(args) => bench::run(*args),
         Command::Check(args) => check::run(&args),
     };
     result.unwrap_or_else(|error| {

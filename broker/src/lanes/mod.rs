@@ -38,11 +38,11 @@ pub use inbox::{Arrival, Inbox};
 pub use outbox::{Flushed, Outbox};
 
 /// Bytes that may be under way on one lane.
-pub const IN_FLIGHT_BOUND: usize = 4 * 1024 * 1024;
+pub const IN_FLIGHT_BOUND: usize = 2 * 1024 * 1024;
 
 /// The Router drops a lane's oldest segment when this many are full; all but one together hold
 /// more than [`IN_FLIGHT_BOUND`].
-const SEGMENT_BYTES: usize = 1024 * 1024;
+const SEGMENT_BYTES: usize = 512 * 1024;
 const SEGMENTS: usize = 8;
 
 /// Frames that the Router hands to a link at once; its own buffer ends at 200.
@@ -55,11 +55,17 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Error)]
 pub enum LaneError {
     #[error("the router does not accept a link")]
-    Link(#[from] LinkError),
+    Link(#[source] Box<LinkError>),
     #[error("the router did not confirm a lane")]
     Unconfirmed,
     #[error("the lane was already taken")]
     Taken,
+}
+
+impl From<LinkError> for LaneError {
+    fn from(error: LinkError) -> Self {
+        Self::Link(Box::new(error))
+    }
 }
 
 /// The node's lanes, shared by its shards.

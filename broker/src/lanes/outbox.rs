@@ -15,7 +15,11 @@ use crate::{message::Message, routes::ShardId};
 const FRAME_BYTES: usize = 64 * 1024;
 
 /// Bytes that may wait for a full lane before the shard stops reading from its clients.
-const WAITING_BOUND: usize = 4 * 1024 * 1024;
+const WAITING_BOUND: usize = 2 * 1024 * 1024;
+
+/// Below this it reads again. Far enough below the bound that every client gets a turn before the
+/// next stop: with less room than one turn takes, the first in line would be served for ever.
+const WAITING_LOW: usize = WAITING_BOUND / 2;
 
 /// No lane has this topic; a publish to it only makes the Router look at the link.
 const NUDGE: &str = "nudge";
@@ -90,9 +94,18 @@ impl Outbox {
 
     /// Whether so much waits that the shard should not take more from its clients.
     pub fn is_congested(&self) -> bool {
+        self.waits_above(WAITING_BOUND)
+    }
+
+    /// Whether enough was sent that clients may be read from again.
+    pub fn is_relieved(&self) -> bool {
+        !self.waits_above(WAITING_LOW)
+    }
+
+    fn waits_above(&self, bytes: usize) -> bool {
         self.to
             .iter()
-            .any(|destination| destination.waiting_bytes > WAITING_BOUND)
+            .any(|destination| destination.waiting_bytes > bytes)
     }
 
     /// Hands frames to the Router, with one wake-up for all of them.

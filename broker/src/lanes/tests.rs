@@ -1,2 +1,244 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::{collection::vec, prelude::*};
+
+use super::{frame::Writer, *};
+use crate::message::{Message, Qos};
+
+fn message(topic: &str, payload: &[u8]) -> Message {
+    Message {
+        topic: topic.into(),
+        payload: payload.into(),
+        properties: Box::default(),
+        qos: Qos::AtLeastOnce,
+        retain: true,
+        expires: None,
+    }
+}
+
+/// Two shards; the second one reads.
+struct Pair {
+    lanes: Arc<Lanes>,
+    outbox: Outbox,
+    inbox: Inbox,
+    rx: LinkRx,
+    generation: u64,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let lanes = Arc::new(Lanes::start(2).unwrap());
+        let mut outbox = Outbox::new(ShardId(0), 2, Arc::clone(&lanes));
+        outbox.rejoin(lanes.join(ShardId(0), None).unwrap().tx);
+        let LaneEnds {
+            generation,
+            rx,
+            tx: _,
+        } = lanes.join(ShardId(1), None).unwrap();
+        let inbox = Inbox::new(ShardId(1), 2, Arc::clone(&lanes));
+        Self {
+            lanes,
+            outbox,
+            inbox,
+            rx,
+            generation,
+        }
+    }
+
+    fn push(&mut self, payload: &[u8]) {
+        self.outbox
+            .push(ShardId(1), &message("ä/b", payload), Instant::now());
+    }
+
+    /// The next frame's bytes, or that the Router is gone.
+    fn next(&mut self) -> Result<Bytes, Box<LinkError>> {
+        loop {
+            match self.rx.recv_deadline(Instant::now() + JOIN_TIMEOUT)? {
+                Some(Notification::Forward(forward)) => return Ok(forward.publish.payload),
+                Some(Notification::Unschedule) => self.rx.ready()?,
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    fn read(&mut self) -> (u64, Vec<Vec<u8>>) {
+        let bytes = self.next().unwrap();
+        let mut rest = &bytes[..];
+        let Arrival::New { missing, messages } = self.inbox.handle_frame(&mut rest) else {
+            return (0, Vec::new());
+        };
+        let read = || frame::read_message(&mut rest, Instant::now());
+        let payloads: Vec<_> = std::iter::from_fn(read)
+            .map(|m| m.payload.to_vec())
+            .collect();
+        assert_eq!(payloads.len(), messages as usize);
+        (missing, payloads)
+    }
+}
+
 #[test]
-fn placeholder() {}
+fn messages_cross_in_order_and_in_one_frame() {
+    let mut pair = Pair::new();
+    pair.push(b"1");
+    pair.push(b"2");
+    assert_eq!(pair.outbox.flush(), Flushed::All);
+    pair.push(b"3");
+    assert_eq!(pair.outbox.flush(), Flushed::All);
+    assert_eq!(pair.read(), (0, vec![b"1".to_vec(), b"2".to_vec()]));
+    assert_eq!(pair.read(), (0, vec![b"3".to_vec()]));
+}
+
+#[test]
+fn many_frames_pass_the_routers_own_limits() {
+    const FRAMES: u32 = 1000;
+    let mut pair = Pair::new();
+    for number in 0..FRAMES {
+        pair.push(&number.to_be_bytes());
+        assert_eq!(pair.outbox.flush(), Flushed::All);
+    }
+    for number in 0..FRAMES {
+        assert_eq!(pair.read(), (0, vec![number.to_be_bytes().to_vec()]));
+    }
+}
+
+#[test]
+fn bytes_under_way_are_bounded_and_nothing_is_lost() {
+    let mut pair = Pair::new();
+    let payload = vec![7; 1024 * 1024];
+    let sent = 20;
+    for _ in 0..sent {
+        pair.push(&payload);
+    }
+    assert_eq!(pair.outbox.flush(), Flushed::Blocked);
+    assert!(pair.outbox.is_congested());
+    let mut read = 0;
+    while read < sent {
+        let (missing, payloads) = pair.read();
+        assert_eq!(missing, 0);
+        read += payloads.len();
+        pair.outbox.flush();
+    }
+    assert!(!pair.outbox.is_congested());
+    assert_eq!(pair.outbox.flush(), Flushed::All);
+}
+
+#[test]
+fn missing_frame_is_counted_and_a_repeat_is_ignored() {
+    let pair = Pair::new();
+    let mut inbox = pair.inbox;
+    let mut frame = |sequence| {
+        let mut writer = Writer::new(ShardId(0), sequence);
+        writer.push(&message("t", b"x"), Instant::now());
+        let bytes = writer.finish();
+        inbox.handle_frame(&mut &bytes[..])
+    };
+    assert_eq!(
+        frame(1),
+        Arrival::New {
+            missing: 0,
+            messages: 1
+        }
+    );
+    assert_eq!(
+        frame(4),
+        Arrival::New {
+            missing: 2,
+            messages: 1
+        }
+    );
+    assert_eq!(frame(4), Arrival::Ignored);
+    assert_eq!(inbox.handle_frame(&mut &b"short"[..]), Arrival::Ignored);
+    let from_nowhere = Writer::new(ShardId(9), 1).finish();
+    assert_eq!(inbox.handle_frame(&mut &from_nowhere[..]), Arrival::Ignored);
+}
+
+/// Makes the Router panic, as a wake-up for a link that it has forgotten does.
+fn kill_router(lanes: &Lanes, shard: ShardId) {
+    let mut ends = lanes.generation.lock().unwrap();
+    let LaneEnds { mut tx, mut rx, .. } = ends.ends[usize::from(shard.0)].take().unwrap();
+    let goodbye = rumqttd::protocol::Disconnect {
+        reason_code: rumqttd::protocol::DisconnectReasonCode::NormalDisconnection,
+    };
+    tx.buffer()
+        .push_back(rumqttd::protocol::Packet::Disconnect(goodbye, None));
+    tx.try_publish("nudge", "").unwrap();
+    while rx.recv().is_ok() {}
+    rx.ready().unwrap();
+}
+
+#[test]
+fn a_dead_router_is_replaced_and_its_frames_are_sent_again() {
+    let lanes = Arc::new(Lanes::start(3).unwrap());
+    let mut outbox = Outbox::new(ShardId(0), 3, Arc::clone(&lanes));
+    let first = lanes.join(ShardId(0), None).unwrap();
+    outbox.rejoin(first.tx);
+    let LaneEnds {
+        generation,
+        rx,
+        tx: _tx,
+    } = lanes.join(ShardId(1), None).unwrap();
+    let inbox = Inbox::new(ShardId(1), 3, Arc::clone(&lanes));
+    let mut pair = Pair {
+        lanes,
+        outbox,
+        inbox,
+        rx,
+        generation,
+    };
+    pair.push(b"before");
+    pair.outbox.flush();
+    assert_eq!(pair.read(), (0, vec![b"before".to_vec()]));
+    kill_router(&pair.lanes, ShardId(2));
+    while pair.rx.recv().is_ok() {}
+    pair.push(b"into the void");
+    pair.outbox.flush();
+
+    let ends = pair.lanes.join(ShardId(1), Some(pair.generation)).unwrap();
+    assert_eq!(ends.generation, pair.generation + 1);
+    pair.rx = ends.rx;
+    let again = pair.lanes.join(ShardId(0), Some(first.generation)).unwrap();
+    assert_eq!(again.generation, ends.generation);
+    pair.outbox.rejoin(again.tx);
+    assert_eq!(pair.read(), (0, vec![b"into the void".to_vec()]));
+    pair.push(b"after");
+    pair.outbox.flush();
+    assert_eq!(pair.read(), (0, vec![b"after".to_vec()]));
+}
+
+proptest! {
+    #[test]
+    fn frames_hold_any_message(
+        messages in vec(("\\PC{0,20}", vec(any::<u8>(), 0..50), vec(any::<u8>(), 0..9), 0..3_u8), 0..9),
+        lifetime in proptest::option::of(0..100_000_u64),
+    ) {
+        let now = Instant::now();
+        let messages: Vec<_> = messages
+            .into_iter()
+            .map(|(topic, payload, properties, qos)| Message {
+                topic: topic.into(),
+                payload: payload.into(),
+                properties: properties.into(),
+                qos: Qos::from_bits(qos).unwrap(),
+                retain: qos == 1,
+                expires: lifetime.map(|millis| now + Duration::from_millis(millis)),
+            })
+            .collect();
+        let mut writer = Writer::new(ShardId(3), 42);
+        messages.iter().for_each(|message| writer.push(message, now));
+        let bytes = writer.finish();
+        let mut rest = &bytes[..];
+        let header = frame::read_header(&mut rest).unwrap();
+        prop_assert_eq!((header.from, header.sequence), (ShardId(3), 42));
+        let read: Vec<_> = std::iter::from_fn(|| frame::read_message(&mut rest, now)).collect();
+        prop_assert_eq!(read, messages);
+    }
+
+    #[test]
+    fn arbitrary_frames_never_panic(bytes in vec(any::<u8>(), 0..100)) {
+        let mut rest = &bytes[..];
+        if frame::read_header(&mut rest).is_some() {
+            while frame::read_message(&mut rest, Instant::now()).is_some() {}
+        }
+    }
+}

@@ -1,2 +1,450 @@
+use super::*;
+
+/// A client that notes what it is sent.
+#[derive(Default)]
+struct Peer {
+    published: Vec<Delivery>,
+    acks: Vec<Ack>,
+    is_full: bool,
+    takes_nothing: bool,
+}
+
+impl Wire for Peer {
+    fn has_room(&self) -> bool {
+        !self.is_full
+    }
+
+    fn publish(&mut self, delivery: &Delivery, _now: Instant) -> bool {
+        if !self.takes_nothing {
+            self.published.push(delivery.clone());
+        }
+        !self.takes_nothing
+    }
+
+    fn ack(&mut self, ack: Ack) {
+        self.acks.push(ack);
+    }
+}
+
+impl Peer {
+    fn payloads(&self) -> String {
+        self.published
+            .iter()
+            .map(|delivery| char::from(delivery.message.payload[0]))
+            .collect()
+    }
+
+    fn ids(&self) -> Vec<u16> {
+        self.published
+            .iter()
+            .filter_map(|delivery| delivery.id)
+            .map(PacketId::get)
+            .collect()
+    }
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+
+struct Scene {
+    session: Session,
+    now: Instant,
+}
+
+impl Scene {
+    fn new(window: u16, queue: usize, expiry: Duration, will: Option<Will>) -> Self {
+        let mut session = Session::new(Bounds { queue, receive: 2 });
+        session.attach(Terms {
+            window,
+            expiry,
+            will,
+        });
+        Self {
+            session,
+            now: Instant::now(),
+        }
+    }
+
+    fn persistent(window: u16, queue: usize) -> Self {
+        Self::new(window, queue, HOUR, None)
+    }
+
+    fn deliver(&mut self, payload: char, qos: Qos, peer: Option<&mut Peer>) -> Delivered {
+        self.session
+            .deliver(&message(payload, qos), grant(qos), peer, self.now)
+    }
+
+    fn ack(&mut self, kind: AckKind, id: u16, peer: &mut Peer) {
+        let ack = Ack {
+            kind,
+            id: PacketId::new(id).unwrap(),
+            reason: 0,
+        };
+        self.session.handle_ack(ack, peer, self.now);
+    }
+
+    fn reconnect(&mut self, window: u16) -> Peer {
+        let mut peer = Peer::default();
+        self.session.detach(Cause::Broken, self.now);
+        self.session.attach(Terms {
+            window,
+            expiry: HOUR,
+            will: None,
+        });
+        self.session.resume(&mut peer, self.now);
+        peer
+    }
+}
+
+fn message(payload: char, qos: Qos) -> Arc<Message> {
+    Arc::new(Message {
+        topic: "t".into(),
+        payload: vec![payload as u8].into(),
+        properties: Box::default(),
+        qos,
+        retain: false,
+        expires: None,
+    })
+}
+
+fn grant(qos: Qos) -> Grant {
+    Grant {
+        qos,
+        retain: false,
+        subscription_ids: Vec::new(),
+    }
+}
+
+fn will(delay: u32) -> Option<Will> {
+    Some(Will {
+        message: message('w', AtMostOnce),
+        delay,
+    })
+}
+
+fn ack(kind: AckKind, id: u16, reason: u8) -> Ack {
+    Ack {
+        kind,
+        id: PacketId::new(id).unwrap(),
+        reason,
+    }
+}
+
+use Qos::{AtLeastOnce, AtMostOnce, ExactlyOnce};
+
 #[test]
-fn placeholder() {}
+fn messages_beyond_the_window_wait_for_acknowledgements() {
+    let mut scene = Scene::persistent(2, 10);
+    let mut peer = Peer::default();
+    for payload in 'a'..='d' {
+        scene.deliver(payload, AtLeastOnce, Some(&mut peer));
+    }
+    assert_eq!(peer.payloads(), "ab");
+    // Out of order, as clients may.
+    scene.ack(AckKind::PubAck, 2, &mut peer);
+    assert_eq!(peer.payloads(), "abc");
+    scene.ack(AckKind::PubAck, 1, &mut peer);
+    assert_eq!(peer.payloads(), "abcd");
+    assert_eq!(peer.ids(), [1, 2, 3, 4]);
+}
+
+#[test]
+fn qos0_passes_a_full_window_but_keeps_its_own_order() {
+    let mut scene = Scene::persistent(1, 10);
+    let mut peer = Peer::default();
+    scene.deliver('a', AtLeastOnce, Some(&mut peer));
+    scene.deliver('b', AtLeastOnce, Some(&mut peer));
+    scene.deliver('c', AtMostOnce, Some(&mut peer));
+    assert_eq!(peer.payloads(), "ac");
+    peer.is_full = true;
+    scene.deliver('d', AtMostOnce, Some(&mut peer));
+    peer.is_full = false;
+    assert_eq!(
+        scene.deliver('e', AtMostOnce, Some(&mut peer)),
+        Delivered::Queued
+    );
+    scene.ack(AckKind::PubAck, 1, &mut peer);
+    assert_eq!(peer.payloads(), "acbde");
+}
+
+#[test]
+fn queue_is_bounded_and_the_newest_is_dropped() {
+    let mut scene = Scene::persistent(1, 2);
+    let mut peer = Peer::default();
+    let fates: Vec<_> = ('a'..='d')
+        .map(|payload| scene.deliver(payload, AtLeastOnce, Some(&mut peer)))
+        .collect();
+    use Delivered::{Dropped, Queued, Sent};
+    assert_eq!(fates, [Sent, Queued, Queued, Dropped]);
+}
+
+#[test]
+fn absent_client_gets_what_was_queued_and_no_qos0() {
+    let mut scene = Scene::persistent(10, 10);
+    scene.session.detach(Cause::Broken, scene.now);
+    assert_eq!(scene.deliver('a', AtMostOnce, None), Delivered::Skipped);
+    assert_eq!(scene.deliver('b', AtLeastOnce, None), Delivered::Queued);
+    assert_eq!(scene.deliver('c', ExactlyOnce, None), Delivered::Queued);
+    let peer = scene.reconnect(10);
+    assert_eq!(peer.payloads(), "bc");
+    assert!(peer.published.iter().all(|delivery| !delivery.dup));
+}
+
+#[test]
+fn unacknowledged_messages_are_sent_again_with_dup_and_their_ids() {
+    let mut scene = Scene::persistent(10, 10);
+    let mut peer = Peer::default();
+    scene.deliver('a', AtLeastOnce, Some(&mut peer));
+    scene.deliver('b', ExactlyOnce, Some(&mut peer));
+    scene.deliver('c', ExactlyOnce, Some(&mut peer));
+    scene.ack(AckKind::PubRec, 3, &mut peer);
+    let peer = scene.reconnect(10);
+    assert_eq!(peer.payloads(), "ab");
+    assert_eq!(peer.ids(), [1, 2]);
+    assert!(peer.published.iter().all(|delivery| delivery.dup));
+    assert_eq!(peer.acks, [ack(AckKind::PubRel, 3, 0)]);
+}
+
+#[test]
+fn qos2_to_the_client_runs_through_all_four_packets() {
+    let mut scene = Scene::persistent(1, 10);
+    let mut peer = Peer::default();
+    scene.deliver('a', ExactlyOnce, Some(&mut peer));
+    scene.deliver('b', ExactlyOnce, Some(&mut peer));
+    scene.ack(AckKind::PubRec, 1, &mut peer);
+    // The window is free only when the flight is over.
+    assert_eq!(peer.payloads(), "a");
+    scene.ack(AckKind::PubComp, 1, &mut peer);
+    assert_eq!(peer.payloads(), "ab");
+    assert_eq!(peer.acks, [ack(AckKind::PubRel, 1, 0)]);
+}
+
+#[test]
+fn acknowledgements_of_the_wrong_kind_change_nothing() {
+    let mut scene = Scene::persistent(1, 10);
+    let mut peer = Peer::default();
+    scene.deliver('a', ExactlyOnce, Some(&mut peer));
+    scene.deliver('b', AtLeastOnce, Some(&mut peer));
+    scene.ack(AckKind::PubAck, 1, &mut peer);
+    scene.ack(AckKind::PubComp, 1, &mut peer);
+    scene.ack(AckKind::PubAck, 7, &mut peer);
+    assert_eq!(peer.payloads(), "a");
+}
+
+#[test]
+fn refused_qos2_message_frees_its_place() {
+    let mut scene = Scene::persistent(1, 10);
+    let mut peer = Peer::default();
+    scene.deliver('a', ExactlyOnce, Some(&mut peer));
+    scene.deliver('b', ExactlyOnce, Some(&mut peer));
+    let refusal = ack(AckKind::PubRec, 1, reason::FAILURE);
+    scene.session.handle_ack(refusal, &mut peer, scene.now);
+    assert_eq!(peer.payloads(), "ab");
+    assert!(peer.acks.is_empty());
+}
+
+#[test]
+fn pubrec_for_an_unknown_message_is_answered() {
+    let mut scene = Scene::persistent(1, 10);
+    let mut peer = Peer::default();
+    scene.ack(AckKind::PubRec, 9, &mut peer);
+    assert_eq!(
+        peer.acks,
+        [ack(AckKind::PubRel, 9, reason::PACKET_ID_NOT_FOUND)]
+    );
+}
+
+#[test]
+fn qos2_from_the_client_is_passed_on_once() {
+    let mut scene = Scene::persistent(1, 10);
+    let mut peer = Peer::default();
+    let id = PacketId::new(5);
+    assert_eq!(scene.session.handle_publish(ExactlyOnce, id), Ok(true));
+    assert_eq!(scene.session.handle_publish(ExactlyOnce, id), Ok(false));
+    scene.ack(AckKind::PubRel, 5, &mut peer);
+    scene.ack(AckKind::PubRel, 5, &mut peer);
+    assert_eq!(
+        peer.acks,
+        [
+            ack(AckKind::PubComp, 5, 0),
+            ack(AckKind::PubComp, 5, reason::PACKET_ID_NOT_FOUND)
+        ]
+    );
+    assert_eq!(scene.session.handle_publish(ExactlyOnce, id), Ok(true));
+}
+
+#[test]
+fn half_delivered_qos2_messages_are_bounded_and_outlive_the_connection() {
+    let mut scene = Scene::persistent(1, 10);
+    for id in 1..=2 {
+        assert_eq!(
+            scene.session.handle_publish(ExactlyOnce, PacketId::new(id)),
+            Ok(true)
+        );
+    }
+    scene.reconnect(1);
+    assert_eq!(
+        scene.session.handle_publish(ExactlyOnce, PacketId::new(2)),
+        Ok(false)
+    );
+    let third = scene.session.handle_publish(ExactlyOnce, PacketId::new(3));
+    assert_eq!(third, Err(ReceiveMaximumExceeded));
+}
+
+#[test]
+fn message_longer_than_the_client_takes_is_dropped_without_a_flight() {
+    let mut scene = Scene::persistent(1, 10);
+    let mut peer = Peer {
+        takes_nothing: true,
+        ..Peer::default()
+    };
+    assert_eq!(
+        scene.deliver('a', AtLeastOnce, Some(&mut peer)),
+        Delivered::Dropped
+    );
+    peer.takes_nothing = false;
+    assert_eq!(
+        scene.deliver('b', AtLeastOnce, Some(&mut peer)),
+        Delivered::Sent
+    );
+}
+
+#[test]
+fn expired_messages_are_not_sent() {
+    let mut scene = Scene::persistent(1, 10);
+    scene.session.detach(Cause::Broken, scene.now);
+    let mut fleeting = Message::clone(&message('a', AtLeastOnce));
+    fleeting.expires = Some(scene.now + Duration::from_secs(5));
+    let none: Option<&mut Peer> = None;
+    scene
+        .session
+        .deliver(&Arc::new(fleeting), grant(AtLeastOnce), none, scene.now);
+    scene.deliver('b', AtLeastOnce, None);
+    scene.now += Duration::from_secs(5);
+    assert_eq!(scene.reconnect(10).payloads(), "b");
+}
+
+#[test]
+fn full_output_keeps_messages_in_the_queue_until_it_drains() {
+    let mut scene = Scene::persistent(10, 10);
+    let mut peer = Peer {
+        is_full: true,
+        ..Peer::default()
+    };
+    scene.deliver('a', AtMostOnce, Some(&mut peer));
+    scene.deliver('b', AtLeastOnce, Some(&mut peer));
+    assert_eq!(peer.payloads(), "");
+    peer.is_full = false;
+    scene.session.pump(&mut peer, scene.now);
+    assert_eq!(peer.payloads(), "ab");
+}
+
+#[test]
+fn retained_messages_are_not_bounded_by_the_queue() {
+    let mut scene = Scene::persistent(1, 0);
+    let mut peer = Peer::default();
+    for payload in 'a'..='c' {
+        let retained = message(payload, AtLeastOnce);
+        scene
+            .session
+            .deliver_retained(&retained, grant(AtLeastOnce), &mut peer, scene.now);
+    }
+    assert_eq!(
+        (peer.payloads().as_str(), scene.session.queue_len()),
+        ("a", 2)
+    );
+}
+
+#[test]
+fn packet_ids_wrap_around_those_in_flight() {
+    let mut scene = Scene::persistent(2, 10);
+    let mut peer = Peer::default();
+    scene.deliver('a', AtLeastOnce, Some(&mut peer));
+    for id in 2..=u16::MAX {
+        scene.deliver('b', AtLeastOnce, Some(&mut peer));
+        scene.ack(AckKind::PubAck, id, &mut peer);
+    }
+    scene.deliver('c', AtLeastOnce, Some(&mut peer));
+    assert_eq!(peer.ids().last(), Some(&2));
+}
+
+#[test]
+fn clean_session_ends_with_its_connection() {
+    let mut scene = Scene::new(1, 1, Duration::ZERO, will(0));
+    let aftermath = scene.session.detach(Cause::Goodbye, scene.now);
+    assert_eq!(
+        aftermath,
+        Aftermath {
+            will: None,
+            ended: true
+        }
+    );
+}
+
+#[test]
+fn will_is_due_at_once_when_the_connection_breaks() {
+    let mut scene = Scene::new(1, 1, HOUR, will(0));
+    let aftermath = scene.session.detach(Cause::Broken, scene.now);
+    assert!(aftermath.will.is_some() && !aftermath.ended);
+    assert_eq!(scene.session.next_deadline(), Some(scene.now + HOUR));
+}
+
+#[test]
+fn delayed_will_waits_and_is_cancelled_by_a_new_connection() {
+    let mut scene = Scene::new(1, 1, HOUR, will(10));
+    assert_eq!(
+        scene.session.detach(Cause::Broken, scene.now),
+        Aftermath::default()
+    );
+    let due = scene.now + Duration::from_secs(10);
+    assert_eq!(scene.session.next_deadline(), Some(due));
+    assert_eq!(
+        scene.session.handle_timeout(scene.now),
+        Aftermath::default()
+    );
+    assert!(scene.session.handle_timeout(due).will.is_some());
+    assert_eq!(scene.session.handle_timeout(due), Aftermath::default());
+
+    let mut scene = Scene::new(1, 1, HOUR, will(10));
+    scene.session.detach(Cause::Broken, scene.now);
+    scene.session.attach(Terms {
+        window: 1,
+        expiry: HOUR,
+        will: None,
+    });
+    assert_eq!(scene.session.next_deadline(), None);
+}
+
+#[test]
+fn will_delay_ends_with_the_session() {
+    let mut scene = Scene::new(1, 1, Duration::from_secs(5), will(10));
+    scene.session.detach(Cause::Broken, scene.now);
+    let aftermath = scene
+        .session
+        .handle_timeout(scene.now + Duration::from_secs(5));
+    assert!(aftermath.will.is_some() && aftermath.ended);
+
+    let mut scene = Scene::new(1, 1, Duration::ZERO, will(10));
+    let aftermath = scene.session.detach(Cause::Broken, scene.now);
+    assert!(aftermath.will.is_some() && aftermath.ended);
+}
+
+#[test]
+fn session_ends_when_its_expiry_has_passed() {
+    let mut scene = Scene::persistent(1, 1);
+    scene.session.detach(Cause::Goodbye, scene.now);
+    assert!(!scene.session.handle_timeout(scene.now + HOUR / 2).ended);
+    assert!(scene.session.handle_timeout(scene.now + HOUR).ended);
+}
+
+#[test]
+fn shutdown_ends_the_session_without_its_will() {
+    let mut scene = Scene::new(1, 1, HOUR, will(0));
+    let aftermath = scene.session.detach(Cause::Shutdown, scene.now);
+    assert_eq!(
+        aftermath,
+        Aftermath {
+            will: None,
+            ended: true
+        }
+    );
+}

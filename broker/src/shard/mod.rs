@@ -396,7 +396,7 @@ impl Shard {
     /// Hands frames for other shards to the Router.
     fn flush_lanes(&mut self) -> Flushed {
         let flushed = self.outbox.flush();
-        if !self.outbox.is_congested() {
+        if self.outbox.is_relieved() {
             self.stalled.drain(..).for_each(Waker::wake);
         }
         flushed

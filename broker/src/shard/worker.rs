@@ -49,6 +49,10 @@ const TICK: Duration = Duration::from_millis(250);
 /// How long a full lane is left alone before it is tried again.
 const LANE_RETRY: Duration = Duration::from_millis(1);
 
+/// Frames read before connections get their turn. A frame is half a connection's turn, and carries
+/// what many connections of another shard have sent.
+const FRAMES_PER_TURN: u64 = 8;
+
 /// How long clients get to take their last packets when the node stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -213,12 +217,16 @@ async fn receive_frames(
         mut rx,
     } = ends;
     shard.borrow_mut().outbox.rejoin(tx);
+    let mut frames = 0_u64;
     loop {
         match rx.next().await {
             Ok(Some(Notification::Forward(forward))) => {
                 receive_frame(&shard, &mut inbox, &forward.publish.payload);
+                frames += 1;
                 // The link yields only when it is empty; connections must get their turn.
-                tokio::task::yield_now().await;
+                if frames.is_multiple_of(FRAMES_PER_TURN) {
+                    tokio::task::yield_now().await;
+                }
             }
             // The Router waits to hear that the link's buffer was taken.
             Ok(Some(Notification::Unschedule)) => {

@@ -1,0 +1,116 @@
+//! The same node, spoken to by clients that others wrote.
+
+use std::process::{Output, Stdio};
+
+use tokio::process::{Child, Command};
+
+use super::Broker;
+use crate::metrics::Metric;
+
+const VERSIONS: [&str; 3] = ["mqttv31", "mqttv311", "mqttv5"];
+
+fn command(program: &str, broker: &Broker, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(["-h", "127.0.0.1", "-p", &broker.address.port().to_string()])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Starts `mosquitto_sub`; `None`, with a note, where it is not installed.
+#[expect(clippy::print_stderr, reason = "a test that is skipped must say so")]
+fn subscriber(broker: &Broker, arguments: &[&str]) -> Option<Child> {
+    match command("mosquitto_sub", broker, arguments).spawn() {
+        Ok(child) => Some(child),
+        Err(error) => {
+            eprintln!("SKIPPED: mosquitto_sub cannot be run: {error}");
+            None
+        }
+    }
+}
+
+async fn publish(broker: &Broker, arguments: &[&str]) {
+    let status = command("mosquitto_pub", broker, arguments)
+        .status()
+        .await
+        .unwrap();
+    assert!(status.success(), "mosquitto_pub {arguments:?}: {status}");
+}
+
+async fn lines(child: Child) -> Vec<String> {
+    let Output { status, stdout, .. } = child.wait_with_output().await.unwrap();
+    assert!(status.success(), "mosquitto_sub: {status}");
+    String::from_utf8(stdout)
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn mosquitto_clients_of_every_version_talk() {
+    let broker = Broker::start().await;
+    let mut subscribers = Vec::new();
+    for version in VERSIONS {
+        let arguments = [
+            "-V", version, "-t", "m/#", "-q", "2", "-C", "9", "-W", "20", "-F", "%t %q %p",
+        ];
+        let Some(child) = subscriber(&broker, &arguments) else {
+            return;
+        };
+        subscribers.push(child);
+    }
+    broker.wait_for(Metric::Subscriptions, 3).await;
+    let mut sent = Vec::new();
+    for version in VERSIONS {
+        for qos in ["0", "1", "2"] {
+            publish(
+                &broker,
+                &["-V", version, "-t", "m/ü", "-q", qos, "-m", version],
+            )
+            .await;
+            sent.push(format!("m/ü {qos} {version}"));
+        }
+    }
+    for child in subscribers {
+        assert_eq!(lines(child).await, sent);
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn mosquitto_client_resumes_its_session_and_sees_retained_messages() {
+    let broker = Broker::start().await;
+    for version in ["mqttv311", "mqttv5"] {
+        let mut arguments = vec![
+            "-V", version, "-i", "keeper", "-c", "-q", "1", "-t", "q", "-W", "20",
+        ];
+        if version == "mqttv5" {
+            arguments.extend(["-x", "100"]);
+        }
+        // `-E` leaves once subscribed.
+        let first: Vec<_> = arguments.iter().copied().chain(["-E"]).collect();
+        let Some(child) = subscriber(&broker, &first) else {
+            return;
+        };
+        lines(child).await;
+        publish(
+            &broker,
+            &["-V", version, "-t", "q", "-q", "1", "-m", "while away"],
+        )
+        .await;
+        publish(&broker, &["-V", version, "-t", "kept", "-r", "-m", version]).await;
+        let second: Vec<_> = arguments.iter().copied().chain(["-C", "1"]).collect();
+        let child = subscriber(&broker, &second).unwrap();
+        assert_eq!(lines(child).await, ["while away"]);
+        let late = [
+            "-V", version, "-t", "kept", "-C", "1", "-W", "20", "-F", "%r %p",
+        ];
+        let child = subscriber(&broker, &late).unwrap();
+        assert_eq!(lines(child).await, [format!("1 {version}")]);
+    }
+    broker.stop().await;
+}
