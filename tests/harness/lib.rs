@@ -1,1 +1,9 @@
-//! Harness.
+//! What the privileged tests are written with.
+//!
+//! [`packet`] builds frames, [`prog_run`] gives them to the loaded program and takes them back,
+//! [`world`] fills its maps the way the daemon does. Networks of namespaces and the processes in
+//! them are `xtask::lab`'s.
+
+pub mod packet;
+pub mod prog_run;
+pub mod world;

@@ -1,0 +1,18 @@
+//! Frames in, frames out: the loaded XDP program on one frame at a time.
+//!
+//! Cases are data: a name, a frame, the verdict that must be counted, and by that whether the frame
+//! must come out untouched, dropped or rebuilt. [`case`] runs them, [`services`] is the world that
+//! they happen in.
+
+mod case;
+mod change;
+mod counters;
+mod forwarding;
+mod fragments;
+mod malformed;
+mod model;
+mod nat;
+mod not_ours;
+mod services;
+mod smoke;
+mod tracking;

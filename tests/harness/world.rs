@@ -1,0 +1,248 @@
+//! The loaded program with its maps filled, in a network namespace where nothing else happens.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use anyhow::{Context, Result, ensure};
+use lb_common::{
+    abi::{BackendId, Ip, NextHop, ServiceId, ServiceKey, Traffic},
+    flow::{HashKeys, slot},
+    verdict::Verdict,
+};
+use lb_user::{
+    config::model,
+    core::{
+        image::{MapImage, ServiceImage},
+        plan::{self, Desired},
+    },
+    io::datapath::{Datapath, DatapathConfig, Limits, Sweeper, XdpMode},
+};
+
+use crate::{
+    packet::Packet,
+    prog_run::{self, Answer, LOOPBACK},
+};
+
+/// The seed of the flow hash.
+pub const SEED: [u8; 16] = *b"a seed for tests";
+
+const LIMITS: Limits = Limits {
+    services: 64,
+    backends: 256,
+    flows: 100_000,
+    half_open: 65_536,
+};
+
+/// The loaded program, as the daemon would hold it, attached to nothing.
+pub struct World {
+    datapath: Datapath,
+    sweeper: Option<Sweeper>,
+    desired: Desired,
+    image: MapImage,
+}
+
+/// What became of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The one verdict that was counted.
+    pub verdict: Verdict,
+    pub answer: Answer,
+}
+
+impl World {
+    /// Loads the program and fills its maps.
+    ///
+    /// # Errors
+    /// Without root, or when the kernel refuses the program.
+    pub fn new(desired: Desired) -> Result<Self> {
+        Self::with_limits(desired, LIMITS)
+    }
+
+    /// The same with other capacities.
+    ///
+    /// # Errors
+    /// As [`World::new`].
+    pub fn with_limits(mut desired: Desired, limits: Limits) -> Result<Self> {
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "these tests load a BPF program, which needs root: run `cargo xtask test`"
+        );
+        desired.limits = model::Limits {
+            services: limits.services.into(),
+            backends: limits.backends.into(),
+            flows: limits.flows,
+            half_open: limits.half_open,
+        };
+        let mut datapath = Datapath::open(&DatapathConfig {
+            interface: "lo".to_owned(),
+            mode: XdpMode::Auto,
+            seed: SEED,
+            limits,
+        })?;
+        let sweeper = datapath.take_sweeper();
+        let mut world = Self {
+            datapath,
+            sweeper,
+            desired,
+            image: MapImage::empty(),
+        };
+        world.settle()?;
+        Ok(world)
+    }
+
+    /// Changes what is desired, and the maps with it.
+    ///
+    /// # Errors
+    /// When the kernel refuses an update.
+    pub fn change(&mut self, change: impl FnOnce(&mut Desired)) -> Result<()> {
+        change(&mut self.desired);
+        self.settle()
+    }
+
+    /// Image, diff, apply: until nothing is left to do.
+    fn settle(&mut self) -> Result<()> {
+        loop {
+            let next = plan::next(&self.image, &self.desired);
+            if next == self.image {
+                return Ok(());
+            }
+            self.datapath.apply(&plan::diff(&self.image, &next))?;
+            self.image = next;
+        }
+    }
+
+    /// What the maps hold.
+    #[must_use]
+    pub fn image(&self) -> &MapImage {
+        &self.image
+    }
+
+    /// The program and its maps.
+    #[must_use]
+    pub fn datapath(&self) -> &Datapath {
+        &self.datapath
+    }
+
+    /// The flow tables.
+    ///
+    /// # Errors
+    /// Never, as nobody else takes them.
+    pub fn sweeper(&mut self) -> Result<&mut Sweeper> {
+        self.sweeper.as_mut().context("the sweeper was taken")
+    }
+
+    /// Runs the program on a frame that comes in by loopback.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or not exactly one verdict was counted.
+    pub fn run(&self, frame: &[u8]) -> Result<Outcome> {
+        self.run_on(LOOPBACK, frame)
+    }
+
+    /// Runs the program on a packet.
+    ///
+    /// # Errors
+    /// As [`World::run`].
+    pub fn send(&self, packet: &Packet) -> Result<Outcome> {
+        self.run(&packet.build())
+    }
+
+    /// Runs the program on a frame that comes in by an interface.
+    ///
+    /// # Errors
+    /// As [`World::run`].
+    pub fn run_on(&self, interface: u32, frame: &[u8]) -> Result<Outcome> {
+        let before = self.datapath.verdicts()?;
+        let answer = prog_run::run(self.datapath.program_fd()?, frame, interface)?;
+        let counted = difference(&before, &self.datapath.verdicts()?);
+        let [(verdict, 1)] = counted[..] else {
+            anyhow::bail!("one frame was counted as {counted:?}");
+        };
+        ensure!(
+            answer.action == verdict.action(),
+            "{verdict:?} was counted and {:?} answered",
+            answer.action
+        );
+        Ok(Outcome { verdict, answer })
+    }
+
+    /// The service at a VIP, port and protocol.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn service(&self, vip: IpAddr, port: u16, protocol: u8) -> Result<&ServiceImage> {
+        let key = ServiceKey::new(Ip::from(vip), port, protocol);
+        let service = self.image.services.get(&key);
+        service.with_context(|| format!("there is no service {vip} {port} {protocol}"))
+    }
+
+    /// The backend that the packet's slot belongs to.
+    ///
+    /// # Errors
+    /// When there is no such service or it has no backends.
+    pub fn owner(&self, packet: &Packet) -> Result<BackendId> {
+        let service = self.service(
+            packet.destination,
+            packet.destination_port,
+            packet.protocol(),
+        )?;
+        let slot = slot(HashKeys::from_seed(SEED).hash(&packet.flow()));
+        let owner = service.table.slots.get(slot as usize).copied();
+        owner.context("the service has no backends")
+    }
+
+    /// Where the frames of a backend go.
+    ///
+    /// # Errors
+    /// When there is no such backend or it has no next hop.
+    pub fn next_hop(&self, id: BackendId) -> Result<NextHop> {
+        let backend = self.image.backends.get(&id).context("no such backend")?;
+        backend.next_hop.context("the backend has no next hop")
+    }
+
+    /// A backend's own address and port.
+    ///
+    /// # Errors
+    /// When there is no such backend.
+    pub fn address(&self, id: BackendId) -> Result<(IpAddr, u16)> {
+        let backend = self.image.backends.get(&id).context("no such backend")?;
+        Ok((backend.address.into(), backend.port))
+    }
+
+    /// The id of the backend whose next hop has a MAC address.
+    #[must_use]
+    pub fn backend_by_mac(&self, mac: &[u8]) -> Option<BackendId> {
+        let mut backends = self.image.backends.iter();
+        backends
+            .find(|(_, backend)| backend.next_hop.is_some_and(|hop| hop.mac == mac))
+            .map(|(id, _)| *id)
+    }
+
+    /// The backends of a service.
+    #[must_use]
+    pub fn backends_of(&self, service: ServiceId) -> Vec<BackendId> {
+        let backends = self.image.backends.iter();
+        backends
+            .filter(|(_, backend)| backend.service == service)
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// What a backend was counted for.
+    ///
+    /// # Errors
+    /// When the kernel does not give its counters.
+    pub fn traffic(&self, id: BackendId) -> Result<Traffic> {
+        Ok(self.datapath.backend_traffic(id)?)
+    }
+}
+
+fn difference(
+    before: &BTreeMap<Verdict, u64>,
+    after: &BTreeMap<Verdict, u64>,
+) -> Vec<(Verdict, u64)> {
+    let grown = after.iter().map(|(verdict, count)| {
+        let earlier = before.get(verdict).copied().unwrap_or(0);
+        (*verdict, count - earlier)
+    });
+    grown.filter(|(_, count)| *count > 0).collect()
+}

@@ -1,0 +1,6 @@
+//! Privileged tests, one module for each part of Tidegate's behaviour.
+//!
+//! `datapath` needs root and nothing else; the others run the real programs in networks of
+//! namespaces. `cargo xtask test` prepares and runs all of them.
+
+mod datapath;
