@@ -240,9 +240,9 @@ impl Driver<'_> {
                 tally.connecting.touch(now);
             }
             History::Failed => {
-                // The order keeps `settled` from counting too few.
-                tally.connected.add(1);
+                // In this order nobody ever sees the client counted twice.
                 tally.failed.subtract(1);
+                tally.connected.add(1);
                 tally.connecting.touch(now);
             }
             History::WasUp { lost } => {

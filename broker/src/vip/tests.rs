@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{self, Write},
     net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -27,10 +28,15 @@ impl Host {
     /// Runs `test` in a thread of its own, which takes the namespace with it when it ends.
     fn run<F: Future<Output = ()>>(test: impl FnOnce(Self) -> F + Send + 'static) {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let thread = thread::spawn(move || {
+        let name = thread::current().name().unwrap_or_default().to_owned();
+        let thread = thread::Builder::new().name(name).spawn(move || {
             // SAFETY: only the network namespace is unshared; descriptors stay shared.
             if let Err(errno) = unsafe { unshare_unsafe(UnshareFlags::NEWNET) } {
-                eprintln!("SKIPPED: a network namespace needs root ({errno})");
+                skip(&format!("a network namespace needs root ({errno})"));
+                return;
+            }
+            if let Err(error) = Command::new("ip").arg("-V").output() {
+                skip(&format!("`ip` of iproute2 cannot be run ({error})"));
                 return;
             }
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -49,7 +55,7 @@ impl Host {
             // Not there if the test has ended the way it should without ever making one.
             let _ = fs::remove_dir_all(state_dir);
         });
-        if let Err(panic) = thread.join() {
+        if let Err(panic) = thread.unwrap().join() {
             std::panic::resume_unwind(panic);
         }
     }
@@ -68,6 +74,13 @@ impl Host {
     fn ledgers(&self) -> usize {
         fs::read_dir(&self.state_dir).map_or(0, Iterator::count)
     }
+}
+
+/// Written past the test harness, which hides what a passing test prints.
+fn skip(reason: &str) {
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    let line = format!("SKIPPED {name}: {reason}\n");
+    io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// `ip` inherits the calling thread's namespace.

@@ -87,8 +87,10 @@ proptest! {
         retain: bool,
         topic in "[a-zé/]{1,200}",
         packet_id in 1u16..,
-        payload in proptest::collection::vec(any::<u8>(), 0..40_000),
+        len in 0usize..40_000,
+        filler: u8,
     ) {
+        let payload = vec![filler; len];
         let head = PublishHead {
             version, topic: topic.as_bytes(), qos, retain, dup: false, packet_id,
         };
