@@ -261,7 +261,9 @@ impl<'d> Table<'d> {
             .map(|known| (distance(name, known), *known))
             .min();
         match nearest {
-            Some((distance, known)) if distance <= 2 => format!("did you mean `{known}`?"),
+            Some((distance, known)) if distance * 3 <= name.len().max(3) => {
+                format!("did you mean `{known}`?")
+            }
             Some(_) | None => {
                 let known: Vec<&str> = self.known.iter().copied().collect();
                 format!("known here: {}", known.join(", "))

@@ -412,6 +412,17 @@ fn services_that_clash_are_reported_at_the_later_one() {
 }
 
 #[test]
+fn one_mistake_makes_one_error() {
+    let message = wrong(&changed("172.16.40.24/32", "172.16.40.24/33"));
+    assert_eq!(message.lines().count(), 1, "{message}");
+    let message = wrong(&format!("foo = 1{RIGHT}"));
+    assert!(
+        message.contains("1: foo: unknown key; known here: api, interface,"),
+        "{message}"
+    );
+}
+
+#[test]
 fn service_without_backends_is_refused() {
     let (text, _) = RIGHT.split_once("[[service.backend]]").unwrap();
     assert!(wrong(text).contains("10: service[0]: no backends; add a [[service.backend]]"));

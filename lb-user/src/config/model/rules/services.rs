@@ -28,7 +28,7 @@ pub(super) fn check(raw: &file::Config, errors: &Errors) {
         errors,
     );
     for service in &raw.services {
-        check_vip(service, &vips, errors);
+        check_vip(service, raw, &vips, errors);
         check_backends(service, &vips, errors);
         if let Some(check) = &service.check {
             checks::check(check, protocol(service), errors);
@@ -57,8 +57,10 @@ fn located<'a, T: 'a>(
         .map(|located| (&located.value, &located.place))
 }
 
-fn check_vip(service: &file::Service, vips: &[IpAddr], errors: &Errors) {
+/// A VIP that could not be read may be the one that is meant, so nothing is missed among them.
+fn check_vip(service: &file::Service, raw: &file::Config, vips: &[IpAddr], errors: &Errors) {
     if let Some(vip) = &service.vip
+        && vips.len() == raw.vips.len()
         && !vips.contains(&vip.value)
     {
         let address = vip.value.to_string();

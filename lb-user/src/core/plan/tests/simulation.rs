@@ -93,6 +93,22 @@ impl Maps {
         }
     }
 
+    /// Whether everything fits into maps of the desired limits, with a marker for each service.
+    fn check_room(&self) {
+        let limits = desired(&[]).limits;
+        assert!(self.services.len() <= 2 * limits.services as usize);
+        assert!(
+            self.tables
+                .keys()
+                .all(|(id, _)| u32::from(id.0) < limits.services)
+        );
+        assert!(
+            self.backends
+                .keys()
+                .all(|id| u32::from(id.0) < limits.backends)
+        );
+    }
+
     /// Whether the maps hold what `image` says, and nothing else.
     fn check_equal(&self, image: &MapImage) {
         let markers = image
@@ -134,6 +150,7 @@ fn walk(maps: &mut Maps, old: &MapImage, new: &MapImage) {
     for op in diff(old, new) {
         maps.apply(&op);
         maps.check();
+        maps.check_room();
         for key in old
             .services
             .keys()
