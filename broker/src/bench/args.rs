@@ -75,7 +75,7 @@ pub(super) struct PubArgs {
     /// Publish with the retain flag
     #[arg(short, long)]
     pub(super) retain: bool,
-    /// Messages in all, over all clients; without it until --duration or a signal
+    /// Messages in all, taken by whichever client is ready; without it until --duration or a signal
     #[arg(short = 'L', long, value_name = "N")]
     pub(super) limit: Option<u64>,
     /// Most messages of one client that wait for their acknowledgement (QoS 1 and 2)
