@@ -1,9 +1,10 @@
 //! Clients: `tidegate-broker bench` on the client host, as many processes as their number takes.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde::Deserialize;
 
@@ -57,6 +58,8 @@ pub struct Summary {
     pub messages_per_second: f64,
     /// PINGREQ to PINGRESP.
     pub rtt_ms: Option<Times>,
+    /// What went wrong, and how often.
+    pub errors: BTreeMap<String, u64>,
 }
 
 /// A distribution in milliseconds.
@@ -153,6 +156,19 @@ impl Load {
 }
 
 impl Summary {
+    /// Fails unless every client connected.
+    ///
+    /// # Errors
+    /// Says how many did not, and why.
+    pub fn all_connected(&self) -> Result<()> {
+        let (failed, errors) = (self.failed, &self.errors);
+        ensure!(
+            failed == 0,
+            "{failed} clients failed to connect: {errors:?}"
+        );
+        Ok(())
+    }
+
     /// Adds another process's figures; of the round trips the slower ones stay.
     fn add(&mut self, other: &Self) {
         self.clients += other.clients;
@@ -167,6 +183,9 @@ impl Summary {
         self.duplicates += other.duplicates;
         self.connects_per_second += other.connects_per_second;
         self.messages_per_second += other.messages_per_second;
+        for (error, count) in &other.errors {
+            *self.errors.entry(error.clone()).or_default() += count;
+        }
         self.rtt_ms = match (self.rtt_ms, other.rtt_ms) {
             (Some(a), Some(b)) if a.p50 >= b.p50 => Some(a),
             (a, b) => b.or(a),

@@ -2,7 +2,7 @@
 
 mod routes;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
@@ -199,15 +199,10 @@ fn run_load(path: &Path, kind: &str, count: u32, arguments: &[&str]) -> Result<S
     all.extend(arguments);
     let host = path.client();
     let load = Load::start(host, path.load_generator(), kind, kind, count, &all)?;
-    let start = Instant::now();
     let summary = load.finish(END)?;
-    ensure!(
-        summary.failed == 0 && summary.lost == 0,
-        "{} clients failed and {} were lost, in {:.0} s",
-        summary.failed,
-        summary.lost,
-        start.elapsed().as_secs_f64()
-    );
+    summary.all_connected()?;
+    let (lost, errors) = (summary.lost, &summary.errors);
+    ensure!(lost == 0, "{lost} clients were lost: {errors:?}");
     Ok(summary)
 }
 
