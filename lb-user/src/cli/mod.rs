@@ -58,7 +58,14 @@ enum Failure {
     Runtime(#[from] anyhow::Error),
     /// The log says why.
     #[error("see the log")]
-    Logged,
+    Logged(Cause),
+}
+
+/// Where the cause of a failure lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Config,
+    Runtime,
 }
 
 impl From<ClientError> for Failure {
@@ -99,7 +106,8 @@ pub fn main() -> ExitCode {
             output::complain(&message);
             ExitCode::from(EXIT_USAGE)
         }
-        Err(Failure::Logged) => ExitCode::FAILURE,
+        Err(Failure::Logged(Cause::Config)) => ExitCode::from(EXIT_USAGE),
+        Err(Failure::Logged(Cause::Runtime)) => ExitCode::FAILURE,
         Err(Failure::Runtime(error)) => {
             output::complain(&format!("{error:#}"));
             ExitCode::FAILURE

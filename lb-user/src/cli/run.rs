@@ -6,13 +6,14 @@ use anyhow::Context as _;
 use tracing::error;
 use tracing_subscriber::EnvFilter;
 
-use super::Failure;
+use super::{Cause, Failure};
 use crate::{
     config::{
         self,
         model::{Log, LogFormat},
     },
     daemon,
+    io::host::PortsOverlap,
 };
 
 /// For threads that are in a system call when everything else has ended.
@@ -41,7 +42,11 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     runtime.shutdown_timeout(THREADS_DEADLINE);
     outcome.map_err(|error| {
         error!(error = format!("{error:#}"), "daemon failed");
-        Failure::Logged
+        Failure::Logged(if error.is::<PortsOverlap>() {
+            Cause::Config
+        } else {
+            Cause::Runtime
+        })
     })
 }
 

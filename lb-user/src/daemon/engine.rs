@@ -39,6 +39,8 @@ pub(super) struct Engine<M> {
     pub(super) probes: BTreeMap<BackendKey, ProbeStatus>,
     /// Whether the balancer has changed since the maps were.
     dirty: bool,
+    /// The interface's own, as last told.
+    addresses: Vec<IpAddr>,
     /// Which services had a backend after the last change.
     up: BTreeMap<ServiceKey, bool>,
 }
@@ -55,6 +57,7 @@ impl<M: Maps> Engine<M> {
             counters: Counters::default(),
             probes: BTreeMap::new(),
             dirty: true,
+            addresses: Vec::new(),
             up: BTreeMap::new(),
         }
     }
@@ -162,8 +165,11 @@ impl<M: Maps> Engine<M> {
 
     /// Takes in the interface's own addresses.
     pub(super) fn handle_addresses(&mut self, addresses: Vec<IpAddr>) {
-        self.balancer.set_interface_addresses(addresses);
-        self.dirty = true;
+        if self.addresses != addresses {
+            self.addresses.clone_from(&addresses);
+            self.balancer.set_interface_addresses(addresses);
+            self.dirty = true;
+        }
     }
 
     /// Takes a new configuration in force.
@@ -184,6 +190,16 @@ impl<M: Maps> Engine<M> {
         services
             .filter(|service| !self.is_up(&service.key()))
             .map(Service::name)
+    }
+
+    /// The services that send packets to `address` with their destination unchanged, by name.
+    pub(super) fn dsr_services_of(&self, address: IpAddr) -> impl Iterator<Item = &str> {
+        let backends = self.balancer.config().backends();
+        backends
+            .filter(move |(service, backend)| {
+                service.forward() == Forward::Dsr && backend.address() == address
+            })
+            .map(|(service, _)| service.name())
     }
 
     /// Whether any backend of a service takes new flows.

@@ -13,6 +13,7 @@
 //! backends, VIPs, ready. Stop: API, VIPs, probes, program; each step has its deadline.
 
 mod engine;
+mod inputs;
 mod ledger;
 mod maps;
 mod neighbours;
@@ -38,9 +39,10 @@ use tracing::{info, warn};
 
 use self::{
     engine::{Engine, nat_ports},
+    inputs::{Inputs, Signals},
     neighbours::Follower,
     prober::Probers,
-    running::{Inputs, Running},
+    running::Running,
     state::StateDir,
     vips::Vips,
 };
@@ -49,7 +51,7 @@ use crate::{
     config::model::{self, Config},
     control,
     io::{
-        datapath::{Datapath, DatapathConfig, Limits, XdpMode},
+        datapath::{AttachedMode, Datapath, DatapathConfig, Limits, Sweeper, XdpMode},
         host,
         netlink::Netlink,
     },
@@ -70,9 +72,9 @@ type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
 ///
 /// If something needed at the start is not to be had, or a task ends that must not.
 pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
-    let signals = running::Signals::listen().context("cannot listen for signals")?;
+    let signals = Signals::listen().context("cannot listen for signals")?;
     host::raise_limits();
-    let mut state = StateDir::open(config.state_dir(), config.interface())?;
+    let state = StateDir::open(config.state_dir(), config.interface())?;
     let servers = bind(&config).await?;
     if let Some(ports) = nat_ports(&config) {
         host::check_ports(ports)?;
@@ -80,7 +82,23 @@ pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
     let netlink = Netlink::open()?;
     let interface = netlink.interface(config.interface()).await?;
     let vips = Vips::new(netlink, interface);
+    let balancing = balance(config, state, &vips)?;
+    let (mut running, mut inputs, stop) = connect(path, balancing, vips, servers, signals)?;
+    let outcome = running.serve(&mut inputs).await;
+    shut_down(running, inputs, &stop).await;
+    outcome
+}
 
+/// The program, attached, with all that decides what it does.
+struct Balancing {
+    engine: Engine<Datapath>,
+    sweeper: Sweeper,
+    mode: AttachedMode,
+    state: StateDir,
+}
+
+/// Loads the program, fills its maps and attaches it. No VIP is there yet to bring it packets.
+fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Result<Balancing> {
     let mut datapath = Datapath::open(&datapath_config(&config, &state)?)?;
     let sweeper = datapath
         .take_sweeper()
@@ -93,14 +111,38 @@ pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
         .context("the maps cannot be filled")?;
     let mode = engine.maps.attach()?;
     let config = engine.balancer.config();
-    info!(
-        interface = config.interface(),
-        mode = mode.label(),
-        "program attached"
-    );
+    let interface = config.interface();
+    info!(interface, mode = mode.label(), "program attached");
+    if mode == AttachedMode::Generic && config.xdp_mode() == model::XdpMode::Auto {
+        warn!(
+            interface,
+            "driver has no native XDP, generic mode is slower"
+        );
+    }
+    Ok(Balancing {
+        engine,
+        sweeper,
+        mode,
+        state,
+    })
+}
 
-    let stop = CancellationToken::new();
-    let mut tasks = Tasks::new();
+/// Starts the tasks and joins them to the loop.
+fn connect(
+    path: PathBuf,
+    balancing: Balancing,
+    vips: Vips,
+    servers: api::Servers,
+    signals: Signals,
+) -> anyhow::Result<(Running, Inputs, CancellationToken)> {
+    let Balancing {
+        engine,
+        sweeper,
+        mode,
+        state,
+    } = balancing;
+    let config = engine.balancer.config();
+    let (stop, mut tasks) = (CancellationToken::new(), Tasks::new());
     let (handle, requests) = control::channel();
     servers.spawn(&handle, &stop, &mut tasks);
     let (wanted, wanted_receiver) = watch::channel(addresses(config));
@@ -110,24 +152,16 @@ pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
         Ok(follower.run().await?)
     });
     let (idle, idle_receiver) = watch::channel(config.tracking_idle());
-    let (flows, flows_receiver) = watch::channel(control::Flows::default());
+    let (flows_sender, flows) = watch::channel(control::Flows::default());
     spawn(
         &mut tasks,
         "sweep",
         &stop,
-        sweep::run(sweeper, idle_receiver, flows),
+        sweep::run(sweeper, idle_receiver, flows_sender),
     );
     let (mut probers, answers) = Probers::new();
     probers.follow(config);
-
-    let mut inputs = Inputs {
-        requests,
-        answers,
-        found,
-        signals,
-        tasks,
-    };
-    let mut running = Running {
+    let running = Running {
         engine,
         vips,
         state,
@@ -135,16 +169,24 @@ pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
         wanted,
         doubts,
         idle,
-        flows: flows_receiver,
+        flows,
         path,
         mode,
         started: time::Instant::now(),
         generation: 1,
         last_error: None,
     };
-    let outcome = running.serve(&mut inputs).await;
-    shut_down(running, inputs, &stop).await;
-    outcome
+    Ok((
+        running,
+        Inputs {
+            requests,
+            answers,
+            found,
+            signals,
+            tasks,
+        },
+        stop,
+    ))
 }
 
 /// What has to be had before anything is changed on the host.

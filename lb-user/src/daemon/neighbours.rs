@@ -25,14 +25,18 @@ const RECHECK: Duration = Duration::from_secs(5);
 /// Changes that may wait for the loop; the follower waits when it is full.
 const DEPTH: usize = 256;
 
-/// How long events are collected before they are acted upon: link and route changes come in bursts.
-const SETTLE: Duration = Duration::from_millis(10);
+/// How long events are collected before they are acted upon: neighbours that came back are waited
+/// for, changes of links and routes come in long bursts and make for a look at everything.
+const SETTLE_NEIGHBOURS: Duration = Duration::from_millis(10);
+const SETTLE_ANYTHING: Duration = Duration::from_millis(200);
 
 /// A backend's next hop, found or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) address: IpAddr,
     pub(super) next_hop: NextHop,
+    /// Who takes the frames, if it is not the backend itself.
+    pub(super) gateway: Option<IpAddr>,
 }
 
 /// The follower's state.
@@ -126,10 +130,14 @@ impl Follower {
     async fn settle(&mut self, first: Event) -> Result<Look, NetlinkError> {
         let mut look = Look::At(BTreeSet::new());
         let mut event = first;
-        let until = time::Instant::now() + SETTLE;
+        let started = time::Instant::now();
+        let mut until = started + SETTLE_NEIGHBOURS;
         loop {
             match (event, &mut look) {
-                (Event::Anything, _) => look = Look::AtAll,
+                (Event::Anything, _) => {
+                    look = Look::AtAll;
+                    until = started + SETTLE_ANYTHING;
+                }
                 (Event::Neighbours(changed), Look::At(addresses)) => {
                     let concerned = self.routes.iter().filter_map(|(address, route)| {
                         changed.contains(&route.neighbour).then_some(*address)
@@ -201,7 +209,16 @@ impl Follower {
             return;
         }
         debug!(backend = %address, interface = next_hop.interface, "next hop found");
+        let neighbour = self.routes.get(&address).map(|route| route.neighbour);
+        let gateway = neighbour.filter(|neighbour| *neighbour != address);
         // A closed channel is noticed by the loop in `run` too.
-        let _ = self.found.send(Found { address, next_hop }).await;
+        let _ = self
+            .found
+            .send(Found {
+                address,
+                next_hop,
+                gateway,
+            })
+            .await;
     }
 }

@@ -1,22 +1,22 @@
 //! The event loop, and what it does at each event.
 
-use std::{collections::BTreeSet, io, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     time::{self, Instant, Interval, MissedTickBehavior},
 };
 use tracing::{error, info, warn};
 
 use super::{
-    Tasks, addresses,
+    addresses,
     engine::{Engine, nat_ports},
+    inputs::{Event, Inputs},
     neighbours::Found,
     prober::{Answer, Probers},
     state::StateDir,
-    vips::Vips,
+    vips::{InterfaceGone, Vips},
 };
 use crate::{
     config::{
@@ -25,7 +25,7 @@ use crate::{
     },
     control::{
         BackendStatus, Change, ChangeError, ConfigStatus, Flows, InterfaceStatus, Order,
-        ReloadError, Reloaded, Request, Requests, Status,
+        ReloadError, Reloaded, Request, Status,
     },
     core::balancer::SelectError,
     io::{
@@ -44,63 +44,6 @@ const RECHECK: Duration = Duration::from_secs(5);
 /// The longest wait for the first answers of backends before the VIPs are assigned: who takes
 /// longer than that to answer is not healthy.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
-
-/// All that the loop waits for.
-pub(super) struct Inputs {
-    pub(super) requests: Requests,
-    pub(super) answers: mpsc::Receiver<Answer>,
-    pub(super) found: mpsc::Receiver<Found>,
-    pub(super) signals: Signals,
-    pub(super) tasks: Tasks,
-}
-
-/// The signals that mean something.
-pub(super) struct Signals {
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-/// What happened.
-enum Event {
-    Request(Request),
-    Answer(Answer),
-    Found(Found),
-    Hangup,
-    Stop,
-    /// A task ended that must not.
-    Ended(anyhow::Error),
-}
-
-impl Signals {
-    pub(super) fn listen() -> io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-}
-
-impl Inputs {
-    /// Waits for what happens next. May be cancelled, as every arm may: channels, signals and task
-    /// sets lose nothing. Nothing is handled in here, where handling could be cancelled half way.
-    async fn next(&mut self) -> Event {
-        tokio::select! {
-            _ = self.signals.terminate.recv() => Event::Stop,
-            _ = self.signals.interrupt.recv() => Event::Stop,
-            _ = self.signals.hangup.recv() => Event::Hangup,
-            Some(request) = self.requests.receiver.recv() => Event::Request(request),
-            Some(answer) = self.answers.recv() => Event::Answer(answer),
-            Some(found) = self.found.recv() => Event::Found(found),
-            Some(ended) = self.tasks.join_next() => Event::Ended(match ended {
-                Ok((name, Ok(()))) => anyhow!("task {name} ended"),
-                Ok((name, Err(error))) => error.context(format!("task {name} failed")),
-                Err(error) => anyhow!(error).context("a task failed"),
-            }),
-        }
-    }
-}
 
 /// The daemon while it runs.
 pub(super) struct Running {
@@ -148,7 +91,7 @@ impl Running {
                     }
                 }
                 _ = retry.tick() => self.probers.check()?,
-                _ = recheck.tick() => self.recheck().await,
+                _ = recheck.tick() => self.recheck().await?,
             }
             self.engine.reconcile();
         }
@@ -198,10 +141,10 @@ impl Running {
                     self.handle_answer(answer);
                 }
             }
-            Event::Found(Found { address, next_hop }) => {
-                self.engine.handle_next_hop(address, next_hop);
-                while let Ok(Found { address, next_hop }) = inputs.found.try_recv() {
-                    self.engine.handle_next_hop(address, next_hop);
+            Event::Found(found) => {
+                self.handle_found(found);
+                while let Ok(found) = inputs.found.try_recv() {
+                    self.handle_found(found);
                 }
             }
             Event::Hangup => drop(self.reload().await),
@@ -209,6 +152,21 @@ impl Running {
             Event::Ended(error) => return Err(error),
         }
         Ok(Flow::Continue)
+    }
+
+    fn handle_found(&mut self, found: Found) {
+        let Found {
+            address,
+            next_hop,
+            gateway,
+        } = found;
+        if let Some(gateway) = gateway {
+            for service in self.engine.dsr_services_of(address) {
+                warn!(service, backend = %address, %gateway,
+                    "backend is behind a gateway, where dsr cannot reach it");
+            }
+        }
+        self.engine.handle_next_hop(address, next_hop);
     }
 
     fn handle_answer(&mut self, answer: Answer) {
@@ -311,15 +269,11 @@ impl Running {
         }
     }
 
-    async fn recheck(&mut self) {
-        match self.vips.refresh().await {
-            Ok(()) => self.engine.handle_addresses(self.vips.own_addresses()),
-            Err(error) => {
-                warn!(%error, "interface cannot be looked at");
-                return;
-            }
-        }
+    async fn recheck(&mut self) -> Result<(), InterfaceGone> {
+        self.vips.refresh().await?;
+        self.engine.handle_addresses(self.vips.own_addresses());
         self.ensure_vips().await;
+        Ok(())
     }
 
     fn status(&self) -> Status {

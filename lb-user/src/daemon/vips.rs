@@ -17,6 +17,15 @@ use crate::{
 /// For all removals of a stop together; an address that takes longer is left, and said to be.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(3);
 
+/// The interface that the program was attached to is no more.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "interface {name} was removed, and the program with it: start tidegate again when it is back"
+)]
+pub(super) struct InterfaceGone {
+    name: String,
+}
+
 /// The VIPs of the configuration in force, and where they are.
 pub(super) struct Vips {
     netlink: Netlink,
@@ -45,9 +54,17 @@ impl Vips {
     ///
     /// # Errors
     ///
-    /// If it is gone or the kernel does not answer.
-    pub(super) async fn refresh(&mut self) -> Result<(), NetlinkError> {
-        self.interface = self.netlink.interface(&self.interface.name).await?;
+    /// If it is gone, be it that another has its name: the program went with it.
+    pub(super) async fn refresh(&mut self) -> Result<(), InterfaceGone> {
+        let name = &self.interface.name;
+        match self.netlink.interface(name).await {
+            Ok(found) if found.index == self.interface.index => self.interface = found,
+            Ok(_) | Err(NetlinkError::NoSuchInterface { .. }) => {
+                return Err(InterfaceGone { name: name.clone() });
+            }
+            // Nothing that the next look could not mend.
+            Err(error) => warn!(%error, "interface cannot be looked at"),
+        }
         Ok(())
     }
 

@@ -1,0 +1,69 @@
+//! All that can happen to the event loop.
+
+use std::io;
+
+use anyhow::anyhow;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
+
+use super::{Tasks, neighbours::Found, prober::Answer};
+use crate::control::{Request, Requests};
+
+/// All that the loop waits for.
+pub(super) struct Inputs {
+    pub(super) requests: Requests,
+    pub(super) answers: mpsc::Receiver<Answer>,
+    pub(super) found: mpsc::Receiver<Found>,
+    pub(super) signals: Signals,
+    pub(super) tasks: Tasks,
+}
+
+/// The signals that mean something.
+pub(super) struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// What happened.
+pub(super) enum Event {
+    Request(Request),
+    Answer(Answer),
+    Found(Found),
+    Hangup,
+    Stop,
+    /// A task ended that must not.
+    Ended(anyhow::Error),
+}
+
+impl Signals {
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+impl Inputs {
+    /// Waits for what happens next. May be cancelled, as every arm may: channels, signals and task
+    /// sets lose nothing. Nothing is handled in here, where handling could be cancelled half way.
+    pub(super) async fn next(&mut self) -> Event {
+        tokio::select! {
+            _ = self.signals.terminate.recv() => Event::Stop,
+            _ = self.signals.interrupt.recv() => Event::Stop,
+            _ = self.signals.hangup.recv() => Event::Hangup,
+            Some(request) = self.requests.receiver.recv() => Event::Request(request),
+            Some(answer) = self.answers.recv() => Event::Answer(answer),
+            Some(found) = self.found.recv() => Event::Found(found),
+            Some(ended) = self.tasks.join_next() => Event::Ended(match ended {
+                Ok((name, Ok(()))) => anyhow!("task {name} ended"),
+                Ok((name, Err(error))) => error.context(format!("task {name} failed")),
+                Err(error) => anyhow!(error).context("a task failed"),
+            }),
+        }
+    }
+}
