@@ -148,7 +148,7 @@ impl Toolchain {
             std::env::consts::ARCH
         ));
         flags.push(format!(
-            "{SEPARATOR}-Cdebuginfo=2{SEPARATOR}-Clink-arg=--btf{SEPARATOR}-Ctarget-feature=+allows-misaligned-mem-access"
+            "{SEPARATOR}-Cdebuginfo=2{SEPARATOR}-Clink-arg=--btf{SEPARATOR}-Clink-arg=--cpu-features=+allows-misaligned-mem-access"
         ));
         flags.push(format!("{SEPARATOR}-Clinker="));
         flags.push(&self.linker);

@@ -1,0 +1,122 @@
+//! The programs that the benchmark of the packet path needs around the balancer: a generator of
+//! frames, the cheapest program that sends a frame back, and a sink.
+//!
+//! The generator runs in the kernel's live-frame test mode, which hands it recycled pages: it lays
+//! down the whole header each time. Never part of the product.
+
+#![no_std]
+#![no_main]
+#![allow(unreachable_pub, reason = "a program exports nothing")]
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_TX},
+    helpers::generated::bpf_redirect,
+    macros::{map, xdp},
+    maps::{Array, PerCpuArray},
+    programs::XdpContext,
+};
+
+/// Length of a generated frame: a TCP segment without payload.
+const LENGTH: usize = 54;
+
+/// What the generator is to make; written by the benchmark.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Order {
+    /// Where the frames go.
+    interface: u32,
+    /// How many flows, in turns that a prefetcher cannot guess.
+    flows: u32,
+    /// First bytes of the frame, up to the IPv4 source address.
+    head: [u8; 26],
+    /// IPv4 destination, the VIP.
+    destination: [u8; 4],
+    /// TCP flags.
+    flags: u8,
+    padding: u8,
+}
+
+#[map]
+static ORDER: Array<Order> = Array::with_max_entries(1, 0);
+#[map]
+static MADE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static SUNK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+#[xdp]
+pub fn generate(context: XdpContext) -> u32 {
+    make(&context).unwrap_or(XDP_ABORTED)
+}
+
+#[inline(always)]
+fn make(context: &XdpContext) -> Option<u32> {
+    let order = ORDER.get(0)?;
+    let number = count(&MADE)?;
+    // An odd multiplier visits every flow of a power of two once in a round, far apart.
+    let flow = (number as u32).wrapping_mul(0x9e37_79b1) % order.flows.max(1);
+    let frame = bytes::<LENGTH>(context)?;
+    *frame = [0; LENGTH];
+    frame[..26].copy_from_slice(&order.head);
+    frame[26] = 10;
+    frame[27] = (flow >> 24) as u8;
+    frame[28] = (flow >> 16) as u8;
+    frame[29] = (flow >> 8) as u8;
+    frame[30..34].copy_from_slice(&order.destination);
+    frame[34] = 0x80;
+    frame[35] = flow as u8;
+    frame[36] = (1883_u16 >> 8) as u8;
+    frame[37] = 1883_u16 as u8;
+    frame[46] = 5 << 4;
+    frame[47] = order.flags;
+    // SAFETY: the helper only notes the interface for the action that it returns.
+    Some(unsafe { bpf_redirect(order.interface, 0) } as u32)
+}
+
+/// The floor: what it costs to see a frame and to send it back.
+#[xdp]
+pub fn floor(context: XdpContext) -> u32 {
+    let Some(macs) = bytes::<12>(&context) else {
+        return XDP_ABORTED;
+    };
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = *macs;
+    *macs = [g, h, i, j, k, l, a, b, c, d, e, f];
+    XDP_TX
+}
+
+#[xdp]
+pub fn sink(_context: XdpContext) -> u32 {
+    match count(&SUNK) {
+        Some(_) => XDP_DROP,
+        None => XDP_ABORTED,
+    }
+}
+
+#[inline(always)]
+fn count(counter: &PerCpuArray<u64>) -> Option<u64> {
+    let counter = counter.get_ptr_mut(0)?;
+    // SAFETY: the counter is this CPU's own, and the program is not preempted by itself.
+    unsafe {
+        *counter += 1;
+        Some(*counter)
+    }
+}
+
+#[inline(always)]
+fn bytes<const N: usize>(context: &XdpContext) -> Option<&mut [u8; N]> {
+    if context.data() + N > context.data_end() {
+        return None;
+    }
+    // SAFETY: checked against `data_end` above; each program takes its frame once.
+    Some(unsafe { &mut *(context.data() as *mut [u8; N]) })
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier rejects programs that can get here.
+    loop {}
+}
+
+/// As in the balancer.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,123 @@
+//! What a packet costs: `datapath-bench`, run by `cargo xtask bench datapath`.
+//!
+//! In a network namespace of its own: a generator program writes fresh frames and redirects them into
+//! a veth pair, the program under test runs at the far end and sends them back, a sink counts them.
+//! All of it happens on one CPU, so elapsed time divided by frames is the cost of the whole
+//! pipeline. The floor is the same pipeline with a program that only swaps the MAC addresses; every
+//! figure is also given as a ratio to the floor measured right before it.
+
+#[path = "datapath/kernel.rs"]
+mod kernel;
+#[path = "datapath/lane.rs"]
+mod lane;
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+use lb_common::{
+    abi::{Balance, Forward},
+    parse::{TCP_ACK, TCP_SYN},
+};
+use serde::Serialize;
+
+use crate::lane::Lane;
+
+/// Numbers of flows to measure with: a cache line, a first-level cache, beyond it, beyond all.
+const FLOWS: [u32; 4] = [1, 1_000, 100_000, 1_000_000];
+/// Frames of one measurement: half a second or so.
+const FRAMES: u32 = 3_000_000;
+/// Measurements of each kind; the smallest counts, as others can only slow a run down.
+const ROUNDS: u32 = 3;
+
+/// A kind of service to measure.
+const MODES: [(&str, Forward, Balance); 4] = [
+    ("dsr_maglev", Forward::Dsr, Balance::Maglev),
+    ("dsr_round_robin", Forward::Dsr, Balance::RoundRobin),
+    ("nat_maglev", Forward::Nat, Balance::Maglev),
+    ("nat_round_robin", Forward::Nat, Balance::RoundRobin),
+];
+
+#[derive(Serialize)]
+struct Figure {
+    mode: &'static str,
+    flows: u32,
+    nanoseconds: f64,
+    floor_nanoseconds: f64,
+    ratio: f64,
+}
+
+fn main() -> anyhow::Result<()> {
+    let json = std::env::args().any(|argument| argument == "--json");
+    kernel::enter_new_network_namespace().context("a network namespace of its own (root only)")?;
+    kernel::stay_on_one_cpu()?;
+    let mut figures = Vec::new();
+    for (mode, forward, balance) in MODES {
+        for flows in FLOWS {
+            eprintln!("datapath: {mode}, {flows} flows");
+            figures.push(measure(mode, forward, balance, flows)?);
+        }
+    }
+    if json {
+        println!("{}", serde_json::to_string(&figures)?);
+        return Ok(());
+    }
+    println!(
+        "{:<18} {:>9} {:>10} {:>10} {:>7}",
+        "mode", "flows", "ns/packet", "floor", "ratio"
+    );
+    for Figure {
+        mode,
+        flows,
+        nanoseconds,
+        floor_nanoseconds,
+        ratio,
+    } in figures
+    {
+        println!(
+            "{mode:<18} {flows:>9} {nanoseconds:>10.1} {floor_nanoseconds:>10.1} {ratio:>7.2}"
+        );
+    }
+    Ok(())
+}
+
+fn measure(
+    mode: &'static str,
+    forward: Forward,
+    balance: Balance,
+    flows: u32,
+) -> anyhow::Result<Figure> {
+    let mut floor = f64::INFINITY;
+    let mut cost = f64::INFINITY;
+    for _round in 0..ROUNDS {
+        let mut lane = Lane::with_floor()?;
+        floor = floor.min(run(&mut lane, flows, TCP_ACK)?);
+        drop(lane);
+        let mut lane = Lane::with_service(forward, balance)?;
+        if forward == Forward::Nat || balance == Balance::RoundRobin {
+            // Every flow gets its record, and moves to the established table, before the clock runs.
+            lane.send(flows, flows, TCP_SYN)?;
+            lane.send(flows, flows, TCP_ACK)?;
+        }
+        cost = cost.min(run(&mut lane, flows, TCP_ACK)?);
+    }
+    Ok(Figure {
+        mode,
+        flows,
+        nanoseconds: cost,
+        floor_nanoseconds: floor,
+        ratio: cost / floor,
+    })
+}
+
+/// Nanoseconds for a frame on its way from generator to sink.
+fn run(lane: &mut Lane, flows: u32, flags: u8) -> anyhow::Result<f64> {
+    lane.send(flows, FRAMES / 10, flags)?;
+    let start = Instant::now();
+    let arrived = lane.send(flows, FRAMES, flags)?;
+    let elapsed = start.elapsed();
+    anyhow::ensure!(
+        arrived * 100 >= u64::from(FRAMES) * 99,
+        "only {arrived} of {FRAMES} frames came back"
+    );
+    Ok(elapsed.as_secs_f64() * 1e9 / arrived as f64)
+}

@@ -1,0 +1,278 @@
+//! The pipeline of one measurement: generator, veth pair, program under test, sink.
+
+use std::{net::Ipv4Addr, os::fd::AsFd as _, path::PathBuf, process::Command, sync::Arc};
+
+use anyhow::Context as _;
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, MapData, PerCpuArray},
+    programs::{Xdp, XdpMode as AyaMode},
+};
+use lb_common::abi::{
+    Backend, BackendId, Balance, Forward, Ip, NatPool, NextHop, PROTOCOL_TCP, SLOT_COUNT, Service,
+    ServiceId, ServiceKey,
+};
+use lb_user::{
+    core::image::{MapOp, Table},
+    io::datapath::{Datapath, DatapathConfig, Limits, XdpMode},
+};
+
+use crate::kernel;
+
+const VIP: [u8; 4] = [172, 16, 40, 24];
+const BACKENDS: u16 = 8;
+/// More than any measurement has flows.
+const CAPACITY: u32 = 1 << 21;
+
+/// As in the generator.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Order {
+    interface: u32,
+    flows: u32,
+    head: [u8; 26],
+    destination: [u8; 4],
+    flags: u8,
+    padding: u8,
+}
+
+// SAFETY: repr(C) of integers and byte arrays without implicit padding: 4 + 4 + 26 + 4 + 2 bytes.
+unsafe impl Pod for Order {}
+
+/// A veth pair; the link, and what is attached to it, goes with the value.
+struct Veth;
+
+impl Veth {
+    const NEAR: &str = "near";
+    const FAR: &str = "far";
+
+    fn new() -> anyhow::Result<Self> {
+        ip(&[
+            "link",
+            "add",
+            Self::NEAR,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            Self::FAR,
+        ])?;
+        let veth = Self;
+        ip(&["link", "set", Self::NEAR, "up"])?;
+        ip(&["link", "set", Self::FAR, "up"])?;
+        Ok(veth)
+    }
+}
+
+impl Drop for Veth {
+    fn drop(&mut self) {
+        if let Err(error) = ip(&["link", "del", Self::NEAR]) {
+            eprintln!("datapath: {error:#}");
+        }
+    }
+}
+
+/// The program under test.
+#[expect(dead_code, reason = "held so that it stays attached")]
+enum Subject {
+    Floor,
+    Service(Box<Datapath>),
+}
+
+pub(crate) struct Lane {
+    programs: Ebpf,
+    order: Array<MapData, Order>,
+    sunk: PerCpuArray<MapData, u64>,
+    _subject: Subject,
+    _veth: Veth,
+}
+
+impl Lane {
+    /// The cheapest program at the far end.
+    pub(crate) fn with_floor() -> anyhow::Result<Self> {
+        let veth = Veth::new()?;
+        let mut programs = load()?;
+        attach(&mut programs, "floor", Veth::FAR)?;
+        Self::new(veth, programs, Subject::Floor)
+    }
+
+    /// The balancer at the far end, with one service.
+    pub(crate) fn with_service(forward: Forward, balance: Balance) -> anyhow::Result<Self> {
+        let veth = Veth::new()?;
+        let programs = load()?;
+        let mut datapath = Datapath::open(&DatapathConfig {
+            interface: Veth::FAR.to_owned(),
+            mode: XdpMode::Native,
+            seed: *b"a benchmark seed",
+            limits: Limits {
+                services: 8,
+                backends: BACKENDS * 2,
+                flows: CAPACITY,
+                half_open: CAPACITY,
+            },
+        })?;
+        datapath.apply(&service(forward, balance)?)?;
+        datapath.attach()?;
+        Self::new(veth, programs, Subject::Service(Box::new(datapath)))
+    }
+
+    fn new(veth: Veth, mut programs: Ebpf, subject: Subject) -> anyhow::Result<Self> {
+        attach(&mut programs, "sink", Veth::NEAR)?;
+        program(&mut programs, "generate")?.load()?;
+        let order = programs
+            .take_map("ORDER")
+            .context("the object has no ORDER")?;
+        let sunk = programs
+            .take_map("SUNK")
+            .context("the object has no SUNK")?;
+        Ok(Self {
+            order: order.try_into()?,
+            sunk: sunk.try_into()?,
+            programs,
+            _subject: subject,
+            _veth: veth,
+        })
+    }
+
+    /// Sends frames of so many flows, and says how many came back.
+    pub(crate) fn send(&mut self, flows: u32, frames: u32, flags: u8) -> anyhow::Result<u64> {
+        let near = index(Veth::NEAR)?;
+        let order = Order {
+            interface: near,
+            flows,
+            head: head(mac(Veth::FAR)?, mac(Veth::NEAR)?),
+            destination: VIP,
+            flags,
+            padding: 0,
+        };
+        self.order.set(0, order, 0)?;
+        let before = self.arrived()?;
+        let generator = program(&mut self.programs, "generate")?;
+        let generator = generator.fd()?.as_fd().try_clone_to_owned()?;
+        kernel::run_live(generator.as_fd(), near, 64, frames)?;
+        Ok(self.arrived()? - before)
+    }
+
+    fn arrived(&self) -> anyhow::Result<u64> {
+        Ok(self.sunk.get(&0, 0)?.iter().sum())
+    }
+}
+
+/// One service whose backends all sit behind the near end.
+fn service(forward: Forward, balance: Balance) -> anyhow::Result<Vec<MapOp>> {
+    let hop = NextHop {
+        interface: index(Veth::FAR)?,
+        mac: mac(Veth::NEAR)?,
+        source_mac: mac(Veth::FAR)?,
+    };
+    let id = ServiceId(0);
+    let mut ops = Vec::new();
+    // Room for twice the flows of the largest measurement.
+    let sources = [1, 2, 3, 4].map(|host| Ip::from_v4([172, 16, 42, host]));
+    ops.push(MapOp::SetNatPool(Box::new(match forward {
+        Forward::Nat => NatPool::new(&sources, 1024, 65_535),
+        Forward::Dsr => NatPool::EMPTY,
+    })));
+    for backend in 0..BACKENDS {
+        // Apart by address: NAT has a range of ports towards each.
+        let address = Ip::from(std::net::IpAddr::V4(Ipv4Addr::new(
+            172,
+            16,
+            41,
+            backend as u8,
+        )));
+        let entry = Backend::new(address, 1883, id, 1, Some(hop));
+        ops.push(MapOp::SetBackend(BackendId(backend), entry));
+    }
+    let owner = |slot: u32| BackendId((slot % u32::from(BACKENDS)) as u16);
+    let table = Arc::new(Table {
+        weights: std::collections::BTreeMap::new(),
+        slots: (0..SLOT_COUNT).map(owner).collect(),
+        ring: (0..BACKENDS).map(BackendId).collect(),
+    });
+    ops.push(MapOp::WriteTable {
+        service: id,
+        generation: 0,
+        table,
+    });
+    let key = ServiceKey::new(Ip::from_v4(VIP), 1883, PROTOCOL_TCP);
+    ops.push(MapOp::SetService(
+        key,
+        Service::new(id, 0, BACKENDS, balance, forward),
+    ));
+    Ok(ops)
+}
+
+/// Ethernet and IPv4 up to the source address.
+fn head(destination: [u8; 6], source: [u8; 6]) -> [u8; 26] {
+    let mut head = [0; 26];
+    head[..6].copy_from_slice(&destination);
+    head[6..12].copy_from_slice(&source);
+    head[12..14].copy_from_slice(&[8, 0]);
+    head[14..24].copy_from_slice(&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6]);
+    head
+}
+
+/// The object lies beside the one that lb-user's build made.
+fn load() -> anyhow::Result<Ebpf> {
+    let exe = std::env::current_exe()?;
+    let target = exe.parent().and_then(|profile| profile.parent());
+    let target = target.context("the benchmark lies in no target directory")?;
+    let object: PathBuf = target.join("bpf/bpfel-unknown-none/release/tidegate-bench");
+    let bytes = std::fs::read(&object)
+        .with_context(|| format!("reading {}: run cargo xtask build", object.display()))?;
+    Ok(Ebpf::load(&bytes)?)
+}
+
+fn program<'a>(programs: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
+    let program = programs.program_mut(name);
+    Ok(program
+        .with_context(|| format!("the object has no {name}"))?
+        .try_into()?)
+}
+
+fn attach(programs: &mut Ebpf, name: &str, interface: &str) -> anyhow::Result<()> {
+    let program = program(programs, name)?;
+    program.load()?;
+    program.attach(interface, AyaMode::Driver)?;
+    Ok(())
+}
+
+fn ip(arguments: &[&str]) -> anyhow::Result<()> {
+    let status = Command::new("ip")
+        .args(arguments)
+        .status()
+        .context("running ip")?;
+    anyhow::ensure!(status.success(), "ip {} failed", arguments.join(" "));
+    Ok(())
+}
+
+fn index(interface: &str) -> anyhow::Result<u32> {
+    Ok(link(interface, "ifindex")?.parse()?)
+}
+
+fn mac(interface: &str) -> anyhow::Result<[u8; 6]> {
+    let text = link(interface, "address")?;
+    let bytes: Result<Vec<u8>, _> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16))
+        .collect();
+    bytes?
+        .try_into()
+        .ok()
+        .context("a MAC address has six bytes")
+}
+
+/// By `ip`, which sees the namespace of this thread; a mounted /sys may show another one.
+fn link(interface: &str, what: &str) -> anyhow::Result<String> {
+    let output = Command::new("ip")
+        .args(["-json", "link", "show", interface])
+        .output()?;
+    let links: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let value = &links[0][what];
+    let text = value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned);
+    anyhow::ensure!(text != "null", "{interface} has no {what}");
+    Ok(text)
+}
