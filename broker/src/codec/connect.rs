@@ -10,8 +10,9 @@ use rumqttd::protocol::{
 
 use super::{
     DecodeError, Frame,
-    decode::{expiry_after, forwarded_properties, from_rumqttd},
+    decode::from_rumqttd,
     packet::{Connect, Version, Will},
+    properties::{expiry_after, forwarded_properties},
     read_prefixed,
 };
 use crate::{

@@ -1,19 +1,19 @@
 //! Packets that a client sends after its CONNECT.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use rumqttd::protocol::{
-    self, DisconnectProperties, Packet, Protocol, Publish, PublishProperties, RetainForwardRule,
-    v4::V4, v5::V5,
-};
+use bytes::BytesMut;
+use rumqttd::protocol::{self, Packet, Protocol, RetainForwardRule, v4::V4, v5::V5};
 
 use super::{
     DecodeError, Frame,
     packet::{
         Ack, AckKind, ClientPacket, PacketId, RetainHandling, Subscribe, SubscribeFilter, Version,
     },
-    read_prefixed, read_variable,
+    properties::{
+        PublishParts, check_property_length, decode_publish_properties, disconnect_properties,
+    },
+    read_prefixed,
 };
 use crate::{
     message::{Message, Qos},
@@ -88,92 +88,6 @@ fn decode_publish(
     Ok(ClientPacket::Publish { id, message })
 }
 
-#[derive(Default)]
-struct PublishParts {
-    forwarded: Box<[u8]>,
-    expires: Option<Instant>,
-}
-
-/// Parses the property block at the start of `bytes`; what follows it is the payload.
-fn decode_publish_properties(
-    bytes: &[u8],
-    now: Instant,
-) -> Result<(PublishParts, &[u8]), DecodeError> {
-    let (length, rest) = read_variable(bytes)?;
-    if length == 0 {
-        return Ok((PublishParts::default(), rest));
-    }
-    let (block, payload) = rest
-        .split_at_checked(length)
-        .ok_or(DecodeError::Malformed)?;
-    // rumqttd reads properties only as part of a packet, and lets the last of them run on into the
-    // payload. A PUBLISH that ends with its properties makes it notice.
-    let mut packet = BytesMut::with_capacity(block.len() + 16);
-    packet.put_u8(0x30);
-    let length_bytes = bytes.len() - rest.len();
-    super::encode::put_variable(&mut packet, 2 + length_bytes + block.len());
-    packet.put_u16(0);
-    packet.put_slice(&bytes[..length_bytes]);
-    packet.put_slice(block);
-    let limit = packet.len();
-    let Packet::Publish(_empty, properties) =
-        V5.read_mut(&mut packet, limit).map_err(from_rumqttd)?
-    else {
-        return Err(DecodeError::Malformed);
-    };
-    let properties = properties.unwrap_or_default();
-    // The CONNACK grants no aliases, so any is above the maximum (MQTT 5, 3.3.2.3.4).
-    if properties.topic_alias.is_some() {
-        return Err(DecodeError::TopicAlias);
-    }
-    // Only a server sends these (MQTT 5, 3.3.4-6).
-    if !properties.subscription_identifiers.is_empty() {
-        return Err(DecodeError::Protocol);
-    }
-    let has_illegal_response = properties
-        .response_topic
-        .as_deref()
-        .is_some_and(|response| !topic::is_valid_name(response));
-    if has_illegal_response {
-        return Err(DecodeError::Protocol);
-    }
-    let expires = properties
-        .message_expiry_interval
-        .map(|seconds| expiry_after(now, u64::from(seconds)));
-    let parts = PublishParts {
-        forwarded: forwarded_properties(properties)?,
-        expires,
-    };
-    Ok((parts, payload))
-}
-
-pub(super) fn expiry_after(now: Instant, seconds: u64) -> Instant {
-    now + Duration::from_secs(seconds)
-}
-
-/// Encodes the properties that every subscriber gets as the publisher gave them.
-pub(super) fn forwarded_properties(
-    properties: PublishProperties,
-) -> Result<Box<[u8]>, DecodeError> {
-    let properties = PublishProperties {
-        message_expiry_interval: None,
-        topic_alias: None,
-        subscription_identifiers: Vec::new(),
-        ..properties
-    };
-    if properties == PublishProperties::default() {
-        return Ok(Box::default());
-    }
-    let empty = Publish::new(Bytes::new(), Bytes::new(), false);
-    let mut encoded = BytesMut::new();
-    V5.write(Packet::Publish(empty, Some(properties)), &mut encoded)
-        .map_err(from_rumqttd)?;
-    let (_length, body) = read_variable(&encoded[1..])?;
-    let (_topic, rest) = read_prefixed(body)?;
-    let (_length, block) = read_variable(rest)?;
-    Ok(block.into())
-}
-
 fn decode_ack(kind: AckKind, body: &[u8], version: Version) -> Result<ClientPacket, DecodeError> {
     let (id, rest) = read_packet_id(body)?;
     let reason = match (version, rest) {
@@ -186,18 +100,6 @@ fn decode_ack(kind: AckKind, body: &[u8], version: Version) -> Result<ClientPack
         }
     };
     Ok(ClientPacket::Ack(Ack { kind, id, reason }))
-}
-
-fn check_property_length(bytes: &[u8]) -> Result<(), DecodeError> {
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    let (length, block) = read_variable(bytes)?;
-    if length == block.len() {
-        Ok(())
-    } else {
-        Err(DecodeError::Malformed)
-    }
 }
 
 fn decode_filters(packet: &[u8], version: Version) -> Result<ClientPacket, DecodeError> {
@@ -296,32 +198,6 @@ fn decode_disconnect(body: &[u8], version: Version) -> Result<ClientPacket, Deco
                 session_expiry,
             })
         }
-    }
-}
-
-/// Reads the block of a DISCONNECT whatever its reason code; rumqttd refuses some legal ones.
-fn disconnect_properties(block: &[u8]) -> Result<Option<DisconnectProperties>, DecodeError> {
-    let mut packet = BytesMut::with_capacity(block.len() + 6);
-    packet.put_u8(0xE0);
-    super::encode::put_variable(&mut packet, 1 + block.len());
-    packet.put_u8(0);
-    packet.put_slice(block);
-    let limit = packet.len();
-    match V5.read_mut(&mut packet, limit).map_err(from_rumqttd)? {
-        Packet::Disconnect(_reason, properties) => Ok(properties),
-        Packet::Connect(..)
-        | Packet::ConnAck(..)
-        | Packet::Publish(..)
-        | Packet::PubAck(..)
-        | Packet::PingReq(..)
-        | Packet::PingResp(..)
-        | Packet::Subscribe(..)
-        | Packet::SubAck(..)
-        | Packet::PubRec(..)
-        | Packet::PubRel(..)
-        | Packet::PubComp(..)
-        | Packet::Unsubscribe(..)
-        | Packet::UnsubAck(..) => Err(DecodeError::Malformed),
     }
 }
 

@@ -10,6 +10,7 @@ mod connect;
 mod decode;
 mod encode;
 pub mod packet;
+mod properties;
 
 use thiserror::Error;
 

@@ -2,6 +2,7 @@
 //!
 //! [`file`] mirrors the text, [`model`] holds the rules and the only way to a [`Config`].
 
+mod check;
 mod error;
 mod file;
 mod model;
@@ -34,3 +35,6 @@ impl Config {
         model::validate(raw, text)
     }
 }
+
+#[cfg(test)]
+mod tests;

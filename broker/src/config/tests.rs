@@ -1,4 +1,6 @@
-use super::*;
+use std::time::Duration;
+
+use super::{check::parse_duration, *};
 
 const SMALLEST: &str = "node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
 

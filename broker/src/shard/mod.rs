@@ -4,6 +4,7 @@
 //! one thread and needs no lock. All connections of these clients run on the same thread and call
 //! in directly. What shards share (routes, retained messages, lanes) is in [`Shared`].
 
+mod delivery;
 mod packets;
 mod sessions;
 mod worker;
@@ -20,13 +21,12 @@ use std::{
 use crate::{
     codec::packet::{ConnAck, Connect, ConnectCode, reason},
     config::{Limits, SessionLimits},
-    lanes::{Flushed, Lanes, Outbox},
+    lanes::{Lanes, Outbox},
     link::Link,
-    message::Message,
     metrics::{Counters, Metric},
     retained::Retained,
-    routes::{Routes, ShardId, ShardSet},
-    session::{Aftermath, Bounds, Cause, Delivered, Grant, Session, Subscription, Terms},
+    routes::{Routes, ShardId},
+    session::{Aftermath, Bounds, Cause, Session, Subscription, Terms},
     trie::{Removed, Trie},
 };
 pub(crate) use packets::Flow;
@@ -286,130 +286,6 @@ impl Shard {
             let aftermath = entry.session.handle_timeout(now);
             self.settle(key, aftermath, now);
         }
-    }
-
-    /// Stores and routes a message; tells whether anyone subscribes to it.
-    fn publish(&mut self, message: Arc<Message>, origin: Option<SessionKey>, now: Instant) -> bool {
-        // Stored before it is routed: a subscriber that is added meanwhile finds it in one place
-        // or the other.
-        if message.retain {
-            self.shared
-                .retained
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .store(&message);
-        }
-        let shards = self.shared.routes.matching(&message.topic);
-        self.forward(&message, shards, now);
-        if shards.contains(self.id) {
-            self.deliver(&message, origin, now);
-        }
-        !shards.is_empty()
-    }
-
-    fn forward(&mut self, message: &Message, shards: ShardSet, now: Instant) {
-        let mut is_for_others = false;
-        for other in (0..self.shared.shards).map(ShardId) {
-            if other != self.id && shards.contains(other) {
-                self.outbox.push(other, message, now);
-                is_for_others = true;
-            }
-        }
-        if is_for_others {
-            self.outbox_work.notify_one();
-        }
-    }
-
-    /// Delivers a message to this shard's subscribers.
-    pub(crate) fn deliver(
-        &mut self,
-        message: &Arc<Message>,
-        origin: Option<SessionKey>,
-        now: Instant,
-    ) {
-        let mut matches = std::mem::take(&mut self.matches);
-        self.subscribers
-            .for_each_match(&message.topic, |key, subscription| {
-                if !(subscription.no_local && origin == Some(*key)) {
-                    matches.push((*key, *subscription));
-                }
-            });
-        // A client with overlapping subscriptions gets one copy (MQTT 5, 3.3.4).
-        matches.sort_by_key(|(key, _subscription)| *key);
-        for group in matches.chunk_by(|(a, _), (b, _)| a == b) {
-            self.deliver_to(group, message, now);
-        }
-        matches.clear();
-        self.matches = matches;
-    }
-
-    fn deliver_to(
-        &mut self,
-        group: &[(SessionKey, Subscription)],
-        message: &Arc<Message>,
-        now: Instant,
-    ) {
-        let Some((key, _subscription)) = group.first() else {
-            return;
-        };
-        let Some(entry) = self.sessions.get_mut(*key) else {
-            return;
-        };
-        let granted = group
-            .iter()
-            .map(|(_key, subscription)| subscription.qos)
-            .max();
-        let keeps_retain = group
-            .iter()
-            .any(|(_key, subscription)| subscription.retain_as_published);
-        let grant = Grant {
-            qos: message.qos.min(granted.unwrap_or_default()),
-            retain: message.retain && keeps_retain,
-            subscription_ids: group
-                .iter()
-                .filter_map(|(_key, subscription)| subscription.id)
-                .collect(),
-        };
-        let Entry { session, link, .. } = entry;
-        let mut wire = link.as_deref();
-        match session.deliver(message, grant, wire.as_mut(), now) {
-            Delivered::Sent | Delivered::Queued | Delivered::Skipped => {}
-            Delivered::Dropped => self.counters.inc(Metric::DroppedQueue),
-        }
-    }
-
-    /// Sends queued messages that found no room before.
-    pub(crate) fn pump(&mut self, key: SessionKey, link: &Rc<Link>, now: Instant) {
-        let Some(entry) = self.sessions.get_mut(key) else {
-            return;
-        };
-        if entry
-            .link
-            .as_ref()
-            .is_some_and(|current| Rc::ptr_eq(current, link))
-        {
-            let dropped = entry.session.pump(&mut &**link, now);
-            self.counters.add(Metric::DroppedExpired, dropped);
-        }
-    }
-
-    /// Hands frames for other shards to the Router.
-    fn flush_lanes(&mut self) -> Flushed {
-        let flushed = self.outbox.flush();
-        if self.outbox.is_relieved() {
-            self.stalled.drain(..).for_each(Waker::wake);
-        }
-        flushed
-    }
-
-    /// Whether the lanes are so full that connections should stop reading; the caller's task is
-    /// woken when they have room.
-    pub(crate) fn stall(&mut self, waker: &Waker) -> bool {
-        let is_congested = self.outbox.is_congested();
-        if is_congested {
-            self.stalled.push(waker.clone());
-        }
-        is_congested
     }
 
     /// Tells every client that the node stops.

@@ -1,0 +1,107 @@
+//! What the rules are made of: collecting problems, and reading single values.
+
+use std::{net::IpAddr, ops::Range, str::FromStr, time::Duration};
+
+use toml::Spanned;
+
+use super::Problem;
+
+/// Collects problems; each rule returns a usable value even when it is broken.
+pub(super) struct Check<'a> {
+    text: &'a str,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl<'a> Check<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            problems: Vec::new(),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, key: &str, span: Range<usize>, message: impl Into<String>) {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        self.problems.push(Problem {
+            key: key.to_owned(),
+            line,
+            message: message.into(),
+        });
+    }
+
+    pub(super) fn parse<T: FromStr>(
+        &mut self,
+        key: &str,
+        raw: &Spanned<String>,
+        what: &str,
+    ) -> Option<T> {
+        let parsed = raw.get_ref().parse().ok();
+        if parsed.is_none() {
+            self.refuse(
+                key,
+                raw.span(),
+                format!("{:?} is not {what}", raw.get_ref()),
+            );
+        }
+        parsed
+    }
+
+    pub(super) fn number(
+        &mut self,
+        key: &str,
+        raw: Option<Spanned<i64>>,
+        default: i64,
+        legal: Range<i64>,
+    ) -> i64 {
+        let Some(raw) = raw else { return default };
+        if !legal.contains(raw.get_ref()) {
+            let message = format!("must be {} to {}", legal.start, legal.end - 1);
+            self.refuse(key, raw.span(), message);
+        }
+        raw.into_inner()
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        key: &str,
+        raw: Option<Spanned<String>>,
+        default: Duration,
+    ) -> Duration {
+        let Some(raw) = raw else { return default };
+        parse_duration(raw.get_ref()).unwrap_or_else(|| {
+            self.refuse(
+                key,
+                raw.span(),
+                "not a duration such as \"500ms\", \"10s\", \"3h\", \"7d\"",
+            );
+            default
+        })
+    }
+}
+
+pub(super) fn parse_prefix(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, length) = text.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let length: u8 = length.parse().ok()?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    (length <= longest).then_some((address, length))
+}
+
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().ok()?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    // A century is longer than any timer here can mean, and keeps `Instant` sums from overflowing.
+    const LONGEST_MILLIS: u64 = 100 * 366 * 86_400_000;
+    let millis = number.checked_mul(millis)?;
+    (millis <= LONGEST_MILLIS).then(|| Duration::from_millis(millis))
+}

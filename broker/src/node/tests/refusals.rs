@@ -1,0 +1,169 @@
+//! What the broker refuses, and how connections end.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{
+    Broker,
+    client::{Client, Hello},
+};
+use crate::{codec::packet::Version, metrics::Metric};
+
+#[tokio::test]
+async fn silent_client_is_closed_and_keep_alive_zero_is_not() {
+    let broker = Broker::start().await;
+    let mut hello = Hello::new(Version::V5, "patient");
+    hello.keep_alive = 0;
+    let (mut patient, welcome) = Client::connect(broker.address, &hello).await;
+    assert_eq!(welcome.code, 0);
+    hello.id = "silent".to_owned();
+    hello.keep_alive = 1;
+    let (mut silent, _) = Client::connect(broker.address, &hello).await;
+    silent.ping().await;
+    silent.expect(0xe0, &[0x8d]).await;
+    silent.expect_close().await;
+    assert_eq!(broker.count(Metric::ClosedKeepAlive), 1);
+    patient.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn illegal_filters_are_refused_one_by_one() {
+    let broker = Broker::start().await;
+    let mut old = broker.join(Version::V311, "old").await;
+    let mut new = broker.join(Version::V5, "new").await;
+    for (filter, code) in [
+        ("a/#/b", 0x8f),
+        ("a+", 0x8f),
+        ("", 0x8f),
+        ("$share/g/t", 0x9e),
+    ] {
+        assert_eq!(old.subscribe(filter, 0).await, 0x80);
+        assert_eq!(new.subscribe(filter, 0).await, code);
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn malformed_input_closes_its_own_connection_only() {
+    let broker = Broker::start().await;
+    let mut bystander = broker.join(Version::V311, "bystander").await;
+    let cases: [(&[u8], u8); 5] = [
+        (&[0x30, 3, 0, 9, b'a'], 0x81),
+        (&[0x36, 3, 0, 1, b'a'], 0x81),
+        (&[0x20, 2, 0, 0], 0x82),
+        (&[0x30, 4, 0, 1, b'#', 0], 0x90),
+        (&[0x30, 0xff, 0xff, 0xff, 0x7f], 0x95),
+    ];
+    for (bytes, reason) in cases {
+        let mut client = broker.join(Version::V5, "broken").await;
+        client.send(bytes).await;
+        client.expect(0xe0, &[reason]).await;
+        client.expect_close().await;
+        let mut client = broker.join(Version::V311, "broken").await;
+        client.send(bytes).await;
+        client.expect_close().await;
+    }
+    assert_eq!(broker.count(Metric::ClosedProtocol), 2 * cases.len() as u64);
+    bystander.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_are_refused_and_counted() {
+    let broker = Broker::start().await;
+    let mut browser = Client::open(broker.address).await;
+    browser.send(b"GET / HTTP/1.1\r\n\r\n").await;
+    browser.expect_close().await;
+    // A protocol level from the future gets an answer that old clients understand.
+    let mut future = Client::open(broker.address).await;
+    future
+        .send(b"\x10\x0d\0\x04MQTT\x09\x02\0\x3c\0\x01c")
+        .await;
+    future.expect(0x20, &[0, 1]).await;
+    future.expect_close().await;
+    broker.wait_for(Metric::RefusedProtocol, 2).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn client_that_says_nothing_is_refused() {
+    let broker = Broker::start_with("[limits]\nconnect_timeout = \"50ms\"\n").await;
+    let mut silent = Client::open(broker.address).await;
+    silent.expect_close().await;
+    broker.wait_for(Metric::RefusedTimeout, 1).await;
+    broker.wait_for(Metric::Connections, 0).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_refused() {
+    let broker = Broker::start_with("[limits]\nconnections = 1\n").await;
+    let client = broker.join(Version::V311, "only").await;
+    Client::open(broker.address).await.expect_close().await;
+    assert_eq!(broker.count(Metric::RefusedFull), 1);
+    client.leave().await;
+    broker.wait_for(Metric::Connections, 0).await;
+    broker.join(Version::V311, "next").await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn empty_client_id_follows_each_versions_rule() {
+    let broker = Broker::start().await;
+    let code = async |version, clean| {
+        let mut hello = Hello::new(version, "");
+        hello.clean = clean;
+        Client::connect(broker.address, &hello).await.1
+    };
+    assert_eq!(code(Version::V31, true).await.code, 2);
+    assert_eq!(code(Version::V311, true).await.code, 0);
+    assert_eq!(code(Version::V311, false).await.code, 2);
+    let welcome = code(Version::V5, true).await;
+    let properties = String::from_utf8_lossy(&welcome.properties).into_owned();
+    assert!(
+        welcome.code == 0 && properties.contains("auto-"),
+        "{properties:?}"
+    );
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_says_goodbye() {
+    let broker = Broker::start().await;
+    let mut new = broker.join(Version::V5, "new").await;
+    let mut old = broker.join(Version::V311, "old").await;
+    let (address, status) = (broker.address, std::sync::Arc::clone(broker.node.status()));
+    broker.stop().await;
+    new.expect(0xe0, &[0x8b]).await;
+    new.expect_close().await;
+    old.expect_close().await;
+    assert!(!status.is_ready());
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn metrics_port_answers() {
+    let broker = Broker::start().await;
+    let _client = broker.join(Version::V5, "client").await;
+    let address = broker.node.metrics_address().unwrap();
+    let get = async |path: &str| {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    assert!(get("/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(get("/readyz").await.starts_with("HTTP/1.1 200"));
+    let metrics = get("/metrics").await;
+    assert!(
+        metrics.contains("tidegate_broker_connections 1\n"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("tidegate_broker_lane_gaps_total 0\n"),
+        "{metrics}"
+    );
+    broker.stop().await;
+}

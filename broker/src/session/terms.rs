@@ -1,0 +1,78 @@
+//! What goes in and out of a session's calls.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    codec::packet::{RetainHandling, Will},
+    message::{Message, Qos},
+};
+
+/// What a client asked for with one filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    pub qos: Qos,
+    pub no_local: bool,
+    pub retain_as_published: bool,
+    pub id: Option<u32>,
+}
+
+/// What a message may be delivered as: all of a client's matching subscriptions taken together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub qos: Qos,
+    pub retain: bool,
+    pub subscription_ids: Vec<u32>,
+}
+
+/// What a connection brings to its session.
+#[derive(Debug)]
+pub struct Terms {
+    /// Messages of QoS 1 and 2 that may be unacknowledged at once.
+    pub window: u16,
+    /// How long the session outlives the connection.
+    pub expiry: Duration,
+    pub will: Option<Will>,
+}
+
+/// Bounds from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub queue: usize,
+    /// QoS 2 messages that the client may have half delivered at once.
+    pub receive: usize,
+}
+
+/// Why a connection is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The client said DISCONNECT, which deletes its will.
+    Goodbye,
+    /// Anything else: the will is due.
+    Broken,
+    /// The node stops; its sessions end with it.
+    Shutdown,
+}
+
+/// What is left to do after a connection or a deadline.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Aftermath {
+    /// A will to publish at once.
+    pub will: Option<Arc<Message>>,
+    /// The session is over: its owner must forget it and its subscriptions.
+    pub ended: bool,
+}
+
+/// A client sent more half-delivered QoS 2 messages than the CONNACK allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiveMaximumExceeded;
+
+impl RetainHandling {
+    /// Whether a SUBSCRIBE with this option is answered with retained messages.
+    pub fn asks(self, is_new: bool) -> bool {
+        match self {
+            Self::Always => true,
+            Self::IfNew => is_new,
+            Self::Never => false,
+        }
+    }
+}
