@@ -133,6 +133,8 @@ pub fn start(
     scratch.flow.client_mac = padded(arrival.source);
     scratch.flow.client_interface = arrival.interface;
     maps::insert_flow(Stage::HalfOpen, key, &scratch.flow).ok_or(Verdict::DropFlowTableFull)?;
+    // The flow that had the same ends and was closing; the sweep frees its port.
+    maps::remove_flow(Stage::Established, key);
     Ok(translation)
 }
 

@@ -80,12 +80,18 @@ impl Packet<'_> {
             });
         } else if !matches!(self.transport.fragmentation, Fragmentation::None) {
             Err(Verdict::DropFragment)
+        } else if rewrite::is_expired(&self.network) {
+            // Before a flow is recorded for it.
+            Err(Verdict::DropTtlExpired)
         } else if service.is_nat() {
             self.translate(service)
         } else if service.is_round_robin() {
-            self.track(service).and_then(|target| self.route(&target))
+            self.track(service)
+                .and_then(|(target, first)| self.route(&target, first))
         } else {
-            self.select(service).and_then(|target| self.route(&target))
+            // Stateless: the slot decides for every packet.
+            let first = self.signal().starts;
+            select::by_slot(service, &self.flow).and_then(|target| self.route(&target, first))
         };
         if outcome.is_err() {
             maps::count_service(service.id(), |traffic| traffic.dropped += 1);
@@ -93,17 +99,9 @@ impl Packet<'_> {
         outcome
     }
 
-    /// Stateless: the slot decides for every packet.
+    /// Tracked: the first packet's backend keeps the flow. Also says whether this is the first.
     #[inline(always)]
-    fn select(&self, service: &Service) -> Result<Target, Verdict> {
-        let target = select::by_slot(service, &self.flow)?;
-        self.count(&target, self.signal().starts);
-        Ok(target)
-    }
-
-    /// Tracked: the first packet's backend keeps the flow.
-    #[inline(always)]
-    fn track(&self, service: &Service) -> Result<Target, Verdict> {
+    fn track(&self, service: &Service) -> Result<(Target, bool), Verdict> {
         let signal = self.signal();
         let now = maps::now();
         if let Some(known) = conntrack::find(service, &self.flow, signal) {
@@ -112,8 +110,7 @@ impl Packet<'_> {
             {
                 self.count_untracked(&known.target);
             }
-            self.count(&known.target, false);
-            return Ok(known.target);
+            return Ok((known.target, false));
         }
         let target = self.choose(service, signal)?;
         let record = conntrack::new_flow(&target, now);
@@ -121,8 +118,7 @@ impl Packet<'_> {
         if maps::insert_flow(maps::Stage::HalfOpen, &self.flow, &record).is_none() {
             self.count_untracked(&target);
         }
-        self.count(&target, self.is_first(signal));
-        Ok(target)
+        Ok((target, self.is_first(signal)))
     }
 
     /// The backend of a flow that is not recorded.
@@ -140,9 +136,10 @@ impl Packet<'_> {
 
     /// Sends the packet as it is, to the backend's MAC address.
     #[inline(always)]
-    fn route(&mut self, target: &Target) -> Result<Verdict, Verdict> {
+    fn route(&mut self, target: &Target, first: bool) -> Result<Verdict, Verdict> {
         let next_hop = target.backend.next_hop().ok_or(Verdict::DropNoNextHop)?;
         rewrite::age(&mut self.frame, &self.network, self.family)?;
+        self.count(target, first);
         forward::send(self.context, &mut self.frame, next_hop, forward::DSR)
     }
 
@@ -154,7 +151,7 @@ impl Packet<'_> {
         let pool = maps::nat_pool().ok_or(Verdict::DropNatPortsExhausted)?;
         let scratch = maps::scratch().ok_or(Verdict::DropInternal)?;
         let arrival = self.arrival()?;
-        let (target, translation) =
+        let (target, translation, first) =
             if let Some(known) = conntrack::find(service, &self.flow, signal) {
                 let translation = nat::known(pool, &self.flow, &known, &arrival, scratch);
                 if conntrack::touch(&known, signal, now)
@@ -162,8 +159,7 @@ impl Packet<'_> {
                 {
                     self.count_untracked(&known.target);
                 }
-                self.count(&known.target, false);
-                (known.target, translation)
+                (known.target, translation, false)
             } else if signal.rst {
                 return Err(Verdict::DropNatUnknownFlow);
             } else {
@@ -171,11 +167,11 @@ impl Packet<'_> {
                 // client to connect again at once.
                 let target = self.choose(service, signal)?;
                 let translation = nat::start(pool, &self.flow, &target, &arrival, now, scratch)?;
-                self.count(&target, self.is_first(signal));
-                (target, translation)
+                (target, translation, self.is_first(signal))
             };
         let next_hop = target.backend.next_hop().ok_or(Verdict::DropNoNextHop)?;
         rewrite::age(&mut self.frame, &self.network, self.family)?;
+        self.count(&target, first);
         let ends = translation.ends(&target);
         rewrite::ends(
             &mut self.frame,

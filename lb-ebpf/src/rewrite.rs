@@ -18,6 +18,12 @@ pub struct Ends {
     pub destination_port: [u8; 2],
 }
 
+/// Whether the packet has no hop left.
+#[inline(always)]
+pub fn is_expired(network: &Network) -> bool {
+    network.ttl <= 1
+}
+
 /// Takes one from the TTL or hop limit.
 ///
 /// # Errors
@@ -25,7 +31,7 @@ pub struct Ends {
 /// keep a packet for ever.
 #[inline(always)]
 pub fn age(frame: &mut Frame, network: &Network, family: Family) -> Result<(), Verdict> {
-    if network.ttl <= 1 {
+    if is_expired(network) {
         return Err(Verdict::DropTtlExpired);
     }
     let at = network.offset;

@@ -46,5 +46,10 @@ fn owner(service: &Service, slot: Option<Slot>) -> Result<Target, Verdict> {
         return Err(Verdict::DropNoBackend);
     }
     let slot = slot.ok_or(Verdict::DropInternal)?;
-    Target::find(slot.owner()).ok_or(Verdict::DropNoBackend)
+    let target = Target::find(slot.owner()).ok_or(Verdict::DropNoBackend)?;
+    // Before a flow is recorded for it: the next try may meet another backend.
+    if target.backend.next_hop().is_none() {
+        return Err(Verdict::DropNoNextHop);
+    }
+    Ok(target)
 }
