@@ -13,6 +13,7 @@ mod malformed;
 mod model;
 mod nat;
 mod not_ours;
+mod refused;
 mod services;
 mod smoke;
 mod tracking;

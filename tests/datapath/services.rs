@@ -50,6 +50,7 @@ pub(crate) const WEIGHTLESS: u16 = 2003;
 /// One backend whose MAC address is not known.
 pub(crate) const NO_NEXT_HOP: u16 = 2004;
 pub(crate) const NO_NEXT_HOP_NAT: u16 = 2005;
+pub(crate) const NO_NEXT_HOP_ROUND_ROBIN: u16 = 2009;
 /// One backend behind another interface.
 pub(crate) const BEHIND: u16 = 2006;
 pub(crate) const BEHIND_NAT: u16 = 2007;
@@ -62,7 +63,7 @@ use Balance::{Maglev, RoundRobin};
 use Forward::{Dsr, Nat};
 
 /// Port, kind, interfaces of the backends (0: none is known) and their weight.
-const SERVICES: [(u16, Balance, Forward, &[u32], u16); 13] = [
+const SERVICES: [(u16, Balance, Forward, &[u32], u16); 14] = [
     (DSR_MAGLEV, Maglev, Dsr, &[LOOPBACK, LOOPBACK], 1),
     (DSR_ROUND_ROBIN, RoundRobin, Dsr, &[LOOPBACK, LOOPBACK], 1),
     (NAT_MAGLEV, Maglev, Nat, &[LOOPBACK, LOOPBACK], 1),
@@ -73,6 +74,7 @@ const SERVICES: [(u16, Balance, Forward, &[u32], u16); 13] = [
     (WEIGHTLESS, Maglev, Dsr, &[LOOPBACK], 0),
     (NO_NEXT_HOP, Maglev, Dsr, &[0], 1),
     (NO_NEXT_HOP_NAT, Maglev, Nat, &[0], 1),
+    (NO_NEXT_HOP_ROUND_ROBIN, RoundRobin, Dsr, &[0], 1),
     (BEHIND, Maglev, Dsr, &[ELSEWHERE], 1),
     (BEHIND_NAT, Maglev, Nat, &[ELSEWHERE], 1),
     (BEHIND_ROUND_ROBIN, RoundRobin, Dsr, &[ELSEWHERE], 1),
@@ -144,10 +146,15 @@ pub(crate) fn world() -> Result<MutexGuard<'static, World>> {
 
 /// A world of a test's own, with one service over TCP and IPv4.
 pub(crate) fn small_world(service: u16) -> Result<World> {
+    World::new(desired_small(service))
+}
+
+/// One service over TCP and IPv4.
+pub(crate) fn desired_small(service: u16) -> Desired {
     let mut services = all_services();
     let wanted = ServiceKey::new(Ip::from(VIP_V4), service, PROTOCOL_TCP);
     services.retain(|service| service.key == wanted);
-    World::new(desired(services))
+    desired(services)
 }
 
 /// A port of a client that no other packet comes from: the cases share flow tables.
