@@ -4,6 +4,8 @@
 //! outside can know, taken at one moment; its serialized form is the API's and a promise to scripts:
 //! fields are added, not renamed.
 
+#[cfg(test)]
+pub(crate) mod example;
 mod status;
 
 use tokio::sync::{mpsc, oneshot, watch};

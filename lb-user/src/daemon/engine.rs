@@ -192,6 +192,13 @@ impl<M: Maps> Engine<M> {
             .map(Service::name)
     }
 
+    /// The addresses that NAT is to send from although the interface does not have them: nobody
+    /// answers for them.
+    pub(super) fn foreign_sources(&self) -> impl Iterator<Item = IpAddr> {
+        let sources = self.balancer.config().nat().sources().iter().copied();
+        sources.filter(|source| !self.addresses.contains(source))
+    }
+
     /// The services that send packets to `address` with their destination unchanged, by name.
     pub(super) fn dsr_services_of(&self, address: IpAddr) -> impl Iterator<Item = &str> {
         let backends = self.balancer.config().backends();

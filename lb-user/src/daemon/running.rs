@@ -111,6 +111,7 @@ impl Running {
             }
             self.engine.reconcile();
         }
+        self.warn_of_sources();
         for service in self.engine.services_down() {
             warn!(
                 service,
@@ -224,6 +225,7 @@ impl Running {
             return Err(ReloadError::Addresses(error));
         }
         self.engine.handle_config(new);
+        self.warn_of_sources();
         self.engine.reconcile();
         let config = self.engine.balancer.config();
         self.probers.follow(config);
@@ -260,6 +262,12 @@ impl Running {
         self.engine
             .backend_status(&key)
             .ok_or(ChangeError::Select(unknown))
+    }
+
+    fn warn_of_sources(&self) {
+        for source in self.engine.foreign_sources() {
+            warn!(%source, "nat.sources: the interface has no such address, replies to it may not come");
+        }
     }
 
     /// Assigns what is missing; what fails is tried again at the next look.

@@ -276,3 +276,61 @@ fn duration(seconds: u64) -> String {
         _ => format!("{days} d {hours} h"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{duration, render, size};
+    use crate::control::{ServiceState, example};
+
+    #[test]
+    fn service_without_backend_is_said_in_words() {
+        let mut status = example::status();
+        assert!(!render(&status, false, None).contains("no healthy backend"));
+        status.services[0].state = ServiceState::Down;
+        let text = render(&status, false, None);
+        let sentence = "mqtt has no healthy backend: packets to 172.16.40.24:1883/tcp are dropped";
+        assert!(text.contains(sentence), "{text}");
+    }
+
+    #[test]
+    fn refused_reload_stays_visible() {
+        let mut status = example::status();
+        status.config.last_error = Some("a.toml:3: limits.flows: too many".to_owned());
+        let text = render(&status, false, None);
+        assert!(text.contains("the old configuration is in force"), "{text}");
+        assert!(text.contains("limits.flows"), "{text}");
+    }
+
+    #[test]
+    fn rates_are_differences_over_time() {
+        let earlier = example::status();
+        let mut status = example::status();
+        status.services[0].backends[0].traffic.packets += 500;
+        let text = render(&status, true, Some((Duration::from_secs(2), &earlier)));
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("mqtt/broker1"))
+            .unwrap();
+        assert!(line.split_whitespace().any(|cell| cell == "250"), "{line}");
+    }
+
+    #[test]
+    fn addresses_with_colons_are_bracketed() {
+        let mut status = example::status();
+        status.services[0].vip = "fd00:40::24".to_owned();
+        assert!(render(&status, false, None).contains("[fd00:40::24]:1883/tcp"));
+    }
+
+    #[test]
+    fn numbers_are_scaled_for_people() {
+        assert_eq!(
+            (size(999.0), size(1500.0)),
+            ("999 B".to_owned(), "1.5 kB".to_owned())
+        );
+        assert_eq!(duration(59), "59 s");
+        assert_eq!(duration(3_725), "1 h 2 min");
+        assert_eq!(duration(90_000), "1 d 1 h");
+    }
+}

@@ -1,0 +1,78 @@
+//! A status for tests of those who show it.
+
+use super::{
+    BackendStatus, ConfigStatus, Counters, Flows, Health, InterfaceStatus, ProbeStatus,
+    ServiceState, ServiceStatus, Status, TrafficStatus, VipState, VipStatus,
+};
+use crate::core::balancer::Admin;
+
+pub(crate) fn backend() -> BackendStatus {
+    BackendStatus {
+        name: "broker1".to_owned(),
+        address: "172.16.40.20".to_owned(),
+        port: 1883,
+        weight: 1,
+        admin: Admin::Enabled,
+        health: Health::Up,
+        reason: None,
+        next_hop: Some("aa:bb:cc:dd:ee:ff".to_owned()),
+        share: 0.5,
+        traffic: TrafficStatus {
+            packets: 7,
+            bytes: 700,
+            ..TrafficStatus::default()
+        },
+        dropped: 0,
+        probe: ProbeStatus {
+            successes: 3,
+            failures: 1,
+            last_seconds: Some(0.25),
+        },
+    }
+}
+
+pub(crate) fn status() -> Status {
+    Status {
+        version: "0.1.0".to_owned(),
+        pid: 1,
+        uptime_seconds: 5,
+        config: ConfigStatus {
+            path: "/a.toml".to_owned(),
+            generation: 1,
+            last_error: None,
+        },
+        interface: InterfaceStatus {
+            name: "eth0".to_owned(),
+            xdp_mode: "native".to_owned(),
+        },
+        vips: vec![VipStatus {
+            address: "172.16.40.24/32".to_owned(),
+            interface: "eth0".to_owned(),
+            state: VipState::Assigned,
+        }],
+        services: vec![ServiceStatus {
+            name: "mqtt".to_owned(),
+            vip: "172.16.40.24".to_owned(),
+            port: 1883,
+            protocol: "tcp".to_owned(),
+            balance: "maglev".to_owned(),
+            forward: "dsr".to_owned(),
+            state: ServiceState::Up,
+            traffic: TrafficStatus {
+                packets: 9,
+                ..TrafficStatus::default()
+            },
+            dropped: 2,
+            backends: vec![backend()],
+        }],
+        verdicts: [("tx_dsr".to_owned(), 9)].into(),
+        flows: Flows {
+            tracked: 4,
+            half_open: 1,
+        },
+        counters: Counters {
+            reloads_ok: 1,
+            ..Counters::default()
+        },
+    }
+}
