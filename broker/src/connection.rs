@@ -38,6 +38,10 @@ const READS_PER_TURN: usize = 2;
 /// How long a client gets to take its last packets.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long what a client still sends is read and thrown away after a DISCONNECT: a socket that is
+/// closed with bytes unread is reset, and the reset overtakes the DISCONNECT. A round trip is enough.
+const LINGER: Duration = Duration::from_millis(500);
+
 thread_local! {
     static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
 }
@@ -55,6 +59,7 @@ pub(crate) struct Connection<S> {
     is_stalled: bool,
     keep_alive: Option<KeepAlive>,
     closing: Option<Pin<Box<Sleep>>>,
+    is_shut: bool,
     cause: Cause,
 }
 
@@ -102,6 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             inbound: BytesMut::from(rest),
             keep_alive,
             closing: None,
+            is_shut: false,
             cause: Cause::Broken,
         }
     }
@@ -254,10 +260,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Everything is written: tells the client so.
     fn poll_close(&mut self, context: &mut Context<'_>) -> Turn {
-        match Pin::new(&mut self.stream).poll_shutdown(context) {
-            Poll::Ready(_closed) => Turn::Over,
-            Poll::Pending => self.poll_close_timeout(context),
+        if !self.is_shut {
+            match Pin::new(&mut self.stream).poll_shutdown(context) {
+                Poll::Ready(Ok(())) if self.link.lingers() => {
+                    self.is_shut = true;
+                    self.closing = Some(Box::pin(tokio::time::sleep(LINGER)));
+                }
+                Poll::Ready(_closed) => return Turn::Over,
+                Poll::Pending => return self.poll_close_timeout(context),
+            }
         }
+        for _ in 0..READS_PER_TURN {
+            match self.poll_discard(context) {
+                Poll::Pending => return self.poll_close_timeout(context),
+                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Turn::Over,
+                Poll::Ready(Ok(_bytes)) => {}
+            }
+        }
+        context.waker().wake_by_ref();
+        self.poll_close_timeout(context)
+    }
+
+    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            Poll::Ready(Ok(buffer.filled().len()))
+        })
     }
 
     fn poll_close_timeout(&mut self, context: &mut Context<'_>) -> Turn {

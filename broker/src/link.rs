@@ -43,6 +43,8 @@ pub(crate) struct Link {
 struct State {
     output: BytesMut,
     closing: bool,
+    /// The client is told why: it must be able to read that before the socket is gone.
+    lingers: bool,
     /// A PUBLISH stayed in the session's queue because the buffer was full.
     starved: bool,
     /// The connection's task is running or will run without a further wake-up.
@@ -91,6 +93,7 @@ impl Link {
     /// the protocol has one.
     pub(crate) fn close(&self, reason: u8) {
         self.encode(|version, out| codec::encode_disconnect(reason, version, out));
+        self.state.borrow_mut().lingers |= self.version.is_v5();
         self.close_silently();
     }
 
@@ -125,6 +128,10 @@ impl Link {
 
     pub(crate) fn is_closing(&self) -> bool {
         self.state.borrow().closing
+    }
+
+    pub(crate) fn lingers(&self) -> bool {
+        self.state.borrow().lingers
     }
 
     /// Whether the client leaves so much unread that nothing more should be read from it.

@@ -78,6 +78,8 @@ pub struct Lanes {
 struct Generation {
     number: u64,
     ends: Vec<Option<LaneEnds>>,
+    #[cfg(test)]
+    kill: Box<dyn Fn() + Send>,
 }
 
 /// A shard's link to the Router.
@@ -132,6 +134,12 @@ impl Lanes {
             .ok_or(LaneError::Taken)
     }
 
+    /// Makes the Router panic.
+    #[cfg(test)]
+    pub(crate) fn kill_router(&self) {
+        (self.generation.lock().unwrap().kill)();
+    }
+
     /// Reserves room for a frame; `false` when the lane is full.
     fn reserve(&self, to: ShardId, bytes: usize) -> bool {
         let in_flight = &self.flows[usize::from(to.0)].in_flight;
@@ -182,7 +190,16 @@ impl Generation {
                 rx,
             }));
         }
-        Ok(Self { number, ends })
+        Ok(Self {
+            number,
+            ends,
+            #[cfg(test)]
+            kill: Box::new(move || {
+                let (tx, rx, _connack) =
+                    LinkBuilder::new("killer", router.clone()).build().unwrap();
+                tests::panic_router(tx, rx);
+            }),
+        })
     }
 }
 

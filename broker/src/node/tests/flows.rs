@@ -152,6 +152,35 @@ async fn burst_for_a_client_that_reads_late_arrives_whole_and_in_order() {
 }
 
 #[tokio::test]
+async fn nothing_is_lost_when_the_router_dies() {
+    const MESSAGES: usize = 300;
+    let broker = Broker::start().await;
+    let shards = u64::from(broker.node.status().shared.shards);
+    let mut receivers = Vec::new();
+    for index in 0..8 {
+        let mut receiver = broker
+            .join(Version::V311, &format!("receiver {index}"))
+            .await;
+        receiver.subscribe("t", 1).await;
+        receivers.push(receiver);
+    }
+    let mut sender = broker.join(Version::V5, "sender").await;
+    for number in 0..MESSAGES {
+        if number == MESSAGES / 3 {
+            broker.node.status().shared.lanes.kill_router();
+        }
+        sender.deliver("t", &number.to_string(), 1).await;
+    }
+    for receiver in &mut receivers {
+        for number in 0..MESSAGES {
+            assert_eq!(receiver.receive().await.payload, number.to_string());
+        }
+    }
+    broker.wait_for(Metric::LaneRestarts, shards).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn messages_for_a_full_queue_are_dropped_and_counted() {
     let broker = Broker::start_with("[limits]\nqueue_messages = 2\ninflight = 1\n").await;
     let mut receiver = broker.join(Version::V311, "receiver").await;

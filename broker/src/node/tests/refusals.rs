@@ -142,6 +142,19 @@ async fn stopping_says_goodbye() {
 }
 
 #[tokio::test]
+async fn busy_client_still_hears_why_it_is_closed() {
+    let broker = Broker::start().await;
+    let mut client = broker.join(Version::V5, "busy").await;
+    // A length above the limit, and a part of what it announces.
+    let mut bytes = vec![0x30, 0xff, 0xff, 0xff, 0x7f];
+    bytes.resize(300_000, 0);
+    client.send(&bytes).await;
+    client.expect(0xe0, &[0x95]).await;
+    client.expect_close().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn metrics_port_answers() {
     let broker = Broker::start().await;
     let _client = broker.join(Version::V5, "client").await;
