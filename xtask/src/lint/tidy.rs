@@ -8,6 +8,9 @@ use anyhow::{Context, Result, bail};
 /// A file longer than this has two subjects.
 const MAX_LINES: usize = 500;
 
+/// The list of all map types is one subject, and mostly accessors.
+const MAY_BE_LONG: [&str; 1] = ["lb-common/src/abi.rs"];
+
 /// Where the sources are.
 const ROOTS: [&str; 6] = [
     "lb-common",
@@ -85,7 +88,8 @@ const RULES: [Rule; 6] = [
             "lb-ebpf/src/",
             "lb-common/src/abi",
             "lb-user/src/io/",
-            "broker/src/sys",
+            "broker/src/bench/link.rs",
+            "broker/src/vip/tests.rs",
             "tests/",
             "xtask/src/lab/sys.rs",
             "xtask/src/lint/tidy.rs",
@@ -133,10 +137,12 @@ fn sources(dir: &Path) -> Result<Vec<PathBuf>> {
 fn complain(path: &str, text: &str) -> String {
     let mut complaints = String::new();
     let lines = text.lines().count();
-    if lines > MAX_LINES {
+    if lines > MAX_LINES && !MAY_BE_LONG.contains(&path) {
         let _ = writeln!(complaints, "{path}: {lines} lines, at most {MAX_LINES}");
     }
-    if !text.lines().any(|line| line.starts_with("//!")) {
+    // Tests beside a module are described by what they test.
+    let is_tests = path.ends_with("/tests.rs");
+    if !is_tests && !text.lines().any(|line| line.starts_with("//!")) {
         let _ = writeln!(
             complaints,
             "{path}: no `//!` that says what the file is for"
