@@ -27,8 +27,12 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Shows all backends.
+    #[command(after_help = "Example:\n  tidegate backend list --json")]
     List,
-    /// Gives a backend no new flows; those recorded for it go on.
+    /// Gives a backend no new flows.
+    ///
+    /// Flows that are tracked (round_robin, and all of nat) go on. With maglev over dsr none is:
+    /// there the backend's clients are sent to others at once and have to reconnect.
     #[command(after_help = "Example:\n  tidegate backend drain mqtt/broker1")]
     Drain(Order),
     /// Uses a backend again as its health and weight allow.

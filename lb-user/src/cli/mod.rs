@@ -25,7 +25,12 @@ const DEFAULT_SOCKET: &str = "/run/tidegate/tidegate.sock";
 
 /// An XDP load balancer for MQTT.
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, arg_required_else_help = true)]
+#[command(
+    name = "tidegate",
+    version,
+    arg_required_else_help = true,
+    after_help = "Example:\n  tidegate run --config /etc/tidegate/tidegate.toml\n  tidegate status --watch"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

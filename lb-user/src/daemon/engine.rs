@@ -32,8 +32,8 @@ pub(super) struct Engine<M> {
     pub(super) maps: M,
     /// What the maps hold, as far as is known.
     pub(super) image: MapImage,
-    /// What parts of the maps may hold instead since changes failed half way.
-    attempted: Vec<MapImage>,
+    /// What the maps may hold instead, in parts, since changes failed half way.
+    attempted: Option<MapImage>,
     pub(super) ledger: Ledger,
     pub(super) counters: Counters,
     pub(super) probes: BTreeMap<BackendKey, ProbeStatus>,
@@ -52,7 +52,7 @@ impl<M: Maps> Engine<M> {
             balancer: Balancer::new(config, admin),
             maps,
             image: MapImage::empty(),
-            attempted: Vec::new(),
+            attempted: None,
             ledger: Ledger::default(),
             counters: Counters::default(),
             probes: BTreeMap::new(),
@@ -65,7 +65,7 @@ impl<M: Maps> Engine<M> {
     /// Makes the maps hold what the balancer wants, if that may have changed or failed before. A
     /// failure is logged and counted; the next call then writes everything anew.
     pub(super) fn reconcile(&mut self) {
-        if !self.dirty && self.attempted.is_empty() {
+        if !self.dirty {
             return;
         }
         if let Err(error) = self.try_reconcile() {
@@ -77,8 +77,8 @@ impl<M: Maps> Engine<M> {
 
     /// As [`Self::reconcile`], for the start, where a failure is the end.
     pub(super) fn try_reconcile(&mut self) -> anyhow::Result<()> {
-        self.dirty = false;
         let outcome = self.advance();
+        self.dirty = outcome.is_err();
         self.tell_of_services();
         outcome
     }
@@ -87,26 +87,35 @@ impl<M: Maps> Engine<M> {
         let desired = self.balancer.desired();
         for _ in 0..ROUNDS {
             let target = plan::next(&self.image, &desired);
-            let steps = if self.attempted.is_empty() {
-                plan::diff(&self.image, &target)
-            } else {
-                rewrite(self.attempted.iter().chain([&self.image]), &target)
+            let steps = match &self.attempted {
+                Some(attempted) => rewrite([attempted, &self.image], &target),
+                None => plan::diff(&self.image, &target),
             };
             if target == self.image && steps.is_empty() {
-                return Ok(());
+                break;
             }
             self.ledger.open(&target, &self.maps)?;
             if let Err(error) = self.maps.apply(&steps) {
-                if !self.attempted.contains(&target) {
-                    self.attempted.push(target);
-                }
+                self.handle_failure(target);
                 return Err(error);
             }
-            self.attempted.clear();
+            self.attempted = None;
             self.image = target;
-            self.ledger.close(&self.image, &self.maps)?;
         }
-        Ok(())
+        self.ledger.close(&self.image, &self.maps)
+    }
+
+    /// Remembers what the maps may hold a part of.
+    fn handle_failure(&mut self, target: MapImage) {
+        // Flows may have been recorded under the epochs that it gave out.
+        self.image.epochs.clone_from(&target.epochs);
+        match &mut self.attempted {
+            Some(attempted) => {
+                attempted.services.extend(target.services);
+                attempted.backends.extend(target.backends);
+            }
+            None => self.attempted = Some(target),
+        }
     }
 
     /// Takes in what came of a probe.
@@ -243,7 +252,7 @@ impl<M: Maps> Engine<M> {
 
 /// The steps that bring maps that hold any mixture of `doubtful` to `target`: everything it has is
 /// written, and everything else that they may hold is removed.
-fn rewrite<'a>(doubtful: impl Iterator<Item = &'a MapImage>, target: &MapImage) -> Vec<MapOp> {
+fn rewrite(doubtful: [&MapImage; 2], target: &MapImage) -> Vec<MapOp> {
     let mut steps = plan::diff(&MapImage::empty(), target);
     let mut backends = Vec::new();
     for image in doubtful {

@@ -6,7 +6,7 @@
 //!   neighbours --Found------>  | Balancer + Datapath | --> VIPs on the interface
 //!   signals ---------------->  +---------------------+ --> plans of probers and neighbours
 //! ```
-//! One task, the loop in [`running`], owns all decisions and the maps; the others only do I/O and
+//! One task, the loop in `running`, owns all decisions and the maps; the others only do I/O and
 //! talk to it over bounded channels. One of them ending is the end of the daemon.
 //!
 //! Start: limits, state directory, sockets, program and maps filled, attached, first look at the

@@ -228,6 +228,22 @@ fn service_removed_while_changes_fail_is_gone_in_the_end() {
 }
 
 #[test]
+fn epoch_of_a_failed_change_is_not_used_again() {
+    let mut engine = running();
+    fail(&mut engine, "a", 2);
+    let id = BackendId(0);
+    let before = engine.image.epochs[&id];
+    engine.maps.good_steps = Some(1);
+    engine.handle_probe(&key("a"), Ok(Duration::from_millis(1)));
+    engine.reconcile();
+    engine.maps.good_steps = None;
+    engine.reconcile();
+    assert_eq!(engine.maps.backends[&id].epoch(), before + 2);
+    count(&mut engine, A, 4);
+    assert_eq!(engine.services()[0].backends[0].traffic.packets, 4);
+}
+
+#[test]
 fn table_of_a_service_is_written_before_it_is_used() {
     let engine = running();
     for (key, service) in &engine.maps.services {
