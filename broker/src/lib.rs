@@ -1,7 +1,7 @@
 //! `tidegate-broker`: an MQTT broker node built round rumqttd.
 //!
 //! rumqttd gives the packet codecs and the Router that moves batches between threads. The listener,
-//! sessions, topic tree, retained messages and wills are here. [`bench`] is a load generator that
+//! sessions, topic tree, retained messages and wills are here. [`mod@bench`] is a load generator that
 //! shares nothing with the broker.
 //!
 //! ```text

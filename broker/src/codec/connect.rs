@@ -11,9 +11,10 @@ use rumqttd::protocol::{
 use super::{
     DecodeError, Frame,
     decode::from_rumqttd,
+    encode::put_variable,
     packet::{Connect, Version, Will},
     properties::{expiry_after, forwarded_properties},
-    read_prefixed,
+    read_prefixed, read_variable,
 };
 use crate::{
     message::{Message, Qos},
@@ -22,6 +23,7 @@ use crate::{
 
 const CONNECT: u8 = 0x10;
 const FLAG_RESERVED: u8 = 0x01;
+const FLAG_WILL: u8 = 0x04;
 const FLAG_USERNAME: u8 = 0x80;
 const FLAG_PASSWORD: u8 = 0x40;
 
@@ -62,10 +64,7 @@ pub fn decode_connect(
         .get(frame.header..frame.total)
         .ok_or(DecodeError::Malformed)?;
     check_flags(body, version)?;
-    let mut bytes = match version {
-        Version::V31 => as_v311(body),
-        Version::V311 | Version::V5 => BytesMut::from(&packet[..frame.total]),
-    };
+    let mut bytes = for_rumqttd(body, version)?;
     let limit = bytes.len();
     let decoded = match version {
         Version::V31 | Version::V311 => V4.read_mut(&mut bytes, limit),
@@ -144,16 +143,57 @@ fn check_flags(body: &[u8], version: Version) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// A 3.1 CONNECT differs from a 3.1.1 one in its protocol name and level alone.
-fn as_v311(body: &[u8]) -> BytesMut {
-    const V31_HEADER: usize = 2 + "MQIsdp".len() + 1;
-    let rest = &body[V31_HEADER..];
-    let mut bytes = BytesMut::with_capacity(rest.len() + 12);
+/// Puts a CONNECT into the form that rumqttd's codecs read.
+///
+/// They know no 3.1, which differs from 3.1.1 in protocol name and level alone; and they take
+/// passwords for text, which they need not be (MQTT 5, 3.1.3.6), so the password is cut off.
+fn for_rumqttd(body: &[u8], version: Version) -> Result<BytesMut, DecodeError> {
+    let (_name, rest) = read_prefixed(body)?;
+    let ([_level, flags], rest) = rest
+        .split_first_chunk::<2>()
+        .ok_or(DecodeError::Malformed)?;
+    let rest = before_password(*flags, rest, version)?;
+    let level = if version.is_v5() { 5 } else { 4 };
+    let mut bytes = BytesMut::with_capacity(rest.len() + 13);
     bytes.put_u8(CONNECT);
-    super::encode::put_variable(&mut bytes, 2 + "MQTT".len() + 1 + rest.len());
-    bytes.put_slice(b"\x00\x04MQTT\x04");
+    put_variable(&mut bytes, 2 + "MQTT".len() + 2 + rest.len());
+    bytes.put_slice(b"\x00\x04MQTT");
+    bytes.put_slice(&[level, flags & !FLAG_PASSWORD]);
     bytes.put_slice(rest);
-    bytes
+    Ok(bytes)
+}
+
+/// Walks over all fields behind the flags; returns them without the password, which is the last.
+fn before_password(flags: u8, fields: &[u8], version: Version) -> Result<&[u8], DecodeError> {
+    let (_keep_alive, mut rest) = fields.split_at_checked(2).ok_or(DecodeError::Malformed)?;
+    if version.is_v5() {
+        rest = skip_properties(rest)?;
+    }
+    (_, rest) = read_prefixed(rest)?;
+    if flags & FLAG_WILL != 0 {
+        if version.is_v5() {
+            rest = skip_properties(rest)?;
+        }
+        (_, rest) = read_prefixed(rest)?;
+        (_, rest) = read_prefixed(rest)?;
+    }
+    if flags & FLAG_USERNAME != 0 {
+        (_, rest) = read_prefixed(rest)?;
+    }
+    let kept = &fields[..fields.len() - rest.len()];
+    if flags & FLAG_PASSWORD != 0 {
+        (_, rest) = read_prefixed(rest)?;
+    }
+    if rest.is_empty() {
+        Ok(kept)
+    } else {
+        Err(DecodeError::Malformed)
+    }
+}
+
+fn skip_properties(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    let (length, rest) = read_variable(bytes)?;
+    rest.get(length..).ok_or(DecodeError::Malformed)
 }
 
 fn decode_will(

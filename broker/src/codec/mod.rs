@@ -2,7 +2,7 @@
 //!
 //! Framing, PUBLISH headers and acknowledgements are decoded here; CONNECT, SUBSCRIBE, UNSUBSCRIBE,
 //! DISCONNECT and every MQTT 5 property go through rumqttd's codecs. Those trust what they are
-//! given in places, so [`decode`] checks the fixed header first and hands them one whole frame:
+//! given in places, so [`decode()`] checks the fixed header first and hands them one whole frame:
 //! they panic on packet types that only a server sends, and report a frame that ends too soon as
 //! one that is not complete yet.
 

@@ -88,6 +88,16 @@ fn v31_connect_with_will_and_login_is_read_whole() {
 }
 
 #[test]
+fn password_may_be_any_bytes() {
+    let login = b"\0\x01c\0\x01u\0\x03\xff\0\xfe";
+    assert!(parse_connect(&connect("MQIsdp", 3, 0b1100_0010, login)).is_ok());
+    assert!(parse_connect(&connect("MQTT", 4, 0b1100_0010, login)).is_ok());
+    let login = b"\0\0\x01c\0\x02\xff\xfe";
+    let parsed = parse_connect(&connect("MQTT", 5, 0b0100_0010, login)).unwrap();
+    assert_eq!(parsed.client_id, "c");
+}
+
+#[test]
 fn v5_connect_properties_are_read() {
     let properties = b"\x0c\x11\0\0\0\x0a\x21\0\x05\x27\0\0\x10\0";
     let mut rest = properties.to_vec();
@@ -108,6 +118,7 @@ fn illegal_connects_are_refused() {
     let cut = connect("MQTT", 4, 2, b"\0\x09c");
     let bad_utf8 = connect("MQTT", 4, 2, b"\0\x01\xff");
     let nul = connect("MQTT", 4, 2, b"\0\x01\0");
+    let trailing = connect("MQTT", 4, 2, b"\0\x01c\0");
     let receive_maximum_0 = connect("MQTT", 5, 2, b"\x03\x21\0\0\0\x01c");
     for packet in [
         reserved_flag,
@@ -117,6 +128,7 @@ fn illegal_connects_are_refused() {
         cut,
         bad_utf8,
         nul,
+        trailing,
         receive_maximum_0,
     ] {
         assert!(parse_connect(&packet).is_err(), "{packet:?}");

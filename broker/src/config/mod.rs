@@ -1,6 +1,6 @@
 //! The broker's configuration: one strict TOML file, checked as a whole before anything starts.
 //!
-//! [`file`] mirrors the text, [`model`] holds the rules and the only way to a [`Config`].
+//! `file` mirrors the text, `model` holds the rules and the only way to a [`Config`].
 
 mod check;
 mod error;

@@ -2,7 +2,7 @@
 //!
 //! A client belongs to the shard that its client id hashes to, so a session is only ever touched by
 //! one thread and needs no lock. All connections of these clients run on the same thread and call
-//! in directly. What shards share (routes, retained messages, lanes) is in [`Shared`].
+//! in directly. What shards share (routes, retained messages, lanes) is in `Shared`.
 
 mod delivery;
 mod packets;
@@ -17,6 +17,8 @@ use std::{
     task::Waker,
     time::{Duration, Instant},
 };
+
+use tracing::debug;
 
 use crate::{
     codec::packet::{ConnAck, Connect, ConnectCode, reason},
@@ -125,6 +127,7 @@ impl Shard {
         });
         let expiry = self.expiry_of(&connect);
         self.counters.inc(Metric::Connected);
+        debug!(client_id = connect.client_id, version = ?connect.version, session_present, "client connected");
         let is_v5 = connect.version.is_v5();
         let Some(entry) = self.sessions.get_mut(key) else {
             return key;
