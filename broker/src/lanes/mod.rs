@@ -12,7 +12,7 @@
 //! The Router keeps a bounded log per lane and skips what a slow reader has not read, so the bytes
 //! under way on a lane are bounded by [`IN_FLIGHT_BOUND`], below what the log holds. It also has no
 //! way to say that it died: a shard notices that its link is closed, whoever notices first builds
-//! the next generation, and every shard sends again what was not consumed. Sequence numbers make
+//! the next generation, and every shard joins it and sends again what was not consumed. Sequence numbers make
 //! the repeats harmless and a loss visible.
 
 pub mod frame;
@@ -32,6 +32,7 @@ use rumqttd::{
     local::{LinkBuilder, LinkError, LinkRx, LinkTx},
 };
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::routes::ShardId;
 pub use inbox::{Arrival, Inbox};
@@ -71,6 +72,8 @@ impl From<LinkError> for LaneError {
 /// The node's lanes, shared by its shards.
 pub struct Lanes {
     generation: Mutex<Generation>,
+    /// The generation's number, for shards whose own link to an older one still works.
+    current: watch::Sender<u64>,
     flows: Vec<Flow>,
 }
 
@@ -108,6 +111,7 @@ impl Lanes {
         };
         Ok(Self {
             generation: Mutex::new(Generation::build(1, shards)?),
+            current: watch::Sender::new(1),
             flows: (0..shards).map(flow).collect(),
         })
     }
@@ -126,12 +130,18 @@ impl Lanes {
         if failed == Some(generation.number) {
             let shards = u16::try_from(self.flows.len()).unwrap_or(u16::MAX);
             *generation = Generation::build(generation.number + 1, shards)?;
+            self.current.send_replace(generation.number);
         }
         generation
             .ends
             .get_mut(usize::from(shard.0))
             .and_then(Option::take)
             .ok_or(LaneError::Taken)
+    }
+
+    /// Follows the generation's number; a shard that has an older one must join again.
+    pub fn generations(&self) -> watch::Receiver<u64> {
+        self.current.subscribe()
     }
 
     /// Makes the Router panic.

@@ -211,6 +211,7 @@ async fn receive_frames(
         (state.shared.shards, Arc::clone(&state.shared.lanes))
     };
     let mut inbox = Inbox::new(id, shards, Arc::clone(&lanes));
+    let mut generations = lanes.generations();
     let LaneEnds {
         mut generation,
         tx,
@@ -219,8 +220,14 @@ async fn receive_frames(
     shard.borrow_mut().outbox.rejoin(tx);
     let mut frames = 0_u64;
     loop {
-        match rx.next().await {
-            Ok(Some(Notification::Forward(forward))) => {
+        // The link is given up when the other branch wins, so a wake-up lost with it does not matter.
+        let next = tokio::select! {
+            biased;
+            next = rx.next() => next.ok(),
+            _ = generations.wait_for(|current| *current != generation) => None,
+        };
+        match next {
+            Some(Some(Notification::Forward(forward))) => {
                 receive_frame(&shard, &mut inbox, &forward.publish.payload);
                 frames += 1;
                 // The link yields only when it is empty; connections must get their turn.
@@ -229,11 +236,11 @@ async fn receive_frames(
                 }
             }
             // The Router waits to hear that the link's buffer was taken.
-            Ok(Some(Notification::Unschedule)) => {
+            Some(Some(Notification::Unschedule)) => {
                 // A failure here is the next call's failure too.
                 let _ = rx.wake().await;
             }
-            Ok(
+            Some(
                 None
                 | Some(
                     Notification::DeviceAck(_)
@@ -243,7 +250,7 @@ async fn receive_frames(
                     | Notification::Disconnect(..),
                 ),
             ) => {}
-            Err(_closed) => {
+            None => {
                 error!(generation, "router died, joining the next one");
                 let ends = lanes.join(id, Some(generation))?;
                 generation = ends.generation;

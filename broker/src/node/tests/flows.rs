@@ -181,6 +181,32 @@ async fn nothing_is_lost_when_the_router_dies() {
 }
 
 #[tokio::test]
+async fn client_that_does_not_read_costs_the_others_nothing() {
+    const MESSAGES: usize = 4000;
+    let broker = Broker::start_with("[limits]\nqueue_messages = 5000\n").await;
+    let mut deaf = broker.join(Version::V311, "deaf").await;
+    deaf.subscribe("t", 0).await;
+    let mut receiver = broker.join(Version::V311, "receiver").await;
+    receiver.subscribe("t", 0).await;
+    let mut sender = broker.join(Version::V311, "sender").await;
+    let payload = "x".repeat(4000);
+    let receiving = tokio::spawn(async move {
+        for _ in 0..MESSAGES {
+            receiver.receive().await;
+        }
+    });
+    for _ in 0..MESSAGES {
+        sender.publish("t", &payload, 0, 0).await;
+    }
+    receiving.await.unwrap();
+    // What was kept for it arrives once it reads.
+    for _ in 0..MESSAGES {
+        assert_eq!(deaf.receive().await.payload, payload);
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn messages_for_a_full_queue_are_dropped_and_counted() {
     let broker = Broker::start_with("[limits]\nqueue_messages = 2\ninflight = 1\n").await;
     let mut receiver = broker.join(Version::V311, "receiver").await;
