@@ -1,0 +1,161 @@
+//! Flows: how packets name them, and what is recorded of those that are tracked.
+
+use super::{Ip, NextHop, ServiceKey};
+
+/// The two ends of a flow as seen in one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct FlowKey {
+    source: Ip,
+    destination: Ip,
+    source_port: [u8; 2],
+    destination_port: [u8; 2],
+    /// A whole word: the verifier takes only aligned writes to the stack.
+    protocol: u32,
+}
+
+impl FlowKey {
+    /// The flow of a packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(
+        source: Ip,
+        destination: Ip,
+        source_port: u16,
+        destination_port: u16,
+        protocol: u8,
+    ) -> Self {
+        Self {
+            source,
+            destination,
+            source_port: source_port.to_be_bytes(),
+            destination_port: destination_port.to_be_bytes(),
+            protocol: protocol as u32,
+        }
+    }
+
+    /// Puts another receiver in place.
+    #[inline(always)]
+    pub const fn set_destination(&mut self, destination: Ip, port: u16) {
+        self.destination = destination;
+        self.destination_port = port.to_be_bytes();
+    }
+
+    /// Where the packet comes from.
+    #[inline(always)]
+    #[must_use]
+    pub const fn source(&self) -> Ip {
+        self.source
+    }
+
+    /// Where the packet goes to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn destination(&self) -> Ip {
+        self.destination
+    }
+
+    /// The sender's port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn source_port(&self) -> u16 {
+        u16::from_be_bytes(self.source_port)
+    }
+
+    /// The receiver's port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn destination_port(&self) -> u16 {
+        u16::from_be_bytes(self.destination_port)
+    }
+
+    /// The IP protocol number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn protocol(&self) -> u8 {
+        self.protocol as u8
+    }
+
+    /// The service that the packet is addressed to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn service(&self) -> ServiceKey {
+        ServiceKey::new(self.destination, self.destination_port(), self.protocol())
+    }
+}
+
+/// The clock of tracked flows: `CLOCK_MONOTONIC` in units of 2^30 ns, about a second, which the
+/// kernel half can get without a division.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(pub u32);
+
+impl Tick {
+    /// The tick of a time in nanoseconds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self((nanos >> 30) as u32)
+    }
+
+    /// Ticks since an earlier one; 0 if it lies in the future.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u32 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// How far a tracked flow has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum FlowState {
+    /// Only SYNs were seen from the client.
+    HalfOpen = 0,
+    /// The client has sent more.
+    Established = 1,
+    /// A side has said that it will send no more.
+    Closing = 2,
+    /// A RST was seen. It may be forged, so anything that follows makes the flow live again.
+    Reset = 3,
+}
+
+/// A tracked flow, from client to VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Flow {
+    /// Where it goes: a [`BackendId`].
+    pub backend: u16,
+    /// [`Backend::epoch`] when it was recorded.
+    pub epoch: u16,
+    /// [`Tick`] of its last packet.
+    pub seen: u32,
+    /// NAT: its port at the balancer, in network order.
+    pub nat_port: [u8; 2],
+    /// NAT: which source address of the pool.
+    pub nat_source: u8,
+    /// A [`FlowState`].
+    pub state: u8,
+    /// NAT: the MAC address the client's packets come from, then zeros.
+    pub client_mac: [u8; 8],
+    /// NAT: the interface they come in by.
+    pub client_interface: u32,
+}
+
+/// What a backend's reply is translated to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Reply {
+    /// The client.
+    pub client: Ip,
+    /// The VIP it spoke to.
+    pub vip: Ip,
+    /// The client's port, in network order.
+    pub client_port: [u8; 2],
+    /// The VIP's port, in network order.
+    pub vip_port: [u8; 2],
+    /// Whom to count it for: a [`BackendId`].
+    pub backend: u16,
+    /// [`Backend::epoch`] when it was recorded.
+    pub epoch: u16,
+    /// Where the client's packets come from, hence where replies go.
+    pub next_hop: NextHop,
+}
