@@ -24,8 +24,11 @@ use crate::lane::Lane;
 
 /// Numbers of flows to measure with: a cache line, a first-level cache, beyond it, beyond all.
 const FLOWS: [u32; 4] = [1, 1_000, 100_000, 1_000_000];
-/// Frames of one measurement: half a second or so.
-const FRAMES: u32 = 3_000_000;
+/// Frames of one measurement: a tenth of a second or two.
+const FRAMES: u32 = 1_000_000;
+/// Tries until a measurement loses next to nothing. A busy machine puts off the receiving half, and
+/// the veth's ring runs over.
+const TRIES: u32 = 20;
 /// Measurements of each kind; the smallest counts, as others can only slow a run down.
 const ROUNDS: u32 = 3;
 
@@ -92,11 +95,11 @@ fn measure(
         let mut lane = Lane::with_floor()?;
         floor = floor.min(run(&mut lane, flows, TCP_ACK)?);
         drop(lane);
-        let mut lane = Lane::with_service(forward, balance)?;
+        let mut lane = Lane::with_service(forward, balance, flows)?;
         if forward == Forward::Nat || balance == Balance::RoundRobin {
             // Every flow gets its record, and moves to the established table, before the clock runs.
             lane.send(flows, flows, TCP_SYN)?;
-            lane.send(flows, flows, TCP_ACK)?;
+            lane.send(flows, flows * 2, TCP_ACK)?;
         }
         cost = cost.min(run(&mut lane, flows, TCP_ACK)?);
     }
@@ -112,12 +115,13 @@ fn measure(
 /// Nanoseconds for a frame on its way from generator to sink.
 fn run(lane: &mut Lane, flows: u32, flags: u8) -> anyhow::Result<f64> {
     lane.send(flows, FRAMES / 10, flags)?;
-    let start = Instant::now();
-    let arrived = lane.send(flows, FRAMES, flags)?;
-    let elapsed = start.elapsed();
-    anyhow::ensure!(
-        arrived * 100 >= u64::from(FRAMES) * 99,
-        "only {arrived} of {FRAMES} frames came back"
-    );
-    Ok(elapsed.as_secs_f64() * 1e9 / arrived as f64)
+    for _try in 0..TRIES {
+        let start = Instant::now();
+        let arrived = lane.send(flows, FRAMES, flags)?;
+        let elapsed = start.elapsed();
+        if arrived * 100 >= u64::from(FRAMES) * 99 {
+            return Ok(elapsed.as_secs_f64() * 1e9 / arrived as f64);
+        }
+    }
+    anyhow::bail!("frames were lost in each of {TRIES} tries: the machine is too busy to measure")
 }

@@ -21,8 +21,6 @@ use crate::kernel;
 
 const VIP: [u8; 4] = [172, 16, 40, 24];
 const BACKENDS: u16 = 8;
-/// More than any measurement has flows.
-const CAPACITY: u32 = 1 << 21;
 
 /// As in the generator.
 #[repr(C)]
@@ -97,7 +95,13 @@ impl Lane {
     }
 
     /// The balancer at the far end, with one service.
-    pub(crate) fn with_service(forward: Forward, balance: Balance) -> anyhow::Result<Self> {
+    pub(crate) fn with_service(
+        forward: Forward,
+        balance: Balance,
+        flows: u32,
+    ) -> anyhow::Result<Self> {
+        // An LRU table evicts before it is full, so twice what is needed.
+        let capacity = flows.max(10_000) * 2;
         let veth = Veth::new()?;
         let programs = load()?;
         let mut datapath = Datapath::open(&DatapathConfig {
@@ -107,8 +111,8 @@ impl Lane {
             limits: Limits {
                 services: 8,
                 backends: BACKENDS * 2,
-                flows: CAPACITY,
-                half_open: CAPACITY,
+                flows: capacity,
+                half_open: capacity,
             },
         })?;
         datapath.apply(&service(forward, balance)?)?;
