@@ -176,7 +176,7 @@ async fn ready(State(handle): State<Handle>) -> Response {
 }
 
 async fn not_found() -> ApiError {
-    let hint = "`tidegate status` shows what there is; the routes are in the README";
+    let hint = "is the path right? All begin with /v1/, apart from /metrics, /healthz and /readyz";
     ApiError::new(
         StatusCode::NOT_FOUND,
         "there is no such route".to_owned(),

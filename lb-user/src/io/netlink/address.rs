@@ -39,7 +39,10 @@ impl Netlink {
         if let Some(message) = self.find(interface, address).await? {
             return Ok(origin(&message));
         }
-        let mut request = self.handle.address().add(interface, address, prefix_length);
+        let mut request = self
+            .handle()?
+            .address()
+            .add(interface, address, prefix_length);
         let message = request.message_mut();
         message.attributes.push(AddressAttribute::Protocol(OWNER));
         if address.is_ipv6() {
@@ -73,7 +76,7 @@ impl Netlink {
         if origin(&message) == VipOrigin::Foreign {
             return Ok(());
         }
-        let request = self.handle.address().del(message);
+        let request = self.handle()?.address().del(message);
         match ask("remove an address", request.execute()).await {
             Ok(()) => Ok(()),
             // Gone already, or gone with its interface.

@@ -31,7 +31,7 @@ impl Netlink {
     /// If there is none, it has no MAC address, or the kernel does not answer.
     pub async fn interface(&self, name: &str) -> Result<Interface, NetlinkError> {
         let mut links = self
-            .handle
+            .handle()?
             .link()
             .get()
             .match_name(name.to_owned())
@@ -62,7 +62,7 @@ impl Netlink {
     ///
     /// If there is no such interface, it has no MAC address, or the kernel does not answer.
     pub(super) async fn source_mac(&self, index: u32) -> Result<[u8; 6], NetlinkError> {
-        let mut links = self.handle.link().get().match_index(index).execute();
+        let mut links = self.handle()?.link().get().match_index(index).execute();
         let found = ask("find an interface by its index", links.try_next()).await?;
         let no_interface = || NetlinkError::NoSuchInterface {
             name: format!("index {index}"),
@@ -83,7 +83,7 @@ impl Netlink {
         &self,
         index: u32,
     ) -> Result<Vec<AddressMessage>, NetlinkError> {
-        let request = self.handle.address().get().set_link_index_filter(index);
+        let request = self.handle()?.address().get().set_link_index_filter(index);
         ask("list addresses", request.execute().try_collect()).await
     }
 }

@@ -17,7 +17,12 @@ mod neighbour;
 #[cfg(test)]
 mod tests;
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::{task::JoinHandle, time};
 
@@ -31,8 +36,27 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The request socket.
 pub struct Netlink {
+    connection: Mutex<Connection>,
+}
+
+/// A socket, with the task that reads it.
+struct Connection {
     handle: rtnetlink::Handle,
-    connection: JoinHandle<()>,
+    task: JoinHandle<()>,
+}
+
+impl Connection {
+    fn open() -> Result<Self, NetlinkError> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(NetlinkError::Open)?;
+        let task = tokio::spawn(connection);
+        Ok(Self { handle, task })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// Why the kernel did not do what was asked.
@@ -97,15 +121,21 @@ impl Netlink {
     ///
     /// If the kernel gives no socket.
     pub fn open() -> Result<Self, NetlinkError> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(NetlinkError::Open)?;
-        let connection = tokio::spawn(connection);
-        Ok(Self { handle, connection })
+        let connection = Mutex::new(Connection::open()?);
+        Ok(Self { connection })
     }
-}
 
-impl Drop for Netlink {
-    fn drop(&mut self) {
-        self.connection.abort();
+    /// The way to ask. A connection gives up when the kernel says what it cannot read; the next
+    /// request then has a new one.
+    fn handle(&self) -> Result<rtnetlink::Handle, NetlinkError> {
+        let mut connection = self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if connection.task.is_finished() {
+            *connection = Connection::open()?;
+        }
+        Ok(connection.handle.clone())
     }
 }
 

@@ -58,7 +58,7 @@ impl Netlink {
                 .destination_prefix(v6, 128)
                 .build(),
         };
-        let mut routes = self.handle.route().get(message).execute();
+        let mut routes = self.handle()?.route().get(message).execute();
         let no_route = NetlinkError::NoRoute { destination };
         match ask("look up a route", routes.try_next()).await {
             Ok(Some(message)) => read_route(&message, destination).ok_or(no_route),
@@ -88,8 +88,9 @@ impl Netlink {
             .push(NeighbourAttribute::Destination(address));
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNeighbour(message));
         request.header.flags = NLM_F_REQUEST;
+        let mut handle = self.handle()?;
         let answer = async {
-            let answers = self.handle.clone().request(request)?;
+            let answers = handle.request(request)?;
             let answers = answers.map(|message| match message.payload {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(neighbour)) => {
                     Ok(neighbour)
@@ -113,7 +114,7 @@ impl Netlink {
     ///
     /// If the kernel refuses or does not answer.
     pub async fn resolve(&self, route: Route) -> Result<(), NetlinkError> {
-        let neighbours = self.handle.neighbours();
+        let neighbours = self.handle()?.neighbours();
         let request = neighbours
             .add(route.interface, route.neighbour)
             .state(NeighbourState::None)
@@ -129,7 +130,7 @@ impl Netlink {
     ///
     /// If the kernel refuses or does not answer.
     pub async fn doubt(&self, route: Route, mac: [u8; 6]) -> Result<(), NetlinkError> {
-        let neighbours = self.handle.neighbours();
+        let neighbours = self.handle()?.neighbours();
         let request = neighbours
             .add(route.interface, route.neighbour)
             .state(NeighbourState::Probe)

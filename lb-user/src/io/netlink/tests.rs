@@ -43,3 +43,12 @@ async fn answers_do_not_mix_when_asked_at_once() {
     assert_eq!(found.unwrap(), again.unwrap());
     assert!(missing.is_err());
 }
+
+#[tokio::test]
+async fn connection_that_gave_up_is_replaced() {
+    let netlink = Netlink::open().unwrap();
+    netlink.connection.lock().unwrap().task.abort();
+    // The request under way may be lost with it, those after it are not.
+    drop(netlink.interface("lo").await);
+    assert!(netlink.interface("lo").await.is_ok());
+}
