@@ -170,7 +170,8 @@ fn wake(state: &mut State) {
 impl Wire for &Link {
     fn has_room(&self) -> bool {
         let mut state = self.state.borrow_mut();
-        let has_room = state.output.len() < OUTPUT_BOUND;
+        // What a closing connection is sent would count as sent and never arrive.
+        let has_room = !state.closing && state.output.len() < OUTPUT_BOUND;
         state.starved |= !has_room;
         has_room
     }
