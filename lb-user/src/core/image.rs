@@ -62,18 +62,24 @@ pub struct ServiceImage {
 }
 
 impl ServiceImage {
-    /// The share of new flows that `backend` takes, 0 to 1.
+    /// The share of new flows that each backend of the table takes, 0 to 1.
     #[must_use]
-    pub fn share(&self, backend: BackendId) -> f64 {
+    pub fn shares(&self) -> BTreeMap<BackendId, f64> {
         let places = match self.balance {
             Balance::Maglev => &self.table.slots,
             Balance::RoundRobin => &self.table.ring,
         };
-        if places.is_empty() {
-            return 0.0;
+        let most = places.iter().map(|owner| owner.0).max();
+        let mut owned = vec![0_u32; most.map_or(0, |most| usize::from(most) + 1)];
+        for owner in places {
+            owned[usize::from(owner.0)] += 1;
         }
-        let owned = places.iter().filter(|&&owner| owner == backend).count();
-        owned as f64 / places.len() as f64
+        let whole = places.len() as f64;
+        (0..)
+            .zip(owned)
+            .filter(|&(_, owned)| owned > 0)
+            .map(|(id, owned)| (BackendId(id), f64::from(owned) / whole))
+            .collect()
     }
 }
 

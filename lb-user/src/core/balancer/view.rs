@@ -1,11 +1,13 @@
 //! What there is to tell about services and backends: the core's part of a status.
 
+use std::collections::BTreeMap;
+
 use lb_common::abi::{BackendId, Ip, NextHop, ServiceId};
 
 use crate::config::model::{Backend, Service};
 use crate::core::balancer::{Admin, BackendKey, Balancer};
 use crate::core::health::{Health, HealthState};
-use crate::core::image::{MapImage, ServiceImage};
+use crate::core::image::{BackendImage, MapImage, ServiceImage};
 
 /// A service as it stands.
 #[derive(Clone, Debug)]
@@ -50,13 +52,20 @@ impl Balancer {
 
     fn view_service<'a>(&'a self, service: &'a Service, image: &MapImage) -> ServiceView<'a> {
         let installed = image.services.get(&service.key());
+        let shares = installed.map(ServiceImage::shares).unwrap_or_default();
         let backends = service.backends().iter();
         ServiceView {
             service,
             id: installed.map(|installed| installed.id),
             up: installed.is_some_and(|installed| !installed.table.slots.is_empty()),
             backends: backends
-                .map(|backend| self.view_backend(service, backend, installed, image))
+                .map(|backend| {
+                    let present = installed.and_then(|installed| {
+                        let address = Ip::from(backend.address());
+                        image.find_backend(installed.id, address, backend.port())
+                    });
+                    self.view_backend(service, backend, present, &shares)
+                })
                 .collect(),
         }
     }
@@ -65,18 +74,11 @@ impl Balancer {
         &'a self,
         service: &Service,
         backend: &'a Backend,
-        installed: Option<&ServiceImage>,
-        image: &MapImage,
+        present: Option<(BackendId, &BackendImage)>,
+        shares: &BTreeMap<BackendId, f64>,
     ) -> BackendView<'a> {
         let key = BackendKey::of(service, backend);
-        let present = installed.and_then(|installed| {
-            let address = Ip::from(backend.address());
-            image.find_backend(installed.id, address, backend.port())
-        });
-        let share = match (installed, present) {
-            (Some(installed), Some((id, _))) => installed.share(id),
-            (Some(_) | None, None) | (None, Some(_)) => 0.0,
-        };
+        let share = present.and_then(|(id, _)| shares.get(&id));
         BackendView {
             backend,
             id: present.map(|(id, _)| id),
@@ -86,7 +88,7 @@ impl Balancer {
             health: self.health(&key),
             reason: self.health.get(&key).and_then(Health::reason),
             next_hop: self.next_hop(backend.address()),
-            share,
+            share: share.copied().unwrap_or(0.0),
             key,
         }
     }

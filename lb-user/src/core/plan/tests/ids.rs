@@ -116,10 +116,7 @@ fn draining_backend_stays_but_owns_no_slot() {
     let image = after(&[desired(&[service(0, &[backend(1, 0), backend(2, 1)])])]);
     assert_eq!(image.backends.len(), 2);
     let installed = &image.services[&key(0)];
-    assert_eq!(
-        (installed.share(BackendId(0)), installed.share(BackendId(1))),
-        (0.0, 1.0)
-    );
+    assert_eq!(installed.shares(), [(BackendId(1), 1.0)].into());
     assert_eq!(installed.table.ring, [BackendId(1)]);
 }
 
