@@ -2,6 +2,7 @@
 
 mod routes;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -71,6 +72,16 @@ impl Figures {
         "rtt p99 ms",
         "CPU s/M QoS 1",
         "balancer CPU s",
+    ];
+
+    const KEYS: [&str; 7] = [
+        "connects_per_second",
+        "qos0_per_second",
+        "qos1_per_second",
+        "rtt_p50_ms",
+        "rtt_p99_ms",
+        "cpu_seconds_per_million_qos1",
+        "balancer_cpu_seconds",
     ];
 
     fn values(&self) -> [f64; 7] {
@@ -223,7 +234,12 @@ fn busy_seconds() -> Result<f64> {
 fn print_json(args: &Args, results: &[(Route, Figures)]) {
     let mut paths = serde_json::Map::new();
     for (route, figures) in results {
-        let ratios = ratios(*figures, results).map(Figures::from_values);
+        let ratios = ratios(*figures, results).map(|ratios| {
+            let named = Figures::KEYS
+                .into_iter()
+                .zip(ratios.map(|ratio| json!(ratio)));
+            named.collect::<BTreeMap<_, _>>()
+        });
         let entry = json!({ "figures": figures, "to_direct": ratios });
         paths.insert(name_of(*route), entry);
     }
@@ -247,7 +263,8 @@ fn print_table(results: &[(Route, Figures)]) {
         print!("{:<16}", name_of(*route));
         let ratios = ratios(*figures, results);
         for (index, value) in figures.values().into_iter().enumerate() {
-            let ratio = ratios.map(|ratios| format!(" ({:.2}x)", ratios[index]));
+            let ratio = ratios.and_then(|ratios| ratios[index]);
+            let ratio = ratio.map(|ratio| format!(" ({ratio:.2}x)"));
             print!("{:>22}", format!("{value:.2}{}", ratio.unwrap_or_default()));
         }
         println!();
@@ -255,15 +272,11 @@ fn print_table(results: &[(Route, Figures)]) {
 }
 
 /// Against direct, figure by figure; what direct has none of has no ratio either.
-fn ratios(figures: Figures, results: &[(Route, Figures)]) -> Option<[f64; 7]> {
+fn ratios(figures: Figures, results: &[(Route, Figures)]) -> Option<[Option<f64>; 7]> {
     let (_, direct) = results.iter().find(|(route, _)| *route == Route::Direct)?;
     let (ours, theirs) = (figures.values(), direct.values());
     Some(std::array::from_fn(|index| {
-        if theirs[index] == 0.0 {
-            0.0
-        } else {
-            ours[index] / theirs[index]
-        }
+        (theirs[index] > 0.0).then(|| ours[index] / theirs[index])
     }))
 }
 

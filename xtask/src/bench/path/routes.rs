@@ -46,6 +46,8 @@ pub(super) struct Path {
     proxy: Option<Process>,
     network: Network,
     target: String,
+    /// Processor time of what balances when it was ready.
+    spent_before: f64,
 }
 
 impl Path {
@@ -65,11 +67,14 @@ impl Path {
             Route::Haproxy => proxy = Some(haproxy(&network.topology().lb1, vip, brokers)?),
             Route::Nftables => nftables(&network.topology().lb1, vip, brokers)?,
         }
-        Ok(Self {
+        let mut path = Self {
             proxy,
             network,
             target,
-        })
+            spent_before: 0.0,
+        };
+        path.spent_before = path.balancer_cpu_seconds()?;
+        Ok(path)
     }
 
     /// What the clients connect to: one address, or several that they take turns with.
@@ -85,12 +90,16 @@ impl Path {
         &self.network.programs().broker
     }
 
-    /// User and system time of what balances, so far.
+    /// User and system time of what balances, since it was ready.
     pub(super) fn balancer_cpu_seconds(&self) -> Result<f64> {
         let mut pids = self.network.balancer_pids();
         pids.truncate(1);
         pids.extend(self.proxy.as_ref().map(Process::pid));
-        pids.into_iter().map(cpu_seconds).sum()
+        let mut sum = 0.0;
+        for pid in pids {
+            sum += cpu_seconds(pid)?;
+        }
+        Ok(sum - self.spent_before)
     }
 }
 
