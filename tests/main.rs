@@ -4,3 +4,4 @@
 //! namespaces. `cargo xtask test` prepares and runs all of them.
 
 mod datapath;
+mod forwarding;

@@ -5,7 +5,9 @@ use lb_common::{
     parse::{TCP_ACK, TCP_SYN},
     verdict::Verdict,
 };
-use tests::packet::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, Packet, ROUTING, Transport};
+use tests::packet::{
+    DESTINATION_OPTIONS, Extension, FRAGMENT, HOP_BY_HOP, Packet, ROUTING, Transport,
+};
 
 use super::case::{Case, check};
 use super::services::{
@@ -117,7 +119,7 @@ fn ipv6_extension_headers_are_followed() -> Result<()> {
     ];
     // Neither an offset nor more to come (RFC 6946).
     let atomic = vec![0, 0, 0, 0, 0xaa, 0xbb, 0xcc, 0xdd];
-    let chains: [(&str, Vec<(u8, Vec<u8>)>); 9] = [
+    let chains: [(&str, Vec<Extension>); 9] = [
         ("hop-by-hop of no length", vec![(HOP_BY_HOP, options(0))]),
         ("hop-by-hop of 2", vec![(HOP_BY_HOP, options(2))]),
         (

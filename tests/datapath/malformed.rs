@@ -7,7 +7,9 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use lb_common::{parse::TCP_SYN, verdict::Verdict};
-use tests::packet::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, Packet, ROUTING, Transport};
+use tests::packet::{
+    DESTINATION_OPTIONS, Extension, FRAGMENT, HOP_BY_HOP, Packet, ROUTING, Transport,
+};
 use tests::prog_run::SHORTEST;
 
 use super::case::{Case, check};
@@ -207,7 +209,7 @@ fn bad_extension_headers_are_dropped_if_they_name_a_vip() -> Result<()> {
         header
     };
     let routing = |segments_left: u8| vec![0, 0, 0, segments_left, 0, 0, 0, 0];
-    let chains: [(&str, Vec<(u8, Vec<u8>)>); 10] = [
+    let chains: [(&str, Vec<Extension>); 10] = [
         ("nine headers", vec![(DESTINATION_OPTIONS, options(0)); 9]),
         ("thirty headers", vec![(HOP_BY_HOP, options(0)); 30]),
         (

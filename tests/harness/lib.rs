@@ -2,8 +2,9 @@
 //!
 //! [`packet`] builds frames, [`prog_run`] gives them to the loaded program and takes them back,
 //! [`world`] fills its maps the way the daemon does. Networks of namespaces and the processes in
-//! them are `xtask::lab`'s.
+//! them are `xtask::lab`'s; [`balancer`] runs one with a configuration that a test writes.
 
+pub mod balancer;
 pub mod packet;
 pub mod prog_run;
 pub mod world;

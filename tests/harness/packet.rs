@@ -22,6 +22,9 @@ pub const FRAGMENT: u8 = 44;
 /// Destination options (RFC 8200, 4.6).
 pub const DESTINATION_OPTIONS: u8 = 60;
 
+/// The kind of an IPv6 extension header and its bytes; the first one is filled in.
+pub type Extension = (u8, Vec<u8>);
+
 /// What follows the network header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -48,8 +51,7 @@ pub struct Packet {
     pub options: Vec<u8>,
     /// IPv4 flags and fragment offset.
     pub fragment: u16,
-    /// IPv6 extension headers by their kinds; the first byte of each is filled in.
-    pub extensions: Vec<(u8, Vec<u8>)>,
+    pub extensions: Vec<Extension>,
     pub transport: Transport,
     pub source_port: u16,
     pub destination_port: u16,

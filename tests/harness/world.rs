@@ -25,12 +25,8 @@ use crate::{
 /// The seed of the flow hash.
 pub const SEED: [u8; 16] = *b"a seed for tests";
 
-const LIMITS: Limits = Limits {
-    services: 64,
-    backends: 256,
-    flows: 100_000,
-    half_open: 65_536,
-};
+/// Flows of either kind that there is room for: the kernel makes room for all at once.
+const FLOWS: u32 = 16_384;
 
 /// The loaded program, as the daemon would hold it, attached to nothing.
 pub struct World {
@@ -54,7 +50,14 @@ impl World {
     /// # Errors
     /// Without root, or when the kernel refuses the program.
     pub fn new(desired: Desired) -> Result<Self> {
-        Self::with_limits(desired, LIMITS)
+        let backends: usize = desired.services.iter().map(|s| s.backends.len()).sum();
+        let limits = Limits {
+            services: u16::try_from(desired.services.len())?,
+            backends: u16::try_from(backends)?,
+            flows: FLOWS,
+            half_open: FLOWS,
+        };
+        Self::with_limits(desired, limits)
     }
 
     /// The same with other capacities.

@@ -1,0 +1,216 @@
+//! Two thousand MQTT clients through the VIP, in every way there is.
+//!
+//! The networks run the example configs that users copy: two brokers, a balancer that holds the
+//! VIP, and a second one that has the same tables and waits.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use xtask::lab::{Binaries, Family, wait_until};
+use xtask::load::Load;
+use xtask::network::{Backend, Balance, Forward, Network, PORT, Shape};
+
+const CLIENTS: u32 = 2_000;
+
+/// Longest wait for clients to connect, on a slow and busy machine.
+const CONNECT: Duration = Duration::from_secs(90);
+
+/// Runs one way: everybody connects and stays, split as the balance promises.
+fn serves_everybody(
+    forward: Forward,
+    balance: Balance,
+    backend: Backend,
+    family: Family,
+) -> Result<()> {
+    let shape = Shape {
+        forward,
+        balance,
+        backend,
+        family,
+    };
+    let mut network = Network::new(shape, &Binaries::find()?)?;
+    network.start_tidegate()?;
+    let vip = network.vip().to_string();
+    let client = &network.topology().client;
+    let program = network.programs().broker.clone();
+    let arguments = ["-h", &vip, "-i", "1", "--hold", "10m"];
+    let mut load = Load::start(client, &program, "clients", "conn", CLIENTS, &arguments)?;
+    load.wait_ready(CONNECT)?;
+
+    let split = connected(&network)?;
+    check_split(balance, split)?;
+    check_counters(&network, split)?;
+    check_far_ends(&network)?;
+
+    let summary = load.stop()?;
+    ensure!(
+        (summary.connected, summary.failed, summary.lost) == (u64::from(CLIENTS), 0, 0),
+        "{summary:?}"
+    );
+    Ok(())
+}
+
+/// Clients at each broker, by the brokers' own kernels.
+fn connected(network: &Network) -> Result<[usize; 2]> {
+    let mut last = [0, 0];
+    wait_until(CONNECT, "all clients being at the brokers", || {
+        last = network.clients().ok()?;
+        (last[0] + last[1] == CLIENTS as usize).then_some(())
+    })
+    .with_context(|| format!("{last:?}"))?;
+    Ok(last)
+}
+
+fn check_split(balance: Balance, split: [usize; 2]) -> Result<()> {
+    let half = CLIENTS as usize / 2;
+    let allowed = match balance {
+        Balance::RoundRobin => 2,
+        Balance::Maglev => half / 10,
+    };
+    ensure!(
+        split[0].abs_diff(half) <= allowed,
+        "{balance:?} split the clients {split:?}"
+    );
+    Ok(())
+}
+
+/// The balancer's counters tell the same story as the brokers' kernels.
+fn check_counters(network: &Network, split: [usize; 2]) -> Result<()> {
+    let status = network.status()?;
+    let counted = status.backends.iter().map(|b| b.new_connections as usize);
+    let counted: Vec<usize> = counted.collect();
+    // A SYN that was sent again counts again where nothing is tracked.
+    let stateless =
+        network.shape().forward == Forward::Dsr && network.shape().balance == Balance::Maglev;
+    let agree =
+        |(counted, there): (&usize, &usize)| counted == there || (stateless && counted > there);
+    ensure!(
+        counted.iter().zip(&split).all(agree),
+        "{counted:?} connections were counted, {split:?} are there"
+    );
+    let drops: Vec<_> = status
+        .verdicts
+        .iter()
+        .filter(|(label, count)| label.starts_with("drop_") && **count > 0)
+        .collect();
+    ensure!(drops.is_empty(), "packets were dropped: {drops:?}");
+    Ok(())
+}
+
+/// Who the brokers think they speak to: in `dsr` the clients themselves, in `nat` the balancer.
+fn check_far_ends(network: &Network) -> Result<()> {
+    let family = network.shape().family;
+    let topology = network.topology();
+    let client = topology.client.address(family);
+    let balancers = [&topology.lb1, &topology.lb2].map(|host| host.address(family));
+    let mut from_client = 0;
+    for broker in topology.brokers() {
+        for far in broker.connections(PORT)? {
+            let known: &[IpAddr] = &[client, balancers[0], balancers[1]];
+            ensure!(known.contains(&far.ip()), "a connection from {far}");
+            from_client += u32::from(far.ip() == client);
+        }
+    }
+    let expected = match network.shape().forward {
+        Forward::Dsr => CLIENTS,
+        Forward::Nat => 0,
+    };
+    ensure!(
+        from_client == expected,
+        "the brokers see {from_client} connections from the client's address"
+    );
+    Ok(())
+}
+
+#[test]
+fn dsr_maglev_ipv4() -> Result<()> {
+    serves_everybody(Forward::Dsr, Balance::Maglev, Backend::Tidegate, Family::V4)
+}
+
+#[test]
+fn dsr_maglev_ipv6() -> Result<()> {
+    serves_everybody(Forward::Dsr, Balance::Maglev, Backend::Tidegate, Family::V6)
+}
+
+#[test]
+fn dsr_round_robin_ipv4() -> Result<()> {
+    serves_everybody(
+        Forward::Dsr,
+        Balance::RoundRobin,
+        Backend::Tidegate,
+        Family::V4,
+    )
+}
+
+#[test]
+fn dsr_round_robin_ipv6() -> Result<()> {
+    serves_everybody(
+        Forward::Dsr,
+        Balance::RoundRobin,
+        Backend::Tidegate,
+        Family::V6,
+    )
+}
+
+#[test]
+fn nat_maglev_ipv4() -> Result<()> {
+    serves_everybody(Forward::Nat, Balance::Maglev, Backend::Tidegate, Family::V4)
+}
+
+#[test]
+fn nat_maglev_ipv6() -> Result<()> {
+    serves_everybody(Forward::Nat, Balance::Maglev, Backend::Tidegate, Family::V6)
+}
+
+#[test]
+fn nat_round_robin_ipv4() -> Result<()> {
+    serves_everybody(
+        Forward::Nat,
+        Balance::RoundRobin,
+        Backend::Tidegate,
+        Family::V4,
+    )
+}
+
+#[test]
+fn nat_round_robin_ipv6() -> Result<()> {
+    serves_everybody(
+        Forward::Nat,
+        Balance::RoundRobin,
+        Backend::Tidegate,
+        Family::V6,
+    )
+}
+
+/// Mosquitto as it comes: nothing about it knows of Tidegate.
+#[test]
+fn nat_maglev_ipv4_to_a_broker_of_another_make() -> Result<()> {
+    serves_everybody(
+        Forward::Nat,
+        Balance::Maglev,
+        Backend::Mosquitto,
+        Family::V4,
+    )
+}
+
+#[test]
+fn nat_round_robin_ipv6_to_a_broker_of_another_make() -> Result<()> {
+    serves_everybody(
+        Forward::Nat,
+        Balance::RoundRobin,
+        Backend::Mosquitto,
+        Family::V6,
+    )
+}
+
+/// With the VIP on lo and ARP kept quiet, as any DSR balancer asks.
+#[test]
+fn dsr_round_robin_ipv4_to_a_broker_of_another_make() -> Result<()> {
+    serves_everybody(
+        Forward::Dsr,
+        Balance::RoundRobin,
+        Backend::Mosquitto,
+        Family::V4,
+    )
+}

@@ -1,0 +1,298 @@
+//! A balancer on the reference network with a configuration that a test writes: `tidegate run` on
+//! lb1, its file, and what its command line says.
+//!
+//! Where the example configs will do, `xtask::network` is the shorter way.
+
+use std::process::Output;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lb_user::control::{BackendStatus, ServiceStatus, Status};
+use rustix::process::Signal;
+use xtask::lab::{Binaries, ConfigText, Example, Family, Host, Process, Topology, wait_until};
+use xtask::load::Load;
+
+/// How long anything may take that happens at once on an idle machine.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// How quickly checks must notice: much faster than anybody would want it to be.
+const CHECK: &str = r#"
+[service.check]
+type = "mqtt"
+interval = "200ms"
+timeout = "200ms"
+fall = 2
+rise = 2
+jitter = 0.0
+"#;
+
+/// By when a dead backend gets no new connection: fall x interval + timeout, as `CHECK` has them.
+pub const DETECTION: Duration = Duration::from_millis(2 * 200 + 200);
+
+/// The network, its brokers, and a balancer that a test starts and stops.
+pub struct Lab {
+    // In this order: the programs end before what they run in.
+    pub balancer: Option<Process>,
+    pub brokers: [Option<Process>; 2],
+    pub programs: Binaries,
+    pub topology: Topology,
+}
+
+impl Lab {
+    /// The network with both brokers, which hold the VIPs.
+    ///
+    /// # Errors
+    /// Names what does not start.
+    pub fn new() -> Result<Self> {
+        let mut lab = Self {
+            balancer: None,
+            brokers: [None, None],
+            programs: Binaries::find()?,
+            topology: Topology::new()?,
+        };
+        lab.start_broker(0)?;
+        lab.start_broker(1)?;
+        Ok(lab)
+    }
+
+    /// The same with a balancer that serves the given configuration, both backends being up.
+    ///
+    /// # Errors
+    /// Names what does not start.
+    pub fn serving(config: &str) -> Result<Self> {
+        let mut lab = Self::new()?;
+        lab.start(config)?;
+        lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
+        Ok(lab)
+    }
+
+    /// Starts a broker, again if need be.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_broker(&mut self, number: usize) -> Result<()> {
+        let host = self.topology.brokers()[number];
+        let node = format!("{:?}", host.name());
+        let config = ConfigText::example(Example::Broker)?.set("", "node", &node);
+        let config = config.write(host, "broker.toml")?;
+        let mut command = host.command(&self.programs.broker)?;
+        command.args(["run", "--config"]).arg(config);
+        let mut process = host.spawn("tidegate-broker", command)?;
+        process.wait_for_line("ready", SOON)?;
+        self.brokers[number] = Some(process);
+        Ok(())
+    }
+
+    /// Ends a broker without asking it.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill_broker(&mut self, number: usize) -> Result<()> {
+        let broker = self.brokers[number].take();
+        broker.context("the broker does not run")?.kill()?;
+        Ok(())
+    }
+
+    /// The host that the balancer runs on.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.topology.lb1
+    }
+
+    /// Writes the balancer's configuration.
+    ///
+    /// # Errors
+    /// When the directory is not writable.
+    pub fn write(&self, config: &str) -> Result<()> {
+        ConfigText::from(config).write(self.host(), "tidegate.toml")?;
+        Ok(())
+    }
+
+    /// Starts the balancer and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn start(&mut self, config: &str) -> Result<()> {
+        let mut balancer = self.spawn("tidegate", config)?;
+        balancer.wait_for_line("ready", SOON)?;
+        self.balancer = Some(balancer);
+        Ok(())
+    }
+
+    /// Starts a balancer; `name` names its log.
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub fn spawn(&self, name: &str, config: &str) -> Result<Process> {
+        self.write(config)?;
+        let mut command = self.host().command(&self.programs.tidegate)?;
+        command.args(["run", "--config", "tidegate.toml"]);
+        self.host().spawn(name, command)
+    }
+
+    /// The running balancer.
+    ///
+    /// # Errors
+    /// When it was not started.
+    pub fn balancer(&mut self) -> Result<&mut Process> {
+        self.balancer.as_mut().context("no balancer was started")
+    }
+
+    /// Sends the balancer a signal.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.balancer()?.signal(signal)
+    }
+
+    /// Runs a command of `tidegate` on the balancer's host, to its end.
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub fn tidegate(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.host().command(&self.programs.tidegate)?;
+        command.current_dir(self.host().work_dir()).args(arguments);
+        command.output().context("tidegate cannot be run")
+    }
+
+    /// What the balancer says of itself.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self) -> Result<Status> {
+        let output = self.tidegate(&["status", "--json", "--socket", "tidegate.sock"])?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_str(&text).with_context(|| format!("no status: {output:?}"))
+    }
+
+    /// What it says of the first service.
+    ///
+    /// # Errors
+    /// When it does not answer or has none.
+    pub fn service(&self) -> Result<ServiceStatus> {
+        let mut services = self.status()?.services.into_iter();
+        services.next().context("there is no service")
+    }
+
+    /// What it says of one backend of the first service.
+    ///
+    /// # Errors
+    /// When it does not answer or has none of that name.
+    pub fn backend(&self, name: &str) -> Result<BackendStatus> {
+        let mut backends = self.service()?.backends.into_iter();
+        let backend = backends.find(|backend| backend.name == name);
+        backend.with_context(|| format!("there is no backend {name}"))
+    }
+
+    /// Waits until backends have the given health.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn wait_for_backends(&self, wanted: &[(&str, &str)]) -> Result<()> {
+        let mut last = None;
+        let found = wait_until(SOON, &format!("{wanted:?}"), || {
+            last = self.service().ok();
+            let backends = &last.as_ref()?.backends;
+            let is = |(name, health): &(&str, &str)| {
+                let mut backends = backends.iter();
+                backends.any(|b| b.name == *name && b.health.to_string() == *health)
+            };
+            wanted.iter().all(is).then_some(())
+        });
+        found.with_context(|| format!("the last status was {last:?}"))
+    }
+
+    /// Starts clients of the VIP.
+    ///
+    /// # Errors
+    /// When they cannot start.
+    pub fn load(&self, name: &str, kind: &str, count: u32, arguments: &[&str]) -> Result<Load> {
+        let vip = Family::V4.vip().to_string();
+        let mut all = vec!["-h", &vip];
+        all.extend(arguments);
+        let client = &self.topology.client;
+        Load::start(client, &self.programs.broker, name, kind, count, &all)
+    }
+
+    /// Clients that are connected to each broker, by the brokers' kernels.
+    ///
+    /// # Errors
+    /// When these cannot be asked.
+    pub fn clients(&self) -> Result<[usize; 2]> {
+        let client = self.topology.client.address(Family::V4);
+        let count = |host: &Host| -> Result<usize> {
+            let far_ends = host.connections(1883)?;
+            Ok(far_ends.iter().filter(|far| far.ip() == client).count())
+        };
+        let [one, two] = self.topology.brokers();
+        Ok([count(one)?, count(two)?])
+    }
+
+    /// Waits until clients are connected to each broker in the given numbers.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn wait_for_clients(&self, wanted: [usize; 2]) -> Result<()> {
+        let mut last = None;
+        let found = wait_until(SOON, &format!("{wanted:?} clients"), || {
+            last = self.clients().ok();
+            (last? == wanted).then_some(())
+        });
+        found.with_context(|| format!("{last:?} clients are there"))
+    }
+
+    /// The addresses of eth0 on the balancer's host, one a line.
+    ///
+    /// # Errors
+    /// When `ip` cannot say.
+    pub fn addresses(&self) -> Result<String> {
+        self.host()
+            .output("ip", &["-brief", "address", "show", "dev", "eth0"])
+    }
+
+    /// Whether the balancer's eth0 has an XDP program.
+    ///
+    /// # Errors
+    /// When `ip` cannot say.
+    pub fn has_program(&self) -> Result<bool> {
+        let link = self.host().output("ip", &["link", "show", "dev", "eth0"])?;
+        Ok(link.contains("xdp"))
+    }
+}
+
+/// A configuration with one service and the given backends: names and last bytes of addresses.
+#[must_use]
+pub fn config(balance: &str, forward: &str, backends: &[(&str, u8)]) -> String {
+    let mut text = format!(
+        r#"interface = "eth0"
+state_dir = "state"
+[api]
+socket = "tidegate.sock"
+[limits]
+services = 4
+backends = 16
+flows = 10000
+half_open = 10000
+[[vip]]
+address = "172.16.40.24/32"
+[[vip]]
+address = "fd00:40::24/128"
+[[service]]
+name = "mqtt"
+vip = "172.16.40.24"
+port = 1883
+protocol = "tcp"
+balance = "{balance}"
+forward = "{forward}"
+{CHECK}"#
+    );
+    for (name, last) in backends {
+        text +=
+            &format!("[[service.backend]]\nname = \"{name}\"\naddress = \"172.16.40.{last}\"\n");
+    }
+    text
+}
+
+/// Both brokers.
+pub const BOTH: [(&str, u8); 2] = [("broker1", 20), ("broker2", 21)];
