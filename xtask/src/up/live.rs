@@ -63,7 +63,11 @@ pub(super) fn show(args: &Args, network: &mut Network) -> Result<()> {
         });
     }
     say("Taking everything down.");
-    let summary = clients.stop()?;
+    let summary = match clients.stop() {
+        // Cut short before they could say anything.
+        Err(_) if drawn == 0 => return Ok(()),
+        stopped => stopped?,
+    };
     say(&format!(
         "Of {} clients {} failed to connect; {} lost their connection and {} of them came back.",
         summary.clients, summary.failed, summary.lost, summary.reconnected
