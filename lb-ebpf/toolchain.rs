@@ -59,8 +59,8 @@ pub struct Toolchain {
 pub enum Missing {
     /// No compiler with library sources, new enough for the workspace.
     Rust,
-    /// A compiler, but no linker that reads its bitcode.
-    Linker(Rust),
+    /// These compilers, the most promising first, but no linker that reads their bitcode.
+    Linker(Vec<Rust>),
 }
 
 impl fmt::Display for Missing {
@@ -69,10 +69,8 @@ impl fmt::Display for Missing {
             Self::Rust => f.write_str(
                 "no Rust toolchain with library sources was found to build the XDP programs: run `cargo xtask setup`",
             ),
-            Self::Linker(rust) => write!(
-                f,
-                "no bpf-linker with LLVM {} or newer was found to build the XDP programs: run `cargo xtask setup`",
-                rust.llvm
+            Self::Linker(_) => f.write_str(
+                "no bpf-linker that fits a Rust toolchain here was found to build the XDP programs: run `cargo xtask setup`",
             ),
         }
     }
@@ -108,10 +106,11 @@ impl Toolchain {
                 });
             }
         }
-        Err(compilers
-            .into_iter()
-            .next()
-            .map_or(Missing::Rust, Missing::Linker))
+        Err(if compilers.is_empty() {
+            Missing::Rust
+        } else {
+            Missing::Linker(compilers)
+        })
     }
 
     /// The linker in use.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{announce_and_run, apt, which};
 use crate::exec;
-use crate::toolchain::{BPF_LINKER_VERSION, Missing, Toolchain, required_minor, tools_root};
+use crate::toolchain::{BPF_LINKER_VERSION, Missing, Rust, Toolchain, required_minor, tools_root};
 
 /// Packages of one compiler: rustc, its library's sources, cargo. Debian's `-web` ones follow the releases.
 const COMPILERS: [[&str; 3]; 2] = [
@@ -24,23 +24,27 @@ const CARGO_DENY_VERSION: &str = "0.20.2";
 
 /// Installs `packages`, and a compiler for the XDP programs when there is none.
 pub(super) fn ensure_compiler(mut packages: Vec<String>) -> Result<()> {
-    let needs_compiler = matches!(Toolchain::find(), Err(Missing::Rust));
-    if packages.is_empty() && !needs_compiler {
+    let missing = Toolchain::find().err();
+    if packages.is_empty() && missing.is_none() {
         return Ok(());
     }
-    let mut nightly = needs_compiler;
     if apt::is_here() {
         apt::update()?;
-        let compiler = COMPILERS.iter().find(|names| is_new_enough(names[0]));
-        if let (true, Some(names)) = (needs_compiler, compiler) {
-            packages.extend(names.map(str::to_owned));
-            nightly = false;
-        }
-        apt::install(&packages)?;
     } else if !packages.is_empty() {
         apt::refuse(&packages)?;
     }
-    if nightly {
+    let wants_compiler = match &missing {
+        None => false,
+        Some(Missing::Rust) => true,
+        // A compiler may be newer than any LLVM to be had here.
+        Some(Missing::Linker(compilers)) => !compilers.iter().any(|rust| llvm_for(rust).is_some()),
+    };
+    let offered = COMPILERS.iter().find(|names| is_new_enough(names[0]));
+    if let (true, Some(names)) = (wants_compiler, offered) {
+        packages.extend(names.map(str::to_owned));
+    }
+    apt::install(&packages)?;
+    if wants_compiler && offered.is_none() {
         install_nightly()?;
     }
     Ok(())
@@ -75,12 +79,21 @@ fn install_nightly() -> Result<()> {
 
 /// Builds bpf-linker with the LLVM of the compiler.
 pub(super) fn ensure_linker() -> Result<()> {
-    let rust = match Toolchain::find() {
+    let compilers = match Toolchain::find() {
         Ok(_) => return Ok(()),
-        Err(Missing::Linker(rust)) => rust,
+        Err(Missing::Linker(compilers)) => compilers,
         Err(missing @ Missing::Rust) => return Err(missing.into()),
     };
-    let llvm = ensure_llvm(rust.llvm)?;
+    let Some(llvm) = compilers.iter().find_map(llvm_for) else {
+        let wanted = compilers.first().map_or(NEWEST_LLVM, |rust| rust.llvm);
+        bail!(
+            "rustc's LLVM is {wanted} and no package has its development files: install LLVM {wanted} below {}",
+            llvm_prefix(wanted).display()
+        );
+    };
+    if !has_llvm(llvm) {
+        apt::install(&[llvm_package(llvm)])?;
+    }
     let prefix = llvm_prefix(llvm);
     let mut install = cargo_install("bpf-linker")?;
     install
@@ -94,23 +107,22 @@ pub(super) fn ensure_linker() -> Result<()> {
     Ok(())
 }
 
-/// Finds the development files of the wanted LLVM or a newer one, installing them if need be.
-fn ensure_llvm(wanted: u32) -> Result<u32> {
-    let have = |llvm: &u32| llvm_prefix(*llvm).join("bin/llvm-config").exists();
-    if let Some(llvm) = (wanted..=NEWEST_LLVM).find(have) {
-        return Ok(llvm);
-    }
-    let package = |llvm: u32| format!("llvm-{llvm}-dev");
-    let offered = (wanted..=NEWEST_LLVM)
-        .find(|llvm| apt::is_here() && apt::candidate(&package(*llvm)).is_some());
-    let Some(llvm) = offered else {
-        bail!(
-            "rustc's LLVM is {wanted} and no package has its development files: install LLVM {wanted} below {}",
-            llvm_prefix(wanted).display()
-        );
-    };
-    apt::install(&[package(llvm)])?;
-    Ok(llvm)
+/// The LLVM to link for a compiler, its own or a newer one: installed, or to be had.
+fn llvm_for(rust: &Rust) -> Option<u32> {
+    let known = rust.llvm..=NEWEST_LLVM;
+    let is_offered = |llvm: &u32| apt::is_here() && apt::candidate(&llvm_package(*llvm)).is_some();
+    known
+        .clone()
+        .find(|llvm| has_llvm(*llvm))
+        .or_else(|| known.clone().find(is_offered))
+}
+
+fn has_llvm(llvm: u32) -> bool {
+    llvm_prefix(llvm).join("bin/llvm-config").exists()
+}
+
+fn llvm_package(llvm: u32) -> String {
+    format!("llvm-{llvm}-dev")
 }
 
 fn llvm_prefix(llvm: u32) -> PathBuf {
