@@ -5,9 +5,8 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::exec;
+use crate::exec::{self, which};
 use crate::lab::{BIN_DIR, Binaries};
-use crate::setup::which;
 
 /// Whether this is the run that [`through_sudo`] started: everything is built.
 pub(crate) fn is_second_run() -> bool {

@@ -6,10 +6,11 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::build::{self, Profile, cargo};
+use crate::exec::{self, which};
 use crate::lab::BIN_DIR;
-use crate::setup::{self, Purpose, which};
+use crate::setup::{self, Purpose};
 use crate::steps::Steps;
-use crate::{exec, up};
+use crate::up;
 
 /// What to test.
 #[derive(Debug, Default, clap::Args)]

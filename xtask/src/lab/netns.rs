@@ -60,7 +60,10 @@ impl NetNs {
     /// # Errors
     /// When the process has no descriptor left.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
-        let mut command = Command::new(program);
+        let program = program.as_ref();
+        // Administrators' programs are not on every root's PATH.
+        let found = program.to_str().and_then(exec::which);
+        let mut command = Command::new(found.as_deref().unwrap_or(Path::new(program)));
         self.place(&mut command)?;
         Ok(command)
     }

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{announce_and_run_quietly, as_root, which};
-use crate::exec;
+use super::{announce_and_run_quietly, as_root};
+use crate::exec::{self, which};
 
 /// Asked by Debian's packages whether their service may start.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -21,7 +21,11 @@ pub(super) fn is_here() -> bool {
 
 /// Fetches the lists of packages.
 pub(super) fn update() -> Result<()> {
-    announce_and_run_quietly(as_root("apt-get")?.args(["-qq", "update"]))
+    if let Err(error) = announce_and_run_quietly(as_root("apt-get")?.args(["-qq", "update"])) {
+        // One broken source among many fails it; what is needed may be known all the same.
+        eprintln!("setup: the lists of packages may be old: {error:#}");
+    }
+    Ok(())
 }
 
 /// The version that would be installed, if the package exists.

@@ -9,12 +9,11 @@ mod rust;
 
 pub use rust::cargo_deny;
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::exec;
+use crate::exec::{self, which};
 
 /// What the machine is wanted for; each includes the ones before.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -69,15 +68,6 @@ fn missing_packages(wanted: &[(&str, &str)]) -> Vec<String> {
     packages.sort();
     packages.dedup();
     packages
-}
-
-/// Finds a program on the PATH and where administrators' programs are.
-pub fn which(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|dir| dir.join(program))
-        .find(|candidate| candidate.is_file())
 }
 
 /// Announces a command and runs it.

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{announce_and_run, apt, which};
-use crate::exec;
+use super::{announce_and_run, apt};
+use crate::exec::{self, which};
 use crate::toolchain::{BPF_LINKER_VERSION, Missing, Rust, Toolchain, required_minor, tools_root};
 
 /// Packages of one compiler: rustc, its library's sources, cargo. Debian's `-web` ones follow the releases.
