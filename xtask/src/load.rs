@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde::Deserialize;
 
-use crate::lab::{Host, Process, wait_until};
+use crate::lab::{Host, Process, interrupted, wait_until};
 
 /// Clients of one process: below the usual hard limit of 20,000 open files.
 const PER_PROCESS: u32 = 15_000;
@@ -106,14 +106,16 @@ impl Load {
     /// Waits until every client is up or has failed.
     ///
     /// # Errors
-    /// When it takes longer, or the load generator ends.
+    /// When it takes longer, or somebody interrupts us.
     pub fn wait_ready(&mut self, within: Duration) -> Result<()> {
         for part in &mut self.parts {
             wait_until(within, "all clients having connected", || {
-                (part.ready.exists() || !part.process.is_running()).then_some(())
+                let is_over = part.ready.exists() || !part.process.is_running();
+                (is_over || interrupted()).then_some(())
             })
             .with_context(|| part.process.tail())?;
         }
+        ensure!(!interrupted(), "interrupted");
         Ok(())
     }
 
