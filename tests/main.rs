@@ -5,3 +5,6 @@
 
 mod datapath;
 mod forwarding;
+mod health;
+mod reload;
+mod shutdown;

@@ -1,6 +1,6 @@
 //! Whole conversations through translation: both directions, from the SYN to the next one.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lb_common::{
@@ -8,6 +8,7 @@ use lb_common::{
     parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
     verdict::Verdict,
 };
+use lb_user::io::datapath::Limits;
 use tests::{
     packet::{Packet, Transport},
     prog_run::LOOPBACK,
@@ -16,8 +17,8 @@ use tests::{
 
 use super::case::{chosen_backend, family_of, nat_port, same, translated};
 use super::services::{
-    BEHIND_NAT, FAMILIES, Family, NAT_MAGLEV, NAT_PORTS, NAT_ROUND_ROBIN, nat_pool, small_world,
-    world,
+    BEHIND_NAT, FAMILIES, Family, NAT_MAGLEV, NAT_PORTS, NAT_ROUND_ROBIN, desired_small, nat_pool,
+    small_world, world,
 };
 
 const SYN: Transport = Transport::Tcp(TCP_SYN);
@@ -382,6 +383,51 @@ fn without_an_address_of_the_family_nothing_is_translated() -> Result<()> {
             "{:?}",
             out.verdict
         );
+    }
+    Ok(())
+}
+
+/// The old flow's port is only freed by the sweep: nobody else looks at both tables.
+#[test]
+fn the_port_of_a_flow_that_began_anew_is_freed_by_the_sweep() -> Result<()> {
+    let mut world = small_world(NAT_MAGLEV)?;
+    world.change(|desired| {
+        desired.nat_pool = nat_pool((25_000, 25_001));
+        desired.services[0].backends.truncate(1);
+    })?;
+    let syn = Family::V4.packet(SYN, NAT_MAGLEV);
+    let old = Flow::begin(&world, &syn)?;
+    old.send(&world, &old.next(ACK))?;
+    old.send(&world, &old.next(FIN))?;
+    let new = Flow::begin(&world, &syn)?;
+    ensure!(new.port != old.port);
+    let late = Family::V4.packet(SYN, NAT_MAGLEV);
+    ensure!(world.send(&late)?.verdict == Verdict::DropNatPortsExhausted);
+    world.sweeper()?.round(Duration::MAX)?;
+    ensure!(Flow::begin(&world, &late)?.port == old.port);
+    new.send(&world, &new.next(ACK))
+}
+
+/// Half-open flows and their replies are evicted each by themselves.
+#[test]
+fn a_half_open_flow_whose_reply_was_evicted_begins_anew() -> Result<()> {
+    let limits = Limits {
+        services: 1,
+        backends: 2,
+        flows: 1_000,
+        half_open: 512,
+    };
+    let world = World::with_limits(desired_small(NAT_MAGLEV), limits)?;
+    let syns = || std::iter::repeat_with(|| Family::V4.packet(SYN, NAT_MAGLEV));
+    let early: Vec<Packet> = syns().take(300).collect();
+    for syn in early.iter().cloned().chain(syns().take(1_000)) {
+        Flow::begin(&world, &syn)?;
+    }
+    for syn in &early {
+        let flow = Flow::begin(&world, syn)?;
+        flow.answer(&world, SYN_ACK)?;
+        flow.send(&world, &flow.next(ACK))?;
+        flow.answer(&world, ACK)?;
     }
     Ok(())
 }

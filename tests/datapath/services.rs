@@ -157,10 +157,11 @@ pub(crate) fn desired_small(service: u16) -> Desired {
     desired(services)
 }
 
-/// A port of a client that no other packet comes from: the cases share flow tables.
+/// A port of a client that hardly any other packet comes from: the cases share flow tables.
 pub(crate) fn new_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(40_000);
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    const FIRST: u16 = 32_768;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % FIRST
 }
 
 fn desired(services: Vec<DesiredService>) -> Desired {

@@ -267,3 +267,30 @@ fn an_id_in_new_hands_does_not_inherit_flows() -> Result<()> {
     ensure!(world.traffic(id)?.new_connections == counted.new_connections);
     Ok(())
 }
+
+#[test]
+fn a_flood_of_syns_evicts_no_flow_that_has_sent_data() -> Result<()> {
+    for service in [DSR_ROUND_ROBIN, NAT_ROUND_ROBIN] {
+        let limits = Limits {
+            services: 1,
+            backends: 2,
+            flows: 1_000,
+            half_open: 512,
+        };
+        let world = World::with_limits(desired_small(service), limits)?;
+        let mut flows = Vec::new();
+        for _flow in 0..50 {
+            let syn = Family::V4.packet(SYN, service);
+            let backend = send(&world, &syn)?;
+            send(&world, &next(&syn, ACK))?;
+            flows.push((syn, backend));
+        }
+        for _syn in 0..3_000 {
+            send(&world, &Family::V4.packet(SYN, service))?;
+        }
+        for (syn, backend) in flows {
+            ensure!(send(&world, &next(&syn, ACK))? == backend);
+        }
+    }
+    Ok(())
+}

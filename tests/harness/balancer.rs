@@ -26,9 +26,6 @@ rise = 2
 jitter = 0.0
 "#;
 
-/// By when a dead backend gets no new connection: fall x interval + timeout, as `CHECK` has them.
-pub const DETECTION: Duration = Duration::from_millis(2 * 200 + 200);
-
 /// The network, its brokers, and a balancer that a test starts and stops.
 pub struct Lab {
     // In this order: the programs end before what they run in.
@@ -99,12 +96,14 @@ impl Lab {
         &self.topology.lb1
     }
 
-    /// Writes the balancer's configuration.
+    /// Writes the balancer's configuration, `$DIR` standing for the host's directory.
     ///
     /// # Errors
     /// When the directory is not writable.
     pub fn write(&self, config: &str) -> Result<()> {
-        ConfigText::from(config).write(self.host(), "tidegate.toml")?;
+        let directory = self.host().work_dir().display().to_string();
+        let config = config.replace("$DIR", &directory);
+        ConfigText::from(config.as_str()).write(self.host(), "tidegate.toml")?;
         Ok(())
     }
 
@@ -146,6 +145,14 @@ impl Lab {
         self.balancer()?.signal(signal)
     }
 
+    /// Runs a command of `tidegate` that asks the daemon, to its end.
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Output> {
+        self.tidegate(&[arguments, &["--socket", "tidegate.sock"]].concat())
+    }
+
     /// Runs a command of `tidegate` on the balancer's host, to its end.
     ///
     /// # Errors
@@ -161,7 +168,7 @@ impl Lab {
     /// # Errors
     /// When it does not answer.
     pub fn status(&self) -> Result<Status> {
-        let output = self.tidegate(&["status", "--json", "--socket", "tidegate.sock"])?;
+        let output = self.ask(&["status", "--json"])?;
         let text = String::from_utf8_lossy(&output.stdout);
         serde_json::from_str(&text).with_context(|| format!("no status: {output:?}"))
     }
@@ -215,6 +222,16 @@ impl Lab {
         Load::start(client, &self.programs.broker, name, kind, count, &all)
     }
 
+    /// Starts clients of the VIP that stay, and waits until they are up.
+    ///
+    /// # Errors
+    /// When they do not come up.
+    pub fn stay(&self, name: &str, count: u32) -> Result<Load> {
+        let mut load = self.load(name, "conn", count, &["-i", "1", "--hold", "10m"])?;
+        load.wait_ready(SOON)?;
+        Ok(load)
+    }
+
     /// Clients that are connected to each broker, by the brokers' kernels.
     ///
     /// # Errors
@@ -266,9 +283,9 @@ impl Lab {
 pub fn config(balance: &str, forward: &str, backends: &[(&str, u8)]) -> String {
     let mut text = format!(
         r#"interface = "eth0"
-state_dir = "state"
+state_dir = "$DIR/state"
 [api]
-socket = "tidegate.sock"
+socket = "$DIR/tidegate.sock"
 [limits]
 services = 4
 backends = 16

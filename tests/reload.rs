@@ -1,0 +1,145 @@
+//! Another configuration for a running balancer.
+
+use anyhow::{Context, Result, ensure};
+use lb_user::control::Status;
+use rustix::process::Signal;
+use tests::balancer::{BOTH, Lab, SOON, config};
+use xtask::lab::wait_until;
+
+/// Exit code for what is wrong with the configuration or the command line.
+const USAGE: i32 = 64;
+
+/// All of a status that a reload without effect may not change.
+fn lasting(status: &Status) -> serde_json::Value {
+    let services = status.services.iter().map(|service| {
+        let backends = service.backends.iter();
+        let names = backends.map(|b| format!("{} {} {} {}", b.name, b.address, b.weight, b.share));
+        (service.name.clone(), names.collect::<Vec<_>>())
+    });
+    serde_json::json!({
+        "generation": status.config.generation,
+        "vips": status.vips,
+        "services": services.collect::<Vec<_>>(),
+    })
+}
+
+#[test]
+fn a_broken_file_is_refused_and_changes_nothing() -> Result<()> {
+    let good = config("round_robin", "dsr", &BOTH);
+    let mut lab = Lab::serving(&good)?;
+    let load = lab.stay("clients", 20)?;
+    let (before, addresses) = (lasting(&lab.status()?), lab.addresses()?);
+    for (from, to, key) in [
+        ("fall = 2", "fall = \"often\"", "service[0].check.fall"),
+        (
+            "port = 1883",
+            "port = 1883\ncolour = \"red\"",
+            "service[0].colour",
+        ),
+        (
+            "172.16.40.21",
+            "172.16.40.300",
+            "service[0].backend[1].address",
+        ),
+        ("[[vip]]", "[[vip", "tidegate.toml:10: not TOML"),
+    ] {
+        lab.write(&good.replace(from, to))?;
+        let output = lab.ask(&["reload"])?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(USAGE), "{output:?}");
+        ensure!(said.contains(key), "{key} is not in: {said}");
+        let status = lab.status()?;
+        ensure!(lasting(&status) == before, "the reload changed {status:?}");
+        let error = status.config.last_error.context("no error is kept")?;
+        ensure!(error.contains(key), "{error}");
+
+        let check = lab.tidegate(&["check", "--config", "tidegate.toml"])?;
+        ensure!(check.status.code() == Some(USAGE), "{check:?}");
+        ensure!(
+            String::from_utf8_lossy(&check.stderr).contains(key),
+            "{check:?}"
+        );
+    }
+    let failed = lab.status()?.counters.reloads_failed;
+    lab.signal(Signal::HUP)?;
+    wait_until(SOON, "the refusal of a reload by SIGHUP", || {
+        (lab.status().ok()?.counters.reloads_failed == failed + 1).then_some(())
+    })?;
+    ensure!(lasting(&lab.status()?) == before && lab.addresses()? == addresses);
+    let summary = load.stop()?;
+    ensure!((summary.failed, summary.lost) == (0, 0), "{summary:?}");
+    Ok(())
+}
+
+#[test]
+fn a_good_file_adds_a_backend_and_disturbs_nobody() -> Result<()> {
+    for (balance, forward) in [("round_robin", "dsr"), ("maglev", "nat")] {
+        let mut lab = Lab::new()?;
+        lab.start(&config(balance, forward, &BOTH[..1]))?;
+        lab.wait_for_backends(&[("broker1", "up")])?;
+        let old = lab.stay("old", 40)?;
+        lab.write(&config(balance, forward, &BOTH))?;
+        let reload = lab.ask(&["reload"])?;
+        ensure!(reload.status.success(), "{reload:?}");
+        ensure!(lab.status()?.config.generation == 2);
+        lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
+        let new = lab.stay("new", 40)?;
+        let gained = lab.backend("broker2")?.traffic.new_connections;
+        if balance == "round_robin" {
+            ensure!(gained == 20, "broker2 got {gained} of 40");
+        } else {
+            ensure!(gained > 0, "broker2 got none");
+        }
+        for load in [old, new] {
+            let summary = load.stop()?;
+            ensure!((summary.failed, summary.lost) == (0, 0), "{summary:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reload_by_sighup_removes_a_backend() -> Result<()> {
+    let mut lab = Lab::serving(&config("round_robin", "dsr", &BOTH))?;
+    lab.write(&config("round_robin", "dsr", &BOTH[..1]))?;
+    lab.signal(Signal::HUP)?;
+    wait_until(SOON, "the reload", || {
+        (lab.status().ok()?.config.generation == 2).then_some(())
+    })?;
+    let load = lab.stay("clients", 20)?;
+    lab.wait_for_clients([20, 0])?;
+    let summary = load.stop()?;
+    ensure!((summary.failed, summary.lost) == (0, 0), "{summary:?}");
+    Ok(())
+}
+
+#[test]
+fn what_takes_a_restart_is_refused_by_name() -> Result<()> {
+    let good = config("round_robin", "dsr", &BOTH);
+    let lab = Lab::serving(&good)?;
+    lab.write(&good.replace("flows = 10000", "flows = 20000"))?;
+    let output = lab.ask(&["reload"])?;
+    ensure!(output.status.code() == Some(USAGE), "{output:?}");
+    ensure!(
+        String::from_utf8_lossy(&output.stderr).contains("limits"),
+        "{output:?}"
+    );
+    ensure!(lab.status()?.config.generation == 1);
+    Ok(())
+}
+
+#[test]
+fn a_vip_that_is_no_longer_wanted_is_removed() -> Result<()> {
+    let good = config("round_robin", "dsr", &BOTH);
+    let lab = Lab::serving(&good)?;
+    ensure!(lab.addresses()?.contains("fd00:40::24/128"));
+    let vip = "[[vip]]\naddress = \"fd00:40::24/128\"\n";
+    lab.write(&good.replace(vip, ""))?;
+    let reload = lab.ask(&["reload"])?;
+    ensure!(reload.status.success(), "{reload:?}");
+    wait_until(SOON, "the removal of the VIP", || {
+        let addresses = lab.addresses().ok()?;
+        (!addresses.contains("fd00:40::24") && addresses.contains("172.16.40.24/32")).then_some(())
+    })?;
+    Ok(())
+}
