@@ -122,14 +122,19 @@ pub(super) fn clean_leftovers() -> Result<()> {
         if dead_owner(&name).is_none() {
             continue;
         }
-        let pids = exec::output(Command::new("ip").args(["netns", "pids", &name]))?;
+        let pids = exec::output(Command::new("ip").args(["netns", "pids", &name]));
+        let pids = pids.unwrap_or_default();
         for pid in pids.lines().filter_map(|line| line.trim().parse().ok()) {
             if let Some(pid) = Pid::from_raw(pid) {
                 // One that ended by itself a moment ago is as good.
                 let _ = rustix::process::kill_process(pid, Signal::KILL);
             }
         }
-        exec::run(Command::new("ip").args(["netns", "delete", &name]))?;
+        let deleted = exec::run(Command::new("ip").args(["netns", "delete", &name]));
+        // Another run may have been quicker.
+        if entry.path().exists() {
+            deleted?;
+        }
     }
     Ok(())
 }

@@ -50,8 +50,11 @@ pub(super) fn clean_leftovers() -> Result<()> {
     for entry in entries.flatten() {
         if dead_owner(&entry.file_name().to_string_lossy()).is_some() {
             let path = entry.path();
-            std::fs::remove_dir_all(&path)
-                .with_context(|| format!("cannot remove {}", path.display()))?;
+            let removed = std::fs::remove_dir_all(&path);
+            // Another run may have been quicker.
+            if path.exists() {
+                removed.with_context(|| format!("cannot remove {}", path.display()))?;
+            }
         }
     }
     Ok(())
