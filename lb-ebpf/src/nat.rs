@@ -84,6 +84,20 @@ pub fn known(
     translation
 }
 
+/// Whether replies to a recorded flow find their way: of two half-open records either may have been
+/// evicted.
+#[inline(always)]
+pub fn is_whole(pool: &NatPool, key: &FlowKey, known: &Known, scratch: &mut Scratch) -> bool {
+    match known.stage {
+        Stage::Established => true,
+        Stage::HalfOpen => {
+            let translation = Translation::of(pool, &known.target, &known.record.get());
+            scratch.reply_key = translation.reply_key(&known.target, key.protocol());
+            maps::has_reply(Stage::HalfOpen, &scratch.reply_key)
+        }
+    }
+}
+
 /// Moves both records of a flow to the established tables, if there is room in both.
 #[inline(always)]
 pub fn establish(

@@ -151,24 +151,26 @@ impl Packet<'_> {
         let pool = maps::nat_pool().ok_or(Verdict::DropNatPortsExhausted)?;
         let scratch = maps::scratch().ok_or(Verdict::DropInternal)?;
         let arrival = self.arrival()?;
-        let (target, translation, first) =
-            if let Some(known) = conntrack::find(service, &self.flow, signal) {
-                let translation = nat::known(pool, &self.flow, &known, &arrival, scratch);
-                if conntrack::touch(&known, signal, now)
-                    && nat::establish(&translation, &self.flow, &known, scratch).is_none()
-                {
-                    self.count_untracked(&known.target);
-                }
-                (known.target, translation, false)
-            } else if signal.rst {
-                return Err(Verdict::DropNatUnknownFlow);
-            } else {
-                // A flow lost with an earlier table gets a backend too: that one's RST tells the
-                // client to connect again at once.
-                let target = self.choose(service, signal)?;
-                let translation = nat::start(pool, &self.flow, &target, &arrival, now, scratch)?;
-                (target, translation, self.is_first(signal))
-            };
+        let (target, translation, first) = if let Some(known) =
+            conntrack::find(service, &self.flow, signal)
+                .filter(|known| nat::is_whole(pool, &self.flow, known, scratch))
+        {
+            let translation = nat::known(pool, &self.flow, &known, &arrival, scratch);
+            if conntrack::touch(&known, signal, now)
+                && nat::establish(&translation, &self.flow, &known, scratch).is_none()
+            {
+                self.count_untracked(&known.target);
+            }
+            (known.target, translation, false)
+        } else if signal.rst {
+            return Err(Verdict::DropNatUnknownFlow);
+        } else {
+            // A flow lost with an earlier table gets a backend too: that one's RST tells the
+            // client to connect again at once.
+            let target = self.choose(service, signal)?;
+            let translation = nat::start(pool, &self.flow, &target, &arrival, now, scratch)?;
+            (target, translation, self.is_first(signal))
+        };
         let next_hop = target.backend.next_hop().ok_or(Verdict::DropNoNextHop)?;
         rewrite::age(&mut self.frame, &self.network, self.family)?;
         self.count(&target, first);
