@@ -419,9 +419,12 @@ fn a_half_open_flow_whose_reply_was_evicted_begins_anew() -> Result<()> {
     };
     let world = World::with_limits(desired_small(NAT_MAGLEV), limits)?;
     let syns = || std::iter::repeat_with(|| Family::V4.packet(SYN, NAT_MAGLEV));
-    let early: Vec<Packet> = syns().take(300).collect();
-    for syn in early.iter().cloned().chain(syns().take(1_000)) {
-        Flow::begin(&world, &syn)?;
+    let early: Vec<Packet> = syns().take(200).collect();
+    for _round in 0..8 {
+        // A SYN that is sent again keeps its flow in memory, and not the reply.
+        for syn in early.iter().cloned().chain(syns().take(100)) {
+            Flow::begin(&world, &syn)?;
+        }
     }
     for syn in &early {
         let flow = Flow::begin(&world, syn)?;
