@@ -45,7 +45,17 @@ pub fn clean_leftovers() -> anyhow::Result<()> {
 /// The pid inside a name of ours, if its process is gone.
 fn dead_owner(name: &str) -> Option<u32> {
     let pid: u32 = name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()?;
-    (!std::path::Path::new("/proc").join(pid.to_string()).exists()).then_some(pid)
+    (!is_alive(pid)).then_some(pid)
+}
+
+/// One that ended and was not waited for is dead, too.
+fn is_alive(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    // The state stands behind the name in brackets, which may hold anything.
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
 /// `PREFIX`, pid and a number: unique on this machine.
@@ -54,4 +64,27 @@ fn unique_name() -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     format!("{PREFIX}{}-{number}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_running_owner_keeps_its_things() {
+        assert_eq!(dead_owner(&unique_name()), None);
+    }
+
+    #[test]
+    fn names_of_others_are_nobodys() {
+        for name in ["tg-", "tg-client", "docker-1", "tg-0x1-client"] {
+            assert_eq!(dead_owner(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_dead_owner_is_named() {
+        // Above any pid that Linux gives out.
+        assert_eq!(dead_owner("tg-4194305-0-client"), Some(4_194_305));
+    }
 }
