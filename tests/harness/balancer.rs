@@ -192,7 +192,7 @@ impl Lab {
         backend.with_context(|| format!("there is no backend {name}"))
     }
 
-    /// Waits until backends have the given health.
+    /// Waits until backends have the given health, and get new clients if that is "up".
     ///
     /// # Errors
     /// When they do not.
@@ -203,7 +203,8 @@ impl Lab {
             let backends = &last.as_ref()?.backends;
             let is = |(name, health): &(&str, &str)| {
                 let mut backends = backends.iter();
-                backends.any(|b| b.name == *name && b.health.to_string() == *health)
+                let found = backends.find(|b| b.name == *name && b.health.to_string() == *health);
+                found.is_some_and(|b| *health != "up" || (b.share > 0.0 && b.next_hop.is_some()))
             };
             wanted.iter().all(is).then_some(())
         });
