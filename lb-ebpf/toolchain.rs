@@ -69,9 +69,14 @@ impl fmt::Display for Missing {
             Self::Rust => f.write_str(
                 "no Rust toolchain with library sources was found to build the XDP programs: run `cargo xtask setup`",
             ),
-            Self::Linker(_) => f.write_str(
-                "no bpf-linker that fits a Rust toolchain here was found to build the XDP programs: run `cargo xtask setup`",
-            ),
+            Self::Linker(compilers) => {
+                let llvm = compilers.iter().map(|rust| rust.llvm).min();
+                write!(
+                    f,
+                    "no bpf-linker with LLVM {} or newer was found to build the XDP programs: run `cargo xtask setup`",
+                    llvm.unwrap_or_default()
+                )
+            }
         }
     }
 }
