@@ -195,7 +195,7 @@ impl Check {
         self.rise
     }
 
-    /// Share of the interval, 0 to 0.5, by which a probe may come early or late.
+    /// Share of the interval, 0 to 0.5, by which a probe may come early.
     #[must_use]
     pub const fn jitter(&self) -> f64 {
         self.jitter
