@@ -254,7 +254,7 @@ impl Network {
         Ok([count(one)?, count(two)?])
     }
 
-    /// By when a dead broker gets no new connection: fall x (interval and its jitter) + timeout.
+    /// By when a dead broker gets no new connection: fall x interval + timeout.
     ///
     /// # Errors
     /// When the example config does not say.
@@ -263,7 +263,7 @@ impl Network {
         Ok(self.check_interval()? * fall.parse()? + duration(&self.check_key("timeout")?)?)
     }
 
-    /// By when a returned broker is used again: rise x (interval and its jitter) + timeout.
+    /// By when a returned broker is used again: rise x interval + timeout.
     ///
     /// # Errors
     /// When the example config does not say.
@@ -273,8 +273,7 @@ impl Network {
     }
 
     fn check_interval(&self) -> Result<Duration> {
-        let jitter: f64 = self.check_key("jitter")?.parse()?;
-        Ok(duration(&self.check_key("interval")?)?.mul_f64(1.0 + jitter))
+        duration(&self.check_key("interval")?)
     }
 
     fn check_key(&self, key: &str) -> Result<String> {
