@@ -55,8 +55,8 @@ pub(crate) struct Connection<S> {
     limits: Limits,
     /// The start of a packet whose end has not arrived.
     inbound: BytesMut,
-    /// Packets are left in `inbound` because the lanes were full.
-    is_stalled: bool,
+    /// Why packets are left in `inbound`.
+    stalled: Option<Stall>,
     keep_alive: Option<KeepAlive>,
     closing: Option<Pin<Box<Sleep>>>,
     is_shut: bool,
@@ -68,6 +68,15 @@ struct KeepAlive {
     allowed: Duration,
     heard: Instant,
     timer: Pin<Box<Sleep>>,
+}
+
+/// What a connection waits for before it handles the packets that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stall {
+    /// Room on the lanes to other shards.
+    Lanes,
+    /// Room for the answers; also how a connection starts.
+    Output,
 }
 
 /// Why a turn ended.
@@ -103,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             key,
             link,
             limits,
-            is_stalled: !rest.is_empty(),
+            stalled: (!rest.is_empty()).then_some(Stall::Output),
             inbound: BytesMut::from(rest),
             keep_alive,
             closing: None,
@@ -113,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn turn(&mut self, context: &mut Context<'_>) -> Turn {
-        if self.is_stalled {
+        if self.stalled.is_some() {
             self.handle_stalled(context);
         }
         let mut reads = 0;
@@ -126,7 +135,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.link.is_closing() {
                 return self.poll_close_timeout(context);
             }
-            if self.is_stalled || self.link.is_full() {
+            if self.stalled.is_some() || self.link.is_full() {
+                if self.stalled == Some(Stall::Output) && !self.link.is_full() {
+                    context.waker().wake_by_ref();
+                }
                 break;
             }
             if reads == READS_PER_TURN {
@@ -175,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn handle_stalled(&mut self, context: &mut Context<'_>) {
-        self.is_stalled = false;
+        self.stalled = None;
         self.handle_inbound(Instant::now(), context);
     }
 
@@ -199,7 +211,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut shard = self.shard.borrow_mut();
         while !self.link.is_closing() {
             if shard.stall(context.waker()) {
-                self.is_stalled = true;
+                self.stalled = Some(Stall::Lanes);
+                break;
+            }
+            // What a client does not read must not grow with what it sends.
+            if self.link.is_full() {
+                self.stalled = Some(Stall::Output);
                 break;
             }
             let frame = match codec::frame(bytes, self.limits.packet_bytes) {
@@ -307,7 +324,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while keep_alive.timer.as_mut().poll(context).is_ready() {
             let due = keep_alive.heard + keep_alive.allowed;
             // What a stalled or full connection has sent lies unread.
-            let is_deaf = self.is_stalled || self.link.is_full();
+            let is_deaf = self.stalled.is_some() || self.link.is_full();
             if due <= Instant::now() && !is_deaf {
                 self.shard.borrow().counters().inc(Metric::ClosedKeepAlive);
                 self.link.close(reason::KEEP_ALIVE_TIMEOUT);

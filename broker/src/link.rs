@@ -47,6 +47,8 @@ struct State {
     lingers: bool,
     /// A PUBLISH stayed in the session's queue because the buffer was full.
     starved: bool,
+    /// The session has more to send than it may in one turn.
+    unfinished: bool,
     /// The connection's task is running or will run without a further wake-up.
     scheduled: bool,
     waker: Option<Waker>,
@@ -123,7 +125,18 @@ impl Link {
     }
 
     pub(crate) fn end_poll(&self) {
-        self.state.borrow_mut().scheduled = false;
+        let mut state = self.state.borrow_mut();
+        state.scheduled = false;
+        if state.unfinished && state.is_drained() && !state.closing {
+            wake(&mut state);
+        }
+    }
+
+    /// Has the session asked for more in the connection's next turn.
+    pub(crate) fn continue_later(&self) {
+        let mut state = self.state.borrow_mut();
+        state.unfinished = true;
+        wake(&mut state);
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -139,10 +152,14 @@ impl Link {
         self.state.borrow().output.len() >= OUTPUT_BOUND
     }
 
-    /// Whether messages wait in the session's queue for room that there is.
+    /// Whether the session has something to send for which there is room.
     pub(crate) fn take_starved(&self) -> bool {
         let mut state = self.state.borrow_mut();
-        state.starved && state.output.len() < OUTPUT_BOUND / 2 && std::mem::take(&mut state.starved)
+        if !state.is_drained() {
+            return false;
+        }
+        let unfinished = std::mem::take(&mut state.unfinished);
+        std::mem::take(&mut state.starved) || unfinished
     }
 
     /// Takes what is to be written; [`Link::put_back`] returns what the socket did not take.
@@ -155,6 +172,13 @@ impl Link {
         if !output.is_empty() || output.capacity() <= IDLE_CAPACITY {
             self.state.borrow_mut().output = output;
         }
+    }
+}
+
+impl State {
+    /// Whether there is room for more than a few messages.
+    fn is_drained(&self) -> bool {
+        self.output.len() < OUTPUT_BOUND / 2
     }
 }
 

@@ -1,7 +1,9 @@
 //! Retained messages: the last one of each topic, found by filters with wildcards.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, btree_map::Entry},
+    ops::{Bound, ControlFlow},
     sync::Arc,
     time::Instant,
 };
@@ -10,6 +12,17 @@ use crate::{
     message::Message,
     topic::{self, split_level},
 };
+
+/// How many levels of topics one page looks at, so that no filter holds a shard up for long.
+const PAGE_NODES: usize = 256;
+
+/// Some of the messages that a filter matches.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) messages: Vec<Arc<Message>>,
+    /// Where the next page goes on; `None` when there is none.
+    pub(crate) next: Option<Box<str>>,
+}
 
 /// The node's retained messages.
 #[derive(Debug, Default)]
@@ -49,16 +62,28 @@ impl Retained {
         }
     }
 
-    /// The retained messages whose topics the filter matches, without expired ones.
-    pub(crate) fn matching(&self, filter: &str, now: Instant) -> Vec<Arc<Message>> {
-        let mut found = Vec::new();
-        self.root
-            .collect(Some(filter), Position::Root, &mut |message| {
-                if !message.is_expired(now) {
-                    found.push(Arc::clone(message));
-                }
-            });
-        found
+    /// One page of the retained messages whose topics the filter matches, without expired ones.
+    ///
+    /// `after` is where the page before this one ended. A message that is stored or forgotten
+    /// between two pages is found or not, as its topic lies ahead or behind.
+    pub(crate) fn page(&self, filter: &str, after: Option<&str>, now: Instant) -> Page {
+        self.page_of(PAGE_NODES, filter, after, now)
+    }
+
+    fn page_of(&self, nodes: usize, filter: &str, after: Option<&str>, now: Instant) -> Page {
+        let resume = match after {
+            None => Resume::Start,
+            Some(path) => Resume::Behind(Some(path)),
+        };
+        let mut walk = Walk {
+            now,
+            nodes_left: nodes,
+            path: Vec::new(),
+            page: Page::default(),
+        };
+        let (ControlFlow::Continue(()) | ControlFlow::Break(())) =
+            self.root.collect(Some(filter), resume, &mut walk);
+        walk.page
     }
 
     /// Forgets messages that have expired.
@@ -75,10 +100,37 @@ impl Retained {
     }
 }
 
+/// A walk over the tree in the order of topics, and where it is.
+struct Walk<'a> {
+    now: Instant,
+    nodes_left: usize,
+    /// Empty at the root, which stands for no topic.
+    path: Vec<&'a str>,
+    page: Page,
+}
+
+/// How much of a branch earlier pages have covered.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Position {
-    Root,
-    Below,
+enum Resume<'a> {
+    Start,
+    /// The branch's own node, and what comes before this path below it.
+    Behind(Option<&'a str>),
+}
+
+impl Walk<'_> {
+    fn visit(&mut self, message: Option<&Arc<Message>>) -> ControlFlow<()> {
+        if let Some(message) = message
+            && !message.is_expired(self.now)
+        {
+            self.page.messages.push(Arc::clone(message));
+        }
+        self.nodes_left = self.nodes_left.saturating_sub(1);
+        if self.nodes_left > 0 {
+            return ControlFlow::Continue(());
+        }
+        self.page.next = Some(self.path.join("/").into());
+        ControlFlow::Break(())
+    }
 }
 
 impl Node {
@@ -121,51 +173,79 @@ impl Node {
         removed
     }
 
-    fn collect(
-        &self,
-        rest: Option<&str>,
-        position: Position,
-        found: &mut impl FnMut(&Arc<Message>),
-    ) {
-        let Some(rest) = rest else {
-            if let Some(message) = &self.message {
-                found(message);
-            }
-            return;
+    fn collect<'a>(
+        &'a self,
+        filter: Option<&str>,
+        resume: Resume<'_>,
+        walk: &mut Walk<'a>,
+    ) -> ControlFlow<()> {
+        if resume == Resume::Start && !walk.path.is_empty() {
+            // `#` includes the level above it (4.7.1.2).
+            let matches = matches!(filter, None | Some("#"));
+            walk.visit(self.message.as_ref().filter(|_message| matches))?;
+        }
+        match filter.map(split_level) {
+            None => ControlFlow::Continue(()),
+            Some(("#", None)) => self.collect_children(filter, resume, walk),
+            Some(("+", below)) => self.collect_children(below, resume, walk),
+            Some((level, below)) => match self.children.get_key_value(level) {
+                Some((level, child)) => child.collect_as(level, below, resume, walk),
+                None => ControlFlow::Continue(()),
+            },
+        }
+    }
+
+    fn collect_children<'a>(
+        &'a self,
+        filter: Option<&str>,
+        resume: Resume<'_>,
+        walk: &mut Walk<'a>,
+    ) -> ControlFlow<()> {
+        let first = match resume {
+            Resume::Behind(Some(path)) => split_level(path).0,
+            Resume::Start | Resume::Behind(None) => "",
         };
-        // `#` and `+` at the first level leave out topics that start with `$` (4.7.2).
-        let shows =
-            |level: &str| position == Position::Below || !topic::hides_from_wildcards(level);
-        match split_level(rest) {
-            ("#", None) => {
-                if let Some(message) = &self.message {
-                    found(message);
-                }
-                for (level, child) in &self.children {
-                    if shows(level) {
-                        child.collect(Some("#"), Position::Below, found);
-                    }
-                }
-            }
-            ("+", below) => {
-                for (level, child) in &self.children {
-                    if shows(level) {
-                        child.collect(below, Position::Below, found);
-                    }
-                }
-            }
-            (level, below) => {
-                if let Some(child) = self.children.get(level) {
-                    child.collect(below, Position::Below, found);
-                }
+        let levels = (Bound::Included(first), Bound::Unbounded);
+        for (level, child) in self.children.range::<str, _>(levels) {
+            // `#` and `+` at the first level leave out topics that start with `$` (4.7.2).
+            if !(walk.path.is_empty() && topic::hides_from_wildcards(level)) {
+                child.collect_as(level, filter, resume, walk)?;
             }
         }
+        ControlFlow::Continue(())
+    }
+
+    /// Collects from this node as the child `level` of one to which `resume` applies.
+    fn collect_as<'a>(
+        &'a self,
+        level: &'a str,
+        filter: Option<&str>,
+        resume: Resume<'_>,
+        walk: &mut Walk<'a>,
+    ) -> ControlFlow<()> {
+        let resume = match resume {
+            Resume::Start | Resume::Behind(None) => Resume::Start,
+            Resume::Behind(Some(path)) => {
+                let (reached, below) = split_level(path);
+                match level.cmp(reached) {
+                    Ordering::Less => return ControlFlow::Continue(()),
+                    Ordering::Equal => Resume::Behind(below),
+                    Ordering::Greater => Resume::Start,
+                }
+            }
+        };
+        walk.path.push(level);
+        self.collect(filter, resume, walk)?;
+        walk.path.pop();
+        ControlFlow::Continue(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use proptest::{collection::vec, prelude::*};
 
     use super::*;
     use crate::message::Qos;
@@ -182,11 +262,53 @@ mod tests {
     }
 
     fn topics(retained: &Retained, filter: &str) -> Vec<String> {
-        let found = retained.matching(filter, Instant::now());
-        found
-            .iter()
-            .map(|message| message.topic.to_string())
-            .collect()
+        topics_by(PAGE_NODES, retained, filter)
+    }
+
+    /// Reads all pages of so many nodes each.
+    fn topics_by(nodes: usize, retained: &Retained, filter: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let Page { messages, next } =
+                retained.page_of(nodes, filter, after.as_deref(), Instant::now());
+            assert!(messages.len() <= nodes);
+            found.extend(messages.iter().map(|message| message.topic.to_string()));
+            if next.is_none() {
+                return found;
+            }
+            after = next;
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pages_of_any_length_hold_every_match_once(
+            topics in vec("[ab$/]{1,6}", 0..40),
+            filter in "([ab+]/){0,3}[ab+#]",
+            nodes in 1..9_usize,
+        ) {
+            let mut retained = Retained::default();
+            for topic in &topics {
+                retained.store(&message(topic, "x"));
+            }
+            let whole = topics_by(usize::MAX, &retained, &filter);
+            prop_assert_eq!(topics_by(nodes, &retained, &filter), whole);
+        }
+    }
+
+    #[test]
+    fn pages_go_on_where_their_last_topic_was_forgotten() {
+        let mut retained = Retained::default();
+        for topic in ["a/1", "a/2", "a/3"] {
+            retained.store(&message(topic, "x"));
+        }
+        let first = retained.page_of(2, "#", None, Instant::now());
+        assert_eq!(first.next.as_deref(), Some("a/1"));
+        retained.store(&message("a/1", ""));
+        let second = retained.page_of(2, "#", first.next.as_deref(), Instant::now());
+        let topics: Vec<_> = second.messages.iter().map(|m| &*m.topic).collect();
+        assert_eq!(topics, ["a/2", "a/3"]);
     }
 
     #[test]
@@ -225,8 +347,8 @@ mod tests {
         retained.store(&Arc::new(fleeting));
         retained.store(&message("b", "x"));
         let later = now + Duration::from_secs(1);
-        assert_eq!(retained.matching("#", now).len(), 2);
-        assert_eq!(retained.matching("#", later).len(), 1);
+        assert_eq!(retained.page("#", None, now).messages.len(), 2);
+        assert_eq!(retained.page("#", None, later).messages.len(), 1);
         retained.handle_timeout(later);
         assert_eq!(retained.len(), 1);
     }

@@ -26,7 +26,12 @@ use crate::{
     message::{Message, Qos},
 };
 pub use outgoing::{Delivered, Outgoing};
-pub use terms::{Aftermath, Bounds, Cause, Grant, ReceiveMaximumExceeded, Subscription, Terms};
+pub use terms::{
+    Aftermath, Bounds, Cause, Grant, Greeting, ReceiveMaximumExceeded, Subscription, Terms,
+};
+
+/// Retained messages that may wait in the queue before more are fetched from their store.
+const GREETING_BOUND: usize = 64;
 
 /// The client's end of an attached session.
 pub trait Wire {
@@ -44,6 +49,8 @@ pub trait Wire {
 #[derive(Debug)]
 pub struct Session {
     subscriptions: BTreeMap<Box<str>, Subscription>,
+    /// Subscriptions whose retained messages are not all queued, with the place reached.
+    greetings: BTreeMap<Box<str>, Option<Box<str>>>,
     /// QoS 2 messages from the client that await its PUBREL.
     received: BTreeSet<PacketId>,
     outgoing: Outgoing,
@@ -58,6 +65,7 @@ impl Session {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             subscriptions: BTreeMap::new(),
+            greetings: BTreeMap::new(),
             received: BTreeSet::new(),
             outgoing: Outgoing::new(bounds.queue),
             will: None,
@@ -165,6 +173,7 @@ impl Session {
 
     /// Forgets a subscription; tells whether there was one.
     pub fn unsubscribe(&mut self, filter: &str) -> bool {
+        self.greetings.remove(filter);
         self.subscriptions.remove(filter).is_some()
     }
 
@@ -241,17 +250,55 @@ impl Session {
         self.outgoing.deliver(message, grant, wire, now)
     }
 
-    /// Passes retained messages on to the client that subscribed, none of them lost to the queue's
-    /// bound: the store holds them anyway.
-    pub fn deliver_retained(
+    /// Makes the retained messages of a subscription due.
+    pub fn greet(&mut self, filter: &str) {
+        self.greetings.insert(filter.into(), None);
+    }
+
+    /// The retained messages to fetch next; `None` while enough of them are queued.
+    ///
+    /// They wait in their store, which holds them anyway, and not in the queue.
+    pub fn next_greeting(&self) -> Option<Greeting<'_>> {
+        if self.outgoing.queued_retained() >= GREETING_BOUND {
+            return None;
+        }
+        let (filter, after) = self.greetings.first_key_value()?;
+        Some(Greeting {
+            filter,
+            after: after.as_deref(),
+        })
+    }
+
+    /// Takes what was found for [`Session::next_greeting`]; `next` is the place reached, `None`
+    /// when that was all.
+    ///
+    /// Returns the number of messages dropped because they expired or are too long.
+    pub fn handle_retained(
         &mut self,
-        message: &Arc<Message>,
-        grant: Grant,
+        messages: Vec<Arc<Message>>,
+        next: Option<Box<str>>,
         wire: &mut impl Wire,
         now: Instant,
-    ) {
-        self.outgoing.queue_unbounded(message, grant);
-        self.outgoing.pump(wire, now);
+    ) -> usize {
+        let Some(mut greeting) = self.greetings.first_entry() else {
+            return 0;
+        };
+        if let Some(subscription) = self.subscriptions.get(greeting.key()) {
+            for message in messages {
+                let grant = Grant {
+                    qos: message.qos.min(subscription.qos),
+                    retain: true,
+                    subscription_ids: subscription.id.into_iter().collect(),
+                };
+                self.outgoing.queue_retained(message, grant);
+            }
+        }
+        if next.is_some() {
+            *greeting.get_mut() = next;
+        } else {
+            greeting.remove();
+        }
+        self.outgoing.pump(wire, now)
     }
 
     /// Sends what is queued as far as window and output buffer allow.
@@ -259,6 +306,7 @@ impl Session {
         self.outgoing.pump(wire, now)
     }
 
+    #[cfg(test)]
     pub fn queue_len(&self) -> usize {
         self.outgoing.queue_len()
     }

@@ -17,6 +17,7 @@ pub struct Outgoing {
     inflight: VecDeque<InFlight>,
     queue: VecDeque<Queued>,
     queued_qos0: usize,
+    queued_retained: usize,
     queue_bound: usize,
 }
 
@@ -49,6 +50,15 @@ enum Stage {
 struct Queued {
     message: Arc<Message>,
     grant: Grant,
+    source: Source,
+}
+
+/// Where a message was before it was queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Publisher,
+    /// The store of retained messages.
+    Store,
 }
 
 impl Outgoing {
@@ -59,6 +69,7 @@ impl Outgoing {
             inflight: VecDeque::new(),
             queue: VecDeque::new(),
             queued_qos0: 0,
+            queued_retained: 0,
             queue_bound,
         }
     }
@@ -67,8 +78,13 @@ impl Outgoing {
         self.window = window;
     }
 
+    #[cfg(test)]
     pub(super) fn queue_len(&self) -> usize {
         self.queue.len()
+    }
+
+    pub(super) fn queued_retained(&self) -> usize {
+        self.queued_retained
     }
 
     /// QoS 0 does not wait for a client that is away.
@@ -76,6 +92,8 @@ impl Outgoing {
         self.queue
             .retain(|queued| queued.grant.qos > Qos::AtMostOnce);
         self.queued_qos0 = 0;
+        let is_retained = |queued: &&Queued| queued.source == Source::Store;
+        self.queued_retained = self.queue.iter().filter(is_retained).count();
     }
 
     pub(super) fn deliver(
@@ -91,6 +109,7 @@ impl Outgoing {
         let queued = Queued {
             message: Arc::clone(message),
             grant,
+            source: Source::Publisher,
         };
         let Some(wire) = wire else {
             return match queued.grant.qos {
@@ -130,15 +149,18 @@ impl Outgoing {
         Delivered::Queued
     }
 
-    pub(super) fn queue_unbounded(&mut self, message: &Arc<Message>, grant: Grant) {
+    /// Queues a message that is not lost to the queue's bound: the caller keeps to one of its own.
+    pub(super) fn queue_retained(&mut self, message: Arc<Message>, grant: Grant) {
         self.push(Queued {
-            message: Arc::clone(message),
+            message,
             grant,
+            source: Source::Store,
         });
     }
 
     fn push(&mut self, queued: Queued) {
         self.queued_qos0 += usize::from(queued.grant.qos == Qos::AtMostOnce);
+        self.queued_retained += usize::from(queued.source == Source::Store);
         self.queue.push_back(queued);
     }
 
@@ -154,6 +176,7 @@ impl Outgoing {
                 break;
             };
             self.queued_qos0 -= usize::from(is_qos0);
+            self.queued_retained -= usize::from(next.source == Source::Store);
             if next.message.is_expired(now) || !self.send(next, wire, now) {
                 dropped += 1;
             }
@@ -166,7 +189,11 @@ impl Outgoing {
     }
 
     fn send(&mut self, queued: Queued, wire: &mut impl Wire, now: Instant) -> bool {
-        let Queued { message, grant } = queued;
+        let Queued {
+            message,
+            grant,
+            source,
+        } = queued;
         let id = match grant.qos {
             Qos::AtMostOnce => None,
             Qos::AtLeastOnce | Qos::ExactlyOnce => match self.free_id() {
@@ -198,7 +225,11 @@ impl Outgoing {
                 retain,
                 subscription_ids,
             };
-            let stage = Stage::Published(Queued { message, grant });
+            let stage = Stage::Published(Queued {
+                message,
+                grant,
+                source,
+            });
             self.inflight.push_back(InFlight { id, stage });
         }
         true
@@ -275,7 +306,7 @@ impl Outgoing {
                 });
                 true
             }
-            Stage::Published(Queued { message, grant }) => {
+            Stage::Published(Queued { message, grant, .. }) => {
                 let delivery = Delivery {
                     message: Arc::clone(message),
                     qos: grant.qos,

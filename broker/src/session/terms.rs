@@ -16,6 +16,14 @@ pub struct Subscription {
     pub id: Option<u32>,
 }
 
+/// What a session wants from the store of retained messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Greeting<'a> {
+    pub filter: &'a str,
+    /// The place in the store that was reached.
+    pub after: Option<&'a str>,
+}
+
 /// What a message may be delivered as: all of a client's matching subscriptions taken together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {

@@ -338,20 +338,71 @@ fn full_output_keeps_messages_in_the_queue_until_it_drains() {
     assert_eq!(peer.payloads(), "ab");
 }
 
+impl Scene {
+    fn subscribe(&mut self, filter: &str) {
+        let subscription = Subscription {
+            qos: ExactlyOnce,
+            no_local: false,
+            retain_as_published: false,
+            id: None,
+        };
+        self.session.subscribe(filter, subscription);
+        self.session.greet(filter);
+    }
+
+    /// Answers greetings with endless pages of two until the session wants no more.
+    fn feed(&mut self, peer: &mut Peer) -> usize {
+        let mut pages = 0;
+        while self.session.next_greeting().is_some() {
+            pages += 1;
+            let page = vec![message('r', AtLeastOnce), message('r', AtLeastOnce)];
+            let next = Some("more".into());
+            self.session.handle_retained(page, next, peer, self.now);
+        }
+        pages
+    }
+}
+
 #[test]
-fn retained_messages_are_not_bounded_by_the_queue() {
-    let mut scene = Scene::persistent(1, 0);
+fn retained_messages_are_not_lost_to_the_queue_bound_and_have_one_of_their_own() {
+    let mut scene = Scene::persistent(10, 0);
     let mut peer = Peer::default();
-    for payload in 'a'..='c' {
-        let retained = message(payload, AtLeastOnce);
+    scene.subscribe("a");
+    scene.subscribe("b");
+    assert_eq!(scene.feed(&mut peer), (10 + GREETING_BOUND).div_ceil(2));
+    assert_eq!(peer.published.len(), 10);
+    assert_eq!(scene.session.queue_len(), GREETING_BOUND);
+    for id in 1..=2 {
+        scene.ack(AckKind::PubAck, id, &mut peer);
+    }
+    assert_eq!(scene.feed(&mut peer), 1);
+    let mut peer = scene.reconnect(100);
+    assert!(peer.published.len() > GREETING_BOUND);
+    scene.feed(&mut peer);
+    assert_eq!(peer.published.len(), 100);
+}
+
+#[test]
+fn greetings_go_on_where_they_were_and_end_with_their_subscription() {
+    let mut scene = Scene::persistent(10, 10);
+    let mut peer = Peer::default();
+    scene.subscribe("a");
+    scene.subscribe("b");
+    let mut reply = |scene: &mut Scene, next: Option<&str>| {
+        let page = vec![message('r', AtMostOnce)];
+        let next = next.map(Into::into);
         scene
             .session
-            .deliver_retained(&retained, grant(AtLeastOnce), &mut peer, scene.now);
-    }
-    assert_eq!(
-        (peer.payloads().as_str(), scene.session.queue_len()),
-        ("a", 2)
-    );
+            .handle_retained(page, next, &mut peer, scene.now);
+    };
+    reply(&mut scene, Some("x"));
+    let greeting = |filter, after| Some(Greeting { filter, after });
+    assert_eq!(scene.session.next_greeting(), greeting("a", Some("x")));
+    reply(&mut scene, None);
+    assert_eq!(scene.session.next_greeting(), greeting("b", None));
+    scene.session.unsubscribe("b");
+    assert_eq!(scene.session.next_greeting(), None);
+    assert_eq!(peer.payloads(), "rr");
 }
 
 #[test]

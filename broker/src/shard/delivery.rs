@@ -13,9 +13,13 @@ use crate::{
     link::Link,
     message::Message,
     metrics::Metric,
+    retained::Page,
     routes::{ShardId, ShardSet},
-    session::{Delivered, Grant, Subscription},
+    session::{Delivered, Grant, Greeting, Subscription},
 };
+
+/// Pages of retained messages that one client gets before others have their turn.
+const PAGES_PER_TURN: usize = 4;
 
 impl Shard {
     /// Stores and routes a message; tells whether anyone subscribes to it.
@@ -113,6 +117,29 @@ impl Shard {
         }
     }
 
+    /// Passes retained messages on to a client that subscribed, as many as one turn allows.
+    pub(super) fn greet(&mut self, key: SessionKey, link: &Rc<Link>, now: Instant) {
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        for _ in 0..PAGES_PER_TURN {
+            let Some(Greeting { filter, after }) = entry.session.next_greeting() else {
+                return;
+            };
+            let Page { messages, next } = self
+                .shared
+                .retained
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .page(filter, after, now);
+            let dropped = entry
+                .session
+                .handle_retained(messages, next, &mut &**link, now);
+            self.counters.add(Metric::DroppedExpired, dropped);
+        }
+        link.continue_later();
+    }
+
     /// Sends queued messages that found no room before.
     pub(crate) fn pump(&mut self, key: SessionKey, link: &Rc<Link>, now: Instant) {
         let Some(entry) = self.sessions.get_mut(key) else {
@@ -125,6 +152,7 @@ impl Shard {
         {
             let dropped = entry.session.pump(&mut &**link, now);
             self.counters.add(Metric::DroppedExpired, dropped);
+            self.greet(key, link, now);
         }
     }
 

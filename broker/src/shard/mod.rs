@@ -152,6 +152,7 @@ impl Shard {
         });
         let dropped = entry.session.resume(&mut &**link, now);
         self.counters.add(Metric::DroppedExpired, dropped);
+        self.greet(key, link, now);
         self.schedule(key);
         key
     }

@@ -1,10 +1,6 @@
 //! What a shard does with each packet of a connected client.
 
-use std::{
-    rc::Rc,
-    sync::{Arc, PoisonError},
-    time::Instant,
-};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use super::{SessionKey, Shard};
 use crate::{
@@ -12,10 +8,14 @@ use crate::{
     link::Link,
     message::{Message, Qos},
     metrics::Metric,
-    session::{Cause, Grant, Subscription},
+    session::{Cause, Subscription},
     topic,
     trie::{Inserted, Removed},
 };
+
+/// Filters that one SUBSCRIBE may bring: more than any client sends at once, and few enough that
+/// the shard is not held up.
+const FILTERS_PER_SUBSCRIBE: usize = 1024;
 
 /// Whether a connection goes on after a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,7 @@ impl Shard {
                 if let Some(entry) = self.sessions.get_mut(key) {
                     let dropped = entry.session.handle_ack(ack, &mut &**link, now);
                     self.counters.add(Metric::DroppedExpired, dropped);
+                    self.greet(key, link, now);
                 }
             }
             ClientPacket::Subscribe(subscribe) => self.handle_subscribe(key, link, subscribe, now),
@@ -111,39 +112,36 @@ impl Shard {
             filters,
         } = subscribe;
         let mut codes = Vec::with_capacity(filters.len());
-        let mut retained = Vec::new();
-        for wanted in &filters {
-            match self.subscribe(key, wanted, subscription_id) {
-                Ok(is_new) => {
-                    codes.push(wanted.qos as u8);
-                    if wanted.retain_handling.asks(is_new) {
-                        retained.push(wanted);
-                    }
-                }
+        for (index, wanted) in filters.iter().enumerate() {
+            let subscribed = if index < FILTERS_PER_SUBSCRIBE {
+                self.subscribe(key, wanted, subscription_id)
+            } else {
+                Err(reason::QUOTA_EXCEEDED)
+            };
+            match subscribed {
+                Ok(()) => codes.push(wanted.qos as u8),
                 // MQTT 3.1.1 has one code for failure (3.9.3).
                 Err(_reason) if !link.version().is_v5() => codes.push(reason::FAILURE),
                 Err(reason) => codes.push(reason),
             }
         }
         link.suback(id, &codes);
-        for wanted in retained {
-            self.send_retained(key, link, wanted, subscription_id, now);
-        }
+        self.greet(key, link, now);
     }
 
-    /// Adds one filter; tells whether it is new to the session, or why it is refused.
+    /// Adds one filter, or tells why it is refused.
     fn subscribe(
         &mut self,
         key: SessionKey,
         wanted: &SubscribeFilter,
         subscription_id: Option<u32>,
-    ) -> Result<bool, u8> {
+    ) -> Result<(), u8> {
         let SubscribeFilter {
             filter,
             qos,
             no_local,
             retain_as_published,
-            ..
+            retain_handling,
         } = wanted;
         if filter.starts_with(topic::SHARE_PREFIX) {
             return Err(reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
@@ -161,41 +159,15 @@ impl Shard {
             id: subscription_id,
         };
         let is_new = entry.session.subscribe(filter, subscription);
+        if retain_handling.asks(is_new) {
+            entry.session.greet(filter);
+        }
         self.counters
             .add(Metric::Subscriptions, usize::from(is_new));
         if self.subscribers.insert(filter, key, subscription) == Inserted::NewFilter {
             self.shared.routes.add(filter, self.id);
         }
-        Ok(is_new)
-    }
-
-    fn send_retained(
-        &mut self,
-        key: SessionKey,
-        link: &Rc<Link>,
-        wanted: &SubscribeFilter,
-        subscription_id: Option<u32>,
-        now: Instant,
-    ) {
-        let found = self
-            .shared
-            .retained
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .matching(&wanted.filter, now);
-        let Some(entry) = self.sessions.get_mut(key) else {
-            return;
-        };
-        for message in found {
-            let grant = Grant {
-                qos: message.qos.min(wanted.qos),
-                retain: true,
-                subscription_ids: subscription_id.into_iter().collect(),
-            };
-            entry
-                .session
-                .deliver_retained(&message, grant, &mut &**link, now);
-        }
+        Ok(())
     }
 
     /// Takes one filter away; the result is its UNSUBACK code.

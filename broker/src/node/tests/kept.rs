@@ -225,3 +225,30 @@ async fn absent_sessions_expire() {
     broker.wait_for(Metric::Sessions, 0).await;
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn thousands_of_retained_messages_reach_a_subscriber_that_reads_late() {
+    const MESSAGES: usize = 3000;
+    let broker = Broker::start_with("[limits]\nqueue_messages = 0\n").await;
+    let mut sender = broker.join(Version::V311, "sender").await;
+    let padding = "x".repeat(1000);
+    for number in 0..MESSAGES {
+        let topic = format!("r/{}/{number:04}", number % 7);
+        sender.publish(&topic, &padding, 0b0001, 0).await;
+    }
+    sender.ping().await;
+    for (version, qos) in [(Version::V5, 0), (Version::V311, 1)] {
+        let mut receiver = broker.join(version, "receiver").await;
+        receiver.subscribe("r/#", qos).await;
+        sender.deliver("sync", "", 1).await;
+        let mut previous = String::new();
+        for _ in 0..MESSAGES {
+            let received = receiver.receive().await;
+            assert!(received.retain && received.topic > previous);
+            previous = received.topic;
+        }
+        receiver.ping().await;
+        receiver.leave().await;
+    }
+    broker.stop().await;
+}

@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     Broker,
-    client::{Client, Hello},
+    client::{Client, Hello, packet},
 };
 use crate::{codec::packet::Version, metrics::Metric};
 
@@ -40,6 +40,44 @@ async fn illegal_filters_are_refused_one_by_one() {
         assert_eq!(old.subscribe(filter, 0).await, 0x80);
         assert_eq!(new.subscribe(filter, 0).await, code);
     }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn filters_beyond_a_thousand_in_one_packet_are_refused() {
+    const FILTERS: usize = 3000;
+    let broker = Broker::start().await;
+    for (version, code) in [(Version::V311, 0x80), (Version::V5, 0x97)] {
+        let mut client = broker.join(version, "greedy").await;
+        let mut body = vec![0, 9];
+        body.extend(version.is_v5().then_some(0));
+        body.extend([0, 1, b'#', 0].repeat(FILTERS));
+        client.send(&packet(0x82, &body)).await;
+        let (first, body) = client.recv().await;
+        assert_eq!(first, 0x90, "SUBACK");
+        let codes = &body[body.len() - FILTERS..];
+        assert!(codes[..1024].iter().all(|granted| *granted == 0));
+        assert!(codes[1024..].iter().all(|refused| *refused == code));
+        client.leave().await;
+    }
+    broker.stop().await;
+}
+
+/// The packets that wait for room among the answers must be handled once there is some.
+#[tokio::test]
+async fn client_that_reads_late_gets_an_answer_to_each_packet() {
+    const PINGS: usize = 1024 * 1024;
+    let broker = Broker::start().await;
+    let client = broker.join(Version::V311, "late").await;
+    let (mut reading, mut writing) = client.stream.into_split();
+    let asking = tokio::spawn(async move {
+        writing.write_all(&[0xc0, 0].repeat(PINGS)).await.unwrap();
+        writing
+    });
+    let mut answers = vec![0; 2 * PINGS];
+    reading.read_exact(&mut answers).await.unwrap();
+    assert!(answers.chunks(2).all(|answer| answer == [0xd0, 0]));
+    drop(asking.await.unwrap());
     broker.stop().await;
 }
 
