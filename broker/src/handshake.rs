@@ -94,7 +94,7 @@ pub(crate) async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
             return Err(error.into());
         }
     };
-    match codec::decode_connect(&packet, frame, version, Instant::now()) {
+    match codec::decode_connect(&packet, frame, version) {
         Ok(connect) => Ok(Greeting {
             connect,
             rest: bytes.freeze(),

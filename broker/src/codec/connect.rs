@@ -1,6 +1,6 @@
 //! The CONNECT packet: which version a client speaks, and what it asks for.
 
-use std::{num::NonZeroU16, sync::Arc, time::Instant};
+use std::{num::NonZeroU16, sync::Arc};
 
 use bytes::{BufMut, BytesMut};
 use rumqttd::protocol::{
@@ -13,7 +13,7 @@ use super::{
     decode::from_rumqttd,
     encode::put_variable,
     packet::{Connect, Version, Will},
-    properties::{expiry_after, forwarded_properties},
+    properties::forwarded_properties,
     read_prefixed, read_variable,
 };
 use crate::{
@@ -58,7 +58,6 @@ pub fn decode_connect(
     packet: &[u8],
     frame: Frame,
     version: Version,
-    now: Instant,
 ) -> Result<Connect, DecodeError> {
     let body = packet
         .get(frame.header..frame.total)
@@ -83,7 +82,6 @@ pub fn decode_connect(
         connect,
         properties,
         will.map(|will| (will, will_properties)),
-        now,
     )
 }
 
@@ -92,7 +90,6 @@ fn assemble(
     connect: protocol::Connect,
     properties: Option<ConnectProperties>,
     will: Option<(LastWill, Option<LastWillProperties>)>,
-    now: Instant,
 ) -> Result<Connect, DecodeError> {
     let protocol::Connect {
         keep_alive,
@@ -108,7 +105,7 @@ fn assemble(
         receive_maximum: None,
         maximum_packet: None,
         will: will
-            .map(|(will, properties)| decode_will(will, properties, now))
+            .map(|(will, properties)| decode_will(will, properties))
             .transpose()?,
         authentication_method: None,
     };
@@ -199,7 +196,6 @@ fn skip_properties(bytes: &[u8]) -> Result<&[u8], DecodeError> {
 fn decode_will(
     will: LastWill,
     properties: Option<LastWillProperties>,
-    now: Instant,
 ) -> Result<Will, DecodeError> {
     let LastWill {
         topic: name,
@@ -212,15 +208,11 @@ fn decode_will(
         return Err(DecodeError::TopicName);
     }
     let mut delay = 0;
-    let mut expires = None;
+    let mut expiry = None;
     let mut forwarded = Box::default();
     if let Some(properties) = properties {
         delay = properties.delay_interval.unwrap_or(0);
-        // Counted from the CONNECT: the will's own clock starts when it is published, which
-        // `delay` puts off.
-        expires = properties
-            .message_expiry_interval
-            .map(|seconds| expiry_after(now, u64::from(seconds) + u64::from(delay)));
+        expiry = properties.message_expiry_interval;
         forwarded = forwarded_properties(PublishProperties {
             payload_format_indicator: properties.payload_format_indicator,
             response_topic: properties.response_topic,
@@ -236,10 +228,11 @@ fn decode_will(
         properties: forwarded,
         qos: Qos::from_bits(qos as u8).ok_or(DecodeError::Malformed)?,
         retain,
-        expires,
+        expires: None,
     };
     Ok(Will {
         message: Arc::new(message),
+        expiry,
         delay,
     })
 }

@@ -1,6 +1,10 @@
 //! MQTT packets without their version: what the rest of the broker speaks.
 
-use std::{num::NonZeroU16, sync::Arc};
+use std::{
+    num::NonZeroU16,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::message::{Message, Qos};
 
@@ -45,8 +49,26 @@ pub struct Connect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Will {
     pub message: Arc<Message>,
+    /// Seconds that the message lives, counted from its publication (3.1.3.2.4).
+    pub expiry: Option<u32>,
     /// Seconds between the break and the publication.
     pub delay: u32,
+}
+
+impl Will {
+    /// The message as it is published.
+    pub fn publication(self, now: Instant) -> Arc<Message> {
+        let Self {
+            mut message,
+            expiry,
+            delay: _,
+        } = self;
+        if let Some(seconds) = expiry {
+            let expires = now + Duration::from_secs(u64::from(seconds));
+            Arc::make_mut(&mut message).expires = Some(expires);
+        }
+        message
+    }
 }
 
 /// A packet from a client whose CONNECT was accepted.

@@ -65,17 +65,12 @@ pub(super) fn decode_publish_properties(
     }
     let expires = properties
         .message_expiry_interval
-        .map(|seconds| expiry_after(now, u64::from(seconds)));
+        .map(|seconds| now + Duration::from_secs(u64::from(seconds)));
     let parts = PublishParts {
         forwarded: forwarded_properties(properties)?,
         expires,
     };
     Ok((parts, payload))
-}
-
-/// When a message expires that may live for so many seconds.
-pub(super) fn expiry_after(now: Instant, seconds: u64) -> Instant {
-    now + Duration::from_secs(seconds)
 }
 
 /// Encodes the properties that every subscriber gets as the publisher gave them.

@@ -19,7 +19,7 @@ fn parse(bytes: &[u8], version: Version) -> Result<ClientPacket, DecodeError> {
 fn parse_connect(bytes: &[u8]) -> Result<Connect, DecodeError> {
     let frame = frame(bytes, LIMIT)?.expect("a whole packet");
     let version = connect_version(bytes, frame)?;
-    decode_connect(bytes, frame, version, Instant::now())
+    decode_connect(bytes, frame, version)
 }
 
 fn connect(name: &str, level: u8, flags: u8, rest: &[u8]) -> Vec<u8> {
@@ -107,6 +107,19 @@ fn v5_connect_properties_are_read() {
     assert_eq!(parsed.session_expiry, Some(10));
     assert_eq!(parsed.receive_maximum.map(u16::from), Some(5));
     assert_eq!(parsed.maximum_packet, Some(4096));
+}
+
+#[test]
+fn wills_expiry_counts_from_its_publication() {
+    // Expiry 10 s, delay 5 s.
+    let properties = b"\x0a\x02\0\0\0\x0a\x18\0\0\0\x05";
+    let rest = [b"\0\0\x01c", &properties[..], b"\0\x01t\0\x01m"].concat();
+    let parsed = parse_connect(&connect("MQTT", 5, 0b0110, &rest)).unwrap();
+    let will = parsed.will.unwrap();
+    assert_eq!((will.expiry, will.delay), (Some(10), 5));
+    let now = Instant::now() + Duration::from_hours(1);
+    let expires = will.publication(now).expires;
+    assert_eq!(expires, Some(now + Duration::from_secs(10)));
 }
 
 #[test]
@@ -465,7 +478,7 @@ proptest! {
         if let Ok(Some(found)) = frame(&bytes, 90) {
             for version in ALL {
                 let _ = decode(&bytes, found, version, Instant::now());
-                let _ = decode_connect(&bytes, found, version, Instant::now());
+                let _ = decode_connect(&bytes, found, version);
             }
             let _ = connect_version(&bytes, found);
         }

@@ -108,7 +108,7 @@ impl Session {
         self.ends = Some(now + self.expiry);
         if self.expiry.is_zero() || cause == Cause::Shutdown {
             return Aftermath {
-                will: will.map(|will| will.message),
+                will: will.map(|will| will.publication(now)),
                 ended: true,
             };
         }
@@ -119,7 +119,7 @@ impl Session {
         let delay = Duration::from_secs(u64::from(will.delay)).min(self.expiry);
         if delay.is_zero() {
             return Aftermath {
-                will: Some(will.message),
+                will: Some(will.publication(now)),
                 ended: false,
             };
         }
@@ -129,9 +129,9 @@ impl Session {
     }
 
     /// Ends an absent session before its time, as a clean start does.
-    pub fn end(&mut self) -> Aftermath {
+    pub fn end(&mut self, now: Instant) -> Aftermath {
         Aftermath {
-            will: self.will.take().map(|will| will.message),
+            will: self.will.take().map(|will| will.publication(now)),
             ended: true,
         }
     }
@@ -159,7 +159,7 @@ impl Session {
         let mut will = None;
         if passed(self.will_due) || ended {
             self.will_due = None;
-            will = self.will.take().map(|will| will.message);
+            will = self.will.take().map(|will| will.publication(now));
         }
         Aftermath { will, ended }
     }

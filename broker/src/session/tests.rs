@@ -117,6 +117,7 @@ fn grant(qos: Qos) -> Grant {
 fn will(delay: u32) -> Option<Will> {
     Some(Will {
         message: message('w', AtMostOnce),
+        expiry: None,
         delay,
     })
 }
@@ -437,6 +438,27 @@ fn will_is_due_at_once_when_the_connection_breaks() {
     let aftermath = scene.session.detach(Cause::Broken, scene.now);
     assert!(aftermath.will.is_some() && !aftermath.ended);
     assert_eq!(scene.session.next_deadline(), Some(scene.now + HOUR));
+}
+
+#[test]
+fn will_lives_from_its_publication_however_long_its_client_was_connected() {
+    let expiring = |delay| {
+        will(delay).map(|will| Will {
+            expiry: Some(5),
+            ..will
+        })
+    };
+    for delay in [0, 10] {
+        let mut scene = Scene::new(1, 1, HOUR, expiring(delay));
+        scene.now += HOUR;
+        let mut aftermath = scene.session.detach(Cause::Broken, scene.now);
+        if delay > 0 {
+            scene.now += Duration::from_secs(10);
+            aftermath = scene.session.handle_timeout(scene.now);
+        }
+        let expires = aftermath.will.unwrap().expires;
+        assert_eq!(expires, Some(scene.now + Duration::from_secs(5)));
+    }
 }
 
 #[test]

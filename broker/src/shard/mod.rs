@@ -169,7 +169,7 @@ impl Shard {
             aftermath = entry.session.detach(Cause::Broken, now);
         }
         if connect.clean_start && !aftermath.ended {
-            let waiting = entry.session.end();
+            let waiting = entry.session.end(now);
             aftermath = Aftermath {
                 will: aftermath.will.or(waiting.will),
                 ended: true,
