@@ -67,6 +67,8 @@ pub(crate) struct Connection<S> {
 struct KeepAlive {
     allowed: Duration,
     heard: Instant,
+    /// When output last went to a client that was not read because of what it had not read.
+    drained: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -100,9 +102,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let keep_alive = (keep_alive > 0).then(|| {
             let allowed = Duration::from_secs(u64::from(keep_alive)) * 3 / 2;
             let timer = Box::pin(tokio::time::sleep(allowed));
+            let now = Instant::now();
             KeepAlive {
                 allowed,
-                heard: Instant::now(),
+                heard: now,
+                drained: now,
                 timer,
             }
         });
@@ -263,6 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(bytes)) => {
                     self.shard.borrow().counters().add(Metric::BytesOut, bytes);
+                    self.note_drained(output.len());
                     output.advance(bytes);
                     self.link.put_back(output);
                 }
@@ -272,6 +277,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    fn note_drained(&mut self, output_before: usize) {
+        if let Some(keep_alive) = &mut self.keep_alive
+            && Link::would_be_full(output_before)
+        {
+            keep_alive.drained = Instant::now();
         }
     }
 
@@ -322,16 +335,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Turn::Wait;
         };
         while keep_alive.timer.as_mut().poll(context).is_ready() {
-            let due = keep_alive.heard + keep_alive.allowed;
-            // What a stalled or full connection has sent lies unread.
-            let is_deaf = self.stalled.is_some() || self.link.is_full();
-            if due <= Instant::now() && !is_deaf {
+            // While the client leaves its output unread, what it sends lies unread too; that it
+            // takes some of the output is then the sign that it lives.
+            let due = keep_alive.heard.max(keep_alive.drained) + keep_alive.allowed;
+            // This wait is no fault of the client's.
+            let waits_for_lanes = self.stalled == Some(Stall::Lanes) && !self.link.is_full();
+            if due <= Instant::now() && !waits_for_lanes {
                 self.shard.borrow().counters().inc(Metric::ClosedKeepAlive);
                 self.link.close(reason::KEEP_ALIVE_TIMEOUT);
                 context.waker().wake_by_ref();
                 return Turn::Wait;
             }
-            let next = if is_deaf {
+            let next = if waits_for_lanes {
                 Instant::now() + keep_alive.allowed
             } else {
                 due

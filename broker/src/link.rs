@@ -149,7 +149,12 @@ impl Link {
 
     /// Whether the client leaves so much unread that nothing more should be read from it.
     pub(crate) fn is_full(&self) -> bool {
-        self.state.borrow().output.len() >= OUTPUT_BOUND
+        Self::would_be_full(self.state.borrow().output.len())
+    }
+
+    /// As [`Link::is_full`], for output that was taken.
+    pub(crate) fn would_be_full(output: usize) -> bool {
+        output >= OUTPUT_BOUND
     }
 
     /// Whether the session has something to send for which there is room.

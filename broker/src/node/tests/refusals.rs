@@ -27,6 +27,24 @@ async fn silent_client_is_closed_and_keep_alive_zero_is_not() {
 }
 
 #[tokio::test]
+async fn silent_client_is_closed_whatever_waits_for_it() {
+    let broker = Broker::start_with("[limits]\nqueue_messages = 100000\n").await;
+    let mut hello = Hello::new(Version::V311, "hung");
+    hello.keep_alive = 1;
+    let (mut hung, _) = Client::connect(broker.address, &hello).await;
+    hung.subscribe("t", 0).await;
+    let mut sender = broker.join(Version::V311, "sender").await;
+    // More than the system's buffers and the broker's own output hold.
+    let payload = "x".repeat(100_000);
+    for _ in 0..300 {
+        sender.publish("t", &payload, 0, 0).await;
+    }
+    broker.wait_for(Metric::ClosedKeepAlive, 1).await;
+    sender.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn illegal_filters_are_refused_one_by_one() {
     let broker = Broker::start().await;
     let mut old = broker.join(Version::V311, "old").await;
