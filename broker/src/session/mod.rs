@@ -83,18 +83,11 @@ impl Session {
             expiry,
             will,
         } = terms;
-        self.outgoing.set_window(window);
+        self.outgoing.attach(window);
         self.expiry = expiry;
         self.will = will;
         self.will_due = None;
         self.ends = None;
-    }
-
-    /// Sends again what the last connection left unacknowledged, then what was queued (4.4).
-    ///
-    /// Returns the number of messages dropped because they expired or are too long.
-    pub fn resume(&mut self, wire: &mut impl Wire, now: Instant) -> usize {
-        self.outgoing.resend(wire, now) + self.outgoing.pump(wire, now)
     }
 
     /// Takes the connection away.
@@ -301,7 +294,10 @@ impl Session {
         self.outgoing.pump(wire, now)
     }
 
-    /// Sends what is queued as far as window and output buffer allow.
+    /// Sends what the last connection left unacknowledged and then what is queued, as far as window
+    /// and output buffer allow.
+    ///
+    /// Returns the number of messages dropped because they expired or are too long.
     pub fn pump(&mut self, wire: &mut impl Wire, now: Instant) -> usize {
         self.outgoing.pump(wire, now)
     }

@@ -15,6 +15,9 @@ pub struct Outgoing {
     last_id: u16,
     /// In the order of sending, which is the order of sending again (4.6).
     inflight: VecDeque<InFlight>,
+    /// How many of those this connection was sent; the others are to be sent again before anything
+    /// new is.
+    sent: usize,
     queue: VecDeque<Queued>,
     queued_qos0: usize,
     queued_retained: usize,
@@ -67,6 +70,7 @@ impl Outgoing {
             window: 0,
             last_id: 0,
             inflight: VecDeque::new(),
+            sent: 0,
             queue: VecDeque::new(),
             queued_qos0: 0,
             queued_retained: 0,
@@ -74,8 +78,9 @@ impl Outgoing {
         }
     }
 
-    pub(super) fn set_window(&mut self, window: u16) {
+    pub(super) fn attach(&mut self, window: u16) {
         self.window = window;
+        self.sent = 0;
     }
 
     #[cfg(test)]
@@ -132,13 +137,15 @@ impl Outgoing {
         match qos {
             Qos::AtMostOnce => self.queued_qos0 == 0,
             Qos::AtLeastOnce | Qos::ExactlyOnce => {
-                self.queue.len() == self.queued_qos0 && self.has_window()
+                let is_first =
+                    self.queue.len() == self.queued_qos0 && self.sent == self.inflight.len();
+                is_first && self.has_window()
             }
         }
     }
 
     fn has_window(&self) -> bool {
-        self.inflight.len() < usize::from(self.window)
+        self.sent < usize::from(self.window)
     }
 
     fn enqueue(&mut self, queued: Queued) -> Delivered {
@@ -164,9 +171,13 @@ impl Outgoing {
         self.queue.push_back(queued);
     }
 
-    /// Sends from the queue; returns how many messages were dropped on the way.
+    /// Sends again what is in flight, then from the queue; returns how many messages were dropped
+    /// on the way.
     pub(super) fn pump(&mut self, wire: &mut impl Wire, now: Instant) -> usize {
-        let mut dropped = 0;
+        let (is_done, mut dropped) = self.resend(wire, now);
+        if !is_done {
+            return dropped;
+        }
         while let Some(next) = self.queue.front() {
             let is_qos0 = next.grant.qos == Qos::AtMostOnce;
             if !wire.has_room() || !(is_qos0 || self.has_window()) {
@@ -231,6 +242,7 @@ impl Outgoing {
                 source,
             });
             self.inflight.push_back(InFlight { id, stage });
+            self.sent += 1;
         }
         true
     }
@@ -267,8 +279,14 @@ impl Outgoing {
             Stage::Released => ack.kind == AckKind::PubComp,
         };
         if fits {
-            self.inflight.remove(position);
+            self.land(position);
         }
+    }
+
+    /// Ends a flight. A client may know of one that it was not sent again.
+    fn land(&mut self, position: usize) {
+        self.inflight.remove(position);
+        self.sent -= usize::from(position < self.sent);
     }
 
     pub(super) fn handle_pubrec(&mut self, ack: Ack, wire: &mut impl Wire) {
@@ -284,9 +302,7 @@ impl Outgoing {
         match &self.inflight[position].stage {
             Stage::Published(queued) if queued.grant.qos != Qos::ExactlyOnce => {}
             // A refusal ends the flight, without PUBREL (MQTT 5, 4.3.3).
-            Stage::Published(_) if ack.reason >= reason::FAILURE => {
-                self.inflight.remove(position);
-            }
+            Stage::Published(_) if ack.reason >= reason::FAILURE => self.land(position),
             Stage::Published(_) | Stage::Released => {
                 self.inflight[position].stage = Stage::Released;
                 wire.ack(release(reason::SUCCESS));
@@ -294,30 +310,45 @@ impl Outgoing {
         }
     }
 
-    /// Repeats what is in flight on a new connection; returns how many messages were dropped.
-    pub(super) fn resend(&mut self, wire: &mut impl Wire, now: Instant) -> usize {
-        let before = self.inflight.len();
-        self.inflight.retain(|InFlight { id, stage }| match stage {
-            Stage::Released => {
-                wire.ack(Ack {
-                    kind: AckKind::PubRel,
-                    id: *id,
-                    reason: reason::SUCCESS,
-                });
-                true
+    /// Repeats what the last connection left in flight, in its order (4.4); tells whether all of
+    /// it is on its way, and how many messages were dropped.
+    fn resend(&mut self, wire: &mut impl Wire, now: Instant) -> (bool, usize) {
+        let mut dropped = 0;
+        while let Some(InFlight { id, stage }) = self.inflight.get(self.sent) {
+            if !wire.has_room() || !self.has_window() {
+                return (false, dropped);
             }
-            Stage::Published(Queued { message, grant, .. }) => {
-                let delivery = Delivery {
-                    message: Arc::clone(message),
-                    qos: grant.qos,
-                    retain: grant.retain,
-                    dup: true,
-                    id: Some(*id),
-                    subscription_ids: grant.subscription_ids.clone(),
-                };
-                wire.publish(&delivery, now)
+            let is_sent = match stage {
+                Stage::Released => {
+                    wire.ack(Ack {
+                        kind: AckKind::PubRel,
+                        id: *id,
+                        reason: reason::SUCCESS,
+                    });
+                    true
+                }
+                Stage::Published(queued) => wire.publish(&queued.repeat(*id), now),
+            };
+            if is_sent {
+                self.sent += 1;
+            } else {
+                self.inflight.remove(self.sent);
+                dropped += 1;
             }
-        });
-        before - self.inflight.len()
+        }
+        (true, dropped)
+    }
+}
+
+impl Queued {
+    fn repeat(&self, id: PacketId) -> Delivery {
+        Delivery {
+            message: Arc::clone(&self.message),
+            qos: self.grant.qos,
+            retain: self.grant.retain,
+            dup: true,
+            id: Some(id),
+            subscription_ids: self.grant.subscription_ids.clone(),
+        }
     }
 }

@@ -90,7 +90,7 @@ impl Scene {
             expiry: HOUR,
             will: None,
         });
-        self.session.resume(&mut peer, self.now);
+        self.session.pump(&mut peer, self.now);
         peer
     }
 }
@@ -203,6 +203,35 @@ fn unacknowledged_messages_are_sent_again_with_dup_and_their_ids() {
     assert_eq!(peer.ids(), [1, 2]);
     assert!(peer.published.iter().all(|delivery| delivery.dup));
     assert_eq!(peer.acks, [ack(AckKind::PubRel, 3, 0)]);
+}
+
+#[test]
+fn messages_are_sent_again_within_window_and_room_and_before_new_ones() {
+    let mut scene = Scene::persistent(10, 10);
+    let mut peer = Peer::default();
+    for payload in 'a'..='e' {
+        scene.deliver(payload, AtLeastOnce, Some(&mut peer));
+    }
+    let mut peer = scene.reconnect(2);
+    assert_eq!(peer.payloads(), "ab");
+    assert_eq!(
+        scene.deliver('f', AtLeastOnce, Some(&mut peer)),
+        Delivered::Queued
+    );
+    // One that was received before the connection broke, and is not sent again.
+    scene.ack(AckKind::PubAck, 4, &mut peer);
+    assert_eq!(peer.payloads(), "ab");
+    peer.is_full = true;
+    scene.ack(AckKind::PubAck, 1, &mut peer);
+    assert_eq!(peer.payloads(), "ab");
+    peer.is_full = false;
+    scene.session.pump(&mut peer, scene.now);
+    assert_eq!(peer.payloads(), "abc");
+    for id in [2, 3, 5, 6] {
+        scene.ack(AckKind::PubAck, id, &mut peer);
+    }
+    assert_eq!(peer.payloads(), "abcef");
+    assert_eq!(peer.ids(), [1, 2, 3, 5, 6]);
 }
 
 #[test]

@@ -150,7 +150,7 @@ impl Shard {
             maximum_packet: u32::try_from(packet_bytes).ok(),
             assigned_client_id,
         });
-        let dropped = entry.session.resume(&mut &**link, now);
+        let dropped = entry.session.pump(&mut &**link, now);
         self.counters.add(Metric::DroppedExpired, dropped);
         self.greet(key, link, now);
         self.schedule(key);
