@@ -6,12 +6,14 @@
 
 mod case;
 mod change;
+mod conversation;
 mod counters;
 mod forwarding;
 mod fragments;
 mod malformed;
 mod model;
 mod nat;
+mod nat_ports;
 mod not_ours;
 mod refused;
 mod services;

@@ -195,6 +195,7 @@ fn all_services() -> Vec<DesiredService> {
                     balance,
                     forward,
                     backends: backends.collect(),
+                    lenders: Vec::new(),
                 });
             }
         }

@@ -1,12 +1,13 @@
 //! Twenty thousand frames that nobody thought of: the program and the parser on hosts must agree.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lb_common::verdict::Action;
 use tests::{
     packet::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, Packet, ROUTING, Transport},
     prog_run::SHORTEST,
 };
 
+use super::case::Case;
 use super::model;
 use super::services::{
     BEHIND, BEHIND_NAT, DSR_MAGLEV, DSR_ROUND_ROBIN, EMPTY, FAMILIES, NAT_MAGLEV, NAT_ROUND_ROBIN,
@@ -131,5 +132,31 @@ fn the_program_and_the_parser_on_hosts_agree_on_any_frame() -> Result<()> {
         seen.len() >= 12 && seen.values().all(|count| *count > 10),
         "{seen:?}"
     );
+    Ok(())
+}
+
+/// Forwards well-formed packets of all kinds, checksums included, as if built for their next hop.
+#[test]
+fn any_good_packet_that_is_forwarded_comes_out_right() -> Result<()> {
+    let world = world()?;
+    let mut random = Random(8883);
+    let mut forwarded = 0;
+    for number in 0..FRAMES / 4 {
+        let packet = packet(&mut random);
+        let frame = packet.build();
+        let verdict = world.run(&frame)?.verdict;
+        let right = model::verdicts(world.image(), &frame);
+        ensure!(
+            right.contains(&verdict),
+            "{verdict:?} instead of {right:?}: {packet:?}"
+        );
+        if matches!(verdict.action(), Action::Transmit | Action::Redirect) {
+            Case::packet(format!("packet {number}"), &packet, verdict)
+                .check(&world)
+                .with_context(|| format!("{packet:?}"))?;
+            forwarded += 1;
+        }
+    }
+    ensure!(forwarded > FRAMES / 40, "only {forwarded} were forwarded");
     Ok(())
 }
