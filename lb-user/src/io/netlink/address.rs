@@ -3,8 +3,11 @@
 //! The kernel keeps a note with every address saying who added it (`IFA_PROTO`, Linux 5.18). Ours is
 //! [`OWNER`]: so an address left behind by a run that was killed is known as ours, and one that the
 //! operator had put there is left alone.
+//!
+//! Our addresses have a lifetime, and go by themselves when nobody renews it: the program goes with
+//! the daemon, and without it the host would answer for the VIP, resetting every session.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
@@ -14,6 +17,10 @@ use super::{Netlink, NetlinkError, ask, link::local};
 
 /// Marks an address as added by Tidegate. No well-known daemon uses this number.
 const OWNER: AddressProtocol = AddressProtocol::Other(0x54);
+
+/// How long a VIP stays when nobody renews it: time for a restart to find it still there, and for
+/// a few renewals to fail.
+const VIP_LIFETIME: Duration = Duration::from_secs(30);
 
 /// Who put a VIP where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +32,8 @@ pub enum VipOrigin {
 }
 
 impl Netlink {
-    /// Puts an address on an interface, unless it is there.
+    /// Puts an address on an interface, unless it is there; if it is and is ours, renews its
+    /// lifetime.
     ///
     /// # Errors
     ///
@@ -36,26 +44,17 @@ impl Netlink {
         address: IpAddr,
         prefix_length: u8,
     ) -> Result<VipOrigin, NetlinkError> {
-        if let Some(message) = self.find(interface, address).await? {
-            return Ok(origin(&message));
+        let found = self.find(interface, address).await?;
+        let found = found.map(|message| origin(&message));
+        if found == Some(VipOrigin::Foreign) {
+            return Ok(VipOrigin::Foreign);
         }
-        let mut request = self
-            .handle()?
-            .address()
-            .add(interface, address, prefix_length);
-        let message = request.message_mut();
-        message.attributes.push(AddressAttribute::Protocol(OWNER));
-        if address.is_ipv6() {
-            // The backends in DSR hold the address too: duplicate address detection would find
-            // them and disable it here.
-            message.header.flags |= AddressHeaderFlags::Nodad;
-            message
-                .attributes
-                .push(AddressAttribute::Flags(AddressFlags::Nodad));
-            message
-                .attributes
-                .push(AddressAttribute::CacheInfo(deprecated()));
+        let addresses = self.handle()?.address();
+        let mut request = addresses.add(interface, address, prefix_length);
+        if found.is_some() {
+            request = request.replace();
         }
+        describe(request.message_mut(), address);
         match ask("add an address", request.execute()).await {
             Ok(()) => Ok(VipOrigin::Ours),
             // Somebody was faster.
@@ -112,14 +111,26 @@ impl Netlink {
     }
 }
 
-/// Keeps the host from choosing the VIP as the source of connections of its own, health probes
-/// among them: answers to it would go through the program (RFC 6724, section 5, rule 3). IPv4 picks
-/// by the route.
-fn deprecated() -> CacheInfo {
+/// Says what an address of ours has beside its prefix.
+fn describe(message: &mut AddressMessage, address: IpAddr) {
+    let lifetime = u32::try_from(VIP_LIFETIME.as_secs()).unwrap_or(u32::MAX);
     let mut lifetimes = CacheInfo::default();
-    lifetimes.ifa_preferred = 0;
-    lifetimes.ifa_valid = u32::MAX;
-    lifetimes
+    lifetimes.ifa_valid = lifetime;
+    lifetimes.ifa_preferred = lifetime;
+    if address.is_ipv6() {
+        // Keeps the host from choosing the VIP as the source of connections of its own, health
+        // probes among them: answers to it would go through the program (RFC 6724, section 5,
+        // rule 3). IPv4 picks by the route.
+        lifetimes.ifa_preferred = 0;
+        // The backends in DSR hold the address too: duplicate address detection would find them
+        // and disable it here.
+        message.header.flags |= AddressHeaderFlags::Nodad;
+        let flags = AddressAttribute::Flags(AddressFlags::Nodad);
+        message.attributes.push(flags);
+    }
+    let attributes = &mut message.attributes;
+    attributes.push(AddressAttribute::Protocol(OWNER));
+    attributes.push(AddressAttribute::CacheInfo(lifetimes));
 }
 
 fn origin(message: &AddressMessage) -> VipOrigin {
