@@ -76,7 +76,7 @@ pub struct Reloaded {
     pub generation: u64,
 }
 
-/// Why a reload changed nothing.
+/// Why a reload changed nothing, or not yet all that it should.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     #[error("{0}")]
@@ -87,9 +87,17 @@ pub enum ReloadError {
     Ports(#[source] crate::io::host::PortsOverlap),
     #[error("the addresses of the old configuration cannot be removed: {0}")]
     Addresses(#[source] crate::io::netlink::NetlinkError),
+    #[error(
+        "the configuration was taken, but the maps could not be changed, will be tried again: {0:#}"
+    )]
+    Maps(#[source] anyhow::Error),
+    #[error(
+        "the configuration is in force, but a VIP cannot be assigned, will be tried again: {0}"
+    )]
+    Vips(#[source] crate::io::netlink::NetlinkError),
 }
 
-/// Why a backend was not changed.
+/// Why a backend was not changed, or not wholly.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     #[error(transparent)]
@@ -98,6 +106,8 @@ pub enum ChangeError {
     Weight { weight: u16, max: u16 },
     #[error("the change is in force but could not be kept for the next start: {0}")]
     NotKept(#[source] std::io::Error),
+    #[error("the change was taken, but the maps could not be changed, will be tried again: {0:#}")]
+    Maps(#[source] anyhow::Error),
 }
 
 /// The daemon is on its way out and answers no more.
@@ -131,7 +141,7 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// If the daemon is stopping; inside, why nothing was changed.
+    /// If the daemon is stopping; inside, why nothing was changed, or not all.
     pub async fn reload(&self) -> Result<Result<Reloaded, ReloadError>, Stopping> {
         self.ask(Request::Reload).await
     }

@@ -69,6 +69,10 @@ impl From<ReloadError> for ApiError {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "nothing was changed: see the daemon's log",
             ),
+            ReloadError::Maps(_) | ReloadError::Vips(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the daemon goes on trying: see its log and `tidegate status`",
+            ),
         };
         Self::new(status, error.to_string(), hint)
     }
@@ -92,6 +96,10 @@ impl From<ChangeError> for ApiError {
             ChangeError::NotKept(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "check the daemon's state_dir, then repeat it",
+            ),
+            ChangeError::Maps(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the daemon goes on trying: see its log and `tidegate status`",
             ),
         };
         Self::new(status, error.to_string(), hint)

@@ -62,25 +62,33 @@ impl<M: Maps> Engine<M> {
         }
     }
 
-    /// Makes the maps hold what the balancer wants, if that may have changed or failed before. A
-    /// failure is logged and counted; the next call then writes everything anew.
+    /// As [`Self::try_reconcile`], where nobody waits for the outcome: a failure is logged.
     pub(super) fn reconcile(&mut self) {
-        if !self.dirty {
-            return;
-        }
         if let Err(error) = self.try_reconcile() {
-            self.counters.apply_errors += 1;
             let error = format!("{error:#}");
             error!(error, "maps could not be changed, will be written anew");
         }
     }
 
-    /// As [`Self::reconcile`], for the start, where a failure is the end.
+    /// Makes the maps hold what the balancer wants, if that may have changed or failed before.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, which is counted; the next call then writes everything anew.
     pub(super) fn try_reconcile(&mut self) -> anyhow::Result<()> {
+        if !self.dirty {
+            return Ok(());
+        }
         let outcome = self.advance();
         self.dirty = outcome.is_err();
+        self.counters.apply_errors += u64::from(self.dirty);
         self.tell_of_services();
         outcome
+    }
+
+    /// Whether the maps hold what the balancer wants.
+    pub(super) const fn is_settled(&self) -> bool {
+        !self.dirty
     }
 
     fn advance(&mut self) -> anyhow::Result<()> {

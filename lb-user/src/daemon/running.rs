@@ -16,7 +16,7 @@ use super::{
     neighbours::Found,
     prober::{Answer, Probers},
     state::StateDir,
-    vips::{InterfaceGone, Vips},
+    vips::{InterfaceGone, Newcomers, Vips},
 };
 use crate::{
     config::{
@@ -31,6 +31,7 @@ use crate::{
     io::{
         datapath::{AttachedMode, Datapath},
         host,
+        netlink::NetlinkError,
         probe::{ProbeFailure, Stage},
     },
 };
@@ -38,7 +39,8 @@ use crate::{
 /// How soon a failed change of the maps is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How often the interface's addresses are looked at without being asked to.
+/// How often the interface's addresses are looked at without being asked to, and the VIPs' lifetime
+/// is renewed.
 const RECHECK: Duration = Duration::from_secs(5);
 
 /// The longest wait for the first answers of backends before the VIPs are assigned: who takes
@@ -127,7 +129,7 @@ impl Running {
         let stale = self.vips.remove_unwanted(config).await;
         stale.context("addresses left by an earlier run cannot be removed")?;
         self.vips
-            .ensure(config)
+            .ensure(config, Newcomers::Assign)
             .await
             .context("a VIP cannot be assigned")
     }
@@ -201,10 +203,10 @@ impl Running {
                 self.last_error = None;
                 info!(generation, "configuration reloaded");
             }
-            Err(refusal) => {
+            Err(failure) => {
                 self.engine.counters.reloads_failed += 1;
-                self.last_error = Some(refusal.to_string());
-                error!(error = %refusal, "reload refused, nothing was changed");
+                self.last_error = Some(failure.to_string());
+                error!(error = %failure, "reload failed");
             }
         }
         outcome
@@ -221,18 +223,20 @@ impl Running {
         }
         // Addresses go before their services do, and come after them.
         if let Err(error) = self.vips.remove_unwanted(&new).await {
-            self.ensure_vips().await;
+            drop(self.ensure_vips().await);
             return Err(ReloadError::Addresses(error));
         }
         self.engine.handle_config(new);
         self.warn_of_sources();
-        self.engine.reconcile();
+        let applied = self.engine.try_reconcile();
         let config = self.engine.balancer.config();
         self.probers.follow(config);
         self.wanted.send_replace(addresses(config));
         self.idle.send_replace(config.tracking_idle());
-        self.ensure_vips().await;
         self.generation += 1;
+        let assigned = self.ensure_vips().await;
+        applied.map_err(ReloadError::Maps)?;
+        assigned.map_err(ReloadError::Vips)?;
         Ok(Reloaded {
             generation: self.generation,
         })
@@ -249,12 +253,19 @@ impl Running {
         }
         let key = self.engine.balancer.select(&order.backend)?;
         self.engine.handle_change(&key, order.change);
-        self.engine.reconcile();
+        let applied = self.engine.try_reconcile();
         info!(backend = %key, change = ?order.change, lasting = ?order.lasting, "backend changed");
         let kept = self
             .state
             .keep(self.engine.balancer.admin(), &key, order.lasting);
         kept.map_err(ChangeError::NotKept)?;
+        if let Err(error) = applied {
+            error!(
+                error = format!("{error:#}"),
+                "maps could not be changed, will be written anew"
+            );
+            return Err(ChangeError::Maps(error));
+        }
         let unknown = SelectError::Unknown {
             name: order.backend.clone(),
             known: Vec::new(),
@@ -270,17 +281,28 @@ impl Running {
         }
     }
 
-    /// Assigns what is missing; what fails is tried again at the next look.
-    async fn ensure_vips(&mut self) {
-        if let Err(error) = self.vips.ensure(self.engine.balancer.config()).await {
+    /// Assigns what is missing, as far as the maps are ready for it; what fails is tried again at the
+    /// next look.
+    async fn ensure_vips(&mut self) -> Result<(), NetlinkError> {
+        let newcomers = if self.engine.is_settled() {
+            Newcomers::Assign
+        } else {
+            Newcomers::Hold
+        };
+        let config = self.engine.balancer.config();
+        let outcome = self.vips.ensure(config, newcomers).await;
+        if let Err(error) = &outcome {
             warn!(%error, "a VIP cannot be assigned, will be tried again");
         }
+        outcome
     }
 
     async fn recheck(&mut self) -> Result<(), InterfaceGone> {
         self.vips.refresh().await?;
         self.engine.handle_addresses(self.vips.own_addresses());
-        self.ensure_vips().await;
+        // A change of the addresses may have to reach the maps first.
+        self.engine.reconcile();
+        drop(self.ensure_vips().await);
         Ok(())
     }
 

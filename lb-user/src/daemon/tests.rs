@@ -215,6 +215,19 @@ fn failed_change_is_counted_and_written_anew() {
 }
 
 #[test]
+fn whoever_asked_for_a_change_is_told_that_it_failed() {
+    let mut engine = running();
+    engine.maps.good_steps = Some(0);
+    engine.handle_change(&key("a"), Change::Admin(Admin::Disabled));
+    let error = engine.try_reconcile().unwrap_err();
+    assert!(error.to_string().contains("no memory"), "{error:#}");
+    assert!(!engine.is_settled());
+    engine.maps.good_steps = None;
+    engine.try_reconcile().unwrap();
+    assert!(engine.is_settled());
+}
+
+#[test]
 fn service_removed_while_changes_fail_is_gone_in_the_end() {
     let mut engine = running();
     engine.maps.good_steps = Some(1);

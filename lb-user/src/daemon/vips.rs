@@ -1,7 +1,8 @@
 //! Keeps the VIPs on the interface: level-triggered, and only those that are ours.
 //!
 //! The program is attached and filled before an address is added and stays until after it is
-//! removed: a packet that met the host's own TCP stack on the VIP would end its session.
+//! removed: a packet that met the host's own TCP stack on the VIP would end its session. If the
+//! daemon is killed, the addresses go when their lifetime ends, unless a restart renews it first.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -24,6 +25,14 @@ const RELEASE_DEADLINE: Duration = Duration::from_secs(3);
 )]
 pub(super) struct InterfaceGone {
     name: String,
+}
+
+/// What is to become of VIPs that were not assigned before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Newcomers {
+    Assign,
+    /// Packets to them would meet maps that do not know them.
+    Hold,
 }
 
 /// The VIPs of the configuration in force, and where they are.
@@ -68,15 +77,19 @@ impl Vips {
         Ok(())
     }
 
-    /// Assigns what `config` wants assigned and is not.
+    /// Assigns what `config` wants assigned and is not, and renews what is.
     ///
     /// # Errors
     ///
     /// With the first address that cannot be assigned; the others are tried all the same.
-    pub(super) async fn ensure(&mut self, config: &Config) -> Result<(), NetlinkError> {
+    pub(super) async fn ensure(
+        &mut self,
+        config: &Config,
+        newcomers: Newcomers,
+    ) -> Result<(), NetlinkError> {
         let mut outcome = Ok(());
         for vip in config.vips() {
-            let state = match self.ensure_one(vip).await {
+            let state = match self.ensure_one(vip, newcomers).await {
                 Ok(state) => state,
                 Err(error) => {
                     outcome = outcome.and(Err(error));
@@ -90,17 +103,20 @@ impl Vips {
         outcome
     }
 
-    async fn ensure_one(&self, vip: &Vip) -> Result<VipState, NetlinkError> {
+    async fn ensure_one(&self, vip: &Vip, newcomers: Newcomers) -> Result<VipState, NetlinkError> {
         if !vip.assign() {
             return Ok(VipState::Unmanaged);
         }
         let (index, address) = (self.interface.index, vip.address());
-        let was = self.states.get(&address);
+        let is_new = self.states.get(&address) != Some(&VipState::Assigned);
+        if is_new && newcomers == Newcomers::Hold {
+            return Ok(VipState::Absent);
+        }
         let origin = self
             .netlink
             .ensure_vip(index, address, vip.prefix())
             .await?;
-        if was != Some(&VipState::Assigned) {
+        if is_new {
             let interface = &self.interface.name;
             match origin {
                 VipOrigin::Ours => info!(vip = %address, interface, "VIP assigned"),
