@@ -45,12 +45,16 @@ pub enum Family {
 pub fn ethernet(cursor: &mut impl Cursor) -> Option<Family> {
     let _addresses: [u8; 12] = cursor.take()?;
     let mut ethertype = u16::from_be_bytes(cursor.take()?);
-    for _tag in 0..2 {
-        if !ETHERTYPE_VLAN.contains(&ethertype) {
-            break;
+    if ETHERTYPE_VLAN.contains(&ethertype) {
+        for _tag in 0..2 {
+            if !ETHERTYPE_VLAN.contains(&ethertype) {
+                break;
+            }
+            let [_, _, high, low] = cursor.take()?;
+            ethertype = u16::from_be_bytes([high, low]);
         }
-        let [_, _, high, low] = cursor.take()?;
-        ethertype = u16::from_be_bytes([high, low]);
+        // For the kernel's verifier, which then follows tagged frames together, whatever their tags.
+        cursor.skip(0)?;
     }
     match ethertype {
         ETHERTYPE_IPV4 => Some(Family::V4),
@@ -260,6 +264,24 @@ impl Chain {
     /// RFC 8200, 4.
     #[inline(always)]
     fn follow(&mut self, cursor: &mut impl Cursor) -> Result<(), Reject> {
+        if !self.at_extension() {
+            return Ok(());
+        }
+        self.walk(cursor)?;
+        // For the kernel's verifier, which then follows all ways along the chain as one.
+        cursor.skip(0).ok_or(Reject::BadTransport)
+    }
+
+    #[inline(always)]
+    fn at_extension(&self) -> bool {
+        matches!(
+            self.protocol,
+            HOP_BY_HOP | DESTINATION_OPTIONS | ROUTING | FRAGMENT
+        )
+    }
+
+    #[inline(always)]
+    fn walk(&mut self, cursor: &mut impl Cursor) -> Result<(), Reject> {
         for _header in 0..EXTENSION_HEADERS {
             match self.protocol {
                 HOP_BY_HOP | DESTINATION_OPTIONS => self.options(cursor)?,
@@ -271,10 +293,10 @@ impl Chain {
                 return Ok(());
             }
         }
-        match self.protocol {
-            HOP_BY_HOP | DESTINATION_OPTIONS | ROUTING | FRAGMENT => Err(Reject::BadTransport),
-            _ => Ok(()),
+        if self.at_extension() {
+            return Err(Reject::BadTransport);
         }
+        Ok(())
     }
 
     #[inline(always)]

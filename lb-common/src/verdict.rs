@@ -72,7 +72,9 @@ verdicts! {
     DropNoBackend = Drop, "drop_no_backend";
     /// The backend's link-layer address is not known.
     DropNoNextHop = Drop, "drop_no_next_hop";
-    /// NAT: no source address of the family, or no free port towards the backend.
+    /// NAT: no source address of the backend's family.
+    DropNatNoSource = Drop, "drop_nat_no_source";
+    /// NAT: no free port towards the backend.
     DropNatPortsExhausted = Drop, "drop_nat_ports_exhausted";
     /// NAT: the flow could not be recorded.
     DropFlowTableFull = Drop, "drop_flow_table_full";

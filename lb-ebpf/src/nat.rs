@@ -85,7 +85,7 @@ pub fn known(
 }
 
 /// Whether replies to a recorded flow find their way: of two half-open records either may have been
-/// evicted.
+/// evicted, and the port claimed by another client since.
 #[inline(always)]
 pub fn is_whole(pool: &NatPool, key: &FlowKey, known: &Known, scratch: &mut Scratch) -> bool {
     match known.stage {
@@ -93,7 +93,8 @@ pub fn is_whole(pool: &NatPool, key: &FlowKey, known: &Known, scratch: &mut Scra
         Stage::HalfOpen => {
             let translation = Translation::of(pool, &known.target, &known.record.get());
             scratch.reply_key = translation.reply_key(&known.target, key.protocol());
-            maps::has_reply(Stage::HalfOpen, &scratch.reply_key)
+            maps::load_reply(Stage::HalfOpen, &scratch.reply_key, &mut scratch.reply).is_some()
+                && client_key(&scratch.reply, key.protocol()).is(key)
         }
     }
 }
@@ -120,7 +121,7 @@ pub fn establish(
 /// Records a new flow.
 ///
 /// # Errors
-/// [`Verdict::DropNatPortsExhausted`] or [`Verdict::DropFlowTableFull`].
+/// [`Verdict::DropNatNoSource`], [`Verdict::DropNatPortsExhausted`] or [`Verdict::DropFlowTableFull`].
 #[inline(always)]
 pub fn start(
     pool: &NatPool,
@@ -139,8 +140,7 @@ pub fn start(
         epoch: target.backend.epoch(),
         next_hop: back(arrival),
     };
-    let (translation, number) =
-        claim(pool, key, target, scratch).ok_or(Verdict::DropNatPortsExhausted)?;
+    let (translation, number) = claim(pool, key, target, scratch)?;
     scratch.flow = conntrack::new_flow(target, now);
     scratch.flow.nat_port = translation.port;
     scratch.flow.nat_source = number;
@@ -159,11 +159,11 @@ fn claim(
     key: &FlowKey,
     target: &Target,
     scratch: &mut Scratch,
-) -> Option<(Translation, u8)> {
+) -> Result<(Translation, u8), Verdict> {
     let v4 = target.backend.address().is_v4();
     let sources = pool.source_count(v4);
     if sources == 0 {
-        return None;
+        return Err(Verdict::DropNatNoSource);
     }
     let unset = Translation {
         source: key.source(),
@@ -181,7 +181,7 @@ fn claim(
             continue;
         }
         if maps::claim_reply(Stage::HalfOpen, &scratch.reply_key, &scratch.reply).is_some() {
-            return Some((
+            return Ok((
                 Translation {
                     source,
                     port: port.to_be_bytes(),
@@ -190,7 +190,7 @@ fn claim(
             ));
         }
     }
-    None
+    Err(Verdict::DropNatPortsExhausted)
 }
 
 /// The ends of a packet to the client.
@@ -214,6 +214,15 @@ pub fn client_key(reply: &Reply, protocol: u8) -> FlowKey {
         u16::from_be_bytes(reply.vip_port),
         protocol,
     )
+}
+
+/// Forgets a half-open flow that its backend refused, so that its port is free at once.
+#[inline(always)]
+pub fn refused(stage: Stage, client: &FlowKey, reply_key: &FlowKey) {
+    if matches!(stage, Stage::HalfOpen) {
+        maps::remove_flow(stage, client);
+        maps::remove_reply(stage, reply_key);
+    }
 }
 
 /// Replies go back the way the client's packets came.

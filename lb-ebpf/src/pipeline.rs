@@ -113,12 +113,17 @@ impl Packet<'_> {
             return Ok((known.target, false));
         }
         let target = self.choose(service, signal)?;
+        if !self.is_first(signal) {
+            // Its slot gives the same answer to every packet, without a record that a flood of
+            // forged packets could fill the table with.
+            return Ok((target, false));
+        }
         let record = conntrack::new_flow(&target, now);
         maps::remove_flow(maps::Stage::Established, &self.flow);
         if maps::insert_flow(maps::Stage::HalfOpen, &self.flow, &record).is_none() {
             self.count_untracked(&target);
         }
-        Ok((target, self.is_first(signal)))
+        Ok((target, true))
     }
 
     /// The backend of a flow that is not recorded.
@@ -148,7 +153,7 @@ impl Packet<'_> {
     fn translate(&mut self, service: &Service) -> Result<Verdict, Verdict> {
         let signal = self.signal();
         let now = maps::now();
-        let pool = maps::nat_pool().ok_or(Verdict::DropNatPortsExhausted)?;
+        let pool = maps::nat_pool().ok_or(Verdict::DropNatNoSource)?;
         let scratch = maps::scratch().ok_or(Verdict::DropInternal)?;
         let arrival = self.arrival()?;
         let (target, translation, first) = if let Some(known) =
@@ -194,9 +199,13 @@ impl Packet<'_> {
             return Err(Verdict::PassNotOurs);
         }
         let reply = &mut maps::scratch().ok_or(Verdict::DropInternal)?.reply;
-        maps::load_reply(maps::Stage::Established, &self.flow, reply)
-            .or_else(|| maps::load_reply(maps::Stage::HalfOpen, &self.flow, reply))
-            .ok_or(Verdict::PassNotOurs)?;
+        let stage = if maps::load_reply(maps::Stage::Established, &self.flow, reply).is_some() {
+            maps::Stage::Established
+        } else {
+            maps::load_reply(maps::Stage::HalfOpen, &self.flow, reply)
+                .ok_or(Verdict::PassNotOurs)?;
+            maps::Stage::HalfOpen
+        };
         if !matches!(self.transport.fragmentation, Fragmentation::None) {
             return Err(Verdict::DropFragment);
         }
@@ -206,7 +215,11 @@ impl Packet<'_> {
             traffic.reply_bytes += length;
         });
         let client = nat::client_key(reply, self.flow.protocol());
-        conntrack::backend_closed(&client, self.signal(), maps::now());
+        let signal = self.signal();
+        conntrack::backend_closed(&client, signal, maps::now());
+        if signal.rst {
+            nat::refused(stage, &client, &self.flow);
+        }
         rewrite::age(&mut self.frame, &self.network, self.family)?;
         let ends = nat::reply_ends(reply);
         rewrite::ends(

@@ -76,6 +76,20 @@ impl FlowKey {
         self.protocol as u8
     }
 
+    /// Whether both are the same flow, found with a single branch: the derived comparison has one a
+    /// word, and the verifier follows each through all that comes after.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(&self, other: &Self) -> bool {
+        let ([a, b, c, d], [e, f, g, h]) = (self.source.words(), self.destination.words());
+        let ([i, j, k, l], [m, n, o, p]) = (other.source.words(), other.destination.words());
+        let addresses =
+            (a ^ i) | (b ^ j) | (c ^ k) | (d ^ l) | (e ^ m) | (f ^ n) | (g ^ o) | (h ^ p);
+        let ports = (self.source_port() ^ other.source_port())
+            | (self.destination_port() ^ other.destination_port());
+        addresses | ports as u32 | (self.protocol ^ other.protocol) == 0
+    }
+
     /// The service that the packet is addressed to.
     #[inline(always)]
     #[must_use]
@@ -122,9 +136,9 @@ pub enum FlowState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Flow {
-    /// Where it goes: a [`BackendId`].
+    /// Where it goes: a [`super::BackendId`].
     pub backend: u16,
-    /// [`Backend::epoch`] when it was recorded.
+    /// [`super::Backend::epoch`] when it was recorded.
     pub epoch: u16,
     /// [`Tick`] of its last packet.
     pub seen: u32,
@@ -152,9 +166,9 @@ pub struct Reply {
     pub client_port: [u8; 2],
     /// The VIP's port, in network order.
     pub vip_port: [u8; 2],
-    /// Whom to count it for: a [`BackendId`].
+    /// Whom to count it for: a [`super::BackendId`].
     pub backend: u16,
-    /// [`Backend::epoch`] when it was recorded.
+    /// [`super::Backend::epoch`] when it was recorded.
     pub epoch: u16,
     /// Where the client's packets come from, hence where replies go.
     pub next_hop: NextHop,

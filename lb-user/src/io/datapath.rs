@@ -205,7 +205,7 @@ impl Datapath {
             verdicts: take(&mut ebpf, abi::VERDICTS)?,
             service_traffic: take(&mut ebpf, abi::SERVICE_TRAFFIC)?,
             backend_traffic: take(&mut ebpf, abi::BACKEND_TRAFFIC)?,
-            sweeper: Some(Sweeper::new(&mut ebpf)?),
+            sweeper: Some(Sweeper::new(&mut ebpf, &config.limits)?),
             ebpf,
         })
     }

@@ -1,7 +1,8 @@
 //! Forgetting tracked flows that are over.
 //!
 //! The program never removes an established flow: only a clock can tell that it has ended. A round
-//! looks at every flow, then at every reply translation, and removes those without a flow. It is
+//! looks at every flow, then at every reply translation, and removes those without a flow: that
+//! frees their ports. It is
 //! one system call an entry, so a million flows take a second or two: the daemon runs rounds on a
 //! thread of their own, which is why [`Sweeper`] is separate from the datapath.
 
@@ -13,13 +14,14 @@ use aya::{
 };
 use lb_common::abi::{self, Flow, FlowKey, FlowState, PROTOCOL_UDP, Reply, Tick};
 
-use super::{DatapathError, failed, take};
+use super::{DatapathError, Limits, failed, take};
 
-/// A closed flow is kept for as long as stray segments of it may come: twice the 60 s that Linux
-/// keeps a connection in TIME-WAIT.
-const CLOSED: Duration = Duration::from_secs(120);
+/// A SYN is sent again after 1, 3, 7, 15 and 31 s; by then it has an answer or its sender gave up.
+const HALF_OPEN: Duration = Duration::from_secs(60);
+/// A closed flow is kept for as long as Linux keeps a connection in TIME-WAIT.
+const CLOSED: Duration = Duration::from_secs(60);
 /// A flow that was reset is kept for the case that the RST was forged and the flow goes on.
-const RESET: Duration = Duration::from_secs(240);
+const RESET: Duration = Duration::from_secs(120);
 /// UDP says no goodbye; two minutes is what RFC 4787, REQ-5 asks for.
 const UDP_IDLE: Duration = Duration::from_secs(120);
 
@@ -37,21 +39,24 @@ pub struct FlowCounts {
 /// The flow tables.
 #[derive(Debug)]
 pub struct Sweeper {
-    flows: HashMap<MapData, FlowKey, Flow>,
-    half_open: HashMap<MapData, FlowKey, Flow>,
-    replies: HashMap<MapData, FlowKey, Reply>,
+    flows: Table<Flow>,
+    half_open: Table<Flow>,
+    replies: Table<Reply>,
+    half_open_replies: Table<Reply>,
 }
 
 impl Sweeper {
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
+    pub(super) fn new(ebpf: &mut Ebpf, limits: &Limits) -> Result<Self, DatapathError> {
         Ok(Self {
-            flows: take(ebpf, abi::FLOWS)?,
-            half_open: take(ebpf, abi::HALF_OPEN)?,
-            replies: take(ebpf, abi::REPLIES)?,
+            flows: Table::take(ebpf, abi::FLOWS, limits.flows)?,
+            half_open: Table::take(ebpf, abi::HALF_OPEN, limits.half_open)?,
+            replies: Table::take(ebpf, abi::REPLIES, limits.flows)?,
+            half_open_replies: Table::take(ebpf, abi::HALF_OPEN_REPLIES, limits.half_open)?,
         })
     }
 
-    /// Removes every flow that was silent for `idle`, or was closed long enough ago.
+    /// Removes every flow that was silent for `idle`, was closed long enough ago, or never got past
+    /// its first packet; then the replies whose flow is gone, which frees their ports.
     ///
     /// Blocks for as long as the tables are large.
     ///
@@ -59,77 +64,118 @@ impl Sweeper {
     /// If the kernel does not let a table be read or changed.
     pub fn round(&mut self, idle: Duration) -> Result<FlowCounts, DatapathError> {
         let now = now();
-        let mut counts = FlowCounts::default();
-        let mut over = Vec::new();
-        for entry in self.flows.iter() {
-            let (key, flow) = entry.map_err(failed(abi::FLOWS, "read"))?;
-            if is_over(&key, &flow, now, idle) {
-                over.push(key);
-            } else {
-                counts.tracked += 1;
-            }
-        }
-        for key in &over {
-            forget(&mut self.flows, abi::FLOWS, key)?;
-        }
-        counts.removed = over.len() as u64;
-        for key in self.half_open.keys() {
-            key.map_err(failed(abi::HALF_OPEN, "read"))?;
-            counts.half_open += 1;
-        }
-        self.forget_orphans()?;
-        Ok(counts)
-    }
-
-    /// Removes the replies whose flow is gone or was given another port.
-    fn forget_orphans(&mut self) -> Result<(), DatapathError> {
-        let mut orphans = Vec::new();
-        for entry in self.replies.iter() {
-            let (key, reply) = entry.map_err(failed(abi::REPLIES, "read"))?;
-            if !self.has_flow(&key, &reply)? {
-                orphans.push(key);
-            }
-        }
-        orphans
-            .iter()
-            .try_for_each(|key| forget(&mut self.replies, abi::REPLIES, key))
-    }
-
-    /// The program inserts into one table before it removes from the other, so a flow on its way
-    /// from the second to the first is missed only by looking in that order; hence the third look.
-    fn has_flow(&self, key: &FlowKey, reply: &Reply) -> Result<bool, DatapathError> {
-        let client = FlowKey::new(
-            reply.client,
-            reply.vip,
-            u16::from_be_bytes(reply.client_port),
-            u16::from_be_bytes(reply.vip_port),
-            key.protocol(),
-        );
-        for (table, name) in [
-            (&self.flows, abi::FLOWS),
-            (&self.half_open, abi::HALF_OPEN),
-            (&self.flows, abi::FLOWS),
-        ] {
-            match table.get(&client, 0) {
-                Ok(flow) if u16::from_be_bytes(flow.nat_port) == key.destination_port() => {
-                    return Ok(true);
-                }
-                Ok(_) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(failed(name, "read")(error)),
-            }
-        }
-        Ok(false)
+        let (tracked, established) = self
+            .flows
+            .forget_if(|key, flow| Ok(is_over(key, flow, now, idle)))?;
+        let (half_open, begun) = self
+            .half_open
+            .forget_if(|_, flow| Ok(is_past(flow, now, HALF_OPEN)))?;
+        let (flows, half_open_flows) = (&self.flows, &self.half_open);
+        let is_orphan = |key: &FlowKey, reply: &Reply| {
+            has_flow([flows, half_open_flows, flows], key, reply).map(|has| !has)
+        };
+        self.replies.forget_if(is_orphan)?;
+        self.half_open_replies.forget_if(is_orphan)?;
+        Ok(FlowCounts {
+            tracked,
+            half_open,
+            removed: established + begun,
+        })
     }
 }
 
-fn forget<V: aya::Pod>(
-    map: &mut HashMap<MapData, FlowKey, V>,
-    name: &'static str,
+/// The program inserts into one table before it removes from the other, so a flow on its way from
+/// the second to the first is missed only by looking in that order; hence the third look.
+fn has_flow(
+    tables: [&Table<Flow>; 3],
     key: &FlowKey,
-) -> Result<(), DatapathError> {
-    match map.remove(key) {
-        Err(MapError::KeyNotFound) => Ok(()),
-        other => other.map_err(failed(name, "updated")),
+    reply: &Reply,
+) -> Result<bool, DatapathError> {
+    let client = FlowKey::new(
+        reply.client,
+        reply.vip,
+        u16::from_be_bytes(reply.client_port),
+        u16::from_be_bytes(reply.vip_port),
+        key.protocol(),
+    );
+    for table in tables {
+        let flow = table.get(&client)?;
+        if flow.is_some_and(|flow| u16::from_be_bytes(flow.nat_port) == key.destination_port()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// One table, with its name for errors.
+#[derive(Debug)]
+struct Table<V: aya::Pod> {
+    map: HashMap<MapData, FlowKey, V>,
+    name: &'static str,
+    capacity: u32,
+}
+
+impl<V: aya::Pod> Table<V> {
+    fn take(ebpf: &mut Ebpf, name: &'static str, capacity: u32) -> Result<Self, DatapathError> {
+        let map = take(ebpf, name)?;
+        Ok(Self {
+            map,
+            name,
+            capacity,
+        })
+    }
+
+    fn get(&self, key: &FlowKey) -> Result<Option<V>, DatapathError> {
+        match self.map.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed(self.name, "read")(error)),
+        }
+    }
+
+    /// Removes what `is_over` says is over; returns how many stay and how many went.
+    ///
+    /// An entry is looked at again right before it goes: it may have come to life since.
+    fn forget_if(
+        &mut self,
+        is_over: impl Fn(&FlowKey, &V) -> Result<bool, DatapathError>,
+    ) -> Result<(u64, u64), DatapathError> {
+        let mut over = Vec::new();
+        let mut stay = 0;
+        // The kernel starts again from the front when the last key was removed meanwhile: without a
+        // bound a flood could keep the walk going.
+        for entry in self.map.iter().take(self.capacity as usize * 2) {
+            let (key, value) = match entry {
+                Ok(entry) => entry,
+                Err(MapError::KeyNotFound) => continue,
+                Err(error) => return Err(failed(self.name, "read")(error)),
+            };
+            if is_over(&key, &value)? {
+                over.push(key);
+            } else {
+                stay += 1;
+            }
+        }
+        let mut gone = 0;
+        for key in over {
+            let Some(value) = self.get(&key)? else {
+                continue;
+            };
+            if is_over(&key, &value)? {
+                self.forget(&key)?;
+                gone += 1;
+            } else {
+                stay += 1;
+            }
+        }
+        Ok((stay, gone))
+    }
+
+    fn forget(&mut self, key: &FlowKey) -> Result<(), DatapathError> {
+        match self.map.remove(key) {
+            Err(MapError::KeyNotFound) => Ok(()),
+            other => other.map_err(failed(self.name, "updated")),
+        }
     }
 }
 
@@ -143,10 +189,14 @@ fn is_over(key: &FlowKey, flow: &Flow, now: Tick, idle: Duration) -> bool {
     } else {
         idle
     };
+    is_past(flow, now, limit)
+}
+
+fn is_past(flow: &Flow, now: Tick, limit: Duration) -> bool {
     u64::from(now.since(Tick(flow.seen))) > ticks(limit)
 }
 
-/// Rounded down: [`is_over`] asks for more than that.
+/// Rounded down: [`is_past`] asks for more than that.
 fn ticks(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos() >> 30).unwrap_or(u64::MAX)
 }
@@ -194,10 +244,10 @@ mod tests {
     #[test]
     fn closed_and_reset_flows_are_over_sooner() {
         let minute = Duration::from_secs(60);
-        assert!(!over(PROTOCOL_TCP, FlowState::Closing, minute));
-        assert!(over(PROTOCOL_TCP, FlowState::Closing, 3 * minute));
-        assert!(!over(PROTOCOL_TCP, FlowState::Reset, 3 * minute));
-        assert!(over(PROTOCOL_TCP, FlowState::Reset, 5 * minute));
+        assert!(!over(PROTOCOL_TCP, FlowState::Closing, minute / 2));
+        assert!(over(PROTOCOL_TCP, FlowState::Closing, 2 * minute));
+        assert!(!over(PROTOCOL_TCP, FlowState::Reset, minute + minute / 2));
+        assert!(over(PROTOCOL_TCP, FlowState::Reset, 3 * minute));
         assert!(over(PROTOCOL_UDP, FlowState::Established, 3 * minute));
     }
 
