@@ -29,6 +29,7 @@ pub use self::view::{BackendView, ServiceView};
 use crate::config::model::{Backend, Config, Service};
 pub use crate::core::admin::{Admin, AdminState};
 use crate::core::health::{Health, HealthState, ProbeOutcome, Thresholds, Transition};
+use crate::core::maglev::Lender;
 use crate::core::plan::{Desired, DesiredBackend, DesiredService};
 
 /// What a backend is called: its service's name and its own.
@@ -245,7 +246,24 @@ impl Balancer {
             backends: present
                 .map(|backend| self.desired_backend(service, backend))
                 .collect(),
+            lenders: self.lenders(service).collect(),
         }
+    }
+
+    /// The backends of `service` that only their health keeps from taking new flows.
+    fn lenders(&self, service: &Service) -> impl Iterator<Item = Lender> {
+        let down = service
+            .backends()
+            .iter()
+            .filter(|backend| self.health(&BackendKey::of(service, backend)) != HealthState::Up);
+        let wanted = down.map(|backend| self.desired_backend(service, backend));
+        wanted
+            .filter(|backend| backend.weight > 0)
+            .map(|backend| Lender {
+                address: backend.address,
+                port: backend.port,
+                weight: backend.weight,
+            })
     }
 
     fn desired_backend(&self, service: &Service, backend: &Backend) -> DesiredBackend {

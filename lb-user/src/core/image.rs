@@ -4,12 +4,14 @@
 //! difference into [`MapOp`]s in an order in which no packet meets half a change. Start, reload and
 //! health changes all take this path. Effects are the datapath's; nothing here touches a map.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lb_common::abi::{
     Backend, BackendId, Balance, Forward, Ip, NatPool, NextHop, Service, ServiceId, ServiceKey,
 };
+
+use crate::core::maglev::Lender;
 
 /// What the kernel's maps should contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +90,8 @@ impl ServiceImage {
 pub struct Table {
     /// What it was made from: who takes new flows, and the weight of each, never 0.
     pub weights: BTreeMap<BackendId, u16>,
+    /// What it was made from besides: who is down, so that its slots are lent to the others.
+    pub lenders: BTreeSet<Lender>,
     /// The owner of every slot: [`lb_common::abi::SLOT_COUNT`] of them, or none.
     pub slots: Vec<BackendId>,
     /// The order of turns: up to [`lb_common::abi::RING_SIZE`], empty only if `slots` is.

@@ -5,8 +5,14 @@
 //! the first slot on their list that is still free. Weights are honoured by the number of turns.
 //!
 //! The permutation comes from the backend's address and port and nothing else, and turns are taken
-//! in the order of these. So two nodes with the same healthy backends have the same table whatever
-//! the order in their files, their ids or their past; and a backend that returns finds its old slots.
+//! in the order of these. So two nodes with the same backends in the same health have the same table
+//! whatever the order in their files, their ids or their past.
+//!
+//! A smaller set of backends would give a table in which also a few slots of those that stay had
+//! moved, each with its sessions. So backends that are down take their turns like the others; then
+//! those that are up take turns for the slots of those that are down. No death moves a slot from its
+//! owner in the full table if that lives, and a backend that returns finds its old slots. Only while
+//! some are down may one more death move a few of the slots lent so far.
 
 use std::net::IpAddr;
 
@@ -29,33 +35,63 @@ impl Member {
     }
 }
 
+/// One backend that would take new flows if it were up: its slots are lent to the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lender {
+    pub address: Ip,
+    pub port: u16,
+    pub weight: u16,
+}
+
 /// The owner of each slot; empty without members.
 #[must_use]
-pub fn slots(members: &[Member]) -> Vec<BackendId> {
-    let mut claimants: Vec<Claimant> = members.iter().map(Claimant::new).collect();
-    claimants.sort_unstable_by_key(|claimant| claimant.identity);
-    let Some(heaviest) = claimants.iter().map(|claimant| claimant.weight).max() else {
+pub fn slots(members: &[Member], lenders: &[Lender]) -> Vec<BackendId> {
+    if members.is_empty() {
         return Vec::new();
+    }
+    let mut slots = vec![Slot::Free; SLOT_COUNT as usize];
+    let all = members.iter().map(Claimant::member);
+    deal(&mut slots, all.chain(lenders.iter().map(Claimant::lender)));
+    for slot in &mut slots {
+        if *slot == Slot::Lent {
+            *slot = Slot::Free;
+        }
+    }
+    deal(&mut slots, members.iter().map(Claimant::member));
+    let owner = |slot| match slot {
+        Slot::Owned(owner) => Some(owner),
+        Slot::Free | Slot::Lent => None,
     };
-    let mut owners: Vec<Option<BackendId>> = vec![None; SLOT_COUNT as usize];
-    let mut unclaimed = owners.len();
-    loop {
+    slots.into_iter().filter_map(owner).collect()
+}
+
+/// Lets the claimants, of whom there is one at least, take turns until no slot is free.
+fn deal(slots: &mut [Slot], claimants: impl Iterator<Item = Claimant>) {
+    let mut claimants: Vec<Claimant> = claimants.collect();
+    claimants.sort_unstable_by_key(|claimant| claimant.identity);
+    let heaviest = claimants.iter().map(|claimant| claimant.weight).max();
+    let mut free = slots.iter().filter(|slot| **slot == Slot::Free).count();
+    while free > 0 {
         for claimant in &mut claimants {
-            if !claimant.has_turn(heaviest) {
-                continue;
-            }
-            claimant.claim(&mut owners);
-            unclaimed -= 1;
-            if unclaimed == 0 {
-                return owners.into_iter().flatten().collect();
+            if free > 0 && claimant.has_turn(heaviest.unwrap_or(1)) {
+                claimant.claim(slots);
+                free -= 1;
             }
         }
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    Free,
+    Lent,
+    Owned(BackendId),
+}
+
 /// A backend on its way through its preference list: `offset + n * skip`, modulo the slot count.
 struct Claimant {
-    id: BackendId,
+    /// What a slot becomes that it claims.
+    claimed: Slot,
     identity: (IpAddr, u16),
     weight: u32,
     /// Weight gathered towards the next turn.
@@ -65,13 +101,21 @@ struct Claimant {
 }
 
 impl Claimant {
-    fn new(member: &Member) -> Self {
-        let identity = member.identity();
+    fn member(member: &Member) -> Self {
+        Self::new(Slot::Owned(member.id), member.identity(), member.weight)
+    }
+
+    fn lender(lender: &Lender) -> Self {
+        let identity = (IpAddr::from(lender.address), lender.port);
+        Self::new(Slot::Lent, identity, lender.weight)
+    }
+
+    fn new(claimed: Slot, identity: (IpAddr, u16), weight: u16) -> Self {
         let hash = identity_hash(identity);
         Self {
-            id: member.id,
+            claimed,
             identity,
-            weight: u32::from(member.weight.max(1)),
+            weight: u32::from(weight.max(1)),
             credit: 0,
             position: fit(hash, SLOT_COUNT),
             // The slot count is prime, so every step from 1 to it visits all slots.
@@ -91,12 +135,12 @@ impl Claimant {
     }
 
     /// Takes the first free slot on its list; there must be one.
-    fn claim(&mut self, owners: &mut [Option<BackendId>]) {
+    fn claim(&mut self, slots: &mut [Slot]) {
         loop {
-            let wanted = &mut owners[self.position as usize];
+            let wanted = &mut slots[self.position as usize];
             self.position = (self.position + self.skip) % SLOT_COUNT;
-            if wanted.is_none() {
-                *wanted = Some(self.id);
+            if *wanted == Slot::Free {
+                *wanted = self.claimed;
                 return;
             }
         }

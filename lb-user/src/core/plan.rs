@@ -20,7 +20,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lb_common::abi::{BackendId, Balance, Forward, Ip, NatPool, NextHop, ServiceId, ServiceKey};
@@ -28,7 +28,7 @@ use lb_common::abi::{BackendId, Balance, Forward, Ip, NatPool, NextHop, ServiceI
 pub use self::steps::diff;
 use crate::config::model::Limits;
 use crate::core::image::{BackendImage, MapImage, ServiceImage, Table};
-use crate::core::maglev::{self, Member};
+use crate::core::maglev::{self, Lender, Member};
 use crate::core::ring;
 
 /// What the kernel should do, by names of the outside world.
@@ -47,6 +47,8 @@ pub struct DesiredService {
     pub balance: Balance,
     pub forward: Forward,
     pub backends: Vec<DesiredBackend>,
+    /// Backends that would take new flows if they were up. They take no packets.
+    pub lenders: Vec<Lender>,
 }
 
 /// A backend that should take packets.
@@ -125,8 +127,8 @@ fn place_backends(
     members
 }
 
-/// The service's image: with its old table if the members are the same, else with a new one in the
-/// other half.
+/// The service's image: with its old table if members and lenders are the same, else with a new one
+/// in the other half.
 fn install(
     previous: Option<&ServiceImage>,
     service: &DesiredService,
@@ -137,12 +139,15 @@ fn install(
         .iter()
         .map(|member| (member.id, member.weight))
         .collect();
+    let lenders: BTreeSet<Lender> = service.lenders.iter().copied().collect();
     let (generation, table) = match previous {
-        Some(previous) if previous.table.weights == weights => {
+        Some(previous)
+            if previous.table.weights == weights && previous.table.lenders == lenders =>
+        {
             (previous.generation, Arc::clone(&previous.table))
         }
-        Some(previous) => (previous.generation ^ 1, Arc::new(fill(weights, members))),
-        None => (0, Arc::new(fill(weights, members))),
+        Some(previous) => (previous.generation ^ 1, fill(weights, lenders, members)),
+        None => (0, fill(weights, lenders, members)),
     };
     ServiceImage {
         id,
@@ -153,10 +158,16 @@ fn install(
     }
 }
 
-fn fill(weights: BTreeMap<BackendId, u16>, members: &[Member]) -> Table {
-    Table {
+fn fill(
+    weights: BTreeMap<BackendId, u16>,
+    lenders: BTreeSet<Lender>,
+    members: &[Member],
+) -> Arc<Table> {
+    let slots = maglev::slots(members, &Vec::from_iter(lenders.iter().copied()));
+    Arc::new(Table {
         weights,
-        slots: maglev::slots(members),
+        lenders,
+        slots,
         ring: ring::turns(members),
-    }
+    })
 }

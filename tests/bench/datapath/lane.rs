@@ -190,9 +190,9 @@ fn service(forward: Forward, balance: Balance) -> anyhow::Result<Vec<MapOp>> {
     }
     let owner = |slot: u32| BackendId((slot % u32::from(BACKENDS)) as u16);
     let table = Arc::new(Table {
-        weights: std::collections::BTreeMap::new(),
         slots: (0..SLOT_COUNT).map(owner).collect(),
         ring: (0..BACKENDS).map(BackendId).collect(),
+        ..Table::default()
     });
     ops.push(MapOp::WriteTable {
         service: id,

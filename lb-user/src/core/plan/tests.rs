@@ -39,6 +39,7 @@ fn service(n: u16, backends: &[DesiredBackend]) -> DesiredService {
         balance: Balance::Maglev,
         forward: Forward::Dsr,
         backends: backends.to_vec(),
+        lenders: Vec::new(),
     }
 }
 
