@@ -53,7 +53,7 @@ pub enum DatapathError {
     #[error("there is no interface {interface:?}: `ip link` lists those of this host")]
     NoInterface { interface: String },
     #[error(
-        "the kernel refused the XDP program or its maps; tidegate needs root or CAP_BPF and CAP_NET_ADMIN, and Linux 5.15 or newer"
+        "the kernel refused the XDP program or its maps; tidegate needs root or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and Linux 5.15 or newer"
     )]
     Load(#[source] Box<EbpfError>),
     #[error("the kernel's verifier refused the XDP program")]
