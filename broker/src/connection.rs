@@ -60,7 +60,6 @@ pub(crate) struct Connection<S> {
     keep_alive: Option<KeepAlive>,
     closing: Option<Pin<Box<Sleep>>>,
     is_shut: bool,
-    cause: Cause,
 }
 
 /// Closes a connection that was silent for one and a half times its keep-alive (3.1.2.10).
@@ -121,7 +120,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             keep_alive,
             closing: None,
             is_shut: false,
-            cause: Cause::Broken,
         }
     }
 
@@ -241,7 +239,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Close(cause)) => {
                     shard.counters().inc(Metric::ClosedGoodbye);
-                    self.cause = cause;
+                    // At once: the client may be back before its socket is closed here.
+                    shard.disconnect(self.key, &self.link, cause, now);
                     self.link.close_silently();
                 }
                 Err(reason) => close_for(&shard, &self.link, reason),
@@ -377,9 +376,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
                 if !self.link.is_closing() {
                     shard.counters().inc(Metric::ClosedLost);
                 }
-                shard.disconnect(self.key, &self.link, self.cause, Instant::now());
+                shard.disconnect(self.key, &self.link, Cause::Broken, Instant::now());
                 Poll::Ready(())
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

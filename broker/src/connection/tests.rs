@@ -1,0 +1,118 @@
+use std::{future::poll_fn, sync::Arc};
+
+use tokio::io::DuplexStream;
+
+use super::*;
+use crate::{
+    codec::packet::{Connect, Version, Will},
+    config::Config,
+    lanes::Lanes,
+    message::{Message, Qos},
+    metrics::Counters,
+    routes::ShardId,
+    shard::Shared,
+};
+
+/// A node's only shard, and what it shares with no others.
+struct Scene {
+    shard: Rc<RefCell<Shard>>,
+    shared: Arc<Shared>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let text = "node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
+        let config = Config::parse(text).unwrap();
+        let shared = Arc::new(Shared {
+            limits: config.limits(),
+            session_limits: config.session(),
+            shards: 1,
+            routes: Default::default(),
+            retained: Default::default(),
+            lanes: Arc::new(Lanes::start(1).unwrap()),
+        });
+        let shard = Shard::new(
+            ShardId(0),
+            Arc::clone(&shared),
+            Arc::new(Counters::default()),
+        );
+        Self {
+            shard: Rc::new(RefCell::new(shard)),
+            shared,
+        }
+    }
+
+    /// Connects a client that has already sent `rest`.
+    fn connect(
+        &self,
+        connect: Connect,
+        stream: DuplexStream,
+        rest: &[u8],
+    ) -> Connection<DuplexStream> {
+        let mut shard = self.shard.borrow_mut();
+        let link = Link::new(connect.version, None, Arc::clone(shard.counters()));
+        let key = shard.connect(connect, None, &link, Instant::now());
+        let limits = shard.limits();
+        let rest = Bytes::copy_from_slice(rest);
+        Connection::new(stream, Rc::clone(&self.shard), key, link, limits, 0, rest)
+    }
+}
+
+fn hello(will: Option<Will>) -> Connect {
+    Connect {
+        version: Version::V311,
+        client_id: "c".to_owned(),
+        clean_start: true,
+        keep_alive: 0,
+        session_expiry: None,
+        receive_maximum: None,
+        maximum_packet: None,
+        will,
+        authentication_method: None,
+    }
+}
+
+fn retained_will() -> Will {
+    let message = Message {
+        topic: "will".into(),
+        payload: b"x"[..].into(),
+        properties: Box::default(),
+        qos: Qos::AtMostOnce,
+        retain: true,
+        expires: None,
+    };
+    Will {
+        message: Arc::new(message),
+        expiry: None,
+        delay: 0,
+    }
+}
+
+/// Polls once; tells whether the connection is over.
+async fn turn(connection: &mut Connection<DuplexStream>) -> bool {
+    poll_fn(|context| Poll::Ready(Pin::new(&mut *connection).poll(context).is_ready())).await
+}
+
+#[tokio::test]
+async fn goodbye_counts_even_when_the_client_is_back_before_its_old_socket_is_closed() {
+    let scene = Scene::new();
+    // The answers to the pings fill the stream, so the connection cannot end at once.
+    let (_client, stream) = tokio::io::duplex(16);
+    let packets = [[0xc0, 0].repeat(100), vec![0xe0, 0]].concat();
+    let mut first = scene.connect(hello(Some(retained_will())), stream, &packets);
+    assert!(!turn(&mut first).await);
+    let (_client, stream) = tokio::io::duplex(16);
+    let _second = scene.connect(hello(None), stream, &[]);
+    assert_eq!(scene.shared.retained.read().unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn connection_that_breaks_leaves_its_will() {
+    let scene = Scene::new();
+    let (client, stream) = tokio::io::duplex(16);
+    let mut connection = scene.connect(hello(Some(retained_will())), stream, &[0xc0, 0]);
+    assert!(!turn(&mut connection).await);
+    drop(client);
+    assert!(turn(&mut connection).await);
+    assert_eq!(scene.shared.retained.read().unwrap().len(), 1);
+}
