@@ -97,6 +97,10 @@ impl Link {
         BUFFER.with_borrow_mut(|buffer| {
             for _ in 0..READS {
                 let kept = self.partial.len();
+                // The buffer that was made long enough for this packet may be another thread's.
+                if buffer.len() < kept + READ {
+                    buffer.resize(kept + READ, 0);
+                }
                 buffer[..kept].copy_from_slice(&self.partial);
                 let end = match self.stream.try_read(&mut buffer[kept..]) {
                     Ok(0) => return Err(LinkError::Closed),
@@ -203,4 +207,49 @@ fn bind_without_port(socket: &Socket, source: IpAddr) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     socket.bind(&SocketAddr::new(source, 0).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{net::TcpListener, runtime::Handle};
+
+    use super::*;
+
+    /// Receives until `done`.
+    async fn receive(mut link: Link, done: impl Fn(&Link, usize) -> bool) -> Link {
+        let mut packets = 0;
+        while !done(&link, packets) {
+            link.ready(false).await.unwrap();
+            let count = |_packet: &Packet<'_>, _out: &mut Vec<u8>| {
+                packets += 1;
+                Ok(())
+            };
+            link.receive(Version::V311, count).unwrap();
+        }
+        link
+    }
+
+    #[tokio::test]
+    async fn packet_longer_than_the_buffer_may_end_on_another_thread() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let route = Route {
+            source: None,
+            target: listener.local_addr().unwrap(),
+        };
+        let link = Link::open([route].into_iter()).await.unwrap();
+        let (mut peer, _address) = listener.accept().await.unwrap();
+        let mut start = vec![0x30, 0x80, 0x80, 0x20, 0, 1, b't'];
+        start.resize(3 * READ, 0);
+        let end = vec![0; 4 * READ + 4 - start.len()];
+        let (whole, first) = (start.len(), peer.write_all(&start));
+        let received = receive(link, |link, _packets| link.partial.len() == whole);
+        let (sent, link) = tokio::join!(first, received);
+        sent.unwrap();
+        let here = Handle::current();
+        let elsewhere = tokio::task::spawn_blocking(move || {
+            here.block_on(receive(link, |_link, packets| packets == 1))
+        });
+        peer.write_all(&end).await.unwrap();
+        elsewhere.await.unwrap();
+    }
 }
