@@ -24,7 +24,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the broker until SIGTERM or SIGINT.
+    /// Run the broker until SIGTERM, SIGINT or SIGHUP.
     Run(run::Args),
     /// Put load on a broker: connect, publish or subscribe with many clients.
     Bench(Box<bench::Args>),

@@ -1,6 +1,6 @@
 //! `tidegate-broker run`: puts the node together and ends it in order.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -34,8 +34,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    // Before anything is changed on this host, so that no signal leaves it half changed.
+    let mut stop = StopSignals::watch().context("cannot watch for signals")?;
     let lease = match config.vip() {
         Some(Vip {
             addresses,
@@ -46,7 +46,7 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
         }
         None => None,
     };
-    let result = serve_clients(config, &mut terminate, &mut interrupt).await;
+    let result = serve_clients(config, &mut stop).await;
     // The addresses stay until the last client has its goodbye.
     if let Some(lease) = lease {
         lease
@@ -58,11 +58,7 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     result
 }
 
-async fn serve_clients(
-    config: &Config,
-    terminate: &mut Signal,
-    interrupt: &mut Signal,
-) -> anyhow::Result<ExitCode> {
+async fn serve_clients(config: &Config, stop: &mut StopSignals) -> anyhow::Result<ExitCode> {
     let mut node = Node::start(config).await?;
     info!(
         node = config.node(),
@@ -71,7 +67,7 @@ async fn serve_clients(
         "ready"
     );
     let code = tokio::select! {
-        () = stop_signal(terminate, interrupt) => ExitCode::SUCCESS,
+        () = stop.recv() => ExitCode::SUCCESS,
         () = node.failed() => {
             error!("a part of the node has ended");
             ExitCode::FAILURE
@@ -82,10 +78,34 @@ async fn serve_clients(
     Ok(code)
 }
 
-async fn stop_signal(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that ask the broker to stop. A hangup is one of them: there is nothing to reload, and
+/// its default would end the process with the virtual addresses still held.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl StopSignals {
+    fn watch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn recv(&mut self) {
+        let Self {
+            terminate,
+            interrupt,
+            hangup,
+        } = self;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
     }
 }
 
@@ -99,7 +119,7 @@ fn start_logging(log: &Log) {
     };
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
-        .with_writer(std::io::stderr);
+        .with_writer(io::stderr);
     // A second call in one process keeps the first subscriber, which is fine.
     let _ = match log.format {
         LogFormat::Text => subscriber.with_ansi(false).try_init(),
@@ -120,5 +140,19 @@ fn raise_open_files(wanted: usize) {
             maximum,
             wanted, "the limit on open files is below the limit on connections"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{self, getpid, kill_process};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn hangup_stops_the_broker_in_order() {
+        let mut stop = StopSignals::watch().unwrap();
+        kill_process(getpid(), process::Signal::HUP).unwrap();
+        stop.recv().await;
     }
 }
