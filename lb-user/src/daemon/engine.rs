@@ -283,9 +283,8 @@ fn rewrite(doubtful: [&MapImage; 2], target: &MapImage) -> Vec<MapOp> {
 
 /// The ports that NAT would use under `config`; `None` if it does not translate.
 pub(super) fn nat_ports(config: &Config) -> Option<RangeInclusive<u16>> {
-    let translates = config
-        .services()
-        .iter()
-        .any(|service| service.forward() == Forward::Nat);
-    translates.then(|| config.nat().first_port()..=config.nat().last_port())
+    let nat = config.nat();
+    config
+        .translates()
+        .then(|| nat.first_port()..=nat.last_port())
 }

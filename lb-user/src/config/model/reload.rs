@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use lb_common::abi::Forward;
+
 use super::{Api, Config};
 
 /// A setting that is fixed from start to stop, changed by a new configuration.
@@ -50,9 +52,9 @@ impl Config {
                 },
             metrics,
             limits,
+            nat,
             // Everything below is applied by a reload.
             tracking_idle: _,
-            nat: _,
             vips: _,
             services: _,
         } = self;
@@ -67,9 +69,18 @@ impl Config {
             ("api.group", *group != new.api.group),
             ("metrics.listen", *metrics != new.metrics),
             ("limits", *limits != new.limits),
+            // Flows are recorded with the number of their source, whose address must stay.
+            ("nat", self.translates() && *nat != new.nat),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(ReloadBlocker { key }))
         .collect()
+    }
+
+    /// Whether any service is `nat`.
+    #[must_use]
+    pub fn translates(&self) -> bool {
+        let mut services = self.services.iter();
+        services.any(|service| service.forward() == Forward::Nat)
     }
 }

@@ -31,6 +31,15 @@ fn settings_that_are_fixed_at_start_block_a_reload() {
 }
 
 #[test]
+fn sources_of_live_flows_cannot_be_reloaded() {
+    let nat = changed("\"dsr\"", "\"nat\"");
+    let other = format!("nat.sources = [\"172.16.40.99\"]{nat}");
+    let blockers = right(&nat).reload_blockers(&right(&other));
+    let keys: Vec<&str> = blockers.iter().map(|blocker| blocker.key()).collect();
+    assert_eq!(keys, ["nat"]);
+}
+
+#[test]
 fn services_vips_and_tracking_can_be_reloaded() {
     let texts = [
         changed("172.16.40.21", "172.16.40.22"),
