@@ -5,8 +5,6 @@ use tokio::io::DuplexStream;
 use super::*;
 use crate::{
     codec::packet::{Connect, Version, Will},
-    config::Config,
-    lanes::Lanes,
     message::{Message, Qos},
     metrics::Counters,
     routes::ShardId,
@@ -21,16 +19,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let text = "node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
-        let config = Config::parse(text).unwrap();
-        let shared = Arc::new(Shared {
-            limits: config.limits(),
-            session_limits: config.session(),
-            shards: 1,
-            routes: Default::default(),
-            retained: Default::default(),
-            lanes: Arc::new(Lanes::start(1).unwrap()),
-        });
+        let shared = Shared::for_tests("", 1);
         let shard = Shard::new(
             ShardId(0),
             Arc::clone(&shared),

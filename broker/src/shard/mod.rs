@@ -58,6 +58,23 @@ impl Shared {
     }
 }
 
+#[cfg(test)]
+impl Shared {
+    /// What a node with these settings and so many shards would have.
+    pub(crate) fn for_tests(settings: &str, shards: u16) -> Arc<Self> {
+        let text = format!("node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n{settings}");
+        let config = crate::config::Config::parse(&text).unwrap();
+        Arc::new(Self {
+            limits: config.limits(),
+            session_limits: config.session(),
+            shards,
+            routes: Routes::default(),
+            retained: Default::default(),
+            lanes: Arc::new(Lanes::start(shards).unwrap()),
+        })
+    }
+}
+
 /// One thread's share of the node.
 pub(crate) struct Shard {
     id: ShardId,

@@ -130,7 +130,8 @@ async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     let connections = TaskTracker::new();
-    let intake = tokio::task::spawn_local(accept(Rc::clone(&shard), arrivals, connections.clone()));
+    let mut intake =
+        tokio::task::spawn_local(accept(Rc::clone(&shard), arrivals, connections.clone()));
     let lane_out = tokio::task::spawn_local(send_frames(Rc::clone(&shard)));
     let timers = tokio::task::spawn_local(keep_time(Rc::clone(&shard)));
     let lane_in = tokio::task::spawn_local(receive_frames(id, Rc::clone(&shard), ends));
@@ -139,6 +140,12 @@ async fn run(
         result = lane_in => {
             if let Ok(Err(error)) = result {
                 error!(error = &error as &dyn std::error::Error, "lane lost");
+            }
+        }
+        // Ends when the listeners are gone, or by a fault that would leave clients unanswered.
+        result = &mut intake => {
+            if let Err(error) = result {
+                error!(error = &error as &dyn std::error::Error, "intake failed");
             }
         }
         _ = lane_out => {}
@@ -305,5 +312,24 @@ async fn keep_time(shard: Rc<RefCell<Shard>>) {
     loop {
         tick.tick().await;
         shard.borrow_mut().handle_timeout(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn shard_ends_with_its_intake() {
+        let shared = Shared::for_tests("", 1);
+        let (_stop, stopped) = watch::channel(false);
+        let (alive, mut ended) = mpsc::channel(1);
+        let counters = Arc::new(Counters::default());
+        let Handle { arrivals, thread } =
+            spawn(ShardId(0), shared, counters, stopped, alive).unwrap();
+        drop(arrivals);
+        let heard = tokio::time::timeout(Duration::from_secs(20), ended.recv()).await;
+        assert_eq!(heard, Ok(Some(())));
+        thread.join().unwrap();
     }
 }
