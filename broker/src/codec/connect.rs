@@ -13,7 +13,7 @@ use super::{
     decode::from_rumqttd,
     encode::put_variable,
     packet::{Connect, Version, Will},
-    properties::forwarded_properties,
+    properties::{check_properties, forwarded_properties},
     read_prefixed, read_variable,
 };
 use crate::{
@@ -190,7 +190,11 @@ fn before_password(flags: u8, fields: &[u8], version: Version) -> Result<&[u8], 
 
 fn skip_properties(bytes: &[u8]) -> Result<&[u8], DecodeError> {
     let (length, rest) = read_variable(bytes)?;
-    rest.get(length..).ok_or(DecodeError::Malformed)
+    let (block, rest) = rest
+        .split_at_checked(length)
+        .ok_or(DecodeError::Malformed)?;
+    check_properties(block)?;
+    Ok(rest)
 }
 
 fn decode_will(

@@ -7,6 +7,7 @@ use rumqttd::protocol::{self, Packet, Protocol, RetainForwardRule, v4::V4, v5::V
 
 use super::{
     DecodeError, Frame,
+    filters::{self, Kind},
     packet::{
         Ack, AckKind, ClientPacket, PacketId, RetainHandling, Subscribe, SubscribeFilter, Version,
     },
@@ -40,7 +41,8 @@ pub fn decode(
         (5, 0) => decode_ack(AckKind::PubRec, body, version),
         (6, 2) => decode_ack(AckKind::PubRel, body, version),
         (7, 0) => decode_ack(AckKind::PubComp, body, version),
-        (8, 2) | (10, 2) => decode_filters(packet, version),
+        (8, 2) => decode_filters(packet, body, Kind::Subscribe, version),
+        (10, 2) => decode_filters(packet, body, Kind::Unsubscribe, version),
         (12, 0) if body.is_empty() => Ok(ClientPacket::PingReq),
         (14, 0) => decode_disconnect(body, version),
         // A second CONNECT, AUTH without a method, and what only servers send.
@@ -102,7 +104,13 @@ fn decode_ack(kind: AckKind, body: &[u8], version: Version) -> Result<ClientPack
     Ok(ClientPacket::Ack(Ack { kind, id, reason }))
 }
 
-fn decode_filters(packet: &[u8], version: Version) -> Result<ClientPacket, DecodeError> {
+fn decode_filters(
+    packet: &[u8],
+    body: &[u8],
+    kind: Kind,
+    version: Version,
+) -> Result<ClientPacket, DecodeError> {
+    filters::check(body, kind, version)?;
     let mut bytes = BytesMut::from(packet);
     let limit = bytes.len();
     let decoded = match version {

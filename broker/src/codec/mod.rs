@@ -9,6 +9,7 @@
 mod connect;
 mod decode;
 mod encode;
+mod filters;
 pub mod packet;
 mod properties;
 

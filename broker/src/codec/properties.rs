@@ -34,6 +34,7 @@ pub(super) fn decode_publish_properties(
     let (block, payload) = rest
         .split_at_checked(length)
         .ok_or(DecodeError::Malformed)?;
+    check_properties(block)?;
     let mut packet = BytesMut::with_capacity(block.len() + 16);
     packet.put_u8(0x30);
     let length_bytes = bytes.len() - rest.len();
@@ -96,17 +97,50 @@ pub(super) fn forwarded_properties(
     Ok(block.into())
 }
 
-/// Checks that a block whose content does not matter is as long as it says.
+const SUBSCRIPTION_IDENTIFIER: u8 = 0x0b;
+const USER_PROPERTY: u8 = 0x26;
+
+/// Checks that a block ends with its last property, and that none but user properties is there
+/// twice (MQTT 5, 2.2.2.2). Which ones a packet may have is rumqttd's to say.
+pub(super) fn check_properties(block: &[u8]) -> Result<(), DecodeError> {
+    let mut seen = 0_u64;
+    let mut rest = block;
+    while let Some((id, behind)) = rest.split_first() {
+        rest = skip_value(*id, behind)?;
+        // All identifiers are below 64; the others were refused as unknown.
+        let bit = 1_u64.wrapping_shl(u32::from(*id));
+        if seen & bit != 0 && *id != USER_PROPERTY {
+            return Err(DecodeError::Protocol);
+        }
+        seen |= bit;
+    }
+    Ok(())
+}
+
+/// Splits a property's value off, which is as long as its kind says (MQTT 5, 2.2.2.2).
+fn skip_value(id: u8, bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    let fixed = |length| bytes.get(length..).ok_or(DecodeError::Malformed);
+    match id {
+        0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => fixed(1),
+        0x13 | 0x21 | 0x22 | 0x23 => fixed(2),
+        0x02 | 0x11 | 0x18 | 0x27 => fixed(4),
+        SUBSCRIPTION_IDENTIFIER => Ok(read_variable(bytes)?.1),
+        0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => Ok(read_prefixed(bytes)?.1),
+        USER_PROPERTY => Ok(read_prefixed(read_prefixed(bytes)?.1)?.1),
+        _ => Err(DecodeError::Malformed),
+    }
+}
+
+/// Checks a block that is the end of its packet.
 pub(super) fn check_property_length(bytes: &[u8]) -> Result<(), DecodeError> {
     if bytes.is_empty() {
         return Ok(());
     }
     let (length, block) = read_variable(bytes)?;
-    if length == block.len() {
-        Ok(())
-    } else {
-        Err(DecodeError::Malformed)
+    if length != block.len() {
+        return Err(DecodeError::Malformed);
     }
+    check_properties(block)
 }
 
 /// Reads the block of a DISCONNECT whatever its reason code; rumqttd refuses some legal ones.

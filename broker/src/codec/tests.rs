@@ -307,35 +307,6 @@ fn acknowledgements_are_read_with_and_without_reason() {
 }
 
 #[test]
-fn subscribe_options_are_read() {
-    let packet = parse(b"\x82\x09\0\x01\x02\x0b\x07\0\x01a\x2e", Version::V5).unwrap();
-    let ClientPacket::Subscribe(subscribe) = packet else {
-        panic!("{packet:?}")
-    };
-    assert_eq!(subscribe.subscription_id, Some(7));
-    let filter = &subscribe.filters[0];
-    assert_eq!((filter.qos, filter.no_local), (Qos::ExactlyOnce, true));
-    assert_eq!(filter.retain_handling, RetainHandling::Never);
-    assert!(filter.retain_as_published);
-    assert!(
-        parse(b"\x82\x02\0\x01", Version::V311).is_err(),
-        "no filter"
-    );
-    assert!(
-        parse(b"\x82\x06\0\0\0\x01a\0", Version::V311).is_err(),
-        "packet id 0"
-    );
-    assert!(
-        parse(b"\x80\x06\0\x01\0\x01a\0", Version::V311).is_err(),
-        "wrong flags"
-    );
-    assert!(
-        parse(b"\xa2\x02\0\x01", Version::V311).is_err(),
-        "nothing to unsubscribe"
-    );
-}
-
-#[test]
 fn disconnect_is_read_in_every_legal_length() {
     let plain = |reason| {
         Ok(ClientPacket::Disconnect {
