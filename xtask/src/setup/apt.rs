@@ -37,7 +37,7 @@ pub(super) fn candidate(package: &str) -> Option<String> {
     (version != "(none)").then(|| version.to_owned())
 }
 
-/// Installs packages without starting or enabling any service of theirs.
+/// Installs packages without removing any other, and without starting or enabling any service of theirs.
 pub(super) fn install(packages: &[String]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
@@ -54,7 +54,7 @@ pub(super) fn install(packages: &[String]) -> Result<()> {
     let installed = announce_and_run_quietly(
         as_root("env")?
             .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y"])
-            .args(["install", "--no-install-recommends"])
+            .args(["install", "--no-remove", "--no-install-recommends"])
             .args(packages),
     );
     if hold {

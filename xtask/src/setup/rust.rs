@@ -23,7 +23,7 @@ const CARGO_DENY: &str = "cargo-deny";
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
 /// Installs `packages`, and a compiler for the XDP programs when there is none.
-pub(super) fn ensure_compiler(mut packages: Vec<String>) -> Result<()> {
+pub(super) fn ensure_compiler(packages: Vec<String>) -> Result<()> {
     let missing = Toolchain::find().err();
     if packages.is_empty() && missing.is_none() {
         return Ok(());
@@ -39,15 +39,24 @@ pub(super) fn ensure_compiler(mut packages: Vec<String>) -> Result<()> {
         // A compiler may be newer than any LLVM to be had here.
         Some(Missing::Linker(compilers)) => !compilers.iter().any(|rust| llvm_for(rust).is_some()),
     };
-    let offered = COMPILERS.iter().find(|names| is_new_enough(names[0]));
-    if let (true, Some(names)) = (wants_compiler, offered) {
-        packages.extend(names.map(str::to_owned));
-    }
     apt::install(&packages)?;
-    if wants_compiler && offered.is_none() {
-        install_nightly()?;
+    if wants_compiler {
+        install_compiler()?;
     }
     Ok(())
+}
+
+/// A package has the compiler whose LLVM is to be had as a package, too; rustup's is newer.
+fn install_compiler() -> Result<()> {
+    let offered = COMPILERS.iter().find(|names| is_new_enough(names[0]));
+    let Some(names) = offered else {
+        return install_nightly();
+    };
+    apt::install(&names.map(str::to_owned)).or_else(|error| {
+        // The `-web` packages take the place of the user's own rustc, cargo or rustup, which stay.
+        eprintln!("setup: {error:#}");
+        install_nightly()
+    })
 }
 
 fn is_new_enough(package: &str) -> bool {
@@ -62,7 +71,7 @@ fn is_new_enough(package: &str) -> bool {
 fn install_nightly() -> Result<()> {
     if which("rustup").is_none() {
         bail!(
-            "no package of rustc 1.{} or newer and no rustup here: install rustup, then run this again",
+            "no package of rustc 1.{} or newer can be installed and there is no rustup: install rustup, then run this again",
             required_minor()
         );
     }
