@@ -212,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let all = bytes.len();
         let mut shard = self.shard.borrow_mut();
         while !self.link.is_closing() {
-            if shard.stall(context.waker()) {
+            if shard.stall(self.key, context.waker()) {
                 self.stalled = Some(Stall::Lanes);
                 break;
             }

@@ -160,18 +160,60 @@ impl Shard {
     pub(super) fn flush_lanes(&mut self) -> Flushed {
         let flushed = self.outbox.flush();
         if self.outbox.is_relieved() {
-            self.stalled.drain(..).for_each(Waker::wake);
+            let stalled = std::mem::take(&mut self.stalled);
+            stalled.into_values().for_each(Waker::wake);
         }
         flushed
     }
 
-    /// Whether the lanes are so full that connections should stop reading; the caller's task is
-    /// woken when they have room.
-    pub(crate) fn stall(&mut self, waker: &Waker) -> bool {
+    /// Whether the lanes are so full that connections should stop reading; the task of the
+    /// session's connection is woken when they have room.
+    pub(crate) fn stall(&mut self, key: SessionKey, waker: &Waker) -> bool {
         let is_congested = self.outbox.is_congested();
         if is_congested {
-            self.stalled.push(waker.clone());
+            self.stalled.insert(key, waker.clone());
         }
         is_congested
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        message::Qos,
+        metrics::Counters,
+        session::{Bounds, Session},
+        shard::Shared,
+    };
+
+    #[test]
+    fn connection_that_is_polled_again_while_it_is_stalled_waits_once() {
+        let mut shard = Shard::new(
+            ShardId(0),
+            Shared::for_tests("", 2),
+            Arc::new(Counters::default()),
+        );
+        let bounds = Bounds {
+            queue: 1,
+            receive: 1,
+        };
+        let key = shard.sessions.insert("c", Session::new(bounds));
+        assert!(!shard.stall(key, Waker::noop()));
+        let message = Message {
+            topic: "t".into(),
+            payload: vec![0; 1024 * 1024].into(),
+            properties: Box::default(),
+            qos: Qos::AtMostOnce,
+            retain: false,
+            expires: None,
+        };
+        for _ in 0..3 {
+            shard.outbox.push(ShardId(1), &message, Instant::now());
+        }
+        for _ in 0..3 {
+            assert!(shard.stall(key, Waker::noop()));
+        }
+        assert_eq!(shard.stalled.len(), 1);
     }
 }

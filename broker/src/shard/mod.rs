@@ -10,7 +10,7 @@ mod sessions;
 mod worker;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     rc::Rc,
     sync::{Arc, PoisonError, RwLock},
@@ -87,7 +87,7 @@ pub(crate) struct Shard {
     outbox: Outbox,
     outbox_work: Rc<tokio::sync::Notify>,
     /// Connections that wait for the lanes before they read on.
-    stalled: Vec<Waker>,
+    stalled: BTreeMap<SessionKey, Waker>,
     /// Kept between messages for its memory.
     matches: Vec<(SessionKey, Subscription)>,
 }
@@ -104,7 +104,7 @@ impl Shard {
             deadlines: BTreeSet::new(),
             outbox,
             outbox_work: Rc::default(),
-            stalled: Vec::new(),
+            stalled: BTreeMap::new(),
             matches: Vec::new(),
         }
     }
