@@ -11,6 +11,9 @@ use crate::exec::{self, which};
 /// Asked by Debian's packages whether their service may start.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
+/// Tells our [`POLICY`] from an administrator's.
+const MARK: &str = "# Made by `cargo xtask setup` of Tidegate, which removes it.";
+
 /// Packages whose service would start, at once and at every boot: the laboratory starts its own.
 const DAEMONS: [&str; 3] = ["haproxy", "keepalived", "mosquitto"];
 
@@ -48,7 +51,6 @@ pub(super) fn install(packages: &[String]) -> Result<()> {
         .collect();
     let hold = !daemons.is_empty() && !Path::new(POLICY).exists();
     if hold {
-        eprintln!("setup: {POLICY} keeps the services of these packages from starting, meanwhile");
         hold_services()?;
     }
     let installed = announce_and_run_quietly(
@@ -57,9 +59,7 @@ pub(super) fn install(packages: &[String]) -> Result<()> {
             .args(["install", "--no-remove", "--no-install-recommends"])
             .args(packages),
     );
-    if hold {
-        exec::run(as_root("rm")?.arg(POLICY))?;
-    }
+    release_services()?;
     installed.context("the packages could not be installed: install them by hand")?;
     if !daemons.is_empty() && which("systemctl").is_some() {
         announce_and_run_quietly(as_root("systemctl")?.arg("disable").args(&daemons))?;
@@ -67,9 +67,19 @@ pub(super) fn install(packages: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Keeps the services of new packages from starting.
 fn hold_services() -> Result<()> {
-    let script = format!("printf '#!/bin/sh\\nexit 101\\n' > {POLICY} && chmod 755 {POLICY}");
-    exec::run(as_root("sh")?.args(["-c", &script]))
+    let lines = format!("'#!/bin/sh' '{MARK}' 'exit 101'");
+    let script = format!("printf '%s\\n' {lines} > {POLICY} && chmod 755 {POLICY}");
+    announce_and_run_quietly(as_root("sh")?.args(["-c", &script]))
+}
+
+/// Lets the services of new packages start again, also after a run that was interrupted.
+pub(super) fn release_services() -> Result<()> {
+    if !std::fs::read_to_string(POLICY).is_ok_and(|text| text.contains(MARK)) {
+        return Ok(());
+    }
+    announce_and_run_quietly(as_root("rm")?.arg(POLICY))
 }
 
 /// Says what to install, where there is no apt.

@@ -46,6 +46,7 @@ const BUILD: [(&str, &str); 2] = [("cc", "gcc"), ("git", "git")];
 /// # Errors
 /// Says in one sentence what to do when it cannot.
 pub fn ensure(purpose: Purpose) -> Result<()> {
+    apt::release_services()?;
     let mut wanted: Vec<(&str, &str)> = BUILD.to_vec();
     if purpose >= Purpose::Lab {
         wanted.extend(LAB);
