@@ -208,8 +208,8 @@ pub struct Nat {
 }
 
 impl Nat {
-    /// The configured source addresses; where there is none of a family, NAT uses the interface's
-    /// own.
+    /// The configured source addresses; where there is none of a family, NAT uses what the host itself
+    /// would.
     #[must_use]
     pub fn sources(&self) -> &[IpAddr] {
         &self.sources

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use lb_common::abi::{Ip, NatPool, NextHop};
+use lb_common::abi::{Forward, Ip, NatPool, NextHop};
 
 pub use self::select::SelectError;
 pub use self::view::{BackendView, ServiceView};
@@ -79,7 +79,7 @@ pub struct Balancer {
     admin: AdminState,
     health: BTreeMap<BackendKey, Health>,
     next_hops: BTreeMap<IpAddr, NextHop>,
-    interface_addresses: Vec<IpAddr>,
+    default_sources: Vec<IpAddr>,
 }
 
 impl Balancer {
@@ -100,7 +100,7 @@ impl Balancer {
             admin,
             health,
             next_hops: BTreeMap::new(),
-            interface_addresses: Vec::new(),
+            default_sources: Vec::new(),
         }
     }
 
@@ -112,7 +112,7 @@ impl Balancer {
         let admin = std::mem::take(&mut self.admin);
         let old = std::mem::replace(self, Self::new(config, admin));
         self.next_hops = old.next_hops;
-        self.interface_addresses = old.interface_addresses;
+        self.default_sources = old.default_sources;
         for (service, backend) in self.config.backends() {
             let same = old.config.backends().find(|(old_service, old_backend)| {
                 old_service.key() == service.key()
@@ -176,10 +176,35 @@ impl Balancer {
         self.next_hops.get(&address).copied()
     }
 
-    /// Says which addresses are the interface's own: NAT sends from them, VIPs apart, where the
-    /// configuration names none of a family.
-    pub fn set_interface_addresses(&mut self, addresses: Vec<IpAddr>) {
-        self.interface_addresses = addresses;
+    /// The backends that NAT has no address to send to from.
+    pub fn without_source(&self) -> impl Iterator<Item = (&Service, &Backend)> {
+        let translated = self.config.backends();
+        translated.filter(|(service, backend)| {
+            service.forward() == Forward::Nat && !self.has_source_for(backend.address())
+        })
+    }
+
+    /// Says what NAT sends from to backends of `source`'s family, where neither the configuration
+    /// nor an earlier call has: live flows are bound to it, so it stays until the end.
+    pub fn add_default_source(&mut self, source: IpAddr) {
+        if !self.has_source_for(source) {
+            self.default_sources.push(source);
+        }
+    }
+
+    /// What NAT sends from, in the order of the pool.
+    pub fn sources(&self) -> impl Iterator<Item = IpAddr> {
+        let given = self.config.nat().sources();
+        let is_missing =
+            |default: &&IpAddr| !given.iter().any(|g| g.is_ipv4() == default.is_ipv4());
+        let defaults = self.default_sources.iter().filter(is_missing);
+        let all = given.iter().chain(defaults).copied();
+        all.filter(|source| !self.is_vip(*source))
+    }
+
+    fn has_source_for(&self, destination: IpAddr) -> bool {
+        let mut sources = self.sources();
+        sources.any(|source| source.is_ipv4() == destination.is_ipv4())
     }
 
     /// Does as an operator says about `backend`, which must be one that [`Self::select`] returned:
@@ -289,23 +314,19 @@ impl Balancer {
         self.admin.weight(key).unwrap_or(backend.weight())
     }
 
+    /// Empty where nothing is translated: the program then looks for no replies.
     fn nat_pool(&self) -> NatPool {
-        let nat = self.config.nat();
-        let mut sources = nat.sources().to_vec();
-        for v4 in [true, false] {
-            if !nat.sources().iter().any(|source| source.is_ipv4() == v4) {
-                let own = self
-                    .interface_addresses
-                    .iter()
-                    .filter(|a| a.is_ipv4() == v4);
-                sources.extend(own.filter(|a| !self.is_vip(**a)));
-            }
+        if !self.config.translates() {
+            return NatPool::EMPTY;
         }
-        let sources: Vec<Ip> = sources.into_iter().map(Ip::from).collect();
+        let nat = self.config.nat();
+        let sources: Vec<Ip> = self.sources().map(Ip::from).collect();
         NatPool::new(&sources, nat.first_port(), nat.last_port())
     }
 
-    fn is_vip(&self, address: IpAddr) -> bool {
+    /// Whether it is a virtual address: no packet of ours comes from one.
+    #[must_use]
+    pub fn is_vip(&self, address: IpAddr) -> bool {
         self.config
             .vips()
             .iter()

@@ -182,11 +182,13 @@ impl<M: Maps> Engine<M> {
 
     /// Takes in the interface's own addresses.
     pub(super) fn handle_addresses(&mut self, addresses: Vec<IpAddr>) {
-        if self.addresses != addresses {
-            self.addresses.clone_from(&addresses);
-            self.balancer.set_interface_addresses(addresses);
-            self.dirty = true;
-        }
+        self.addresses = addresses;
+    }
+
+    /// Takes in what NAT sends from where the configuration does not say.
+    pub(super) fn handle_default_source(&mut self, source: IpAddr) {
+        self.balancer.add_default_source(source);
+        self.dirty = true;
     }
 
     /// Takes a new configuration in force.
@@ -212,7 +214,8 @@ impl<M: Maps> Engine<M> {
     /// The addresses that NAT is to send from although the interface does not have them: nobody
     /// answers for them.
     pub(super) fn foreign_sources(&self) -> impl Iterator<Item = IpAddr> {
-        let sources = self.balancer.config().nat().sources().iter().copied();
+        let in_use = self.balancer.config().translates();
+        let sources = self.balancer.sources().filter(move |_| in_use);
         sources.filter(|source| !self.addresses.contains(source))
     }
 

@@ -140,30 +140,9 @@ impl Ledger {
 }
 
 fn sum(a: Traffic, b: Traffic) -> Traffic {
-    combine(a, b, u64::saturating_add)
+    a.combine(b, u64::saturating_add)
 }
 
 fn since(counted: Traffic, before: Traffic) -> Traffic {
-    combine(counted, before, u64::saturating_sub)
-}
-
-fn combine(a: Traffic, b: Traffic, with: fn(u64, u64) -> u64) -> Traffic {
-    let Traffic {
-        packets,
-        bytes,
-        new_connections,
-        dropped,
-        reply_packets,
-        reply_bytes,
-        untracked,
-    } = a;
-    Traffic {
-        packets: with(packets, b.packets),
-        bytes: with(bytes, b.bytes),
-        new_connections: with(new_connections, b.new_connections),
-        dropped: with(dropped, b.dropped),
-        reply_packets: with(reply_packets, b.reply_packets),
-        reply_bytes: with(reply_bytes, b.reply_bytes),
-        untracked: with(untracked, b.untracked),
-    }
+    counted.combine(before, u64::saturating_sub)
 }

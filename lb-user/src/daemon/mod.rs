@@ -19,6 +19,7 @@ mod maps;
 mod neighbours;
 mod prober;
 mod running;
+mod sources;
 mod state;
 mod status;
 mod sweep;
@@ -82,7 +83,7 @@ pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
     let netlink = Netlink::open()?;
     let interface = netlink.interface(config.interface()).await?;
     let vips = Vips::new(netlink, interface);
-    let balancing = balance(config, state, &vips)?;
+    let balancing = balance(config, state, &vips).await?;
     let (mut running, mut inputs, stop) = connect(path, balancing, vips, servers, signals)?;
     let outcome = running.serve(&mut inputs).await;
     shut_down(running, inputs, &stop).await;
@@ -98,7 +99,7 @@ struct Balancing {
 }
 
 /// Loads the program, fills its maps and attaches it. No VIP is there yet to bring it packets.
-fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Result<Balancing> {
+async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Result<Balancing> {
     let mut datapath = Datapath::open(&datapath_config(&config, &state)?)?;
     let sweeper = datapath
         .take_sweeper()
@@ -106,6 +107,7 @@ fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Result<B
     let admin = state.admin();
     let mut engine = Engine::new(config, admin, datapath);
     engine.handle_addresses(vips.own_addresses());
+    sources::find(&mut engine, vips).await;
     engine
         .try_reconcile()
         .context("the maps cannot be filled")?;

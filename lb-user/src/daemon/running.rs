@@ -15,6 +15,7 @@ use super::{
     inputs::{Event, Inputs},
     neighbours::Found,
     prober::{Answer, Probers},
+    sources,
     state::StateDir,
     vips::{InterfaceGone, Newcomers, Vips},
 };
@@ -113,7 +114,7 @@ impl Running {
             }
             self.engine.reconcile();
         }
-        self.warn_of_sources();
+        sources::warn_of_trouble(&self.engine);
         for service in self.engine.services_down() {
             warn!(
                 service,
@@ -227,7 +228,8 @@ impl Running {
             return Err(ReloadError::Addresses(error));
         }
         self.engine.handle_config(new);
-        self.warn_of_sources();
+        sources::find(&mut self.engine, &self.vips).await;
+        sources::warn_of_trouble(&self.engine);
         let applied = self.engine.try_reconcile();
         let config = self.engine.balancer.config();
         self.probers.follow(config);
@@ -275,12 +277,6 @@ impl Running {
             .ok_or(ChangeError::Select(unknown))
     }
 
-    fn warn_of_sources(&self) {
-        for source in self.engine.foreign_sources() {
-            warn!(%source, "nat.sources: the interface has no such address, replies to it may not come");
-        }
-    }
-
     /// Assigns what is missing, as far as the maps are ready for it; what fails is tried again at the
     /// next look.
     async fn ensure_vips(&mut self) -> Result<(), NetlinkError> {
@@ -300,7 +296,7 @@ impl Running {
     async fn recheck(&mut self) -> Result<(), InterfaceGone> {
         self.vips.refresh().await?;
         self.engine.handle_addresses(self.vips.own_addresses());
-        // A change of the addresses may have to reach the maps first.
+        sources::find(&mut self.engine, &self.vips).await;
         self.engine.reconcile();
         drop(self.ensure_vips().await);
         Ok(())

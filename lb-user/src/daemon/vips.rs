@@ -59,6 +59,24 @@ impl Vips {
             .collect()
     }
 
+    /// The interface's own address that the host itself would reach `destination` from; `None` if it
+    /// would leave by another interface.
+    ///
+    /// # Errors
+    ///
+    /// If there is no route, or the kernel does not answer.
+    pub(super) async fn source_towards(
+        &self,
+        destination: IpAddr,
+    ) -> Result<Option<IpAddr>, NetlinkError> {
+        let route = self.netlink.route(destination).await?;
+        let is_here = route.interface == self.interface.index;
+        let own = self.own_addresses();
+        Ok(route
+            .source
+            .filter(|source| is_here && own.contains(source)))
+    }
+
     /// Looks at the interface again: its addresses may have changed.
     ///
     /// # Errors

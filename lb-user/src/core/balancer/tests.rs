@@ -130,6 +130,25 @@ fn draining_backend_stays_with_weight_zero_and_disabled_one_goes() {
 }
 
 #[test]
+fn only_what_would_take_flows_if_it_were_up_lends_its_slots() {
+    let mut balancer = balancer();
+    let lenders = |balancer: &Balancer| -> Vec<(u8, u16)> {
+        let lenders = balancer.desired().services[0].lenders.clone();
+        let seen = lenders.iter().map(|l| (l.address.v4_octets()[3], l.weight));
+        seen.collect()
+    };
+    balancer.observe(&a(), ProbeOutcome::Success);
+    assert_eq!(lenders(&balancer), [(21, 3)]);
+    balancer.set_weight(&b(), 9);
+    assert_eq!(lenders(&balancer), [(21, 9)]);
+    balancer.set_admin(&b(), Admin::Draining);
+    assert_eq!(lenders(&balancer), []);
+    balancer.set_admin(&b(), Admin::Enabled);
+    balancer.set_weight(&b(), 0);
+    assert_eq!(lenders(&balancer), []);
+}
+
+#[test]
 fn configured_weight_ends_an_override() {
     let mut balancer = all_up();
     balancer.set_weight(&b(), 9);
@@ -196,20 +215,44 @@ fn hops(balancer: &Balancer) -> Vec<Vec<Option<NextHop>>> {
     services.iter().map(hops_of).collect()
 }
 
+fn pool(sources: &[IpAddr]) -> NatPool {
+    let sources: Vec<Ip> = sources.iter().copied().map(Ip::from).collect();
+    NatPool::new(&sources, 2000, 2999)
+}
+
 #[test]
-fn nat_sends_from_the_interface_unless_told_otherwise_and_never_from_a_vip() {
+fn nat_sends_from_one_lasting_source_a_family_unless_told_otherwise() {
     let mut balancer = balancer();
     let own: [IpAddr; 3] =
-        ["172.16.40.22", "172.16.40.24", "fd00:40::22"].map(|a| a.parse().unwrap());
-    balancer.set_interface_addresses(own.to_vec());
-    let pool = |sources: &[IpAddr]| {
-        let sources: Vec<Ip> = sources.iter().copied().map(Ip::from).collect();
-        NatPool::new(&sources, 2000, 2999)
-    };
-    assert_eq!(balancer.desired().nat_pool, pool(&[own[0], own[2]]));
+        ["172.16.40.22", "fd00:40::22", "172.16.40.23"].map(|a| a.parse().unwrap());
+    let lacking = |balancer: &Balancer| balancer.without_source().count();
+    assert_eq!(lacking(&balancer), 1, "c alone is translated");
+    for source in own {
+        balancer.add_default_source(source);
+    }
+    assert_eq!(lacking(&balancer), 0);
+    assert_eq!(balancer.desired().nat_pool, pool(&own[..2]));
+    balancer.set_config(config(TEXT));
+    assert_eq!(balancer.desired().nat_pool, pool(&own[..2]));
     let given = IpAddr::from([172, 16, 40, 99]);
     balancer.set_config(config(&format!("nat.sources = [\"{given}\"]\n{TEXT}")));
-    assert_eq!(balancer.desired().nat_pool, pool(&[given, own[2]]));
+    assert_eq!(balancer.desired().nat_pool, pool(&[given, own[1]]));
+}
+
+#[test]
+fn nat_never_sends_from_a_vip() {
+    let mut balancer = balancer();
+    balancer.add_default_source([172, 16, 40, 24].into());
+    assert_eq!(balancer.desired().nat_pool, pool(&[]));
+    assert_eq!(balancer.without_source().count(), 1);
+}
+
+#[test]
+fn there_is_no_pool_where_nothing_is_translated() {
+    let mut balancer = balancer();
+    balancer.add_default_source([172, 16, 40, 22].into());
+    balancer.set_config(config(&TEXT.replace("\"nat\"", "\"dsr\"")));
+    assert_eq!(balancer.desired().nat_pool, NatPool::EMPTY);
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub struct Route {
     pub interface: u32,
     /// Whose link-layer address they are sent to: the gateway, or the destination itself.
     pub neighbour: IpAddr,
+    /// The address that connections by it are made from.
+    pub source: Option<IpAddr>,
 }
 
 /// What the kernel knows of a neighbour.
@@ -168,18 +170,22 @@ fn read_route(message: &RouteMessage, destination: IpAddr) -> Option<Route> {
     }
     let mut interface = None;
     let mut neighbour = destination;
+    let mut source = None;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => interface = Some(*index),
             RouteAttribute::Gateway(RouteAddress::Inet(v4)) => neighbour = IpAddr::V4(*v4),
             RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => neighbour = IpAddr::V6(*v6),
             RouteAttribute::Via(RouteVia::Inet6(v6)) => neighbour = IpAddr::V6(*v6),
+            RouteAttribute::PrefSource(RouteAddress::Inet(v4)) => source = Some(IpAddr::V4(*v4)),
+            RouteAttribute::PrefSource(RouteAddress::Inet6(v6)) => source = Some(IpAddr::V6(*v6)),
             _ => {}
         }
     }
     Some(Route {
         interface: interface?,
         neighbour,
+        source,
     })
 }
 
