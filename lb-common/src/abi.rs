@@ -94,6 +94,31 @@ pub struct Traffic {
     pub untracked: u64,
 }
 
+impl Traffic {
+    /// Both, counter by counter.
+    #[must_use]
+    pub fn combine(self, other: Self, with: impl Fn(u64, u64) -> u64) -> Self {
+        let Self {
+            packets,
+            bytes,
+            new_connections,
+            dropped,
+            reply_packets,
+            reply_bytes,
+            untracked,
+        } = self;
+        Self {
+            packets: with(packets, other.packets),
+            bytes: with(bytes, other.bytes),
+            new_connections: with(new_connections, other.new_connections),
+            dropped: with(dropped, other.dropped),
+            reply_packets: with(reply_packets, other.reply_packets),
+            reply_bytes: with(reply_bytes, other.reply_bytes),
+            untracked: with(untracked, other.untracked),
+        }
+    }
+}
+
 const _: () = {
     assert!(size_of::<ServiceKey>() == 20);
     assert!(size_of::<Service>() == 12);
@@ -105,12 +130,13 @@ const _: () = {
     assert!(size_of::<Reply>() == 56);
     assert!(size_of::<NatPool>() == 272);
     assert!(size_of::<Traffic>() == 56);
+    assert!(size_of::<crate::generator::Order>() == 40);
 };
 
 #[cfg(feature = "user")]
 mod pod {
     use super::{Backend, Flow, FlowKey, NatPool, Reply, Service, ServiceKey, SlotLine, Traffic};
-    use crate::flow::HashKeys;
+    use crate::{flow::HashKeys, generator::Order};
 
     macro_rules! pod {
         ($($type:ty),*) => {$(
@@ -120,7 +146,8 @@ mod pod {
         )*};
     }
     pod!(
-        Backend, Flow, FlowKey, HashKeys, NatPool, Reply, Service, ServiceKey, SlotLine, Traffic
+        Backend, Flow, FlowKey, HashKeys, NatPool, Order, Reply, Service, ServiceKey, SlotLine,
+        Traffic
     );
 }
 

@@ -11,5 +11,6 @@ pub mod abi;
 pub mod checksum;
 pub mod cursor;
 pub mod flow;
+pub mod generator;
 pub mod parse;
 pub mod verdict;

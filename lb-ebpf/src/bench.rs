@@ -15,26 +15,10 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray},
     programs::XdpContext,
 };
+use lb_common::generator::Order;
 
 /// Length of a generated frame: a TCP segment without payload.
 const LENGTH: usize = 54;
-
-/// What the generator is to make; written by the benchmark.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Order {
-    /// Where the frames go.
-    interface: u32,
-    /// How many flows, in turns that a prefetcher cannot guess.
-    flows: u32,
-    /// First bytes of the frame, up to the IPv4 source address.
-    head: [u8; 26],
-    /// IPv4 destination, the VIP.
-    destination: [u8; 4],
-    /// TCP flags.
-    flags: u8,
-    padding: u8,
-}
 
 #[map]
 static ORDER: Array<Order> = Array::with_max_entries(1, 0);
@@ -53,23 +37,23 @@ fn make(context: &XdpContext) -> Option<u32> {
     let order = ORDER.get(0)?;
     let number = count(&MADE)?;
     // An odd multiplier visits every flow of a power of two once in a round, far apart.
-    let flow = (number as u32).wrapping_mul(0x9e37_79b1) % order.flows.max(1);
+    let flow = (number as u32).wrapping_mul(0x9e37_79b1) % order.flows();
     let frame = bytes::<LENGTH>(context)?;
     *frame = [0; LENGTH];
-    frame[..26].copy_from_slice(&order.head);
+    frame[..26].copy_from_slice(order.head());
     frame[26] = 10;
     frame[27] = (flow >> 24) as u8;
     frame[28] = (flow >> 16) as u8;
     frame[29] = (flow >> 8) as u8;
-    frame[30..34].copy_from_slice(&order.destination);
+    frame[30..34].copy_from_slice(order.destination());
     frame[34] = 0x80;
     frame[35] = flow as u8;
     frame[36] = (1883_u16 >> 8) as u8;
     frame[37] = 1883_u16 as u8;
     frame[46] = 5 << 4;
-    frame[47] = order.flags;
+    frame[47] = order.flags();
     // SAFETY: the helper only notes the interface for the action that it returns.
-    Some(unsafe { bpf_redirect(order.interface, 0) } as u32)
+    Some(unsafe { bpf_redirect(order.interface(), 0) } as u32)
 }
 
 /// The floor: what it costs to see a frame and to send it back.

@@ -1,7 +1,8 @@
-//! One frame through a loaded XDP program: `BPF_PROG_TEST_RUN`.
+//! Frames through a loaded XDP program: `BPF_PROG_TEST_RUN`.
 //!
-//! The kernel copies the frame into a page of its own, runs the program once, and gives the page's
-//! content and the program's answer back. Nothing is sent: a redirect only says so.
+//! For [`run`] the kernel copies the frame into a page of its own, runs the program once, and gives the page's
+//! content and the program's answer back. Nothing is sent: a redirect only says so. With [`run_live`]
+//! what the program redirects is really sent.
 
 use std::{
     io,
@@ -67,45 +68,81 @@ pub struct Answer {
 /// # Errors
 /// When the kernel refuses, or the program answers something that is no action of ours.
 pub fn run(program: BorrowedFd<'_>, frame: &[u8], interface: u32) -> Result<Answer> {
-    let length = u32::try_from(frame.len())?;
-    let context = XdpContext {
-        data: 0,
-        data_end: length,
-        data_meta: 0,
-        ingress_interface: interface,
-        rx_queue: 0,
-        egress_interface: 0,
-    };
+    let context = XdpContext::new(u32::try_from(frame.len())?, interface);
     let mut out = vec![0; ROOM];
     let mut attr = TestRun {
-        program: u32::try_from(program.as_raw_fd())?,
-        data_size_in: length,
-        data_in: frame.as_ptr() as u64,
         data_size_out: u32::try_from(out.len())?,
         data_out: out.as_mut_ptr() as u64,
         repeat: 1,
-        context_size_in: u32::try_from(size_of::<XdpContext>())?,
-        context_in: (&raw const context) as u64,
-        ..TestRun::default()
+        ..TestRun::new(program, frame, &context)?
     };
-    let attr_pointer = &raw mut attr;
-    // SAFETY: `attr` is a live head of `union bpf_attr`, whose size is passed. What it points to,
-    // frame, context and `out`, lives until the call returns, and their lengths are those given.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_PROG_TEST_RUN,
-            attr_pointer,
-            size_of::<TestRun>(),
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error())
-            .with_context(|| format!("the kernel did not run a frame of {length} bytes"));
-    }
+    attr.call()?;
     out.truncate(attr.data_size_out as usize);
     let action = action(attr.answer)?;
     Ok(Answer { action, frame: out })
+}
+
+/// Runs a program `repeat` times on recycled pages, in this call's time on this CPU; what it
+/// redirects is sent. The pages are zero at first and are not restored between runs.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn run_live(program: BorrowedFd<'_>, interface: u32, length: usize, repeat: u32) -> Result<()> {
+    const LIVE_FRAMES: u32 = 1 << 1;
+    let frame = vec![0; length];
+    let context = XdpContext::new(u32::try_from(length)?, interface);
+    TestRun {
+        repeat,
+        flags: LIVE_FRAMES,
+        batch_size: 64,
+        ..TestRun::new(program, &frame, &context)?
+    }
+    .call()
+}
+
+impl TestRun {
+    fn new(program: BorrowedFd<'_>, frame: &[u8], context: &XdpContext) -> Result<Self> {
+        Ok(Self {
+            program: u32::try_from(program.as_raw_fd())?,
+            data_size_in: u32::try_from(frame.len())?,
+            data_in: frame.as_ptr() as u64,
+            context_size_in: u32::try_from(size_of::<XdpContext>())?,
+            context_in: std::ptr::from_ref(context) as u64,
+            ..Self::default()
+        })
+    }
+
+    fn call(&mut self) -> Result<()> {
+        let attr = &raw mut *self;
+        // SAFETY: `attr` is a live head of `union bpf_attr`, whose size is passed. What it points
+        // to, frame, context and output, outlives the call in both callers, and the lengths are
+        // those given.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, attr, size_of::<Self>()) };
+        if result != 0 {
+            let error = io::Error::last_os_error();
+            return Err(error).with_context(|| {
+                format!(
+                    "the kernel did not run a frame of {} bytes",
+                    self.data_size_in
+                )
+            });
+        }
+        Ok(())
+    }
+}
+
+impl XdpContext {
+    fn new(length: u32, ingress_interface: u32) -> Self {
+        Self {
+            data: 0,
+            data_end: length,
+            data_meta: 0,
+            ingress_interface,
+            rx_queue: 0,
+            egress_interface: 0,
+        }
+    }
 }
 
 /// `enum xdp_action` (linux/bpf.h).

@@ -426,24 +426,8 @@ fn lines(owners: &[BackendId]) -> impl Iterator<Item = SlotLine> {
 }
 
 fn sum<'a>(per_cpu: impl Iterator<Item = &'a Traffic>) -> Traffic {
-    per_cpu.fold(Traffic::default(), |mut total, cpu| {
-        let Traffic {
-            packets,
-            bytes,
-            new_connections,
-            dropped,
-            reply_packets,
-            reply_bytes,
-            untracked,
-        } = *cpu;
-        total.packets += packets;
-        total.bytes += bytes;
-        total.new_connections += new_connections;
-        total.dropped += dropped;
-        total.reply_packets += reply_packets;
-        total.reply_bytes += reply_bytes;
-        total.untracked += untracked;
-        total
+    per_cpu.fold(Traffic::default(), |total, cpu| {
+        total.combine(*cpu, u64::wrapping_add)
     })
 }
 

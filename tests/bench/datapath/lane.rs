@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, os::fd::AsFd as _, path::PathBuf, process::Command, syn
 
 use anyhow::Context as _;
 use aya::{
-    Ebpf, Pod,
+    Ebpf,
     maps::{Array, MapData, PerCpuArray},
     programs::{Xdp, XdpMode as AyaMode},
 };
@@ -12,30 +12,16 @@ use lb_common::abi::{
     Backend, BackendId, Balance, Forward, Ip, NatPool, NextHop, PROTOCOL_TCP, SLOT_COUNT, Service,
     ServiceId, ServiceKey,
 };
+use lb_common::generator::Order;
 use lb_user::{
     core::image::{MapOp, Table},
     io::datapath::{Datapath, DatapathConfig, Limits, XdpMode},
 };
 
-use crate::kernel;
+use tests::prog_run;
 
 const VIP: [u8; 4] = [172, 16, 40, 24];
 const BACKENDS: u16 = 8;
-
-/// As in the generator.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Order {
-    interface: u32,
-    flows: u32,
-    head: [u8; 26],
-    destination: [u8; 4],
-    flags: u8,
-    padding: u8,
-}
-
-// SAFETY: repr(C) of integers and byte arrays without implicit padding: 4 + 4 + 26 + 4 + 2 bytes.
-unsafe impl Pod for Order {}
 
 /// A veth pair; the link, and what is attached to it, goes with the value.
 struct Veth;
@@ -141,19 +127,13 @@ impl Lane {
     /// Sends frames of so many flows, and says how many came back.
     pub(crate) fn send(&mut self, flows: u32, frames: u32, flags: u8) -> anyhow::Result<u64> {
         let near = index(Veth::NEAR)?;
-        let order = Order {
-            interface: near,
-            flows,
-            head: head(mac(Veth::FAR)?, mac(Veth::NEAR)?),
-            destination: VIP,
-            flags,
-            padding: 0,
-        };
+        let head = head(mac(Veth::FAR)?, mac(Veth::NEAR)?);
+        let order = Order::new(near, flows, head, VIP, flags);
         self.order.set(0, order, 0)?;
         let before = self.arrived()?;
         let generator = program(&mut self.programs, "generate")?;
         let generator = generator.fd()?.as_fd().try_clone_to_owned()?;
-        kernel::run_live(generator.as_fd(), near, 64, frames)?;
+        prog_run::run_live(generator.as_fd(), near, 64, frames)?;
         Ok(self.arrived()? - before)
     }
 

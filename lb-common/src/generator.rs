@@ -1,0 +1,71 @@
+//! What the packet benchmark tells its generator of frames; never part of the product.
+
+/// What the generator is to make.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    interface: u32,
+    flows: u32,
+    head: [u8; 26],
+    destination: [u8; 4],
+    flags: u8,
+    padding: u8,
+}
+
+impl Order {
+    /// Frames to send out of `interface`, of `flows` flows in turns that a prefetcher cannot guess.
+    ///
+    /// `head` is the frame up to the IPv4 source address, `destination` the VIP, `flags` TCP's.
+    #[must_use]
+    pub const fn new(
+        interface: u32,
+        flows: u32,
+        head: [u8; 26],
+        destination: [u8; 4],
+        flags: u8,
+    ) -> Self {
+        Self {
+            interface,
+            flows,
+            head,
+            destination,
+            flags,
+            padding: 0,
+        }
+    }
+
+    /// Where the frames go.
+    #[inline(always)]
+    #[must_use]
+    pub const fn interface(&self) -> u32 {
+        self.interface
+    }
+
+    /// How many flows, at least one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn flows(&self) -> u32 {
+        if self.flows == 0 { 1 } else { self.flows }
+    }
+
+    /// First bytes of the frame, up to the IPv4 source address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn head(&self) -> &[u8; 26] {
+        &self.head
+    }
+
+    /// IPv4 destination.
+    #[inline(always)]
+    #[must_use]
+    pub const fn destination(&self) -> &[u8; 4] {
+        &self.destination
+    }
+
+    /// TCP flags.
+    #[inline(always)]
+    #[must_use]
+    pub const fn flags(&self) -> u8 {
+        self.flags
+    }
+}
