@@ -26,9 +26,7 @@ use crate::{
     message::{Message, Qos},
 };
 pub use outgoing::{Delivered, Outgoing};
-pub use terms::{
-    Aftermath, Bounds, Cause, Grant, Greeting, ReceiveMaximumExceeded, Subscription, Terms,
-};
+pub use terms::{Aftermath, Cause, Grant, Greeting, ReceiveMaximumExceeded, Subscription, Terms};
 
 /// Retained messages that may wait in the queue before more are fetched from their store.
 const GREETING_BOUND: usize = 64;
@@ -58,21 +56,22 @@ pub struct Session {
     expiry: Duration,
     will_due: Option<Instant>,
     ends: Option<Instant>,
-    bounds: Bounds,
+    receive_bound: usize,
 }
 
 impl Session {
-    pub fn new(bounds: Bounds) -> Self {
+    /// `queue_bound` is for messages that wait for the client.
+    pub fn new(queue_bound: usize) -> Self {
         Self {
             subscriptions: BTreeMap::new(),
             greetings: BTreeMap::new(),
             received: BTreeSet::new(),
-            outgoing: Outgoing::new(bounds.queue),
+            outgoing: Outgoing::new(queue_bound),
             will: None,
             expiry: Duration::ZERO,
             will_due: None,
             ends: None,
-            bounds,
+            receive_bound: 0,
         }
     }
 
@@ -80,9 +79,11 @@ impl Session {
     pub fn attach(&mut self, terms: Terms) {
         let Terms {
             window,
+            receive,
             expiry,
             will,
         } = terms;
+        self.receive_bound = receive;
         self.outgoing.attach(window);
         self.expiry = expiry;
         self.will = will;
@@ -195,7 +196,7 @@ impl Session {
         if self.received.contains(&id) {
             return Ok(false);
         }
-        if self.received.len() >= self.bounds.receive {
+        if self.received.len() >= self.receive_bound {
             return Err(ReceiveMaximumExceeded);
         }
         self.received.insert(id);

@@ -37,17 +37,11 @@ pub struct Grant {
 pub struct Terms {
     /// Messages of QoS 1 and 2 that may be unacknowledged at once.
     pub window: u16,
+    /// QoS 2 messages that the client may have half delivered at once.
+    pub receive: usize,
     /// How long the session outlives the connection.
     pub expiry: Duration,
     pub will: Option<Will>,
-}
-
-/// Bounds from the configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    pub queue: usize,
-    /// QoS 2 messages that the client may have half delivered at once.
-    pub receive: usize,
 }
 
 /// Why a connection is over.

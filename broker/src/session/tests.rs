@@ -52,9 +52,10 @@ struct Scene {
 
 impl Scene {
     fn new(window: u16, queue: usize, expiry: Duration, will: Option<Will>) -> Self {
-        let mut session = Session::new(Bounds { queue, receive: 2 });
+        let mut session = Session::new(queue);
         session.attach(Terms {
             window,
+            receive: 2,
             expiry,
             will,
         });
@@ -87,6 +88,7 @@ impl Scene {
         self.session.detach(Cause::Broken, self.now);
         self.session.attach(Terms {
             window,
+            receive: 2,
             expiry: HOUR,
             will: None,
         });
@@ -318,6 +320,15 @@ fn half_delivered_qos2_messages_are_bounded_and_outlive_the_connection() {
     );
     let third = scene.session.handle_publish(ExactlyOnce, PacketId::new(3));
     assert_eq!(third, Err(ReceiveMaximumExceeded));
+    // The bound is the connection's, not that of the one which created the session.
+    scene.session.attach(Terms {
+        window: 1,
+        receive: 3,
+        expiry: HOUR,
+        will: None,
+    });
+    let third = scene.session.handle_publish(ExactlyOnce, PacketId::new(3));
+    assert_eq!(third, Ok(true));
 }
 
 #[test]
@@ -510,6 +521,7 @@ fn delayed_will_waits_and_is_cancelled_by_a_new_connection() {
     scene.session.detach(Cause::Broken, scene.now);
     scene.session.attach(Terms {
         window: 1,
+        receive: 2,
         expiry: HOUR,
         will: None,
     });

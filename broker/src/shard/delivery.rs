@@ -180,12 +180,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        message::Qos,
-        metrics::Counters,
-        session::{Bounds, Session},
-        shard::Shared,
-    };
+    use crate::{message::Qos, metrics::Counters, session::Session, shard::Shared};
 
     #[test]
     fn connection_that_is_polled_again_while_it_is_stalled_waits_once() {
@@ -194,11 +189,7 @@ mod tests {
             Shared::for_tests("", 2),
             Arc::new(Counters::default()),
         );
-        let bounds = Bounds {
-            queue: 1,
-            receive: 1,
-        };
-        let key = shard.sessions.insert("c", Session::new(bounds));
+        let key = shard.sessions.insert("c", Session::new(1));
         assert!(!shard.stall(key, Waker::noop()));
         let message = Message {
             topic: "t".into(),

@@ -28,7 +28,7 @@ use crate::{
     metrics::{Counters, Metric},
     retained::Retained,
     routes::{Routes, ShardId},
-    session::{Aftermath, Bounds, Cause, Session, Subscription, Terms},
+    session::{Aftermath, Cause, Session, Subscription, Terms},
     trie::{Removed, Trie},
 };
 pub(crate) use packets::Flow;
@@ -127,20 +127,8 @@ impl Shard {
         let session_present = present.is_some();
         let key = present.unwrap_or_else(|| {
             self.counters.inc(Metric::Sessions);
-            let bounds = Bounds {
-                queue: queue_messages,
-                receive: usize::from(inflight),
-            };
-            let bounds = match connect.version.is_v5() {
-                true => bounds,
-                // MQTT 3 has no way to tell the client a bound; identifiers are one.
-                false => Bounds {
-                    receive: usize::from(u16::MAX),
-                    ..bounds
-                },
-            };
             self.sessions
-                .insert(connect.client_id.as_str(), Session::new(bounds))
+                .insert(connect.client_id.as_str(), Session::new(queue_messages))
         });
         let expiry = self.expiry_of(&connect);
         self.counters.inc(Metric::Connected);
@@ -154,6 +142,8 @@ impl Shard {
             window: connect
                 .receive_maximum
                 .map_or(inflight, |maximum| inflight.min(maximum.get())),
+            // MQTT 3 has no way to tell the client a bound; identifiers are one.
+            receive: usize::from(if is_v5 { inflight } else { u16::MAX }),
             expiry,
             will: connect.will,
         });
