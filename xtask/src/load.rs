@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::Signal;
 use serde::Deserialize;
 
@@ -26,6 +26,12 @@ pub struct Load {
 struct Part {
     process: Process,
     ready: PathBuf,
+}
+
+/// What the load generator writes into its ready file.
+#[derive(Debug, Deserialize)]
+struct Up {
+    failed: u64,
 }
 
 /// What the load generator says in the end; figures that a kind does not have are zero.
@@ -103,19 +109,20 @@ impl Load {
         Ok(Self { parts })
     }
 
-    /// Waits until every client is up or has failed.
+    /// Waits until every client is up.
     ///
     /// # Errors
-    /// When it takes longer, or somebody interrupts us.
+    /// When a client or the load generator fails, it takes longer, or somebody interrupts us.
     pub fn wait_ready(&mut self, within: Duration) -> Result<()> {
         for part in &mut self.parts {
-            wait_until(within, "all clients having connected", || {
-                let is_over = part.ready.exists() || !part.process.is_running();
-                (is_over || interrupted()).then_some(())
-            })
-            .with_context(|| part.process.tail())?;
+            let text = wait_until(within, "all clients having connected", || part.look())
+                .map_err(anyhow::Error::from)
+                .and_then(|found| found)
+                .with_context(|| part.process.tail())?;
+            let Up { failed } = serde_json::from_str(&text)
+                .with_context(|| format!("no word of the clients being up: {text}"))?;
+            ensure!(failed == 0, "{failed} clients failed to connect");
         }
-        ensure!(!interrupted(), "interrupted");
         Ok(())
     }
 
@@ -127,23 +134,35 @@ impl Load {
         for part in &mut self.parts {
             part.process.signal(Signal::INT)?;
         }
-        self.finish(END)
+        self.sum_up()
     }
 
     /// Waits for the load's own end and sums up.
     ///
     /// # Errors
-    /// When it takes longer than `within` or its summary cannot be read.
+    /// When it takes longer than `within`, its summary cannot be read, or somebody interrupts us.
     pub fn finish(mut self, within: Duration) -> Result<Summary> {
+        wait_until(within, "the end of all clients", || {
+            (interrupted() || !self.is_any_running()).then_some(())
+        })?;
+        ensure!(!interrupted(), "interrupted");
+        self.sum_up()
+    }
+
+    fn sum_up(mut self) -> Result<Summary> {
         let mut sum = Summary::default();
         for part in &mut self.parts {
-            let text = part.process.finish(within)?;
+            let text = part.process.finish(END)?;
             let line = text.lines().last().unwrap_or_default();
             let summary: Summary = serde_json::from_str(line)
                 .with_context(|| format!("no summary of the clients: {text}"))?;
             sum.add(&summary);
         }
         Ok(sum)
+    }
+
+    fn is_any_running(&mut self) -> bool {
+        self.parts.iter_mut().any(|part| part.process.is_running())
     }
 
     /// Whether it goes on.
@@ -154,6 +173,22 @@ impl Load {
     /// Ids of its processes.
     pub fn pids(&self) -> Vec<u32> {
         self.parts.iter().map(|part| part.process.pid()).collect()
+    }
+}
+
+impl Part {
+    /// The ready file, or why there will be none.
+    fn look(&mut self) -> Option<Result<String>> {
+        if interrupted() {
+            return Some(Err(anyhow!("interrupted")));
+        }
+        // In this order: a file that was written before the end is there.
+        let is_running = self.process.is_running();
+        match std::fs::read_to_string(&self.ready) {
+            Ok(text) => Some(Ok(text)),
+            Err(_) if is_running => None,
+            Err(_) => Some(Err(anyhow!("it ended before its clients were up"))),
+        }
     }
 }
 
