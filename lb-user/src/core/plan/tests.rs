@@ -12,6 +12,7 @@ use lb_common::abi::{
 use super::{Desired, DesiredBackend, DesiredService, next};
 use crate::config::model::Limits;
 use crate::core::image::MapImage;
+use crate::core::maglev::Lender;
 
 fn ip(last: u8) -> Ip {
     Ip::from(IpAddr::from([172, 16, 40, last]))
@@ -30,6 +31,14 @@ fn backend(last: u8, weight: u16) -> DesiredBackend {
         port: 1883,
         weight,
         next_hop: None,
+    }
+}
+
+fn lender(last: u8) -> Lender {
+    Lender {
+        address: ip(last),
+        port: 1883,
+        weight: 1,
     }
 }
 

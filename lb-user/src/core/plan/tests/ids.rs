@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use lb_common::abi::{BackendId, Forward, ServiceId};
 
-use super::{after, backend, desired, hop, ids_of, key, next, service};
-use crate::core::image::MapOp;
+use super::{after, backend, desired, hop, ids_of, key, lender, next, service};
+use crate::core::image::{MapImage, MapOp};
 use crate::core::plan::diff;
 
 #[test]
@@ -100,6 +100,32 @@ fn changed_weight_writes_the_other_half() {
             MapOp::AwaitGracePeriod,
         ]
     ));
+}
+
+#[test]
+fn dead_backend_leaves_the_maps_and_returns_to_its_slots() {
+    let all = desired(&[service(0, &[1, 2, 3].map(|last| backend(last, 1)))]);
+    let mut one_down = all.clone();
+    one_down.services[0].backends.remove(0);
+    one_down.services[0].lenders.push(lender(1));
+    let before = after(std::slice::from_ref(&all));
+    let down = next(&before, &one_down);
+    assert_eq!(ids_of(&down, 0), [BackendId(1), BackendId(2)]);
+    let slots = |image: &MapImage| image.services[&key(0)].table.slots.clone();
+    let stays = |(old, new): (BackendId, BackendId)| old == BackendId(0) || old == new;
+    assert!(slots(&before).into_iter().zip(slots(&down)).all(stays));
+    let returned = next(&down, &all);
+    assert_eq!(slots(&returned), slots(&before));
+}
+
+#[test]
+fn lender_that_is_taken_off_the_config_changes_the_table() {
+    let mut with = desired(&[service(0, &[backend(2, 1), backend(3, 1)])]);
+    let without = with.clone();
+    with.services[0].lenders.push(lender(1));
+    let image = after(&[with]);
+    let table = |image: &MapImage| Arc::clone(&image.services[&key(0)].table);
+    assert_eq!(table(&next(&image, &without)), table(&after(&[without])));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use lb_common::abi::{
 };
 use proptest::prelude::*;
 
-use super::{DesiredBackend, DesiredService, backend, desired, hop, key, next, service};
+use super::{DesiredBackend, DesiredService, backend, desired, hop, key, lender, next, service};
 use crate::core::image::{MapImage, MapOp, Table};
 use crate::core::plan::{Desired, diff};
 
@@ -178,11 +178,13 @@ fn backends() -> impl Strategy<Value = Vec<DesiredBackend>> {
 
 fn services() -> impl Strategy<Value = Vec<DesiredService>> {
     let chosen = prop::sample::subsequence(vec![0_u16, 1, 2, 3], 0..=3);
-    let details = prop::collection::vec((backends(), any::<bool>()), 3);
+    let down = prop::option::of(30_u8..32);
+    let details = prop::collection::vec((backends(), down, any::<bool>()), 3);
     (chosen, details).prop_map(|(chosen, details)| {
         let pairs = chosen.into_iter().zip(details);
-        let describe = |(n, (backends, flip)): (u16, (Vec<DesiredBackend>, bool))| {
+        let describe = |(n, (backends, down, flip)): (u16, (Vec<_>, Option<u8>, bool))| {
             let mut service = service(n, &backends);
+            service.lenders.extend(down.map(lender));
             if flip {
                 (service.balance, service.forward) = (Balance::RoundRobin, Forward::Nat);
             }
