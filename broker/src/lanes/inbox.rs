@@ -16,8 +16,11 @@ pub struct Inbox {
 /// What a frame's header means for its reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// The frame is new; `missing` frames before it never came.
-    New { missing: u64, messages: u32 },
+    /// The frame is the next one.
+    New { messages: u32 },
+    /// Frames before this one never came. Their sender still holds them, and this one: they are
+    /// repeated to a reader that joins the next Router.
+    Gap { missing: u64 },
     /// A repeat of a frame that was already read, or no frame at all.
     Ignored,
 }
@@ -31,7 +34,7 @@ impl Inbox {
         }
     }
 
-    /// Reads a frame's header and notes the frame as consumed.
+    /// Reads a frame's header, and notes the frame as consumed when it is the next one.
     pub fn handle_frame(&mut self, bytes: &mut &[u8]) -> Arrival {
         let length = bytes.len();
         let Some(header) = frame::read_header(bytes) else {
@@ -43,12 +46,15 @@ impl Inbox {
         if header.sequence < *expected {
             return Arrival::Ignored;
         }
-        let missing = header.sequence - *expected;
+        if header.sequence > *expected {
+            return Arrival::Gap {
+                missing: header.sequence - *expected,
+            };
+        }
         *expected = header.sequence + 1;
         self.lanes
             .consume(self.me, header.from, header.sequence, length);
         Arrival::New {
-            missing,
             messages: header.count,
         }
     }

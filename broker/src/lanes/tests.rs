@@ -62,18 +62,31 @@ impl Pair {
         }
     }
 
-    fn read(&mut self) -> (u64, Vec<Vec<u8>>) {
+    fn read(&mut self) -> Vec<Vec<u8>> {
         let bytes = self.next().unwrap();
         let mut rest = &bytes[..];
-        let Arrival::New { missing, messages } = self.inbox.handle_frame(&mut rest) else {
-            return (0, Vec::new());
+        let messages = match self.inbox.handle_frame(&mut rest) {
+            Arrival::New { messages } => messages,
+            Arrival::Ignored => return Vec::new(),
+            Arrival::Gap { missing } => panic!("{missing} frames missing"),
         };
         let read = || frame::read_message(&mut rest, Instant::now());
         let payloads: Vec<_> = std::iter::from_fn(read)
             .map(|m| m.payload.to_vec())
             .collect();
         assert_eq!(payloads.len(), messages as usize);
-        (missing, payloads)
+        payloads
+    }
+
+    /// Both shards join the Router after the one that failed.
+    fn rejoin(&mut self) {
+        let failed = Some(self.generation);
+        let ends = self.lanes.join(ShardId(1), failed).unwrap();
+        assert_eq!(ends.generation, self.generation + 1);
+        self.rx = ends.rx;
+        let again = self.lanes.join(ShardId(0), failed).unwrap();
+        assert_eq!(again.generation, ends.generation);
+        self.outbox.rejoin(again.tx);
     }
 }
 
@@ -85,8 +98,8 @@ fn messages_cross_in_order_and_in_one_frame() {
     assert_eq!(pair.outbox.flush(), Flushed::All);
     pair.push(b"3");
     assert_eq!(pair.outbox.flush(), Flushed::All);
-    assert_eq!(pair.read(), (0, vec![b"1".to_vec(), b"2".to_vec()]));
-    assert_eq!(pair.read(), (0, vec![b"3".to_vec()]));
+    assert_eq!(pair.read(), vec![b"1".to_vec(), b"2".to_vec()]);
+    assert_eq!(pair.read(), vec![b"3".to_vec()]);
 }
 
 #[test]
@@ -98,7 +111,7 @@ fn many_frames_pass_the_routers_own_limits() {
         assert_eq!(pair.outbox.flush(), Flushed::All);
     }
     for number in 0..FRAMES {
-        assert_eq!(pair.read(), (0, vec![number.to_be_bytes().to_vec()]));
+        assert_eq!(pair.read(), vec![number.to_be_bytes().to_vec()]);
     }
 }
 
@@ -114,9 +127,7 @@ fn bytes_under_way_are_bounded_and_nothing_is_lost() {
     assert!(pair.outbox.is_congested());
     let mut read = 0;
     while read < sent {
-        let (missing, payloads) = pair.read();
-        assert_eq!(missing, 0);
-        read += payloads.len();
+        read += pair.read().len();
         pair.outbox.flush();
     }
     assert!(!pair.outbox.is_congested());
@@ -124,7 +135,7 @@ fn bytes_under_way_are_bounded_and_nothing_is_lost() {
 }
 
 #[test]
-fn missing_frame_is_counted_and_a_repeat_is_ignored() {
+fn missing_frames_are_noticed_and_a_repeat_is_ignored() {
     let pair = Pair::new();
     let mut inbox = pair.inbox;
     let mut frame = |sequence| {
@@ -133,20 +144,10 @@ fn missing_frame_is_counted_and_a_repeat_is_ignored() {
         let bytes = writer.finish();
         inbox.handle_frame(&mut &bytes[..])
     };
-    assert_eq!(
-        frame(1),
-        Arrival::New {
-            missing: 0,
-            messages: 1
-        }
-    );
-    assert_eq!(
-        frame(4),
-        Arrival::New {
-            missing: 2,
-            messages: 1
-        }
-    );
+    let new = Arrival::New { messages: 1 };
+    assert_eq!(frame(1), new);
+    assert_eq!(frame(4), Arrival::Gap { missing: 2 });
+    assert_eq!([frame(2), frame(3), frame(4)], [new; 3]);
     assert_eq!(frame(4), Arrival::Ignored);
     assert_eq!(inbox.handle_frame(&mut &b"short"[..]), Arrival::Ignored);
     let from_nowhere = Writer::new(ShardId(9), 1).finish();
@@ -170,22 +171,36 @@ fn a_dead_router_is_replaced_and_its_frames_are_sent_again() {
     let mut pair = Pair::new();
     pair.push(b"before");
     pair.outbox.flush();
-    assert_eq!(pair.read(), (0, vec![b"before".to_vec()]));
+    assert_eq!(pair.read(), vec![b"before".to_vec()]);
     pair.lanes.kill_router();
     while pair.rx.recv().is_ok() {}
     pair.push(b"into the void");
     pair.outbox.flush();
 
-    let ends = pair.lanes.join(ShardId(1), Some(pair.generation)).unwrap();
-    assert_eq!(ends.generation, pair.generation + 1);
-    pair.rx = ends.rx;
-    let again = pair.lanes.join(ShardId(0), Some(pair.generation)).unwrap();
-    assert_eq!(again.generation, ends.generation);
-    pair.outbox.rejoin(again.tx);
-    assert_eq!(pair.read(), (0, vec![b"into the void".to_vec()]));
+    pair.rejoin();
+    assert_eq!(pair.read(), vec![b"into the void".to_vec()]);
     pair.push(b"after");
     pair.outbox.flush();
-    assert_eq!(pair.read(), (0, vec![b"after".to_vec()]));
+    assert_eq!(pair.read(), vec![b"after".to_vec()]);
+}
+
+#[test]
+fn frames_that_the_router_lost_are_sent_again() {
+    let mut pair = Pair::new();
+    for number in 0..3 {
+        pair.push(&[number]);
+        pair.outbox.flush();
+    }
+    assert_eq!(pair.read(), [[0]]);
+    let _lost = pair.next().unwrap();
+    let third = pair.next().unwrap();
+    let arrival = pair.inbox.handle_frame(&mut &third[..]);
+    assert_eq!(arrival, Arrival::Gap { missing: 1 });
+    pair.rejoin();
+    assert_eq!([pair.read(), pair.read()], [[[1]], [[2]]]);
+    // The lane has all of its room again.
+    let in_flight = &pair.lanes.flows[1].in_flight;
+    assert_eq!(in_flight.load(Ordering::Acquire), 0);
 }
 
 proptest! {

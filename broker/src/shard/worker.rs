@@ -233,19 +233,21 @@ async fn receive_frames(
             next = rx.next() => next.ok(),
             _ = generations.wait_for(|current| *current != generation) => None,
         };
-        match next {
+        let is_whole = match next {
             Some(Some(Notification::Forward(forward))) => {
-                receive_frame(&shard, &mut inbox, &forward.publish.payload);
+                let is_whole = receive_frame(&shard, &mut inbox, &forward.publish.payload);
                 frames += 1;
                 // The link yields only when it is empty; connections must get their turn.
                 if frames.is_multiple_of(FRAMES_PER_TURN) {
                     tokio::task::yield_now().await;
                 }
+                is_whole
             }
             // The Router waits to hear that the link's buffer was taken.
             Some(Some(Notification::Unschedule)) => {
                 // A failure here is the next call's failure too.
                 let _ = rx.wake().await;
+                true
             }
             Some(
                 None
@@ -256,39 +258,43 @@ async fn receive_frames(
                     | Notification::Shadow(_)
                     | Notification::Disconnect(..),
                 ),
-            ) => {}
-            None => {
-                error!(generation, "router died, joining the next one");
-                let ends = lanes.join(id, Some(generation))?;
-                generation = ends.generation;
-                rx = ends.rx;
-                let mut state = shard.borrow_mut();
-                state.counters.inc(Metric::LaneRestarts);
-                state.outbox.rejoin(ends.tx);
-            }
+            ) => true,
+            None => false,
+        };
+        if !is_whole {
+            error!(generation, "router failed, joining the next one");
+            let ends = lanes.join(id, Some(generation))?;
+            generation = ends.generation;
+            rx = ends.rx;
+            let mut state = shard.borrow_mut();
+            state.counters.inc(Metric::LaneRestarts);
+            state.outbox.rejoin(ends.tx);
         }
     }
 }
 
-fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]) {
+/// Delivers a frame's messages; tells whether the lane is still whole.
+fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]) -> bool {
     let mut bytes = payload;
-    let lanes::Arrival::New { missing, messages } = inbox.handle_frame(&mut bytes) else {
-        return;
-    };
+    let arrival = inbox.handle_frame(&mut bytes);
     let mut state = shard.borrow_mut();
+    let messages = match arrival {
+        lanes::Arrival::New { messages } => messages,
+        lanes::Arrival::Ignored => return true,
+        lanes::Arrival::Gap { missing } => {
+            error!(missing, "frames missing on a lane");
+            let missing = usize::try_from(missing).unwrap_or(usize::MAX);
+            state.counters.add(Metric::LaneGaps, missing);
+            return false;
+        }
+    };
     state.counters.inc(Metric::LaneFrames);
     state.counters.add(Metric::LaneMessages, messages as usize);
-    if missing > 0 {
-        state.counters.add(
-            Metric::LaneGaps,
-            usize::try_from(missing).unwrap_or(usize::MAX),
-        );
-        error!(missing, "frames missing on a lane");
-    }
     let now = Instant::now();
     while let Some(message) = frame::read_message(&mut bytes, now) {
         state.deliver(&Arc::new(message), None, now);
     }
+    true
 }
 
 /// Hands frames to the Router after each burst of packets.
