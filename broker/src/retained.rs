@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Ordering,
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     ops::{Bound, ControlFlow},
     sync::Arc,
     time::Instant,
@@ -29,8 +29,8 @@ pub(crate) struct Page {
 pub(crate) struct Retained {
     root: Node,
     len: usize,
-    /// Whether any message expires; without one there is nothing to look for.
-    expiring: bool,
+    /// The topics of messages that expire, by when they do.
+    deadlines: BTreeSet<(Instant, Box<str>)>,
 }
 
 /// Ordered, so that a subscriber gets retained messages in the order of their topics.
@@ -44,12 +44,9 @@ impl Retained {
     /// Keeps the message for its topic, or forgets the topic's when the payload is empty.
     pub(crate) fn store(&mut self, message: &Arc<Message>) {
         if message.payload.is_empty() {
-            if self.root.remove(Some(&message.topic)) {
-                self.len -= 1;
-            }
+            self.forget(&message.topic);
             return;
         }
-        self.expiring |= message.expires.is_some();
         let mut node = &mut self.root;
         for level in message.topic.split('/') {
             node = match node.children.entry(level.into()) {
@@ -57,8 +54,25 @@ impl Retained {
                 Entry::Vacant(entry) => entry.insert(Node::default()),
             };
         }
-        if node.message.replace(Arc::clone(message)).is_none() {
-            self.len += 1;
+        match node.message.replace(Arc::clone(message)) {
+            Some(replaced) => self.unschedule(&replaced),
+            None => self.len += 1,
+        }
+        if let Some(expires) = message.expires {
+            self.deadlines.insert((expires, message.topic.clone()));
+        }
+    }
+
+    fn forget(&mut self, topic: &str) {
+        if let Some(message) = self.root.remove(Some(topic)) {
+            self.len -= 1;
+            self.unschedule(&message);
+        }
+    }
+
+    fn unschedule(&mut self, message: &Message) {
+        if let Some(expires) = message.expires {
+            self.deadlines.remove(&(expires, message.topic.clone()));
         }
     }
 
@@ -86,12 +100,17 @@ impl Retained {
         walk.page
     }
 
+    /// Whether [`Retained::handle_timeout`] has something to do.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.deadlines.first().is_some_and(|(due, _)| *due <= now)
+    }
+
     /// Forgets messages that have expired.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if self.expiring {
-            let mut left = 0;
-            self.len -= self.root.remove_expired(now, &mut left);
-            self.expiring = left > 0;
+        while self.is_due(now)
+            && let Some((_due, topic)) = self.deadlines.pop_first()
+        {
+            self.forget(&topic);
         }
     }
 
@@ -138,37 +157,15 @@ impl Node {
         self.children.is_empty() && self.message.is_none()
     }
 
-    fn remove(&mut self, rest: Option<&str>) -> bool {
+    fn remove(&mut self, rest: Option<&str>) -> Option<Arc<Message>> {
         let Some(rest) = rest else {
-            return self.message.take().is_some();
+            return self.message.take();
         };
         let (level, below) = split_level(rest);
-        let Some(child) = self.children.get_mut(level) else {
-            return false;
-        };
+        let child = self.children.get_mut(level)?;
         let removed = child.remove(below);
         if child.is_empty() {
             self.children.remove(level);
-        }
-        removed
-    }
-
-    /// Counts in `left` the messages that have yet to expire.
-    fn remove_expired(&mut self, now: Instant, left: &mut usize) -> usize {
-        let mut removed = 0;
-        self.children.retain(|_level, child| {
-            removed += child.remove_expired(now, left);
-            !child.is_empty()
-        });
-        if let Some(message) = &self.message
-            && message.expires.is_some()
-        {
-            if message.is_expired(now) {
-                self.message = None;
-                removed += 1;
-            } else {
-                *left += 1;
-            }
         }
         removed
     }
@@ -349,7 +346,25 @@ mod tests {
         let later = now + Duration::from_secs(1);
         assert_eq!(retained.page("#", None, now).messages.len(), 2);
         assert_eq!(retained.page("#", None, later).messages.len(), 1);
+        assert!(retained.is_due(later) && !retained.is_due(now));
         retained.handle_timeout(later);
         assert_eq!(retained.len(), 1);
+        assert!(!retained.is_due(later));
+    }
+
+    #[test]
+    fn replaced_and_forgotten_messages_expire_no_more() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut retained = Retained::default();
+        for (topic, replacement) in [("a", "y"), ("b", "")] {
+            let mut fleeting = Message::clone(&message(topic, "x"));
+            fleeting.expires = Some(later);
+            retained.store(&Arc::new(fleeting));
+            retained.store(&message(topic, replacement));
+        }
+        assert!(!retained.is_due(later));
+        retained.handle_timeout(later);
+        assert_eq!(topics(&retained, "#"), ["a"]);
     }
 }

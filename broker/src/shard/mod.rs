@@ -281,10 +281,15 @@ impl Shard {
         // One shard looks after what belongs to all.
         if self.id == ShardId(0) {
             let retained = &self.shared.retained;
-            retained
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .handle_timeout(now);
+            let readable = retained.read().unwrap_or_else(PoisonError::into_inner);
+            let is_due = readable.is_due(now);
+            drop(readable);
+            if is_due {
+                retained
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .handle_timeout(now);
+            }
         }
         while let Some((due, key)) = self.deadlines.first().copied()
             && due <= now
