@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::{
     config::model::{Config, Vip},
     control::{VipState, VipStatus},
-    io::netlink::{Interface, Netlink, NetlinkError, VipOrigin},
+    io::netlink::{Interface, Netlink, NetlinkError, Unmarked, VipOrigin},
 };
 
 /// For all removals of a stop together; an address that takes longer is left, and said to be.
@@ -40,6 +40,7 @@ pub(super) struct Vips {
     netlink: Netlink,
     interface: Interface,
     states: BTreeMap<IpAddr, VipState>,
+    unmarked: Unmarked,
 }
 
 impl Vips {
@@ -48,7 +49,13 @@ impl Vips {
             netlink,
             interface,
             states: BTreeMap::new(),
+            unmarked: Unmarked::default(),
         }
+    }
+
+    /// The interface that the program is attached to.
+    pub(super) const fn interface_index(&self) -> u32 {
+        self.interface.index
     }
 
     /// Addresses of the interface that a connection can be made from.
@@ -121,7 +128,11 @@ impl Vips {
         outcome
     }
 
-    async fn ensure_one(&self, vip: &Vip, newcomers: Newcomers) -> Result<VipState, NetlinkError> {
+    async fn ensure_one(
+        &mut self,
+        vip: &Vip,
+        newcomers: Newcomers,
+    ) -> Result<VipState, NetlinkError> {
         if !vip.assign() {
             return Ok(VipState::Unmanaged);
         }
@@ -132,7 +143,7 @@ impl Vips {
         }
         let origin = self
             .netlink
-            .ensure_vip(index, address, vip.prefix())
+            .ensure_vip(index, address, vip.prefix(), &mut self.unmarked)
             .await?;
         if is_new {
             let interface = &self.interface.name;
@@ -153,12 +164,15 @@ impl Vips {
     ///
     /// If the kernel does not answer, or refuses.
     pub(super) async fn remove_unwanted(&mut self, config: &Config) -> Result<(), NetlinkError> {
-        let ours = self.netlink.our_vips(self.interface.index).await?;
+        let ours = self
+            .netlink
+            .our_vips(self.interface.index, &self.unmarked)
+            .await?;
         for address in ours {
             let mut wanted = config.vips().iter().filter(|vip| vip.assign());
             if !wanted.any(|vip| vip.address() == address) {
                 self.netlink
-                    .remove_vip(self.interface.index, address)
+                    .remove_vip(self.interface.index, address, &mut self.unmarked)
                     .await?;
                 self.states.remove(&address);
                 info!(vip = %address, interface = self.interface.name, "VIP removed");
@@ -170,9 +184,13 @@ impl Vips {
     /// Removes all that is ours, at the end.
     pub(super) async fn release(&mut self) {
         let removal = async {
-            for address in self.netlink.our_vips(self.interface.index).await? {
+            for address in self
+                .netlink
+                .our_vips(self.interface.index, &self.unmarked)
+                .await?
+            {
                 self.netlink
-                    .remove_vip(self.interface.index, address)
+                    .remove_vip(self.interface.index, address, &mut self.unmarked)
                     .await?;
                 info!(vip = %address, interface = self.interface.name, "VIP removed");
             }

@@ -2,12 +2,13 @@
 //!
 //! The kernel keeps a note with every address saying who added it (`IFA_PROTO`, Linux 5.18). Ours is
 //! [`OWNER`]: so an address left behind by a run that was killed is known as ours, and one that the
-//! operator had put there is left alone.
+//! operator had put there is left alone. An older kernel drops the note: then only this process knows
+//! what it added, as [`Unmarked`].
 //!
 //! Our addresses have a lifetime, and go by themselves when nobody renews it: the program goes with
 //! the daemon, and without it the host would answer for the VIP, resetting every session.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
@@ -31,6 +32,10 @@ pub enum VipOrigin {
     Foreign,
 }
 
+/// What this process added where the kernel keeps no note of it.
+#[derive(Debug, Default)]
+pub struct Unmarked(BTreeSet<IpAddr>);
+
 impl Netlink {
     /// Puts an address on an interface, unless it is there; if it is and is ours, renews its
     /// lifetime.
@@ -43,9 +48,10 @@ impl Netlink {
         interface: u32,
         address: IpAddr,
         prefix_length: u8,
+        unmarked: &mut Unmarked,
     ) -> Result<VipOrigin, NetlinkError> {
         let found = self.find(interface, address).await?;
-        let found = found.map(|message| origin(&message));
+        let found = found.map(|message| origin(&message, unmarked));
         if found == Some(VipOrigin::Foreign) {
             return Ok(VipOrigin::Foreign);
         }
@@ -56,7 +62,13 @@ impl Netlink {
         }
         describe(request.message_mut(), address);
         match ask("add an address", request.execute()).await {
-            Ok(()) => Ok(VipOrigin::Ours),
+            Ok(()) if found.is_some() => Ok(VipOrigin::Ours),
+            Ok(()) => {
+                if let Some(added) = self.find(interface, address).await? {
+                    unmarked.note(&added);
+                }
+                Ok(VipOrigin::Ours)
+            }
             // Somebody was faster.
             Err(error) if error.errno() == Some(libc::EEXIST) => Ok(VipOrigin::Foreign),
             Err(error) => Err(error),
@@ -68,34 +80,41 @@ impl Netlink {
     /// # Errors
     ///
     /// If the kernel refuses or does not answer.
-    pub async fn remove_vip(&self, interface: u32, address: IpAddr) -> Result<(), NetlinkError> {
-        let Some(message) = self.find(interface, address).await? else {
+    pub async fn remove_vip(
+        &self,
+        interface: u32,
+        address: IpAddr,
+        unmarked: &mut Unmarked,
+    ) -> Result<(), NetlinkError> {
+        let found = self.find(interface, address).await?;
+        let Some(message) = found.filter(|found| origin(found, unmarked) == VipOrigin::Ours) else {
             return Ok(());
         };
-        if origin(&message) == VipOrigin::Foreign {
-            return Ok(());
-        }
         let request = self.handle()?.address().del(message);
         match ask("remove an address", request.execute()).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {}
             // Gone already, or gone with its interface.
-            Err(error) if matches!(error.errno(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => {
-                Ok(())
-            }
-            Err(error) => Err(error),
+            Err(error) if matches!(error.errno(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => {}
+            Err(error) => return Err(error),
         }
+        unmarked.0.remove(&address);
+        Ok(())
     }
 
-    /// The addresses on an interface that carry our mark.
+    /// The addresses on an interface that are ours.
     ///
     /// # Errors
     ///
     /// If the kernel does not answer.
-    pub async fn our_vips(&self, interface: u32) -> Result<Vec<IpAddr>, NetlinkError> {
+    pub async fn our_vips(
+        &self,
+        interface: u32,
+        unmarked: &Unmarked,
+    ) -> Result<Vec<IpAddr>, NetlinkError> {
         let messages = self.address_messages(interface).await?;
         let ours = messages
             .iter()
-            .filter(|message| origin(message) == VipOrigin::Ours);
+            .filter(|message| origin(message, unmarked) == VipOrigin::Ours);
         Ok(ours.filter_map(local).collect())
     }
 
@@ -133,13 +152,56 @@ fn describe(message: &mut AddressMessage, address: IpAddr) {
     attributes.push(AddressAttribute::CacheInfo(lifetimes));
 }
 
-fn origin(message: &AddressMessage) -> VipOrigin {
-    if message
-        .attributes
-        .contains(&AddressAttribute::Protocol(OWNER))
-    {
+impl Unmarked {
+    /// Takes in what the kernel says of an address that was added just now.
+    fn note(&mut self, added: &AddressMessage) {
+        if let Some(address) = local(added)
+            && !is_marked(added)
+        {
+            self.0.insert(address);
+        }
+    }
+}
+
+fn origin(message: &AddressMessage, unmarked: &Unmarked) -> VipOrigin {
+    let is_known = local(message).is_some_and(|address| unmarked.0.contains(&address));
+    if is_marked(message) || is_known {
         VipOrigin::Ours
     } else {
         VipOrigin::Foreign
+    }
+}
+
+fn is_marked(message: &AddressMessage) -> bool {
+    let mark = AddressAttribute::Protocol(OWNER);
+    message.attributes.contains(&mark)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::{AddressAttribute, AddressMessage, OWNER, Unmarked, VipOrigin, origin};
+
+    fn message(last: u8, mark: Option<AddressAttribute>) -> AddressMessage {
+        let mut message = AddressMessage::default();
+        let address = IpAddr::from([172, 16, 40, last]);
+        message.attributes.push(AddressAttribute::Local(address));
+        message.attributes.extend(mark);
+        message
+    }
+
+    #[test]
+    fn address_is_ours_by_its_mark_or_where_none_is_kept_by_memory() {
+        let mut unmarked = Unmarked::default();
+        let marked = message(24, Some(AddressAttribute::Protocol(OWNER)));
+        let bare = message(25, None);
+        assert_eq!(origin(&marked, &unmarked), VipOrigin::Ours);
+        assert_eq!(origin(&bare, &unmarked), VipOrigin::Foreign);
+        unmarked.note(&marked);
+        unmarked.note(&bare);
+        assert_eq!(origin(&bare, &unmarked), VipOrigin::Ours);
+        // Whoever puts it there without the mark is somebody else.
+        assert_eq!(origin(&message(24, None), &unmarked), VipOrigin::Foreign);
     }
 }

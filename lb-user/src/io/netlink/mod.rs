@@ -26,7 +26,7 @@ use std::{
 
 use tokio::{task::JoinHandle, time};
 
-pub use address::VipOrigin;
+pub use address::{Unmarked, VipOrigin};
 pub use events::{Event, Events};
 pub use link::Interface;
 pub use neighbour::{Neighbour, Route};
