@@ -11,6 +11,7 @@
 //! | up, draining or of weight 0 | no | yes |
 //! | up, disabled | no | no: they are selected anew |
 //! | down or unknown | no | no |
+//! | behind another interface than the VIPs', in a `nat` service | no | no |
 //!
 //! Only tracked flows (round robin, NAT) are recorded. With `maglev` over `dsr` no flow is, so a
 //! backend that stops taking new flows loses those that it has: its slots move to the others.
@@ -80,6 +81,7 @@ pub struct Balancer {
     health: BTreeMap<BackendKey, Health>,
     next_hops: BTreeMap<IpAddr, NextHop>,
     default_sources: Vec<IpAddr>,
+    interface: Option<u32>,
 }
 
 impl Balancer {
@@ -101,6 +103,7 @@ impl Balancer {
             health,
             next_hops: BTreeMap::new(),
             default_sources: Vec::new(),
+            interface: None,
         }
     }
 
@@ -113,6 +116,7 @@ impl Balancer {
         let old = std::mem::replace(self, Self::new(config, admin));
         self.next_hops = old.next_hops;
         self.default_sources = old.default_sources;
+        self.interface = old.interface;
         for (service, backend) in self.config.backends() {
             let same = old.config.backends().find(|(old_service, old_backend)| {
                 old_service.key() == service.key()
@@ -174,6 +178,11 @@ impl Balancer {
     #[must_use]
     pub fn next_hop(&self, address: IpAddr) -> Option<NextHop> {
         self.next_hops.get(&address).copied()
+    }
+
+    /// Says which interface replies are seen on: that of the VIPs, by its index.
+    pub fn set_interface(&mut self, index: u32) {
+        self.interface = Some(index);
     }
 
     /// The backends that NAT has no address to send to from.
@@ -305,9 +314,20 @@ impl Balancer {
         }
     }
 
+    /// Whether what `backend` answers comes back to us where it has to: translated replies that come
+    /// in by another interface end at the host's own TCP.
+    #[must_use]
+    pub fn sees_replies(&self, service: &Service, backend: &Backend) -> bool {
+        let next_hop = self.next_hop(backend.address());
+        let elsewhere = next_hop.is_some_and(|hop| Some(hop.interface) != self.interface);
+        service.forward() == Forward::Dsr || self.interface.is_none() || !elsewhere
+    }
+
     fn is_present(&self, service: &Service, backend: &Backend) -> bool {
         let key = BackendKey::of(service, backend);
-        self.health(&key) == HealthState::Up && self.admin.admin(&key) != Admin::Disabled
+        self.health(&key) == HealthState::Up
+            && self.admin.admin(&key) != Admin::Disabled
+            && self.sees_replies(service, backend)
     }
 
     fn weight(&self, key: &BackendKey, backend: &Backend) -> u16 {

@@ -219,12 +219,16 @@ impl<M: Maps> Engine<M> {
         sources.filter(|source| !self.addresses.contains(source))
     }
 
-    /// The services that send packets to `address` with their destination unchanged, by name.
-    pub(super) fn dsr_services_of(&self, address: IpAddr) -> impl Iterator<Item = &str> {
+    /// The services that forward packets to `address` as `forward` says, by name.
+    pub(super) fn services_of(
+        &self,
+        address: IpAddr,
+        forward: Forward,
+    ) -> impl Iterator<Item = &str> {
         let backends = self.balancer.config().backends();
         backends
             .filter(move |(service, backend)| {
-                service.forward() == Forward::Dsr && backend.address() == address
+                service.forward() == forward && backend.address() == address
             })
             .map(|(service, _)| service.name())
     }

@@ -107,6 +107,7 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
     let admin = state.admin();
     let mut engine = Engine::new(config, admin, datapath);
     engine.handle_addresses(vips.own_addresses());
+    engine.balancer.set_interface(vips.interface_index());
     sources::find(&mut engine, vips).await;
     engine
         .try_reconcile()

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
+use lb_common::abi::Forward;
 use tokio::{
     sync::{mpsc, watch},
     time::{self, Instant, Interval, MissedTickBehavior},
@@ -165,9 +166,15 @@ impl Running {
             gateway,
         } = found;
         if let Some(gateway) = gateway {
-            for service in self.engine.dsr_services_of(address) {
+            for service in self.engine.services_of(address, Forward::Dsr) {
                 warn!(service, backend = %address, %gateway,
                     "backend is behind a gateway, where dsr cannot reach it");
+            }
+        }
+        if next_hop.interface != self.vips.interface_index() {
+            for service in self.engine.services_of(address, Forward::Nat) {
+                warn!(service, backend = %address,
+                    "backend is behind another interface, where nat gets no replies: it is left out");
             }
         }
         self.engine.handle_next_hop(address, next_hop);

@@ -248,6 +248,23 @@ fn nat_never_sends_from_a_vip() {
 }
 
 #[test]
+fn nat_leaves_out_a_backend_whose_replies_come_in_elsewhere() {
+    let mut balancer = all_up();
+    balancer.set_interface(2);
+    let address = IpAddr::from([172, 16, 40, 20]);
+    let hop = |interface| NextHop {
+        interface,
+        mac: [2; 6],
+        source_mac: [4; 6],
+    };
+    balancer.set_next_hop(address, Some(hop(3)));
+    assert_eq!(desired(&balancer, 1), []);
+    assert_eq!(desired(&balancer, 0), [(20, 1), (21, 3)], "dsr has none");
+    balancer.set_next_hop(address, Some(hop(2)));
+    assert_eq!(desired(&balancer, 1), [(20, 1)]);
+}
+
+#[test]
 fn there_is_no_pool_where_nothing_is_translated() {
     let mut balancer = balancer();
     balancer.add_default_source([172, 16, 40, 22].into());
