@@ -27,7 +27,7 @@ struct Rule {
     because: &'static str,
 }
 
-const RULES: [Rule; 6] = [
+const RULES: [Rule; 7] = [
     Rule {
         words: &["aya::", "aya_obj", "aya_log"],
         within: &ROOTS,
@@ -79,6 +79,12 @@ const RULES: [Rule; 6] = [
         because: "the API speaks to the daemon through control.rs alone",
     },
     Rule {
+        words: &["lb_user", "lb_common"],
+        within: &["broker/"],
+        except: &[],
+        because: "the broker names nothing of the balancer",
+    },
+    Rule {
         words: &["unsafe"],
         within: &ROOTS,
         except: &[
@@ -95,7 +101,21 @@ const RULES: [Rule; 6] = [
     },
 ];
 
-/// Checks every source file.
+/// Packages, and what they must not depend on.
+const APART: [(&str, &[&str]); 4] = [
+    (
+        "lb-common",
+        &["lb-user", "lb-ebpf", "broker", "xtask", "tests"],
+    ),
+    ("lb-ebpf", &["lb-user", "broker", "xtask", "tests"]),
+    ("lb-user", &["lb-ebpf", "broker", "xtask", "tests"]),
+    (
+        "broker",
+        &["lb-common", "lb-user", "lb-ebpf", "xtask", "tests"],
+    ),
+];
+
+/// Checks every source file and what the packages depend on.
 ///
 /// # Errors
 /// Lists every line that breaks a rule.
@@ -108,6 +128,12 @@ pub(super) fn check(workspace: &Path) -> Result<()> {
             let path = file.strip_prefix(workspace).unwrap_or(&file);
             complaints += &complain(&path.to_string_lossy(), &text);
         }
+    }
+    for (package, others) in APART {
+        let manifest = workspace.join(package).join("Cargo.toml");
+        let text = std::fs::read_to_string(&manifest)
+            .with_context(|| format!("cannot read {}", manifest.display()))?;
+        complaints += &complain_of_dependencies(package, &text, others);
     }
     if !complaints.is_empty() {
         bail!("the sources break the project's own rules:\n{complaints}");
@@ -167,6 +193,27 @@ fn complain(path: &str, text: &str) -> String {
     complaints
 }
 
+fn complain_of_dependencies(package: &str, manifest: &str, others: &[&str]) -> String {
+    let mut complaints = String::new();
+    let mut inside = false;
+    for (number, line) in manifest.lines().enumerate() {
+        if let Some(table) = line.trim().strip_prefix('[') {
+            inside = table.contains("dependencies");
+        }
+        // `name.workspace = true`, `name = { .. }` or `[dependencies.name]`.
+        let names =
+            |other: &&&str| inside && has_word(&line.replace('-', "_"), &other.replace('-', "_"));
+        for other in others.iter().filter(names) {
+            let number = number + 1;
+            let _ = writeln!(
+                complaints,
+                "{package}/Cargo.toml:{number}: {package} must not depend on {other}"
+            );
+        }
+    }
+    complaints
+}
+
 /// Whether `word` stands in the code, not as a part of a longer name and not inside a string.
 fn has_word(code: &str, word: &str) -> bool {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
@@ -195,6 +242,24 @@ mod tests {
     fn comments_strings_and_longer_names_are_no_offence() {
         let text = "//! aya::Ebpf\nlet x = \"aya::Ebpf\"; // aya::\nmyaya::f();\n";
         assert_eq!(complain("lb-user/src/daemon/mod.rs", text), "");
+    }
+
+    #[test]
+    fn a_dependency_on_what_is_apart_is_named_with_its_line() {
+        let others = ["lb-user", "xtask"];
+        let complain = |text: &str| complain_of_dependencies("broker", text, &others);
+        let text = "[package]\nname = \"xtask\"\n[dependencies]\nlb-user-kit = \"1\"\n";
+        assert_eq!(complain(text), "");
+        for line in [
+            "[dependencies]\nlb-user.workspace = true\n",
+            "[dev-dependencies]\nxtask = { path = \"../xtask\" }\n",
+        ] {
+            assert!(
+                complain(line).starts_with("broker/Cargo.toml:2: "),
+                "{line}"
+            );
+        }
+        assert!(complain("[dependencies.lb-user]\n").contains("lb-user"));
     }
 
     #[test]
