@@ -156,7 +156,12 @@ fn assigned_client_id(now: Instant) -> String {
     format!("auto-{:016x}{:016x}", half(), half())
 }
 
-async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, code: ConnectCode, version: Version) {
+/// Answers a CONNECT with a refusal and closes the stream.
+pub(crate) async fn refuse<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    code: ConnectCode,
+    version: Version,
+) {
     let mut answer = BytesMut::new();
     codec::encode_connack(ConnAck::refusal(code), version, &mut answer);
     // The client is sent away; whether it heard why does not matter.

@@ -21,6 +21,7 @@ pub enum Metric {
     Accepted,
     Connected,
     RefusedFull,
+    RefusedSessions,
     RefusedTimeout,
     RefusedProtocol,
     RefusedClosed,
@@ -36,6 +37,8 @@ pub enum Metric {
     BytesOut,
     DroppedQueue,
     DroppedExpired,
+    RefusedSubscriptions,
+    RefusedRetained,
     LaneFrames,
     LaneMessages,
     LaneGaps,
@@ -73,7 +76,7 @@ const fn describe(
 }
 
 #[rustfmt::skip]
-const DESCRIPTIONS: [Description; 25] = {
+const DESCRIPTIONS: [Description; 28] = {
     use Kind::{Counter, Gauge};
     use Metric::*;
     [
@@ -83,6 +86,7 @@ const DESCRIPTIONS: [Description; 25] = {
         describe(Accepted, Counter, "accepted_total", "", "Sockets accepted."),
         describe(Connected, Counter, "connects_total", "", "CONNECT packets answered with success."),
         describe(RefusedFull, Counter, "refused_total", "reason=\"connections\"", "Sockets closed before their CONNECT was accepted."),
+        describe(RefusedSessions, Counter, "refused_total", "reason=\"sessions\"", ""),
         describe(RefusedTimeout, Counter, "refused_total", "reason=\"timeout\"", ""),
         describe(RefusedProtocol, Counter, "refused_total", "reason=\"protocol\"", ""),
         describe(RefusedClosed, Counter, "refused_total", "reason=\"closed\"", ""),
@@ -98,6 +102,8 @@ const DESCRIPTIONS: [Description; 25] = {
         describe(BytesOut, Counter, "bytes_sent_total", "", "Bytes written to clients."),
         describe(DroppedQueue, Counter, "messages_dropped_total", "reason=\"queue_full\"", "Messages not delivered to a subscriber."),
         describe(DroppedExpired, Counter, "messages_dropped_total", "reason=\"expired_or_too_large\"", ""),
+        describe(RefusedSubscriptions, Counter, "subscriptions_refused_total", "", "Filters refused because of a limit."),
+        describe(RefusedRetained, Counter, "retained_refused_total", "", "Messages not retained because of the limit."),
         describe(LaneFrames, Counter, "lane_frames_total", "", "Batches received from other shards."),
         describe(LaneMessages, Counter, "lane_messages_total", "", "Messages received from other shards."),
         describe(LaneGaps, Counter, "lane_gaps_total", "", "Batches missing between shards; must stay 0."),

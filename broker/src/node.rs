@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, PoisonError,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
@@ -24,6 +24,7 @@ use crate::{
     lanes::{LaneError, Lanes},
     listener::{self, Gate, ListenError},
     metrics::{Counters, Metrics, render_head, render_value},
+    retained::Retained,
     routes::{Routes, ShardId, ShardSet},
     shard::{self, Shared, WorkerError},
 };
@@ -113,7 +114,8 @@ impl Node {
             session_limits: config.session(),
             shards,
             routes: Routes::default(),
-            retained: Default::default(),
+            retained: RwLock::new(Retained::new(config.limits().retained)),
+            sessions: AtomicUsize::new(0),
             lanes: Arc::new(Lanes::start(shards)?),
         });
         // One for each shard, and one for the listeners.

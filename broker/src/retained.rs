@@ -25,10 +25,11 @@ pub(crate) struct Page {
 }
 
 /// The node's retained messages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Retained {
     root: Node,
     len: usize,
+    bound: usize,
     /// The topics of messages that expire, by when they do.
     deadlines: BTreeSet<(Instant, Box<str>)>,
 }
@@ -41,11 +42,30 @@ struct Node {
 }
 
 impl Retained {
-    /// Keeps the message for its topic, or forgets the topic's when the payload is empty.
-    pub(crate) fn store(&mut self, message: &Arc<Message>) {
+    pub(crate) fn new(bound: usize) -> Self {
+        Self {
+            root: Node::default(),
+            len: 0,
+            bound,
+            deadlines: BTreeSet::new(),
+        }
+    }
+
+    /// Whether there is room for a message of this topic.
+    pub(crate) fn has_room(&self, topic: &str) -> bool {
+        self.len < self.bound || self.root.has_message(topic)
+    }
+
+    /// Keeps the message for its topic, or forgets the topic's when the payload is empty; tells
+    /// whether there was room.
+    #[must_use]
+    pub(crate) fn store(&mut self, message: &Arc<Message>) -> bool {
         if message.payload.is_empty() {
             self.forget(&message.topic);
-            return;
+            return true;
+        }
+        if !self.has_room(&message.topic) {
+            return false;
         }
         let mut node = &mut self.root;
         for level in message.topic.split('/') {
@@ -61,6 +81,7 @@ impl Retained {
         if let Some(expires) = message.expires {
             self.deadlines.insert((expires, message.topic.clone()));
         }
+        true
     }
 
     fn forget(&mut self, topic: &str) {
@@ -155,6 +176,17 @@ impl Walk<'_> {
 impl Node {
     fn is_empty(&self) -> bool {
         self.children.is_empty() && self.message.is_none()
+    }
+
+    fn has_message(&self, topic: &str) -> bool {
+        let mut node = self;
+        for level in topic.split('/') {
+            let Some(child) = node.children.get(level) else {
+                return false;
+            };
+            node = child;
+        }
+        node.message.is_some()
     }
 
     fn remove(&mut self, rest: Option<&str>) -> Option<Arc<Message>> {
@@ -285,9 +317,9 @@ mod tests {
             filter in "([ab+]/){0,3}[ab+#]",
             nodes in 1..9_usize,
         ) {
-            let mut retained = Retained::default();
+            let mut retained = Retained::new(usize::MAX);
             for topic in &topics {
-                retained.store(&message(topic, "x"));
+                assert!(retained.store(&message(topic, "x")));
             }
             let whole = topics_by(usize::MAX, &retained, &filter);
             prop_assert_eq!(topics_by(nodes, &retained, &filter), whole);
@@ -296,13 +328,13 @@ mod tests {
 
     #[test]
     fn pages_go_on_where_their_last_topic_was_forgotten() {
-        let mut retained = Retained::default();
+        let mut retained = Retained::new(usize::MAX);
         for topic in ["a/1", "a/2", "a/3"] {
-            retained.store(&message(topic, "x"));
+            assert!(retained.store(&message(topic, "x")));
         }
         let first = retained.page_of(2, "#", None, Instant::now());
         assert_eq!(first.next.as_deref(), Some("a/1"));
-        retained.store(&message("a/1", ""));
+        assert!(retained.store(&message("a/1", "")));
         let second = retained.page_of(2, "#", first.next.as_deref(), Instant::now());
         let topics: Vec<_> = second.messages.iter().map(|m| &*m.topic).collect();
         assert_eq!(topics, ["a/2", "a/3"]);
@@ -310,9 +342,9 @@ mod tests {
 
     #[test]
     fn filters_find_retained_topics() {
-        let mut retained = Retained::default();
+        let mut retained = Retained::new(usize::MAX);
         for topic in ["a", "a/b", "a/b/c", "/a", "$SYS/a", "ä/b"] {
-            retained.store(&message(topic, "x"));
+            assert!(retained.store(&message(topic, "x")));
         }
         assert_eq!(topics(&retained, "a/#"), ["a", "a/b", "a/b/c"]);
         assert_eq!(topics(&retained, "+/b"), ["a/b", "ä/b"]);
@@ -325,24 +357,35 @@ mod tests {
 
     #[test]
     fn empty_payload_forgets_the_topic() {
-        let mut retained = Retained::default();
-        retained.store(&message("a/b", "x"));
-        retained.store(&message("a/b", "y"));
+        let mut retained = Retained::new(usize::MAX);
+        assert!(retained.store(&message("a/b", "x")));
+        assert!(retained.store(&message("a/b", "y")));
         assert_eq!(retained.len(), 1);
-        retained.store(&message("a/b", ""));
-        retained.store(&message("a/b", ""));
+        assert!(retained.store(&message("a/b", "")));
+        assert!(retained.store(&message("a/b", "")));
         assert_eq!(retained.len(), 0);
         assert!(retained.root.is_empty());
     }
 
     #[test]
+    fn new_topics_beyond_the_bound_are_refused() {
+        let mut retained = Retained::new(2);
+        assert!(retained.store(&message("a/b", "x")) && retained.store(&message("a", "x")));
+        assert!(!retained.store(&message("b", "x")));
+        assert!(!retained.store(&message("a/b/c", "x")));
+        assert!(retained.store(&message("a", "y")));
+        assert!(retained.store(&message("a", "")) && retained.store(&message("b", "x")));
+        assert_eq!(topics(&retained, "#"), ["a/b", "b"]);
+    }
+
+    #[test]
     fn expired_messages_are_hidden_and_then_forgotten() {
         let now = Instant::now();
-        let mut retained = Retained::default();
+        let mut retained = Retained::new(usize::MAX);
         let mut fleeting = Message::clone(&message("a", "x"));
         fleeting.expires = Some(now + Duration::from_secs(1));
-        retained.store(&Arc::new(fleeting));
-        retained.store(&message("b", "x"));
+        assert!(retained.store(&Arc::new(fleeting)));
+        assert!(retained.store(&message("b", "x")));
         let later = now + Duration::from_secs(1);
         assert_eq!(retained.page("#", None, now).messages.len(), 2);
         assert_eq!(retained.page("#", None, later).messages.len(), 1);
@@ -356,12 +399,12 @@ mod tests {
     fn replaced_and_forgotten_messages_expire_no_more() {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
-        let mut retained = Retained::default();
+        let mut retained = Retained::new(usize::MAX);
         for (topic, replacement) in [("a", "y"), ("b", "")] {
             let mut fleeting = Message::clone(&message(topic, "x"));
             fleeting.expires = Some(later);
-            retained.store(&Arc::new(fleeting));
-            retained.store(&message(topic, replacement));
+            assert!(retained.store(&Arc::new(fleeting)));
+            assert!(retained.store(&message(topic, replacement)));
         }
         assert!(!retained.is_due(later));
         retained.handle_timeout(later);

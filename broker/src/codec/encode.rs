@@ -59,7 +59,7 @@ fn v3_code(code: ConnectCode) -> ConnectReturnCode {
         ConnectCode::Accepted => ConnectReturnCode::Success,
         ConnectCode::UnsupportedVersion => ConnectReturnCode::RefusedProtocolVersion,
         ConnectCode::ClientIdInvalid => ConnectReturnCode::ClientIdentifierNotValid,
-        ConnectCode::ServerUnavailable
+        ConnectCode::QuotaExceeded
         | ConnectCode::MalformedPacket
         | ConnectCode::ProtocolError
         | ConnectCode::BadAuthenticationMethod
@@ -73,7 +73,7 @@ fn v5_code(code: ConnectCode) -> ConnectReturnCode {
         ConnectCode::Accepted => ConnectReturnCode::Success,
         ConnectCode::UnsupportedVersion => ConnectReturnCode::UnsupportedProtocolVersion,
         ConnectCode::ClientIdInvalid => ConnectReturnCode::ClientIdentifierNotValid,
-        ConnectCode::ServerUnavailable => ConnectReturnCode::ServerUnavailable,
+        ConnectCode::QuotaExceeded => ConnectReturnCode::QuotaExceeded,
         ConnectCode::MalformedPacket => ConnectReturnCode::MalformedPacket,
         ConnectCode::ProtocolError => ConnectReturnCode::ProtocolError,
         ConnectCode::BadAuthenticationMethod => ConnectReturnCode::BadAuthenticationMethod,

@@ -171,7 +171,7 @@ pub enum ConnectCode {
     Accepted,
     UnsupportedVersion,
     ClientIdInvalid,
-    ServerUnavailable,
+    QuotaExceeded,
     MalformedPacket,
     ProtocolError,
     BadAuthenticationMethod,

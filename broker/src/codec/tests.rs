@@ -368,7 +368,7 @@ fn every_refusal_has_a_code_in_every_version() {
     for code in [
         UnsupportedVersion,
         ClientIdInvalid,
-        ServerUnavailable,
+        QuotaExceeded,
         MalformedPacket,
         ProtocolError,
         BadAuthenticationMethod,

@@ -42,6 +42,9 @@ pub(super) struct Limits {
     pub(super) connect_timeout: Option<Spanned<String>>,
     pub(super) inflight: Option<Spanned<i64>>,
     pub(super) queue_messages: Option<Spanned<i64>>,
+    pub(super) sessions: Option<Spanned<i64>>,
+    pub(super) subscriptions: Option<Spanned<i64>>,
+    pub(super) retained: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -43,6 +43,12 @@ pub struct Limits {
     pub connect_timeout: Duration,
     pub inflight: u16,
     pub queue_messages: usize,
+    /// Sessions of the node, connected or absent.
+    pub sessions: usize,
+    /// Subscriptions of one client.
+    pub subscriptions: usize,
+    /// Retained messages of the node.
+    pub retained: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,6 +220,9 @@ impl Check<'_> {
             connect_timeout,
             inflight,
             queue_messages,
+            sessions,
+            subscriptions,
+            retained,
         } = raw;
         // MQTT's remaining length has 28 bits.
         const LONGEST_PACKET: i64 = 268_435_455;
@@ -249,6 +258,14 @@ impl Check<'_> {
                 1000,
                 0..100_000_001,
             )),
+            sessions: wide(self.number("limits.sessions", sessions, 1_000_000, 1..100_000_001)),
+            subscriptions: wide(self.number(
+                "limits.subscriptions",
+                subscriptions,
+                10_000,
+                1..10_000_001,
+            )),
+            retained: wide(self.number("limits.retained", retained, 1_000_000, 0..100_000_001)),
         }
     }
 

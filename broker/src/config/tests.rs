@@ -54,6 +54,9 @@ packet_bytes = 1
 connect_timeout = "soon"
 inflight = 70000
 queue_messages = -1
+sessions = 0
+subscriptions = 0
+retained = -1
 [session]
 max_expiry = "1y"
 [metrics]
@@ -79,10 +82,13 @@ format = "xml"
             (10, "limits.connect_timeout"),
             (11, "limits.inflight"),
             (12, "limits.queue_messages"),
-            (14, "session.max_expiry"),
-            (16, "metrics.listen"),
-            (18, "log.level"),
-            (19, "log.format"),
+            (13, "limits.sessions"),
+            (14, "limits.subscriptions"),
+            (15, "limits.retained"),
+            (17, "session.max_expiry"),
+            (19, "metrics.listen"),
+            (21, "log.level"),
+            (22, "log.format"),
         ]
     );
 }

@@ -40,7 +40,7 @@ impl Scene {
     ) -> Connection<DuplexStream> {
         let mut shard = self.shard.borrow_mut();
         let link = Link::new(connect.version, None, Arc::clone(shard.counters()));
-        let key = shard.connect(connect, None, &link, Instant::now());
+        let key = shard.connect(connect, None, &link, Instant::now()).unwrap();
         let limits = shard.limits();
         let rest = Bytes::copy_from_slice(rest);
         Connection::new(stream, Rc::clone(&self.shard), key, link, limits, 0, rest)

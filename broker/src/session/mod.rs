@@ -175,6 +175,10 @@ impl Session {
         self.subscriptions.keys().map(AsRef::as_ref)
     }
 
+    pub fn is_subscribed(&self, filter: &str) -> bool {
+        self.subscriptions.contains_key(filter)
+    }
+
     pub fn subscription_count(&self) -> usize {
         self.subscriptions.len()
     }
@@ -201,6 +205,11 @@ impl Session {
         }
         self.received.insert(id);
         Ok(true)
+    }
+
+    /// Takes back that a PUBLISH was noted: it is refused, which ends its delivery.
+    pub fn forget_publish(&mut self, id: PacketId) {
+        self.received.remove(&id);
     }
 
     /// Handles PUBACK, PUBREC, PUBREL and PUBCOMP.

@@ -32,11 +32,14 @@ impl Shard {
         // Stored before it is routed: a subscriber that is added meanwhile finds it in one place
         // or the other.
         if message.retain {
-            self.shared
+            let is_kept = self
+                .shared
                 .retained
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
                 .store(&message);
+            self.counters
+                .add(Metric::RefusedRetained, usize::from(!is_kept));
         }
         let shards = self.shared.routes.matching(&message.topic);
         self.forward(&message, shards, now);
@@ -44,6 +47,17 @@ impl Shard {
             self.deliver(&message, origin, now);
         }
         !shards.is_empty()
+    }
+
+    /// Whether the message need not be retained, or can be.
+    pub(super) fn may_retain(&self, message: &Message) -> bool {
+        let retained = &self.shared.retained;
+        !message.retain
+            || message.payload.is_empty()
+            || retained
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .has_room(&message.topic)
     }
 
     fn forward(&mut self, message: &Message, shards: ShardSet, now: Instant) {

@@ -13,7 +13,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     rc::Rc,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::Waker,
     time::{Duration, Instant},
 };
@@ -44,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) shards: u16,
     pub(crate) routes: Routes,
     pub(crate) retained: RwLock<Retained>,
+    /// How many there are on all shards.
+    pub(crate) sessions: AtomicUsize,
     pub(crate) lanes: Arc<Lanes>,
 }
 
@@ -55,6 +60,16 @@ impl Shared {
         client_id.hash(&mut hasher);
         let shard = hasher.finish() % u64::from(self.shards);
         ShardId(u16::try_from(shard).unwrap_or(0))
+    }
+
+    /// Takes room for a session, if there is any.
+    fn reserve_session(&self) -> Result<(), ConnectCode> {
+        let before = self.sessions.fetch_add(1, Ordering::AcqRel);
+        if before < self.limits.sessions {
+            return Ok(());
+        }
+        self.sessions.fetch_sub(1, Ordering::AcqRel);
+        Err(ConnectCode::QuotaExceeded)
     }
 }
 
@@ -69,7 +84,8 @@ impl Shared {
             session_limits: config.session(),
             shards,
             routes: Routes::default(),
-            retained: Default::default(),
+            retained: RwLock::new(Retained::new(config.limits().retained)),
+            sessions: AtomicUsize::new(0),
             lanes: Arc::new(Lanes::start(shards).unwrap()),
         })
     }
@@ -110,32 +126,33 @@ impl Shard {
     }
 
     /// Gives a client its session, taking it over from an older connection, and answers CONNECT.
+    ///
+    /// # Errors
+    /// When the client must be refused; the CONNECT is not answered then.
     pub(crate) fn connect(
         &mut self,
         connect: Connect,
         assigned_client_id: Option<String>,
         link: &Rc<Link>,
         now: Instant,
-    ) -> SessionKey {
+    ) -> Result<SessionKey, ConnectCode> {
         let Limits {
             inflight,
             packet_bytes,
-            queue_messages,
             ..
         } = self.shared.limits;
         let present = self.claim(&connect, now);
         let session_present = present.is_some();
-        let key = present.unwrap_or_else(|| {
-            self.counters.inc(Metric::Sessions);
-            self.sessions
-                .insert(connect.client_id.as_str(), Session::new(queue_messages))
-        });
+        let key = match present {
+            Some(key) => key,
+            None => self.open_session(&connect.client_id)?,
+        };
         let expiry = self.expiry_of(&connect);
         self.counters.inc(Metric::Connected);
         debug!(client_id = connect.client_id, version = ?connect.version, session_present, "client connected");
         let is_v5 = connect.version.is_v5();
         let Some(entry) = self.sessions.get_mut(key) else {
-            return key;
+            return Ok(key);
         };
         entry.link = Some(Rc::clone(link));
         entry.session.attach(Terms {
@@ -161,7 +178,18 @@ impl Shard {
         self.counters.add(Metric::DroppedExpired, dropped);
         self.greet(key, link, now);
         self.schedule(key);
-        key
+        Ok(key)
+    }
+
+    fn open_session(&mut self, client_id: &str) -> Result<SessionKey, ConnectCode> {
+        let reserved = self.shared.reserve_session();
+        if reserved.is_err() {
+            self.counters.inc(Metric::RefusedSessions);
+        }
+        reserved?;
+        self.counters.inc(Metric::Sessions);
+        let session = Session::new(self.shared.limits.queue_messages);
+        Ok(self.sessions.insert(client_id, session))
     }
 
     /// Finds the client's session and frees it from its older connection, if it has one; ends it
@@ -250,6 +278,7 @@ impl Shard {
         if let Some(deadline) = entry.deadline {
             self.deadlines.remove(&(deadline, key));
         }
+        self.shared.sessions.fetch_sub(1, Ordering::AcqRel);
         self.counters.sub(Metric::Sessions, 1);
         self.counters
             .sub(Metric::Subscriptions, entry.session.subscription_count());

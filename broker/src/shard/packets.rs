@@ -83,20 +83,33 @@ impl Shard {
             .session
             .handle_publish(qos, id)
             .map_err(|_exceeded| reason::RECEIVE_MAXIMUM_EXCEEDED)?;
-        let is_wanted = !is_new || self.publish(Arc::new(message), Some(key), now);
+        // Refused as a whole where its publisher can be told; others' messages are delivered and
+        // merely not kept.
+        let is_refused =
+            is_new && id.is_some() && link.version().is_v5() && !self.may_retain(&message);
+        let reason = if is_refused {
+            self.counters.inc(Metric::RefusedRetained);
+            self.forget_publish(key, id);
+            reason::QUOTA_EXCEEDED
+        } else if !is_new || self.publish(Arc::new(message), Some(key), now) {
+            reason::SUCCESS
+        } else {
+            reason::NO_MATCHING_SUBSCRIBERS
+        };
         let Some(id) = id else { return Ok(()) };
         let kind = match qos {
             Qos::AtMostOnce => return Ok(()),
             Qos::AtLeastOnce => AckKind::PubAck,
             Qos::ExactlyOnce => AckKind::PubRec,
         };
-        let reason = if is_wanted {
-            reason::SUCCESS
-        } else {
-            reason::NO_MATCHING_SUBSCRIBERS
-        };
         crate::session::Wire::ack(&mut &**link, Ack { kind, id, reason });
         Ok(())
+    }
+
+    fn forget_publish(&mut self, key: SessionKey, id: Option<PacketId>) {
+        if let (Some(entry), Some(id)) = (self.sessions.get_mut(key), id) {
+            entry.session.forget_publish(id);
+        }
     }
 
     fn handle_subscribe(
@@ -120,9 +133,14 @@ impl Shard {
             };
             match subscribed {
                 Ok(()) => codes.push(wanted.qos as u8),
-                // MQTT 3.1.1 has one code for failure (3.9.3).
-                Err(_reason) if !link.version().is_v5() => codes.push(reason::FAILURE),
-                Err(reason) => codes.push(reason),
+                Err(reason) => {
+                    let is_limit = reason == reason::QUOTA_EXCEEDED;
+                    self.counters
+                        .add(Metric::RefusedSubscriptions, usize::from(is_limit));
+                    // MQTT 3.1.1 has one code for failure (3.9.3).
+                    let is_v5 = link.version().is_v5();
+                    codes.push(if is_v5 { reason } else { reason::FAILURE });
+                }
             }
         }
         link.suback(id, &codes);
@@ -152,6 +170,11 @@ impl Shard {
         let Some(entry) = self.sessions.get_mut(key) else {
             return Err(reason::FAILURE);
         };
+        if entry.session.subscription_count() >= self.shared.limits.subscriptions
+            && !entry.session.is_subscribed(filter)
+        {
+            return Err(reason::QUOTA_EXCEEDED);
+        }
         let subscription = Subscription {
             qos: *qos,
             no_local: *no_local,

@@ -31,6 +31,7 @@ use super::{Shard, Shared};
 use crate::{
     codec::packet::Connect,
     connection::Connection,
+    handshake,
     lanes::{self, Flushed, Inbox, LaneEnds, LaneError, frame},
     link::Link,
     listener::Slot,
@@ -172,7 +173,7 @@ async fn accept(
             rest,
             slot,
         } = arrival;
-        let transport = match transport.rehome() {
+        let mut transport = match transport.rehome() {
             Ok(transport) => transport,
             Err(error) => {
                 warn!(%error, "cannot move a connection to its shard");
@@ -188,9 +189,20 @@ async fn accept(
             connect.maximum_packet,
             Arc::clone(state.counters()),
         );
-        let key = state.connect(connect, assigned, &link, now);
+        let version = connect.version;
+        let answer = state.connect(connect, assigned, &link, now);
         let limits = state.limits();
         drop(state);
+        let key = match answer {
+            Ok(key) => key,
+            Err(code) => {
+                connections.spawn_local(async move {
+                    handshake::refuse(&mut transport, code, version).await;
+                    drop(slot);
+                });
+                continue;
+            }
+        };
         let connection = Connection::new(
             transport,
             Rc::clone(&shard),

@@ -164,6 +164,76 @@ async fn connections_beyond_the_limit_are_refused() {
 }
 
 #[tokio::test]
+async fn sessions_beyond_the_limit_are_refused() {
+    let broker = Broker::start_with("[limits]\nsessions = 1\n").await;
+    let kept = Hello::persistent(Version::V5, "kept");
+    Client::connect(broker.address, &kept).await.0.leave().await;
+    for (version, code) in [(Version::V311, 3), (Version::V5, 0x97)] {
+        let hello = Hello::new(version, "another");
+        let (mut client, welcome) = Client::connect(broker.address, &hello).await;
+        assert_eq!(welcome.code, code);
+        client.expect_close().await;
+    }
+    assert_eq!(broker.count(Metric::RefusedSessions), 2);
+    let (client, welcome) = Client::connect(broker.address, &kept).await;
+    assert!(welcome.session_present);
+    client.leave().await;
+    let fleeting = Hello::new(Version::V311, "kept");
+    Client::connect(broker.address, &fleeting)
+        .await
+        .0
+        .leave()
+        .await;
+    broker.join(Version::V311, "another").await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn subscriptions_beyond_the_limit_are_refused() {
+    let broker = Broker::start_with("[limits]\nsubscriptions = 2\n").await;
+    for (version, code) in [(Version::V311, 0x80), (Version::V5, 0x97)] {
+        let mut client = broker.join(version, "client").await;
+        assert_eq!(client.subscribe("a", 0).await, 0);
+        assert_eq!(client.subscribe("b", 0).await, 0);
+        assert_eq!(client.subscribe("c", 0).await, code);
+        assert_eq!(client.subscribe("a", 1).await, 1);
+        client.unsubscribe("b").await;
+        assert_eq!(client.subscribe("c", 0).await, 0);
+        client.leave().await;
+    }
+    assert_eq!(broker.count(Metric::RefusedSubscriptions), 2);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn retained_messages_beyond_the_limit_are_not_kept() {
+    let broker = Broker::start_with("[limits]\nretained = 1\n").await;
+    let mut watcher = broker.join(Version::V5, "watcher").await;
+    watcher.subscribe("#", 0).await;
+    let mut old = broker.join(Version::V311, "old").await;
+    let mut new = broker.join(Version::V5, "new").await;
+    new.publish("a", "kept", 0b0011, 1).await;
+    new.expect(0x40, &[0, 1]).await;
+    assert_eq!(watcher.receive().await.payload, "kept");
+    // Refused as a whole, so that an identifier is free again.
+    new.publish("b", "refused", 0b0011, 2).await;
+    new.expect(0x40, &[0, 2, 0x97]).await;
+    for _ in 0..2 {
+        new.publish("b", "refused", 0b0101, 3).await;
+        new.expect(0x50, &[0, 3, 0x97]).await;
+    }
+    old.publish("b", "not kept", 0b0011, 4).await;
+    old.expect(0x40, &[0, 4]).await;
+    assert_eq!(watcher.receive().await.payload, "not kept");
+    assert_eq!(broker.count(Metric::RefusedRetained), 4);
+    let mut late = broker.join(Version::V311, "late").await;
+    late.subscribe("#", 0).await;
+    assert_eq!(late.receive().await.payload, "kept");
+    late.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn empty_client_id_follows_each_versions_rule() {
     let broker = Broker::start().await;
     let code = async |version, clean| {
