@@ -110,7 +110,9 @@ impl Balancer {
     /// Takes a new configuration.
     ///
     /// A backend that is still reached by the same service, address and port keeps its health under
-    /// whatever name, so a reload cuts no session. What operators said goes by name.
+    /// whatever name, so a reload cuts no session; so does one that is still asked at the same address
+    /// and port under its name, so that a service that moves finds it. What operators said goes by
+    /// name.
     pub fn set_config(&mut self, config: Config) {
         let admin = std::mem::take(&mut self.admin);
         let old = std::mem::replace(self, Self::new(config, admin));
@@ -118,12 +120,8 @@ impl Balancer {
         self.default_sources = old.default_sources;
         self.interface = old.interface;
         for (service, backend) in self.config.backends() {
-            let same = old.config.backends().find(|(old_service, old_backend)| {
-                old_service.key() == service.key()
-                    && old_backend.address() == backend.address()
-                    && old_backend.port() == backend.port()
-            });
-            let Some((old_service, old_backend)) = same else {
+            let Some((old_service, old_backend)) = predecessor(&old.config, service, backend)
+            else {
                 continue;
             };
             let known = old.health.get(&BackendKey::of(old_service, old_backend));
@@ -352,6 +350,32 @@ impl Balancer {
             .iter()
             .any(|vip| vip.address() == address)
     }
+}
+
+/// Who of the `old` configuration `backend` was: reached alike, else asked alike under its name.
+fn predecessor<'a>(
+    old: &'a Config,
+    service: &Service,
+    backend: &Backend,
+) -> Option<(&'a Service, &'a Backend)> {
+    let there = || {
+        let backends = old.backends();
+        backends.filter(|(_, candidate)| candidate.address() == backend.address())
+    };
+    let reached = there().find(|(old_service, old_backend)| {
+        old_service.key() == service.key() && old_backend.port() == backend.port()
+    });
+    reached.or_else(|| {
+        there().find(|(old_service, old_backend)| {
+            BackendKey::of(old_service, old_backend) == BackendKey::of(service, backend)
+                && asked_port(old_service, old_backend) == asked_port(service, backend)
+        })
+    })
+}
+
+/// The port that `backend` is asked at, if it is asked.
+fn asked_port(service: &Service, backend: &Backend) -> Option<u16> {
+    Some(service.check()?.port_of(backend))
 }
 
 fn first_health(service: &Service) -> Health {

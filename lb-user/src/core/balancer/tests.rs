@@ -182,6 +182,35 @@ fn reload_keeps_the_health_of_what_is_still_there_under_any_name() {
 }
 
 #[test]
+fn reload_that_moves_a_service_keeps_the_health_of_its_backends() {
+    let mut balancer = all_up();
+    let moved = TEXT.replace(
+        "port = 1883\n",
+        "port = 1884\ncheck = { type = \"tcp\", port = 1883 }\n",
+    );
+    let asked_there = TEXT.replace(
+        "port = 1883\n",
+        "port = 1883\ncheck = { type = \"tcp\", port = 1883 }\n",
+    );
+    balancer.set_config(config(&asked_there));
+    balancer.set_config(config(&moved));
+    assert_eq!(desired(&balancer, 0), [(20, 1), (21, 3)]);
+    let elsewhere = moved.replace("port = 1883 }", "port = 1885 }");
+    balancer.set_config(config(&elsewhere));
+    assert_eq!(
+        desired(&balancer, 0),
+        [(20, 1), (21, 3)],
+        "reached as before"
+    );
+    balancer.set_config(config(TEXT));
+    assert_eq!(
+        desired(&balancer, 0),
+        [],
+        "neither reached nor asked as before"
+    );
+}
+
+#[test]
 fn reload_that_takes_away_the_check_makes_a_backend_up() {
     let mut balancer = balancer();
     let text = TEXT.replace("port = 1883", "port = 1883\ncheck = { type = \"none\" }");
