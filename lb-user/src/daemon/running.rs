@@ -239,6 +239,9 @@ impl Running {
         sources::warn_of_trouble(&self.engine);
         let applied = self.engine.try_reconcile();
         let config = self.engine.balancer.config();
+        if let Err(error) = self.state.follow(config) {
+            warn!(%error, "states of backends that went cannot be taken off the file");
+        }
         self.probers.follow(config);
         self.wanted.send_replace(addresses(config));
         self.idle.send_replace(config.tracking_idle());

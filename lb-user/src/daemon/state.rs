@@ -17,6 +17,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use crate::{
+    config::model::Config,
     control::Lasting,
     core::{admin::AdminState, balancer::BackendKey},
 };
@@ -129,6 +130,30 @@ impl StateDir {
             said.into_iter().filter(|(name, _)| is_kept(name)).collect();
         let before = self.kept.iter().filter(|(name, _)| !is_kept(name));
         kept.extend(before.map(|(name, value)| (name.clone(), value.clone())));
+        self.write(kept)
+    }
+
+    /// Forgets what was said of backends that are not in `config`: the file must not bring back what
+    /// the balancer has forgotten.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written; the old one stays then.
+    pub(super) fn follow(&mut self, config: &Config) -> io::Result<()> {
+        let backends = config.backends();
+        let known: BTreeSet<String> = backends
+            .map(|(service, backend)| BackendKey::new(service.name(), backend.name()).to_string())
+            .collect();
+        self.temporary.retain(|name| known.contains(name));
+        let mut kept = self.kept.clone();
+        kept.retain(|name, _| known.contains(name));
+        if kept == self.kept {
+            return Ok(());
+        }
+        self.write(kept)
+    }
+
+    fn write(&mut self, kept: BTreeMap<String, Value>) -> io::Result<()> {
         let text = serde_json::to_string_pretty(&kept)?;
         replace(
             &self.path.join("admin.json"),

@@ -394,6 +394,27 @@ fn what_was_said_for_the_time_being_is_not_kept() {
 }
 
 #[test]
+fn what_was_said_of_a_backend_that_went_does_not_come_back() {
+    let scratch = Scratch::new("went");
+    let mut engine = running();
+    let mut state = scratch.open().unwrap();
+    for name in ["a", "b"] {
+        engine.handle_change(&key(name), Change::Admin(Admin::Draining));
+        let admin = engine.balancer.admin();
+        state.keep(admin, &key(name), Lasting::Kept).unwrap();
+    }
+    let without_a = CONFIG.replace("{ name = \"a\", address = \"172.16.40.20\" }, ", "");
+    for text in [without_a.as_str(), CONFIG] {
+        engine.handle_config(config(text));
+        state.follow(engine.balancer.config()).unwrap();
+    }
+    drop(state);
+    assert_eq!(&scratch.open().unwrap().admin(), engine.balancer.admin());
+    assert_eq!(engine.balancer.admin().admin(&key("a")), Admin::Enabled);
+    assert_eq!(engine.balancer.admin().admin(&key("b")), Admin::Draining);
+}
+
+#[test]
 fn damaged_states_are_set_aside() {
     let scratch = Scratch::new("damaged");
     let mut state = scratch.open().unwrap();
