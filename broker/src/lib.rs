@@ -2,7 +2,7 @@
 //!
 //! rumqttd gives the packet codecs and the Router that moves batches between threads. The listener,
 //! sessions, topic tree, retained messages and wills are here. [`mod@bench`] is a load generator that
-//! shares nothing with the broker.
+//! shares nothing with the broker but how durations are written and the limit on open files.
 //!
 //! ```text
 //! listener (accepts, reads CONNECT, tells the protocol version)
@@ -16,6 +16,7 @@ pub mod cli;
 pub mod codec;
 pub mod config;
 mod connection;
+mod duration;
 mod handshake;
 mod http;
 pub mod lanes;
@@ -24,6 +25,7 @@ pub mod listener;
 pub mod message;
 pub mod metrics;
 pub mod node;
+mod open_files;
 mod retained;
 pub mod routes;
 pub mod session;

@@ -96,20 +96,6 @@ impl<K: Ord, V> Trie<K, V> {
         }
     }
 
-    /// Changes a subscriber's value in place, if it has this filter.
-    pub fn get_mut(&mut self, filter: &str, key: &K) -> Option<&mut V> {
-        let mut node = &mut self.root;
-        let mut levels = filter.split('/').peekable();
-        loop {
-            match levels.next() {
-                None => return node.here.get_mut(key),
-                Some("#") if levels.peek().is_none() => return node.all.get_mut(key),
-                Some("+") => node = node.any.as_deref_mut()?,
-                Some(level) => node = node.children.get_mut(level)?,
-            }
-        }
-    }
-
     /// Takes one subscription away, and the branches that nothing needs any more.
     pub fn remove(&mut self, filter: &str, key: &K) -> Removed {
         self.root.remove(Some(filter), key)
@@ -123,10 +109,6 @@ impl<K: Ord, V> Trie<K, V> {
                 visit(key, value);
             }
         });
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.root.is_empty()
     }
 }
 

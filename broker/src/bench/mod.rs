@@ -32,7 +32,6 @@ use std::{
 };
 
 use anyhow::Context;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use args::Args;
 use plan::{Plan, PlanError};
@@ -52,7 +51,8 @@ const USAGE: u8 = 64;
 /// When the runtime cannot be made, a signal cannot be caught, or the ready file or the summary
 /// cannot be written.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    raise_file_limit();
+    // Where the limit cannot be raised, the clients beyond it fail and are counted.
+    let _ = crate::open_files::raise_limit();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = args.kind.common().threads {
         builder.worker_threads(usize::from(threads));
@@ -85,20 +85,6 @@ async fn run_here(args: Args, out: &mut impl Write) -> anyhow::Result<u8> {
         .context("cannot write the summary")?;
     let success = summary.is_clean() || common.allow_loss;
     Ok(u8::from(!success))
-}
-
-/// Each client needs a descriptor. Where the limit cannot be raised, the clients beyond it fail
-/// and are counted.
-fn raise_file_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // Too low a limit shows itself as "too many open files" in the summary.
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    );
 }
 
 /// Different for processes that start together and for runs one after the other.

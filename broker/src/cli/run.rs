@@ -3,7 +3,6 @@
 use std::{io, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
-use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -11,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     config::{Config, Log, LogFormat, Vip},
     node::Node,
+    open_files,
     vip::Lease,
 };
 
@@ -127,19 +127,16 @@ fn start_logging(log: &Log) {
     };
 }
 
-/// Every client is a file descriptor: takes all that the system allows.
 fn raise_open_files(wanted: usize) {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        warn!(%error, "cannot raise the limit on open files");
-    }
-    let Some(maximum) = limit.maximum else { return };
-    if usize::try_from(maximum).is_ok_and(|maximum| maximum < wanted) {
-        info!(
-            maximum,
-            wanted, "the limit on open files is below the limit on connections"
-        );
+    match open_files::raise_limit() {
+        Ok(Some(maximum)) if usize::try_from(maximum).is_ok_and(|maximum| maximum < wanted) => {
+            info!(
+                maximum,
+                wanted, "the limit on open files is below the limit on connections"
+            );
+        }
+        Ok(_enough) => {}
+        Err(error) => warn!(%error, "cannot raise the limit on open files"),
     }
 }
 

@@ -5,6 +5,7 @@ use std::{net::IpAddr, ops::Range, str::FromStr, time::Duration};
 use toml::Spanned;
 
 use super::Problem;
+use crate::duration;
 
 /// Collects problems; each rule returns a usable value even when it is broken.
 pub(super) struct Check<'a> {
@@ -69,7 +70,7 @@ impl<'a> Check<'a> {
         default: Duration,
     ) -> Duration {
         let Some(raw) = raw else { return default };
-        parse_duration(raw.get_ref()).unwrap_or_else(|| {
+        duration::parse(raw.get_ref()).unwrap_or_else(|| {
             self.refuse(
                 key,
                 raw.span(),
@@ -86,22 +87,4 @@ pub(super) fn parse_prefix(text: &str) -> Option<(IpAddr, u8)> {
     let length: u8 = length.parse().ok()?;
     let longest = if address.is_ipv4() { 32 } else { 128 };
     (length <= longest).then_some((address, length))
-}
-
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
-    let split = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().ok()?;
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    // A century is longer than any timer here can mean, and keeps `Instant` sums from overflowing.
-    const LONGEST_MILLIS: u64 = 100 * 366 * 86_400_000;
-    let millis = number.checked_mul(millis)?;
-    (millis <= LONGEST_MILLIS).then(|| Duration::from_millis(millis))
 }

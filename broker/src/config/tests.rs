@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{check::parse_duration, *};
+use super::*;
 
 const SMALLEST: &str = "node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
 
@@ -108,13 +108,4 @@ fn listener_listed_twice_is_refused() {
 fn zero_connect_timeout_is_refused() {
     let text = format!("{SMALLEST}[limits]\nconnect_timeout = \"0s\"\n");
     assert_eq!(problems(&text)[0].message, "must not be zero");
-}
-
-#[test]
-fn durations_have_a_unit_and_an_upper_bound() {
-    assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
-    assert_eq!(parse_duration("2m"), Some(Duration::from_mins(2)));
-    assert_eq!(parse_duration("5"), None);
-    assert_eq!(parse_duration("-5s"), None);
-    assert_eq!(parse_duration("99999999999d"), None);
 }

@@ -85,7 +85,7 @@ proptest! {
         for (key, filter) in (0..).zip(&kept) {
             trie.remove(filter, &key);
         }
-        prop_assert!(trie.is_empty());
+        prop_assert!(trie.root.is_empty());
     }
 }
 
@@ -96,12 +96,14 @@ fn first_and_last_subscriber_of_a_filter_are_told() {
     assert_eq!(trie.insert("a/+/#", 2, 0), Inserted::NewSubscriber);
     assert_eq!(trie.insert("a/+/#", 2, 1), Inserted::Replaced);
     assert_eq!(trie.insert("a/+", 2, 1), Inserted::NewFilter);
-    assert_eq!(trie.get_mut("a/+/#", &2), Some(&mut 1));
+    let mut found = Vec::new();
+    trie.for_each_match("a/b/c", |key, value| found.push((*key, *value)));
+    assert_eq!(found, [(1, 0), (2, 1)]);
     assert_eq!(trie.remove("a/+/#", &3), Removed::Nothing);
     assert_eq!(trie.remove("a/+/#", &1), Removed::Subscriber);
     assert_eq!(trie.remove("a/+/#", &2), Removed::LastSubscriber);
     assert_eq!(trie.remove("a/+", &2), Removed::LastSubscriber);
-    assert!(trie.is_empty());
+    assert!(trie.root.is_empty());
 }
 
 #[test]
