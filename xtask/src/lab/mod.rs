@@ -12,6 +12,7 @@
 mod binaries;
 mod config;
 mod host;
+mod ledger;
 mod netns;
 mod pass;
 mod process;
@@ -33,12 +34,13 @@ pub use workdir::WorkDir;
 /// Names of everything the laboratory makes start with this, then the owner's pid.
 const PREFIX: &str = "tg-";
 
-/// Removes namespaces and directories of runs whose process is gone, and ends what still runs in them.
+/// Removes namespaces, directories and ledgers of runs whose process is gone, and ends what still runs.
 ///
 /// # Errors
 /// When a namespace or a directory of a dead run cannot be removed.
 pub fn clean_leftovers() -> anyhow::Result<()> {
     netns::clean_leftovers()?;
+    ledger::clean_leftovers();
     workdir::clean_leftovers()
 }
 

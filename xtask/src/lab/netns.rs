@@ -13,7 +13,7 @@ use super::{dead_owner, sys};
 use crate::exec;
 
 /// Where `ip netns` keeps its names.
-const NAMES: &str = "/run/netns";
+pub(super) const NAMES: &str = "/run/netns";
 
 /// A named network namespace, removed when dropped.
 #[derive(Debug)]

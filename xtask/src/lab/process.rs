@@ -14,7 +14,10 @@ use crate::exec;
 /// How much of a log an error quotes.
 const TAIL_LINES: usize = 30;
 
-/// A running program, killed when dropped.
+/// How long a program may take to put its host in order when nobody asks for its end any more.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A running program. Dropped, it is asked to end, and killed if it does not.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -163,7 +166,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended by itself, and there is nobody to tell that it does not end.
+        let _ = self.terminate(GRACE);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
