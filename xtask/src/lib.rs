@@ -2,7 +2,7 @@
 
 pub mod bench;
 pub mod build;
-mod elevate;
+pub mod elevate;
 pub mod exec;
 pub mod lab;
 pub mod lint;

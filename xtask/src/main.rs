@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::setup::Purpose;
-use xtask::{bench, build, lab, lint, setup, test, up};
+use xtask::{bench, build, elevate, lab, lint, setup, test, up};
 
 /// Sets up, builds, runs, tests and measures Tidegate.
 #[derive(Debug, Parser)]
@@ -74,7 +74,12 @@ fn run(task: Task) -> Result<()> {
             test::run(&test::Args::default())
         }
         Task::Up(args) => up::run(&args),
-        Task::Down => lab::clean_leftovers(),
+        Task::Down => {
+            if elevate::alone_through_sudo()? {
+                return Ok(());
+            }
+            lab::clean_leftovers()
+        }
         Task::Bench(args) => bench::run(&args),
     }
 }

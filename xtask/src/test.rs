@@ -1,12 +1,11 @@
 //! `cargo xtask test`: every level of tests, from pure functions to whole networks.
 
-use std::process::Command;
-
 use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::build::{self, Profile, cargo};
-use crate::exec::{self, which};
+use crate::elevate;
+use crate::exec;
 use crate::lab::BIN_DIR;
 use crate::setup::{self, Purpose};
 use crate::steps::Steps;
@@ -77,17 +76,7 @@ fn privileged(arguments: &[&str]) -> Result<()> {
     let mut command = cargo();
     command.args(["test", "--package", "tests"]);
     command.env(BIN_DIR, build::target_dir()?.join("debug"));
-    if !rustix::process::geteuid().is_root() && which("sudo").is_some() {
-        command.env(runner_variable()?, "sudo --preserve-env");
-    }
+    elevate::run_as_root(&mut command)?;
     command.arg("--").args(arguments);
     exec::show_run(&mut command)
-}
-
-/// The variable that tells cargo how to start what it built for this machine.
-fn runner_variable() -> Result<String> {
-    let text = exec::output(Command::new("rustc").arg("-vV"))?;
-    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    let host = host.unwrap_or_default().replace('-', "_").to_uppercase();
-    Ok(format!("CARGO_TARGET_{host}_RUNNER"))
 }

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use crate::build::cargo;
+use crate::elevate;
 use crate::exec;
 use crate::setup::{self, Purpose};
 
@@ -33,6 +34,7 @@ pub fn run(args: &Args) -> Result<()> {
             let mut command = cargo();
             command.args(["run", "--release", "--package", "tests"]);
             command.args(["--bin", "datapath-bench", "--"]);
+            elevate::run_as_root(&mut command)?;
             exec::show_run(command.args(json.then_some("--json")))
         }
         Args::Path(args) => path::run(args),
