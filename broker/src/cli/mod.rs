@@ -68,3 +68,17 @@ pub fn main() -> ExitCode {
 fn report(error: &anyhow::Error) {
     eprintln!("tidegate-broker: {error:#}");
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn help_of_run_says_what_is_not_done() {
+        let mut cli = Cli::command();
+        let run = cli.find_subcommand_mut("run").unwrap();
+        assert!(run.render_help().to_string().contains("not checked yet"));
+    }
+}

@@ -14,7 +14,17 @@ use crate::{
     vip::Lease,
 };
 
+/// What clients may expect of a broker and this one does not do.
+const NOT_DONE: &str = "\
+Mind that:
+- user names and passwords are accepted and not checked yet: any client may do anything
+- shared subscriptions ($share/...) are refused
+- topic aliases are not granted
+- sessions and retained messages are in memory and end with the process
+- a broker that is stopped does not publish the wills of its clients";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = NOT_DONE)]
 pub(super) struct Args {
     /// Configuration file.
     #[arg(long, value_name = "FILE")]
@@ -145,6 +155,13 @@ mod tests {
     use rustix::process::{self, getpid, kill_process};
 
     use super::*;
+
+    #[test]
+    fn example_configuration_says_what_is_not_done_either() {
+        let example = include_str!("../../configs/tidegate-broker.toml");
+        let rest = example.replace("# ", "");
+        assert!(rest.contains(NOT_DONE), "{NOT_DONE}");
+    }
 
     #[tokio::test]
     async fn hangup_stops_the_broker_in_order() {
