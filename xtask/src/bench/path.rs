@@ -193,6 +193,11 @@ fn measure(args: &Args, route: Route, programs: &Binaries) -> Result<Figures> {
     let busy = busy_seconds()?;
     let qos1 = talk("1")?;
     let busy = busy_seconds()? - busy;
+    let drops = path.drops()?;
+    if !drops.is_empty() {
+        // A SYN that is sent again costs its round a second.
+        eprintln!("  dropped packets: {drops:?}");
+    }
     let rtt = conn.rtt_ms.context("no round trip was measured")?;
     Ok(Figures {
         connects_per_second: conn.connects_per_second,

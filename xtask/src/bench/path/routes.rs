@@ -1,5 +1,6 @@
 //! The ways from the clients to the brokers that are compared.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
@@ -88,6 +89,16 @@ impl Path {
 
     pub(super) fn load_generator(&self) -> &std::path::Path {
         &self.network.programs().broker
+    }
+
+    /// Packets that Tidegate dropped, by why; none where it does not run.
+    pub(super) fn drops(&self) -> Result<BTreeMap<String, u64>> {
+        if self.network.balancer_pids().is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut drops = self.network.status()?.verdicts;
+        drops.retain(|verdict, count| verdict.starts_with("drop_") && *count > 0);
+        Ok(drops)
     }
 
     /// User and system time of what balances, since it was ready.
