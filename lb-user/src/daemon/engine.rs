@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive};
 
-use lb_common::abi::{Forward, NextHop, ServiceKey};
+use lb_common::abi::{Forward, NextHop, Service as ServiceEntry, ServiceKey};
 use tracing::{error, info, warn};
 
 use super::{ledger::Ledger, maps::Maps};
@@ -16,7 +16,7 @@ use crate::{
         admin::AdminState,
         balancer::{BackendKey, Balancer},
         health::{HealthState, ProbeOutcome},
-        image::{MapImage, MapOp},
+        image::{MapImage, MapOp, ServiceImage},
         plan,
     },
     io::probe::ProbeResult,
@@ -34,6 +34,8 @@ pub(super) struct Engine<M> {
     pub(super) image: MapImage,
     /// What the maps may hold instead, in parts, since changes failed half way.
     attempted: Option<MapImage>,
+    /// Every entry of a service that may be in force since then.
+    doubtful: Vec<(ServiceKey, ServiceImage)>,
     pub(super) ledger: Ledger,
     pub(super) counters: Counters,
     pub(super) probes: BTreeMap<BackendKey, ProbeStatus>,
@@ -53,6 +55,7 @@ impl<M: Maps> Engine<M> {
             maps,
             image: MapImage::empty(),
             attempted: None,
+            doubtful: Vec::new(),
             ledger: Ledger::default(),
             counters: Counters::default(),
             probes: BTreeMap::new(),
@@ -96,7 +99,11 @@ impl<M: Maps> Engine<M> {
         for _ in 0..ROUNDS {
             let target = plan::next(&self.image, &desired);
             let steps = match &self.attempted {
-                Some(attempted) => rewrite([attempted, &self.image], &target),
+                Some(attempted) => {
+                    let mut steps = silence(&self.doubtful, &target);
+                    steps.extend(rewrite([attempted, &self.image], &target));
+                    steps
+                }
                 None => plan::diff(&self.image, &target),
             };
             if target == self.image && steps.is_empty() {
@@ -108,6 +115,7 @@ impl<M: Maps> Engine<M> {
                 return Err(error);
             }
             self.attempted = None;
+            self.doubtful.clear();
             self.image = target;
         }
         self.ledger.close(&self.image, &self.maps)
@@ -117,6 +125,12 @@ impl<M: Maps> Engine<M> {
     fn handle_failure(&mut self, target: MapImage) {
         // Flows may have been recorded under the epochs that it gave out.
         self.image.epochs.clone_from(&target.epochs);
+        for (key, service) in &target.services {
+            let entry = (*key, service.clone());
+            if self.image.services.get(key) != Some(service) && !self.doubtful.contains(&entry) {
+                self.doubtful.push(entry);
+            }
+        }
         match &mut self.attempted {
             Some(attempted) => {
                 attempted.services.extend(target.services);
@@ -263,6 +277,25 @@ impl<M: Maps> Engine<M> {
         }
         self.up = now;
     }
+}
+
+/// The steps that keep packets off every table that may be in force and is not what `target` has:
+/// [`rewrite`] could write another over it, or give the ids that it names to others.
+fn silence(doubtful: &[(ServiceKey, ServiceImage)], target: &MapImage) -> Vec<MapOp> {
+    let in_the_way = doubtful
+        .iter()
+        .filter(|(key, service)| target.services.get(key) != Some(service));
+    let mut steps: Vec<MapOp> = in_the_way
+        .map(|(key, service)| {
+            let (balance, forward) = (service.balance, service.forward);
+            let silent = ServiceEntry::new(service.id, service.generation, 0, balance, forward);
+            MapOp::SetService(*key, silent)
+        })
+        .collect();
+    if !steps.is_empty() {
+        steps.push(MapOp::AwaitGracePeriod);
+    }
+    steps
 }
 
 /// The steps that bring maps that hold any mixture of `doubtful` to `target`: everything it has is

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::bail;
 use lb_common::{
-    abi::{Backend, BackendId, NextHop, Service, ServiceId, ServiceKey, Traffic},
+    abi::{Backend, BackendId, Balance, Forward, NextHop, Service, ServiceId, ServiceKey, Traffic},
     verdict::Verdict,
 };
 
@@ -68,6 +68,15 @@ impl FakeMaps {
                 generation,
                 table,
             } => {
+                let place = (*service, *generation);
+                let (balance, forward) = (Balance::Maglev, Forward::Dsr);
+                let in_kernel = Service::new(*service, *generation, 1, balance, forward).table();
+                let in_force = self
+                    .services
+                    .values()
+                    .any(|entry| entry.has_backends() && entry.table() == in_kernel);
+                let is_same = self.tables.get(&place) == Some(&**table);
+                assert!(!in_force || is_same, "a table in force is written over");
                 self.tables
                     .insert((*service, *generation), (**table).clone());
             }
@@ -225,6 +234,25 @@ fn whoever_asked_for_a_change_is_told_that_it_failed() {
     engine.maps.good_steps = None;
     engine.try_reconcile().unwrap();
     assert!(engine.is_settled());
+}
+
+#[test]
+fn table_that_a_failed_change_put_in_force_is_not_written_over() {
+    for good_steps in 0..6 {
+        let mut engine = running();
+        engine.maps.good_steps = Some(good_steps);
+        engine.handle_change(&key("a"), Change::Weight(7));
+        engine.reconcile();
+        engine.maps.good_steps = None;
+        // The fake refuses to write over a table in force.
+        engine.handle_change(&key("b"), Change::Weight(9));
+        engine.reconcile();
+        assert!(engine.is_settled());
+        let views = engine.services();
+        let weights = views[0].backends.iter().map(|backend| backend.weight);
+        assert_eq!(weights.collect::<Vec<_>>(), [7, 9]);
+        assert_eq!(views[0].state, ServiceState::Up);
+    }
 }
 
 #[test]
