@@ -141,6 +141,16 @@ impl Backend {
         backend
     }
 
+    /// The same backend, which takes no packets any more. The rest stays for a packet that has just
+    /// been given to it.
+    #[must_use]
+    pub const fn retired(self) -> Self {
+        Self {
+            state: BackendState::Absent as u8,
+            ..self
+        }
+    }
+
     /// The backend's own address.
     #[inline(always)]
     #[must_use]

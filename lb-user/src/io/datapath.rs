@@ -1,4 +1,4 @@
-//! The XDP program and its maps in the kernel; the only file that names aya.
+//! The XDP program and its maps in the kernel; aya is named here and in `datapath/sweep.rs` alone.
 //!
 //! Loads the embedded object, carries out [`MapOp`]s, attaches and detaches, and reads what the
 //! program counts. Decides nothing: what the maps should hold is the image's business, when to
@@ -111,6 +111,14 @@ impl AttachedMode {
     }
 }
 
+/// How the program came to the interface.
+#[derive(Debug)]
+pub struct Attached {
+    pub mode: AttachedMode,
+    /// Why a faster mode could not be used, where one was tried.
+    pub refusal: Option<DatapathError>,
+}
+
 /// Capacities of the maps, fixed when they are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -214,28 +222,29 @@ impl Datapath {
     ///
     /// # Errors
     /// [`DatapathError::InterfaceBusy`] if a program is attached already, by whomever.
-    pub fn attach(&mut self) -> Result<AttachedMode, DatapathError> {
+    pub fn attach(&mut self) -> Result<Attached, DatapathError> {
         let modes: &[AttachedMode] = match self.mode {
             XdpMode::Auto => &[AttachedMode::Native, AttachedMode::Generic],
             XdpMode::Native => &[AttachedMode::Native],
             XdpMode::Generic => &[AttachedMode::Generic],
         };
-        let mut refusal = DatapathError::Missing { name: abi::PROGRAM };
-        for mode in modes {
+        let mut refusal = None;
+        for &mode in modes {
             match program(&mut self.ebpf)?.attach(&self.interface, mode.flag()) {
                 Ok(link) => {
                     self.link = Some(link);
-                    return Ok(*mode);
+                    return Ok(Attached { mode, refusal });
                 }
-                Err(source) => refusal = self.refused(*mode, source),
+                Err(source) => refusal = Some(self.refused(mode, source)),
             }
             // A program in the other mode would be as much in the way.
-            if let DatapathError::InterfaceBusy { .. } | DatapathError::NoInterface { .. } = refusal
+            if let Some(DatapathError::InterfaceBusy { .. } | DatapathError::NoInterface { .. }) =
+                refusal
             {
                 break;
             }
         }
-        Err(refusal)
+        Err(refusal.unwrap_or(DatapathError::Missing { name: abi::PROGRAM }))
     }
 
     fn refused(&self, mode: AttachedMode, source: ProgramError) -> DatapathError {
@@ -276,14 +285,20 @@ impl Datapath {
     /// # Errors
     /// At the first step that fails; the earlier ones stand. Steps may be repeated.
     pub fn apply(&mut self, ops: &[MapOp]) -> Result<(), DatapathError> {
-        ops.iter().try_for_each(|op| self.step(op))
+        ops.iter().try_for_each(|op| self.step(op))?;
+        // The next change may give a removed backend's entry to another: packets that still found it
+        // serving must have left by then.
+        if ops.iter().any(|op| matches!(op, MapOp::RemoveBackend(_))) {
+            await_grace_period();
+        }
+        Ok(())
     }
 
     fn step(&mut self, op: &MapOp) -> Result<(), DatapathError> {
         match op {
             MapOp::SetNatPool(pool) => set(&mut self.nat_pool, abi::NAT_POOL, 0, **pool),
             MapOp::SetBackend(id, backend) => self.set_backend(*id, *backend),
-            MapOp::RemoveBackend(id) => self.set_backend(*id, Backend::ABSENT),
+            MapOp::RemoveBackend(id) => self.retire_backend(*id),
             MapOp::WriteTable {
                 service,
                 generation,
@@ -306,6 +321,12 @@ impl Datapath {
 
     fn set_backend(&mut self, id: BackendId, backend: Backend) -> Result<(), DatapathError> {
         set(&mut self.backends, abi::BACKENDS, u32::from(id.0), backend)
+    }
+
+    fn retire_backend(&mut self, id: BackendId) -> Result<(), DatapathError> {
+        let old = self.backends.get(&u32::from(id.0), 0);
+        let old = old.map_err(failed(abi::BACKENDS, "read"))?;
+        self.set_backend(id, old.retired())
     }
 
     fn write_table(
