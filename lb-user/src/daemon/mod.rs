@@ -52,7 +52,7 @@ use crate::{
     config::model::{self, Config},
     control,
     io::{
-        datapath::{AttachedMode, Datapath, DatapathConfig, Limits, Sweeper, XdpMode},
+        datapath::{Attached, AttachedMode, Datapath, DatapathConfig, Limits, Sweeper, XdpMode},
         host,
         netlink::Netlink,
     },
@@ -112,14 +112,15 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
     engine
         .try_reconcile()
         .context("the maps cannot be filled")?;
-    let mode = engine.maps.attach()?;
+    let Attached { mode, refusal } = engine.maps.attach()?;
     let config = engine.balancer.config();
     let interface = config.interface();
     info!(interface, mode = mode.label(), "program attached");
-    if mode == AttachedMode::Generic && config.xdp_mode() == model::XdpMode::Auto {
+    if let Some(refusal) = refusal {
+        let reason = format!("{:#}", anyhow::Error::from(refusal));
         warn!(
             interface,
-            "driver has no native XDP, generic mode is slower"
+            reason, "native mode was refused, generic mode is slower"
         );
     }
     Ok(Balancing {
