@@ -64,8 +64,6 @@ impl<M: Maps> Engine<M> {
         let BackendView {
             backend,
             key,
-            id: _,
-            epoch: _,
             admin,
             weight,
             health,

@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::abi::{BackendId, Ip, NextHop, ServiceId};
+use lb_common::abi::{BackendId, Ip, NextHop};
 
 use crate::config::model::{Backend, Service};
 use crate::core::balancer::{Admin, BackendKey, Balancer};
 use crate::core::health::{Health, HealthState};
-use crate::core::image::{BackendImage, MapImage, ServiceImage};
+use crate::core::image::{MapImage, ServiceImage};
 
 /// A service as it stands.
 #[derive(Clone, Debug)]
 pub struct ServiceView<'a> {
     pub service: &'a Service,
-    /// Index of its counters, once it is in the maps.
-    pub id: Option<ServiceId>,
     /// Whether any backend takes new flows.
     pub up: bool,
     pub backends: Vec<BackendView<'a>>,
@@ -25,10 +23,6 @@ pub struct ServiceView<'a> {
 pub struct BackendView<'a> {
     pub backend: &'a Backend,
     pub key: BackendKey,
-    /// Index of its counters, while it is in the maps.
-    pub id: Option<BackendId>,
-    /// Tells users of one id apart: counters start anew when it differs.
-    pub epoch: Option<u16>,
     pub admin: Admin,
     /// The weight in force: the operator's, else the configured one.
     pub weight: u16,
@@ -41,7 +35,7 @@ pub struct BackendView<'a> {
 }
 
 impl Balancer {
-    /// Tells of every service, with the ids and shares that `image` gives.
+    /// Tells of every service, with the shares that `image` gives.
     #[must_use]
     pub fn view<'a>(&'a self, image: &MapImage) -> Vec<ServiceView<'a>> {
         let services = self.config().services().iter();
@@ -56,13 +50,13 @@ impl Balancer {
         let backends = service.backends().iter();
         ServiceView {
             service,
-            id: installed.map(|installed| installed.id),
             up: installed.is_some_and(|installed| !installed.table.slots.is_empty()),
             backends: backends
                 .map(|backend| {
                     let present = installed.and_then(|installed| {
                         let address = Ip::from(backend.address());
-                        image.find_backend(installed.id, address, backend.port())
+                        let found = image.find_backend(installed.id, address, backend.port());
+                        found.map(|(id, _)| id)
                     });
                     self.view_backend(service, backend, present, &shares)
                 })
@@ -74,15 +68,13 @@ impl Balancer {
         &'a self,
         service: &Service,
         backend: &'a Backend,
-        present: Option<(BackendId, &BackendImage)>,
+        present: Option<BackendId>,
         shares: &BTreeMap<BackendId, f64>,
     ) -> BackendView<'a> {
         let key = BackendKey::of(service, backend);
-        let share = present.and_then(|(id, _)| shares.get(&id));
+        let share = present.and_then(|id| shares.get(&id));
         BackendView {
             backend,
-            id: present.map(|(id, _)| id),
-            epoch: present.map(|(_, image)| image.epoch),
             admin: self.admin().admin(&key),
             weight: self.weight(&key, backend),
             health: self.health(&key),

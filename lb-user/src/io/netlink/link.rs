@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::{
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkMessage},
+    link::{LinkAttribute, LinkMessage},
 };
 
 use super::{Netlink, NetlinkError, ask};
@@ -16,9 +16,6 @@ pub struct Interface {
     pub index: u32,
     pub name: String,
     pub mac: [u8; 6],
-    pub mtu: u32,
-    /// Whether it is switched on and has a carrier.
-    pub up: bool,
     /// Its addresses with their prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
 }
@@ -104,25 +101,18 @@ pub(super) fn local(message: &AddressMessage) -> Option<IpAddr> {
 
 fn describe(message: &LinkMessage, name: &str) -> Result<Interface, NetlinkError> {
     let mut mac = None;
-    let mut mtu = 0;
     for attribute in &message.attributes {
         if let LinkAttribute::Address(bytes) = attribute {
             mac = <[u8; 6]>::try_from(bytes.as_slice()).ok();
-        }
-        if let LinkAttribute::Mtu(value) = attribute {
-            mtu = *value;
         }
     }
     let mac = mac.ok_or_else(|| NetlinkError::NotEthernet {
         name: name.to_owned(),
     })?;
-    let flags = message.header.flags;
     Ok(Interface {
         index: message.header.index,
         name: name.to_owned(),
         mac,
-        mtu,
-        up: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::LowerUp),
         addresses: Vec::new(),
     })
 }
