@@ -242,10 +242,12 @@ impl Network {
     /// # Errors
     /// When the kernel's tables cannot be read.
     pub fn clients(&self) -> Result<[usize; 2]> {
-        let family = self.shape.family;
-        let balancers = [&self.topology.lb1, &self.topology.lb2].map(|host| host.address(family));
-        let is_client =
-            |far: &SocketAddr| !balancers.contains(&far.ip()) || far.port() < FIRST_EPHEMERAL;
+        // The example configs check both families, whichever the clients use.
+        let balancers = [&self.topology.lb1, &self.topology.lb2]
+            .map(|host| [Family::V4, Family::V6].map(|family| host.address(family)));
+        let is_client = |far: &SocketAddr| {
+            !balancers.as_flattened().contains(&far.ip()) || far.port() < FIRST_EPHEMERAL
+        };
         let count = |host: &Host| -> Result<usize> {
             let far_ends = host.connections(PORT)?;
             Ok(far_ends.iter().filter(|far| is_client(far)).count())
