@@ -282,12 +282,12 @@ impl Balancer {
         }
     }
 
-    /// The backends of `service` that only their health keeps from taking new flows.
+    /// The backends of `service` that would take new flows by the configuration, and cannot.
     fn lenders(&self, service: &Service) -> impl Iterator<Item = Lender> {
         let down = service
             .backends()
             .iter()
-            .filter(|backend| self.health(&BackendKey::of(service, backend)) != HealthState::Up);
+            .filter(|backend| !self.is_present(service, backend));
         let wanted = down.map(|backend| self.desired_backend(service, backend));
         wanted
             .filter(|backend| backend.weight > 0)
@@ -321,9 +321,11 @@ impl Balancer {
         service.forward() == Forward::Dsr || self.interface.is_none() || !elsewhere
     }
 
+    /// Whether packets can be sent to `backend`. Before its next hop is known they would be dropped.
     fn is_present(&self, service: &Service, backend: &Backend) -> bool {
         let key = BackendKey::of(service, backend);
         self.health(&key) == HealthState::Up
+            && self.next_hop(backend.address()).is_some()
             && self.admin.admin(&key) != Admin::Disabled
             && self.sees_replies(service, backend)
     }

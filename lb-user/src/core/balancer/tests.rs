@@ -46,8 +46,22 @@ fn config(text: &str) -> Config {
     config::parse(text, "test.toml").unwrap_or_else(|errors| panic!("{errors}"))
 }
 
+/// The way to a neighbour on interface number `interface`.
+fn hop(interface: u32) -> NextHop {
+    NextHop {
+        interface,
+        mac: [7; 6],
+        source_mac: [1; 6],
+    }
+}
+
+/// A balancer that knows the way to every address of the tests.
 fn balancer() -> Balancer {
-    Balancer::new(config(TEXT), AdminState::default())
+    let mut balancer = Balancer::new(config(TEXT), AdminState::default());
+    for host in 20..30 {
+        balancer.set_next_hop([172, 16, 40, host].into(), Some(hop(2)));
+    }
+    balancer
 }
 
 fn a() -> BackendKey {
@@ -223,24 +237,31 @@ fn reload_that_takes_away_the_check_makes_a_backend_up() {
 #[test]
 fn next_hops_go_to_every_backend_of_an_address() {
     let mut balancer = all_up();
-    let hop = NextHop {
-        interface: 2,
-        mac: [7; 6],
-        source_mac: [1; 6],
-    };
     let address = IpAddr::from([172, 16, 40, 20]);
-    balancer.set_next_hop(address, Some(hop));
-    assert_eq!(hops(&balancer), [vec![Some(hop), None], vec![Some(hop)]]);
+    balancer.set_next_hop(address, Some(hop(7)));
+    let expected = [vec![hop(7), hop(2)], vec![hop(7)]];
+    assert_eq!(hops(&balancer), expected);
     balancer.set_config(config(TEXT));
-    assert_eq!(hops(&balancer), [vec![Some(hop), None], vec![Some(hop)]]);
-    balancer.set_next_hop(address, None);
-    assert_eq!(hops(&balancer), [vec![None, None], vec![None]]);
+    assert_eq!(hops(&balancer), expected);
+}
+
+#[test]
+fn backend_takes_nothing_before_the_way_to_it_is_known() {
+    let mut balancer = all_up();
+    balancer.set_next_hop([172, 16, 40, 20].into(), None);
+    assert_eq!(desired(&balancer, 0), [(21, 3)]);
+    assert_eq!(desired(&balancer, 1), []);
+    let lenders = &balancer.desired().services[0].lenders;
+    assert_eq!(lenders.len(), 1, "the others keep their slots");
 }
 
 /// The next hop of every backend of every service.
-fn hops(balancer: &Balancer) -> Vec<Vec<Option<NextHop>>> {
+fn hops(balancer: &Balancer) -> Vec<Vec<NextHop>> {
     let services = balancer.desired().services;
-    let hops_of = |service: &DesiredService| service.backends.iter().map(|b| b.next_hop).collect();
+    let hops_of = |service: &DesiredService| {
+        let backends = service.backends.iter();
+        backends.filter_map(|backend| backend.next_hop).collect()
+    };
     services.iter().map(hops_of).collect()
 }
 
@@ -281,11 +302,6 @@ fn nat_leaves_out_a_backend_whose_replies_come_in_elsewhere() {
     let mut balancer = all_up();
     balancer.set_interface(2);
     let address = IpAddr::from([172, 16, 40, 20]);
-    let hop = |interface| NextHop {
-        interface,
-        mac: [2; 6],
-        source_mac: [4; 6],
-    };
     balancer.set_next_hop(address, Some(hop(3)));
     assert_eq!(desired(&balancer, 1), []);
     assert_eq!(desired(&balancer, 0), [(20, 1), (21, 3)], "dsr has none");
