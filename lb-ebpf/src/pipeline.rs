@@ -199,12 +199,16 @@ impl Packet<'_> {
             return Err(Verdict::PassNotOurs);
         }
         let reply = &mut maps::scratch().ok_or(Verdict::DropInternal)?.reply;
+        // A record moves from the second table to the first, inserted before it is removed: between
+        // the two looks it can be missed, hence the third.
         let stage = if maps::load_reply(maps::Stage::Established, &self.flow, reply).is_some() {
             maps::Stage::Established
-        } else {
-            maps::load_reply(maps::Stage::HalfOpen, &self.flow, reply)
-                .ok_or(Verdict::PassNotOurs)?;
+        } else if maps::load_reply(maps::Stage::HalfOpen, &self.flow, reply).is_some() {
             maps::Stage::HalfOpen
+        } else {
+            maps::load_reply(maps::Stage::Established, &self.flow, reply)
+                .ok_or(Verdict::PassNotOurs)?;
+            maps::Stage::Established
         };
         if !matches!(self.transport.fragmentation, Fragmentation::None) {
             return Err(Verdict::DropFragment);
