@@ -11,16 +11,20 @@
 
 mod backend;
 mod flow;
+mod guard;
 mod ip;
 mod nat;
 mod service;
+mod tunnel;
 
 pub use self::{
-    backend::{Backend, BackendId, BackendState, NextHop, Slot, SlotLine},
-    flow::{Flow, FlowKey, FlowState, Reply, Tick},
+    backend::{Backend, BackendId, BackendState, Load, NextHop, Slot, SlotLine},
+    flow::{Flow, FlowKey, FlowState, Fragment, FragmentKey, FragmentKind, Reply, Tick},
+    guard::{Access, AccessKey, Bucket, Rates, SourceKey},
     ip::Ip,
     nat::NatPool,
-    service::{Balance, Forward, Service, ServiceId, ServiceKey},
+    service::{Balance, Encapsulation, Features, Forward, Service, ServiceId, ServiceKey},
+    tunnel::TunnelSources,
 };
 
 /// Hash: [`ServiceKey`] to [`Service`].
@@ -41,6 +45,30 @@ pub const REPLIES: &str = "REPLIES";
 pub const HALF_OPEN_REPLIES: &str = "HALF_OPEN_REPLIES";
 /// Array of one [`NatPool`].
 pub const NAT_POOL: &str = "NAT_POOL";
+/// Array of [`Load`], one a backend.
+pub const LOADS: &str = "LOADS";
+/// Array of one [`TunnelSources`].
+pub const TUNNEL_SOURCES: &str = "TUNNEL_SOURCES";
+/// LRU hash: [`FragmentKey`] to [`Fragment`].
+pub const FRAGMENTS: &str = "FRAGMENTS";
+/// Longest-prefix-match trie: [`AccessKey`] to [`Access`] as `u32`.
+pub const ACCESS: &str = "ACCESS";
+/// Array of [`Rates`], one a service.
+pub const RATES: &str = "RATES";
+/// Array of [`Bucket`], one a service.
+pub const SERVICE_BUCKETS: &str = "SERVICE_BUCKETS";
+/// LRU hash: [`SourceKey`] to [`Bucket`].
+pub const SOURCE_BUCKETS: &str = "SOURCE_BUCKETS";
+/// LRU hash: [`SourceKey`] to the [`Tick`] as `u32` at which the source answered a challenge.
+pub const ANSWERED: &str = "ANSWERED";
+/// Per-CPU array of [`MqttPackets`], one a service.
+pub const MQTT_PACKETS: &str = "MQTT_PACKETS";
+/// Array of `u32`, one a service: the longest keep-alive seen in a CONNECT, in seconds.
+pub const KEEP_ALIVES: &str = "KEEP_ALIVES";
+/// Array of one `u32`: 1 while [`FLOWS`] is too full for flows that can do without.
+pub const FLOWS_FULL: &str = "FLOWS_FULL";
+/// Array of programs by [`Stage`].
+pub const STAGES: &str = "STAGES";
 /// Per-CPU array of `u64`, one a [`crate::verdict::Verdict`].
 pub const VERDICTS: &str = "VERDICTS";
 /// Per-CPU array of [`Traffic`], one a service: what was dropped before a backend was chosen.
@@ -92,6 +120,10 @@ pub struct Traffic {
     pub reply_bytes: u64,
     /// Packets of tracked flows for which the flow table had no room.
     pub untracked: u64,
+    /// Flows that the client was seen to close: FIN and RST, as far as they pass here.
+    pub closed: u64,
+    /// Those of them that were reset, by either side where both are seen.
+    pub resets: u64,
 }
 
 impl Traffic {
@@ -106,6 +138,8 @@ impl Traffic {
             reply_packets,
             reply_bytes,
             untracked,
+            closed,
+            resets,
         } = self;
         Self {
             packets: with(packets, other.packets),
@@ -115,13 +149,63 @@ impl Traffic {
             reply_packets: with(reply_packets, other.reply_packets),
             reply_bytes: with(reply_bytes, other.reply_bytes),
             untracked: with(untracked, other.untracked),
+            closed: with(closed, other.closed),
+            resets: with(resets, other.resets),
         }
     }
 }
 
+/// MQTT control packets that clients sent, by type: the upper four bits of a segment's first byte
+/// (MQTT 5.0, section 2.1.2). A segment that starts inside a packet may be taken for another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct MqttPackets(pub [u64; 16]);
+
+/// The parts of the program that the first one calls, by index into [`STAGES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Stage {
+    /// Checks who may connect.
+    Guard = 0,
+    /// Looks flows up and records them; dsr and tunnel.
+    Track = 1,
+    /// nat, from client to backend.
+    Translate = 2,
+    /// nat, from backend to client.
+    Reply = 3,
+    /// Puts a packet into another.
+    Encapsulate = 4,
+    /// ICMP errors about flows.
+    Icmp = 5,
+    /// Pieces of packets, but for first ones.
+    Fragment = 6,
+    /// Answers a packet with an ICMP error.
+    Answer = 7,
+}
+
+impl Stage {
+    /// Every stage with the name of its program in the object.
+    pub const ALL: &[(Self, &str)] = &[
+        (Self::Track, "stage_track"),
+        (Self::Translate, "stage_translate"),
+        (Self::Reply, "stage_reply"),
+    ];
+    /// Places in [`STAGES`].
+    pub const LIMIT: u32 = 8;
+}
+
 const _: () = {
     assert!(size_of::<ServiceKey>() == 20);
-    assert!(size_of::<Service>() == 12);
+    assert!(size_of::<Service>() == 16);
+    assert!(size_of::<Load>() == 64);
+    assert!(size_of::<FragmentKey>() == 40);
+    assert!(size_of::<Fragment>() == 56);
+    assert!(size_of::<AccessKey>() == 20);
+    assert!(size_of::<Rates>() == 16);
+    assert!(size_of::<Bucket>() == 16);
+    assert!(size_of::<SourceKey>() == 20);
+    assert!(size_of::<TunnelSources>() == 48);
+    assert!(size_of::<MqttPackets>() == 128);
     assert!(size_of::<SlotLine>() == 64);
     assert!(size_of::<Backend>() == 64);
     assert!(size_of::<FlowKey>() == 40);
@@ -129,13 +213,16 @@ const _: () = {
     assert!(size_of::<NextHop>() == 16);
     assert!(size_of::<Reply>() == 56);
     assert!(size_of::<NatPool>() == 272);
-    assert!(size_of::<Traffic>() == 56);
+    assert!(size_of::<Traffic>() == 72);
     assert!(size_of::<crate::generator::Order>() == 40);
 };
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Backend, Flow, FlowKey, NatPool, Reply, Service, ServiceKey, SlotLine, Traffic};
+    use super::{
+        AccessKey, Backend, Bucket, Flow, FlowKey, Fragment, FragmentKey, Load, MqttPackets,
+        NatPool, Rates, Reply, Service, ServiceKey, SlotLine, SourceKey, Traffic, TunnelSources,
+    };
     use crate::{flow::HashKeys, generator::Order};
 
     macro_rules! pod {
@@ -146,8 +233,26 @@ mod pod {
         )*};
     }
     pod!(
-        Backend, Flow, FlowKey, HashKeys, NatPool, Order, Reply, Service, ServiceKey, SlotLine,
-        Traffic
+        AccessKey,
+        Backend,
+        Bucket,
+        Flow,
+        FlowKey,
+        Fragment,
+        FragmentKey,
+        HashKeys,
+        Load,
+        MqttPackets,
+        NatPool,
+        Order,
+        Rates,
+        Reply,
+        Service,
+        ServiceKey,
+        SlotLine,
+        SourceKey,
+        Traffic,
+        TunnelSources
     );
 }
 
@@ -157,7 +262,7 @@ mod tests {
 
     use super::{
         Backend, BackendId, Balance, Forward, Ip, NatPool, NextHop, SLOT_COUNT, Service, ServiceId,
-        Slot, TABLE_LINES,
+        Slot, TABLE_LINES, TunnelSources,
     };
 
     #[test]
@@ -174,6 +279,29 @@ mod tests {
         let slot = Slot::safe(BackendId(BackendId::LIMIT - 1));
         assert_eq!(slot.owner(), BackendId(BackendId::LIMIT - 1));
         assert!(slot.is_safe());
+    }
+
+    #[test]
+    fn a_slot_at_risk_names_both_its_owners() {
+        let (owner, previous) = (BackendId(BackendId::LIMIT - 1), BackendId(5));
+        let slot = Slot::at_risk(owner, previous);
+        assert_eq!((slot.owner(), slot.previous()), (owner, previous));
+        assert!(slot.is_at_risk() && !slot.is_safe());
+        let swapped = Slot::at_risk(previous, owner);
+        assert_eq!((swapped.owner(), swapped.previous()), (previous, owner));
+        let mixed = Slot::mixed(owner);
+        assert!(!mixed.is_safe() && !mixed.is_at_risk());
+        assert_eq!(mixed.owner(), owner);
+    }
+
+    #[test]
+    fn tunnel_sources_vary_in_their_free_bits_only() {
+        let sources = TunnelSources::EMPTY.with(Ip::from_v4([10, 9, 8, 0]), 8);
+        let source = sources.source(true, u32::MAX).unwrap();
+        assert_eq!(source, Ip::from_v4([10, 9, 8, 255]));
+        assert_eq!(sources.source(false, 0), None);
+        let fixed = sources.with(Ip::new([0xfd; 16]), 0);
+        assert_eq!(fixed.source(false, u32::MAX), Some(Ip::new([0xfd; 16])));
     }
 
     #[test]

@@ -118,6 +118,10 @@ pub struct Transport {
     pub destination_port: u16,
     /// The flag byte of TCP; 0 for UDP.
     pub tcp_flags: u8,
+    /// Offset of what follows the header from the start of the frame, in bytes.
+    pub payload: usize,
+    /// Offset of the packet's end from the start of the frame, in bytes; padding may follow.
+    pub end: usize,
 }
 
 impl Network {
@@ -221,21 +225,23 @@ impl Transport {
             fragmentation,
             end,
         } = chain;
-        let payload = end.saturating_sub(offset);
-        let (source_port, destination_port, tcp_flags) = match fragmentation {
-            Fragmentation::Later => (0, 0, 0),
+        let length = end.saturating_sub(offset);
+        let header = match fragmentation {
+            Fragmentation::Later => Header::default(),
             Fragmentation::None | Fragmentation::First => {
                 let whole = matches!(fragmentation, Fragmentation::None);
-                ports(cursor, protocol, payload, whole).ok_or(Reject::BadTransport)?
+                Header::parse(cursor, protocol, length, whole).ok_or(Reject::BadTransport)?
             }
         };
         Ok(Self {
             protocol,
             offset,
             fragmentation,
-            source_port,
-            destination_port,
-            tcp_flags,
+            source_port: header.source_port,
+            destination_port: header.destination_port,
+            tcp_flags: header.tcp_flags,
+            payload: offset + header.length,
+            end,
         })
     }
 
@@ -355,41 +361,59 @@ impl Chain {
     }
 }
 
-/// Source port, destination port and TCP flags; `None` if the lengths are wrong.
-///
-/// The header must lie inside the IP packet, not only inside the frame, or Ethernet padding could
-/// pass for ports. A first fragment may end before the length that a UDP header claims.
-#[inline(always)]
-fn ports(
-    cursor: &mut impl Cursor,
-    protocol: u8,
-    payload: usize,
-    whole: bool,
-) -> Option<(u16, u16, u8)> {
-    if protocol == PROTOCOL_TCP {
-        if payload < 20 {
-            return None;
+/// What counts of a TCP or UDP header; all zero in later fragments.
+#[derive(Clone, Copy, Default)]
+struct Header {
+    source_port: u16,
+    destination_port: u16,
+    tcp_flags: u8,
+    /// In bytes, options included.
+    length: usize,
+}
+
+impl Header {
+    /// Reads a header; `None` if the lengths are wrong. `available` bytes of the IP packet are left.
+    ///
+    /// The header must lie inside the IP packet, not only inside the frame, or Ethernet padding
+    /// could pass for ports. A first fragment may end before the length that a UDP header claims.
+    #[inline(always)]
+    fn parse(
+        cursor: &mut impl Cursor,
+        protocol: u8,
+        available: usize,
+        whole: bool,
+    ) -> Option<Self> {
+        if protocol == PROTOCOL_TCP {
+            if available < 20 {
+                return None;
+            }
+            let header: [u8; 20] = cursor.take()?;
+            let length = usize::from(header[12] >> 4) * 4;
+            if length < 20 || length > available {
+                return None;
+            }
+            Some(Self {
+                source_port: u16::from_be_bytes([header[0], header[1]]),
+                destination_port: u16::from_be_bytes([header[2], header[3]]),
+                tcp_flags: header[13],
+                length,
+            })
+        } else {
+            if available < 8 {
+                return None;
+            }
+            let [a, b, c, d, high, low, _, _] = cursor.take()?;
+            let length = usize::from(u16::from_be_bytes([high, low]));
+            if length < 8 || (whole && length > available) {
+                return None;
+            }
+            Some(Self {
+                source_port: u16::from_be_bytes([a, b]),
+                destination_port: u16::from_be_bytes([c, d]),
+                tcp_flags: 0,
+                length: 8,
+            })
         }
-        let header: [u8; 20] = cursor.take()?;
-        let length = usize::from(header[12] >> 4) * 4;
-        if length < 20 || length > payload {
-            return None;
-        }
-        Some((
-            u16::from_be_bytes([header[0], header[1]]),
-            u16::from_be_bytes([header[2], header[3]]),
-            header[13],
-        ))
-    } else {
-        if payload < 8 {
-            return None;
-        }
-        let [a, b, c, d, high, low, _, _] = cursor.take()?;
-        let length = usize::from(u16::from_be_bytes([high, low]));
-        if length < 8 || (whole && length > payload) {
-            return None;
-        }
-        Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), 0))
     }
 }
 

@@ -62,9 +62,27 @@ verdicts! {
     TxNatReply = Transmit, "tx_nat_reply";
     /// As [`Self::TxNatReply`], out of another interface.
     RedirectNatReply = Redirect, "redirect_nat_reply";
+    /// Sent to a backend inside another packet.
+    TxTunnel = Transmit, "tx_tunnel";
+    /// As [`Self::TxTunnel`], out of another interface.
+    RedirectTunnel = Redirect, "redirect_tunnel";
+    /// An ICMP error about a flow, sent to the flow's backend.
+    TxIcmp = Transmit, "tx_icmp";
+    /// As [`Self::TxIcmp`], out of another interface.
+    RedirectIcmp = Redirect, "redirect_icmp";
+    /// An ICMP error about a translated flow, sent to its client.
+    TxIcmpReply = Transmit, "tx_icmp_reply";
+    /// As [`Self::TxIcmpReply`], out of another interface.
+    RedirectIcmpReply = Redirect, "redirect_icmp_reply";
+    /// Too large for the way to the backend: answered with an ICMP error that says so.
+    TxTooBig = Transmit, "tx_too_big";
+    /// Had no hop left: answered with an ICMP error that says so.
+    TxTimeExceeded = Transmit, "tx_time_exceeded";
+    /// A SYN that was answered with a challenge.
+    TxChallenge = Transmit, "tx_challenge";
     /// Addressed to a VIP, with an IP, TCP or UDP header that contradicts itself or the frame.
     DropMalformed = Drop, "drop_malformed";
-    /// Addressed to a service, but a fragment.
+    /// Addressed to a service, but a fragment whose first piece was not seen.
     DropFragment = Drop, "drop_fragment";
     /// Addressed to a service with a TTL or hop limit that has run out.
     DropTtlExpired = Drop, "drop_ttl_expired";
@@ -80,6 +98,24 @@ verdicts! {
     DropFlowTableFull = Drop, "drop_flow_table_full";
     /// NAT: the packet belongs to no flow and cannot start one.
     DropNatUnknownFlow = Drop, "drop_nat_unknown_flow";
+    /// Too large for the way to the backend, and not to be answered.
+    DropTooBig = Drop, "drop_too_big";
+    /// Tunnel: no source address of the backend's family.
+    DropTunnelNoSource = Drop, "drop_tunnel_no_source";
+    /// Every backend has as many flows as it may have.
+    DropBackendsFull = Drop, "drop_backends_full";
+    /// The service's access list denies the client.
+    DropDenied = Drop, "drop_denied";
+    /// The service has as many new connections a second as it takes.
+    DropServiceRate = Drop, "drop_service_rate";
+    /// The source has as many new connections a second as it may start.
+    DropSourceRate = Drop, "drop_source_rate";
+    /// The flow's first data is no MQTT CONNECT.
+    DropNotMqtt = Drop, "drop_not_mqtt";
+    /// The answer to a challenge: good, so the source may connect now.
+    DropChallengeAnswered = Drop, "drop_challenge_answered";
+    /// An ICMP error about a flow that is not known.
+    DropIcmpUnknownFlow = Drop, "drop_icmp_unknown_flow";
     /// The program met a state that its loader rules out.
     DropInternal = Drop, "drop_internal";
 }

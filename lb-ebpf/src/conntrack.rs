@@ -10,7 +10,7 @@ use lb_common::{
 };
 
 use crate::{
-    maps::{self, FlowRef, Stage},
+    maps::{self, FlowRef, Table},
     select::Target,
 };
 
@@ -51,7 +51,7 @@ impl Signal {
 /// A recorded flow and its backend.
 #[derive(Clone, Copy)]
 pub struct Known {
-    pub stage: Stage,
+    pub table: Table,
     pub record: FlowRef,
     pub target: Target,
 }
@@ -61,9 +61,9 @@ pub struct Known {
 /// A SYN on a flow that was closing starts a new one, so it finds nothing.
 #[inline(always)]
 pub fn find(service: &Service, key: &FlowKey, signal: Signal) -> Option<Known> {
-    let (stage, record) = match maps::flow(Stage::Established, key) {
-        Some(record) => (Stage::Established, record),
-        None => (Stage::HalfOpen, maps::flow(Stage::HalfOpen, key)?),
+    let (table, record) = match maps::flow(Table::Established, key) {
+        Some(record) => (Table::Established, record),
+        None => (Table::HalfOpen, maps::flow(Table::HalfOpen, key)?),
     };
     let flow = record.get();
     if signal.starts && flow.state >= FlowState::Closing as u8 {
@@ -72,7 +72,7 @@ pub fn find(service: &Service, key: &FlowKey, signal: Signal) -> Option<Known> {
     let target = Target::find(BackendId(flow.backend))?;
     let same = target.backend.epoch() == flow.epoch && target.backend.service() == service.id();
     same.then_some(Known {
-        stage,
+        table,
         record,
         target,
     })
@@ -88,7 +88,7 @@ pub fn touch(known: &Known, signal: Signal, now: Tick) -> bool {
         return false;
     }
     known.record.touch(now, signal.next(state));
-    matches!(known.stage, Stage::HalfOpen)
+    matches!(known.table, Table::HalfOpen)
 }
 
 /// The record of a new flow.
@@ -101,7 +101,8 @@ pub fn new_flow(target: &Target, now: Tick) -> Flow {
         nat_port: [0; 2],
         nat_source: 0,
         state: FlowState::HalfOpen as u8,
-        client_mac: [0; 8],
+        client_mac: [0; 6],
+        keep_alive: 0,
         client_interface: 0,
     }
 }
@@ -110,8 +111,8 @@ pub fn new_flow(target: &Target, now: Tick) -> Flow {
 #[inline(always)]
 pub fn establish(key: &FlowKey, known: &Known) -> Option<()> {
     let flow = known.record.get();
-    maps::insert_flow(Stage::Established, key, &flow)?;
-    maps::remove_flow(Stage::HalfOpen, key);
+    maps::insert_flow(Table::Established, key, &flow)?;
+    maps::remove_flow(Table::HalfOpen, key);
     Some(())
 }
 
@@ -121,7 +122,7 @@ pub fn backend_closed(key: &FlowKey, signal: Signal, now: Tick) {
     if !(signal.tcp && (signal.fin || signal.rst)) {
         return;
     }
-    if let Some(record) = maps::flow(Stage::Established, key) {
+    if let Some(record) = maps::flow(Table::Established, key) {
         record.touch(now, signal.next(record.get().state));
     }
 }

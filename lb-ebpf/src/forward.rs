@@ -3,7 +3,7 @@
 use aya_ebpf::{helpers::generated::bpf_redirect, programs::XdpContext};
 use lb_common::{abi::NextHop, verdict::Verdict};
 
-use crate::packet::Frame;
+use crate::{job::Packet, packet::Frame, rewrite, select::Target};
 
 /// The two ways out, as verdicts of one mode.
 #[derive(Clone, Copy)]
@@ -42,6 +42,15 @@ pub fn arrival(context: &XdpContext, frame: &mut Frame) -> Option<Arrival> {
         source: [g, h, i, j, k, l],
         interface: context.ingress_ifindex() as u32,
     })
+}
+
+/// Sends the packet as it is, to the backend's MAC address.
+#[inline(always)]
+pub fn route(packet: &mut Packet<'_>, target: &Target, first: bool) -> Result<Verdict, Verdict> {
+    let next_hop = target.backend.next_hop().ok_or(Verdict::DropNoNextHop)?;
+    rewrite::age(packet)?;
+    packet.count(target, first);
+    send(packet.context, &mut packet.frame, next_hop, DSR)
 }
 
 /// Addresses the frame to its next hop, and sends it.

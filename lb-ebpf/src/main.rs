@@ -1,4 +1,4 @@
-//! The balancer's XDP program: run the pipeline, count its verdict, return the action.
+//! The balancer's XDP programs: run a part of the pipeline, count its verdict, return the action.
 
 #![no_std]
 #![no_main]
@@ -10,12 +10,14 @@
 
 mod conntrack;
 mod forward;
+mod job;
 mod maps;
 mod nat;
 mod packet;
 mod pipeline;
 mod rewrite;
 mod select;
+mod stage;
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
@@ -28,10 +30,37 @@ use lb_common::verdict::{Action, Verdict};
 #[xdp]
 #[inline(always)]
 pub fn tidegate(context: XdpContext) -> u32 {
-    let verdict = match pipeline::run(&context) {
+    end(&context, pipeline::run(&context))
+}
+
+/// [`lb_common::abi::Stage::Track`].
+#[xdp]
+#[inline(always)]
+pub fn stage_track(context: XdpContext) -> u32 {
+    end(&context, stage::track::run(&context))
+}
+
+/// [`lb_common::abi::Stage::Translate`].
+#[xdp]
+#[inline(always)]
+pub fn stage_translate(context: XdpContext) -> u32 {
+    end(&context, stage::translate::run(&context))
+}
+
+/// [`lb_common::abi::Stage::Reply`].
+#[xdp]
+#[inline(always)]
+pub fn stage_reply(context: XdpContext) -> u32 {
+    end(&context, stage::reply::run(&context))
+}
+
+/// Counts the end of a packet's way and says what XDP is to do.
+#[inline(always)]
+fn end(context: &XdpContext, outcome: Result<Verdict, Verdict>) -> u32 {
+    let verdict = match outcome {
         Ok(verdict) | Err(verdict) => verdict,
     };
-    trace(&context, verdict);
+    trace(context, verdict);
     maps::count_verdict(verdict);
     match verdict.action() {
         Action::Pass => XDP_PASS,

@@ -15,16 +15,19 @@ use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::generated::bpf_ktime_get_coarse_ns,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
+    programs::XdpContext,
 };
 use lb_common::{
     abi::{
         Backend, BackendId, Flow, FlowKey, Ip, NatPool, NextHop, Reply, Service, ServiceId,
-        ServiceKey, Slot, SlotLine, Tick, Traffic,
+        ServiceKey, Slot, SlotLine, Stage, Tick, Traffic,
     },
     flow::HashKeys,
     verdict::Verdict,
 };
+
+use crate::job::Job;
 
 #[map]
 static SERVICES: HashMap<ServiceKey, Service> = HashMap::with_max_entries(1, 0);
@@ -52,6 +55,11 @@ static SERVICE_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1, 
 static BACKEND_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
+static STAGES: ProgramArray = ProgramArray::with_max_entries(Stage::LIMIT, 0);
+
+#[map]
+static JOB: PerCpuArray<Job> = PerCpuArray::with_max_entries(1, 0);
+#[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 #[unsafe(no_mangle)]
@@ -64,6 +72,22 @@ pub struct Scratch {
     pub reply: Reply,
     pub flow: Flow,
     offset: u64,
+}
+
+/// This CPU's packet between two programs.
+#[inline(always)]
+pub fn job() -> Option<&'static mut Job> {
+    // SAFETY: the value is this CPU's own, and the program is not preempted by itself. Callers hold
+    // one reference at a time.
+    JOB.get_ptr_mut(0).map(|job| unsafe { &mut *job })
+}
+
+/// Goes on in another program; comes back only if there is none.
+#[inline(always)]
+pub fn call(context: &XdpContext, stage: Stage) -> Verdict {
+    // SAFETY: nothing of this program's needs to be dropped.
+    unsafe { STAGES.tail_call(context, stage as u32) };
+    Verdict::DropInternal
 }
 
 /// This CPU's scratch; its content is that of an earlier packet. One packet holds it at a time.
@@ -188,6 +212,18 @@ pub fn count_backend(id: BackendId, count: impl FnOnce(&mut Traffic)) {
     }
 }
 
+/// Counts a packet of a service that was dropped; returns its outcome.
+#[inline(always)]
+pub fn count_dropped(
+    service: &Service,
+    outcome: Result<Verdict, Verdict>,
+) -> Result<Verdict, Verdict> {
+    if outcome.is_err() {
+        count_service(service.id(), |traffic| traffic.dropped += 1);
+    }
+    outcome
+}
+
 /// Counts for a service on this CPU.
 #[inline(always)]
 pub fn count_service(id: ServiceId, count: impl FnOnce(&mut Traffic)) {
@@ -199,7 +235,7 @@ pub fn count_service(id: ServiceId, count: impl FnOnce(&mut Traffic)) {
 
 /// Which pair of flow tables.
 #[derive(Clone, Copy)]
-pub enum Stage {
+pub enum Table {
     /// [`HALF_OPEN`] and [`HALF_OPEN_REPLIES`].
     HalfOpen,
     /// [`FLOWS`] and [`REPLIES`].
@@ -235,7 +271,7 @@ impl FlowRef {
 
     /// Notes where the client's packets come from.
     #[inline(always)]
-    pub fn set_client(self, mac: [u8; 8], interface: u32) {
+    pub fn set_client(self, mac: [u8; 6], interface: u32) {
         // SAFETY: as in `touch`; the next packet of the flow sets it right.
         unsafe {
             (*self.0).client_mac = mac;
@@ -246,43 +282,43 @@ impl FlowRef {
 
 /// Looks up a flow.
 #[inline(always)]
-pub fn flow(stage: Stage, key: &FlowKey) -> Option<FlowRef> {
+pub fn flow(stage: Table, key: &FlowKey) -> Option<FlowRef> {
     let value = match stage {
-        Stage::HalfOpen => HALF_OPEN.get_ptr_mut(key),
-        Stage::Established => FLOWS.get_ptr_mut(key),
+        Table::HalfOpen => HALF_OPEN.get_ptr_mut(key),
+        Table::Established => FLOWS.get_ptr_mut(key),
     };
     value.map(FlowRef)
 }
 
 /// Records a flow, replacing an older record.
 #[inline(always)]
-pub fn insert_flow(stage: Stage, key: &FlowKey, flow: &Flow) -> Option<()> {
+pub fn insert_flow(stage: Table, key: &FlowKey, flow: &Flow) -> Option<()> {
     match stage {
-        Stage::HalfOpen => HALF_OPEN.insert(key, flow, 0),
-        Stage::Established => FLOWS.insert(key, flow, 0),
+        Table::HalfOpen => HALF_OPEN.insert(key, flow, 0),
+        Table::Established => FLOWS.insert(key, flow, 0),
     }
     .ok()
 }
 
 /// Forgets a flow.
 #[inline(always)]
-pub fn remove_flow(stage: Stage, key: &FlowKey) {
+pub fn remove_flow(stage: Table, key: &FlowKey) {
     // An entry that is already gone is what was asked for.
     let _: Result<(), i32> = match stage {
-        Stage::HalfOpen => HALF_OPEN.remove(key),
-        Stage::Established => FLOWS.remove(key),
+        Table::HalfOpen => HALF_OPEN.remove(key),
+        Table::Established => FLOWS.remove(key),
     };
 }
 
 /// Whether a reply's translation is recorded.
 #[inline(always)]
-pub fn has_reply(stage: Stage, key: &FlowKey) -> bool {
+pub fn has_reply(stage: Table, key: &FlowKey) -> bool {
     reply_at(stage, key).is_some()
 }
 
 /// Looks up what a reply is translated to, into `reply`.
 #[inline(always)]
-pub fn load_reply(stage: Stage, key: &FlowKey, reply: &mut Reply) -> Option<()> {
+pub fn load_reply(stage: Table, key: &FlowKey, reply: &mut Reply) -> Option<()> {
     const WORDS: usize = size_of::<Reply>() / size_of::<u64>();
     let source = reply_at(stage, key)?.cast::<u64>();
     let target = core::ptr::from_mut(reply).cast::<u64>();
@@ -299,26 +335,26 @@ pub fn load_reply(stage: Stage, key: &FlowKey, reply: &mut Reply) -> Option<()> 
 }
 
 #[inline(always)]
-fn reply_at(stage: Stage, key: &FlowKey) -> Option<*mut Reply> {
+fn reply_at(stage: Table, key: &FlowKey) -> Option<*mut Reply> {
     match stage {
-        Stage::HalfOpen => HALF_OPEN_REPLIES.get_ptr_mut(key),
-        Stage::Established => REPLIES.get_ptr_mut(key),
+        Table::HalfOpen => HALF_OPEN_REPLIES.get_ptr_mut(key),
+        Table::Established => REPLIES.get_ptr_mut(key),
     }
 }
 
 /// Records a reply's translation; `None` if the table is full or its key is taken.
 #[inline(always)]
-pub fn claim_reply(stage: Stage, key: &FlowKey, reply: &Reply) -> Option<()> {
+pub fn claim_reply(stage: Table, key: &FlowKey, reply: &Reply) -> Option<()> {
     match stage {
-        Stage::HalfOpen => HALF_OPEN_REPLIES.insert(key, reply, u64::from(BPF_NOEXIST)),
-        Stage::Established => REPLIES.insert(key, reply, u64::from(BPF_NOEXIST)),
+        Table::HalfOpen => HALF_OPEN_REPLIES.insert(key, reply, u64::from(BPF_NOEXIST)),
+        Table::Established => REPLIES.insert(key, reply, u64::from(BPF_NOEXIST)),
     }
     .ok()
 }
 
 /// Changes where a recorded reply goes.
 #[inline(always)]
-pub fn set_reply_next_hop(stage: Stage, key: &FlowKey, next_hop: NextHop) {
+pub fn set_reply_next_hop(stage: Table, key: &FlowKey, next_hop: NextHop) {
     if let Some(value) = reply_at(stage, key) {
         // SAFETY: the pointer came from a look-up; the next packet of the flow sets a lost write
         // right.
@@ -328,10 +364,10 @@ pub fn set_reply_next_hop(stage: Stage, key: &FlowKey, next_hop: NextHop) {
 
 /// Forgets a reply's translation.
 #[inline(always)]
-pub fn remove_reply(stage: Stage, key: &FlowKey) {
+pub fn remove_reply(stage: Table, key: &FlowKey) {
     // An entry that is already gone is what was asked for.
     let _: Result<(), i32> = match stage {
-        Stage::HalfOpen => HALF_OPEN_REPLIES.remove(key),
-        Stage::Established => REPLIES.remove(key),
+        Table::HalfOpen => HALF_OPEN_REPLIES.remove(key),
+        Table::Established => REPLIES.remove(key),
     };
 }

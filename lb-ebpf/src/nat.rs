@@ -14,7 +14,7 @@ use lb_common::{
 use crate::{
     conntrack::{self, Known},
     forward::Arrival,
-    maps::{self, Scratch, Stage},
+    maps::{self, Scratch, Table},
     rewrite::Ends,
     select::Target,
 };
@@ -74,12 +74,10 @@ pub fn known(
 ) -> Translation {
     let flow = known.record.get();
     let translation = Translation::of(pool, &known.target, &flow);
-    if flow.client_mac != padded(arrival.source) || flow.client_interface != arrival.interface {
-        known
-            .record
-            .set_client(padded(arrival.source), arrival.interface);
+    if flow.client_mac != arrival.source || flow.client_interface != arrival.interface {
+        known.record.set_client(arrival.source, arrival.interface);
         scratch.reply_key = translation.reply_key(&known.target, key.protocol());
-        maps::set_reply_next_hop(known.stage, &scratch.reply_key, back(arrival));
+        maps::set_reply_next_hop(known.table, &scratch.reply_key, back(arrival));
     }
     translation
 }
@@ -88,12 +86,12 @@ pub fn known(
 /// evicted, and the port claimed by another client since.
 #[inline(always)]
 pub fn is_whole(pool: &NatPool, key: &FlowKey, known: &Known, scratch: &mut Scratch) -> bool {
-    match known.stage {
-        Stage::Established => true,
-        Stage::HalfOpen => {
+    match known.table {
+        Table::Established => true,
+        Table::HalfOpen => {
             let translation = Translation::of(pool, &known.target, &known.record.get());
             scratch.reply_key = translation.reply_key(&known.target, key.protocol());
-            maps::load_reply(Stage::HalfOpen, &scratch.reply_key, &mut scratch.reply).is_some()
+            maps::load_reply(Table::HalfOpen, &scratch.reply_key, &mut scratch.reply).is_some()
                 && client_key(&scratch.reply, key.protocol()).is(key)
         }
     }
@@ -108,13 +106,13 @@ pub fn establish(
     scratch: &mut Scratch,
 ) -> Option<()> {
     scratch.reply_key = translation.reply_key(&known.target, key.protocol());
-    maps::load_reply(Stage::HalfOpen, &scratch.reply_key, &mut scratch.reply)?;
-    maps::claim_reply(Stage::Established, &scratch.reply_key, &scratch.reply)?;
+    maps::load_reply(Table::HalfOpen, &scratch.reply_key, &mut scratch.reply)?;
+    maps::claim_reply(Table::Established, &scratch.reply_key, &scratch.reply)?;
     if conntrack::establish(key, known).is_none() {
-        maps::remove_reply(Stage::Established, &scratch.reply_key);
+        maps::remove_reply(Table::Established, &scratch.reply_key);
         return None;
     }
-    maps::remove_reply(Stage::HalfOpen, &scratch.reply_key);
+    maps::remove_reply(Table::HalfOpen, &scratch.reply_key);
     Some(())
 }
 
@@ -144,11 +142,11 @@ pub fn start(
     scratch.flow = conntrack::new_flow(target, now);
     scratch.flow.nat_port = translation.port;
     scratch.flow.nat_source = number;
-    scratch.flow.client_mac = padded(arrival.source);
+    scratch.flow.client_mac = arrival.source;
     scratch.flow.client_interface = arrival.interface;
-    maps::insert_flow(Stage::HalfOpen, key, &scratch.flow).ok_or(Verdict::DropFlowTableFull)?;
+    maps::insert_flow(Table::HalfOpen, key, &scratch.flow).ok_or(Verdict::DropFlowTableFull)?;
     // The flow that had the same ends and was closing; the sweep frees its port.
-    maps::remove_flow(Stage::Established, key);
+    maps::remove_flow(Table::Established, key);
     Ok(translation)
 }
 
@@ -177,10 +175,10 @@ fn claim(
         let port = (pool.first_port() + reduce(random, pool.port_count())) as u16;
         let source = maps::load_ip(pool.source(v4, number));
         scratch.reply_key.set_destination(source, port);
-        if maps::has_reply(Stage::Established, &scratch.reply_key) {
+        if maps::has_reply(Table::Established, &scratch.reply_key) {
             continue;
         }
-        if maps::claim_reply(Stage::HalfOpen, &scratch.reply_key, &scratch.reply).is_some() {
+        if maps::claim_reply(Table::HalfOpen, &scratch.reply_key, &scratch.reply).is_some() {
             return Ok((
                 Translation {
                     source,
@@ -218,10 +216,10 @@ pub fn client_key(reply: &Reply, protocol: u8) -> FlowKey {
 
 /// Forgets a half-open flow that its backend refused, so that its port is free at once.
 #[inline(always)]
-pub fn refused(stage: Stage, client: &FlowKey, reply_key: &FlowKey) {
-    if matches!(stage, Stage::HalfOpen) {
-        maps::remove_flow(stage, client);
-        maps::remove_reply(stage, reply_key);
+pub fn refused(table: Table, client: &FlowKey, reply_key: &FlowKey) {
+    if matches!(table, Table::HalfOpen) {
+        maps::remove_flow(table, client);
+        maps::remove_reply(table, reply_key);
     }
 }
 
@@ -233,10 +231,4 @@ fn back(arrival: &Arrival) -> NextHop {
         mac: arrival.source,
         source_mac: arrival.destination,
     }
-}
-
-#[inline(always)]
-const fn padded(mac: [u8; 6]) -> [u8; 8] {
-    let [a, b, c, d, e, f] = mac;
-    [a, b, c, d, e, f, 0, 0]
 }

@@ -3,11 +3,11 @@
 use lb_common::{
     abi::{Ip, PROTOCOL_TCP},
     checksum::Delta,
-    parse::{Family, Network, Transport},
+    parse::Family,
     verdict::Verdict,
 };
 
-use crate::packet::Frame;
+use crate::job::Packet;
 
 /// New ends of a packet.
 #[derive(Clone, Copy)]
@@ -18,24 +18,18 @@ pub struct Ends {
     pub destination_port: [u8; 2],
 }
 
-/// Whether the packet has no hop left.
-#[inline(always)]
-pub fn is_expired(network: &Network) -> bool {
-    network.ttl <= 1
-}
-
 /// Takes one from the TTL or hop limit.
 ///
 /// # Errors
 /// [`Verdict::DropTtlExpired`] where none is left: two balancers that send to each other must not
 /// keep a packet for ever.
 #[inline(always)]
-pub fn age(frame: &mut Frame, network: &Network, family: Family) -> Result<(), Verdict> {
-    if is_expired(network) {
+pub fn age(packet: &mut Packet<'_>) -> Result<(), Verdict> {
+    if packet.ttl <= 1 {
         return Err(Verdict::DropTtlExpired);
     }
-    let at = network.offset;
-    match family {
+    let (at, frame) = (packet.network, &mut packet.frame);
+    match packet.family {
         Family::V4 => {
             let [ttl, protocol, high, low] =
                 frame.bytes::<4>(at + 8).ok_or(Verdict::DropInternal)?;
@@ -44,7 +38,8 @@ pub fn age(frame: &mut Frame, network: &Network, family: Family) -> Result<(), V
             [*high, *low] = delta.apply([*high, *low]);
         }
         Family::V6 => {
-            let [limit] = frame.bytes::<1>(at + 7).ok_or(Verdict::DropInternal)?;
+            // Not the byte alone: the verifier takes no check of one for a proof.
+            let [_next, limit] = frame.bytes::<2>(at + 6).ok_or(Verdict::DropInternal)?;
             *limit -= 1;
         }
     }
@@ -53,30 +48,21 @@ pub fn age(frame: &mut Frame, network: &Network, family: Family) -> Result<(), V
 
 /// Replaces both addresses and both ports.
 #[inline(always)]
-pub fn ends(
-    frame: &mut Frame,
-    network: &Network,
-    transport: &Transport,
-    family: Family,
-    new: &Ends,
-) -> Result<(), Verdict> {
-    let addresses = match family {
-        Family::V4 => addresses_v4(frame, network, new),
-        Family::V6 => addresses_v6(frame, network, new),
+pub fn ends(packet: &mut Packet<'_>, new: &Ends) -> Result<(), Verdict> {
+    let addresses = match packet.family {
+        Family::V4 => addresses_v4(packet, new),
+        Family::V6 => addresses_v6(packet, new),
     }
     .ok_or(Verdict::DropInternal)?;
-    let ports = ports(frame, transport, new).ok_or(Verdict::DropInternal)?;
+    let ports = ports(packet, new).ok_or(Verdict::DropInternal)?;
     // The pseudo-header of both protocols covers the addresses (RFC 9293, 3.1; RFC 768; RFC 8200, 8.1).
     let delta = addresses.plus(ports);
-    if transport.protocol == PROTOCOL_TCP {
-        let checksum = frame
-            .bytes::<2>(transport.offset + 16)
-            .ok_or(Verdict::DropInternal)?;
+    let (at, frame) = (packet.transport, &mut packet.frame);
+    if packet.flow.protocol() == PROTOCOL_TCP {
+        let checksum = frame.bytes::<2>(at + 16).ok_or(Verdict::DropInternal)?;
         *checksum = delta.apply(*checksum);
     } else {
-        let checksum = frame
-            .bytes::<2>(transport.offset + 6)
-            .ok_or(Verdict::DropInternal)?;
+        let checksum = frame.bytes::<2>(at + 6).ok_or(Verdict::DropInternal)?;
         // Zero says that there is none, so a sum of zero is sent as its other form (RFC 768).
         if *checksum != [0, 0] {
             let sum = delta.apply(*checksum);
@@ -87,12 +73,12 @@ pub fn ends(
 }
 
 #[inline(always)]
-fn addresses_v4(frame: &mut Frame, network: &Network, new: &Ends) -> Option<Delta> {
+fn addresses_v4(packet: &mut Packet<'_>, new: &Ends) -> Option<Delta> {
     let (source, destination) = (new.source.v4_octets(), new.destination.v4_octets());
     let delta = Delta::new()
-        .double(network.source.v4_octets(), source)
-        .double(network.destination.v4_octets(), destination);
-    let header = frame.bytes::<10>(network.offset + 10)?;
+        .double(packet.flow.source().v4_octets(), source)
+        .double(packet.flow.destination().v4_octets(), destination);
+    let header = packet.frame.bytes::<10>(packet.network + 10)?;
     let [high, low, rest @ ..] = header;
     [*high, *low] = delta.apply([*high, *low]);
     let ([a, b, c, d], [e, f, g, h]) = (source, destination);
@@ -101,18 +87,18 @@ fn addresses_v4(frame: &mut Frame, network: &Network, new: &Ends) -> Option<Delt
 }
 
 #[inline(always)]
-fn addresses_v6(frame: &mut Frame, network: &Network, new: &Ends) -> Option<Delta> {
+fn addresses_v6(packet: &mut Packet<'_>, new: &Ends) -> Option<Delta> {
     let delta = Delta::new()
-        .address(network.source, new.source)
-        .address(network.destination, new.destination);
-    *frame.bytes::<16>(network.offset + 8)? = new.source.octets();
-    *frame.bytes::<16>(network.offset + 24)? = new.destination.octets();
+        .address(packet.flow.source(), new.source)
+        .address(packet.flow.destination(), new.destination);
+    *packet.frame.bytes::<16>(packet.network + 8)? = new.source.octets();
+    *packet.frame.bytes::<16>(packet.network + 24)? = new.destination.octets();
     Some(delta)
 }
 
 #[inline(always)]
-fn ports(frame: &mut Frame, transport: &Transport, new: &Ends) -> Option<Delta> {
-    let ports = frame.bytes::<4>(transport.offset)?;
+fn ports(packet: &mut Packet<'_>, new: &Ends) -> Option<Delta> {
+    let ports = packet.frame.bytes::<4>(packet.transport)?;
     let [a, b, c, d] = *ports;
     let ([e, f], [g, h]) = (new.source_port, new.destination_port);
     *ports = [e, f, g, h];

@@ -23,6 +23,19 @@ impl Target {
     }
 }
 
+/// The backend of a flow that is not recorded; `first` if it starts with this packet.
+///
+/// One that did not start here was lost with an earlier table: its slot is the only thing that all
+/// nodes agree on.
+#[inline(always)]
+pub fn choose(service: &Service, flow: &FlowKey, first: bool) -> Result<Target, Verdict> {
+    if service.is_round_robin() && first {
+        by_turn(service)
+    } else {
+        by_slot(service, flow)
+    }
+}
+
 /// By the flow's slot: the same answer for every packet of the flow, on every node.
 #[inline(always)]
 pub fn by_slot(service: &Service, flow: &FlowKey) -> Result<Target, Verdict> {

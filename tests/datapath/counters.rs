@@ -51,15 +51,7 @@ fn counted(world: &World, to: &Packet, frames: &[Vec<u8>]) -> Result<Counted> {
     }
     let after = read(world, to)?;
     Ok(Counted {
-        forwarded: Traffic {
-            packets: after.forwarded.packets - before.forwarded.packets,
-            bytes: after.forwarded.bytes - before.forwarded.bytes,
-            new_connections: after.forwarded.new_connections - before.forwarded.new_connections,
-            dropped: after.forwarded.dropped - before.forwarded.dropped,
-            reply_packets: after.forwarded.reply_packets - before.forwarded.reply_packets,
-            reply_bytes: after.forwarded.reply_bytes - before.forwarded.reply_bytes,
-            untracked: after.forwarded.untracked - before.forwarded.untracked,
-        },
+        forwarded: after.forwarded.combine(before.forwarded, u64::wrapping_sub),
         dropped: after.dropped - before.dropped,
     })
 }

@@ -56,6 +56,7 @@ fn of_service(image: &MapImage, service: &ServiceImage, transport: &Transport) -
         (false, _) if !has_next_hop => vec![Verdict::DropNoNextHop],
         (false, Forward::Dsr) => vec![Verdict::TxDsr, Verdict::RedirectDsr],
         (false, Forward::Nat) => vec![Verdict::TxNat, Verdict::RedirectNat],
+        (false, Forward::Tunnel) => vec![Verdict::TxTunnel, Verdict::RedirectTunnel],
     };
     if service.forward == Forward::Nat && transport.tcp_flags & TCP_RST != 0 {
         verdicts.push(Verdict::DropNatUnknownFlow);

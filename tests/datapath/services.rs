@@ -60,7 +60,7 @@ pub(crate) const BEHIND_ROUND_ROBIN: u16 = 2008;
 pub(crate) const KINDS: [u16; 4] = [DSR_MAGLEV, DSR_ROUND_ROBIN, NAT_MAGLEV, NAT_ROUND_ROBIN];
 
 use Balance::{Maglev, RoundRobin};
-use Forward::{Dsr, Nat};
+use Forward::{Dsr, Nat, Tunnel};
 
 /// Port, kind, interfaces of the backends (0: none is known) and their weight.
 const SERVICES: [(u16, Balance, Forward, &[u32], u16); 14] = [
@@ -223,7 +223,7 @@ fn backend(
         address: Ip::from(family.backend(service, number)),
         // Direct return keeps the port; translation may change it.
         port: match forward {
-            Dsr => service,
+            Dsr | Tunnel => service,
             Nat => service + 10_000,
         },
         weight,

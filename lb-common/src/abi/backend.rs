@@ -20,19 +20,41 @@ impl BackendId {
 /// |flags|   previous    |     owner     |
 /// +-----+---------------+---------------+
 /// ```
-/// The flags and `previous` are for slots at risk: a slot whose old owner lives on. A safe slot has
-/// no flag and sends every packet to its owner.
+/// | state | flags | a flow that is not recorded goes to | and is recorded |
+/// |---|---|---|---|
+/// | safe | 0 | `owner`; nobody looks for a record | no |
+/// | mixed | 1 | `owner` | no |
+/// | at risk | 2 | `owner` if it starts here, else `previous` | yes |
+///
+/// A slot is at risk after a change that leaves its old owner alive, until every live session of
+/// that owner has been seen and recorded; then it is mixed for as long as it has recorded flows that
+/// belong to another backend than its owner. "Load Balancing with JET: Just Enough Tracking for
+/// Connection Consistency" (CoNEXT 2021) has the idea.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Slot(u32);
 
 impl Slot {
-    const FLAGS: u32 = 0b11 << 30;
+    const MIXED: u32 = 1 << 30;
+    const AT_RISK: u32 = 2 << 30;
+    const FLAGS: u32 = Self::MIXED | Self::AT_RISK;
 
     /// A slot whose every packet goes to `owner`.
     #[must_use]
     pub const fn safe(owner: BackendId) -> Self {
         Self(owner.0 as u32 & 0x7fff)
+    }
+
+    /// A slot with recorded flows that belong to others than `owner`.
+    #[must_use]
+    pub const fn mixed(owner: BackendId) -> Self {
+        Self(Self::safe(owner).0 | Self::MIXED)
+    }
+
+    /// A slot that `previous` lost to `owner` and still has flows in, nobody knows which.
+    #[must_use]
+    pub const fn at_risk(owner: BackendId, previous: BackendId) -> Self {
+        Self(Self::safe(owner).0 | Self::safe(previous).0 << 15 | Self::AT_RISK)
     }
 
     /// The backend that new flows go to.
@@ -42,11 +64,25 @@ impl Slot {
         BackendId((self.0 & 0x7fff) as u16)
     }
 
+    /// The backend that flows belong to which are not recorded: of use only at risk.
+    #[inline(always)]
+    #[must_use]
+    pub const fn previous(self) -> BackendId {
+        BackendId((self.0 >> 15 & 0x7fff) as u16)
+    }
+
     /// Whether every packet goes to the owner.
     #[inline(always)]
     #[must_use]
     pub const fn is_safe(self) -> bool {
         self.0 & Self::FLAGS == 0
+    }
+
+    /// Whether flows that are not recorded may be `previous`'s.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_at_risk(self) -> bool {
+        self.0 & Self::AT_RISK != 0
     }
 }
 
@@ -78,7 +114,31 @@ pub struct Backend {
     epoch: u16,
     state: u8,
     padding: u8,
-    reserved: [u8; 24],
+    weight: u16,
+    mtu: u16,
+    limit: u32,
+    correction: i32,
+    reserved: [u8; 12],
+}
+
+/// What the program counts of a backend's tracked flows, over all CPUs; a cache line of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Load {
+    /// Flows that were given to it.
+    pub opened: u64,
+    /// Flows of it that were seen to close.
+    pub closed: u64,
+    reserved: [u64; 6],
+}
+
+impl Load {
+    /// Flows that are open, as far as packets tell.
+    #[inline(always)]
+    #[must_use]
+    pub const fn open(&self) -> i64 {
+        self.opened.wrapping_sub(self.closed) as i64
+    }
 }
 
 /// Where frames to a neighbour go.
@@ -105,7 +165,11 @@ impl Backend {
         epoch: 0,
         state: BackendState::Absent as u8,
         padding: 0,
-        reserved: [0; 24],
+        weight: 0,
+        mtu: 0,
+        limit: 0,
+        correction: 0,
+        reserved: [0; 12],
     };
 
     /// A serving backend.
@@ -139,6 +203,30 @@ impl Backend {
             backend.source_mac = source_mac;
         }
         backend
+    }
+
+    /// The same backend, that takes `weight` times what one of weight 1 does (for
+    /// [`super::Balance::LeastConn`]), and at most `limit` flows; 0: any number.
+    #[must_use]
+    pub const fn with_load(self, weight: u16, limit: u32) -> Self {
+        Self {
+            weight,
+            limit,
+            ..self
+        }
+    }
+
+    /// The same backend, with what has to be added to [`super::Load::open`] to make it the number of
+    /// its flows: the daemon counts what the program cannot see.
+    #[must_use]
+    pub const fn with_correction(self, correction: i32) -> Self {
+        Self { correction, ..self }
+    }
+
+    /// The same backend, with the size in bytes of the largest IP packet on the way to it.
+    #[must_use]
+    pub const fn with_mtu(self, mtu: u16) -> Self {
+        Self { mtu, ..self }
     }
 
     /// The same backend, which takes no packets any more. The rest stays for a packet that has just
@@ -177,6 +265,34 @@ impl Backend {
     #[must_use]
     pub const fn epoch(&self) -> u16 {
         self.epoch
+    }
+
+    /// Its share relative to the others'; 0 takes no new flows.
+    #[inline(always)]
+    #[must_use]
+    pub const fn weight(&self) -> u16 {
+        self.weight
+    }
+
+    /// The most flows it takes; 0: any number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// See [`Self::with_correction`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn correction(&self) -> i32 {
+        self.correction
+    }
+
+    /// The largest IP packet that fits on the way to it, in bytes; 0: not known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mtu(&self) -> u16 {
+        self.mtu
     }
 
     /// Whether there is a backend that takes packets.

@@ -148,10 +148,59 @@ pub struct Flow {
     pub nat_source: u8,
     /// A [`FlowState`].
     pub state: u8,
-    /// NAT: the MAC address the client's packets come from, then zeros.
-    pub client_mac: [u8; 8],
+    /// NAT: the MAC address the client's packets come from.
+    pub client_mac: [u8; 6],
+    /// The keep-alive of the session, in seconds, from its CONNECT; 0: none, or not seen.
+    pub keep_alive: u16,
     /// NAT: the interface they come in by.
     pub client_interface: u32,
+}
+
+/// The pieces of one IP packet. Ports are in the first piece only, so what it was sent to is kept for
+/// the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Sender of the packet.
+    pub source: Ip,
+    /// Its receiver.
+    pub destination: Ip,
+    /// The identification field, in the order of the wire; IPv4's fills the last half.
+    pub identification: [u8; 4],
+    /// The IP protocol number.
+    pub protocol: u32,
+}
+
+/// Where the later pieces of a packet go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Fragment {
+    /// The backend that the packet goes to or comes from: a [`super::BackendId`].
+    pub backend: u16,
+    /// [`super::Backend::epoch`] when it was recorded.
+    pub epoch: u16,
+    /// A [`FragmentKind`].
+    pub kind: u32,
+    /// The new sender, if addresses are translated.
+    pub source: Ip,
+    /// The new receiver, if addresses are translated.
+    pub destination: Ip,
+    /// Where a translated reply goes.
+    pub next_hop: NextHop,
+}
+
+/// What is done to the later pieces of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum FragmentKind {
+    /// Sent to the backend as it is.
+    Dsr = 0,
+    /// Sent to the backend in a tunnel.
+    Tunnel = 1,
+    /// Translated, and sent to the backend.
+    Nat = 2,
+    /// Translated, and sent to the client.
+    NatReply = 3,
 }
 
 /// What a backend's reply is translated to.

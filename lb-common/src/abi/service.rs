@@ -62,6 +62,18 @@ pub enum Balance {
     Maglev = 0,
     /// By turns; every flow is recorded.
     RoundRobin = 1,
+    /// To the backend with the fewest flows for its weight; every flow is recorded.
+    LeastConn = 2,
+    /// By the slot of the client's address, whatever its port; keeps no state.
+    Source = 3,
+}
+
+impl Balance {
+    /// Whether every flow is recorded, whatever the way of forwarding.
+    #[must_use]
+    pub const fn is_tracked(self) -> bool {
+        matches!(self, Self::RoundRobin | Self::LeastConn)
+    }
 }
 
 /// How a service reaches its backends.
@@ -72,6 +84,35 @@ pub enum Forward {
     Dsr = 0,
     /// Full NAT: source and destination change, replies come back.
     Nat = 1,
+    /// In an IP packet of ours, see [`Encapsulation`]; replies bypass the balancer.
+    Tunnel = 2,
+}
+
+/// What a packet is put into on its way through a tunnel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Encapsulation {
+    /// IP in IP: RFC 2003 (4 in 4), RFC 2473 (in IPv6), RFC 4213 (6 in 4).
+    #[default]
+    IpIp = 0,
+    /// Generic UDP encapsulation, variant 1: an IP packet right behind the UDP header
+    /// (draft-ietf-intarea-gue-09, section 4), UDP source port by flow.
+    Gue = 1,
+}
+
+/// What a service does besides choosing and forwarding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Its payload is MQTT: packet types are counted, CONNECT is read, other first bytes refused.
+    pub mqtt: bool,
+    /// There are prefixes in [`super::ACCESS`] for it.
+    pub access_list: bool,
+    /// Clients that no prefix names are denied.
+    pub default_deny: bool,
+    /// New connections are limited as [`super::RATES`] says.
+    pub rates: bool,
+    /// Sources of new connections must first answer a challenge.
+    pub challenge: bool,
 }
 
 /// One service: where its active table is, and how to use it.
@@ -84,12 +125,20 @@ pub struct Service {
     balance: u8,
     forward: u8,
     flags: u8,
-    padding: u8,
+    encapsulation: u8,
+    tunnel_port: [u8; 2],
+    padding: u16,
 }
 
 impl Service {
     const HAS_BACKENDS: u8 = 1;
-    const MARKER: u8 = 2;
+    const MARKER: u8 = 1 << 1;
+    const MQTT: u8 = 1 << 2;
+    const ACCESS_LIST: u8 = 1 << 3;
+    const DEFAULT_DENY: u8 = 1 << 4;
+    const RATES: u8 = 1 << 5;
+    const CHALLENGE: u8 = 1 << 6;
+    const GUARDS: u8 = Self::ACCESS_LIST | Self::DEFAULT_DENY | Self::RATES | Self::CHALLENGE;
 
     /// A service with its table in half `generation`, which is 0 or 1.
     ///
@@ -108,27 +157,51 @@ impl Service {
             ring_length,
             balance: balance as u8,
             forward: forward as u8,
-            flags: if ring_length > 0 {
-                Self::HAS_BACKENDS
-            } else {
-                0
-            },
+            flags: flag(ring_length > 0, Self::HAS_BACKENDS),
+            encapsulation: Encapsulation::IpIp as u8,
+            tunnel_port: [0; 2],
             padding: 0,
+        }
+    }
+
+    /// The same service, with its tunnel's form; `port` is where GUE is received.
+    #[must_use]
+    pub const fn with_tunnel(self, encapsulation: Encapsulation, port: u16) -> Self {
+        Self {
+            encapsulation: encapsulation as u8,
+            tunnel_port: port.to_be_bytes(),
+            ..self
+        }
+    }
+
+    /// The same service, with these features and no other.
+    #[must_use]
+    pub const fn with_features(self, features: Features) -> Self {
+        let Features {
+            mqtt,
+            access_list,
+            default_deny,
+            rates,
+            challenge,
+        } = features;
+        Self {
+            flags: self.flags & (Self::HAS_BACKENDS | Self::MARKER)
+                | flag(mqtt, Self::MQTT)
+                | flag(access_list, Self::ACCESS_LIST)
+                | flag(default_deny, Self::DEFAULT_DENY)
+                | flag(rates, Self::RATES)
+                | flag(challenge, Self::CHALLENGE),
+            ..self
         }
     }
 
     /// The value behind [`ServiceKey::marker`].
     #[must_use]
     pub const fn marker() -> Self {
-        Self {
-            table: 0,
-            id: 0,
-            ring_length: 0,
-            balance: 0,
-            forward: 0,
-            flags: Self::MARKER,
-            padding: 0,
-        }
+        let mut marker = Self::new(ServiceId(0), 0, 0, Balance::Maglev, Forward::Dsr);
+        marker.table = 0;
+        marker.flags = Self::MARKER;
+        marker
     }
 
     /// Index into the per-service maps.
@@ -166,6 +239,69 @@ impl Service {
         self.flags & Self::MARKER != 0
     }
 
+    /// Whether the payload is MQTT.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_mqtt(&self) -> bool {
+        self.flags & Self::MQTT != 0
+    }
+
+    /// Whether anything is to be checked before a backend is chosen.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_guarded(&self) -> bool {
+        self.flags & Self::GUARDS != 0
+    }
+
+    /// See [`Features::access_list`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_access_list(&self) -> bool {
+        self.flags & Self::ACCESS_LIST != 0
+    }
+
+    /// See [`Features::default_deny`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn denies_by_default(&self) -> bool {
+        self.flags & Self::DEFAULT_DENY != 0
+    }
+
+    /// See [`Features::rates`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_rates(&self) -> bool {
+        self.flags & Self::RATES != 0
+    }
+
+    /// See [`Features::challenge`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn challenges(&self) -> bool {
+        self.flags & Self::CHALLENGE != 0
+    }
+
+    /// Whether every flow is recorded, whatever the state of its slot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_tracked(&self) -> bool {
+        self.is_round_robin() || self.is_least_conn()
+    }
+
+    /// Whether new flows go to who has the fewest.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_least_conn(&self) -> bool {
+        self.balance == Balance::LeastConn as u8
+    }
+
+    /// Whether the slot is the client's address's, not the flow's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_by_source(&self) -> bool {
+        self.balance == Balance::Source as u8
+    }
+
     /// Whether new flows go by turns.
     #[inline(always)]
     #[must_use]
@@ -178,6 +314,34 @@ impl Service {
     #[must_use]
     pub const fn is_nat(&self) -> bool {
         self.forward == Forward::Nat as u8
+    }
+
+    /// Whether packets go through a tunnel.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_tunnel(&self) -> bool {
+        self.forward == Forward::Tunnel as u8
+    }
+
+    /// Whether packets stay as they are but for their MAC addresses.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_dsr(&self) -> bool {
+        self.forward == Forward::Dsr as u8
+    }
+
+    /// Whether the tunnel is GUE.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_gue(&self) -> bool {
+        self.encapsulation == Encapsulation::Gue as u8
+    }
+
+    /// The UDP port that GUE is sent to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tunnel_port(&self) -> [u8; 2] {
+        self.tunnel_port
     }
 
     /// The line of the active table that holds a slot, and the slot's place in it.
@@ -196,6 +360,10 @@ impl Service {
             position % SLOTS_PER_LINE,
         )
     }
+}
+
+const fn flag(is_set: bool, flag: u8) -> u8 {
+    if is_set { flag } else { 0 }
 }
 
 /// Index of a service in the per-service maps.

@@ -68,8 +68,8 @@ impl ServiceImage {
     #[must_use]
     pub fn shares(&self) -> BTreeMap<BackendId, f64> {
         let places = match self.balance {
-            Balance::Maglev => &self.table.slots,
-            Balance::RoundRobin => &self.table.ring,
+            Balance::Maglev | Balance::Source => &self.table.slots,
+            Balance::RoundRobin | Balance::LeastConn => &self.table.ring,
         };
         let most = places.iter().map(|owner| owner.0).max();
         let mut owned = vec![0_u32; most.map_or(0, |most| usize::from(most) + 1)];

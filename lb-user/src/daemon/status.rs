@@ -111,6 +111,8 @@ const fn balance(balance: Balance) -> &'static str {
     match balance {
         Balance::Maglev => "maglev",
         Balance::RoundRobin => "round_robin",
+        Balance::LeastConn => "least_conn",
+        Balance::Source => "source",
     }
 }
 
@@ -118,5 +120,6 @@ const fn forward(forward: Forward) -> &'static str {
     match forward {
         Forward::Dsr => "dsr",
         Forward::Nat => "nat",
+        Forward::Tunnel => "tunnel",
     }
 }

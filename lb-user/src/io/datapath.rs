@@ -18,13 +18,13 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray},
     programs::{ProgramError, Xdp, XdpMode as AyaMode, xdp::XdpLinkId},
 };
 use lb_common::{
     abi::{
         self, Backend, BackendId, GENERATIONS, NatPool, SLOTS_PER_LINE, Service, ServiceId,
-        ServiceKey, Slot, SlotLine, TABLE_LINES, Traffic,
+        ServiceKey, Slot, SlotLine, Stage, TABLE_LINES, Traffic,
     },
     flow::HashKeys,
     verdict::Verdict,
@@ -180,6 +180,8 @@ pub struct Datapath {
     service_traffic: PerCpuArray<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, Traffic>,
     sweeper: Option<Sweeper>,
+    /// The kernel empties it when nobody holds it from here.
+    _stages: ProgramArray<MapData>,
 }
 
 impl Datapath {
@@ -199,9 +201,7 @@ impl Datapath {
         }
         let load = |source| DatapathError::Load(Box::new(source));
         let mut ebpf = loader.load(OBJECT).map_err(load)?;
-        program(&mut ebpf)?
-            .load()
-            .map_err(|source| DatapathError::Verify(Box::new(source)))?;
+        let stages = load_programs(&mut ebpf)?;
         Ok(Self {
             interface: config.interface.clone(),
             mode: config.mode,
@@ -214,6 +214,7 @@ impl Datapath {
             service_traffic: take(&mut ebpf, abi::SERVICE_TRAFFIC)?,
             backend_traffic: take(&mut ebpf, abi::BACKEND_TRAFFIC)?,
             sweeper: Some(Sweeper::new(&mut ebpf, &config.limits)?),
+            _stages: stages,
             ebpf,
         })
     }
@@ -230,7 +231,7 @@ impl Datapath {
         };
         let mut refusal = None;
         for &mode in modes {
-            match program(&mut self.ebpf)?.attach(&self.interface, mode.flag()) {
+            match program(&mut self.ebpf, abi::PROGRAM)?.attach(&self.interface, mode.flag()) {
                 Ok(link) => {
                     self.link = Some(link);
                     return Ok(Attached { mode, refusal });
@@ -271,7 +272,7 @@ impl Datapath {
             return Ok(());
         };
         let (interface, mode) = (self.interface.clone(), "its");
-        program(&mut self.ebpf)?
+        program(&mut self.ebpf, abi::PROGRAM)?
             .detach(link)
             .map_err(|source| DatapathError::Attach {
                 interface,
@@ -400,9 +401,25 @@ impl Datapath {
     }
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, DatapathError> {
-    let missing = DatapathError::Missing { name: abi::PROGRAM };
-    let Some(program) = ebpf.program_mut(abi::PROGRAM) else {
+/// Loads the first program and all that it calls.
+fn load_programs(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, DatapathError> {
+    let verify = |source| DatapathError::Verify(Box::new(source));
+    let mut stages: ProgramArray<MapData> = take(ebpf, abi::STAGES)?;
+    for &(stage, name) in Stage::ALL {
+        let program = program(ebpf, name)?;
+        program.load().map_err(verify)?;
+        let fd = program.fd().map_err(verify)?;
+        stages
+            .set(stage as u32, fd, 0)
+            .map_err(failed(abi::STAGES, "updated"))?;
+    }
+    program(ebpf, abi::PROGRAM)?.load().map_err(verify)?;
+    Ok(stages)
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, DatapathError> {
+    let missing = DatapathError::Missing { name };
+    let Some(program) = ebpf.program_mut(name) else {
         return Err(missing);
     };
     program

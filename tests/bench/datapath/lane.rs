@@ -155,7 +155,7 @@ fn service(forward: Forward, balance: Balance) -> anyhow::Result<Vec<MapOp>> {
     let sources = [1, 2, 3, 4].map(|host| Ip::from_v4([172, 16, 42, host]));
     ops.push(MapOp::SetNatPool(Box::new(match forward {
         Forward::Nat => NatPool::new(&sources, 1024, 65_535),
-        Forward::Dsr => NatPool::EMPTY,
+        Forward::Dsr | Forward::Tunnel => NatPool::EMPTY,
     })));
     for backend in 0..BACKENDS {
         // Apart by address: NAT has a range of ports towards each.

@@ -228,7 +228,8 @@ mod tests {
             nat_port: [0; 2],
             nat_source: 0,
             state: state as u8,
-            client_mac: [0; 8],
+            client_mac: [0; 6],
+            keep_alive: 0,
             client_interface: 0,
         };
         let now = 1000 + u32::try_from(ticks(silent)).unwrap();

@@ -1,0 +1,170 @@
+//! A parsed packet, and how it gets from one program to the next.
+//!
+//! The entry program parses; what takes more than the fast path is another program's work, called
+//! by a tail call, which keeps the frame and loses the stack. So the packet waits in a per-CPU
+//! value meanwhile. That the verifier forgets everything about it there is as welcome: each stage
+//! is checked once, not once for each way through the parser.
+
+use aya_ebpf::programs::XdpContext;
+use lb_common::{
+    abi::{BackendId, FlowKey, PROTOCOL_UDP, Service, Stage},
+    parse::{Family, Fragmentation},
+    verdict::Verdict,
+};
+
+use crate::{conntrack::Signal, maps, packet::Frame, select::Target};
+
+/// A parsed packet on its way. Offsets are bytes from the start of the frame.
+pub struct Packet<'a> {
+    pub context: &'a XdpContext,
+    pub frame: Frame,
+    pub family: Family,
+    /// Where the network header is.
+    pub network: usize,
+    /// Where the transport header is.
+    pub transport: usize,
+    /// Where the transport's payload is.
+    pub payload: usize,
+    /// Where the IP packet ends.
+    pub end: usize,
+    pub ttl: u8,
+    pub tcp_flags: u8,
+    pub fragmentation: Fragmentation,
+    pub flow: FlowKey,
+}
+
+/// A packet between two programs.
+#[repr(C)]
+pub struct Job {
+    flow: FlowKey,
+    /// The service that the packet is for, if it is for one.
+    pub service: Service,
+    network: u32,
+    transport: u32,
+    payload: u32,
+    end: u32,
+    family: u32,
+    ttl: u32,
+    tcp_flags: u32,
+    fragmentation: u32,
+    /// The backend that was chosen for it: a [`BackendId`], for stages after the choice.
+    backend: u32,
+    padding: u32,
+}
+
+impl Packet<'_> {
+    /// Goes on in another program.
+    ///
+    /// # Errors
+    /// Always: the verdict is that of a call that failed. One that succeeds does not come back.
+    #[inline(always)]
+    pub fn call(&self, stage: Stage, service: &Service) -> Result<Verdict, Verdict> {
+        let job = maps::job().ok_or(Verdict::DropInternal)?;
+        self.store(job);
+        job.service = *service;
+        Err(maps::call(self.context, stage))
+    }
+
+    /// As [`Self::call`], with the backend that was chosen.
+    ///
+    /// # Errors
+    /// As for [`Self::call`].
+    #[inline(always)]
+    pub fn call_with(
+        &self,
+        stage: Stage,
+        service: &Service,
+        target: &Target,
+    ) -> Result<Verdict, Verdict> {
+        maps::job().ok_or(Verdict::DropInternal)?.backend = u32::from(target.id.0);
+        self.call(stage, service)
+    }
+
+    #[inline(always)]
+    fn store(&self, job: &mut Job) {
+        job.flow = self.flow;
+        job.network = self.network as u32;
+        job.transport = self.transport as u32;
+        job.payload = self.payload as u32;
+        job.end = self.end as u32;
+        job.family = match self.family {
+            Family::V4 => 4,
+            Family::V6 => 6,
+        };
+        job.ttl = u32::from(self.ttl);
+        job.tcp_flags = u32::from(self.tcp_flags);
+        job.fragmentation = match self.fragmentation {
+            Fragmentation::None => 0,
+            Fragmentation::First => 1,
+            Fragmentation::Later => 2,
+        };
+    }
+
+    /// What the packet says about its flow.
+    #[inline(always)]
+    pub fn signal(&self) -> Signal {
+        Signal::new(self.flow.protocol(), self.tcp_flags)
+    }
+
+    /// Whether an unknown flow starts with this packet: UDP has no sign of it but being unknown.
+    #[inline(always)]
+    pub fn is_first(&self, signal: Signal) -> bool {
+        signal.starts || self.flow.protocol() == PROTOCOL_UDP
+    }
+
+    /// Counts the packet for its backend.
+    #[inline(always)]
+    pub fn count(&self, target: &Target, first: bool) {
+        let length = self.frame.length();
+        maps::count_backend(target.id, |traffic| {
+            traffic.packets += 1;
+            traffic.bytes += length;
+            traffic.new_connections += u64::from(first);
+        });
+    }
+
+    /// Counts that the packet's flow could not be recorded.
+    #[inline(always)]
+    pub fn count_untracked(&self, target: &Target) {
+        maps::count_backend(target.id, |traffic| traffic.untracked += 1);
+    }
+}
+
+impl<'a> Packet<'a> {
+    /// The packet that another program has called this one with.
+    #[inline(always)]
+    pub fn resume(context: &'a XdpContext, job: &Job) -> Self {
+        Self {
+            context,
+            frame: Frame::new(context),
+            family: if job.family == 4 {
+                Family::V4
+            } else {
+                Family::V6
+            },
+            network: job.network as usize,
+            transport: job.transport as usize,
+            payload: job.payload as usize,
+            end: job.end as usize,
+            ttl: job.ttl as u8,
+            tcp_flags: job.tcp_flags as u8,
+            fragmentation: match job.fragmentation {
+                0 => Fragmentation::None,
+                1 => Fragmentation::First,
+                _ => Fragmentation::Later,
+            },
+            flow: job.flow,
+        }
+    }
+}
+
+impl Job {
+    /// The backend that was chosen.
+    ///
+    /// # Errors
+    /// [`Verdict::DropNoBackend`] if it has gone since.
+    #[inline(always)]
+    pub fn target(&self) -> Result<Target, Verdict> {
+        Target::find(BackendId(self.backend as u16)).ok_or(Verdict::DropNoBackend)
+    }
+}

@@ -1,0 +1,5 @@
+//! The programs that the first one calls, each for what a few packets need.
+
+pub mod reply;
+pub mod track;
+pub mod translate;

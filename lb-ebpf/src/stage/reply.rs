@@ -1,0 +1,52 @@
+//! nat, from backend to client: the packet leaves in the VIP's name.
+
+use aya_ebpf::programs::XdpContext;
+use lb_common::{abi::BackendId, parse::Fragmentation, verdict::Verdict};
+
+use crate::{
+    conntrack, forward,
+    job::Packet,
+    maps::{self, Table},
+    nat, rewrite,
+};
+
+/// Translates a backend's reply back and sends it to its client; passes what is none.
+#[inline(always)]
+pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
+    let job = maps::job().ok_or(Verdict::DropInternal)?;
+    let mut packet = Packet::resume(context, job);
+    let reply = &mut maps::scratch().ok_or(Verdict::DropInternal)?.reply;
+    // A record moves from the second table to the first, inserted before it is removed: between the
+    // two looks it can be missed, hence the third.
+    let table = if maps::load_reply(Table::Established, &packet.flow, reply).is_some() {
+        Table::Established
+    } else if maps::load_reply(Table::HalfOpen, &packet.flow, reply).is_some() {
+        Table::HalfOpen
+    } else {
+        maps::load_reply(Table::Established, &packet.flow, reply).ok_or(Verdict::PassNotOurs)?;
+        Table::Established
+    };
+    if !matches!(packet.fragmentation, Fragmentation::None) {
+        return Err(Verdict::DropFragment);
+    }
+    let length = packet.frame.length();
+    maps::count_backend(BackendId(reply.backend), |traffic| {
+        traffic.reply_packets += 1;
+        traffic.reply_bytes += length;
+    });
+    let client = nat::client_key(reply, packet.flow.protocol());
+    let signal = packet.signal();
+    conntrack::backend_closed(&client, signal, maps::now());
+    if signal.rst {
+        nat::refused(table, &client, &packet.flow);
+    }
+    rewrite::age(&mut packet)?;
+    let ends = nat::reply_ends(reply);
+    rewrite::ends(&mut packet, &ends)?;
+    forward::send(
+        packet.context,
+        &mut packet.frame,
+        reply.next_hop,
+        forward::NAT_REPLY,
+    )
+}

@@ -1,0 +1,53 @@
+//! nat, from client to backend: the packet leaves in the balancer's name.
+
+use aya_ebpf::programs::XdpContext;
+use lb_common::{abi::Service, verdict::Verdict};
+
+use crate::{conntrack, forward, job::Packet, maps, nat, rewrite, select};
+
+/// Translates a packet and sends it to its backend.
+#[inline(always)]
+pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
+    let job = maps::job().ok_or(Verdict::DropInternal)?;
+    let mut packet = Packet::resume(context, job);
+    let service = job.service;
+    let outcome = translate(&mut packet, &service);
+    maps::count_dropped(&service, outcome)
+}
+
+#[inline(always)]
+fn translate(packet: &mut Packet<'_>, service: &Service) -> Result<Verdict, Verdict> {
+    let signal = packet.signal();
+    let now = maps::now();
+    let pool = maps::nat_pool().ok_or(Verdict::DropNatNoSource)?;
+    let scratch = maps::scratch().ok_or(Verdict::DropInternal)?;
+    let arrival =
+        forward::arrival(packet.context, &mut packet.frame).ok_or(Verdict::DropInternal)?;
+    let (target, translation, first) = if let Some(known) =
+        conntrack::find(service, &packet.flow, signal)
+            .filter(|known| nat::is_whole(pool, &packet.flow, known, scratch))
+    {
+        let translation = nat::known(pool, &packet.flow, &known, &arrival, scratch);
+        if conntrack::touch(&known, signal, now)
+            && nat::establish(&translation, &packet.flow, &known, scratch).is_none()
+        {
+            packet.count_untracked(&known.target);
+        }
+        (known.target, translation, false)
+    } else if signal.rst {
+        return Err(Verdict::DropNatUnknownFlow);
+    } else {
+        // A flow lost with an earlier table gets a backend too: that one's RST tells the client to
+        // connect again at once.
+        let first = packet.is_first(signal);
+        let target = select::choose(service, &packet.flow, first)?;
+        let translation = nat::start(pool, &packet.flow, &target, &arrival, now, scratch)?;
+        (target, translation, first)
+    };
+    let next_hop = target.backend.next_hop().ok_or(Verdict::DropNoNextHop)?;
+    rewrite::age(packet)?;
+    packet.count(&target, first);
+    let ends = translation.ends(&target);
+    rewrite::ends(packet, &ends)?;
+    forward::send(packet.context, &mut packet.frame, next_hop, forward::NAT)
+}
