@@ -1,4 +1,4 @@
-//! The XDP program and its maps in the kernel; aya is named here and in `datapath/sweep.rs` alone.
+//! The XDP program and its maps in the kernel; aya is named here and in this module's parts alone.
 //!
 //! Loads the embedded object, carries out [`MapOp`]s, attaches and detaches, and reads what the
 //! program counts. Decides nothing: what the maps should hold is the image's business, when to
@@ -9,70 +9,35 @@
 //! way, the interface is as before.
 
 use std::{
-    borrow::Borrow,
-    collections::BTreeMap,
     io,
     os::fd::{AsFd, BorrowedFd},
-    time::Duration,
 };
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader, Pod,
+    Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray},
     programs::{ProgramError, Xdp, XdpMode as AyaMode, xdp::XdpLinkId},
 };
 use lb_common::{
     abi::{
-        self, Backend, BackendId, GENERATIONS, NatPool, SLOTS_PER_LINE, Service, ServiceId,
-        ServiceKey, Slot, SlotLine, Stage, TABLE_LINES, Traffic,
+        self, Backend, GENERATIONS, NatPool, Service, ServiceKey, SlotLine, Stage, TABLE_LINES,
+        Traffic,
     },
     flow::HashKeys,
-    verdict::Verdict,
 };
 
-use crate::core::image::{MapOp, Table};
-
+mod apply;
+mod counters;
+mod error;
 mod sweep;
 
+pub use error::DatapathError;
 pub use sweep::{FlowCounts, Sweeper};
+
+use error::failed;
 
 /// Built from source by build.rs; empty where that was not possible.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate-xdp.o"));
-
-/// Why something could not be done to the kernel.
-#[derive(Debug, thiserror::Error)]
-pub enum DatapathError {
-    #[error(
-        "this tidegate was built without its XDP program: run `cargo xtask setup`, then build again"
-    )]
-    NoObject,
-    #[error(
-        "interface {interface:?} already has an XDP program: stop the other tidegate or program that holds it (`ip link show {interface}` names it)"
-    )]
-    InterfaceBusy { interface: String },
-    #[error("there is no interface {interface:?}: `ip link` lists those of this host")]
-    NoInterface { interface: String },
-    #[error(
-        "the kernel refused the XDP program or its maps; tidegate needs root or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and Linux 5.15 or newer"
-    )]
-    Load(#[source] Box<EbpfError>),
-    #[error("the kernel's verifier refused the XDP program")]
-    Verify(#[source] Box<ProgramError>),
-    #[error("the XDP program could not be attached to {interface:?} in {mode} mode")]
-    Attach {
-        interface: String,
-        mode: &'static str,
-        source: Box<ProgramError>,
-    },
-    #[error("the object has no {name:?}")]
-    Missing { name: &'static str },
-    #[error("map {name} could not be {action}")]
-    Map {
-        name: &'static str,
-        action: &'static str,
-        source: Box<MapError>,
-    },
-}
 
 /// Which way of attaching to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,7 +99,7 @@ impl Limits {
     /// Entries of every map whose size is not fixed.
     ///
     /// Each (VIP, protocol) has a marker beside its services, so at most as many again.
-    fn entries(self) -> [(&'static str, u32); 10] {
+    fn entries(self) -> impl IntoIterator<Item = (&'static str, u32)> {
         let Self {
             services,
             backends,
@@ -281,107 +246,6 @@ impl Datapath {
             })
     }
 
-    /// Carries out the steps of a change, in their order.
-    ///
-    /// # Errors
-    /// At the first step that fails; the earlier ones stand. Steps may be repeated.
-    pub fn apply(&mut self, ops: &[MapOp]) -> Result<(), DatapathError> {
-        ops.iter().try_for_each(|op| self.step(op))?;
-        // The next change may give a removed backend's entry to another: packets that still found it
-        // serving must have left by then.
-        if ops.iter().any(|op| matches!(op, MapOp::RemoveBackend(_))) {
-            await_grace_period();
-        }
-        Ok(())
-    }
-
-    fn step(&mut self, op: &MapOp) -> Result<(), DatapathError> {
-        match op {
-            MapOp::SetNatPool(pool) => set(&mut self.nat_pool, abi::NAT_POOL, 0, **pool),
-            MapOp::SetBackend(id, backend) => self.set_backend(*id, *backend),
-            MapOp::RemoveBackend(id) => self.retire_backend(*id),
-            MapOp::WriteTable {
-                service,
-                generation,
-                table,
-            } => self.write_table(*service, *generation, table),
-            MapOp::SetService(key, service) => self
-                .services
-                .insert(key, service, 0)
-                .map_err(failed(abi::SERVICES, "updated")),
-            MapOp::RemoveService(key) => match self.services.remove(key) {
-                Err(MapError::KeyNotFound) => Ok(()),
-                other => other.map_err(failed(abi::SERVICES, "updated")),
-            },
-            MapOp::AwaitGracePeriod => {
-                await_grace_period();
-                Ok(())
-            }
-        }
-    }
-
-    fn set_backend(&mut self, id: BackendId, backend: Backend) -> Result<(), DatapathError> {
-        set(&mut self.backends, abi::BACKENDS, u32::from(id.0), backend)
-    }
-
-    fn retire_backend(&mut self, id: BackendId) -> Result<(), DatapathError> {
-        let old = self.backends.get(&u32::from(id.0), 0);
-        let old = old.map_err(failed(abi::BACKENDS, "read"))?;
-        self.set_backend(id, old.retired())
-    }
-
-    fn write_table(
-        &mut self,
-        service: ServiceId,
-        generation: u32,
-        table: &Table,
-    ) -> Result<(), DatapathError> {
-        let first = (u32::from(service.0) * GENERATIONS + generation) * TABLE_LINES;
-        let ring = first + abi::SLOT_LINES;
-        for (line, slots) in (first..).zip(lines(&table.slots)) {
-            set(&mut self.slots, abi::SLOTS, line, slots)?;
-        }
-        for (line, slots) in (ring..).zip(lines(&table.ring)) {
-            set(&mut self.slots, abi::SLOTS, line, slots)?;
-        }
-        Ok(())
-    }
-
-    /// How many packets ended in each way since the program was loaded.
-    ///
-    /// # Errors
-    /// If the kernel does not give its counters.
-    pub fn verdicts(&self) -> Result<BTreeMap<Verdict, u64>, DatapathError> {
-        let read = |verdict: &Verdict| {
-            let per_cpu = self.verdicts.get(&verdict.slot(), 0);
-            let per_cpu = per_cpu.map_err(failed(abi::VERDICTS, "read"))?;
-            Ok((*verdict, per_cpu.iter().sum()))
-        };
-        Verdict::ALL.iter().map(read).collect()
-    }
-
-    /// What went through a backend since the program was loaded, by whomever had its id.
-    ///
-    /// # Errors
-    /// If the kernel does not give its counters.
-    pub fn backend_traffic(&self, id: BackendId) -> Result<Traffic, DatapathError> {
-        let per_cpu = self.backend_traffic.get(&u32::from(id.0), 0);
-        Ok(sum(per_cpu
-            .map_err(failed(abi::BACKEND_TRAFFIC, "read"))?
-            .iter()))
-    }
-
-    /// What of a service's traffic was dropped.
-    ///
-    /// # Errors
-    /// If the kernel does not give its counters.
-    pub fn service_traffic(&self, id: ServiceId) -> Result<Traffic, DatapathError> {
-        let per_cpu = self.service_traffic.get(&u32::from(id.0), 0);
-        Ok(sum(per_cpu
-            .map_err(failed(abi::SERVICE_TRAFFIC, "read"))?
-            .iter()))
-    }
-
     /// The loaded program, for tests that feed it frames of their own.
     ///
     /// # Errors
@@ -433,54 +297,6 @@ fn take<T: TryFrom<Map, Error = MapError>>(
 ) -> Result<T, DatapathError> {
     let map = ebpf.take_map(name).ok_or(DatapathError::Missing { name })?;
     map.try_into().map_err(failed(name, "opened"))
-}
-
-fn set<V: Pod>(
-    map: &mut Array<MapData, V>,
-    name: &'static str,
-    index: u32,
-    value: impl Borrow<V>,
-) -> Result<(), DatapathError> {
-    map.set(index, value, 0).map_err(failed(name, "updated"))
-}
-
-fn failed(name: &'static str, action: &'static str) -> impl Fn(MapError) -> DatapathError {
-    move |source| DatapathError::Map {
-        name,
-        action,
-        source: Box::new(source),
-    }
-}
-
-/// Packs owners into map values; the places behind the last owner are never read.
-fn lines(owners: &[BackendId]) -> impl Iterator<Item = SlotLine> {
-    owners.chunks(SLOTS_PER_LINE as usize).map(|owners| {
-        let mut line = SlotLine::default();
-        for (slot, owner) in line.0.iter_mut().zip(owners) {
-            *slot = Slot::safe(*owner);
-        }
-        line
-    })
-}
-
-fn sum<'a>(per_cpu: impl Iterator<Item = &'a Traffic>) -> Traffic {
-    per_cpu.fold(Traffic::default(), |total, cpu| {
-        total.combine(*cpu, u64::wrapping_add)
-    })
-}
-
-/// Waits until no CPU runs a program that began before the call.
-///
-/// `MEMBARRIER_CMD_GLOBAL` waits for an RCU grace period, and an XDP program runs inside an RCU
-/// read-side section. Kernels that isolate CPUs refuse it; then a pause that is thousands of times
-/// a packet's stay has to do.
-fn await_grace_period() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-    // SAFETY: the system call takes integers only and touches no memory of ours.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result != 0 {
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// The error number behind an error of aya's.

@@ -14,7 +14,7 @@ use aya::{
 };
 use lb_common::abi::{self, Flow, FlowKey, FlowState, PROTOCOL_UDP, Reply, Tick};
 
-use super::{DatapathError, Limits, failed, take};
+use super::{DatapathError, Limits, error::failed, take};
 
 /// A SYN is sent again after 1, 3, 7, 15 and 31 s; by then it has an answer or its sender gave up.
 const HALF_OPEN: Duration = Duration::from_secs(60);

@@ -1,0 +1,116 @@
+//! Carrying out the steps of a change.
+
+use std::{borrow::Borrow, time::Duration};
+
+use aya::{
+    Pod,
+    maps::{Array, MapData, MapError},
+};
+use lb_common::abi::{
+    self, Backend, BackendId, GENERATIONS, SLOTS_PER_LINE, ServiceId, Slot, SlotLine, TABLE_LINES,
+};
+
+use super::{Datapath, DatapathError, error::failed};
+use crate::core::image::{MapOp, Table};
+
+impl Datapath {
+    /// Carries out the steps of a change, in their order.
+    ///
+    /// # Errors
+    /// At the first step that fails; the earlier ones stand. Steps may be repeated.
+    pub fn apply(&mut self, ops: &[MapOp]) -> Result<(), DatapathError> {
+        ops.iter().try_for_each(|op| self.step(op))?;
+        // The next change may give a removed backend's entry to another: packets that still found it
+        // serving must have left by then.
+        if ops.iter().any(|op| matches!(op, MapOp::RemoveBackend(_))) {
+            await_grace_period();
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, op: &MapOp) -> Result<(), DatapathError> {
+        match op {
+            MapOp::SetNatPool(pool) => set(&mut self.nat_pool, abi::NAT_POOL, 0, **pool),
+            MapOp::SetBackend(id, backend) => self.set_backend(*id, *backend),
+            MapOp::RemoveBackend(id) => self.retire_backend(*id),
+            MapOp::WriteTable {
+                service,
+                generation,
+                table,
+            } => self.write_table(*service, *generation, table),
+            MapOp::SetService(key, service) => self
+                .services
+                .insert(key, service, 0)
+                .map_err(failed(abi::SERVICES, "updated")),
+            MapOp::RemoveService(key) => match self.services.remove(key) {
+                Err(MapError::KeyNotFound) => Ok(()),
+                other => other.map_err(failed(abi::SERVICES, "updated")),
+            },
+            MapOp::AwaitGracePeriod => {
+                await_grace_period();
+                Ok(())
+            }
+        }
+    }
+
+    fn set_backend(&mut self, id: BackendId, backend: Backend) -> Result<(), DatapathError> {
+        set(&mut self.backends, abi::BACKENDS, u32::from(id.0), backend)
+    }
+
+    fn retire_backend(&mut self, id: BackendId) -> Result<(), DatapathError> {
+        let old = self.backends.get(&u32::from(id.0), 0);
+        let old = old.map_err(failed(abi::BACKENDS, "read"))?;
+        self.set_backend(id, old.retired())
+    }
+
+    fn write_table(
+        &mut self,
+        service: ServiceId,
+        generation: u32,
+        table: &Table,
+    ) -> Result<(), DatapathError> {
+        let first = (u32::from(service.0) * GENERATIONS + generation) * TABLE_LINES;
+        let ring = first + abi::SLOT_LINES;
+        for (line, slots) in (first..).zip(lines(&table.slots)) {
+            set(&mut self.slots, abi::SLOTS, line, slots)?;
+        }
+        for (line, slots) in (ring..).zip(lines(&table.ring)) {
+            set(&mut self.slots, abi::SLOTS, line, slots)?;
+        }
+        Ok(())
+    }
+}
+
+fn set<V: Pod>(
+    map: &mut Array<MapData, V>,
+    name: &'static str,
+    index: u32,
+    value: impl Borrow<V>,
+) -> Result<(), DatapathError> {
+    map.set(index, value, 0).map_err(failed(name, "updated"))
+}
+
+/// Packs owners into map values; the places behind the last owner are never read.
+fn lines(owners: &[BackendId]) -> impl Iterator<Item = SlotLine> {
+    owners.chunks(SLOTS_PER_LINE as usize).map(|owners| {
+        let mut line = SlotLine::default();
+        for (slot, owner) in line.0.iter_mut().zip(owners) {
+            *slot = Slot::safe(*owner);
+        }
+        line
+    })
+}
+
+/// Waits until no CPU runs a program that began before the call.
+///
+/// `MEMBARRIER_CMD_GLOBAL` waits for an RCU grace period, and an XDP program runs inside an RCU
+/// read-side section. Kernels that isolate CPUs refuse it; then a pause that is thousands of times
+/// a packet's stay has to do.
+fn await_grace_period() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: the system call takes integers only and touches no memory of ours.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result != 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

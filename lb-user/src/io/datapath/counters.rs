@@ -1,0 +1,53 @@
+//! Reading what the program counts.
+
+use std::collections::BTreeMap;
+
+use lb_common::{
+    abi::{self, BackendId, ServiceId, Traffic},
+    verdict::Verdict,
+};
+
+use super::{Datapath, DatapathError, error::failed};
+
+impl Datapath {
+    /// How many packets ended in each way since the program was loaded.
+    ///
+    /// # Errors
+    /// If the kernel does not give its counters.
+    pub fn verdicts(&self) -> Result<BTreeMap<Verdict, u64>, DatapathError> {
+        let read = |verdict: &Verdict| {
+            let per_cpu = self.verdicts.get(&verdict.slot(), 0);
+            let per_cpu = per_cpu.map_err(failed(abi::VERDICTS, "read"))?;
+            Ok((*verdict, per_cpu.iter().sum()))
+        };
+        Verdict::ALL.iter().map(read).collect()
+    }
+
+    /// What went through a backend since the program was loaded, by whomever had its id.
+    ///
+    /// # Errors
+    /// If the kernel does not give its counters.
+    pub fn backend_traffic(&self, id: BackendId) -> Result<Traffic, DatapathError> {
+        let per_cpu = self.backend_traffic.get(&u32::from(id.0), 0);
+        Ok(sum(per_cpu
+            .map_err(failed(abi::BACKEND_TRAFFIC, "read"))?
+            .iter()))
+    }
+
+    /// What of a service's traffic was dropped.
+    ///
+    /// # Errors
+    /// If the kernel does not give its counters.
+    pub fn service_traffic(&self, id: ServiceId) -> Result<Traffic, DatapathError> {
+        let per_cpu = self.service_traffic.get(&u32::from(id.0), 0);
+        Ok(sum(per_cpu
+            .map_err(failed(abi::SERVICE_TRAFFIC, "read"))?
+            .iter()))
+    }
+}
+
+fn sum<'a>(per_cpu: impl Iterator<Item = &'a Traffic>) -> Traffic {
+    per_cpu.fold(Traffic::default(), |total, cpu| {
+        total.combine(*cpu, u64::wrapping_add)
+    })
+}
