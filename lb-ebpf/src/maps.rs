@@ -20,8 +20,8 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Backend, BackendId, Flow, FlowKey, Ip, NatPool, NextHop, Reply, Service, ServiceId,
-        ServiceKey, Slot, SlotLine, Stage, Tick, Traffic,
+        Backend, BackendId, Flow, FlowKey, Ip, NatPool, NextHop, Rates, Reply, Service, ServiceId,
+        ServiceKey, Slot, SlotLine, Stage, Tick, Traffic, TunnelSources,
     },
     flow::HashKeys,
     verdict::Verdict,
@@ -47,6 +47,10 @@ static REPLIES: HashMap<FlowKey, Reply> = HashMap::with_max_entries(1, 0);
 static HALF_OPEN_REPLIES: LruHashMap<FlowKey, Reply> = LruHashMap::with_max_entries(1, 0);
 #[map]
 static NAT_POOL: Array<NatPool> = Array::with_max_entries(1, 0);
+#[map]
+static TUNNEL_SOURCES: Array<TunnelSources> = Array::with_max_entries(1, 0);
+#[map]
+static RATES: Array<Rates> = Array::with_max_entries(1, 0);
 #[map]
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::COUNT as u32, 0);
 #[map]
@@ -192,6 +196,18 @@ pub fn load_ip(ip: &Ip) -> Ip {
 #[inline(always)]
 pub fn nat_pool() -> Option<&'static NatPool> {
     NAT_POOL.get(0).filter(|pool| pool.port_count() > 0)
+}
+
+/// What tunnels send from.
+#[inline(always)]
+pub fn tunnel_sources() -> Option<&'static TunnelSources> {
+    TUNNEL_SOURCES.get(0)
+}
+
+/// How many connections to a service may start.
+#[inline(always)]
+pub fn rates(service: ServiceId) -> Option<&'static Rates> {
+    RATES.get(u32::from(service.0))
 }
 
 /// Counts the end of a packet.

@@ -169,12 +169,12 @@ fn desired(services: Vec<DesiredService>) -> Desired {
         services,
         nat_pool: nat_pool(NAT_PORTS),
         // Set by the world.
-        limits: Limits {
+        ..Desired::nothing(Limits {
             services: 0,
             backends: 0,
             flows: 0,
             half_open: 0,
-        },
+        })
     }
 }
 
@@ -191,11 +191,12 @@ fn all_services() -> Vec<DesiredService> {
                     backend(family, protocol, port, forward, number, *interface, weight)
                 });
                 services.push(DesiredService {
-                    key: ServiceKey::new(Ip::from(family.vip()), port, protocol),
-                    balance,
-                    forward,
                     backends: backends.collect(),
-                    lenders: Vec::new(),
+                    ..DesiredService::new(
+                        ServiceKey::new(Ip::from(family.vip()), port, protocol),
+                        balance,
+                        forward,
+                    )
                 });
             }
         }
@@ -219,14 +220,15 @@ fn backend(
         mac: [0x02, 0xbb, protocol, high, low, last],
         source_mac: [0x02, 0xaa, 0, 0, 0, interface.to_be_bytes()[3]],
     });
-    DesiredBackend {
-        address: Ip::from(family.backend(service, number)),
-        // Direct return keeps the port; translation may change it.
-        port: match forward {
-            Dsr | Tunnel => service,
-            Nat => service + 10_000,
-        },
+    // Only translation may change the port.
+    let port = match forward {
+        Dsr | Tunnel => service,
+        Nat => service + 10_000,
+    };
+    DesiredBackend::new(
+        Ip::from(family.backend(service, number)),
+        port,
         weight,
         next_hop,
-    }
+    )
 }

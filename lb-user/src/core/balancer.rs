@@ -23,13 +23,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use lb_common::abi::{Forward, Ip, NatPool, NextHop};
+use lb_common::abi::{Features, Forward, Ip, NatPool, NextHop, Rates, TunnelSources};
 
 pub use self::select::SelectError;
 pub use self::view::{BackendView, ServiceView};
 use crate::config::model::{Backend, Config, Service};
 pub use crate::core::admin::{Admin, AdminState};
 use crate::core::health::{Health, HealthState, ProbeOutcome, Thresholds, Transition};
+use crate::core::image::Tunnel;
 use crate::core::maglev::Lender;
 use crate::core::plan::{Desired, DesiredBackend, DesiredService};
 
@@ -262,6 +263,7 @@ impl Balancer {
                 .map(|s| self.desired_service(s))
                 .collect(),
             nat_pool: self.nat_pool(),
+            tunnel_sources: TunnelSources::EMPTY,
             limits: self.config.limits(),
         }
     }
@@ -275,6 +277,9 @@ impl Balancer {
             key: service.key(),
             balance: service.balance(),
             forward: service.forward(),
+            tunnel: Tunnel::default(),
+            features: Features::default(),
+            rates: Rates::default(),
             backends: present
                 .map(|backend| self.desired_backend(service, backend))
                 .collect(),
@@ -309,6 +314,8 @@ impl Balancer {
             port: backend.port(),
             weight,
             next_hop: self.next_hop(backend.address()),
+            limit: 0,
+            mtu: 0,
         }
     }
 

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lb_common::abi::{
-    Backend, BackendId, Balance, Forward, Ip, NatPool, NextHop, Service, ServiceId, ServiceKey,
+    Backend, BackendId, Balance, Encapsulation, Features, Forward, Ip, NatPool, NextHop, Rates,
+    Service, ServiceId, ServiceKey, TunnelSources,
 };
 
 use crate::core::maglev::Lender;
@@ -19,6 +20,7 @@ pub struct MapImage {
     pub services: BTreeMap<ServiceKey, ServiceImage>,
     pub backends: BTreeMap<BackendId, BackendImage>,
     pub nat_pool: NatPool,
+    pub tunnel_sources: TunnelSources,
     /// The last epoch of every id that was ever used: flows recorded for its former users may still
     /// be there. Not in the maps.
     pub epochs: BTreeMap<BackendId, u16>,
@@ -32,6 +34,7 @@ impl MapImage {
             services: BTreeMap::new(),
             backends: BTreeMap::new(),
             nat_pool: NatPool::EMPTY,
+            tunnel_sources: TunnelSources::EMPTY,
             epochs: BTreeMap::new(),
         }
     }
@@ -58,9 +61,21 @@ pub struct ServiceImage {
     pub id: ServiceId,
     pub balance: Balance,
     pub forward: Forward,
+    pub tunnel: Tunnel,
+    pub features: Features,
+    /// How many connections may start, if [`Features::rates`] is set.
+    pub rates: Rates,
     /// Which half of its table space holds `table`: 0 or 1; flips when the table changes.
     pub generation: u32,
     pub table: Arc<Table>,
+}
+
+/// The form of a service's tunnels, if it uses any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tunnel {
+    pub encapsulation: Encapsulation,
+    /// Where GUE is received.
+    pub port: u16,
 }
 
 impl ServiceImage {
@@ -107,12 +122,25 @@ pub struct BackendImage {
     /// Differs from that of the id's previous user.
     pub epoch: u16,
     pub next_hop: Option<NextHop>,
+    pub weight: u16,
+    /// The most flows it takes; 0: any number.
+    pub limit: u32,
+    /// The largest IP packet on the way to it, in bytes; 0: not known.
+    pub mtu: u16,
+}
+
+/// What packets find without a way through tables, hence may change at any time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Setting {
+    NatPool(Box<NatPool>),
+    TunnelSources(Box<TunnelSources>),
+    Rates(ServiceId, Rates),
 }
 
 /// One step of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MapOp {
-    SetNatPool(Box<NatPool>),
+    Set(Setting),
     SetBackend(BackendId, Backend),
     /// Fills the half that no packet reads.
     WriteTable {

@@ -4,7 +4,7 @@
 //! generations. [`diff`] lists the steps from one image to another in an order that is safe at every
 //! step, whatever packet comes in between:
 //!
-//! 1. the NAT pool and every new or changed backend, which no table names yet or which stays right;
+//! 1. the addresses to send from, rates, and every new or changed backend, which no table names yet or which stays right;
 //! 2. changed tables, into the half that no packet reads;
 //! 3. services: each update switches one service from its old table to its new one;
 //! 4. services that go;
@@ -23,11 +23,14 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lb_common::abi::{BackendId, Balance, Forward, Ip, NatPool, NextHop, ServiceId, ServiceKey};
+use lb_common::abi::{
+    BackendId, Balance, Features, Forward, Ip, NatPool, NextHop, Rates, ServiceId, ServiceKey,
+    TunnelSources,
+};
 
 pub use self::steps::diff;
 use crate::config::model::Limits;
-use crate::core::image::{BackendImage, MapImage, ServiceImage, Table};
+use crate::core::image::{BackendImage, MapImage, ServiceImage, Table, Tunnel};
 use crate::core::maglev::{self, Lender, Member};
 use crate::core::ring;
 
@@ -36,6 +39,7 @@ use crate::core::ring;
 pub struct Desired {
     pub services: Vec<DesiredService>,
     pub nat_pool: NatPool,
+    pub tunnel_sources: TunnelSources,
     /// How many ids there are.
     pub limits: Limits,
 }
@@ -46,6 +50,9 @@ pub struct DesiredService {
     pub key: ServiceKey,
     pub balance: Balance,
     pub forward: Forward,
+    pub tunnel: Tunnel,
+    pub features: Features,
+    pub rates: Rates,
     pub backends: Vec<DesiredBackend>,
     /// Backends that would take new flows if they were up. They take no packets.
     pub lenders: Vec<Lender>,
@@ -59,6 +66,55 @@ pub struct DesiredBackend {
     /// Share of new flows; 0: only the flows recorded for it.
     pub weight: u16,
     pub next_hop: Option<NextHop>,
+    /// The most flows it takes; 0: any number.
+    pub limit: u32,
+    /// The largest IP packet on the way to it, in bytes; 0: not known.
+    pub mtu: u16,
+}
+
+impl Desired {
+    /// Nothing.
+    #[must_use]
+    pub const fn nothing(limits: Limits) -> Self {
+        Self {
+            services: Vec::new(),
+            nat_pool: NatPool::EMPTY,
+            tunnel_sources: TunnelSources::EMPTY,
+            limits,
+        }
+    }
+}
+
+impl DesiredService {
+    /// A service without backends or anything else.
+    #[must_use]
+    pub fn new(key: ServiceKey, balance: Balance, forward: Forward) -> Self {
+        Self {
+            key,
+            balance,
+            forward,
+            tunnel: Tunnel::default(),
+            features: Features::default(),
+            rates: Rates::default(),
+            backends: Vec::new(),
+            lenders: Vec::new(),
+        }
+    }
+}
+
+impl DesiredBackend {
+    /// A backend without limits.
+    #[must_use]
+    pub const fn new(address: Ip, port: u16, weight: u16, next_hop: Option<NextHop>) -> Self {
+        Self {
+            address,
+            port,
+            weight,
+            next_hop,
+            limit: 0,
+            mtu: 0,
+        }
+    }
 }
 
 /// The image that follows `previous` when `desired` is wanted.
@@ -69,6 +125,7 @@ pub fn next(previous: &MapImage, desired: &Desired) -> MapImage {
         services: BTreeMap::new(),
         backends: BTreeMap::new(),
         nat_pool: desired.nat_pool,
+        tunnel_sources: desired.tunnel_sources,
         epochs: previous.epochs.clone(),
     };
     let mut free = ids::free_backends(previous, desired.limits);
@@ -98,6 +155,8 @@ fn place_backends(
             port,
             weight,
             next_hop,
+            limit,
+            mtu,
         } = *backend;
         let present = previous.find_backend(service_id, address, port);
         let known = present.map(|(id, present)| (id, present.epoch));
@@ -113,6 +172,9 @@ fn place_backends(
             service: service_id,
             epoch,
             next_hop,
+            weight,
+            limit,
+            mtu,
         };
         image.backends.insert(id, placed);
         if weight > 0 {
@@ -153,6 +215,9 @@ fn install(
         id,
         balance: service.balance,
         forward: service.forward,
+        tunnel: service.tunnel,
+        features: service.features,
+        rates: service.rates,
         generation,
         table,
     }

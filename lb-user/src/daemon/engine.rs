@@ -308,7 +308,7 @@ fn rewrite(doubtful: [&MapImage; 2], target: &MapImage) -> Vec<MapOp> {
             match step {
                 MapOp::RemoveService(_) => steps.push(step),
                 MapOp::RemoveBackend(_) => backends.push(step),
-                MapOp::SetNatPool(_)
+                MapOp::Set(_)
                 | MapOp::SetBackend(..)
                 | MapOp::WriteTable { .. }
                 | MapOp::SetService(..)

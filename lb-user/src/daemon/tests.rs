@@ -82,7 +82,7 @@ impl FakeMaps {
             }
             MapOp::SetService(key, service) => drop(self.services.insert(*key, *service)),
             MapOp::RemoveService(key) => drop(self.services.remove(key)),
-            MapOp::SetNatPool(_) | MapOp::AwaitGracePeriod => {}
+            MapOp::Set(_) | MapOp::AwaitGracePeriod => {}
         }
         Ok(())
     }

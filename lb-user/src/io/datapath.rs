@@ -20,8 +20,8 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        self, Backend, GENERATIONS, NatPool, Service, ServiceKey, SlotLine, Stage, TABLE_LINES,
-        Traffic,
+        self, Backend, GENERATIONS, NatPool, Rates, Service, ServiceKey, SlotLine, Stage,
+        TABLE_LINES, Traffic, TunnelSources,
     },
     flow::HashKeys,
 };
@@ -118,6 +118,7 @@ impl Limits {
             (abi::HALF_OPEN_REPLIES, half_open),
             (abi::SERVICE_TRAFFIC, services),
             (abi::BACKEND_TRAFFIC, backends),
+            (abi::RATES, services),
         ]
     }
 }
@@ -141,6 +142,8 @@ pub struct Datapath {
     backends: Array<MapData, Backend>,
     slots: Array<MapData, SlotLine>,
     nat_pool: Array<MapData, NatPool>,
+    tunnel_sources: Array<MapData, TunnelSources>,
+    rates: Array<MapData, Rates>,
     verdicts: PerCpuArray<MapData, u64>,
     service_traffic: PerCpuArray<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, Traffic>,
@@ -175,6 +178,8 @@ impl Datapath {
             backends: take(&mut ebpf, abi::BACKENDS)?,
             slots: take(&mut ebpf, abi::SLOTS)?,
             nat_pool: take(&mut ebpf, abi::NAT_POOL)?,
+            tunnel_sources: take(&mut ebpf, abi::TUNNEL_SOURCES)?,
+            rates: take(&mut ebpf, abi::RATES)?,
             verdicts: take(&mut ebpf, abi::VERDICTS)?,
             service_traffic: take(&mut ebpf, abi::SERVICE_TRAFFIC)?,
             backend_traffic: take(&mut ebpf, abi::BACKEND_TRAFFIC)?,

@@ -14,7 +14,7 @@ use lb_common::abi::{
 };
 use lb_common::generator::Order;
 use lb_user::{
-    core::image::{MapOp, Table},
+    core::image::{MapOp, Setting, Table},
     io::datapath::{Datapath, DatapathConfig, Limits, XdpMode},
 };
 
@@ -153,10 +153,10 @@ fn service(forward: Forward, balance: Balance) -> anyhow::Result<Vec<MapOp>> {
     let mut ops = Vec::new();
     // Room for twice the flows of the largest measurement.
     let sources = [1, 2, 3, 4].map(|host| Ip::from_v4([172, 16, 42, host]));
-    ops.push(MapOp::SetNatPool(Box::new(match forward {
+    ops.push(MapOp::Set(Setting::NatPool(Box::new(match forward {
         Forward::Nat => NatPool::new(&sources, 1024, 65_535),
         Forward::Dsr | Forward::Tunnel => NatPool::EMPTY,
-    })));
+    }))));
     for backend in 0..BACKENDS {
         // Apart by address: NAT has a range of ports towards each.
         let address = Ip::from(std::net::IpAddr::V4(Ipv4Addr::new(

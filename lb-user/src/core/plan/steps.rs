@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lb_common::abi::{Backend, Service, ServiceKey};
 
-use crate::core::image::{BackendImage, MapImage, MapOp, ServiceImage, Table};
+use crate::core::image::{BackendImage, MapImage, MapOp, ServiceImage, Setting, Table};
 
 /// The steps that turn maps that hold `old` into maps that hold `new`, in a safe order.
 ///
@@ -15,8 +15,14 @@ pub fn diff(old: &MapImage, new: &MapImage) -> Vec<MapOp> {
     let (old_entries, new_entries) = (entries(old), entries(new));
     let mut ops = Vec::new();
     if old.nat_pool != new.nat_pool {
-        ops.push(MapOp::SetNatPool(Box::new(new.nat_pool)));
+        ops.push(MapOp::Set(Setting::NatPool(Box::new(new.nat_pool))));
     }
+    if old.tunnel_sources != new.tunnel_sources {
+        ops.push(MapOp::Set(Setting::TunnelSources(Box::new(
+            new.tunnel_sources,
+        ))));
+    }
+    ops.extend(changed_rates(old, new));
     ops.extend(
         changed(&old.backends, &new.backends).map(|(&id, b)| MapOp::SetBackend(id, entry(b))),
     );
@@ -53,10 +59,26 @@ fn service_entry(service: &ServiceImage) -> Service {
         id,
         balance,
         forward,
+        tunnel,
+        features,
+        rates: _,
         generation,
         ref table,
     } = *service;
     Service::new(id, generation, ring_length(table), balance, forward)
+        .with_tunnel(tunnel.encapsulation, tunnel.port)
+        .with_features(features)
+}
+
+/// A service that has no rates does not read them.
+fn changed_rates(old: &MapImage, new: &MapImage) -> impl Iterator<Item = MapOp> {
+    new.services.iter().filter_map(|(key, service)| {
+        let is_there = old.services.get(key).is_some_and(|old| {
+            (old.id, old.features.rates, old.rates) == (service.id, true, service.rates)
+        });
+        (service.features.rates && !is_there)
+            .then_some(MapOp::Set(Setting::Rates(service.id, service.rates)))
+    })
 }
 
 fn ring_length(table: &Table) -> u16 {
@@ -70,8 +92,13 @@ fn entry(backend: &BackendImage) -> Backend {
         service,
         epoch,
         next_hop,
+        weight,
+        limit,
+        mtu,
     } = *backend;
     Backend::new(address, port, service, epoch, next_hop)
+        .with_load(weight, limit)
+        .with_mtu(mtu)
 }
 
 /// An empty table is not written: its service says that it has no backends.

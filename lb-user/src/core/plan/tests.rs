@@ -6,7 +6,7 @@ mod simulation;
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    BackendId, Balance, Forward, Ip, NatPool, NextHop, PROTOCOL_TCP, PROTOCOL_UDP, ServiceKey,
+    BackendId, Balance, Forward, Ip, NextHop, PROTOCOL_TCP, PROTOCOL_UDP, ServiceKey,
 };
 
 use super::{Desired, DesiredBackend, DesiredService, next};
@@ -26,12 +26,7 @@ fn key(n: u16) -> ServiceKey {
 }
 
 fn backend(last: u8, weight: u16) -> DesiredBackend {
-    DesiredBackend {
-        address: ip(last),
-        port: 1883,
-        weight,
-        next_hop: None,
-    }
+    DesiredBackend::new(ip(last), 1883, weight, None)
 }
 
 fn lender(last: u8) -> Lender {
@@ -44,24 +39,20 @@ fn lender(last: u8) -> Lender {
 
 fn service(n: u16, backends: &[DesiredBackend]) -> DesiredService {
     DesiredService {
-        key: key(n),
-        balance: Balance::Maglev,
-        forward: Forward::Dsr,
         backends: backends.to_vec(),
-        lenders: Vec::new(),
+        ..DesiredService::new(key(n), Balance::Maglev, Forward::Dsr)
     }
 }
 
 fn desired(services: &[DesiredService]) -> Desired {
     Desired {
         services: services.to_vec(),
-        nat_pool: NatPool::EMPTY,
-        limits: Limits {
+        ..Desired::nothing(Limits {
             services: 3,
             backends: 6,
             flows: 1,
             half_open: 1,
-        },
+        })
     }
 }
 

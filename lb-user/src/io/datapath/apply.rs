@@ -11,7 +11,7 @@ use lb_common::abi::{
 };
 
 use super::{Datapath, DatapathError, error::failed};
-use crate::core::image::{MapOp, Table};
+use crate::core::image::{MapOp, Setting, Table};
 
 impl Datapath {
     /// Carries out the steps of a change, in their order.
@@ -30,7 +30,7 @@ impl Datapath {
 
     fn step(&mut self, op: &MapOp) -> Result<(), DatapathError> {
         match op {
-            MapOp::SetNatPool(pool) => set(&mut self.nat_pool, abi::NAT_POOL, 0, **pool),
+            MapOp::Set(setting) => self.set_setting(setting),
             MapOp::SetBackend(id, backend) => self.set_backend(*id, *backend),
             MapOp::RemoveBackend(id) => self.retire_backend(*id),
             MapOp::WriteTable {
@@ -50,6 +50,16 @@ impl Datapath {
                 await_grace_period();
                 Ok(())
             }
+        }
+    }
+
+    fn set_setting(&mut self, setting: &Setting) -> Result<(), DatapathError> {
+        match setting {
+            Setting::NatPool(pool) => set(&mut self.nat_pool, abi::NAT_POOL, 0, **pool),
+            Setting::TunnelSources(sources) => {
+                set(&mut self.tunnel_sources, abi::TUNNEL_SOURCES, 0, **sources)
+            }
+            Setting::Rates(id, rates) => set(&mut self.rates, abi::RATES, u32::from(id.0), *rates),
         }
     }
 

@@ -10,7 +10,7 @@ use lb_common::abi::{
 use proptest::prelude::*;
 
 use super::{DesiredBackend, DesiredService, backend, desired, hop, key, lender, next, service};
-use crate::core::image::{MapImage, MapOp, Table};
+use crate::core::image::{MapImage, MapOp, Setting, Table};
 use crate::core::plan::{Desired, diff};
 
 /// The maps, and what packets that are under way have read from them.
@@ -27,7 +27,8 @@ struct Maps {
 impl Maps {
     fn apply(&mut self, op: &MapOp) {
         match op.clone() {
-            MapOp::SetNatPool(pool) => self.nat_pool = Some(*pool),
+            MapOp::Set(Setting::NatPool(pool)) => self.nat_pool = Some(*pool),
+            MapOp::Set(Setting::TunnelSources(_) | Setting::Rates(..)) => {}
             MapOp::SetBackend(id, backend) => {
                 let old = self.backends.insert(id, backend);
                 let epoch = old.map(|old| old.epoch());
