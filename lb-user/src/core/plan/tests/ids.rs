@@ -95,6 +95,7 @@ fn changed_weight_writes_the_other_half() {
     assert!(matches!(
         ops[..],
         [
+            MapOp::SetBackend(..),
             MapOp::WriteTable { generation: 1, .. },
             MapOp::SetService(..),
             MapOp::AwaitGracePeriod,
