@@ -16,6 +16,7 @@ mod nat;
 mod nat_ports;
 mod not_ours;
 mod refused;
+mod scheduling;
 mod services;
 mod smoke;
 mod tracking;

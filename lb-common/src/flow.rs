@@ -6,7 +6,7 @@
 //! slot. It costs one multiplication per eight bytes and no rotation, which the packet path can
 //! afford; a SipHash costs five times as many instructions.
 
-use crate::abi::{FlowKey, SLOT_COUNT};
+use crate::abi::{Balance, FlowKey, SLOT_COUNT, Service};
 
 /// The secret of the hash, expanded from the configured seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +42,39 @@ impl HashKeys {
     #[inline(always)]
     #[must_use]
     pub fn hash(&self, flow: &FlowKey) -> u32 {
+        self.masked(flow, u32::MAX)
+    }
+
+    /// Hashes the client's address alone, so that all that it sends to a VIP has one hash.
+    #[inline(always)]
+    #[must_use]
+    pub fn hash_source(&self, flow: &FlowKey) -> u32 {
+        self.masked(flow, 0)
+    }
+
+    /// The hash that picks a flow's slot in a service.
+    #[inline(always)]
+    #[must_use]
+    pub fn hash_for(&self, service: &Service, flow: &FlowKey) -> u32 {
+        self.masked(flow, if service.is_by_source() { 0 } else { u32::MAX })
+    }
+
+    /// As [`Self::hash_for`], where only the service's way of balancing is at hand.
+    #[must_use]
+    pub fn hash_by(&self, balance: Balance, flow: &FlowKey) -> u32 {
+        match balance {
+            Balance::Source => self.hash_source(flow),
+            Balance::Maglev | Balance::RoundRobin | Balance::LeastConn => self.hash(flow),
+        }
+    }
+
+    /// `mask` says which bits count of what is beside the address. A mask, not two ways: the kernel
+    /// half has one computation to check and no branch to miss.
+    #[inline(always)]
+    fn masked(&self, flow: &FlowKey, mask: u32) -> u32 {
         let [a, b, c, d] = flow.source().words().map(u32::from_be);
         let ports = (u32::from(flow.source_port()) << 16) | u32::from(flow.destination_port());
-        let protocol = u32::from(flow.protocol());
+        let (ports, protocol) = (ports & mask, u32::from(flow.protocol()) & mask);
         let words = &self.words;
         let sum = pair(a, words[0], b, words[1])
             .wrapping_add(pair(c, words[2], d, words[3]))
@@ -94,7 +124,7 @@ mod tests {
     use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     use super::{HashKeys, slot};
-    use crate::abi::{FlowKey, Ip, PROTOCOL_TCP, SLOT_COUNT};
+    use crate::abi::{Balance, FlowKey, Forward, Ip, PROTOCOL_TCP, SLOT_COUNT, Service, ServiceId};
 
     fn keys() -> HashKeys {
         HashKeys::from_seed(*b"a seed for tests")
@@ -147,6 +177,39 @@ mod tests {
             .filter(|&port| keys().hash(&flow(client, port)) == other.hash(&flow(client, port)))
             .count();
         assert!(same <= 1);
+    }
+
+    #[test]
+    fn by_source_every_port_of_a_client_has_one_slot() {
+        let hash = |address, port| keys().hash_by(Balance::Source, &flow(address, port));
+        for address in [IpAddr::from([10, 0, 0, 1]), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+            assert!((0..1000).all(|port| hash(address, port) == hash(address, 40_000)));
+        }
+    }
+
+    #[test]
+    fn by_source_neighbouring_addresses_spread_evenly() {
+        let mut bins = [0_u32; 16];
+        for n in 0..65_536 {
+            let flow = flow(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n)), 40_000);
+            bins[(slot(keys().hash_source(&flow)) * 16 / SLOT_COUNT) as usize] += 1;
+        }
+        assert!(
+            bins.iter().all(|&bin| bin.abs_diff(4_096) < 246),
+            "{bins:?}"
+        );
+    }
+
+    #[test]
+    fn a_service_and_its_balance_give_the_same_hash() {
+        let flow = flow(IpAddr::from([10, 0, 0, 1]), 40_000);
+        for balance in [Balance::Maglev, Balance::RoundRobin, Balance::Source] {
+            let service = Service::new(ServiceId(0), 0, 1, balance, Forward::Dsr);
+            assert_eq!(
+                keys().hash_for(&service, &flow),
+                keys().hash_by(balance, &flow)
+            );
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub fn choose(service: &Service, flow: &FlowKey, first: bool) -> Result<Target, 
 /// By the flow's slot: the same answer for every packet of the flow, on every node.
 #[inline(always)]
 pub fn by_slot(service: &Service, flow: &FlowKey) -> Result<Target, Verdict> {
-    let slot = flow::slot(maps::hash_keys().hash(flow));
+    let slot = flow::slot(maps::hash_keys().hash_for(service, flow));
     owner(service, maps::slot(service, slot))
 }
 

@@ -107,7 +107,7 @@ pub(crate) fn check(world: &World, cases: &[Case]) -> Result<()> {
 pub(crate) fn chosen_backend(world: &World, packet: &Packet, out: &[u8]) -> Result<BackendId> {
     let (vip, port) = (packet.destination, packet.destination_port);
     let service = world.service(vip, port, packet.protocol())?;
-    if service.balance == Balance::Maglev {
+    if matches!(service.balance, Balance::Maglev | Balance::Source) {
         return world.owner(packet);
     }
     let sent_to = world.backend_by_mac(&out[..6]);

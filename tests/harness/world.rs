@@ -188,7 +188,7 @@ impl World {
             packet.destination_port,
             packet.protocol(),
         )?;
-        let slot = slot(HashKeys::from_seed(SEED).hash(&packet.flow()));
+        let slot = slot(HashKeys::from_seed(SEED).hash_by(service.balance, &packet.flow()));
         let owner = service.table.slots.get(slot as usize).copied();
         owner.context("the service has no backends")
     }

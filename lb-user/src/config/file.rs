@@ -189,7 +189,10 @@ impl Service {
     fn read(table: &mut Table<'_>) -> Self {
         let balances = [
             ("maglev", Balance::Maglev),
+            ("source", Balance::Source),
             ("round_robin", Balance::RoundRobin),
+            // Weights are honoured everywhere: the name is for those who know the two apart.
+            ("weighted_round_robin", Balance::RoundRobin),
         ];
         Self {
             place: table.place(),

@@ -101,6 +101,18 @@ fn given_keys_are_taken() {
 }
 
 #[test]
+fn every_way_of_balancing_has_its_names() {
+    let balance = |word| {
+        let text = FULL.replace("\"round_robin\"", &format!("\"{word}\""));
+        right(&text).services()[0].balance()
+    };
+    assert_eq!(balance("maglev"), Balance::Maglev);
+    assert_eq!(balance("source"), Balance::Source);
+    assert_eq!(balance("round_robin"), Balance::RoundRobin);
+    assert_eq!(balance("weighted_round_robin"), Balance::RoundRobin);
+}
+
+#[test]
 fn services_without_a_word_about_checks_are_asked_for_a_connection_if_they_can() {
     let check = "[service.check]\ntype = \"mqtt\"";
     let tcp = right(&super::changed(check, ""));
