@@ -4,6 +4,7 @@
 //! must come out untouched, dropped or rebuilt. [`case`] runs them, [`services`] is the world that
 //! they happen in.
 
+mod answers;
 mod case;
 mod change;
 mod conversation;

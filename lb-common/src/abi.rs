@@ -189,6 +189,7 @@ impl Stage {
         (Self::Track, "stage_track"),
         (Self::Translate, "stage_translate"),
         (Self::Reply, "stage_reply"),
+        (Self::Answer, "stage_answer"),
     ];
     /// Places in [`STAGES`].
     pub const LIMIT: u32 = 8;

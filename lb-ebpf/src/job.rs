@@ -49,7 +49,17 @@ pub struct Job {
     fragmentation: u32,
     /// The backend that was chosen for it: a [`BackendId`], for stages after the choice.
     backend: u32,
-    padding: u32,
+    /// What it is answered with: 0 for [`Answer::TimeExceeded`], else the MTU of [`Answer::TooBig`].
+    answer: u32,
+}
+
+/// What a packet's sender is told.
+#[derive(Clone, Copy)]
+pub enum Answer {
+    /// It had no hop left.
+    TimeExceeded,
+    /// It is larger than `mtu`, the size in bytes of the largest IP packet that is forwarded.
+    TooBig { mtu: u16 },
 }
 
 impl Packet<'_> {
@@ -78,6 +88,20 @@ impl Packet<'_> {
     ) -> Result<Verdict, Verdict> {
         maps::job().ok_or(Verdict::DropInternal)?.backend = u32::from(target.id.0);
         self.call(stage, service)
+    }
+
+    /// Answers the packet to its sender, in a stage of its own; a service's packet counts as dropped
+    /// by it. Whether the packet may be fragmented instead is the caller's to know.
+    ///
+    /// # Errors
+    /// As for [`Self::call`].
+    #[inline(always)]
+    pub fn answer(&self, service: &Service, answer: Answer) -> Result<Verdict, Verdict> {
+        maps::job().ok_or(Verdict::DropInternal)?.answer = match answer {
+            Answer::TimeExceeded => 0,
+            Answer::TooBig { mtu } => u32::from(mtu),
+        };
+        self.call(Stage::Answer, service)
     }
 
     #[inline(always)]
@@ -166,5 +190,14 @@ impl Job {
     #[inline(always)]
     pub fn target(&self) -> Result<Target, Verdict> {
         Target::find(BackendId(self.backend as u16)).ok_or(Verdict::DropNoBackend)
+    }
+
+    /// What the packet is to be answered with.
+    #[inline(always)]
+    pub fn answer(&self) -> Answer {
+        match self.answer as u16 {
+            0 => Answer::TimeExceeded,
+            mtu => Answer::TooBig { mtu },
+        }
     }
 }

@@ -54,6 +54,13 @@ pub fn stage_reply(context: XdpContext) -> u32 {
     end(&context, stage::reply::run(&context))
 }
 
+/// [`lb_common::abi::Stage::Answer`].
+#[xdp]
+#[inline(always)]
+pub fn stage_answer(context: XdpContext) -> u32 {
+    end(&context, stage::answer::run(&context))
+}
+
 /// Counts the end of a packet's way and says what XDP is to do.
 #[inline(always)]
 fn end(context: &XdpContext, outcome: Result<Verdict, Verdict>) -> u32 {

@@ -29,6 +29,10 @@ use lb_common::{
 
 use crate::job::Job;
 
+mod answer;
+
+pub use answer::may_answer;
+
 #[map]
 static SERVICES: HashMap<ServiceKey, Service> = HashMap::with_max_entries(1, 0);
 #[map]

@@ -1,6 +1,9 @@
 //! The frame in the driver's memory: the only pointer arithmetic on packets.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{
+    helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
 use lb_common::cursor::Cursor;
 
 use crate::maps;
@@ -8,6 +11,9 @@ use crate::maps;
 /// Offsets that [`Frame::bytes`] accepts: more than any header chain the parser follows can reach,
 /// and well inside the 64 KiB that the verifier allows for a variable packet offset.
 const OFFSET_MASK: usize = 0x7fff;
+
+/// Bytes that [`Frame::sum_from`] adds up at most: those of the largest answer, and some.
+const SUMMED: usize = 1280;
 
 /// A frame, from its Ethernet header to its end.
 #[derive(Clone, Copy)]
@@ -53,6 +59,80 @@ impl Frame {
         // it returns, and the exclusive borrow of `self` keeps other references away.
         Some(unsafe { &mut *(at as *mut [u8; N]) })
     }
+
+    /// The frame after its end was moved; what else refers to it is void.
+    #[inline(always)]
+    pub fn end_at(self, context: &XdpContext, length: usize) -> Option<Self> {
+        let delta = length as i32 - self.length() as i32;
+        // SAFETY: the helper checks the length, and the program forgets the old pointers.
+        let outcome = unsafe { bpf_xdp_adjust_tail(context.ctx, delta) };
+        (outcome == 0).then(|| Self::new(context))
+    }
+
+    /// The frame with `N` bytes more in front; what else refers to it is void.
+    #[inline(always)]
+    pub fn extend_front<const N: usize>(self, context: &XdpContext) -> Option<Self> {
+        // SAFETY: the helper checks for room, and the program forgets the old pointers.
+        let outcome = unsafe { bpf_xdp_adjust_head(context.ctx, -(N as i32)) };
+        (outcome == 0).then(|| Self::new(context))
+    }
+
+    /// Adds up `N` bytes as words in the order of memory, for a checksum in that order.
+    #[inline(always)]
+    pub fn words<const N: usize>(bytes: &[u8; N]) -> u64 {
+        let mut sum = 0;
+        for word in 0..N / 4 {
+            // SAFETY: word number `word` of `N / 4` lies inside the array; the read is unaligned.
+            let word = unsafe { bytes.as_ptr().cast::<u32>().add(word).read_unaligned() };
+            sum += u64::from(word);
+        }
+        sum
+    }
+
+    /// Adds up everything from an offset on, at most [`SUMMED`] bytes, as words in the order of
+    /// memory; `None` if there are more.
+    #[inline(always)]
+    pub fn sum_from(&mut self, offset: usize) -> Option<u64> {
+        let (mut sum, mut at) = (0_u64, offset);
+        for _chunk in 0..SUMMED / 64 {
+            let Some(chunk) = self.bytes::<64>(at) else {
+                break;
+            };
+            sum += helper_sum(chunk);
+            at += 64;
+        }
+        // The verifier would follow what is left once for each length of what was read.
+        at = maps::forget_bounds(at)?;
+        for _chunk in 0..15 {
+            let Some(chunk) = self.bytes::<4>(at) else {
+                break;
+            };
+            sum += Self::words(chunk);
+            at += 4;
+        }
+        at = maps::forget_bounds(at)?;
+        if let Some(word) = self.bytes::<2>(at) {
+            sum += u64::from(u16::from_ne_bytes(*word));
+            at += 2;
+        }
+        // Not the last byte alone: the verifier takes no check of one for a proof.
+        at &= OFFSET_MASK;
+        let rest = self.length() as usize - at;
+        if rest == 1 {
+            let [_, last] = *self.bytes::<2>(at - 1)?;
+            sum += u64::from(u16::from_ne_bytes([last, 0]));
+        }
+        (rest <= 1).then_some(sum)
+    }
+}
+
+/// The same sum as [`Frame::words`], in a helper.
+#[inline(always)]
+fn helper_sum(chunk: &mut [u8; 64]) -> u64 {
+    let bytes = core::ptr::from_mut(chunk).cast();
+    // SAFETY: 64 bytes at `bytes` are readable; none are read from the null pointer.
+    let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes, 64, 0) };
+    u64::from(sum as u32)
 }
 
 /// A [`Cursor`] over a [`Frame`].

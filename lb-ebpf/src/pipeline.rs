@@ -10,7 +10,13 @@ use lb_common::{
     verdict::Verdict,
 };
 
-use crate::{forward, job::Packet, maps, packet::Frame, select};
+use crate::{
+    forward,
+    job::{Answer, Packet},
+    maps,
+    packet::Frame,
+    select,
+};
 
 /// Parses the frame, finds its service, and sends it on.
 #[inline(always)]
@@ -72,7 +78,7 @@ fn to_service(mut packet: Packet<'_>, service: &Service) -> Result<Verdict, Verd
         Err(Verdict::DropFragment)
     } else if packet.ttl <= 1 {
         // Before a flow is recorded for it.
-        Err(Verdict::DropTtlExpired)
+        packet.answer(service, Answer::TimeExceeded)
     } else if service.is_nat() {
         packet.call(Stage::Translate, service)
     } else if service.is_tracked() {

@@ -42,7 +42,7 @@ fn of_packet(image: &MapImage, network: &Network, transport: &Transport) -> Vec<
     match image.services.get(&flow.service()) {
         None => vec![Verdict::PassNotOurs],
         Some(_) if transport.fragmentation != Fragmentation::None => vec![Verdict::DropFragment],
-        Some(_) if network.ttl <= 1 => vec![Verdict::DropTtlExpired],
+        Some(_) if network.ttl <= 1 => vec![Verdict::TxTimeExceeded, Verdict::DropTtlExpired],
         Some(service) => of_service(image, service, transport),
     }
 }

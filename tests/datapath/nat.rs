@@ -190,8 +190,6 @@ fn replies_that_cannot_be_sent_on_are_dropped() -> Result<()> {
     for family in FAMILIES {
         let flow = Flow::begin(&world, &family.packet(SYN, NAT_MAGLEV))?;
         let reply = flow.reply(&world, SYN_ACK)?;
-        let old = reply.clone().with(|packet| packet.ttl = 1);
-        ensure!(world.send(&old)?.verdict == Verdict::DropTtlExpired);
         let piece = reply.with(|packet| match family_of(packet) {
             Family::V4 => packet.fragment = 0x2000,
             Family::V6 => packet.extensions = vec![(44, vec![0, 0, 0, 1, 0, 0, 0, 1])],

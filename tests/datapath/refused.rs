@@ -9,7 +9,7 @@ use tests::packet::Transport;
 
 use super::case::{Case, check};
 use super::services::{
-    EMPTY, EMPTY_NAT, EMPTY_ROUND_ROBIN, FAMILIES, KINDS, NAT_MAGLEV, NAT_ROUND_ROBIN, NO_NEXT_HOP,
+    EMPTY, EMPTY_NAT, EMPTY_ROUND_ROBIN, FAMILIES, NAT_MAGLEV, NAT_ROUND_ROBIN, NO_NEXT_HOP,
     NO_NEXT_HOP_NAT, NO_NEXT_HOP_ROUND_ROBIN, WEIGHTLESS, world,
 };
 
@@ -50,25 +50,6 @@ fn a_backend_whose_mac_address_is_unknown_gets_nothing() -> Result<()> {
         &[SYN, ACK, Transport::Udp],
         Verdict::DropNoNextHop,
     );
-    check(&*world()?, &cases)
-}
-
-#[test]
-fn a_packet_at_the_end_of_its_life_is_dropped() -> Result<()> {
-    let mut cases = Vec::new();
-    for family in FAMILIES {
-        for service in KINDS {
-            for transport in [SYN, ACK, Transport::Udp] {
-                for ttl in [0, 1] {
-                    let packet = family.packet(transport, service);
-                    let packet = packet.with(|packet| packet.ttl = ttl);
-                    let name = format!("TTL {ttl}: {family:?} {transport:?} to {service}");
-                    let frame = packet.build();
-                    cases.push(Case::bytes(name, frame, Verdict::DropTtlExpired));
-                }
-            }
-        }
-    }
     check(&*world()?, &cases)
 }
 

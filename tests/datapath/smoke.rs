@@ -1,13 +1,14 @@
 //! Twenty thousand frames that nobody thought of: the program and the parser on hosts must agree.
 
 use anyhow::{Context, Result, ensure};
-use lb_common::verdict::Action;
+use lb_common::verdict::{Action, Verdict};
 use tests::{
     packet::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, Packet, ROUTING, Transport},
     prog_run::SHORTEST,
 };
 
-use super::case::Case;
+use super::answers::time_exceeded;
+use super::case::{Case, same};
 use super::model;
 use super::services::{
     BEHIND, BEHIND_NAT, DSR_MAGLEV, DSR_ROUND_ROBIN, EMPTY, FAMILIES, NAT_MAGLEV, NAT_ROUND_ROBIN,
@@ -144,13 +145,16 @@ fn any_good_packet_that_is_forwarded_comes_out_right() -> Result<()> {
     for number in 0..FRAMES / 4 {
         let packet = packet(&mut random);
         let frame = packet.build();
-        let verdict = world.run(&frame)?.verdict;
+        let out = world.run(&frame)?;
+        let verdict = out.verdict;
         let right = model::verdicts(world.image(), &frame);
         ensure!(
             right.contains(&verdict),
             "{verdict:?} instead of {right:?}: {packet:?}"
         );
-        if matches!(verdict.action(), Action::Transmit | Action::Redirect) {
+        if verdict == Verdict::TxTimeExceeded {
+            same(&out.answer.frame, &time_exceeded(&packet))?;
+        } else if matches!(verdict.action(), Action::Transmit | Action::Redirect) {
             Case::packet(format!("packet {number}"), &packet, verdict)
                 .check(&world)
                 .with_context(|| format!("{packet:?}"))?;

@@ -1,10 +1,11 @@
 //! What the privileged tests are written with.
 //!
-//! [`packet`] builds frames, [`prog_run`] gives them to the loaded program and takes them back,
+//! [`packet`] builds frames, [`icmp`] errors about them, [`prog_run`] gives them to the loaded program and takes them back,
 //! [`world`] fills its maps the way the daemon does. Networks of namespaces and the processes in
 //! them are `xtask::lab`'s; [`balancer`] runs one with a configuration that a test writes.
 
 pub mod balancer;
+pub mod icmp;
 pub mod packet;
 pub mod prog_run;
 pub mod world;

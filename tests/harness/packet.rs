@@ -47,6 +47,12 @@ pub struct Packet {
     pub source: IpAddr,
     pub destination: IpAddr,
     pub ttl: u8,
+    /// IPv4 type of service or IPv6 traffic class: DSCP and ECN.
+    pub service_type: u8,
+    /// IPv6 flow label.
+    pub flow_label: u32,
+    /// IPv4 identification.
+    pub identification: u16,
     /// IPv4 options, a multiple of four bytes.
     pub options: Vec<u8>,
     /// IPv4 flags and fragment offset.
@@ -73,6 +79,9 @@ impl Packet {
             source: source.0,
             destination: destination.0,
             ttl: 64,
+            service_type: 0x10,
+            flow_label: 0x2_3456,
+            identification: 0x1234,
             options: Vec::new(),
             fragment: 0,
             extensions: Vec::new(),
@@ -200,9 +209,9 @@ impl Packet {
     /// RFC 791, 3.1.
     fn v4(&self, source: [u8; 4], destination: [u8; 4], payload: usize) -> Vec<u8> {
         let length = 20 + self.options.len();
-        let mut header = vec![0x40 | (length / 4) as u8, 0x10];
+        let mut header = vec![0x40 | (length / 4) as u8, self.service_type];
         header.extend(((length + payload) as u16).to_be_bytes());
-        header.extend([0x12, 0x34]);
+        header.extend(self.identification.to_be_bytes());
         header.extend(self.fragment.to_be_bytes());
         header.extend([self.ttl, self.protocol(), 0, 0]);
         header.extend(source);
@@ -217,7 +226,9 @@ impl Packet {
     fn v6(&self, source: [u8; 16], destination: [u8; 16], payload: usize) -> Vec<u8> {
         let kinds = self.extensions.iter().map(|(kind, _)| *kind);
         let mut next = kinds.chain([self.protocol()]);
-        let mut header = vec![0x60, 0x12, 0x34, 0x56, 0, 0];
+        let first = 0x6000_0000 | u32::from(self.service_type) << 20 | self.flow_label;
+        let mut header = first.to_be_bytes().to_vec();
+        header.extend([0, 0]);
         header.extend([next.next().unwrap_or_default(), self.ttl]);
         header.extend(source);
         header.extend(destination);

@@ -1,5 +1,6 @@
 //! The programs that the first one calls, each for what a few packets need.
 
+pub mod answer;
 pub mod reply;
 pub mod track;
 pub mod translate;

@@ -1,11 +1,15 @@
 //! nat, from backend to client: the packet leaves in the VIP's name.
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::{abi::BackendId, parse::Fragmentation, verdict::Verdict};
+use lb_common::{
+    abi::{BackendId, Service},
+    parse::Fragmentation,
+    verdict::Verdict,
+};
 
 use crate::{
     conntrack, forward,
-    job::Packet,
+    job::{Answer, Packet},
     maps::{self, Table},
     nat, rewrite,
 };
@@ -28,6 +32,9 @@ pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
     };
     if !matches!(packet.fragmentation, Fragmentation::None) {
         return Err(Verdict::DropFragment);
+    }
+    if packet.ttl <= 1 {
+        return packet.answer(&Service::marker(), Answer::TimeExceeded);
     }
     let length = packet.frame.length();
     maps::count_backend(BackendId(reply.backend), |traffic| {
