@@ -13,6 +13,7 @@ mod forwarding;
 mod fragments;
 mod malformed;
 mod model;
+mod mqtt;
 mod nat;
 mod nat_ports;
 mod not_ours;

@@ -19,7 +19,7 @@ mod tunnel;
 
 pub use self::{
     backend::{Backend, BackendId, BackendState, Load, NextHop, Slot, SlotLine},
-    flow::{Flow, FlowKey, FlowState, Fragment, FragmentKey, FragmentKind, Reply, Tick},
+    flow::{Flow, FlowKey, FlowState, Fragment, FragmentKey, FragmentKind, KeepAlive, Reply, Tick},
     guard::{Access, AccessKey, Bucket, Rates, SourceKey},
     ip::Ip,
     nat::NatPool,
@@ -161,6 +161,17 @@ impl Traffic {
 #[repr(C)]
 pub struct MqttPackets(pub [u64; 16]);
 
+impl MqttPackets {
+    /// Both, counter by counter.
+    #[must_use]
+    pub fn combine(mut self, other: Self, with: impl Fn(u64, u64) -> u64) -> Self {
+        for (counter, other) in self.0.iter_mut().zip(other.0) {
+            *counter = with(*counter, other);
+        }
+        self
+    }
+}
+
 /// The parts of the program that the first one calls, by index into [`STAGES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
@@ -262,8 +273,8 @@ mod tests {
     use core::net::IpAddr;
 
     use super::{
-        Backend, BackendId, Balance, Forward, Ip, NatPool, NextHop, SLOT_COUNT, Service, ServiceId,
-        Slot, TABLE_LINES, TunnelSources,
+        Backend, BackendId, Balance, Forward, Ip, KeepAlive, NatPool, NextHop, SLOT_COUNT, Service,
+        ServiceId, Slot, TABLE_LINES, TunnelSources,
     };
 
     #[test]
@@ -336,6 +347,16 @@ mod tests {
             None
         );
         assert!(!Backend::ABSENT.is_serving());
+    }
+
+    #[test]
+    fn a_keep_alive_is_known_or_awaited_or_neither() {
+        let of = KeepAlive::of;
+        assert_eq!((of(60).seconds(), of(60).is_awaited()), (Some(60), false));
+        assert_eq!((of(0), of(0).seconds()), (KeepAlive::NONE, None));
+        assert_eq!(of(u16::MAX).seconds(), Some(u16::MAX - 1));
+        let awaited = KeepAlive::AWAITED;
+        assert_eq!((awaited.seconds(), awaited.is_awaited()), (None, true));
     }
 
     #[test]

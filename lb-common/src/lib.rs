@@ -1,7 +1,8 @@
 //! What the kernel half and the user-space half of Tidegate must agree on.
 //!
-//! Owns the layout of every map ([`abi`]), the list of packet outcomes ([`verdict`]), the packet
-//! parser ([`parse`], over a [`cursor`]), what it must know of ICMP ([`icmp`]), the flow hash ([`flow`]) and checksum arithmetic
+//! Owns the layout of every map ([`abi`]), the list of packet outcomes ([`verdict`]), the
+//! parsers of packets ([`parse`], over a [`cursor`]) and of MQTT ([`mqtt`]), what both halves must
+//! know of ICMP ([`icmp`]), the flow hash ([`flow`]) and checksum arithmetic
 //! ([`checksum`]). It has no state, no I/O and no dependency, so the XDP program, the daemon, the
 //! tests and the fuzz targets all run the same code.
 
@@ -13,5 +14,6 @@ pub mod cursor;
 pub mod flow;
 pub mod generator;
 pub mod icmp;
+pub mod mqtt;
 pub mod parse;
 pub mod verdict;

@@ -5,7 +5,7 @@
 //! sweep empties that one. If there is no room the flow stays where it is, and is counted.
 
 use lb_common::{
-    abi::{BackendId, Flow, FlowKey, FlowState, PROTOCOL_TCP, Service, Tick},
+    abi::{BackendId, Flow, FlowKey, FlowState, KeepAlive, PROTOCOL_TCP, Service, Tick},
     parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
 };
 
@@ -93,7 +93,7 @@ pub fn touch(known: &Known, signal: Signal, now: Tick) -> bool {
 
 /// The record of a new flow.
 #[inline(always)]
-pub fn new_flow(target: &Target, now: Tick) -> Flow {
+pub fn new_flow(target: &Target, now: Tick, keep_alive: KeepAlive) -> Flow {
     Flow {
         backend: target.id.0,
         epoch: target.backend.epoch(),
@@ -102,7 +102,7 @@ pub fn new_flow(target: &Target, now: Tick) -> Flow {
         nat_source: 0,
         state: FlowState::HalfOpen as u8,
         client_mac: [0; 6],
-        keep_alive: 0,
+        keep_alive,
         client_interface: 0,
     }
 }

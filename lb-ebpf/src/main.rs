@@ -12,6 +12,7 @@ mod conntrack;
 mod forward;
 mod job;
 mod maps;
+mod mqtt;
 mod nat;
 mod packet;
 mod pipeline;

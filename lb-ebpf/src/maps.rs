@@ -8,6 +8,8 @@
 //! reads it, so values are copied out at once. An array entry is overwritten in place; the daemon
 //! never gives a [`BackendId`] or a slot table to another user before a grace period has passed.
 
+mod insight;
+
 use core::arch::asm;
 
 use aya_ebpf::{
@@ -27,6 +29,7 @@ use lb_common::{
     verdict::Verdict,
 };
 
+pub use self::insight::{count_mqtt, note_keep_alive};
 use crate::job::Job;
 
 mod answer;

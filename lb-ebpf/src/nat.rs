@@ -6,7 +6,7 @@
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use lb_common::{
-    abi::{Flow, FlowKey, Ip, NatPool, NextHop, Reply, Tick},
+    abi::{Flow, FlowKey, Ip, KeepAlive, NatPool, NextHop, Reply, Tick},
     flow::reduce,
     verdict::Verdict,
 };
@@ -127,6 +127,7 @@ pub fn start(
     target: &Target,
     arrival: &Arrival,
     now: Tick,
+    keep_alive: KeepAlive,
     scratch: &mut Scratch,
 ) -> Result<Translation, Verdict> {
     scratch.reply = Reply {
@@ -139,7 +140,7 @@ pub fn start(
         next_hop: back(arrival),
     };
     let (translation, number) = claim(pool, key, target, scratch)?;
-    scratch.flow = conntrack::new_flow(target, now);
+    scratch.flow = conntrack::new_flow(target, now, keep_alive);
     scratch.flow.nat_port = translation.port;
     scratch.flow.nat_source = number;
     scratch.flow.client_mac = arrival.source;

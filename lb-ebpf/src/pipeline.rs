@@ -13,7 +13,7 @@ use lb_common::{
 use crate::{
     forward,
     job::{Answer, Packet},
-    maps,
+    maps, mqtt,
     packet::Frame,
     select,
 };
@@ -84,6 +84,7 @@ fn to_service(mut packet: Packet<'_>, service: &Service) -> Result<Verdict, Verd
     } else if service.is_tracked() {
         packet.call(Stage::Track, service)
     } else {
+        mqtt::glance(&packet, service);
         let first = packet.signal().starts;
         select::by_slot(service, &packet.flow)
             .and_then(|target| forward::route(&mut packet, &target, first))

@@ -132,6 +132,48 @@ pub enum FlowState {
     Reset = 3,
 }
 
+/// How long an MQTT session may be silent, as far as its CONNECT was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct KeepAlive(u16);
+
+impl KeepAlive {
+    /// There is none, or it was not seen: the flow is no MQTT, was met in its middle, or its client
+    /// need not send anything (keep-alive 0).
+    pub const NONE: Self = Self(0);
+    /// The flow was seen to start and has sent no data: what comes next must be a CONNECT.
+    pub const AWAITED: Self = Self(u16::MAX);
+
+    /// The keep-alive of a CONNECT, in seconds. The greatest one stands for [`Self::AWAITED`] here,
+    /// so it counts as one second less.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(seconds: u16) -> Self {
+        Self(if seconds == u16::MAX {
+            u16::MAX - 1
+        } else {
+            seconds
+        })
+    }
+
+    /// Whether the flow's first data has not been seen, and will be.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_awaited(self) -> bool {
+        self.0 == Self::AWAITED.0
+    }
+
+    /// In seconds, if it is known and not 0.
+    #[must_use]
+    pub const fn seconds(self) -> Option<u16> {
+        if self.0 == 0 || self.is_awaited() {
+            None
+        } else {
+            Some(self.0)
+        }
+    }
+}
+
 /// A tracked flow, from client to VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -150,8 +192,8 @@ pub struct Flow {
     pub state: u8,
     /// NAT: the MAC address the client's packets come from.
     pub client_mac: [u8; 6],
-    /// The keep-alive of the session, in seconds, from its CONNECT; 0: none, or not seen.
-    pub keep_alive: u16,
+    /// What its CONNECT said about how long it may be silent.
+    pub keep_alive: KeepAlive,
     /// NAT: the interface they come in by.
     pub client_interface: u32,
 }

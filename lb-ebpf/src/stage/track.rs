@@ -6,7 +6,7 @@ use lb_common::{abi::Service, verdict::Verdict};
 use crate::{
     conntrack, forward,
     job::Packet,
-    maps,
+    maps, mqtt,
     select::{self, Target},
 };
 
@@ -27,6 +27,7 @@ fn find(packet: &Packet<'_>, service: &Service) -> Result<(Target, bool), Verdic
     let signal = packet.signal();
     let now = maps::now();
     if let Some(known) = conntrack::find(service, &packet.flow, signal) {
+        mqtt::known(packet, service, known.record)?;
         if conntrack::touch(&known, signal, now)
             && conntrack::establish(&packet.flow, &known).is_none()
         {
@@ -35,13 +36,14 @@ fn find(packet: &Packet<'_>, service: &Service) -> Result<(Target, bool), Verdic
         return Ok((known.target, false));
     }
     let first = packet.is_first(signal);
+    let keep_alive = mqtt::first(packet, service, first)?;
     let target = select::choose(service, &packet.flow, first)?;
     if !first {
         // Its slot gives the same answer to every packet, without a record that a flood of forged
         // packets could fill the table with.
         return Ok((target, false));
     }
-    let record = conntrack::new_flow(&target, now);
+    let record = conntrack::new_flow(&target, now, keep_alive);
     maps::remove_flow(maps::Table::Established, &packet.flow);
     if maps::insert_flow(maps::Table::HalfOpen, &packet.flow, &record).is_none() {
         packet.count_untracked(&target);

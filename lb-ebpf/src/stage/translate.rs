@@ -3,7 +3,7 @@
 use aya_ebpf::programs::XdpContext;
 use lb_common::{abi::Service, verdict::Verdict};
 
-use crate::{conntrack, forward, job::Packet, maps, nat, rewrite, select};
+use crate::{conntrack, forward, job::Packet, maps, mqtt, nat, rewrite, select};
 
 /// Translates a packet and sends it to its backend.
 #[inline(always)]
@@ -27,6 +27,7 @@ fn translate(packet: &mut Packet<'_>, service: &Service) -> Result<Verdict, Verd
         conntrack::find(service, &packet.flow, signal)
             .filter(|known| nat::is_whole(pool, &packet.flow, known, scratch))
     {
+        mqtt::known(packet, service, known.record)?;
         let translation = nat::known(pool, &packet.flow, &known, &arrival, scratch);
         if conntrack::touch(&known, signal, now)
             && nat::establish(&translation, &packet.flow, &known, scratch).is_none()
@@ -40,8 +41,17 @@ fn translate(packet: &mut Packet<'_>, service: &Service) -> Result<Verdict, Verd
         // A flow lost with an earlier table gets a backend too: that one's RST tells the client to
         // connect again at once.
         let first = packet.is_first(signal);
+        let keep_alive = mqtt::first(packet, service, first)?;
         let target = select::choose(service, &packet.flow, first)?;
-        let translation = nat::start(pool, &packet.flow, &target, &arrival, now, scratch)?;
+        let translation = nat::start(
+            pool,
+            &packet.flow,
+            &target,
+            &arrival,
+            now,
+            keep_alive,
+            scratch,
+        )?;
         (target, translation, first)
     };
     let next_hop = target.backend.next_hop().ok_or(Verdict::DropNoNextHop)?;

@@ -201,7 +201,11 @@ impl Service {
             port: table.required("port", "port = 1883", port),
             protocol: table.optional(
                 "protocol",
-                word(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]),
+                word(&[
+                    ("tcp", Protocol::Tcp),
+                    ("udp", Protocol::Udp),
+                    ("mqtt", Protocol::Mqtt),
+                ]),
             ),
             balance: table.optional("balance", word(&balances)),
             forward: table.required(

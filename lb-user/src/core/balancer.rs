@@ -27,7 +27,7 @@ use lb_common::abi::{Features, Forward, Ip, NatPool, NextHop, Rates, TunnelSourc
 
 pub use self::select::SelectError;
 pub use self::view::{BackendView, ServiceView};
-use crate::config::model::{Backend, Config, Service};
+use crate::config::model::{Backend, Config, Protocol, Service};
 pub use crate::core::admin::{Admin, AdminState};
 use crate::core::health::{Health, HealthState, ProbeOutcome, Thresholds, Transition};
 use crate::core::image::Tunnel;
@@ -278,7 +278,7 @@ impl Balancer {
             balance: service.balance(),
             forward: service.forward(),
             tunnel: Tunnel::default(),
-            features: Features::default(),
+            features: features(service),
             rates: Rates::default(),
             backends: present
                 .map(|backend| self.desired_backend(service, backend))
@@ -358,6 +358,14 @@ impl Balancer {
             .vips()
             .iter()
             .any(|vip| vip.address() == address)
+    }
+}
+
+/// What `service` does besides choosing and forwarding.
+fn features(service: &Service) -> Features {
+    Features {
+        mqtt: service.protocol() == Protocol::Mqtt,
+        ..Features::default()
     }
 }
 

@@ -20,8 +20,8 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        self, Backend, GENERATIONS, NatPool, Rates, Service, ServiceKey, SlotLine, Stage,
-        TABLE_LINES, Traffic, TunnelSources,
+        self, Backend, GENERATIONS, MqttPackets, NatPool, Rates, Service, ServiceKey, SlotLine,
+        Stage, TABLE_LINES, Traffic, TunnelSources,
     },
     flow::HashKeys,
 };
@@ -29,12 +29,15 @@ use lb_common::{
 mod apply;
 mod counters;
 mod error;
+mod lookup;
 mod sweep;
 
 pub use error::DatapathError;
+pub use lookup::RecordedFlow;
 pub use sweep::{FlowCounts, Sweeper};
 
 use error::failed;
+use lookup::Lookup;
 
 /// Built from source by build.rs; empty where that was not possible.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate-xdp.o"));
@@ -119,6 +122,8 @@ impl Limits {
             (abi::SERVICE_TRAFFIC, services),
             (abi::BACKEND_TRAFFIC, backends),
             (abi::RATES, services),
+            (abi::MQTT_PACKETS, services),
+            (abi::KEEP_ALIVES, services),
         ]
     }
 }
@@ -147,6 +152,11 @@ pub struct Datapath {
     verdicts: PerCpuArray<MapData, u64>,
     service_traffic: PerCpuArray<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, Traffic>,
+    mqtt_packets: PerCpuArray<MapData, MqttPackets>,
+    keep_alives: Array<MapData, u32>,
+    lookup: Lookup,
+    /// Entries of the larger flow table.
+    flow_capacity: usize,
     sweeper: Option<Sweeper>,
     /// The kernel empties it when nobody holds it from here.
     _stages: ProgramArray<MapData>,
@@ -183,6 +193,10 @@ impl Datapath {
             verdicts: take(&mut ebpf, abi::VERDICTS)?,
             service_traffic: take(&mut ebpf, abi::SERVICE_TRAFFIC)?,
             backend_traffic: take(&mut ebpf, abi::BACKEND_TRAFFIC)?,
+            mqtt_packets: take(&mut ebpf, abi::MQTT_PACKETS)?,
+            keep_alives: take(&mut ebpf, abi::KEEP_ALIVES)?,
+            lookup: Lookup::open(&ebpf)?,
+            flow_capacity: config.limits.flows.max(config.limits.half_open) as usize,
             sweeper: Some(Sweeper::new(&mut ebpf, &config.limits)?),
             _stages: stages,
             ebpf,

@@ -80,6 +80,8 @@ impl Service {
 pub enum Protocol {
     Tcp,
     Udp,
+    /// Over TCP, without TLS: what clients send is read on its way.
+    Mqtt,
 }
 
 impl Protocol {
@@ -87,7 +89,7 @@ impl Protocol {
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
-            Self::Tcp => PROTOCOL_TCP,
+            Self::Tcp | Self::Mqtt => PROTOCOL_TCP,
             Self::Udp => PROTOCOL_UDP,
         }
     }
@@ -98,6 +100,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Mqtt => "mqtt",
         })
     }
 }

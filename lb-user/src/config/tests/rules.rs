@@ -219,7 +219,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
     (
         "port = 1883",
         "port = 1883\nprotocol = \"sctp\"",
-        "protocol: \"sctp\" is not \"tcp\" or \"udp\"",
+        "protocol: \"sctp\" is not \"tcp\" or \"udp\" or \"mqtt\"",
     ),
     (
         "port = 1883",

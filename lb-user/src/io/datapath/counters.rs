@@ -1,9 +1,9 @@
 //! Reading what the program counts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use lb_common::{
-    abi::{self, BackendId, ServiceId, Traffic},
+    abi::{self, BackendId, MqttPackets, ServiceId, Traffic},
     verdict::Verdict,
 };
 
@@ -43,6 +43,31 @@ impl Datapath {
         Ok(sum(per_cpu
             .map_err(failed(abi::SERVICE_TRAFFIC, "read"))?
             .iter()))
+    }
+
+    /// The MQTT packets that clients sent to the users of a service id, by type.
+    ///
+    /// # Errors
+    /// If the kernel does not give its counters.
+    pub fn mqtt_packets(&self, id: ServiceId) -> Result<MqttPackets, DatapathError> {
+        let per_cpu = self.mqtt_packets.get(&u32::from(id.0), 0);
+        let per_cpu = per_cpu.map_err(failed(abi::MQTT_PACKETS, "read"))?;
+        let mut total = MqttPackets::default();
+        for cpu in per_cpu.iter() {
+            total = total.combine(*cpu, u64::wrapping_add);
+        }
+        Ok(total)
+    }
+
+    /// The longest keep-alive that a client of a service id's users has asked for; `None` if none
+    /// has.
+    ///
+    /// # Errors
+    /// If the kernel does not let it be read.
+    pub fn longest_keep_alive(&self, id: ServiceId) -> Result<Option<Duration>, DatapathError> {
+        let seconds = self.keep_alives.get(&u32::from(id.0), 0);
+        let seconds = seconds.map_err(failed(abi::KEEP_ALIVES, "read"))?;
+        Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
     }
 }
 

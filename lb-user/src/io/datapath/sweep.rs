@@ -212,7 +212,9 @@ fn now() -> Tick {
 mod tests {
     use std::time::Duration;
 
-    use lb_common::abi::{Flow, FlowKey, FlowState, Ip, PROTOCOL_TCP, PROTOCOL_UDP, Tick};
+    use lb_common::abi::{
+        Flow, FlowKey, FlowState, Ip, KeepAlive, PROTOCOL_TCP, PROTOCOL_UDP, Tick,
+    };
 
     use super::{is_over, ticks};
 
@@ -229,7 +231,7 @@ mod tests {
             nat_source: 0,
             state: state as u8,
             client_mac: [0; 6],
-            keep_alive: 0,
+            keep_alive: KeepAlive::NONE,
             client_interface: 0,
         };
         let now = 1000 + u32::try_from(ticks(silent)).unwrap();

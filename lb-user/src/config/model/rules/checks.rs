@@ -104,7 +104,7 @@ fn check_timeout(raw: &file::Check, errors: &Errors) {
 #[allow(clippy::option_option, reason = "the outer one is for what is missing")]
 pub(super) fn build(raw: Option<file::Check>, protocol: Protocol) -> Option<Option<Check>> {
     let Some(raw) = raw else {
-        return Some((protocol == Protocol::Tcp).then(default_check));
+        return Some((protocol != Protocol::Udp).then(default_check));
     };
     let probe = match raw.kind?.value {
         CheckType::None => return Some(None),

@@ -37,9 +37,10 @@ pub(super) fn check(raw: &file::Config, errors: &Errors) {
 }
 
 /// What clients connect to; its place is that of the port.
-fn endpoint(service: &file::Service) -> Option<((IpAddr, u16, Protocol), &Place)> {
+fn endpoint(service: &file::Service) -> Option<((IpAddr, u16, u8), &Place)> {
     let (vip, port) = (service.vip.as_ref()?, service.port.as_ref()?);
-    Some(((vip.value, port.value, protocol(service)), &port.place))
+    let protocol = protocol(service).number();
+    Some(((vip.value, port.value, protocol), &port.place))
 }
 
 fn protocol(service: &file::Service) -> Protocol {

@@ -1,0 +1,116 @@
+//! Looking at single flows, while the sweeper has the tables.
+
+use std::os::fd::AsFd as _;
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, Map, MapData, MapError},
+};
+use lb_common::abi::{self, Flow, FlowKey, Ip};
+
+use super::{Datapath, DatapathError, error::failed};
+
+/// Second handles of the flow tables.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    flows: HashMap<MapData, FlowKey, Flow>,
+    half_open: HashMap<MapData, FlowKey, Flow>,
+}
+
+/// A flow that is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordedFlow {
+    pub key: FlowKey,
+    pub flow: Flow,
+    /// Whether it is in the table of those that have only sent a SYN.
+    pub half_open: bool,
+}
+
+impl Lookup {
+    pub(super) fn open(ebpf: &Ebpf) -> Result<Self, DatapathError> {
+        Ok(Self {
+            flows: second(ebpf, abi::FLOWS)?,
+            half_open: second(ebpf, abi::HALF_OPEN)?,
+        })
+    }
+}
+
+impl Datapath {
+    /// The record of a flow, from client to VIP.
+    ///
+    /// # Errors
+    /// If the kernel does not let the tables be read.
+    pub fn flow(&self, key: &FlowKey) -> Result<Option<RecordedFlow>, DatapathError> {
+        let found = |flow, half_open| RecordedFlow {
+            key: *key,
+            flow,
+            half_open,
+        };
+        if let Some(flow) = get(&self.lookup.flows, abi::FLOWS, key)? {
+            return Ok(Some(found(flow, false)));
+        }
+        let flow = get(&self.lookup.half_open, abi::HALF_OPEN, key)?;
+        Ok(flow.map(|flow| found(flow, true)))
+    }
+
+    /// Recorded flows of a client, `most` at most. Walks the tables: a system call a flow.
+    ///
+    /// # Errors
+    /// If the kernel does not let the tables be read.
+    pub fn flows_of(&self, client: Ip, most: usize) -> Result<Vec<RecordedFlow>, DatapathError> {
+        let tables = [
+            (&self.lookup.flows, abi::FLOWS, false),
+            (&self.lookup.half_open, abi::HALF_OPEN, true),
+        ];
+        let mut found = Vec::new();
+        for (table, name, half_open) in tables {
+            // As in the sweeper's walk: a bound, as the kernel may start again from the front.
+            for entry in table.iter().take(self.flow_capacity) {
+                let (key, flow) = match entry {
+                    Ok(entry) => entry,
+                    Err(MapError::KeyNotFound) => continue,
+                    Err(error) => return Err(failed(name, "read")(error)),
+                };
+                if key.source() == client {
+                    found.push(RecordedFlow {
+                        key,
+                        flow,
+                        half_open,
+                    });
+                }
+                if found.len() >= most {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn second(
+    ebpf: &Ebpf,
+    name: &'static str,
+) -> Result<HashMap<MapData, FlowKey, Flow>, DatapathError> {
+    let missing = || DatapathError::Missing { name };
+    let (Map::HashMap(data) | Map::LruHashMap(data)) = ebpf.map(name).ok_or_else(missing)? else {
+        return Err(missing());
+    };
+    let fd = data.fd().as_fd().try_clone_to_owned();
+    let fd = fd.map_err(|error| failed(name, "opened")(MapError::IoError(error)))?;
+    MapData::from_fd(fd)
+        .and_then(Map::from_map_data)
+        .and_then(HashMap::try_from)
+        .map_err(failed(name, "opened"))
+}
+
+fn get(
+    table: &HashMap<MapData, FlowKey, Flow>,
+    name: &'static str,
+    key: &FlowKey,
+) -> Result<Option<Flow>, DatapathError> {
+    match table.get(key, 0) {
+        Ok(flow) => Ok(Some(flow)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(failed(name, "read")(error)),
+    }
+}
