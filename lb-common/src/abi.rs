@@ -201,6 +201,7 @@ impl Stage {
         (Self::Translate, "stage_translate"),
         (Self::Reply, "stage_reply"),
         (Self::Answer, "stage_answer"),
+        (Self::Encapsulate, "stage_encapsulate"),
     ];
     /// Places in [`STAGES`].
     pub const LIMIT: u32 = 8;

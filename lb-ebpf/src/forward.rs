@@ -20,6 +20,10 @@ pub const NAT: Exits = Exits {
     transmit: Verdict::TxNat,
     redirect: Verdict::RedirectNat,
 };
+pub const TUNNEL: Exits = Exits {
+    transmit: Verdict::TxTunnel,
+    redirect: Verdict::RedirectTunnel,
+};
 pub const NAT_REPLY: Exits = Exits {
     transmit: Verdict::TxNatReply,
     redirect: Verdict::RedirectNatReply,

@@ -51,6 +51,8 @@ pub struct Job {
     backend: u32,
     /// What it is answered with: 0 for [`Answer::TimeExceeded`], else the MTU of [`Answer::TooBig`].
     answer: u32,
+    /// Whether a flow starts with it, for stages after the choice.
+    starts: u32,
 }
 
 /// What a packet's sender is told.
@@ -75,7 +77,7 @@ impl Packet<'_> {
         Err(maps::call(self.context, stage))
     }
 
-    /// As [`Self::call`], with the backend that was chosen.
+    /// As [`Self::call`], with the backend that was chosen; `first` if a flow starts here.
     ///
     /// # Errors
     /// As for [`Self::call`].
@@ -85,8 +87,11 @@ impl Packet<'_> {
         stage: Stage,
         service: &Service,
         target: &Target,
+        first: bool,
     ) -> Result<Verdict, Verdict> {
-        maps::job().ok_or(Verdict::DropInternal)?.backend = u32::from(target.id.0);
+        let job = maps::job().ok_or(Verdict::DropInternal)?;
+        job.backend = u32::from(target.id.0);
+        job.starts = u32::from(first);
         self.call(stage, service)
     }
 
@@ -199,5 +204,11 @@ impl Job {
             0 => Answer::TimeExceeded,
             mtu => Answer::TooBig { mtu },
         }
+    }
+
+    /// Whether a flow starts with the packet.
+    #[inline(always)]
+    pub const fn starts_flow(&self) -> bool {
+        self.starts != 0
     }
 }

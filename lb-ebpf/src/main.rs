@@ -17,6 +17,7 @@ mod nat;
 mod packet;
 mod pipeline;
 mod rewrite;
+mod segment;
 mod select;
 mod stage;
 
@@ -60,6 +61,13 @@ pub fn stage_reply(context: XdpContext) -> u32 {
 #[inline(always)]
 pub fn stage_answer(context: XdpContext) -> u32 {
     end(&context, stage::answer::run(&context))
+}
+
+/// [`lb_common::abi::Stage::Encapsulate`].
+#[xdp]
+#[inline(always)]
+pub fn stage_encapsulate(context: XdpContext) -> u32 {
+    end(&context, stage::encapsulate::run(&context))
 }
 
 /// Counts the end of a packet's way and says what XDP is to do.

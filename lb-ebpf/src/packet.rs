@@ -135,6 +135,25 @@ fn helper_sum(chunk: &mut [u8; 64]) -> u64 {
     u64::from(sum as u32)
 }
 
+impl Frame {
+    /// Puts `words`, which are in memory order, at `offset`; `None` if the frame ends before.
+    ///
+    /// For whole headers, whose bytes LLVM would lay down one at a time.
+    #[inline(always)]
+    pub fn put_words<const N: usize>(&mut self, offset: usize, words: [u32; N]) -> Option<()> {
+        let at = self.start + (offset & OFFSET_MASK);
+        if at + N * size_of::<u32>() > self.end {
+            return None;
+        }
+        for (number, word) in words.into_iter().enumerate() {
+            let place = at + number * size_of::<u32>();
+            // SAFETY: all `N` words lie inside the frame as checked above; alignment is not needed.
+            unsafe { (place as *mut u32).write_unaligned(word) };
+        }
+        Some(())
+    }
+}
+
 /// A [`Cursor`] over a [`Frame`].
 ///
 /// It carries a pointer beside the offset: the verifier follows the bounds of a pointer that was

@@ -86,8 +86,13 @@ fn to_service(mut packet: Packet<'_>, service: &Service) -> Result<Verdict, Verd
     } else {
         mqtt::glance(&packet, service);
         let first = packet.signal().starts;
-        select::by_slot(service, &packet.flow)
-            .and_then(|target| forward::route(&mut packet, &target, first))
+        select::by_slot(service, &packet.flow).and_then(|target| {
+            if service.is_tunnel() {
+                packet.call_with(Stage::Encapsulate, service, &target, first)
+            } else {
+                forward::route(&mut packet, &target, first)
+            }
+        })
     };
     maps::count_dropped(service, outcome)
 }

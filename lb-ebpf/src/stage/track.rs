@@ -1,7 +1,10 @@
 //! Flows that are recorded, in services that send packets on as they are.
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::{abi::Service, verdict::Verdict};
+use lb_common::{
+    abi::{Service, Stage},
+    verdict::Verdict,
+};
 
 use crate::{
     conntrack, forward,
@@ -16,8 +19,13 @@ pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
     let job = maps::job().ok_or(Verdict::DropInternal)?;
     let mut packet = Packet::resume(context, job);
     let service = job.service;
-    let outcome = find(&packet, &service)
-        .and_then(|(target, first)| forward::route(&mut packet, &target, first));
+    let outcome = find(&packet, &service).and_then(|(target, first)| {
+        if service.is_tunnel() {
+            packet.call_with(Stage::Encapsulate, &service, &target, first)
+        } else {
+            forward::route(&mut packet, &target, first)
+        }
+    });
     maps::count_dropped(&service, outcome)
 }
 
