@@ -111,12 +111,22 @@ pub enum Problem {
     Duplicate { line: usize, remedy: &'static str },
     #[error("{address} is not declared; add a [[vip]] with this address")]
     UndeclaredVip { address: String },
-    #[error("{address} and the VIP {vip} must both be IPv4 or both be IPv6")]
+    #[error(
+        "{address} and the VIP {vip} must both be IPv4 or both be IPv6, but with `forward = \"tunnel\"`"
+    )]
     Family { address: String, vip: String },
     #[error("{address} is a VIP; packets sent there would come back; give the host's own address")]
     IsVip { address: String },
-    #[error("dsr cannot change ports: make it {port}, or set `forward = \"nat\"`")]
-    DsrPort { port: u16 },
+    #[error("{forward} cannot change ports: make it {port}, or set `forward = \"nat\"`")]
+    FixedPort { forward: &'static str, port: u16 },
+    #[error("only for services with {needed}; remove it, or change the service")]
+    NotForService { needed: &'static str },
+    #[error("more than {limit} bits behind the prefix; make it longer")]
+    WidePrefix { limit: u8 },
+    #[error("bits behind the prefix are set; they vary by flow, so write them as 0")]
+    BitsBehindPrefix,
+    #[error("it holds the VIP {vip}; backends take no packets from a VIP")]
+    HoldsVip { vip: String },
     #[error("no backends; add a [[service.backend]] with `name` and `address`")]
     NoBackends,
     #[error("{count} backends are too many for one service; at most {limit} fit in a table")]

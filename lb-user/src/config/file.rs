@@ -6,14 +6,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use lb_common::abi::{BackendId, Balance, Forward};
+use lb_common::abi::{BackendId, Balance, Encapsulation, Forward};
 use tracing_subscriber::EnvFilter;
 
 use super::model::{Backend, LogFormat, MqttVersion, Protocol, XdpMode};
 use super::reader::{Located, Place, Table};
 use super::value::{
     boolean, duration, fraction, host_address, host_prefix, loopback_socket, mode, name, number,
-    port, port_range, seed, text, text_that, word,
+    port, port_range, seed, source_prefix, text, text_that, word,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -32,6 +32,7 @@ pub(super) struct Config {
     pub(super) limits: Limits,
     pub(super) tracking_idle: Option<Located<Duration>>,
     pub(super) nat: Nat,
+    pub(super) tunnel_sources: Vec<Located<(IpAddr, u8)>>,
     pub(super) vips: Vec<Vip>,
     pub(super) services: Vec<Service>,
 }
@@ -66,6 +67,9 @@ impl Config {
                 })
                 .flatten(),
             nat: root.table("nat", Nat::read).unwrap_or_default(),
+            tunnel_sources: root
+                .table("tunnel", |table| table.list("sources", source_prefix))
+                .unwrap_or_default(),
             vips: root.tables("vip", Vip::read),
             services: root.tables("service", Service::read),
         }
@@ -181,6 +185,8 @@ pub(super) struct Service {
     pub(super) protocol: Option<Located<Protocol>>,
     pub(super) balance: Option<Located<Balance>>,
     pub(super) forward: Option<Located<Forward>>,
+    pub(super) tunnel: Option<Located<Encapsulation>>,
+    pub(super) tunnel_port: Option<Located<u16>>,
     pub(super) check: Option<Check>,
     pub(super) backends: Vec<Server>,
 }
@@ -210,9 +216,18 @@ impl Service {
             balance: table.optional("balance", word(&balances)),
             forward: table.required(
                 "forward",
-                "forward = \"dsr\" or \"nat\"",
-                word(&[("dsr", Forward::Dsr), ("nat", Forward::Nat)]),
+                "forward = \"dsr\", \"nat\" or \"tunnel\"",
+                word(&[
+                    ("dsr", Forward::Dsr),
+                    ("nat", Forward::Nat),
+                    ("tunnel", Forward::Tunnel),
+                ]),
             ),
+            tunnel: table.optional(
+                "tunnel",
+                word(&[("ipip", Encapsulation::IpIp), ("gue", Encapsulation::Gue)]),
+            ),
+            tunnel_port: table.optional("tunnel_port", port),
             check: table.table("check", Check::read),
             backends: table.tables("backend", Server::read),
         }

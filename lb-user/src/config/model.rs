@@ -8,6 +8,7 @@ mod defaults;
 mod reload;
 mod rules;
 mod service;
+mod tunnel;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ pub use self::reload::{ReloadBlocker, ReloadBlockers};
 pub use self::service::{
     Backend, Check, HttpCheck, MqttCheck, MqttVersion, Probe, Protocol, Secret, Service,
 };
+pub use self::tunnel::{SourcePrefix, Tunnel};
 
 /// A whole configuration, every rule of which holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +33,7 @@ pub struct Config {
     limits: Limits,
     tracking_idle: Duration,
     nat: Nat,
+    tunnel_sources: Vec<SourcePrefix>,
     vips: Vec<Vip>,
     services: Vec<Service>,
 }
@@ -94,6 +97,13 @@ impl Config {
     #[must_use]
     pub const fn nat(&self) -> &Nat {
         &self.nat
+    }
+
+    /// What tunnels send from, at most one prefix a family; where there is none of a family, they use
+    /// what the host itself would.
+    #[must_use]
+    pub fn tunnel_sources(&self) -> &[SourcePrefix] {
+        &self.tunnel_sources
     }
 
     /// The declared VIPs, in the order of the file.

@@ -3,6 +3,7 @@
 mod examples;
 mod reload;
 mod rules;
+mod tunnels;
 
 use super::error::ConfigErrors;
 use super::model::Config;

@@ -176,6 +176,27 @@ pub(super) fn host_prefix(value: &DeValue<'_>) -> Meaning<(IpAddr, u8)> {
     Ok((address, prefix.unwrap_or_else(|| full_prefix(address))))
 }
 
+/// Most bits that may vary in what tunnels send from: those of one word.
+const FREE_BITS: u8 = 32;
+
+/// The addresses that tunnels may send from: a prefix, the bits behind which vary.
+pub(super) fn source_prefix(value: &DeValue<'_>) -> Meaning<(IpAddr, u8)> {
+    let (address, prefix) = host_prefix(value)?;
+    let free = full_prefix(address) - prefix;
+    if free > FREE_BITS {
+        return Err(Problem::WidePrefix { limit: FREE_BITS });
+    }
+    let last_word = match address {
+        IpAddr::V4(v4) => v4.to_bits(),
+        IpAddr::V6(v6) => v6.to_bits() as u32,
+    };
+    let mask = u32::MAX.checked_shr(32 - u32::from(free)).unwrap_or(0);
+    if last_word & mask != 0 {
+        return Err(Problem::BitsBehindPrefix);
+    }
+    Ok((address, prefix))
+}
+
 const fn full_prefix(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => 32,

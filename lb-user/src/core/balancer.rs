@@ -17,20 +17,20 @@
 //! backend that stops taking new flows loses those that it has: its slots move to the others.
 
 mod select;
+mod tunnels;
 mod view;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use lb_common::abi::{Features, Forward, Ip, NatPool, NextHop, Rates, TunnelSources};
+use lb_common::abi::{Features, Forward, Ip, NatPool, NextHop, Rates};
 
 pub use self::select::SelectError;
 pub use self::view::{BackendView, ServiceView};
 use crate::config::model::{Backend, Config, Protocol, Service};
 pub use crate::core::admin::{Admin, AdminState};
 use crate::core::health::{Health, HealthState, ProbeOutcome, Thresholds, Transition};
-use crate::core::image::Tunnel;
 use crate::core::maglev::Lender;
 use crate::core::plan::{Desired, DesiredBackend, DesiredService};
 
@@ -82,6 +82,8 @@ pub struct Balancer {
     health: BTreeMap<BackendKey, Health>,
     next_hops: BTreeMap<IpAddr, NextHop>,
     default_sources: Vec<IpAddr>,
+    tunnel_sources: Vec<IpAddr>,
+    mtus: BTreeMap<IpAddr, u16>,
     interface: Option<u32>,
 }
 
@@ -104,6 +106,8 @@ impl Balancer {
             health,
             next_hops: BTreeMap::new(),
             default_sources: Vec::new(),
+            tunnel_sources: Vec::new(),
+            mtus: BTreeMap::new(),
             interface: None,
         }
     }
@@ -119,6 +123,8 @@ impl Balancer {
         let old = std::mem::replace(self, Self::new(config, admin));
         self.next_hops = old.next_hops;
         self.default_sources = old.default_sources;
+        self.tunnel_sources = old.tunnel_sources;
+        self.mtus = old.mtus;
         self.interface = old.interface;
         for (service, backend) in self.config.backends() {
             let Some((old_service, old_backend)) = predecessor(&old.config, service, backend)
@@ -263,7 +269,7 @@ impl Balancer {
                 .map(|s| self.desired_service(s))
                 .collect(),
             nat_pool: self.nat_pool(),
-            tunnel_sources: TunnelSources::EMPTY,
+            tunnel_sources: self.tunnel_sources(),
             limits: self.config.limits(),
         }
     }
@@ -277,7 +283,7 @@ impl Balancer {
             key: service.key(),
             balance: service.balance(),
             forward: service.forward(),
-            tunnel: Tunnel::default(),
+            tunnel: tunnels::form(service),
             features: features(service),
             rates: Rates::default(),
             backends: present
@@ -315,7 +321,7 @@ impl Balancer {
             weight,
             next_hop: self.next_hop(backend.address()),
             limit: 0,
-            mtu: 0,
+            mtu: self.mtu(backend.address()),
         }
     }
 
@@ -325,7 +331,7 @@ impl Balancer {
     pub fn sees_replies(&self, service: &Service, backend: &Backend) -> bool {
         let next_hop = self.next_hop(backend.address());
         let elsewhere = next_hop.is_some_and(|hop| Some(hop.interface) != self.interface);
-        service.forward() == Forward::Dsr || self.interface.is_none() || !elsewhere
+        service.forward() != Forward::Nat || self.interface.is_none() || !elsewhere
     }
 
     /// Whether packets can be sent to `backend`. Before its next hop is known they would be dropped.

@@ -188,8 +188,9 @@ impl<M: Maps> Engine<M> {
         })
     }
 
-    /// Takes in where a backend's frames go.
-    pub(super) fn handle_next_hop(&mut self, address: IpAddr, next_hop: NextHop) {
+    /// Takes in where a backend's frames go, and the largest IP packet that fits into one.
+    pub(super) fn handle_next_hop(&mut self, address: IpAddr, next_hop: NextHop, mtu: u16) {
+        self.balancer.set_mtu(address, mtu);
         self.balancer.set_next_hop(address, Some(next_hop));
         self.dirty = true;
     }
@@ -202,6 +203,12 @@ impl<M: Maps> Engine<M> {
     /// Takes in what NAT sends from where the configuration does not say.
     pub(super) fn handle_default_source(&mut self, source: IpAddr) {
         self.balancer.add_default_source(source);
+        self.dirty = true;
+    }
+
+    /// Takes in what tunnels send from where the configuration does not say.
+    pub(super) fn handle_tunnel_source(&mut self, source: IpAddr) {
+        self.balancer.add_tunnel_source(source);
         self.dirty = true;
     }
 

@@ -35,6 +35,8 @@ const SETTLE_ANYTHING: Duration = Duration::from_millis(200);
 pub(super) struct Found {
     pub(super) address: IpAddr,
     pub(super) next_hop: NextHop,
+    /// The largest IP packet that goes there, in bytes; 0: not known.
+    pub(super) mtu: u16,
     /// Who takes the frames, if it is not the backend itself.
     pub(super) gateway: Option<IpAddr>,
 }
@@ -47,7 +49,7 @@ pub(super) struct Follower {
     doubts: mpsc::Receiver<IpAddr>,
     found: mpsc::Sender<Found>,
     /// What was last told.
-    known: BTreeMap<IpAddr, NextHop>,
+    known: BTreeMap<IpAddr, (NextHop, u16)>,
     /// The neighbour that each address depends on, for picking out events.
     routes: BTreeMap<IpAddr, Route>,
     /// What was last warned of, so that each trouble is logged once.
@@ -157,8 +159,8 @@ impl Follower {
         match self.find(address).await {
             Ok(found) => {
                 self.troubled.remove(&address);
-                if let Some(next_hop) = found {
-                    self.tell(address, next_hop).await;
+                if let Some((next_hop, mtu)) = found {
+                    self.tell(address, next_hop, mtu).await;
                 }
             }
             Err(error) => {
@@ -172,7 +174,7 @@ impl Follower {
     }
 
     /// Asks the kernel, and has it look or confirm where it is not sure.
-    async fn find(&mut self, address: IpAddr) -> Result<Option<NextHop>, NetlinkError> {
+    async fn find(&mut self, address: IpAddr) -> Result<Option<(NextHop, u16)>, NetlinkError> {
         let route = self.netlink.route(address).await?;
         self.routes.insert(address, route);
         let mac = match self.netlink.neighbour(route).await? {
@@ -204,8 +206,8 @@ impl Follower {
         }
     }
 
-    async fn tell(&mut self, address: IpAddr, next_hop: NextHop) {
-        if self.known.insert(address, next_hop) == Some(next_hop) {
+    async fn tell(&mut self, address: IpAddr, next_hop: NextHop, mtu: u16) {
+        if self.known.insert(address, (next_hop, mtu)) == Some((next_hop, mtu)) {
             return;
         }
         debug!(backend = %address, interface = next_hop.interface, "next hop found");
@@ -217,6 +219,7 @@ impl Follower {
             .send(Found {
                 address,
                 next_hop,
+                mtu,
                 gateway,
             })
             .await;

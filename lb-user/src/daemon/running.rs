@@ -163,6 +163,7 @@ impl Running {
         let Found {
             address,
             next_hop,
+            mtu,
             gateway,
         } = found;
         if let Some(gateway) = gateway {
@@ -177,7 +178,7 @@ impl Running {
                     "backend is behind another interface, where nat gets no replies: it is left out");
             }
         }
-        self.engine.handle_next_hop(address, next_hop);
+        self.engine.handle_next_hop(address, next_hop, mtu);
     }
 
     fn handle_answer(&mut self, answer: Answer) {

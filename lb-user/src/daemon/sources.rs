@@ -1,6 +1,6 @@
-//! Finds what NAT sends from where the configuration does not say: what the host itself would.
+//! Finds what NAT and tunnels send from where the configuration does not say: what the host would.
 //!
-//! One address a family, for as long as the daemon runs: replies to live flows come to it.
+//! One address a family, for as long as the daemon runs: to that of NAT come replies to live flows.
 
 use std::net::IpAddr;
 
@@ -10,6 +10,11 @@ use super::{engine::Engine, maps::Maps, vips::Vips};
 
 /// Finds what is missing, if it can be found yet.
 pub(super) async fn find<M: Maps>(engine: &mut Engine<M>, vips: &Vips) {
+    find_for_nat(engine, vips).await;
+    find_for_tunnels(engine, vips).await;
+}
+
+async fn find_for_nat<M: Maps>(engine: &mut Engine<M>, vips: &Vips) {
     let lacking = engine.balancer.without_source();
     let backends: Vec<IpAddr> = lacking.map(|(_, backend)| backend.address()).collect();
     for backend in backends {
@@ -24,7 +29,23 @@ pub(super) async fn find<M: Maps>(engine: &mut Engine<M>, vips: &Vips) {
     }
 }
 
-/// Warns of what makes NAT fail.
+/// Tunnels may leave by any interface.
+async fn find_for_tunnels<M: Maps>(engine: &mut Engine<M>, vips: &Vips) {
+    let lacking = engine.balancer.without_tunnel_source();
+    let backends: Vec<IpAddr> = lacking.map(|(_, backend)| backend.address()).collect();
+    for backend in backends {
+        match vips.any_source_towards(backend).await {
+            Ok(Some(source)) if !engine.balancer.is_vip(source) => {
+                debug!(%source, %backend, "tunnel source found");
+                engine.handle_tunnel_source(source);
+            }
+            Ok(_) => debug!(%backend, "host has no address of its own for a tunnel"),
+            Err(error) => debug!(%backend, %error, "no route to a backend"),
+        }
+    }
+}
+
+/// Warns of what makes NAT or tunnels fail.
 pub(super) fn warn_of_trouble<M: Maps>(engine: &Engine<M>) {
     for source in engine.foreign_sources() {
         warn!(%source, "the interface has no such address to send NAT from, replies may not come");
@@ -34,6 +55,13 @@ pub(super) fn warn_of_trouble<M: Maps>(engine: &Engine<M>) {
             service = service.name(),
             backend = backend.name(),
             "no address to send NAT to this backend from: give nat.sources one of its family"
+        );
+    }
+    for (service, backend) in engine.balancer.without_tunnel_source() {
+        warn!(
+            service = service.name(),
+            backend = backend.name(),
+            "no address to tunnel to this backend from: give tunnel.sources a prefix of its family"
         );
     }
 }

@@ -131,7 +131,7 @@ fn running() -> Engine<FakeMaps> {
     engine.try_reconcile().unwrap();
     for (name, address, last) in [("a", A, 1), ("b", B, 2)] {
         engine.handle_probe(&key(name), Ok(Duration::from_millis(1)));
-        engine.handle_next_hop(address, next_hop(last));
+        engine.handle_next_hop(address, next_hop(last), 1500);
     }
     engine.reconcile();
     engine
@@ -203,7 +203,7 @@ fn first_look_ends_when_all_were_asked_and_who_is_up_is_found() {
     assert!(!engine.has_looked_around(), "b was not asked");
     engine.handle_probe(&key("b"), Err(ProbeFailure::ConnectionRefused));
     assert!(!engine.has_looked_around(), "a was not found");
-    engine.handle_next_hop(A, next_hop(1));
+    engine.handle_next_hop(A, next_hop(1), 1500);
     assert!(engine.has_looked_around());
 }
 

@@ -84,6 +84,18 @@ impl Vips {
             .filter(|source| is_here && own.contains(source)))
     }
 
+    /// The address that the host itself would reach `destination` from, by whatever interface.
+    ///
+    /// # Errors
+    ///
+    /// If there is no route, or the kernel does not answer.
+    pub(super) async fn any_source_towards(
+        &self,
+        destination: IpAddr,
+    ) -> Result<Option<IpAddr>, NetlinkError> {
+        Ok(self.netlink.route(destination).await?.source)
+    }
+
     /// Looks at the interface again: its addresses may have changed.
     ///
     /// # Errors

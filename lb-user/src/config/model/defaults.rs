@@ -18,6 +18,8 @@ pub(super) const LIMITS: Limits = Limits {
 pub(super) const TRACKING_IDLE: Duration = Duration::from_secs(3 * 3_600);
 /// Outside the range that Linux takes ports for its own connections from.
 pub(super) const NAT_PORTS: (u16, u16) = (1_024, 32_767);
+/// Where Linux expects GUE (IANA: gue).
+pub(super) const TUNNEL_PORT: u16 = 6_080;
 pub(super) const WEIGHT: u16 = 1;
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Or the interval, if that is shorter.

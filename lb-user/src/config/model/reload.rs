@@ -55,6 +55,7 @@ impl Config {
             nat,
             // Everything below is applied by a reload.
             tracking_idle: _,
+            tunnel_sources: _,
             vips: _,
             services: _,
         } = self;

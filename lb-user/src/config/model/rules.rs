@@ -5,6 +5,7 @@
 
 mod checks;
 mod services;
+mod tunnels;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ impl Config {
     pub(in crate::config) fn check(raw: file::Config, errors: &Errors) -> Option<Self> {
         check_vips(&raw.vips, errors);
         check_nat(&raw.nat, &raw.vips, errors);
+        tunnels::check_sources(&raw.tunnel_sources, &raw.vips, errors);
         services::check(&raw, errors);
         check_limits(&raw, errors);
         Self::build(raw)
@@ -60,6 +62,7 @@ impl Config {
                 first_port,
                 last_port,
             },
+            tunnel_sources: tunnels::build_sources(&raw.tunnel_sources),
             vips: raw.vips.into_iter().map(build_vip).collect::<Option<_>>()?,
             services: services.collect::<Option<_>>()?,
         })

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use lb_common::abi::{Balance, Forward, Ip, PROTOCOL_TCP, PROTOCOL_UDP, ServiceKey};
 
+use super::Tunnel;
+
 /// What clients connect to: a VIP, a port and a protocol, and who stands behind them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
@@ -15,6 +17,7 @@ pub struct Service {
     pub(super) protocol: Protocol,
     pub(super) balance: Balance,
     pub(super) forward: Forward,
+    pub(super) tunnel: Option<Tunnel>,
     pub(super) check: Option<Check>,
     pub(super) backends: Vec<Backend>,
 }
@@ -54,6 +57,12 @@ impl Service {
     #[must_use]
     pub const fn forward(&self) -> Forward {
         self.forward
+    }
+
+    /// The form of its tunnels, if that is how the backends are reached.
+    #[must_use]
+    pub const fn tunnel(&self) -> Option<&Tunnel> {
+        self.tunnel.as_ref()
     }
 
     /// How the backends are checked; without a check they count as up.
@@ -124,7 +133,7 @@ impl Backend {
         &self.name
     }
 
-    /// Its own address, of the VIP's family.
+    /// Its own address, of the VIP's family but at the end of a tunnel.
     #[must_use]
     pub const fn address(&self) -> IpAddr {
         self.address

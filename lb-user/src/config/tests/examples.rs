@@ -7,7 +7,7 @@ use lb_common::abi::{Balance, Forward};
 use super::{RIGHT, right};
 use crate::config::model::{Config, LogFormat, MqttVersion, Probe, Protocol, XdpMode};
 
-const EXAMPLES: [(&str, Forward); 2] = [
+const EXAMPLES: [(&str, Forward); 3] = [
     (
         include_str!("../../../configs/tidegate-dsr.toml"),
         Forward::Dsr,
@@ -15,6 +15,10 @@ const EXAMPLES: [(&str, Forward); 2] = [
     (
         include_str!("../../../configs/tidegate-nat.toml"),
         Forward::Nat,
+    ),
+    (
+        include_str!("../../../configs/tidegate-tunnel.toml"),
+        Forward::Tunnel,
     ),
 ];
 
@@ -36,10 +40,12 @@ fn examples_serve_four_ports_over_both_families() {
 }
 
 #[test]
-fn examples_differ_in_nothing_but_forward_and_nat() {
-    let [dsr, nat] = EXAMPLES.map(|(text, _)| right(text));
+fn examples_differ_in_nothing_but_the_way_of_forwarding() {
+    let [dsr, nat, tunnel] = EXAMPLES.map(|(text, _)| right(text));
     assert_eq!(dsr.vips(), nat.vips());
     assert_eq!(dsr.reload_blockers(&nat), []);
+    assert_eq!(dsr.vips(), tunnel.vips());
+    assert_eq!(dsr.reload_blockers(&tunnel), []);
 }
 
 #[test]

@@ -229,8 +229,8 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("forward = \"dsr\"", "", "service[0].forward: missing"),
     (
         "forward = \"dsr\"",
-        "forward = \"tunnel\"",
-        "forward: \"tunnel\" is not \"dsr\" or \"nat\"",
+        "forward = \"pigeon\"",
+        "forward: \"pigeon\" is not \"dsr\" or \"nat\" or \"tunnel\"",
     ),
     (
         "port = 1883",

@@ -53,19 +53,28 @@ impl Netlink {
         Ok(interface)
     }
 
-    /// The MAC address that frames leaving by an interface have as their source.
+    /// The MAC address that frames leaving by an interface have as their source, and the size of the
+    /// largest IP packet that fits into one.
     ///
     /// # Errors
     ///
     /// If there is no such interface, it has no MAC address, or the kernel does not answer.
-    pub(super) async fn source_mac(&self, index: u32) -> Result<[u8; 6], NetlinkError> {
+    pub(super) async fn sender(&self, index: u32) -> Result<([u8; 6], u32), NetlinkError> {
         let mut links = self.handle()?.link().get().match_index(index).execute();
         let found = ask("find an interface by its index", links.try_next()).await?;
         let no_interface = || NetlinkError::NoSuchInterface {
             name: format!("index {index}"),
         };
         let message = found.ok_or_else(no_interface)?;
-        Ok(describe(&message, &format!("index {index}"))?.mac)
+        let mac = describe(&message, &format!("index {index}"))?.mac;
+        let mtu = message.attributes.iter().find_map(|attribute| {
+            if let LinkAttribute::Mtu(mtu) = attribute {
+                Some(*mtu)
+            } else {
+                None
+            }
+        });
+        Ok((mac, mtu.unwrap_or(0)))
     }
 
     async fn addresses(&self, index: u32) -> Result<Vec<(IpAddr, u8)>, NetlinkError> {

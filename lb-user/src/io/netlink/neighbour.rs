@@ -12,7 +12,7 @@ use rtnetlink::{
         neighbour::{
             NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
         },
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
     },
 };
 
@@ -27,6 +27,8 @@ pub struct Route {
     pub neighbour: IpAddr,
     /// The address that connections by it are made from.
     pub source: Option<IpAddr>,
+    /// The largest IP packet, in bytes, if the route says so, be it that a router has told; else 0.
+    pub mtu: u32,
 }
 
 /// What the kernel knows of a neighbour.
@@ -141,18 +143,29 @@ impl Netlink {
         ask("confirm a neighbour", request.execute()).await
     }
 
-    /// The next hop that a neighbour's link-layer address makes.
+    /// The next hop that a neighbour's link-layer address makes, and the size of the largest IP
+    /// packet that goes there, 0 if that is not known.
     ///
     /// # Errors
     ///
     /// If the route's interface is gone, has no MAC address, or the kernel does not answer.
-    pub async fn next_hop(&self, route: Route, mac: [u8; 6]) -> Result<NextHop, NetlinkError> {
-        let source_mac = self.source_mac(route.interface).await?;
-        Ok(NextHop {
+    pub async fn next_hop(
+        &self,
+        route: Route,
+        mac: [u8; 6],
+    ) -> Result<(NextHop, u16), NetlinkError> {
+        let (source_mac, link_mtu) = self.sender(route.interface).await?;
+        let mtu = match route.mtu {
+            0 => link_mtu,
+            mtu if link_mtu == 0 => mtu,
+            mtu => mtu.min(link_mtu),
+        };
+        let next_hop = NextHop {
             interface: route.interface,
             mac,
             source_mac,
-        })
+        };
+        Ok((next_hop, u16::try_from(mtu).unwrap_or(u16::MAX)))
     }
 }
 
@@ -170,7 +183,7 @@ fn read_route(message: &RouteMessage, destination: IpAddr) -> Option<Route> {
     }
     let mut interface = None;
     let mut neighbour = destination;
-    let mut source = None;
+    let (mut source, mut mtu) = (None, 0);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => interface = Some(*index),
@@ -179,6 +192,7 @@ fn read_route(message: &RouteMessage, destination: IpAddr) -> Option<Route> {
             RouteAttribute::Via(RouteVia::Inet6(v6)) => neighbour = IpAddr::V6(*v6),
             RouteAttribute::PrefSource(RouteAddress::Inet(v4)) => source = Some(IpAddr::V4(*v4)),
             RouteAttribute::PrefSource(RouteAddress::Inet6(v6)) => source = Some(IpAddr::V6(*v6)),
+            RouteAttribute::Metrics(metrics) => mtu = route_mtu(metrics),
             _ => {}
         }
     }
@@ -186,7 +200,16 @@ fn read_route(message: &RouteMessage, destination: IpAddr) -> Option<Route> {
         interface: interface?,
         neighbour,
         source,
+        mtu,
     })
+}
+
+fn route_mtu(metrics: &[RouteMetric]) -> u32 {
+    let mtu = metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    });
+    mtu.unwrap_or(0)
 }
 
 fn read_neighbour(message: &NeighbourMessage) -> Neighbour {

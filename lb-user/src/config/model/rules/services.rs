@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use lb_common::abi::{Balance, Forward, RING_SIZE};
 
-use super::{check_unique, checks, or};
+use super::{check_unique, checks, or, tunnels};
 use crate::config::error::Problem;
 use crate::config::file;
 use crate::config::model::{Backend, Protocol, Service, defaults};
@@ -30,6 +30,7 @@ pub(super) fn check(raw: &file::Config, errors: &Errors) {
     for service in &raw.services {
         check_vip(service, raw, &vips, errors);
         check_backends(service, &vips, errors);
+        tunnels::check(service, errors);
         if let Some(check) = &service.check {
             checks::check(check, protocol(service), errors);
         }
@@ -94,7 +95,7 @@ fn check_backends(service: &file::Service, vips: &[IpAddr], errors: &Errors) {
     );
     for backend in backends {
         check_address(service, backend, vips, errors);
-        check_dsr_port(service, backend, errors);
+        check_port(service, backend, errors);
     }
 }
 
@@ -117,6 +118,7 @@ fn check_address(
     if vips.contains(value) {
         errors.add(place, Problem::IsVip { address });
     } else if let Some(vip) = &service.vip
+        && forward(service) != Some(Forward::Tunnel)
         && vip.value.is_ipv4() != value.is_ipv4()
     {
         let vip = vip.value.to_string();
@@ -124,19 +126,27 @@ fn check_address(
     }
 }
 
-fn check_dsr_port(service: &file::Service, backend: &file::Server, errors: &Errors) {
-    let is_dsr = service
-        .forward
-        .as_ref()
-        .is_some_and(|forward| forward.value == Forward::Dsr);
-    if let (true, Some(own), Some(port)) = (is_dsr, &backend.port, &service.port)
+/// Only a translated packet gets another port.
+fn check_port(service: &file::Service, backend: &file::Server, errors: &Errors) {
+    let forward = match forward(service) {
+        Some(Forward::Dsr) => "dsr",
+        Some(Forward::Tunnel) => "tunnel",
+        Some(Forward::Nat) | None => return,
+    };
+    if let (Some(own), Some(port)) = (&backend.port, &service.port)
         && own.value != port.value
     {
-        errors.add(&own.place, Problem::DsrPort { port: port.value });
+        let port = port.value;
+        errors.add(&own.place, Problem::FixedPort { forward, port });
     }
 }
 
-pub(super) fn build(raw: file::Service) -> Option<Service> {
+fn forward(service: &file::Service) -> Option<Forward> {
+    service.forward.as_ref().map(|forward| forward.value)
+}
+
+pub(super) fn build(mut raw: file::Service) -> Option<Service> {
+    let tunnel = tunnels::build(&mut raw);
     let port = raw.port?.value;
     let protocol = or(raw.protocol, Protocol::Tcp);
     let backends = raw
@@ -150,6 +160,7 @@ pub(super) fn build(raw: file::Service) -> Option<Service> {
         protocol,
         balance: or(raw.balance, Balance::Maglev),
         forward: raw.forward?.value,
+        tunnel,
         check: checks::build(raw.check, protocol)?,
         backends: backends.collect::<Option<_>>()?,
     })

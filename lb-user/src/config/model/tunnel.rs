@@ -1,0 +1,72 @@
+//! Tunnels: the form they take, and what they send from.
+
+use std::net::IpAddr;
+
+use lb_common::abi::{Encapsulation, Ip, TunnelSources};
+
+/// The form of a service's tunnels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    pub(super) encapsulation: Encapsulation,
+    pub(super) port: u16,
+}
+
+impl Tunnel {
+    /// What packets are put into.
+    #[must_use]
+    pub const fn encapsulation(&self) -> Encapsulation {
+        self.encapsulation
+    }
+
+    /// Where GUE is received; of no meaning to IP in IP.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The word in the file, in status and in metrics.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self.encapsulation {
+            Encapsulation::IpIp => "ipip",
+            Encapsulation::Gue => "gue",
+        }
+    }
+}
+
+/// Addresses that tunnels send from: which one, the flow says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourcePrefix {
+    pub(super) address: IpAddr,
+    pub(super) length: u8,
+}
+
+impl SourcePrefix {
+    /// The first of the addresses.
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Whether an address is one of them.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let differing = match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => u128::from(own.to_bits() ^ other.to_bits()),
+            (IpAddr::V6(own), IpAddr::V6(other)) => own.to_bits() ^ other.to_bits(),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return false,
+        };
+        differing.checked_shr(self.free_bits()).unwrap_or(0) == 0
+    }
+
+    /// The same sources, with these.
+    #[must_use]
+    pub fn join(&self, sources: TunnelSources) -> TunnelSources {
+        sources.with(Ip::from(self.address), self.free_bits())
+    }
+
+    fn free_bits(&self) -> u32 {
+        let full = if self.address.is_ipv4() { 32 } else { 128 };
+        full - u32::from(self.length)
+    }
+}
