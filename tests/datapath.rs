@@ -22,3 +22,4 @@ mod scheduling;
 mod services;
 mod smoke;
 mod tracking;
+mod tunnel;

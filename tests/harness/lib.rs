@@ -8,4 +8,5 @@ pub mod balancer;
 pub mod icmp;
 pub mod packet;
 pub mod prog_run;
+pub mod tunnel;
 pub mod world;
