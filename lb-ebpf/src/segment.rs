@@ -19,13 +19,13 @@ const OPTIONS: usize = 10;
 ///
 /// A SYN without the option stands for 536 or 1220 bytes (RFC 9293, 3.7.1), which fit.
 #[inline(always)]
-pub fn clamp(packet: &mut Packet<'_>, mtu: u32) {
+pub fn clamp(packet: &mut Packet<'_>, mtu: u16) {
     // Without options, which the other side leaves out of its sums as well (RFC 6691).
     let headers = match packet.family {
         Family::V4 => 20 + 20,
         Family::V6 => 40 + 20,
     };
-    let fitting = mtu.saturating_sub(headers) as u16;
+    let fitting = mtu.saturating_sub(headers);
     // A packet that cannot be read is sent as it is: it is the receiver's to refuse.
     let _: Option<()> = lower(packet, fitting);
 }

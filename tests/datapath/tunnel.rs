@@ -227,7 +227,7 @@ fn sources_stay_in_their_prefix_and_vary_by_flow() -> Result<()> {
 
 /// The largest packet that fits, and one of a byte more.
 #[test]
-fn packet_that_does_not_fit_is_not_sent() -> Result<()> {
+fn packet_that_does_not_fit_is_answered_with_the_size_that_does() -> Result<()> {
     let world = world()?;
     for form in FORMS {
         for outer_family in FAMILIES {
@@ -243,7 +243,15 @@ fn packet_that_does_not_fit_is_not_sent() -> Result<()> {
                 check(&world, &fitting, form, outer_family)?;
                 let larger = fitting.with(|packet| packet.payload.push(7));
                 let out = world.send(&larger)?;
-                ensure!(out.verdict == Verdict::DropTooBig, "{:?}", out.verdict);
+                ensure!(out.verdict == Verdict::TxTooBig, "{:?}", out.verdict);
+                // The last field of the answer's ICMP header, in either family.
+                let (at, icmp) = (
+                    larger.network_offset(),
+                    if inner == Family::V4 { 20 } else { 40 },
+                );
+                let told = &out.answer.frame[at + icmp + 4..at + icmp + 8];
+                let wanted = (u32::from(MTU) - overhead as u32).to_be_bytes();
+                ensure!(told == wanted, "an MTU of {told:?} was told");
             }
         }
     }

@@ -16,7 +16,14 @@ use lb_common::{
     verdict::Verdict,
 };
 
-use crate::{forward, job::Packet, maps, packet::Frame, rewrite, segment, select::Target};
+use crate::{
+    forward,
+    job::{Answer, Packet},
+    maps,
+    packet::Frame,
+    rewrite, segment,
+    select::Target,
+};
 
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
@@ -73,12 +80,20 @@ fn encapsulate(
 ) -> Result<Verdict, Verdict> {
     let next_hop = target.backend.next_hop().ok_or(Verdict::DropNoNextHop)?;
     let outer = outer(packet, service, target)?;
+    let mtu = match target.backend.mtu() {
+        0 => u16::MAX,
+        mtu => mtu,
+    };
+    let inner_mtu = mtu.saturating_sub(outer.overhead() as u16);
+    if outer.length > u32::from(mtu) {
+        // Also where the sender allows fragments: its packet is not ours to cut, and the answer is
+        // all that it can act upon.
+        return packet.answer(service, Answer::TooBig { mtu: inner_mtu });
+    }
     rewrite::age(packet)?;
     packet.count(target, first);
-    let room = outer.overhead();
-    if packet.tcp_flags & TCP_SYN != 0 && target.backend.mtu() != 0 {
-        let mtu = u32::from(target.backend.mtu()).saturating_sub(room);
-        segment::clamp(packet, mtu);
+    if packet.tcp_flags & TCP_SYN != 0 {
+        segment::clamp(packet, inner_mtu);
     }
     let mut frame = make_room(packet, &outer).ok_or(Verdict::DropInternal)?;
     outer
@@ -118,13 +133,6 @@ fn outer(packet: &mut Packet<'_>, service: &Service, target: &Target) -> Result<
         hash,
     };
     outer.length = inner + outer.overhead();
-    let limit = match target.backend.mtu() {
-        0 => u32::from(u16::MAX),
-        mtu => u32::from(mtu),
-    };
-    if outer.length > limit {
-        return Err(Verdict::DropTooBig);
-    }
     Ok(outer)
 }
 
