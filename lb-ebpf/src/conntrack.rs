@@ -87,7 +87,9 @@ pub fn touch(known: &Known, signal: Signal, now: Tick) -> bool {
         known.record.touch(now, state);
         return false;
     }
-    known.record.touch(now, signal.next(state));
+    let next = signal.next(state);
+    known.record.touch(now, next);
+    maps::count_end(known.target.id, state, next);
     matches!(known.table, Table::HalfOpen)
 }
 
@@ -123,6 +125,9 @@ pub fn backend_closed(key: &FlowKey, signal: Signal, now: Tick) {
         return;
     }
     if let Some(record) = maps::flow(Table::Established, key) {
-        record.touch(now, signal.next(record.get().state));
+        let flow = record.get();
+        let next = signal.next(flow.state);
+        record.touch(now, next);
+        maps::count_end(BackendId(flow.backend), flow.state, next);
     }
 }

@@ -8,7 +8,7 @@
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
     abi::{BackendId, FlowKey, PROTOCOL_UDP, Service, Stage},
-    parse::{Family, Fragmentation},
+    parse::{Family, Fragmentation, TCP_FIN, TCP_RST},
     verdict::Verdict,
 };
 
@@ -149,6 +149,20 @@ impl Packet<'_> {
             traffic.packets += 1;
             traffic.bytes += length;
             traffic.new_connections += u64::from(first);
+        });
+    }
+
+    /// Counts that the client ends a flow that is not recorded, if it does: each FIN and RST, as
+    /// nobody remembers whether it is the first.
+    #[inline(always)]
+    pub fn count_end(&self, target: &Target) {
+        if self.tcp_flags & (TCP_FIN | TCP_RST) == 0 {
+            return;
+        }
+        let reset = self.tcp_flags & TCP_RST != 0;
+        maps::count_backend(target.id, |traffic| {
+            traffic.closed += 1;
+            traffic.resets += u64::from(reset);
         });
     }
 

@@ -29,7 +29,7 @@ use lb_common::{
     verdict::Verdict,
 };
 
-pub use self::insight::{count_mqtt, note_keep_alive};
+pub use self::insight::{count_end, count_mqtt, note_keep_alive};
 use crate::job::Job;
 
 mod answer;

@@ -87,6 +87,7 @@ fn to_service(mut packet: Packet<'_>, service: &Service) -> Result<Verdict, Verd
         mqtt::glance(&packet, service);
         let first = packet.signal().starts;
         select::by_slot(service, &packet.flow).and_then(|target| {
+            packet.count_end(&target);
             if service.is_tunnel() {
                 packet.call_with(Stage::Encapsulate, service, &target, first)
             } else {

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 pub(crate) mod example;
+mod insight;
 mod status;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,6 +16,7 @@ use crate::{
     core::balancer::{Admin, SelectError},
 };
 
+pub use insight::{MqttStatus, Sessions};
 pub use status::{
     BackendStatus, ConfigStatus, Counters, Flows, Health, InterfaceStatus, ProbeStatus,
     ServiceState, ServiceStatus, Status, TrafficStatus, VipState, VipStatus,

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use lb_common::{
     abi::{BackendId, Traffic},
-    parse::{TCP_ACK, TCP_SYN},
+    parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
     verdict::Verdict,
 };
 use tests::{
@@ -38,6 +38,8 @@ fn read(world: &World, packet: &Packet) -> Result<Counted> {
         forwarded.reply_packets += traffic.reply_packets;
         forwarded.reply_bytes += traffic.reply_bytes;
         forwarded.untracked += traffic.untracked;
+        forwarded.closed += traffic.closed;
+        forwarded.resets += traffic.resets;
     }
     let dropped = world.datapath().service_traffic(service)?.dropped;
     Ok(Counted { forwarded, dropped })
@@ -119,6 +121,68 @@ fn a_flow_in_its_middle_is_no_new_connection() -> Result<()> {
         let frames = [frame.clone(), frame];
         assert_eq!(counted(&world, &ack, &frames)?, forwarded(2, bytes, 0));
     }
+    Ok(())
+}
+
+/// What FINs and RSTs of one flow add to `closed` and `resets`.
+fn ended(world: &World, service: u16, flags: &[u8]) -> Result<[u64; 2]> {
+    let syn = Family::V4.packet(SYN, service);
+    let flow = [SYN, ACK].into_iter();
+    let ends = flags.iter().map(|flags| Transport::Tcp(*flags));
+    let frames: Vec<Vec<u8>> = flow
+        .chain(ends)
+        .map(|transport| syn.clone().with(|packet| packet.transport = transport))
+        .map(|packet| packet.build())
+        .collect();
+    let Counted { forwarded, .. } = counted(world, &syn, &frames)?;
+    assert_eq!(forwarded.packets, frames.len() as u64);
+    Ok([forwarded.closed, forwarded.resets])
+}
+
+#[test]
+fn a_recorded_flow_closes_once() -> Result<()> {
+    const FIN: u8 = TCP_FIN | TCP_ACK;
+    let world = world()?;
+    for service in [DSR_ROUND_ROBIN, NAT_ROUND_ROBIN, NAT_MAGLEV] {
+        assert_eq!(ended(&world, service, &[])?, [0, 0]);
+        assert_eq!(ended(&world, service, &[FIN, TCP_ACK, FIN])?, [1, 0]);
+        assert_eq!(ended(&world, service, &[TCP_RST])?, [1, 1]);
+        assert_eq!(ended(&world, service, &[FIN, TCP_RST, TCP_RST])?, [1, 1]);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_backends_end_of_a_flow_is_seen_in_nat() -> Result<()> {
+    let world = world()?;
+    for (flags, expected) in [(TCP_FIN, [1, 0]), (TCP_RST, [1, 1])] {
+        let syn = Family::V4.packet(SYN, NAT_MAGLEV);
+        let out = world.send(&syn)?;
+        let ack = syn.clone().with(|packet| packet.transport = ACK);
+        world.send(&ack)?;
+        let backend = world.owner(&syn)?;
+        let port = super::case::nat_port(&syn, &out.answer.frame)?;
+        let sent = super::case::translated(&world, &syn, backend, port)?;
+        let reply = sent.reply(world.next_hop(backend)?);
+        let reply = reply.with(|packet| packet.transport = Transport::Tcp(flags | TCP_ACK));
+        let frames = [
+            reply.build(),
+            ack.with(|p| p.transport = Transport::Tcp(TCP_FIN)).build(),
+        ];
+        let Counted { forwarded, .. } = counted(&world, &syn, &frames)?;
+        assert_eq!(forwarded.resets, expected[1]);
+        assert!(forwarded.closed >= expected[0]);
+    }
+    Ok(())
+}
+
+#[test]
+fn without_a_record_each_fin_and_rst_counts() -> Result<()> {
+    const FIN: u8 = TCP_FIN | TCP_ACK;
+    let world = world()?;
+    assert_eq!(ended(&world, DSR_MAGLEV, &[FIN])?, [1, 0]);
+    assert_eq!(ended(&world, DSR_MAGLEV, &[TCP_RST])?, [1, 1]);
+    assert_eq!(ended(&world, DSR_MAGLEV, &[FIN, TCP_RST])?, [2, 1]);
     Ok(())
 }
 

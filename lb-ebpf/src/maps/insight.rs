@@ -4,9 +4,9 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, PerCpuArray},
 };
-use lb_common::abi::{KeepAlive, MqttPackets, ServiceId};
+use lb_common::abi::{BackendId, FlowState, KeepAlive, MqttPackets, ServiceId};
 
-use super::FlowRef;
+use super::{FlowRef, count_backend};
 
 #[map]
 static MQTT_PACKETS: PerCpuArray<MqttPackets> = PerCpuArray::with_max_entries(1, 0);
@@ -39,6 +39,21 @@ pub fn note_keep_alive(service: ServiceId, seconds: u16) {
             longest.write_volatile(seconds);
         }
     }
+}
+
+/// Counts for a backend that a recorded flow went from one state to another, if that ends it: each
+/// flow once, unless it goes on after all.
+#[inline(always)]
+pub fn count_end(backend: BackendId, before: u8, after: u8) {
+    let closing = FlowState::Closing as u8;
+    let reset = FlowState::Reset as u8;
+    if after < closing || after == before {
+        return;
+    }
+    count_backend(backend, |traffic| {
+        traffic.closed += u64::from(before < closing);
+        traffic.resets += u64::from(after == reset);
+    });
 }
 
 impl FlowRef {

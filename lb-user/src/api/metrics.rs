@@ -65,7 +65,7 @@ type OfService = fn(&ServiceStatus) -> u64;
 type OfBackend = fn(&BackendStatus) -> f64;
 
 fn services(page: &mut Page, services: &[ServiceStatus]) {
-    let families: [(&str, &str, &str, OfService); 8] = [
+    let families: [(&str, &str, &str, OfService); 11] = [
         (
             "up",
             "gauge",
@@ -102,6 +102,18 @@ fn services(page: &mut Page, services: &[ServiceStatus]) {
             "Packets the flow table had no room for.",
             |s| s.traffic.untracked,
         ),
+        ("closed_total", "counter", "Flows seen to close.", |s| {
+            s.traffic.closed
+        }),
+        ("resets_total", "counter", "Flows that were reset.", |s| {
+            s.traffic.resets
+        }),
+        (
+            "sessions",
+            "gauge",
+            "Open flows; see sessions_exact.",
+            |s| s.sessions.count,
+        ),
     ];
     for (name, kind, help, value) in families {
         page.family(&format!("tidegate_service_{name}"), kind, help);
@@ -109,10 +121,44 @@ fn services(page: &mut Page, services: &[ServiceStatus]) {
             page.sample(&[("service", &service.name)], value(service));
         }
     }
+    page.family(
+        "tidegate_service_sessions_exact",
+        "gauge",
+        "Whether open flows are counted, not estimated.",
+    );
+    for service in services {
+        let exact = u8::from(service.sessions.exact);
+        page.sample(&[("service", &service.name)], exact);
+    }
+    mqtt(page, services);
+}
+
+fn mqtt(page: &mut Page, services: &[ServiceStatus]) {
+    let read = || services.iter().filter_map(|s| Some((s, s.mqtt.as_ref()?)));
+    page.family(
+        "tidegate_service_mqtt_packets_total",
+        "counter",
+        "MQTT packets that clients sent, by type.",
+    );
+    for (service, mqtt) in read() {
+        for (name, count) in &mqtt.packets {
+            page.sample(&[("service", &service.name), ("type", name)], count);
+        }
+    }
+    page.family(
+        "tidegate_service_longest_keep_alive_seconds",
+        "gauge",
+        "The longest keep-alive that a client has asked for.",
+    );
+    for (service, mqtt) in read() {
+        if let Some(seconds) = mqtt.longest_keep_alive_seconds {
+            page.sample(&[("service", &service.name)], seconds);
+        }
+    }
 }
 
 fn backends(page: &mut Page, services: &[ServiceStatus]) {
-    let families: [(&str, &str, &str, OfBackend); 11] = [
+    let families: [(&str, &str, &str, OfBackend); 14] = [
         (
             "up",
             "gauge",
@@ -147,6 +193,18 @@ fn backends(page: &mut Page, services: &[ServiceStatus]) {
         ("reply_bytes_total", "counter", "Bytes of them.", |b| {
             b.traffic.reply_bytes as f64
         }),
+        ("closed_total", "counter", "Flows seen to close.", |b| {
+            b.traffic.closed as f64
+        }),
+        ("resets_total", "counter", "Flows that were reset.", |b| {
+            b.traffic.resets as f64
+        }),
+        (
+            "sessions",
+            "gauge",
+            "Open flows; see tidegate_service_sessions_exact.",
+            |b| b.sessions.count as f64,
+        ),
         ("probes_total", "counter", "Health probes.", |b| {
             (b.probe.successes + b.probe.failures) as f64
         }),

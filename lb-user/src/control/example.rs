@@ -1,8 +1,8 @@
 //! A status for tests of those who show it.
 
 use super::{
-    BackendStatus, ConfigStatus, Counters, Flows, Health, InterfaceStatus, ProbeStatus,
-    ServiceState, ServiceStatus, Status, TrafficStatus, VipState, VipStatus,
+    BackendStatus, ConfigStatus, Counters, Flows, Health, InterfaceStatus, MqttStatus, ProbeStatus,
+    ServiceState, ServiceStatus, Sessions, Status, TrafficStatus, VipState, VipStatus,
 };
 use crate::core::balancer::Admin;
 
@@ -23,6 +23,7 @@ pub(crate) fn backend() -> BackendStatus {
             ..TrafficStatus::default()
         },
         dropped: 0,
+        sessions: Sessions::counted(4),
         probe: ProbeStatus {
             successes: 3,
             failures: 1,
@@ -63,6 +64,11 @@ pub(crate) fn status() -> Status {
                 ..TrafficStatus::default()
             },
             dropped: 2,
+            sessions: Sessions::counted(4),
+            mqtt: Some(MqttStatus {
+                packets: [("connect".to_owned(), 5), ("pingreq".to_owned(), 6)].into(),
+                longest_keep_alive_seconds: Some(60),
+            }),
             backends: vec![backend()],
         }],
         verdicts: [("tx_dsr".to_owned(), 9)].into(),

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use lb_common::abi::Traffic;
 use serde::{Deserialize, Serialize};
 
+use super::{MqttStatus, Sessions};
 use crate::core::{balancer::Admin, health::HealthState};
 
 /// The whole of it.
@@ -86,6 +87,9 @@ pub struct ServiceStatus {
     pub traffic: TrafficStatus,
     /// Client packets that no backend got.
     pub dropped: u64,
+    pub sessions: Sessions,
+    /// For `protocol = "mqtt"`.
+    pub mqtt: Option<MqttStatus>,
     pub backends: Vec<BackendStatus>,
 }
 
@@ -117,6 +121,10 @@ pub struct TrafficStatus {
     pub reply_bytes: u64,
     /// Packets of tracked flows for which the flow table had no room.
     pub untracked: u64,
+    /// Flows that were seen to close, by FIN or RST.
+    pub closed: u64,
+    /// Those of them that were reset.
+    pub resets: u64,
 }
 
 impl From<Traffic> for TrafficStatus {
@@ -128,6 +136,8 @@ impl From<Traffic> for TrafficStatus {
             reply_packets: traffic.reply_packets,
             reply_bytes: traffic.reply_bytes,
             untracked: traffic.untracked,
+            closed: traffic.closed,
+            resets: traffic.resets,
         }
     }
 }
@@ -151,6 +161,7 @@ pub struct BackendStatus {
     #[serde(flatten)]
     pub traffic: TrafficStatus,
     pub dropped: u64,
+    pub sessions: Sessions,
     pub probe: ProbeStatus,
 }
 

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use lb_common::abi::{BackendId, Ip, ServiceId, ServiceKey, Traffic};
+use lb_common::abi::{BackendId, Ip, MqttPackets, ServiceId, ServiceKey, Traffic};
 
 use super::maps::Maps;
 use crate::core::image::MapImage;
@@ -25,6 +25,8 @@ pub(super) struct Account {
 pub(super) struct Ledger {
     backends: BTreeMap<Holding, Tenancy<Account>>,
     services: BTreeMap<ServiceId, Tenancy<ServiceKey>>,
+    /// What the counters of MQTT packets said when a service got its id.
+    packets: BTreeMap<ServiceId, MqttPackets>,
     /// What was counted under ids since given up.
     closed: BTreeMap<Account, Traffic>,
 }
@@ -46,6 +48,8 @@ impl Ledger {
             let known = self.services.get(&service.id);
             if known.is_none_or(|tenancy| tenancy.holder != *key) {
                 let before = maps.service_traffic(service.id)?;
+                self.packets
+                    .insert(service.id, maps.mqtt_packets(service.id)?);
                 self.services.insert(
                     service.id,
                     Tenancy {
@@ -136,6 +140,16 @@ impl Ledger {
             }
         }
         Ok(total)
+    }
+
+    /// The MQTT packets that clients sent to the service that has an id.
+    pub(super) fn mqtt_packets(
+        &self,
+        id: ServiceId,
+        maps: &impl Maps,
+    ) -> anyhow::Result<MqttPackets> {
+        let before = self.packets.get(&id).copied().unwrap_or_default();
+        Ok(maps.mqtt_packets(id)?.combine(before, u64::saturating_sub))
     }
 }
 

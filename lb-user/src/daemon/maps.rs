@@ -1,9 +1,9 @@
 //! What the event loop needs of the kernel's maps: the datapath's, or a test's.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use lb_common::{
-    abi::{BackendId, ServiceId, Traffic},
+    abi::{BackendId, MqttPackets, ServiceId, Traffic},
     verdict::Verdict,
 };
 
@@ -19,6 +19,10 @@ pub(super) trait Maps: Send + 'static {
     fn backend_traffic(&self, id: BackendId) -> anyhow::Result<Traffic>;
     /// What was dropped for the users of a service id before a backend was chosen.
     fn service_traffic(&self, id: ServiceId) -> anyhow::Result<Traffic>;
+    /// MQTT packets that clients sent to the users of a service id.
+    fn mqtt_packets(&self, id: ServiceId) -> anyhow::Result<MqttPackets>;
+    /// The longest keep-alive of the clients of a service id's users.
+    fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>>;
 }
 
 impl Maps for Datapath {
@@ -36,5 +40,13 @@ impl Maps for Datapath {
 
     fn service_traffic(&self, id: ServiceId) -> anyhow::Result<Traffic> {
         Ok(Self::service_traffic(self, id)?)
+    }
+
+    fn mqtt_packets(&self, id: ServiceId) -> anyhow::Result<MqttPackets> {
+        Ok(Self::mqtt_packets(self, id)?)
+    }
+
+    fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>> {
+        Ok(Self::longest_keep_alive(self, id)?)
     }
 }

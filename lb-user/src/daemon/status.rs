@@ -7,7 +7,8 @@ use tracing::warn;
 
 use super::{engine::Engine, ledger::Account, maps::Maps};
 use crate::{
-    control::{BackendStatus, ServiceState, ServiceStatus},
+    config::model::{Protocol, Service},
+    control::{BackendStatus, MqttStatus, ServiceState, ServiceStatus, Sessions},
     core::balancer::{BackendKey, BackendView, ServiceView},
 };
 
@@ -56,8 +57,19 @@ impl<M: Maps> Engine<M> {
             },
             traffic: traffic.into(),
             dropped: traffic.dropped,
+            sessions: Sessions::estimated(traffic.into()),
+            mqtt: self.mqtt(service),
             backends: backends.collect(),
         }
+    }
+
+    /// What was read of the payload, if any is.
+    fn mqtt(&self, service: &Service) -> Option<MqttStatus> {
+        let id = self.image.services.get(&service.key())?.id;
+        (service.protocol() == Protocol::Mqtt).then(|| {
+            let packets = readable(self.ledger.mqtt_packets(id, &self.maps));
+            MqttStatus::new(packets, readable(self.maps.longest_keep_alive(id)))
+        })
     }
 
     fn backend(&self, service: &ServiceView<'_>, view: &BackendView<'_>) -> BackendStatus {
@@ -89,6 +101,7 @@ impl<M: Maps> Engine<M> {
             share: *share,
             traffic: traffic.into(),
             dropped: traffic.dropped,
+            sessions: Sessions::estimated(traffic.into()),
             probe: self.probes.get(key).copied().unwrap_or_default(),
         }
     }

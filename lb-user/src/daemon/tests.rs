@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::bail;
 use lb_common::{
-    abi::{Backend, BackendId, Balance, Forward, NextHop, Service, ServiceId, ServiceKey, Traffic},
+    abi::{
+        Backend, BackendId, Balance, Forward, MqttPackets, NextHop, Service, ServiceId, ServiceKey,
+        Traffic,
+    },
     verdict::Verdict,
 };
 
@@ -49,6 +52,7 @@ struct FakeMaps {
     backends: BTreeMap<BackendId, Backend>,
     tables: BTreeMap<(ServiceId, u32), Table>,
     traffic: BTreeMap<BackendId, Traffic>,
+    mqtt: MqttPackets,
     /// How many steps succeed before all fail.
     good_steps: Option<usize>,
 }
@@ -106,6 +110,14 @@ impl Maps for FakeMaps {
             dropped: 3,
             ..Traffic::default()
         })
+    }
+
+    fn mqtt_packets(&self, _id: ServiceId) -> anyhow::Result<MqttPackets> {
+        Ok(self.mqtt)
+    }
+
+    fn longest_keep_alive(&self, _id: ServiceId) -> anyhow::Result<Option<Duration>> {
+        Ok(Some(Duration::from_secs(60)))
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::table::{Align, Table};
 use crate::control::{
-    BackendStatus, ServiceState, ServiceStatus, Status, TrafficStatus, VipStatus,
+    BackendStatus, MqttStatus, ServiceState, ServiceStatus, Sessions, Status, TrafficStatus,
+    VipStatus,
 };
 
 /// An earlier status, and how long ago it was.
@@ -63,6 +64,7 @@ fn services(status: &Status, rates: bool, earlier: Earlier<'_>) -> String {
         ("PACKETS", Align::Right),
         ("BYTES", Align::Right),
         ("NEW", Align::Right),
+        ("SESSIONS", Align::Right),
         ("DROPPED", Align::Right),
     ];
     if rates {
@@ -77,6 +79,7 @@ fn services(status: &Status, rates: bool, earlier: Earlier<'_>) -> String {
             state,
             traffic,
             dropped,
+            sessions,
             ..
         } = service;
         let mut row = vec![
@@ -87,6 +90,7 @@ fn services(status: &Status, rates: bool, earlier: Earlier<'_>) -> String {
             state.to_string(),
         ];
         row.extend(traffic_cells(*traffic));
+        row.push(sessions_cell(*sessions));
         row.push(dropped.to_string());
         if rates {
             let before = earlier.and_then(|(ago, earlier)| {
@@ -115,6 +119,7 @@ fn backends<'a>(
         ("PACKETS", Align::Right),
         ("BYTES", Align::Right),
         ("NEW", Align::Right),
+        ("SESSIONS", Align::Right),
     ];
     if rates {
         head.extend(RATES);
@@ -144,6 +149,7 @@ fn backends<'a>(
             format!("{:.1}%", share * 100.0),
         ];
         row.extend(traffic_cells(backend.traffic));
+        row.push(sessions_cell(backend.sessions));
         if rates {
             let before = earlier.and_then(|(ago, earlier)| {
                 let old = earlier.services.iter().find(|old| old.name == service)?;
@@ -172,6 +178,7 @@ fn remarks(status: &Status) -> String {
             ));
         }
     }
+    remarks.extend(status.services.iter().filter_map(mqtt_remark));
     let dropped = status.verdicts.iter();
     let dropped = dropped.filter(|(verdict, count)| verdict.starts_with("drop_") && **count > 0);
     let dropped: Vec<String> = dropped
@@ -201,6 +208,26 @@ fn remarks(status: &Status) -> String {
         .collect()
 }
 
+/// What clients of a service have sent.
+fn mqtt_remark(service: &ServiceStatus) -> Option<String> {
+    let MqttStatus {
+        packets,
+        longest_keep_alive_seconds,
+    } = service.mqtt.as_ref()?;
+    let seen = packets.iter().filter(|(_, count)| **count > 0);
+    let seen: Vec<String> = seen
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    if seen.is_empty() {
+        return None;
+    }
+    let (name, seen) = (&service.name, seen.join(", "));
+    let longest = longest_keep_alive_seconds
+        .map(|seconds| format!("; longest keep-alive {}", duration(seconds)))
+        .unwrap_or_default();
+    Some(format!("{name}: clients sent {seen}{longest}"))
+}
+
 const RATES: [(&str, Align); 3] = [
     ("PACKETS/S", Align::Right),
     ("BYTES/S", Align::Right),
@@ -219,6 +246,12 @@ fn traffic_cells(traffic: TrafficStatus) -> [String; 3] {
         size(bytes as f64),
         new_connections.to_string(),
     ]
+}
+
+/// An estimate is marked as one.
+pub(in crate::cli) fn sessions_cell(sessions: Sessions) -> String {
+    let mark = if sessions.exact { "" } else { "~" };
+    format!("{mark}{}", sessions.count)
 }
 
 fn rate_cells(now: TrafficStatus, before: Option<(Duration, TrafficStatus)>) -> [String; 3] {
@@ -314,6 +347,28 @@ mod tests {
             .find(|line| line.starts_with("mqtt/broker1"))
             .unwrap();
         assert!(line.split_whitespace().any(|cell| cell == "250"), "{line}");
+    }
+
+    #[test]
+    fn what_clients_send_is_said() {
+        let text = render(&example::status(), false, None);
+        let sentence = "mqtt: clients sent connect 5, pingreq 6; longest keep-alive 1 min 0 s";
+        assert!(text.contains(sentence), "{text}");
+    }
+
+    #[test]
+    fn estimates_are_marked() {
+        let mut status = example::status();
+        status.services[0].sessions.exact = false;
+        let text = render(&status, false, None);
+        let cells = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert!(cells("mqtt ").contains(&"~4".to_owned()), "{text}");
+        assert!(cells("mqtt/broker1").contains(&"4".to_owned()), "{text}");
     }
 
     #[test]

@@ -1,0 +1,104 @@
+//! What is known of the sessions of a service or backend.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use lb_common::{
+    abi::MqttPackets,
+    mqtt::{TYPES, packet_type},
+};
+use serde::{Deserialize, Serialize};
+
+use super::TrafficStatus;
+
+/// How many flows are open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    pub count: u64,
+    /// Whether they were counted. Otherwise this is what started less what was seen to close, since
+    /// the daemon's start: with dsr and tunnel, a server's own close is seen only by the client's
+    /// answer, and a flow that just falls silent not at all.
+    pub exact: bool,
+}
+
+impl Sessions {
+    /// What traffic tells of them.
+    #[must_use]
+    pub const fn estimated(traffic: TrafficStatus) -> Self {
+        Self {
+            count: traffic.new_connections.saturating_sub(traffic.closed),
+            exact: false,
+        }
+    }
+
+    /// As many as are recorded.
+    #[must_use]
+    pub const fn counted(count: u64) -> Self {
+        Self { count, exact: true }
+    }
+}
+
+/// What was read of the payload of a service with `protocol = "mqtt"`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MqttStatus {
+    /// Packets from clients by type, as far as they stand at the front of a segment. What clients
+    /// may not send is left out unless it was seen.
+    pub packets: BTreeMap<String, u64>,
+    /// The longest keep-alive that a client has asked for.
+    pub longest_keep_alive_seconds: Option<u64>,
+}
+
+impl MqttStatus {
+    /// What the kernel has counted.
+    #[must_use]
+    pub fn new(packets: MqttPackets, longest_keep_alive: Option<Duration>) -> Self {
+        let types = TYPES.iter().zip(packets.0);
+        let packets = types
+            .filter(|(name, count)| *count > 0 || is_for_clients(name))
+            .map(|(name, count)| ((*name).to_owned(), count));
+        Self {
+            packets: packets.collect(),
+            longest_keep_alive_seconds: longest_keep_alive.map(|longest| longest.as_secs()),
+        }
+    }
+}
+
+/// Whether a client may send it (MQTT 5.0, section 2.1.2).
+fn is_for_clients(name: &str) -> bool {
+    let only_servers = [0x00, 0x20, 0x90, 0xb0, 0xd0].map(|first| TYPES[packet_type(first)]);
+    !only_servers.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use lb_common::abi::MqttPackets;
+
+    use super::{MqttStatus, Sessions};
+    use crate::control::TrafficStatus;
+
+    #[test]
+    fn what_only_servers_send_is_told_only_if_seen() {
+        let mut packets = MqttPackets::default();
+        let names = |packets| MqttStatus::new(packets, None).packets.into_keys();
+        assert_eq!(names(packets).len(), 11);
+        assert!(!names(packets).any(|name| name == "connack"));
+        packets.0[2] = 1;
+        assert!(names(packets).any(|name| name == "connack"));
+        let status = MqttStatus::new(packets, Some(Duration::from_secs(90)));
+        assert_eq!(status.longest_keep_alive_seconds, Some(90));
+    }
+
+    #[test]
+    fn sessions_are_never_fewer_than_none() {
+        let mut traffic = TrafficStatus {
+            new_connections: 5,
+            closed: 2,
+            ..TrafficStatus::default()
+        };
+        assert_eq!(Sessions::estimated(traffic).count, 3);
+        traffic.closed = 9;
+        assert_eq!(Sessions::estimated(traffic).count, 0);
+        assert!(Sessions::counted(1).exact && !Sessions::estimated(traffic).exact);
+    }
+}
