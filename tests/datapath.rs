@@ -11,6 +11,7 @@ mod conversation;
 mod counters;
 mod forwarding;
 mod fragments;
+mod icmp;
 mod malformed;
 mod model;
 mod mqtt;

@@ -200,6 +200,7 @@ impl Stage {
         (Self::Track, "stage_track"),
         (Self::Translate, "stage_translate"),
         (Self::Reply, "stage_reply"),
+        (Self::Icmp, "stage_icmp"),
         (Self::Answer, "stage_answer"),
         (Self::Encapsulate, "stage_encapsulate"),
     ];

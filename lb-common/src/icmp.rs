@@ -1,6 +1,6 @@
 //! ICMP and ICMPv6 as far as a balancer needs them: errors about packets (RFC 792, RFC 4443).
 
-use crate::abi::Ip;
+use crate::{abi::Ip, parse::Family};
 
 /// IP protocol number of ICMP.
 pub const PROTOCOL_V4: u8 = 1;
@@ -13,13 +13,42 @@ pub const V4_UNREACHABLE: u8 = 3;
 pub const V4_TOO_BIG: u8 = 4;
 /// Time exceeded.
 pub const V4_TIME_EXCEEDED: u8 = 11;
+/// Parameter problem.
+pub const V4_PARAMETER_PROBLEM: u8 = 12;
+/// Destination unreachable.
+pub const V6_UNREACHABLE: u8 = 1;
 /// Packet too big.
 pub const V6_TOO_BIG: u8 = 2;
 /// Time exceeded.
 pub const V6_TIME_EXCEEDED: u8 = 3;
+/// Parameter problem.
+pub const V6_PARAMETER_PROBLEM: u8 = 4;
 
 /// The TTL or hop limit of what the balancer itself sends.
 pub const ANSWER_TTL: u8 = 64;
+
+/// The IP protocol number of a family's ICMP.
+#[inline(always)]
+#[must_use]
+pub const fn protocol(family: Family) -> u8 {
+    match family {
+        Family::V4 => PROTOCOL_V4,
+        Family::V6 => PROTOCOL_V6,
+    }
+}
+
+/// Whether a type is that of an error about a packet's way to its end. Redirects and source quenches
+/// are not: those are for hosts on the link, or for nobody (RFC 6633).
+#[inline(always)]
+#[must_use]
+pub const fn is_error(family: Family, kind: u8) -> bool {
+    match family {
+        Family::V4 => {
+            (kind == V4_UNREACHABLE) | (kind == V4_TIME_EXCEEDED) | (kind == V4_PARAMETER_PROBLEM)
+        }
+        Family::V6 => kind >= V6_UNREACHABLE && kind <= V6_PARAMETER_PROBLEM,
+    }
+}
 
 /// Whether a packet from this source may be answered with an error: it must name one host (RFC
 /// 1122, 3.2.2; RFC 4443, 2.4).

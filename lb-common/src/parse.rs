@@ -8,6 +8,7 @@
 use crate::{
     abi::{FlowKey, Ip, PROTOCOL_TCP, PROTOCOL_UDP},
     cursor::Cursor,
+    icmp,
 };
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -81,7 +82,9 @@ pub enum Reject {
     BadNetwork,
     /// The addresses are good, what follows them is not.
     BadTransport,
-    /// Neither TCP nor UDP.
+    /// ICMP or ICMPv6 in one piece; the cursor is at its header.
+    Icmp,
+    /// None of these.
     OtherProtocol,
 }
 
@@ -100,7 +103,7 @@ pub struct Network {
     protocol: u8,
     fragmentation: Fragmentation,
     /// Offset of the packet's end from the start of the frame, in bytes; padding may follow.
-    end: usize,
+    pub end: usize,
 }
 
 /// A transport header, and what the extension headers before it said.
@@ -199,7 +202,7 @@ impl Transport {
     /// Reads IPv6's extension headers, then the TCP or UDP header.
     ///
     /// # Errors
-    /// [`Reject::OtherProtocol`], or [`Reject::BadTransport`] if lengths are wrong, an extension
+    /// [`Reject::Icmp`] or [`Reject::OtherProtocol`], or [`Reject::BadTransport`] if lengths are wrong, an extension
     /// header is one that a final destination never sees, or there are too many of them.
     #[inline(always)]
     pub fn parse(
@@ -217,6 +220,9 @@ impl Transport {
         }
         match chain.protocol {
             PROTOCOL_TCP | PROTOCOL_UDP => {}
+            protocol if protocol == icmp::protocol(family) && chain.is_whole() => {
+                return Err(Reject::Icmp);
+            }
             _ => return Err(Reject::OtherProtocol),
         }
         let offset = cursor.offset();
@@ -276,6 +282,11 @@ impl Chain {
         self.walk(cursor)?;
         // For the kernel's verifier, which then follows all ways along the chain as one.
         cursor.skip(0).ok_or(Reject::BadTransport)
+    }
+
+    #[inline(always)]
+    fn is_whole(&self) -> bool {
+        matches!(self.fragmentation, Fragmentation::None)
     }
 
     #[inline(always)]
@@ -416,6 +427,10 @@ impl Header {
         }
     }
 }
+
+mod quote;
+
+pub use quote::{NoQuote, Quote};
 
 #[cfg(test)]
 mod tests;

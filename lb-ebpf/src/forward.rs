@@ -28,6 +28,14 @@ pub const NAT_REPLY: Exits = Exits {
     transmit: Verdict::TxNatReply,
     redirect: Verdict::RedirectNatReply,
 };
+pub const ICMP: Exits = Exits {
+    transmit: Verdict::TxIcmp,
+    redirect: Verdict::RedirectIcmp,
+};
+pub const ICMP_REPLY: Exits = Exits {
+    transmit: Verdict::TxIcmpReply,
+    redirect: Verdict::RedirectIcmpReply,
+};
 
 /// The MAC addresses of an Ethernet header and the interface it came in by.
 #[derive(Clone, Copy)]

@@ -16,6 +16,7 @@ mod mqtt;
 mod nat;
 mod packet;
 mod pipeline;
+mod quote;
 mod rewrite;
 mod segment;
 mod select;
@@ -54,6 +55,13 @@ pub fn stage_translate(context: XdpContext) -> u32 {
 #[inline(always)]
 pub fn stage_reply(context: XdpContext) -> u32 {
     end(&context, stage::reply::run(&context))
+}
+
+/// [`lb_common::abi::Stage::Icmp`].
+#[xdp]
+#[inline(always)]
+pub fn stage_icmp(context: XdpContext) -> u32 {
+    end(&context, stage::icmp::run(&context))
 }
 
 /// [`lb_common::abi::Stage::Answer`].

@@ -39,6 +39,12 @@ impl Translation {
         }
     }
 
+    /// That of a recorded flow.
+    #[inline(always)]
+    pub fn of_known(pool: &NatPool, known: &Known) -> Self {
+        Self::of(pool, &known.target, &known.record.get())
+    }
+
     /// The ends of a packet to the backend.
     #[inline(always)]
     pub fn ends(&self, target: &Target) -> Ends {

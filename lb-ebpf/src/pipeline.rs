@@ -5,8 +5,10 @@
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
-    abi::{PROTOCOL_TCP, PROTOCOL_UDP, Service, ServiceKey, Stage},
-    parse::{self, Fragmentation, Network, Reject, Transport},
+    abi::{FlowKey, PROTOCOL_TCP, PROTOCOL_UDP, Service, ServiceKey, Stage},
+    cursor::Cursor,
+    icmp,
+    parse::{self, Family, Fragmentation, Network, Reject, Transport},
     verdict::Verdict,
 };
 
@@ -25,8 +27,13 @@ pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
     let mut cursor = frame.cursor();
     let family = parse::ethernet(&mut cursor).ok_or(Verdict::PassNotOurs)?;
     let network = Network::parse(&mut cursor, family).map_err(|_damaged| Verdict::PassMalformed)?;
-    let transport = Transport::parse(&mut cursor, &network, family)
-        .map_err(|reject| rejected(reject, &network))?;
+    let transport =
+        Transport::parse(&mut cursor, &network, family).map_err(|reject| match reject {
+            Reject::Icmp => about_a_flow(context, frame, family, &network, cursor.offset()),
+            Reject::OtherProtocol | Reject::BadNetwork | Reject::BadTransport => {
+                rejected(reject, &network)
+            }
+        })?;
     let packet = Packet {
         context,
         frame,
@@ -50,7 +57,7 @@ pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
 #[inline(always)]
 fn rejected(reject: Reject, network: &Network) -> Verdict {
     match reject {
-        Reject::OtherProtocol => Verdict::PassNotOurs,
+        Reject::Icmp | Reject::OtherProtocol => Verdict::PassNotOurs,
         Reject::BadNetwork => Verdict::PassMalformed,
         Reject::BadTransport => {
             let marked = |protocol| {
@@ -63,6 +70,38 @@ fn rejected(reject: Reject, network: &Network) -> Verdict {
             }
         }
     }
+}
+
+/// ICMP, which may be an error about a flow.
+#[inline(always)]
+fn about_a_flow(
+    context: &XdpContext,
+    frame: Frame,
+    family: Family,
+    network: &Network,
+    header: usize,
+) -> Verdict {
+    let packet = Packet {
+        context,
+        frame,
+        family,
+        network: network.offset,
+        transport: header,
+        payload: header,
+        end: network.end,
+        ttl: network.ttl,
+        tcp_flags: 0,
+        fragmentation: Fragmentation::None,
+        flow: FlowKey::new(
+            network.source,
+            network.destination,
+            0,
+            0,
+            icmp::protocol(family),
+        ),
+    };
+    let (Ok(verdict) | Err(verdict)) = packet.call(Stage::Icmp, &Service::marker());
+    verdict
 }
 
 #[inline(always)]

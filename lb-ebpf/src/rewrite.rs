@@ -49,11 +49,7 @@ pub fn age(packet: &mut Packet<'_>) -> Result<(), Verdict> {
 /// Replaces both addresses and both ports.
 #[inline(always)]
 pub fn ends(packet: &mut Packet<'_>, new: &Ends) -> Result<(), Verdict> {
-    let addresses = match packet.family {
-        Family::V4 => addresses_v4(packet, new),
-        Family::V6 => addresses_v6(packet, new),
-    }
-    .ok_or(Verdict::DropInternal)?;
+    let addresses = addresses(packet, new).ok_or(Verdict::DropInternal)?;
     let ports = ports(packet, new).ok_or(Verdict::DropInternal)?;
     // The pseudo-header of both protocols covers the addresses (RFC 9293, 3.1; RFC 768; RFC 8200, 8.1).
     let delta = addresses.plus(ports);
@@ -70,6 +66,15 @@ pub fn ends(packet: &mut Packet<'_>, new: &Ends) -> Result<(), Verdict> {
         }
     }
     Ok(())
+}
+
+/// Replaces both addresses, and says what that adds to a sum over a pseudo-header.
+#[inline(always)]
+pub fn addresses(packet: &mut Packet<'_>, new: &Ends) -> Option<Delta> {
+    match packet.family {
+        Family::V4 => addresses_v4(packet, new),
+        Family::V6 => addresses_v6(packet, new),
+    }
 }
 
 #[inline(always)]

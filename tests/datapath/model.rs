@@ -3,7 +3,7 @@
 use lb_common::{
     abi::{Forward, Ip, PROTOCOL_TCP, PROTOCOL_UDP, ServiceKey},
     cursor::SliceCursor,
-    parse::{self, Fragmentation, Network, Reject, TCP_RST, Transport},
+    parse::{self, Fragmentation, Network, NoQuote, Quote, Reject, TCP_RST, Transport},
     verdict::Verdict,
 };
 use lb_user::core::image::{MapImage, ServiceImage};
@@ -19,6 +19,12 @@ pub(crate) fn verdicts(image: &MapImage, frame: &[u8]) -> Vec<Verdict> {
     };
     let verdict = match Transport::parse(&mut cursor, &network, family) {
         Ok(transport) => return of_packet(image, &network, &transport),
+        Err(Reject::Icmp) => {
+            return match Quote::parse(&mut cursor, family, network.end) {
+                Ok(quote) => of_quote(image, &network, &quote),
+                Err(reason) => of_no_flow(image, &network, reason),
+            };
+        }
         Err(Reject::OtherProtocol) => Verdict::PassNotOurs,
         Err(Reject::BadNetwork) => Verdict::PassMalformed,
         Err(Reject::BadTransport) => {
@@ -62,6 +68,51 @@ fn of_service(image: &MapImage, service: &ServiceImage, transport: &Transport) -
         verdicts.push(Verdict::DropNatUnknownFlow);
     }
     verdicts
+}
+
+fn of_no_flow(image: &MapImage, network: &Network, reason: NoQuote) -> Vec<Verdict> {
+    let vip = network.destination;
+    let to_vip = is_vip(image, vip, PROTOCOL_TCP) || is_vip(image, vip, PROTOCOL_UDP);
+    vec![match reason {
+        NoQuote::Unreadable if to_vip => Verdict::DropIcmpUnknownFlow,
+        NoQuote::Unreadable | NoQuote::NoError | NoQuote::OtherProtocol => Verdict::PassNotOurs,
+    }]
+}
+
+fn of_quote(image: &MapImage, network: &Network, quote: &Quote) -> Vec<Verdict> {
+    let flow = quote.flow.reversed();
+    if flow.destination() != network.destination {
+        return of_no_flow(image, network, NoQuote::Unreadable);
+    }
+    if flow.destination_port() == 0 && is_vip(image, flow.destination(), flow.protocol()) {
+        return vec![Verdict::DropIcmpUnknownFlow];
+    }
+    let Some(service) = image.services.get(&flow.service()) else {
+        return vec![
+            Verdict::PassNotOurs,
+            Verdict::TxIcmpReply,
+            Verdict::RedirectIcmpReply,
+            Verdict::DropTtlExpired,
+        ];
+    };
+    let mut backends = image.backends.values();
+    let has_next_hop =
+        backends.any(|backend| backend.service == service.id && backend.next_hop.is_some());
+    let sent = [Verdict::TxIcmp, Verdict::RedirectIcmp];
+    match (service.forward, service.table.slots.is_empty()) {
+        (Forward::Nat, _) => [
+            sent.to_vec(),
+            vec![Verdict::DropIcmpUnknownFlow, Verdict::DropTtlExpired],
+        ]
+        .concat(),
+        (Forward::Dsr | Forward::Tunnel, true) => vec![Verdict::DropNoBackend],
+        (Forward::Dsr | Forward::Tunnel, false) if !has_next_hop => vec![Verdict::DropNoNextHop],
+        (Forward::Dsr | Forward::Tunnel, false) if network.ttl <= 1 => {
+            vec![Verdict::DropTtlExpired]
+        }
+        (Forward::Dsr, false) => sent.to_vec(),
+        (Forward::Tunnel, false) => vec![Verdict::TxTunnel, Verdict::RedirectTunnel],
+    }
 }
 
 fn is_vip(image: &MapImage, vip: Ip, protocol: u8) -> bool {

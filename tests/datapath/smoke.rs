@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use lb_common::verdict::{Action, Verdict};
 use tests::{
+    icmp::Error,
     packet::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, Packet, ROUTING, Transport},
     prog_run::SHORTEST,
 };
@@ -85,6 +86,29 @@ fn dress(random: &mut Random, packet: &mut Packet) {
     }
 }
 
+/// An ICMP error about a packet that was sent back, more or less of which is quoted.
+fn error(random: &mut Random) -> Packet {
+    let about = packet(random);
+    let about = about.between(
+        (about.destination, about.destination_port),
+        (about.source, about.source_port),
+    );
+    let mut quote = about.build().split_off(about.network_offset());
+    let most = random.one_of(&[quote.len(), 64, 28, 20]);
+    quote.truncate(most);
+    let error = Error {
+        kind: random.one_of(&[1, 2, 3, 3, 4, 8, 11, 12, 128]),
+        code: random.below(5) as u8,
+        rest: 1400,
+        quote,
+    };
+    let (router, ttl) = (about.destination, about.ttl);
+    error.packet(router, about.source).with(|packet| {
+        packet.ttl = ttl;
+        packet.tags = about.tags;
+    })
+}
+
 /// Bends up to four bytes, most of them in headers, and cuts some frames.
 fn bend(random: &mut Random, frame: &mut Vec<u8>) {
     for _change in 0..random.one_of(&[0, 1, 1, 2, 4]) {
@@ -104,7 +128,10 @@ fn frame(random: &mut Random) -> Vec<u8> {
         let length = SHORTEST + random.below(300);
         return random.bytes(length);
     }
-    let mut frame = packet(random).build();
+    let mut frame = match random.below(5) {
+        0 => error(random).build(),
+        _ => packet(random).build(),
+    };
     bend(random, &mut frame);
     frame
 }

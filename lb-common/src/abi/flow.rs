@@ -90,6 +90,19 @@ impl FlowKey {
         addresses | ports as u32 | (self.protocol ^ other.protocol) == 0
     }
 
+    /// The other direction.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+        }
+    }
+
     /// The service that the packet is addressed to.
     #[inline(always)]
     #[must_use]

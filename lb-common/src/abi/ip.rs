@@ -62,6 +62,14 @@ impl Ip {
         self.0[0] | self.0[1] | (self.0[2] ^ word([0, 0, 0xff, 0xff])) == 0
     }
 
+    /// Whether both are the same, found with a single branch, as by [`super::FlowKey::is`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(&self, other: &Self) -> bool {
+        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
+        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
+    }
+
     /// The address as four words in memory order.
     #[inline(always)]
     #[must_use]

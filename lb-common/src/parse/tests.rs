@@ -228,14 +228,24 @@ fn wrong_lengths_in_the_transport_header_are_refused() {
 }
 
 #[test]
+fn icmp_is_told_from_other_protocols() {
+    let v4 = |fragment| parse(&frame(0x0800, &v4(0, fragment, 1, &[3; 8])));
+    assert_eq!(v4(0), Some(Err(Reject::Icmp)));
+    assert_eq!(v4(0x2000), Some(Err(Reject::OtherProtocol)));
+    assert_eq!(v4(1), Some(Err(Reject::OtherProtocol)));
+    let v6 = parse(&frame(0x86dd, &v6(58, &[1; 8])));
+    assert_eq!(v6, Some(Err(Reject::Icmp)));
+}
+
+#[test]
 fn other_protocols_are_not_ours() {
     assert_eq!(parse(&frame(0x0806, &[0; 28])), None);
     assert_eq!(
-        parse(&frame(0x0800, &v4(0, 0, 1, &[8; 8]))),
+        parse(&frame(0x0800, &v4(0, 0, 58, &[8; 8]))),
         Some(Err(Reject::OtherProtocol))
     );
     assert_eq!(
-        parse(&frame(0x86dd, &v6(58, &[128; 8]))),
+        parse(&frame(0x86dd, &v6(1, &[128; 8]))),
         Some(Err(Reject::OtherProtocol))
     );
     assert_eq!(

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod encapsulate;
+pub mod icmp;
 pub mod reply;
 pub mod track;
 pub mod translate;
