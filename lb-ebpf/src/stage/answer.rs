@@ -9,7 +9,7 @@
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
-    abi::Service,
+    abi::{PROTOCOL_TCP, PROTOCOL_UDP, Service},
     checksum::fold,
     icmp::{self, ANSWER_TTL},
     parse::{Family, Fragmentation},
@@ -45,9 +45,11 @@ pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
         Answer::TimeExceeded => Verdict::DropTtlExpired,
         Answer::TooBig { .. } => Verdict::DropTooBig,
     };
-    // One branch: the verifier follows each through all that comes after.
-    let may = !matches!(packet.fragmentation, Fragmentation::Later)
-        & icmp::may_be_answered(&packet.flow.source());
+    // Not an error about a flow, which takes the flow's way (RFC 1122, 3.2.2).
+    let of_a_flow = matches!(packet.flow.protocol(), PROTOCOL_TCP | PROTOCOL_UDP);
+    let may = of_a_flow
+        && !matches!(packet.fragmentation, Fragmentation::Later)
+        && icmp::may_be_answered(&packet.flow.source());
     if !(may && to_this_host_alone(packet) && maps::may_answer()) {
         return Err(silent);
     }

@@ -88,7 +88,7 @@ fn to_backend(
         None => select::choose(service, flow, false)?,
     };
     if service.is_tunnel() {
-        return packet.call_with(Stage::Encapsulate, service, &target);
+        return packet.call_with(Stage::Encapsulate, service, &target, false);
     }
     let next_hop = target.backend.next_hop().ok_or(Verdict::DropNoNextHop)?;
     rewrite::age(packet)?;
