@@ -4,6 +4,7 @@ pub mod bench;
 pub mod build;
 pub mod elevate;
 pub mod exec;
+pub mod kernel;
 pub mod lab;
 pub mod lint;
 pub mod load;

@@ -22,6 +22,9 @@ enum Task {
         /// Also what the checks before a merge take.
         #[arg(long)]
         ci: bool,
+        /// Also qemu and a Linux 6.1 for it, which is unpacked and never installed.
+        #[arg(long)]
+        kernel: bool,
     },
     /// Builds `tidegate` and `tidegate-broker`.
     Build {
@@ -56,8 +59,13 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<()> {
     match task {
-        Task::Setup { ci: false } => setup::ensure(Purpose::Lab),
-        Task::Setup { ci: true } => setup::ensure(Purpose::Ci),
+        Task::Setup { ci, kernel } => {
+            setup::ensure(if ci { Purpose::Ci } else { Purpose::Lab })?;
+            if kernel {
+                setup::ensure_kernel()?;
+            }
+            Ok(())
+        }
         Task::Build { release } => {
             setup::ensure(Purpose::Build)?;
             let profile = if release {

@@ -1,11 +1,12 @@
 //! `cargo xtask test`: every level of tests, from pure functions to whole networks.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::build::{self, Profile, cargo};
 use crate::elevate;
 use crate::exec;
+use crate::kernel;
 use crate::lab::BIN_DIR;
 use crate::setup::{self, Purpose};
 use crate::steps::Steps;
@@ -19,6 +20,9 @@ pub struct Args {
     /// Only tests whose name contains this.
     #[arg(requires = "level")]
     filter: Option<String>,
+    /// Only the packet tests in a Linux 6.1; the same as the level `kernel`.
+    #[arg(long, conflicts_with = "level")]
+    kernel: bool,
 }
 
 /// A level of tests.
@@ -28,6 +32,8 @@ enum Level {
     Unit,
     /// Packets through the loaded XDP program.
     Datapath,
+    /// The same in an emulated machine with Linux 6.1.
+    Kernel,
     /// Real programs in network namespaces, and the demonstration.
     Netns,
 }
@@ -42,7 +48,8 @@ const DATAPATH: &str = "datapath::";
 pub fn run(args: &Args) -> Result<()> {
     let mut steps = Steps::default();
     let filter = args.filter.as_deref();
-    let wanted = |level| args.level.is_none_or(|only| only == level);
+    let only = args.kernel.then_some(Level::Kernel).or(args.level);
+    let wanted = |level| only.is_none_or(|only| only == level);
     if wanted(Level::Datapath) || wanted(Level::Netns) {
         steps.step("setup", || setup::ensure(Purpose::Lab))?;
     }
@@ -55,6 +62,14 @@ pub fn run(args: &Args) -> Result<()> {
         steps.step("datapath tests", || {
             privileged(&[filter.unwrap_or(DATAPATH)])
         })?;
+    }
+    if wanted(Level::Kernel) {
+        match setup::why_no_kernel() {
+            // Whoever asks for it by name must not take a skip for a pass.
+            Some(reason) if only.is_some() => bail!("no Linux 6.1 can be run: {reason}"),
+            Some(reason) => eprintln!("== skipped: datapath tests in Linux 6.1: {reason}"),
+            None => in_older_kernel(&mut steps, filter)?,
+        }
     }
     if wanted(Level::Netns) {
         let programs = steps.step("build", || build::programs(Profile::Dev))?;
@@ -69,6 +84,15 @@ pub fn run(args: &Args) -> Result<()> {
     }
     steps.summary();
     Ok(())
+}
+
+/// Runs the packet tests in the oldest kernel that is tested.
+fn in_older_kernel(steps: &mut Steps, filter: Option<&str>) -> Result<()> {
+    let kernel = steps.step("setup of an emulated machine", setup::ensure_kernel)?;
+    let name = format!("datapath tests in Linux {}", kernel.release());
+    steps.step(&name, || {
+        kernel::test(&kernel, &[filter.unwrap_or(DATAPATH)])
+    })
 }
 
 /// Runs the `tests` package as root, and everything it starts from one profile.

@@ -5,8 +5,10 @@
 //! a directory of Tidegate's own.
 
 mod apt;
+mod kernel;
 mod rust;
 
+pub use kernel::{Kernel, ensure_kernel, why_no_kernel};
 pub use rust::cargo_deny;
 
 use std::process::Command;
