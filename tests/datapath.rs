@@ -9,6 +9,7 @@ mod case;
 mod change;
 mod conversation;
 mod counters;
+mod fixtures;
 mod forwarding;
 mod fragments;
 mod icmp;
