@@ -78,6 +78,9 @@ fn what_is_dropped_is_not_recorded() -> Result<()> {
         Verdict::DropNoBackend,
     ));
     check(&world, &cases)?;
-    assert_eq!(world.sweeper()?.round(std::time::Duration::MAX)?, before);
+    let after = world.sweeper()?.round(std::time::Duration::MAX)?;
+    // Flows of other tests may have been over by then.
+    let left = after.tracked + after.half_open + after.removed;
+    assert_eq!(left, before.tracked + before.half_open);
     Ok(())
 }
