@@ -12,6 +12,7 @@ mod counters;
 mod fixtures;
 mod forwarding;
 mod fragments;
+mod guard;
 mod icmp;
 mod malformed;
 mod model;

@@ -20,7 +20,7 @@ mod tunnel;
 pub use self::{
     backend::{Backend, BackendId, BackendState, Load, NextHop, Slot, SlotLine},
     flow::{Flow, FlowKey, FlowState, Fragment, FragmentKey, FragmentKind, KeepAlive, Reply, Tick},
-    guard::{Access, AccessKey, Bucket, Rates, SourceKey},
+    guard::{Access, AccessKey, Bucket, GuardCounts, Rate, Rates, SourceKey},
     ip::Ip,
     nat::NatPool,
     service::{Balance, Encapsulation, Features, Forward, Service, ServiceId, ServiceKey},
@@ -59,8 +59,11 @@ pub const RATES: &str = "RATES";
 pub const SERVICE_BUCKETS: &str = "SERVICE_BUCKETS";
 /// LRU hash: [`SourceKey`] to [`Bucket`].
 pub const SOURCE_BUCKETS: &str = "SOURCE_BUCKETS";
-/// LRU hash: [`SourceKey`] to the [`Tick`] as `u32` at which the source answered a challenge.
+/// LRU hash: [`SourceKey`], of no service in particular, to the [`Tick`] as `u32` at which the source
+/// answered a challenge.
 pub const ANSWERED: &str = "ANSWERED";
+/// Per-CPU array of [`GuardCounts`], one a service.
+pub const GUARD_COUNTS: &str = "GUARD_COUNTS";
 /// Per-CPU array of [`MqttPackets`], one a service.
 pub const MQTT_PACKETS: &str = "MQTT_PACKETS";
 /// Array of `u32`, one a service: the longest keep-alive seen in a CONNECT, in seconds.
@@ -197,6 +200,7 @@ pub enum Stage {
 impl Stage {
     /// Every stage with the name of its program in the object.
     pub const ALL: &[(Self, &str)] = &[
+        (Self::Guard, "stage_guard"),
         (Self::Track, "stage_track"),
         (Self::Translate, "stage_translate"),
         (Self::Reply, "stage_reply"),
@@ -215,8 +219,9 @@ const _: () = {
     assert!(size_of::<FragmentKey>() == 40);
     assert!(size_of::<Fragment>() == 56);
     assert!(size_of::<AccessKey>() == 20);
-    assert!(size_of::<Rates>() == 16);
-    assert!(size_of::<Bucket>() == 16);
+    assert!(size_of::<Rates>() == 32);
+    assert!(size_of::<Bucket>() == 8);
+    assert!(size_of::<GuardCounts>() == 40);
     assert!(size_of::<SourceKey>() == 20);
     assert!(size_of::<TunnelSources>() == 48);
     assert!(size_of::<MqttPackets>() == 128);
@@ -234,8 +239,9 @@ const _: () = {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        AccessKey, Backend, Bucket, Flow, FlowKey, Fragment, FragmentKey, Load, MqttPackets,
-        NatPool, Rates, Reply, Service, ServiceKey, SlotLine, SourceKey, Traffic, TunnelSources,
+        AccessKey, Backend, Bucket, Flow, FlowKey, Fragment, FragmentKey, GuardCounts, Load,
+        MqttPackets, NatPool, Rates, Reply, Service, ServiceKey, SlotLine, SourceKey, Traffic,
+        TunnelSources,
     };
     use crate::{flow::HashKeys, generator::Order};
 
@@ -254,6 +260,7 @@ mod pod {
         FlowKey,
         Fragment,
         FragmentKey,
+        GuardCounts,
         HashKeys,
         Load,
         MqttPackets,

@@ -36,6 +36,13 @@ pub fn tidegate(context: XdpContext) -> u32 {
     end(&context, pipeline::run(&context))
 }
 
+/// [`lb_common::abi::Stage::Guard`].
+#[xdp]
+#[inline(always)]
+pub fn stage_guard(context: XdpContext) -> u32 {
+    end(&context, stage::guard::run(&context))
+}
+
 /// [`lb_common::abi::Stage::Track`].
 #[xdp]
 #[inline(always)]

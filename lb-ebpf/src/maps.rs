@@ -22,7 +22,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Backend, BackendId, Flow, FlowKey, Ip, NatPool, NextHop, Rates, Reply, Service, ServiceId,
+        Backend, BackendId, Flow, FlowKey, Ip, NatPool, NextHop, Reply, Service, ServiceId,
         ServiceKey, Slot, SlotLine, Stage, Tick, Traffic, TunnelSources,
     },
     flow::HashKeys,
@@ -33,8 +33,10 @@ pub use self::insight::{count_end, count_mqtt, note_keep_alive};
 use crate::job::Job;
 
 mod answer;
+mod guard;
 
 pub use answer::may_answer;
+pub use guard::{access, count_guard};
 
 #[map]
 static SERVICES: HashMap<ServiceKey, Service> = HashMap::with_max_entries(1, 0);
@@ -56,8 +58,6 @@ static HALF_OPEN_REPLIES: LruHashMap<FlowKey, Reply> = LruHashMap::with_max_entr
 static NAT_POOL: Array<NatPool> = Array::with_max_entries(1, 0);
 #[map]
 static TUNNEL_SOURCES: Array<TunnelSources> = Array::with_max_entries(1, 0);
-#[map]
-static RATES: Array<Rates> = Array::with_max_entries(1, 0);
 #[map]
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::COUNT as u32, 0);
 #[map]
@@ -209,12 +209,6 @@ pub fn nat_pool() -> Option<&'static NatPool> {
 #[inline(always)]
 pub fn tunnel_sources() -> Option<&'static TunnelSources> {
     TUNNEL_SOURCES.get(0)
-}
-
-/// How many connections to a service may start.
-#[inline(always)]
-pub fn rates(service: ServiceId) -> Option<&'static Rates> {
-    RATES.get(u32::from(service.0))
 }
 
 /// Counts the end of a packet.

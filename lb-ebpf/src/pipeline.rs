@@ -118,6 +118,8 @@ fn to_service(mut packet: Packet<'_>, service: &Service) -> Result<Verdict, Verd
     } else if packet.ttl <= 1 {
         // Before a flow is recorded for it.
         packet.answer(service, Answer::TimeExceeded)
+    } else if service.is_guarded() {
+        packet.call(Stage::Guard, service)
     } else if service.is_nat() {
         packet.call(Stage::Translate, service)
     } else if service.is_tracked() {

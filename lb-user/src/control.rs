@@ -18,8 +18,8 @@ use crate::{
 
 pub use insight::{MqttStatus, Sessions};
 pub use status::{
-    BackendStatus, ConfigStatus, Counters, Flows, Health, InterfaceStatus, ProbeStatus,
-    ServiceState, ServiceStatus, Status, TrafficStatus, VipState, VipStatus,
+    BackendStatus, ConfigStatus, Counters, Flows, GuardStatus, Health, InterfaceStatus,
+    ProbeStatus, ServiceState, ServiceStatus, Status, TrafficStatus, VipState, VipStatus,
 };
 
 /// Requests that may wait: more askers than this at once wait at the door.

@@ -52,6 +52,7 @@ pub(crate) fn world_of(service: DesiredService) -> Result<World> {
         backends: u16::try_from(service.backends.len())?,
         flows: 32_768,
         half_open: 32_768,
+        access_entries: 1,
     };
     let desired = Desired {
         services: vec![service],
@@ -61,6 +62,7 @@ pub(crate) fn world_of(service: DesiredService) -> Result<World> {
             backends: 0,
             flows: 0,
             half_open: 0,
+            access_entries: 0,
         })
     };
     World::with_limits(desired, limits)

@@ -157,6 +157,13 @@ pub(crate) fn desired_small(service: u16) -> Desired {
     desired(services)
 }
 
+/// These services, of both families and protocols.
+pub(crate) fn desired_of(ports: &[u16]) -> Desired {
+    let mut services = all_services();
+    services.retain(|service| ports.contains(&service.key.port()));
+    desired(services)
+}
+
 /// A port of a client that hardly any other packet comes from: the cases share flow tables.
 pub(crate) fn new_port() -> u16 {
     const FIRST: u16 = 32_768;
@@ -174,6 +181,7 @@ fn desired(services: Vec<DesiredService>) -> Desired {
             backends: 0,
             flows: 0,
             half_open: 0,
+            access_entries: 0,
         })
     }
 }

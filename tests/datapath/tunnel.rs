@@ -117,6 +117,7 @@ fn world() -> Result<World> {
             backends: 0,
             flows: 0,
             half_open: 0,
+            access_entries: 0,
         })
     })
 }

@@ -28,6 +28,9 @@ pub const SEED: [u8; 16] = *b"a seed for tests";
 /// Flows of either kind that there is room for: the kernel makes room for all at once.
 const FLOWS: u32 = 16_384;
 
+/// Prefixes that there is room for, which takes no memory before they are there.
+const ACCESS_ENTRIES: u32 = 200_000;
+
 /// The loaded program, as the daemon would hold it, attached to nothing.
 pub struct World {
     datapath: Datapath,
@@ -56,6 +59,7 @@ impl World {
             backends: u16::try_from(backends)?,
             flows: FLOWS,
             half_open: FLOWS,
+            access_entries: ACCESS_ENTRIES,
         };
         Self::with_limits(desired, limits)
     }
@@ -74,6 +78,7 @@ impl World {
             backends: limits.backends.into(),
             flows: limits.flows,
             half_open: limits.half_open,
+            access_entries: limits.access_entries,
         };
         let mut datapath = Datapath::open(&DatapathConfig {
             interface: "lo".to_owned(),

@@ -44,36 +44,139 @@ pub enum Access {
     Allow = 1,
 }
 
-/// How many connections may start: two token buckets. A rate of 0 sets no limit.
+/// How many connections may start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Rates {
-    /// New connections a second that the service takes.
-    pub service_rate: u32,
-    /// How many of them may come at once.
-    pub service_burst: u32,
-    /// New connections a second that one source may start: an IPv4 address or an IPv6 /64.
-    pub source_rate: u32,
-    /// How many of them may come at once.
-    pub source_burst: u32,
+    /// All that the service takes.
+    pub service: Rate,
+    /// What one source may start: an IPv4 address or an IPv6 /64.
+    pub source: Rate,
 }
 
-/// One token bucket.
+/// A token bucket's size and how fast it fills, in the form of the generic cell rate algorithm
+/// (ITU-T I.371, annex A): one time stamp takes the place of a fill and the time of it, so a bucket
+/// can be changed by one atomic operation, and refusals write nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Bucket {
-    /// When it was last filled: `CLOCK_MONOTONIC` in nanoseconds.
-    pub filled: u64,
-    /// What is in it, in thousandths of a connection.
-    pub tokens: u64,
+pub struct Rate {
+    /// Nanoseconds that one connection pays for; 0: there is no limit.
+    interval: u64,
+    /// How far ahead of the clock a bucket may be when another one comes, in nanoseconds.
+    tolerance: u64,
 }
 
-/// A source of connections within one service.
+impl Rate {
+    /// No limit.
+    pub const NONE: Self = Self {
+        interval: 0,
+        tolerance: 0,
+    };
+    const SECOND: u64 = 1_000_000_000;
+
+    /// `per_second` connections, of which `burst` may come at once; either counts as 1 at least.
+    #[must_use]
+    pub const fn new(per_second: u32, burst: u32) -> Self {
+        let interval = Self::SECOND
+            / if per_second == 0 {
+                1
+            } else {
+                per_second as u64
+            };
+        let more = burst.saturating_sub(1) as u64;
+        Self {
+            interval,
+            tolerance: interval * more,
+        }
+    }
+
+    /// Whether there is a limit.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_some(self) -> bool {
+        self.interval != 0
+    }
+
+    /// Takes one from a bucket: its next state, or `None` if it is empty.
+    #[inline(always)]
+    #[must_use]
+    pub const fn take(self, bucket: u64, now: u64) -> Option<u64> {
+        let full = if bucket > now { bucket } else { now };
+        if full - now > self.tolerance {
+            return None;
+        }
+        Some(full + self.interval)
+    }
+}
+
+/// One token bucket: the time in nanoseconds of `CLOCK_MONOTONIC` at which it is full again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Bucket(pub u64);
+
+/// A source of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct SourceKey {
-    /// The client's address, or the first half of it for IPv6.
-    pub address: Ip,
-    /// A [`ServiceId`].
-    pub service: u32,
+    address: Ip,
+    service: u32,
 }
+
+impl SourceKey {
+    /// The source that a client belongs to, within one service: an IPv4 address, or an IPv6 /64, as
+    /// any host can have all addresses of its /64 (RFC 4862).
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(client: Ip, service: ServiceId) -> Self {
+        let address = if client.is_v4() {
+            client
+        } else {
+            let [first, second, _, _] = client.words();
+            Ip::from_words([first, second, 0, 0])
+        };
+        Self {
+            address,
+            service: service.0 as u32,
+        }
+    }
+}
+
+/// What the guard of one service did on one CPU, in packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct GuardCounts {
+    /// Dropped because the access list denies the client.
+    pub denied: u64,
+    /// Dropped because the service had its rate of new connections.
+    pub service_limited: u64,
+    /// Dropped because the source had its rate of new connections.
+    pub source_limited: u64,
+    /// SYNs answered with a challenge.
+    pub challenged: u64,
+    /// Good answers to challenges.
+    pub answered: u64,
+}
+
+impl GuardCounts {
+    /// Both, counter by counter.
+    #[must_use]
+    pub fn combine(self, other: Self, with: impl Fn(u64, u64) -> u64) -> Self {
+        let Self {
+            denied,
+            service_limited,
+            source_limited,
+            challenged,
+            answered,
+        } = self;
+        Self {
+            denied: with(denied, other.denied),
+            service_limited: with(service_limited, other.service_limited),
+            source_limited: with(source_limited, other.source_limited),
+            challenged: with(challenged, other.challenged),
+            answered: with(answered, other.answered),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

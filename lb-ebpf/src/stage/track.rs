@@ -33,6 +33,12 @@ pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
 #[inline(always)]
 fn find(packet: &Packet<'_>, service: &Service) -> Result<(Target, bool), Verdict> {
     let signal = packet.signal();
+    if !service.is_tracked() {
+        mqtt::glance(packet, service);
+        let target = select::by_slot(service, &packet.flow)?;
+        packet.count_end(&target);
+        return Ok((target, signal.starts));
+    }
     let now = maps::now();
     if let Some(known) = conntrack::find(service, &packet.flow, signal) {
         mqtt::known(packet, service, known.record)?;

@@ -65,7 +65,7 @@ type OfService = fn(&ServiceStatus) -> u64;
 type OfBackend = fn(&BackendStatus) -> f64;
 
 fn services(page: &mut Page, services: &[ServiceStatus]) {
-    let families: [(&str, &str, &str, OfService); 11] = [
+    let families: &[(&str, &str, &str, OfService)] = &[
         (
             "up",
             "gauge",
@@ -113,6 +113,18 @@ fn services(page: &mut Page, services: &[ServiceStatus]) {
             "gauge",
             "Open flows; see sessions_exact.",
             |s| s.sessions.count,
+        ),
+        (
+            "access_entries",
+            "gauge",
+            "Prefixes in the access list.",
+            |s| s.guard.access_entries,
+        ),
+        (
+            "denied_total",
+            "counter",
+            "Packets of clients that the access list denies.",
+            |s| s.guard.denied,
         ),
     ];
     for (name, kind, help, value) in families {

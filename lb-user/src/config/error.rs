@@ -127,6 +127,18 @@ pub enum Problem {
     BitsBehindPrefix,
     #[error("it holds the VIP {vip}; backends take no packets from a VIP")]
     HoldsVip { vip: String },
+    #[error("{0}")]
+    Prefix(String),
+    #[error("{0}")]
+    List(String),
+    #[error("{file} cannot be read: {cause}")]
+    ListUnreadable {
+        file: String,
+        #[source]
+        cause: std::io::Error,
+    },
+    #[error("{prefix} is denied here and allowed at {origin}; remove one")]
+    AllowedAndDenied { prefix: String, origin: String },
     #[error("no backends; add a [[service.backend]] with `name` and `address`")]
     NoBackends,
     #[error("{count} backends are too many for one service; at most {limit} fit in a table")]

@@ -9,7 +9,8 @@ use std::time::Duration;
 use lb_common::abi::{BackendId, Balance, Encapsulation, Forward};
 use tracing_subscriber::EnvFilter;
 
-use super::model::{Backend, LogFormat, MqttVersion, Protocol, XdpMode};
+use super::model::{Backend, LogFormat, MqttVersion, Prefix, Protocol, XdpMode};
+use super::prefixes::{self, List};
 use super::reader::{Located, Place, Table};
 use super::value::{
     boolean, duration, fraction, host_address, host_prefix, loopback_socket, mode, name, number,
@@ -135,6 +136,7 @@ pub(super) struct Limits {
     pub(super) backends: Option<Located<u32>>,
     pub(super) flows: Option<Located<u32>>,
     pub(super) half_open: Option<Located<u32>>,
+    pub(super) access_entries: Option<Located<u32>>,
 }
 
 impl Limits {
@@ -144,6 +146,7 @@ impl Limits {
             backends: table.optional("backends", number(1..=u32::from(BackendId::LIMIT))),
             flows: table.optional("flows", number(1..=50_000_000)),
             half_open: table.optional("half_open", number(1..=10_000_000)),
+            access_entries: table.optional("access_entries", number(1..=10_000_000)),
         }
     }
 }
@@ -188,6 +191,7 @@ pub(super) struct Service {
     pub(super) tunnel: Option<Located<Encapsulation>>,
     pub(super) tunnel_port: Option<Located<u16>>,
     pub(super) check: Option<Check>,
+    pub(super) guard: Option<Guard>,
     pub(super) backends: Vec<Server>,
 }
 
@@ -229,7 +233,27 @@ impl Service {
             ),
             tunnel_port: table.optional("tunnel_port", port),
             check: table.table("check", Check::read),
+            guard: table.table("guard", Guard::read),
             backends: table.tables("backend", Server::read),
+        }
+    }
+}
+
+/// A `[service.guard]`.
+pub(super) struct Guard {
+    pub(super) allow: Vec<Located<Prefix>>,
+    pub(super) deny: Vec<Located<Prefix>>,
+    pub(super) allow_file: Option<Located<List>>,
+    pub(super) deny_file: Option<Located<List>>,
+}
+
+impl Guard {
+    fn read(table: &mut Table<'_>) -> Self {
+        Self {
+            allow: table.list("allow", prefixes::prefix),
+            deny: table.list("deny", prefixes::prefix),
+            allow_file: table.optional("allow_file", prefixes::list),
+            deny_file: table.optional("deny_file", prefixes::list),
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod error;
 mod file;
 pub mod model;
+mod prefixes;
 mod reader;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! private and read by getters named after their keys. Two configurations compare with `==`.
 
 mod defaults;
+mod guard;
 mod reload;
 mod rules;
 mod service;
@@ -14,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::guard::{AccessList, Guard, Prefix};
 pub use self::reload::{ReloadBlocker, ReloadBlockers};
 pub use self::service::{
     Backend, Check, HttpCheck, MqttCheck, MqttVersion, Probe, Protocol, Secret, Service,
@@ -149,6 +151,8 @@ pub struct Limits {
     pub flows: u32,
     /// Tracked flows of which only a SYN was seen.
     pub half_open: u32,
+    /// Prefixes of clients, of all services together.
+    pub access_entries: u32,
 }
 
 /// What is logged, and how.

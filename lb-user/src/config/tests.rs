@@ -1,6 +1,7 @@
 //! Every rule, by a file that breaks it; and the examples, which break none.
 
 mod examples;
+mod guard;
 mod reload;
 mod rules;
 mod tunnels;

@@ -1,8 +1,8 @@
 //! A status for tests of those who show it.
 
 use super::{
-    BackendStatus, ConfigStatus, Counters, Flows, Health, InterfaceStatus, MqttStatus, ProbeStatus,
-    ServiceState, ServiceStatus, Sessions, Status, TrafficStatus, VipState, VipStatus,
+    BackendStatus, ConfigStatus, Counters, Flows, GuardStatus, Health, InterfaceStatus, MqttStatus,
+    ProbeStatus, ServiceState, ServiceStatus, Sessions, Status, TrafficStatus, VipState, VipStatus,
 };
 use crate::core::balancer::Admin;
 
@@ -69,6 +69,10 @@ pub(crate) fn status() -> Status {
                 packets: [("connect".to_owned(), 5), ("pingreq".to_owned(), 6)].into(),
                 longest_keep_alive_seconds: Some(60),
             }),
+            guard: GuardStatus {
+                access_entries: 3,
+                denied: 1,
+            },
             backends: vec![backend()],
         }],
         verdicts: [("tx_dsr".to_owned(), 9)].into(),

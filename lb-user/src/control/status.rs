@@ -90,7 +90,18 @@ pub struct ServiceStatus {
     pub sessions: Sessions,
     /// For `protocol = "mqtt"`.
     pub mqtt: Option<MqttStatus>,
+    #[serde(default)]
+    pub guard: GuardStatus,
     pub backends: Vec<BackendStatus>,
+}
+
+/// Who was kept from a service, since the daemon started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardStatus {
+    /// Prefixes in the access list.
+    pub access_entries: u64,
+    /// Packets of clients that the access list denies.
+    pub denied: u64,
 }
 
 /// Whether any backend of a service takes new flows.

@@ -23,6 +23,7 @@ mod view;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lb_common::abi::{Features, Forward, Ip, NatPool, NextHop, Rates};
 
@@ -286,6 +287,7 @@ impl Balancer {
             tunnel: tunnels::form(service),
             features: features(service),
             rates: Rates::default(),
+            access: Arc::clone(service.guard().access()),
             backends: present
                 .map(|backend| self.desired_backend(service, backend))
                 .collect(),
@@ -369,8 +371,11 @@ impl Balancer {
 
 /// What `service` does besides choosing and forwarding.
 fn features(service: &Service) -> Features {
+    let access = service.guard().access();
     Features {
         mqtt: service.protocol() == Protocol::Mqtt,
+        access_list: !access.entries().is_empty(),
+        default_deny: access.denies_by_default(),
         ..Features::default()
     }
 }

@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lb_common::abi::{
-    Backend, BackendId, Balance, Encapsulation, Features, Forward, Ip, NatPool, NextHop, Rates,
-    Service, ServiceId, ServiceKey, TunnelSources,
+    Access, Backend, BackendId, Balance, Encapsulation, Features, Forward, Ip, NatPool, NextHop,
+    Rates, Service, ServiceId, ServiceKey, TunnelSources,
 };
 
+use crate::config::model::{AccessList, Prefix};
 use crate::core::maglev::Lender;
 
 /// What the kernel's maps should contain.
@@ -65,6 +66,8 @@ pub struct ServiceImage {
     pub features: Features,
     /// How many connections may start, if [`Features::rates`] is set.
     pub rates: Rates,
+    /// Which clients may connect, if [`Features::access_list`] is set.
+    pub access: Arc<AccessList>,
     /// Which half of its table space holds `table`: 0 or 1; flips when the table changes.
     pub generation: u32,
     pub table: Arc<Table>,
@@ -142,6 +145,10 @@ pub enum Setting {
 pub enum MapOp {
     Set(Setting),
     SetBackend(BackendId, Backend),
+    /// Says of prefixes whether their clients may connect.
+    SetAccess(ServiceId, Vec<(Prefix, Access)>),
+    /// Takes back what was said of prefixes.
+    RemoveAccess(ServiceId, Vec<Prefix>),
     /// Fills the half that no packet reads.
     WriteTable {
         service: ServiceId,

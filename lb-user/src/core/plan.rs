@@ -5,16 +5,23 @@
 //! step, whatever packet comes in between:
 //!
 //! 1. the addresses to send from, rates, and every new or changed backend, which no table names yet or which stays right;
-//! 2. changed tables, into the half that no packet reads;
-//! 3. services: each update switches one service from its old table to its new one;
-//! 4. services that go;
-//! 5. a grace period, after which no packet reads an old table;
-//! 6. backends that go, which no table names any more.
+//! 2. entries of access lists that are new or say something else, the longest prefixes first;
+//! 3. changed tables, into the half that no packet reads;
+//! 4. services: each update switches one service from its old table to its new one;
+//! 5. services that go;
+//! 6. a grace period, after which no packet reads an old table;
+//! 7. entries of access lists that go, the shortest prefixes first;
+//! 8. backends that go, which no table names any more.
+//!
+//! So at every step each client is judged as the old list says, or as the new one does: its longest
+//! prefix of the new list comes before any shorter one, and its longest prefix of the old list goes
+//! after any shorter one. In between, services change what they say of clients in no prefix.
 //!
 //! An id given up in a step is not given out again in the same step: packets still under way would
 //! take the new user for the old one. So [`next`] may leave out what finds no free id; calling it
 //! again on its own result takes that in. It has converged when its result equals its argument.
 
+mod access;
 mod ids;
 mod steps;
 #[cfg(test)]
@@ -28,8 +35,9 @@ use lb_common::abi::{
     TunnelSources,
 };
 
+pub use self::access::stale;
 pub use self::steps::diff;
-use crate::config::model::Limits;
+use crate::config::model::{AccessList, Limits};
 use crate::core::image::{BackendImage, MapImage, ServiceImage, Table, Tunnel};
 use crate::core::maglev::{self, Lender, Member};
 use crate::core::ring;
@@ -53,6 +61,7 @@ pub struct DesiredService {
     pub tunnel: Tunnel,
     pub features: Features,
     pub rates: Rates,
+    pub access: Arc<AccessList>,
     pub backends: Vec<DesiredBackend>,
     /// Backends that would take new flows if they were up. They take no packets.
     pub lenders: Vec<Lender>,
@@ -96,6 +105,7 @@ impl DesiredService {
             tunnel: Tunnel::default(),
             features: Features::default(),
             rates: Rates::default(),
+            access: Arc::default(),
             backends: Vec::new(),
             lenders: Vec::new(),
         }
@@ -211,6 +221,11 @@ fn install(
         Some(previous) => (previous.generation ^ 1, fill(weights, lenders, members)),
         None => (0, fill(weights, lenders, members)),
     };
+    // The same list read again is the same: comparing it takes longer than anything else here.
+    let access = match previous {
+        Some(previous) if previous.access == service.access => Arc::clone(&previous.access),
+        Some(_) | None => Arc::clone(&service.access),
+    };
     ServiceImage {
         id,
         balance: service.balance,
@@ -218,6 +233,7 @@ fn install(
         tunnel: service.tunnel,
         features: service.features,
         rates: service.rates,
+        access,
         generation,
         table,
     }

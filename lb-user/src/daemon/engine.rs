@@ -102,6 +102,11 @@ impl<M: Maps> Engine<M> {
                 Some(attempted) => {
                     let mut steps = silence(&self.doubtful, &target);
                     steps.extend(rewrite([attempted, &self.image], &target));
+                    let attempts = self.doubtful.iter().map(|(_, service)| service);
+                    steps.extend(plan::stale(
+                        attempts.chain(self.image.services.values()),
+                        &target,
+                    ));
                     steps
                 }
                 None => plan::diff(&self.image, &target),
@@ -317,6 +322,8 @@ fn rewrite(doubtful: [&MapImage; 2], target: &MapImage) -> Vec<MapOp> {
                 MapOp::RemoveBackend(_) => backends.push(step),
                 MapOp::Set(_)
                 | MapOp::SetBackend(..)
+                | MapOp::SetAccess(..)
+                | MapOp::RemoveAccess(..)
                 | MapOp::WriteTable { .. }
                 | MapOp::SetService(..)
                 | MapOp::AwaitGracePeriod => {}

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use lb_common::abi::{BackendId, Ip, MqttPackets, ServiceId, ServiceKey, Traffic};
+use lb_common::abi::{BackendId, GuardCounts, Ip, MqttPackets, ServiceId, ServiceKey, Traffic};
 
 use super::maps::Maps;
 use crate::core::image::MapImage;
@@ -27,6 +27,8 @@ pub(super) struct Ledger {
     services: BTreeMap<ServiceId, Tenancy<ServiceKey>>,
     /// What the counters of MQTT packets said when a service got its id.
     packets: BTreeMap<ServiceId, MqttPackets>,
+    /// What the guard's counters said when the holders in `services` got their ids.
+    guards: BTreeMap<ServiceId, GuardCounts>,
     /// What was counted under ids since given up.
     closed: BTreeMap<Account, Traffic>,
 }
@@ -50,6 +52,8 @@ impl Ledger {
                 let before = maps.service_traffic(service.id)?;
                 self.packets
                     .insert(service.id, maps.mqtt_packets(service.id)?);
+                self.guards
+                    .insert(service.id, maps.guard_counts(service.id)?);
                 self.services.insert(
                     service.id,
                     Tenancy {
@@ -150,6 +154,16 @@ impl Ledger {
     ) -> anyhow::Result<MqttPackets> {
         let before = self.packets.get(&id).copied().unwrap_or_default();
         Ok(maps.mqtt_packets(id)?.combine(before, u64::saturating_sub))
+    }
+
+    /// What the guard of a service did.
+    pub(super) fn guard(&self, key: ServiceKey, maps: &impl Maps) -> anyhow::Result<GuardCounts> {
+        let mut services = self.services.iter();
+        let Some((id, _)) = services.find(|(_, tenancy)| tenancy.holder == key) else {
+            return Ok(GuardCounts::default());
+        };
+        let before = self.guards.get(id).copied().unwrap_or_default();
+        Ok(maps.guard_counts(*id)?.combine(before, u64::saturating_sub))
     }
 }
 

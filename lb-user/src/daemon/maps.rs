@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use lb_common::{
-    abi::{BackendId, MqttPackets, ServiceId, Traffic},
+    abi::{BackendId, GuardCounts, MqttPackets, ServiceId, Traffic},
     verdict::Verdict,
 };
 
@@ -23,6 +23,8 @@ pub(super) trait Maps: Send + 'static {
     fn mqtt_packets(&self, id: ServiceId) -> anyhow::Result<MqttPackets>;
     /// The longest keep-alive of the clients of a service id's users.
     fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>>;
+    /// What the guard did for the users of a service id.
+    fn guard_counts(&self, id: ServiceId) -> anyhow::Result<GuardCounts>;
 }
 
 impl Maps for Datapath {
@@ -48,5 +50,9 @@ impl Maps for Datapath {
 
     fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>> {
         Ok(Self::longest_keep_alive(self, id)?)
+    }
+
+    fn guard_counts(&self, id: ServiceId) -> anyhow::Result<GuardCounts> {
+        Ok(Self::guard_counts(self, id)?)
     }
 }

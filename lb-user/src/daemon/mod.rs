@@ -223,6 +223,7 @@ fn datapath_config(config: &Config, state: &StateDir) -> anyhow::Result<Datapath
             backends: ids(limits.backends),
             flows: limits.flows,
             half_open: limits.half_open,
+            access_entries: limits.access_entries,
         },
     })
 }

@@ -8,7 +8,7 @@ use tracing::warn;
 use super::{engine::Engine, ledger::Account, maps::Maps};
 use crate::{
     config::model::{Protocol, Service},
-    control::{BackendStatus, MqttStatus, ServiceState, ServiceStatus, Sessions},
+    control::{BackendStatus, GuardStatus, MqttStatus, ServiceState, ServiceStatus, Sessions},
     core::balancer::{BackendKey, BackendView, ServiceView},
 };
 
@@ -59,6 +59,7 @@ impl<M: Maps> Engine<M> {
             dropped: traffic.dropped,
             sessions: Sessions::estimated(traffic.into()),
             mqtt: self.mqtt(service),
+            guard: self.guard(service),
             backends: backends.collect(),
         }
     }
@@ -70,6 +71,15 @@ impl<M: Maps> Engine<M> {
             let packets = readable(self.ledger.mqtt_packets(id, &self.maps));
             MqttStatus::new(packets, readable(self.maps.longest_keep_alive(id)))
         })
+    }
+
+    fn guard(&self, service: &Service) -> GuardStatus {
+        let counts = readable(self.ledger.guard(service.key(), &self.maps));
+        let access = service.guard().access();
+        GuardStatus {
+            access_entries: access.entries().len() as u64,
+            denied: counts.denied,
+        }
     }
 
     fn backend(&self, service: &ServiceView<'_>, view: &BackendView<'_>) -> BackendStatus {

@@ -1,7 +1,7 @@
 //! The engine over maps that are a plain value, and the files of the state directory.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     time::Duration,
@@ -10,15 +10,18 @@ use std::{
 use anyhow::bail;
 use lb_common::{
     abi::{
-        Backend, BackendId, Balance, Forward, MqttPackets, NextHop, Service, ServiceId, ServiceKey,
-        Traffic,
+        Backend, BackendId, Balance, Forward, GuardCounts, MqttPackets, NextHop, Service,
+        ServiceId, ServiceKey, Traffic,
     },
     verdict::Verdict,
 };
 
 use super::{engine::Engine, maps::Maps, nat_ports, state::StateDir};
 use crate::{
-    config::{self, model::Config},
+    config::{
+        self,
+        model::{Config, Prefix},
+    },
     control::{Change, Health, Lasting, ServiceState},
     core::{
         admin::AdminState,
@@ -53,6 +56,7 @@ struct FakeMaps {
     tables: BTreeMap<(ServiceId, u32), Table>,
     traffic: BTreeMap<BackendId, Traffic>,
     mqtt: MqttPackets,
+    access: BTreeSet<(ServiceId, Prefix)>,
     /// How many steps succeed before all fail.
     good_steps: Option<usize>,
 }
@@ -86,6 +90,15 @@ impl FakeMaps {
             }
             MapOp::SetService(key, service) => drop(self.services.insert(*key, *service)),
             MapOp::RemoveService(key) => drop(self.services.remove(key)),
+            MapOp::SetAccess(service, entries) => {
+                let entries = entries.iter().map(|(prefix, _)| (*service, *prefix));
+                self.access.extend(entries);
+            }
+            MapOp::RemoveAccess(service, prefixes) => {
+                for prefix in prefixes {
+                    self.access.remove(&(*service, *prefix));
+                }
+            }
             MapOp::Set(_) | MapOp::AwaitGracePeriod => {}
         }
         Ok(())
@@ -118,6 +131,10 @@ impl Maps for FakeMaps {
 
     fn longest_keep_alive(&self, _id: ServiceId) -> anyhow::Result<Option<Duration>> {
         Ok(Some(Duration::from_secs(60)))
+    }
+
+    fn guard_counts(&self, _id: ServiceId) -> anyhow::Result<GuardCounts> {
+        Ok(GuardCounts::default())
     }
 }
 

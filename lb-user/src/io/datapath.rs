@@ -15,13 +15,13 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray},
     programs::{ProgramError, Xdp, XdpMode as AyaMode, xdp::XdpLinkId},
 };
 use lb_common::{
     abi::{
-        self, Backend, GENERATIONS, MqttPackets, NatPool, Rates, Service, ServiceKey, SlotLine,
-        Stage, TABLE_LINES, Traffic, TunnelSources,
+        self, AccessKey, Backend, GENERATIONS, GuardCounts, MqttPackets, NatPool, Rates, Service,
+        ServiceKey, SlotLine, Stage, TABLE_LINES, Traffic, TunnelSources,
     },
     flow::HashKeys,
 };
@@ -96,6 +96,8 @@ pub struct Limits {
     pub flows: u32,
     /// Tracked flows that have only sent a SYN.
     pub half_open: u32,
+    /// Prefixes of clients.
+    pub access_entries: u32,
 }
 
 impl Limits {
@@ -108,6 +110,7 @@ impl Limits {
             backends,
             flows,
             half_open,
+            access_entries,
         } = self;
         let (services, backends) = (u32::from(services), u32::from(backends));
         [
@@ -124,6 +127,9 @@ impl Limits {
             (abi::RATES, services),
             (abi::MQTT_PACKETS, services),
             (abi::KEEP_ALIVES, services),
+            (abi::GUARD_COUNTS, services),
+            // During a change it holds the old list and the new one; what is not used takes no memory.
+            (abi::ACCESS, 2 * access_entries + 1),
         ]
     }
 }
@@ -149,6 +155,8 @@ pub struct Datapath {
     nat_pool: Array<MapData, NatPool>,
     tunnel_sources: Array<MapData, TunnelSources>,
     rates: Array<MapData, Rates>,
+    access: LpmTrie<MapData, AccessKey, u32>,
+    guard_counts: PerCpuArray<MapData, GuardCounts>,
     verdicts: PerCpuArray<MapData, u64>,
     service_traffic: PerCpuArray<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, Traffic>,
@@ -190,6 +198,8 @@ impl Datapath {
             nat_pool: take(&mut ebpf, abi::NAT_POOL)?,
             tunnel_sources: take(&mut ebpf, abi::TUNNEL_SOURCES)?,
             rates: take(&mut ebpf, abi::RATES)?,
+            access: take(&mut ebpf, abi::ACCESS)?,
+            guard_counts: take(&mut ebpf, abi::GUARD_COUNTS)?,
             verdicts: take(&mut ebpf, abi::VERDICTS)?,
             service_traffic: take(&mut ebpf, abi::SERVICE_TRAFFIC)?,
             backend_traffic: take(&mut ebpf, abi::BACKEND_TRAFFIC)?,

@@ -99,6 +99,7 @@ impl Lane {
                 backends: BACKENDS * 2,
                 flows: capacity,
                 half_open: capacity,
+                access_entries: 1,
             },
         })?;
         datapath.apply(&service(forward, balance)?)?;

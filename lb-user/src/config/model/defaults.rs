@@ -13,6 +13,8 @@ pub(super) const LIMITS: Limits = Limits {
     backends: 1_024,
     flows: 1_000_000,
     half_open: 65_536,
+    // Room that is not used takes no memory.
+    access_entries: 200_000,
 };
 /// Longer than the keep-alive of sane clients, and than Linux' own TCP keep-alive of two hours.
 pub(super) const TRACKING_IDLE: Duration = Duration::from_secs(3 * 3_600);

@@ -4,6 +4,7 @@
 //! defaults. What it makes of keys that broke a rule is thrown away by the caller.
 
 mod checks;
+mod guards;
 mod services;
 mod tunnels;
 
@@ -87,6 +88,7 @@ fn build_limits(raw: &file::Limits) -> Limits {
         backends,
         flows,
         half_open,
+        access_entries,
     } = raw;
     let or = |given: &Option<Located<u32>>, default| given.as_ref().map_or(default, |g| g.value);
     Limits {
@@ -94,6 +96,7 @@ fn build_limits(raw: &file::Limits) -> Limits {
         backends: or(backends, defaults::LIMITS.backends),
         flows: or(flows, defaults::LIMITS.flows),
         half_open: or(half_open, defaults::LIMITS.half_open),
+        access_entries: or(access_entries, defaults::LIMITS.access_entries),
     }
 }
 
@@ -181,6 +184,12 @@ fn check_limits(raw: &file::Config, errors: &Errors) {
             "limits.backends",
             limits.backends,
             backends,
+        ),
+        (
+            &raw.limits.access_entries,
+            "limits.access_entries",
+            limits.access_entries,
+            guards::entries(raw),
         ),
     ];
     for (given, path, limit, needed) in uses {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lb_common::abi::{Balance, Forward, Ip, PROTOCOL_TCP, PROTOCOL_UDP, ServiceKey};
 
+use super::Guard;
 use super::Tunnel;
 
 /// What clients connect to: a VIP, a port and a protocol, and who stands behind them.
@@ -19,6 +20,7 @@ pub struct Service {
     pub(super) forward: Forward,
     pub(super) tunnel: Option<Tunnel>,
     pub(super) check: Option<Check>,
+    pub(super) guard: Guard,
     pub(super) backends: Vec<Backend>,
 }
 
@@ -69,6 +71,12 @@ impl Service {
     #[must_use]
     pub const fn check(&self) -> Option<&Check> {
         self.check.as_ref()
+    }
+
+    /// Who may connect.
+    #[must_use]
+    pub const fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     /// The backends, in the order of the file.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lb_common::abi::{Backend, Service, ServiceKey};
 
+use super::access;
 use crate::core::image::{BackendImage, MapImage, MapOp, ServiceImage, Setting, Table};
 
 /// The steps that turn maps that hold `old` into maps that hold `new`, in a safe order.
@@ -26,6 +27,7 @@ pub fn diff(old: &MapImage, new: &MapImage) -> Vec<MapOp> {
     ops.extend(
         changed(&old.backends, &new.backends).map(|(&id, b)| MapOp::SetBackend(id, entry(b))),
     );
+    ops.extend(access::said(old, new));
     ops.extend(written_tables(old, new));
     ops.extend(changed(&old_entries, &new_entries).map(|(&key, &s)| MapOp::SetService(key, s)));
     ops.extend(gone(&old_entries, &new_entries).map(|&key| MapOp::RemoveService(key)));
@@ -35,6 +37,7 @@ pub fn diff(old: &MapImage, new: &MapImage) -> Vec<MapOp> {
     {
         ops.push(MapOp::AwaitGracePeriod);
     }
+    ops.extend(access::taken_back(old, new));
     ops.extend(gone(&old.backends, &new.backends).map(|&id| MapOp::RemoveBackend(id)));
     ops
 }
@@ -62,6 +65,7 @@ fn service_entry(service: &ServiceImage) -> Service {
         tunnel,
         features,
         rates: _,
+        access: _,
         generation,
         ref table,
     } = *service;

@@ -1,5 +1,6 @@
 //! Ids, generations and the order of steps; the last on a model of the maps.
 
+mod access;
 mod ids;
 mod simulation;
 
@@ -52,6 +53,7 @@ fn desired(services: &[DesiredService]) -> Desired {
             backends: 6,
             flows: 1,
             half_open: 1,
+            access_entries: 1,
         })
     }
 }

@@ -4,13 +4,15 @@ use std::{borrow::Borrow, time::Duration};
 
 use aya::{
     Pod,
-    maps::{Array, MapData, MapError},
+    maps::{Array, MapData, MapError, lpm_trie::Key},
 };
 use lb_common::abi::{
-    self, Backend, BackendId, GENERATIONS, SLOTS_PER_LINE, ServiceId, Slot, SlotLine, TABLE_LINES,
+    self, Access, AccessKey, Backend, BackendId, GENERATIONS, SLOTS_PER_LINE, ServiceId, Slot,
+    SlotLine, TABLE_LINES,
 };
 
 use super::{Datapath, DatapathError, error::failed};
+use crate::config::model::Prefix;
 use crate::core::image::{MapOp, Setting, Table};
 
 impl Datapath {
@@ -33,6 +35,8 @@ impl Datapath {
             MapOp::Set(setting) => self.set_setting(setting),
             MapOp::SetBackend(id, backend) => self.set_backend(*id, *backend),
             MapOp::RemoveBackend(id) => self.retire_backend(*id),
+            MapOp::SetAccess(service, entries) => self.set_access(*service, entries),
+            MapOp::RemoveAccess(service, prefixes) => self.remove_access(*service, prefixes),
             MapOp::WriteTable {
                 service,
                 generation,
@@ -73,6 +77,33 @@ impl Datapath {
         self.set_backend(id, old.retired())
     }
 
+    fn set_access(
+        &mut self,
+        service: ServiceId,
+        entries: &[(Prefix, Access)],
+    ) -> Result<(), DatapathError> {
+        for (prefix, access) in entries {
+            self.access
+                .insert(&access_key(service, prefix), *access as u32, 0)
+                .map_err(failed(abi::ACCESS, "updated"))?;
+        }
+        Ok(())
+    }
+
+    fn remove_access(
+        &mut self,
+        service: ServiceId,
+        prefixes: &[Prefix],
+    ) -> Result<(), DatapathError> {
+        for prefix in prefixes {
+            match self.access.remove(&access_key(service, prefix)) {
+                Err(error) if is_missing(&error) => {}
+                other => other.map_err(failed(abi::ACCESS, "updated"))?,
+            }
+        }
+        Ok(())
+    }
+
     fn write_table(
         &mut self,
         service: ServiceId,
@@ -89,6 +120,16 @@ impl Datapath {
         }
         Ok(())
     }
+}
+
+fn access_key(service: ServiceId, prefix: &Prefix) -> Key<AccessKey> {
+    let bits = AccessKey::prefix_bits(prefix.is_v4(), prefix.length());
+    Key::new(bits, AccessKey::new(service, prefix.address()))
+}
+
+/// A trie's own way to say that there is no such key is an error of the system call.
+fn is_missing(error: &MapError) -> bool {
+    matches!(error, MapError::KeyNotFound) || super::errno(error) == Some(libc::ENOENT)
 }
 
 fn set<V: Pod>(

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use lb_common::{
-    abi::{self, BackendId, MqttPackets, ServiceId, Traffic},
+    abi::{self, BackendId, GuardCounts, MqttPackets, ServiceId, Traffic},
     verdict::Verdict,
 };
 
@@ -68,6 +68,17 @@ impl Datapath {
         let seconds = self.keep_alives.get(&u32::from(id.0), 0);
         let seconds = seconds.map_err(failed(abi::KEEP_ALIVES, "read"))?;
         Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
+    }
+
+    /// What a service's guard did.
+    ///
+    /// # Errors
+    /// If the kernel does not give its counters.
+    pub fn guard_counts(&self, id: ServiceId) -> Result<GuardCounts, DatapathError> {
+        let per_cpu = self.guard_counts.get(&u32::from(id.0), 0);
+        let per_cpu = per_cpu.map_err(failed(abi::GUARD_COUNTS, "read"))?;
+        let add = |total: GuardCounts, cpu: &GuardCounts| total.combine(*cpu, u64::wrapping_add);
+        Ok(per_cpu.iter().fold(GuardCounts::default(), add))
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use lb_common::abi::{Balance, Forward, RING_SIZE};
 
-use super::{check_unique, checks, or, tunnels};
+use super::{check_unique, checks, guards, or, tunnels};
 use crate::config::error::Problem;
 use crate::config::file;
 use crate::config::model::{Backend, Protocol, Service, defaults};
@@ -33,6 +33,9 @@ pub(super) fn check(raw: &file::Config, errors: &Errors) {
         tunnels::check(service, errors);
         if let Some(check) = &service.check {
             checks::check(check, protocol(service), errors);
+        }
+        if let Some(guard) = &service.guard {
+            guards::check(guard, errors);
         }
     }
 }
@@ -147,7 +150,7 @@ fn forward(service: &file::Service) -> Option<Forward> {
 
 pub(super) fn build(mut raw: file::Service) -> Option<Service> {
     let tunnel = tunnels::build(&mut raw);
-    let port = raw.port?.value;
+    let (vip, port) = (raw.vip?.value, raw.port?.value);
     let protocol = or(raw.protocol, Protocol::Tcp);
     let backends = raw
         .backends
@@ -155,13 +158,14 @@ pub(super) fn build(mut raw: file::Service) -> Option<Service> {
         .map(|backend| build_backend(backend, port));
     Some(Service {
         name: raw.name?.value,
-        vip: raw.vip?.value,
+        vip,
         port,
         protocol,
         balance: or(raw.balance, Balance::Maglev),
         forward: raw.forward?.value,
         tunnel,
         check: checks::build(raw.check, protocol)?,
+        guard: guards::build(raw.guard.as_ref(), vip),
         backends: backends.collect::<Option<_>>()?,
     })
 }
