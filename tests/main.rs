@@ -3,6 +3,7 @@
 //! `datapath` needs root and nothing else; the others run the real programs in networks of
 //! namespaces. `cargo xtask test` prepares and runs all of them.
 
+mod capacity;
 mod datapath;
 mod forwarding;
 mod health;

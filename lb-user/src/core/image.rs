@@ -40,21 +40,18 @@ impl MapImage {
         }
     }
 
-    /// The backend of `service` at an address and port.
+    /// Where each backend is: looking for one after the other would take a look at all for each.
     #[must_use]
-    pub fn find_backend(
-        &self,
-        service: ServiceId,
-        address: Ip,
-        port: u16,
-    ) -> Option<(BackendId, &BackendImage)> {
-        let is_it = |backend: &BackendImage| {
-            (backend.service, backend.address, backend.port) == (service, address, port)
-        };
-        let mut backends = self.backends.iter().map(|(&id, backend)| (id, backend));
-        backends.find(|(_, backend)| is_it(backend))
+    pub fn backend_index(&self) -> BackendIndex {
+        let backends = self.backends.iter();
+        backends
+            .map(|(&id, backend)| ((backend.service, backend.address, backend.port), id))
+            .collect()
     }
 }
+
+/// The id of every backend by its service, address and port.
+pub type BackendIndex = BTreeMap<(ServiceId, Ip, u16), BackendId>;
 
 /// One service with its table.
 #[derive(Clone, Debug, PartialEq, Eq)]

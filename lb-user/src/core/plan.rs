@@ -38,7 +38,7 @@ use lb_common::abi::{
 pub use self::access::stale;
 pub use self::steps::diff;
 use crate::config::model::{AccessList, Limits};
-use crate::core::image::{BackendImage, MapImage, ServiceImage, Table, Tunnel};
+use crate::core::image::{BackendImage, BackendIndex, MapImage, ServiceImage, Table, Tunnel};
 use crate::core::maglev::{self, Lender, Member};
 use crate::core::ring;
 
@@ -138,12 +138,13 @@ pub fn next(previous: &MapImage, desired: &Desired) -> MapImage {
         tunnel_sources: desired.tunnel_sources,
         epochs: previous.epochs.clone(),
     };
+    let index = previous.backend_index();
     let mut free = ids::free_backends(previous, desired.limits);
     for service in &desired.services {
         let Some(&id) = service_ids.get(&service.key) else {
             continue;
         };
-        let members = place_backends(&mut image, previous, service, id, &mut free);
+        let members = place_backends(&mut image, previous, &index, service, id, &mut free);
         let installed = install(previous.services.get(&service.key), service, id, &members);
         image.services.insert(service.key, installed);
     }
@@ -154,6 +155,7 @@ pub fn next(previous: &MapImage, desired: &Desired) -> MapImage {
 fn place_backends(
     image: &mut MapImage,
     previous: &MapImage,
+    index: &BackendIndex,
     service: &DesiredService,
     service_id: ServiceId,
     free: &mut impl Iterator<Item = BackendId>,
@@ -168,8 +170,8 @@ fn place_backends(
             limit,
             mtu,
         } = *backend;
-        let present = previous.find_backend(service_id, address, port);
-        let known = present.map(|(id, present)| (id, present.epoch));
+        let present = index.get(&(service_id, address, port));
+        let known = present.and_then(|id| Some((*id, previous.backends.get(id)?.epoch)));
         let Some((id, epoch)) = known.or_else(|| {
             let id = free.next()?;
             Some((id, ids::next_epoch(&mut image.epochs, id)))

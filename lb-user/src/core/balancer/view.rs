@@ -7,7 +7,7 @@ use lb_common::abi::{BackendId, Ip, NextHop};
 use crate::config::model::{Backend, Service};
 use crate::core::balancer::{Admin, BackendKey, Balancer};
 use crate::core::health::{Health, HealthState};
-use crate::core::image::{MapImage, ServiceImage};
+use crate::core::image::{BackendIndex, MapImage, ServiceImage};
 
 /// A service as it stands.
 #[derive(Clone, Debug)]
@@ -38,13 +38,19 @@ impl Balancer {
     /// Tells of every service, with the shares that `image` gives.
     #[must_use]
     pub fn view<'a>(&'a self, image: &MapImage) -> Vec<ServiceView<'a>> {
+        let index = image.backend_index();
         let services = self.config().services().iter();
         services
-            .map(|service| self.view_service(service, image))
+            .map(|service| self.view_service(service, image, &index))
             .collect()
     }
 
-    fn view_service<'a>(&'a self, service: &'a Service, image: &MapImage) -> ServiceView<'a> {
+    fn view_service<'a>(
+        &'a self,
+        service: &'a Service,
+        image: &MapImage,
+        index: &BackendIndex,
+    ) -> ServiceView<'a> {
         let installed = image.services.get(&service.key());
         let shares = installed.map(ServiceImage::shares).unwrap_or_default();
         let backends = service.backends().iter();
@@ -55,8 +61,8 @@ impl Balancer {
                 .map(|backend| {
                     let present = installed.and_then(|installed| {
                         let address = Ip::from(backend.address());
-                        let found = image.find_backend(installed.id, address, backend.port());
-                        found.map(|(id, _)| id)
+                        let place = (installed.id, address, backend.port());
+                        index.get(&place).copied()
                     });
                     self.view_backend(service, backend, present, &shares)
                 })

@@ -1,0 +1,129 @@
+//! As large as it is meant to get: 100 services of 100 backends each.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+use lb_common::{
+    abi::{Balance, Forward, Ip, NextHop, PROTOCOL_TCP, ServiceKey},
+    parse::TCP_SYN,
+    verdict::Verdict,
+};
+use lb_user::{
+    config::model::Limits,
+    core::plan::{Desired, DesiredBackend, DesiredService},
+};
+use tests::{
+    packet::{Packet, Transport},
+    prog_run::LOOPBACK,
+    world::World,
+};
+
+const SERVICES: u16 = 100;
+const BACKENDS: u8 = 100;
+const FIRST_PORT: u16 = 2000;
+const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 40, 24));
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 40, 100));
+
+/// Clients of each service: few enough to be quick, so many that hardly a backend goes without.
+const CLIENTS: u16 = 400;
+
+fn service(number: u16) -> DesiredService {
+    let port = FIRST_PORT + number;
+    let backends = (0..BACKENDS).map(|backend| {
+        let [high, low] = number.to_be_bytes();
+        let next_hop = NextHop {
+            interface: LOOPBACK,
+            mac: mac(number, backend),
+            source_mac: [2, 0, 0, 0, 0, 1],
+        };
+        let address = Ip::from_v4([10, high, low, backend]);
+        DesiredBackend::new(address, port, 1, Some(next_hop))
+    });
+    DesiredService {
+        backends: backends.collect(),
+        ..DesiredService::new(
+            ServiceKey::new(Ip::from(VIP), port, PROTOCOL_TCP),
+            Balance::Maglev,
+            Forward::Dsr,
+        )
+    }
+}
+
+fn mac(service: u16, backend: u8) -> [u8; 6] {
+    let [high, low] = service.to_be_bytes();
+    [2, 0xbb, 0, high, low, backend]
+}
+
+/// What a task took; how long that may be depends on the machine.
+fn timed<T>(what: &str, task: impl FnOnce() -> Result<T>) -> Result<T> {
+    let start = Instant::now();
+    let done = task().with_context(|| what.to_owned())?;
+    println!("{what}: {:.3} s", start.elapsed().as_secs_f64());
+    Ok(done)
+}
+
+/// The backends that the clients of a service are sent to, which must be its own.
+fn reached(world: &World, service: u16) -> Result<BTreeSet<u8>> {
+    let mut reached = BTreeSet::new();
+    for client in 0..CLIENTS {
+        let ends = ((CLIENT, 1024 + client), (VIP, FIRST_PORT + service));
+        let packet = Packet::new(Transport::Tcp(TCP_SYN), ends.0, ends.1);
+        let out = world.send(&packet)?;
+        ensure!(out.verdict == Verdict::TxDsr, "{:?}", out.verdict);
+        let [.., backend] = out.answer.frame[..6] else {
+            anyhow::bail!("a short frame came out");
+        };
+        ensure!(
+            out.answer.frame[..6] == mac(service, backend),
+            "service {service} was sent to {:02x?}",
+            &out.answer.frame[..6]
+        );
+        reached.insert(backend);
+    }
+    Ok(reached)
+}
+
+#[test]
+fn a_hundred_services_of_a_hundred_backends_work() -> Result<()> {
+    let desired = Desired {
+        services: (0..SERVICES).map(service).collect(),
+        // Set by the world.
+        ..Desired::nothing(Limits {
+            services: 0,
+            backends: 0,
+            flows: 0,
+            half_open: 0,
+            access_entries: 0,
+        })
+    };
+    let mut world = timed("loading and filling all maps", || World::new(desired))?;
+    timed("packets to all services", || {
+        for service in 0..SERVICES {
+            let count = reached(&world, service)?.len();
+            ensure!(count > 90, "service {service} uses {count} backends");
+        }
+        Ok(())
+    })?;
+    timed("one backend's death", || {
+        world.change(|desired| {
+            desired.services[50].backends.remove(7);
+        })
+    })?;
+    let left = reached(&world, 50)?;
+    ensure!(!left.contains(&7), "packets go to a backend that died");
+    ensure!(
+        reached(&world, 51)?.len() > 90,
+        "another service lost backends"
+    );
+    timed("the death of one backend of each service", || {
+        world.change(|desired| {
+            for service in &mut desired.services {
+                service.backends.pop();
+            }
+        })
+    })
+}
