@@ -94,7 +94,8 @@ fn watch(console: ChildStdout, log: &Path) -> Result<u32> {
             }
         }
     });
-    let deadline = Instant::now() + PATIENCE;
+    let start = Instant::now();
+    let deadline = start + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let line = match lines.recv_timeout(left) {
@@ -106,7 +107,7 @@ fn watch(console: ChildStdout, log: &Path) -> Result<u32> {
                 bail!("the machine stopped before the tests had ended")
             }
         };
-        writeln!(log, "{line}")?;
+        writeln!(log, "{:7.2} {line}", start.elapsed().as_secs_f64())?;
         if let Some(status) = line.strip_prefix(END) {
             return status.parse().context("the console is garbled");
         }
