@@ -24,5 +24,6 @@ mod refused;
 mod scheduling;
 mod services;
 mod smoke;
+mod trace;
 mod tracking;
 mod tunnel;

@@ -8,6 +8,7 @@
 pub(crate) mod example;
 mod insight;
 mod status;
+mod trace;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -20,6 +21,9 @@ pub use insight::{MqttStatus, Sessions};
 pub use status::{
     BackendStatus, ConfigStatus, Counters, Flows, GuardStatus, Health, InterfaceStatus,
     ProbeStatus, ServiceState, ServiceStatus, Status, TrafficStatus, VipState, VipStatus,
+};
+pub use trace::{
+    FlowTrace, PathTrace, ServiceTrace, StepTrace, ThenTrace, Trace, TraceError, TraceOrder, WhatIf,
 };
 
 /// Requests that may wait: more askers than this at once wait at the door.
@@ -46,6 +50,7 @@ pub enum Request {
     Status(oneshot::Sender<Status>),
     Reload(oneshot::Sender<Result<Reloaded, ReloadError>>),
     Change(Order, oneshot::Sender<Result<BackendStatus, ChangeError>>),
+    Trace(TraceOrder, oneshot::Sender<Result<Trace, TraceError>>),
 }
 
 /// What an operator wants of a backend.
@@ -158,6 +163,15 @@ impl Handle {
         order: Order,
     ) -> Result<Result<BackendStatus, ChangeError>, Stopping> {
         self.ask(|answer| Request::Change(order, answer)).await
+    }
+
+    /// What becomes of a client's packets.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon is stopping; inside, what was wrong with the order.
+    pub async fn trace(&self, order: TraceOrder) -> Result<Result<Trace, TraceError>, Stopping> {
+        self.ask(|answer| Request::Trace(order, answer)).await
     }
 
     /// Whether packets are being balanced.

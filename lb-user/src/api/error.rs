@@ -8,7 +8,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    control::{ChangeError, ReloadError, Stopping},
+    control::{ChangeError, ReloadError, Stopping, TraceError},
     core::balancer::SelectError,
 };
 
@@ -73,6 +73,23 @@ impl From<ReloadError> for ApiError {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the daemon goes on trying: see its log and `tidegate status`",
             ),
+        };
+        Self::new(status, error.to_string(), hint)
+    }
+}
+
+impl From<TraceError> for ApiError {
+    fn from(error: TraceError) -> Self {
+        let (status, hint) = match error {
+            TraceError::Select(_) | TraceError::UnknownService { .. } => (
+                StatusCode::NOT_FOUND,
+                "`tidegate status` shows all services and backends",
+            ),
+            TraceError::Weight { .. } => (
+                StatusCode::BAD_REQUEST,
+                "a backend of weight 0 takes no new flows",
+            ),
+            TraceError::Tables(_) => (StatusCode::INTERNAL_SERVER_ERROR, "see the daemon's log"),
         };
         Self::new(status, error.to_string(), hint)
     }

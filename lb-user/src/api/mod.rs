@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `GET /v1/status` | socket | [`crate::control::Status`] |
 //! | `POST /v1/reload` | socket | reads the configuration again: 200, or 400 and nothing changed |
+//! | `POST /v1/trace` | socket | [`crate::control::TraceOrder`]: what becomes of a client's packets; changes nothing |
 //! | `GET /v1/backends` | socket | all backends, each with its service's name |
 //! | `POST /v1/backends/{service}/{name}/drain` | socket | no new flows |
 //! | `POST /v1/backends/{service}/{name}/enable` | socket | used as health and weight allow |

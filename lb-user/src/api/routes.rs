@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{error::ApiError, metrics};
 use crate::{
-    control::{BackendStatus, Change, Handle, Lasting, Order, Reloaded, Status},
+    control::{BackendStatus, Change, Handle, Lasting, Order, Reloaded, Status, Trace, TraceOrder},
     core::balancer::Admin,
 };
 
@@ -58,6 +58,7 @@ pub(super) fn control(handle: Handle) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload))
+        .route("/v1/trace", post(trace))
         .route("/v1/backends", get(backends))
         .route("/v1/backends/{service}/{name}/drain", post(drain))
         .route("/v1/backends/{service}/{name}/enable", post(enable))
@@ -101,6 +102,17 @@ async fn backends(State(handle): State<Handle>) -> Result<Json<Vec<BackendEntry>
         })
     });
     Ok(Json(entries.collect()))
+}
+
+async fn trace(
+    State(handle): State<Handle>,
+    body: Result<Json<TraceOrder>, JsonRejection>,
+) -> Result<Json<Trace>, ApiError> {
+    let Json(order) = body.map_err(|error| {
+        let hint = r#"the body is JSON, such as {"client": "192.0.2.7", "port": 40000}"#;
+        ApiError::new(StatusCode::BAD_REQUEST, error.body_text(), hint)
+    })?;
+    Ok(Json(handle.trace(order).await??))
 }
 
 type Changed = Result<Json<BackendStatus>, ApiError>;

@@ -16,7 +16,7 @@ use crate::{
     config,
     control::{
         self, Change, ChangeError, Lasting, Order, ReloadError, Reloaded, Request as Ask, Status,
-        example::{backend, status},
+        example::{backend, status, trace},
     },
     core::balancer::{Admin, SelectError},
 };
@@ -33,6 +33,7 @@ fn daemon(mut requests: control::Requests) -> JoinHandle<Option<Order>> {
                     Err(errors) => Err(ReloadError::Config(errors)),
                 }));
             }
+            Ask::Trace(order, answer) => drop(answer.send(Ok(trace(&order)))),
             Ask::Change(order, answer) => {
                 let unknown = SelectError::Unknown {
                     name: order.backend.clone(),

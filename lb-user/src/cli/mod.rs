@@ -10,6 +10,7 @@ mod output;
 mod reload;
 mod run;
 mod status;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ enum Command {
     Status(status::Args),
     Reload(reload::Args),
     Backend(backend::Args),
+    Trace(trace::Args),
 }
 
 /// Which daemon to talk to.
@@ -104,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Backend(args) => backend::run(&args),
+        Command::Trace(args) => trace::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,8 +1,9 @@
 //! A status for tests of those who show it.
 
 use super::{
-    BackendStatus, ConfigStatus, Counters, Flows, GuardStatus, Health, InterfaceStatus, MqttStatus,
-    ProbeStatus, ServiceState, ServiceStatus, Sessions, Status, TrafficStatus, VipState, VipStatus,
+    BackendStatus, ConfigStatus, Counters, FlowTrace, Flows, GuardStatus, Health, InterfaceStatus,
+    MqttStatus, PathTrace, ProbeStatus, ServiceState, ServiceStatus, ServiceTrace, Sessions,
+    Status, StepTrace, ThenTrace, Trace, TraceOrder, TrafficStatus, VipState, VipStatus,
 };
 use crate::core::balancer::Admin;
 
@@ -29,6 +30,42 @@ pub(crate) fn backend() -> BackendStatus {
             failures: 1,
             last_seconds: Some(0.25),
         },
+    }
+}
+
+/// The answer to any question.
+pub(crate) fn trace(order: &TraceOrder) -> Trace {
+    let path = PathTrace {
+        steps: vec![StepTrace {
+            stage: "slot".to_owned(),
+            finding: "7 of 65537; safe".to_owned(),
+        }],
+        backend: Some("broker1".to_owned()),
+        candidates: Vec::new(),
+        verdict: Some("tx_dsr".to_owned()),
+    };
+    let flow = FlowTrace {
+        port: order.port,
+        recorded: false,
+        then: (!order.what_if.is_empty()).then(|| ThenTrace {
+            fate: "stays".to_owned(),
+            path: path.clone(),
+        }),
+        path,
+    };
+    Trace {
+        client: order.client,
+        port: order.port,
+        what_if: order.what_if.clone(),
+        services: vec![ServiceTrace {
+            name: "mqtt".to_owned(),
+            vip: [172, 16, 40, 24].into(),
+            port: 1883,
+            protocol: "mqtt".to_owned(),
+            flows: vec![flow.clone()],
+            new: flow,
+        }],
+        truncated: false,
     }
 }
 

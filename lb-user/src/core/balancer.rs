@@ -172,6 +172,13 @@ impl Balancer {
             .map_or(HealthState::Unknown, Health::state)
     }
 
+    /// Supposes that `backend` has failed, checked or not: for what-if questions.
+    pub fn assume_down(&mut self, backend: &BackendKey) {
+        if let Some(health) = self.health.get_mut(backend) {
+            *health = Health::assumed_down();
+        }
+    }
+
     /// Says where frames to `address` go; `None`: not known, its packets are dropped.
     pub fn set_next_hop(&mut self, address: IpAddr, next_hop: Option<NextHop>) {
         match next_hop {

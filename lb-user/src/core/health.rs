@@ -89,6 +89,16 @@ impl Health {
         }
     }
 
+    /// A backend that is supposed to have failed.
+    #[must_use]
+    pub const fn assumed_down() -> Self {
+        Self {
+            state: HealthState::Down,
+            against: 0,
+            reason: None,
+        }
+    }
+
     /// The judgement.
     #[must_use]
     pub const fn state(&self) -> HealthState {

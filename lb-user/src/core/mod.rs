@@ -7,3 +7,4 @@ pub mod image;
 pub mod maglev;
 pub mod plan;
 pub mod ring;
+pub mod trace;

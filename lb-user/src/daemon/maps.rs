@@ -3,11 +3,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use lb_common::{
-    abi::{BackendId, GuardCounts, MqttPackets, ServiceId, Traffic},
+    abi::{BackendId, FlowKey, GuardCounts, Ip, MqttPackets, ServiceId, Traffic},
+    flow::HashKeys,
     verdict::Verdict,
 };
 
-use crate::{core::image::MapOp, io::datapath::Datapath};
+use crate::{
+    core::{image::MapOp, trace::RecordedFlow},
+    io::datapath::Datapath,
+};
 
 /// The kernel's maps. Calls are short, so the loop makes them in line.
 pub(super) trait Maps: Send + 'static {
@@ -21,6 +25,12 @@ pub(super) trait Maps: Send + 'static {
     fn service_traffic(&self, id: ServiceId) -> anyhow::Result<Traffic>;
     /// MQTT packets that clients sent to the users of a service id.
     fn mqtt_packets(&self, id: ServiceId) -> anyhow::Result<MqttPackets>;
+    /// The secret of the flow hash.
+    fn hash_keys(&self) -> HashKeys;
+    /// The record of a flow.
+    fn flow(&self, key: &FlowKey) -> anyhow::Result<Option<RecordedFlow>>;
+    /// Recorded flows of a client, `most` at most.
+    fn flows_of(&self, client: Ip, most: usize) -> anyhow::Result<Vec<RecordedFlow>>;
     /// The longest keep-alive of the clients of a service id's users.
     fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>>;
     /// What the guard did for the users of a service id.
@@ -46,6 +56,18 @@ impl Maps for Datapath {
 
     fn mqtt_packets(&self, id: ServiceId) -> anyhow::Result<MqttPackets> {
         Ok(Self::mqtt_packets(self, id)?)
+    }
+
+    fn hash_keys(&self) -> HashKeys {
+        Self::hash_keys(self)
+    }
+
+    fn flow(&self, key: &FlowKey) -> anyhow::Result<Option<RecordedFlow>> {
+        Ok(Self::flow(self, key)?)
+    }
+
+    fn flows_of(&self, client: Ip, most: usize) -> anyhow::Result<Vec<RecordedFlow>> {
+        Ok(Self::flows_of(self, client, most)?)
     }
 
     fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>> {

@@ -25,6 +25,7 @@ mod status;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod vips;
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};

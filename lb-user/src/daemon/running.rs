@@ -201,6 +201,10 @@ impl Running {
             Request::Status(answer) => drop(answer.send(self.status())),
             Request::Reload(answer) => drop(answer.send(self.reload().await)),
             Request::Change(order, answer) => drop(answer.send(self.change(&order))),
+            Request::Trace(order, answer) => {
+                let interface = self.vips.interface_index();
+                drop(answer.send(self.engine.trace(&order, interface)));
+            }
         }
     }
 

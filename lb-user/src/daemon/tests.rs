@@ -7,12 +7,15 @@ use std::{
     time::Duration,
 };
 
+mod trace;
+
 use anyhow::bail;
 use lb_common::{
     abi::{
-        Backend, BackendId, Balance, Forward, GuardCounts, MqttPackets, NextHop, Service,
-        ServiceId, ServiceKey, Traffic,
+        Backend, BackendId, Balance, FlowKey, Forward, GuardCounts, Ip, MqttPackets, NextHop,
+        Service, ServiceId, ServiceKey, Traffic,
     },
+    flow::HashKeys,
     verdict::Verdict,
 };
 
@@ -27,6 +30,7 @@ use crate::{
         admin::AdminState,
         balancer::{Admin, BackendKey},
         image::{MapOp, Table},
+        trace::RecordedFlow,
     },
     io::probe::ProbeFailure,
 };
@@ -57,6 +61,7 @@ struct FakeMaps {
     traffic: BTreeMap<BackendId, Traffic>,
     mqtt: MqttPackets,
     access: BTreeSet<(ServiceId, Prefix)>,
+    flows: Vec<RecordedFlow>,
     /// How many steps succeed before all fail.
     good_steps: Option<usize>,
 }
@@ -127,6 +132,18 @@ impl Maps for FakeMaps {
 
     fn mqtt_packets(&self, _id: ServiceId) -> anyhow::Result<MqttPackets> {
         Ok(self.mqtt)
+    }
+
+    fn hash_keys(&self) -> HashKeys {
+        HashKeys::from_seed([1; 16])
+    }
+
+    fn flow(&self, key: &FlowKey) -> anyhow::Result<Option<RecordedFlow>> {
+        Ok(self.flows.iter().find(|found| found.key == *key).copied())
+    }
+
+    fn flows_of(&self, _client: Ip, most: usize) -> anyhow::Result<Vec<RecordedFlow>> {
+        Ok(self.flows.iter().take(most).copied().collect())
     }
 
     fn longest_keep_alive(&self, _id: ServiceId) -> anyhow::Result<Option<Duration>> {

@@ -33,7 +33,6 @@ mod lookup;
 mod sweep;
 
 pub use error::DatapathError;
-pub use lookup::RecordedFlow;
 pub use sweep::{FlowCounts, Sweeper};
 
 use error::failed;
@@ -162,6 +161,7 @@ pub struct Datapath {
     backend_traffic: PerCpuArray<MapData, Traffic>,
     mqtt_packets: PerCpuArray<MapData, MqttPackets>,
     keep_alives: Array<MapData, u32>,
+    keys: HashKeys,
     lookup: Lookup,
     /// Entries of the larger flow table.
     flow_capacity: usize,
@@ -205,6 +205,7 @@ impl Datapath {
             backend_traffic: take(&mut ebpf, abi::BACKEND_TRAFFIC)?,
             mqtt_packets: take(&mut ebpf, abi::MQTT_PACKETS)?,
             keep_alives: take(&mut ebpf, abi::KEEP_ALIVES)?,
+            keys,
             lookup: Lookup::open(&ebpf)?,
             flow_capacity: config.limits.flows.max(config.limits.half_open) as usize,
             sweeper: Some(Sweeper::new(&mut ebpf, &config.limits)?),

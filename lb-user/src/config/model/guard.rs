@@ -50,6 +50,24 @@ impl AccessList {
     pub const fn denies_by_default(&self) -> bool {
         self.denies_by_default
     }
+
+    /// The longest prefix that a client is in, with what is said of it.
+    #[must_use]
+    pub fn longest(&self, client: IpAddr) -> Option<(Prefix, Access)> {
+        (0..=128).rev().find_map(|length| {
+            let around = Prefix::around(client, length)?;
+            Some((around, *self.entries.get(&around)?))
+        })
+    }
+
+    /// Whether a client may connect.
+    #[must_use]
+    pub fn allows(&self, client: IpAddr) -> bool {
+        self.longest(client)
+            .map_or(!self.denies_by_default, |(_, access)| {
+                access == Access::Allow
+            })
+    }
 }
 
 /// Addresses of one family that begin with the same bits.

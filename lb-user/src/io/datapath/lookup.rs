@@ -1,29 +1,24 @@
 //! Looking at single flows, while the sweeper has the tables.
 
-use std::os::fd::AsFd as _;
+use std::{os::fd::AsFd as _, time::Duration};
 
 use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData, MapError},
 };
-use lb_common::abi::{self, Flow, FlowKey, Ip};
+use lb_common::{
+    abi::{self, Flow, FlowKey, Ip, Tick},
+    flow::HashKeys,
+};
 
-use super::{Datapath, DatapathError, error::failed};
+use super::{Datapath, DatapathError, error::failed, sweep::now};
+use crate::core::trace::RecordedFlow;
 
 /// Second handles of the flow tables.
 #[derive(Debug)]
 pub(super) struct Lookup {
     flows: HashMap<MapData, FlowKey, Flow>,
     half_open: HashMap<MapData, FlowKey, Flow>,
-}
-
-/// A flow that is recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordedFlow {
-    pub key: FlowKey,
-    pub flow: Flow,
-    /// Whether it is in the table of those that have only sent a SYN.
-    pub half_open: bool,
 }
 
 impl Lookup {
@@ -36,16 +31,19 @@ impl Lookup {
 }
 
 impl Datapath {
+    /// The secret of the flow hash.
+    #[must_use]
+    pub const fn hash_keys(&self) -> HashKeys {
+        self.keys
+    }
+
     /// The record of a flow, from client to VIP.
     ///
     /// # Errors
     /// If the kernel does not let the tables be read.
     pub fn flow(&self, key: &FlowKey) -> Result<Option<RecordedFlow>, DatapathError> {
-        let found = |flow, half_open| RecordedFlow {
-            key: *key,
-            flow,
-            half_open,
-        };
+        let now = now();
+        let found = |flow, half_open| recorded(*key, flow, half_open, now);
         if let Some(flow) = get(&self.lookup.flows, abi::FLOWS, key)? {
             return Ok(Some(found(flow, false)));
         }
@@ -62,6 +60,7 @@ impl Datapath {
             (&self.lookup.flows, abi::FLOWS, false),
             (&self.lookup.half_open, abi::HALF_OPEN, true),
         ];
+        let now = now();
         let mut found = Vec::new();
         for (table, name, half_open) in tables {
             // As in the sweeper's walk: a bound, as the kernel may start again from the front.
@@ -72,11 +71,7 @@ impl Datapath {
                     Err(error) => return Err(failed(name, "read")(error)),
                 };
                 if key.source() == client {
-                    found.push(RecordedFlow {
-                        key,
-                        flow,
-                        half_open,
-                    });
+                    found.push(recorded(key, flow, half_open, now));
                 }
                 if found.len() >= most {
                     return Ok(found);
@@ -84,6 +79,16 @@ impl Datapath {
             }
         }
         Ok(found)
+    }
+}
+
+fn recorded(key: FlowKey, flow: Flow, half_open: bool, now: Tick) -> RecordedFlow {
+    let ticks = now.since(Tick(flow.seen));
+    RecordedFlow {
+        key,
+        flow,
+        half_open,
+        silent: Duration::from_nanos(u64::from(ticks) << 30),
     }
 }
 

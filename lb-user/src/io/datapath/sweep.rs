@@ -202,7 +202,7 @@ fn ticks(duration: Duration) -> u64 {
 }
 
 /// The kernel's clock of flows.
-fn now() -> Tick {
+pub(super) fn now() -> Tick {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let nanos = time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs();
     Tick::from_nanos(nanos)

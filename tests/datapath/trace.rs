@@ -1,0 +1,136 @@
+//! `tidegate trace` against the loaded program: the same verdict and the same backend.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use lb_common::{
+    abi::Ip,
+    parse::{TCP_ACK, TCP_SYN},
+    verdict::{Action, Verdict},
+};
+use lb_user::core::trace::{self, Client, Goal, Scene, Segment};
+use tests::{
+    packet::{Packet, Transport},
+    prog_run::LOOPBACK,
+    world::World,
+};
+
+use super::services::{
+    BEHIND, BEHIND_NAT, BEHIND_ROUND_ROBIN, EMPTY, EMPTY_NAT, EMPTY_ROUND_ROBIN, FAMILIES, KINDS,
+    NO_NEXT_HOP, NO_NEXT_HOP_NAT, NO_NEXT_HOP_ROUND_ROBIN, WEIGHTLESS, small_world, world,
+};
+
+const OTHERS: [u16; 10] = [
+    EMPTY,
+    EMPTY_NAT,
+    EMPTY_ROUND_ROBIN,
+    WEIGHTLESS,
+    NO_NEXT_HOP,
+    NO_NEXT_HOP_NAT,
+    NO_NEXT_HOP_ROUND_ROBIN,
+    BEHIND,
+    BEHIND_NAT,
+    BEHIND_ROUND_ROBIN,
+];
+
+/// Says what would become of a packet, sends it, and compares.
+fn check(world: &World, packet: &Packet, segment: Segment) -> Result<()> {
+    let service = packet.flow().service();
+    let key = trace::key(Ip::from(packet.source), packet.source_port, &service);
+    let record = world.datapath().flow(&key)?;
+    let names = BTreeMap::new();
+    let scene = Scene {
+        image: world.image(),
+        keys: world.datapath().hash_keys(),
+        interface: LOOPBACK,
+        names: &names,
+    };
+    let path = scene.follow(Client::Flow(key), record.as_ref(), segment);
+    let out = world.send(packet)?;
+    let context = || {
+        format!(
+            "{path:?}\nfor {packet:?}, record {record:?}, but {:?}",
+            out.verdict
+        )
+    };
+    ensure!(
+        path.verdict.is_none_or(|verdict| verdict == out.verdict),
+        "{}",
+        context()
+    );
+    let got = match out.verdict.action() {
+        Action::Transmit | Action::Redirect => world.backend_by_mac(&out.answer.frame[..6]),
+        Action::Pass | Action::Drop => None,
+    };
+    let agrees = match (&path.goal, got) {
+        (Goal::Backend(id), Some(got)) => *id == got,
+        (Goal::AnyOf(ids), Some(got)) => ids.contains(&got),
+        // Who would get it may not be reachable.
+        (Goal::AnyOf(_), None) => out.verdict == Verdict::DropNoNextHop,
+        (Goal::Nobody, None) => true,
+        (Goal::Nobody, Some(_)) | (Goal::Backend(_), None) => false,
+    };
+    ensure!(agrees, "{got:?} got it: {}", context());
+    Ok(())
+}
+
+fn transport(segment: Segment) -> Transport {
+    Transport::Tcp(match segment {
+        Segment::First => TCP_SYN,
+        Segment::Later => TCP_ACK,
+    })
+}
+
+#[test]
+fn the_trace_of_any_flow_is_what_the_program_does() -> Result<()> {
+    let world = world()?;
+    for family in FAMILIES {
+        for service in KINDS.into_iter().chain(OTHERS) {
+            for turn in 0..24 {
+                let starts = if turn % 3 == 0 {
+                    Segment::Later
+                } else {
+                    Segment::First
+                };
+                let first = family.packet(transport(starts), service);
+                check(&world, &first, starts)?;
+                for segment in [Segment::Later, Segment::First, Segment::Later] {
+                    let next = first.clone().with(|p| p.transport = transport(segment));
+                    check(&world, &next, segment)?;
+                }
+                let datagram = family.packet(Transport::Udp, service);
+                check(&world, &datagram, Segment::Later)?;
+                check(&world, &datagram, Segment::Later)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_trace_of_a_flow_whose_backend_went_is_what_the_program_does() -> Result<()> {
+    for service in KINDS {
+        let mut world = small_world(service)?;
+        let family = FAMILIES[0];
+        let flows: Vec<Packet> = (0..16)
+            .map(|_| family.packet(transport(Segment::First), service))
+            .collect();
+        for flow in &flows {
+            check(&world, flow, Segment::First)?;
+            let ack = flow
+                .clone()
+                .with(|p| p.transport = transport(Segment::Later));
+            check(&world, &ack, Segment::Later)?;
+        }
+        world.change(|desired| {
+            desired.services[0].backends.remove(0);
+        })?;
+        for flow in &flows {
+            for segment in [Segment::Later, Segment::First, Segment::Later] {
+                let packet = flow.clone().with(|p| p.transport = transport(segment));
+                check(&world, &packet, segment)?;
+            }
+        }
+    }
+    Ok(())
+}
