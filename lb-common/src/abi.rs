@@ -19,7 +19,7 @@ mod tunnel;
 
 pub use self::{
     backend::{Backend, BackendId, BackendState, Load, NextHop, Slot, SlotLine},
-    flow::{Flow, FlowKey, FlowState, Fragment, FragmentKey, FragmentKind, KeepAlive, Reply, Tick},
+    flow::{Flow, FlowKey, FlowState, Fragment, FragmentKey, KeepAlive, Reply, Tick},
     guard::{Access, AccessKey, Bucket, GuardCounts, Rate, Rates, SourceKey},
     ip::Ip,
     nat::NatPool,
@@ -49,7 +49,7 @@ pub const NAT_POOL: &str = "NAT_POOL";
 pub const LOADS: &str = "LOADS";
 /// Array of one [`TunnelSources`].
 pub const TUNNEL_SOURCES: &str = "TUNNEL_SOURCES";
-/// LRU hash: [`FragmentKey`] to [`Fragment`].
+/// LRU hash: [`FragmentKey`] to [`Fragment`]: packets of which a first piece was seen.
 pub const FRAGMENTS: &str = "FRAGMENTS";
 /// Longest-prefix-match trie: [`AccessKey`] to [`Access`] as `u32`.
 pub const ACCESS: &str = "ACCESS";
@@ -191,7 +191,7 @@ pub enum Stage {
     Encapsulate = 4,
     /// ICMP errors about flows.
     Icmp = 5,
-    /// Pieces of packets, but for first ones.
+    /// Pieces of packets.
     Fragment = 6,
     /// Answers a packet with an ICMP error.
     Answer = 7,
@@ -205,6 +205,7 @@ impl Stage {
         (Self::Translate, "stage_translate"),
         (Self::Reply, "stage_reply"),
         (Self::Icmp, "stage_icmp"),
+        (Self::Fragment, "stage_fragment"),
         (Self::Answer, "stage_answer"),
         (Self::Encapsulate, "stage_encapsulate"),
     ];
@@ -217,7 +218,7 @@ const _: () = {
     assert!(size_of::<Service>() == 16);
     assert!(size_of::<Load>() == 64);
     assert!(size_of::<FragmentKey>() == 40);
-    assert!(size_of::<Fragment>() == 56);
+    assert!(size_of::<Fragment>() == 8);
     assert!(size_of::<AccessKey>() == 20);
     assert!(size_of::<Rates>() == 32);
     assert!(size_of::<Bucket>() == 8);

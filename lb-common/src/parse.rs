@@ -102,6 +102,7 @@ pub struct Network {
     /// Protocol or first next header.
     protocol: u8,
     fragmentation: Fragmentation,
+    identification: [u8; 4],
     /// Offset of the packet's end from the start of the frame, in bytes; padding may follow.
     pub end: usize,
 }
@@ -115,6 +116,8 @@ pub struct Transport {
     pub offset: usize,
     /// Whole or a piece.
     pub fragmentation: Fragmentation,
+    /// What the pieces of a packet have in common, as in [`crate::abi::FragmentKey`].
+    pub identification: [u8; 4],
     /// 0 in later fragments.
     pub source_port: u16,
     /// 0 in later fragments.
@@ -168,6 +171,7 @@ impl Network {
             ttl: header[8],
             protocol: header[9],
             fragmentation,
+            identification: [0, 0, header[4], header[5]],
             end: offset + total,
         })
     }
@@ -193,6 +197,7 @@ impl Network {
             ttl,
             protocol: next,
             fragmentation: Fragmentation::None,
+            identification: [0; 4],
             end: cursor.offset() + payload,
         })
     }
@@ -213,6 +218,7 @@ impl Transport {
         let mut chain = Chain {
             protocol: network.protocol,
             fragmentation: network.fragmentation,
+            identification: network.identification,
             end: network.end,
         };
         if matches!(family, Family::V6) {
@@ -229,6 +235,7 @@ impl Transport {
         let Chain {
             protocol,
             fragmentation,
+            identification,
             end,
         } = chain;
         let length = end.saturating_sub(offset);
@@ -243,6 +250,7 @@ impl Transport {
             protocol,
             offset,
             fragmentation,
+            identification,
             source_port: header.source_port,
             destination_port: header.destination_port,
             tcp_flags: header.tcp_flags,
@@ -269,6 +277,7 @@ impl Transport {
 struct Chain {
     protocol: u8,
     fragmentation: Fragmentation,
+    identification: [u8; 4],
     end: usize,
 }
 
@@ -339,7 +348,8 @@ impl Chain {
     /// An atomic fragment (offset 0, no more) is a whole packet (RFC 6946).
     #[inline(always)]
     fn fragment(&mut self, cursor: &mut impl Cursor) -> Result<(), Reject> {
-        let [next, _, high, low, _, _, _, _] = self.take(cursor)?;
+        let [next, _, high, low, identification @ ..] = self.take::<8>(cursor)?;
+        self.identification = identification;
         let field = u16::from_be_bytes([high, low]);
         self.fragmentation = match (field >> 3, field & 1) {
             (0, 0) => Fragmentation::None,

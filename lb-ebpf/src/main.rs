@@ -71,6 +71,13 @@ pub fn stage_icmp(context: XdpContext) -> u32 {
     end(&context, stage::icmp::run(&context))
 }
 
+/// [`lb_common::abi::Stage::Fragment`].
+#[xdp]
+#[inline(always)]
+pub fn stage_fragment(context: XdpContext) -> u32 {
+    end(&context, stage::fragment::run(&context))
+}
+
 /// [`lb_common::abi::Stage::Answer`].
 #[xdp]
 #[inline(always)]

@@ -33,9 +33,11 @@ pub use self::insight::{count_end, count_mqtt, note_keep_alive};
 use crate::job::Job;
 
 mod answer;
+mod fragments;
 mod guard;
 
 pub use answer::may_answer;
+pub use fragments::{fragment, insert_fragment};
 pub use guard::{access, count_guard};
 
 #[map]

@@ -198,6 +198,22 @@ fn claim(
     Err(Verdict::DropNatPortsExhausted)
 }
 
+/// Looks up what a backend's packet is translated to; says in which table that was.
+///
+/// A record moves from the second table to the first, inserted before it is removed: between the two
+/// looks it can be missed, hence the third.
+#[inline(always)]
+pub fn load_reply(key: &FlowKey, reply: &mut Reply) -> Option<Table> {
+    if maps::load_reply(Table::Established, key, reply).is_some() {
+        Some(Table::Established)
+    } else if maps::load_reply(Table::HalfOpen, key, reply).is_some() {
+        Some(Table::HalfOpen)
+    } else {
+        maps::load_reply(Table::Established, key, reply)?;
+        Some(Table::Established)
+    }
+}
+
 /// The ends of a packet to the client.
 #[inline(always)]
 pub fn reply_ends(reply: &Reply) -> Ends {

@@ -105,17 +105,24 @@ fn about_a_flow(
 }
 
 #[inline(always)]
-fn to_service(mut packet: Packet<'_>, service: &Service) -> Result<Verdict, Verdict> {
+fn to_service(packet: Packet<'_>, service: &Service) -> Result<Verdict, Verdict> {
     if service.is_marker() {
         // Only a later fragment or port 0 finds a marker.
-        return Err(match packet.fragmentation {
-            Fragmentation::Later => Verdict::DropFragment,
-            Fragmentation::None | Fragmentation::First => Verdict::PassNotOurs,
-        });
+        return match packet.fragmentation {
+            Fragmentation::Later => packet.call(Stage::Fragment, service),
+            Fragmentation::None | Fragmentation::First => Err(Verdict::PassNotOurs),
+        };
     }
-    let outcome = if !matches!(packet.fragmentation, Fragmentation::None) {
-        Err(Verdict::DropFragment)
-    } else if packet.ttl <= 1 {
+    if !matches!(packet.fragmentation, Fragmentation::None) {
+        return packet.call(Stage::Fragment, service);
+    }
+    serve(packet, service)
+}
+
+/// A packet for a service, with its ports.
+#[inline(always)]
+pub fn serve(mut packet: Packet<'_>, service: &Service) -> Result<Verdict, Verdict> {
+    let outcome = if packet.ttl <= 1 {
         // Before a flow is recorded for it.
         packet.answer(service, Answer::TimeExceeded)
     } else if service.is_guarded() {
@@ -125,27 +132,39 @@ fn to_service(mut packet: Packet<'_>, service: &Service) -> Result<Verdict, Verd
     } else if service.is_tracked() {
         packet.call(Stage::Track, service)
     } else {
-        mqtt::glance(&packet, service);
-        let first = packet.signal().starts;
-        select::by_slot(service, &packet.flow).and_then(|target| {
-            packet.count_end(&target);
-            if service.is_tunnel() {
-                packet.call_with(Stage::Encapsulate, service, &target, first)
-            } else {
-                forward::route(&mut packet, &target, first)
-            }
-        })
+        short_way(&mut packet, service)
     };
     maps::count_dropped(service, outcome)
+}
+
+#[inline(always)]
+fn short_way(packet: &mut Packet<'_>, service: &Service) -> Result<Verdict, Verdict> {
+    mqtt::glance(packet, service);
+    let first = packet.signal().starts;
+    let target = select::by_slot(service, &packet.flow)?;
+    packet.count_end(&target);
+    if service.is_tunnel() {
+        packet.call_with(Stage::Encapsulate, service, &target, first)
+    } else {
+        forward::route(packet, &target, first)
+    }
 }
 
 /// Not for a service: a backend's reply to a translated flow, or the host's own.
 #[inline(always)]
 fn to_host(packet: &Packet<'_>) -> Result<Verdict, Verdict> {
     let pool = maps::nat_pool().ok_or(Verdict::PassNotOurs)?;
+    if matches!(packet.fragmentation, Fragmentation::Later) {
+        return packet.call(Stage::Fragment, &Service::marker());
+    }
     let port = u32::from(packet.flow.destination_port());
     if port.wrapping_sub(pool.first_port()) >= pool.port_count() {
         return Err(Verdict::PassNotOurs);
     }
-    packet.call(Stage::Reply, &Service::marker())
+    match packet.fragmentation {
+        Fragmentation::None => packet.call(Stage::Reply, &Service::marker()),
+        Fragmentation::First | Fragmentation::Later => {
+            packet.call(Stage::Fragment, &Service::marker())
+        }
+    }
 }

@@ -39,15 +39,33 @@ pub(crate) fn verdicts(image: &MapImage, frame: &[u8]) -> Vec<Verdict> {
     vec![verdict]
 }
 
+/// Whether a frame is a fragment without ports.
+pub(crate) fn is_later_piece(frame: &[u8]) -> bool {
+    let mut cursor = SliceCursor::new(frame);
+    let transport = parse::ethernet(&mut cursor).and_then(|family| {
+        let network = Network::parse(&mut cursor, family).ok()?;
+        Transport::parse(&mut cursor, &network, family).ok()
+    });
+    transport.is_some_and(|transport| transport.fragmentation == Fragmentation::Later)
+}
+
 fn of_packet(image: &MapImage, network: &Network, transport: &Transport) -> Vec<Verdict> {
     let flow = transport.flow(network);
     let later = transport.fragmentation == Fragmentation::Later;
     if later && is_vip(image, network.destination, transport.protocol) {
-        return vec![Verdict::DropFragment];
+        // Unless another packet was its first piece.
+        return [
+            vec![Verdict::DropFragment, Verdict::DropTtlExpired],
+            image
+                .services
+                .values()
+                .flat_map(|service| of_service(image, service, transport))
+                .collect(),
+        ]
+        .concat();
     }
     match image.services.get(&flow.service()) {
         None => vec![Verdict::PassNotOurs],
-        Some(_) if transport.fragmentation != Fragmentation::None => vec![Verdict::DropFragment],
         Some(_) if network.ttl <= 1 => vec![Verdict::TxTimeExceeded, Verdict::DropTtlExpired],
         Some(service) => of_service(image, service, transport),
     }

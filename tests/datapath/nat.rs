@@ -7,7 +7,7 @@ use lb_common::{
 };
 use tests::packet::{Packet, Transport};
 
-use super::case::{family_of, same};
+use super::case::same;
 use super::conversation::Flow;
 use super::services::{
     BEHIND_NAT, FAMILIES, Family, NAT_MAGLEV, NAT_PORTS, NAT_ROUND_ROBIN, small_world, world,
@@ -182,20 +182,4 @@ fn only_the_backend_itself_can_answer() -> Result<()> {
         same(&out.answer.frame, &stranger.build())?;
     }
     flow.answer(&world, SYN_ACK)
-}
-
-#[test]
-fn replies_that_cannot_be_sent_on_are_dropped() -> Result<()> {
-    let world = world()?;
-    for family in FAMILIES {
-        let flow = Flow::begin(&world, &family.packet(SYN, NAT_MAGLEV))?;
-        let reply = flow.reply(&world, SYN_ACK)?;
-        let piece = reply.with(|packet| match family_of(packet) {
-            Family::V4 => packet.fragment = 0x2000,
-            Family::V6 => packet.extensions = vec![(44, vec![0, 0, 0, 1, 0, 0, 0, 1])],
-        });
-        ensure!(world.send(&piece)?.verdict == Verdict::DropFragment);
-        flow.answer(&world, SYN_ACK)?;
-    }
-    Ok(())
 }

@@ -168,6 +168,7 @@ fn a_half_open_flow_whose_reply_was_evicted_begins_anew() -> Result<()> {
         flows: 1_000,
         half_open: 512,
         access_entries: 1,
+        fragments: 1,
     };
     let world = World::with_limits(desired_small(NAT_MAGLEV), limits)?;
     let syns = || std::iter::repeat_with(|| Family::V4.packet(SYN, NAT_MAGLEV));

@@ -53,6 +53,7 @@ pub(crate) fn world_of(service: DesiredService) -> Result<World> {
         flows: 32_768,
         half_open: 32_768,
         access_entries: 1,
+        fragments: 1,
     };
     let desired = Desired {
         services: vec![service],
@@ -63,6 +64,7 @@ pub(crate) fn world_of(service: DesiredService) -> Result<World> {
             flows: 0,
             half_open: 0,
             access_entries: 0,
+            fragments: 0,
         })
     };
     World::with_limits(desired, limits)

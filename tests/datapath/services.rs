@@ -182,6 +182,7 @@ fn desired(services: Vec<DesiredService>) -> Desired {
             flows: 0,
             half_open: 0,
             access_entries: 0,
+            fragments: 0,
         })
     }
 }

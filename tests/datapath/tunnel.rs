@@ -118,6 +118,7 @@ fn world() -> Result<World> {
             flows: 0,
             half_open: 0,
             access_entries: 0,
+            fragments: 0,
         })
     })
 }

@@ -27,6 +27,8 @@ pub const SEED: [u8; 16] = *b"a seed for tests";
 
 /// Flows of either kind that there is room for: the kernel makes room for all at once.
 const FLOWS: u32 = 16_384;
+/// Packets in fragments that there is room for.
+const FRAGMENTS: u32 = 1_024;
 
 /// Prefixes that there is room for, which takes no memory before they are there.
 const ACCESS_ENTRIES: u32 = 200_000;
@@ -60,6 +62,7 @@ impl World {
             flows: FLOWS,
             half_open: FLOWS,
             access_entries: ACCESS_ENTRIES,
+            fragments: FRAGMENTS,
         };
         Self::with_limits(desired, limits)
     }
@@ -79,6 +82,7 @@ impl World {
             flows: limits.flows,
             half_open: limits.half_open,
             access_entries: limits.access_entries,
+            fragments: limits.fragments,
         };
         let mut datapath = Datapath::open(&DatapathConfig {
             interface: "lo".to_owned(),

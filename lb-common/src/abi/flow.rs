@@ -125,6 +125,7 @@ impl Tick {
     }
 
     /// Ticks since an earlier one; 0 if it lies in the future.
+    #[inline(always)]
     #[must_use]
     pub const fn since(self, earlier: Self) -> u32 {
         self.0.saturating_sub(earlier.0)
@@ -226,36 +227,22 @@ pub struct FragmentKey {
     pub protocol: u32,
 }
 
-/// Where the later pieces of a packet go.
+/// What the first piece of a packet has, and the later ones lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Fragment {
-    /// The backend that the packet goes to or comes from: a [`super::BackendId`].
-    pub backend: u16,
-    /// [`super::Backend::epoch`] when it was recorded.
-    pub epoch: u16,
-    /// A [`FragmentKind`].
-    pub kind: u32,
-    /// The new sender, if addresses are translated.
-    pub source: Ip,
-    /// The new receiver, if addresses are translated.
-    pub destination: Ip,
-    /// Where a translated reply goes.
-    pub next_hop: NextHop,
+    /// The sender's port, in network order.
+    pub source_port: [u8; 2],
+    /// The receiver's port, in network order.
+    pub destination_port: [u8; 2],
+    /// [`Tick`] of the first piece.
+    pub seen: u32,
 }
 
-/// What is done to the later pieces of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u32)]
-pub enum FragmentKind {
-    /// Sent to the backend as it is.
-    Dsr = 0,
-    /// Sent to the backend in a tunnel.
-    Tunnel = 1,
-    /// Translated, and sent to the backend.
-    Nat = 2,
-    /// Translated, and sent to the client.
-    NatReply = 3,
+impl Fragment {
+    /// Ticks for which more pieces may come: a receiver waits for a minute at most (RFC 8200, 4.5;
+    /// RFC 1122, 3.3.2).
+    pub const LIFE: u32 = 56;
 }
 
 /// What a backend's reply is translated to.

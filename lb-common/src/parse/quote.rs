@@ -97,6 +97,7 @@ fn v4(cursor: &mut impl Cursor, end: usize) -> Option<(Ip, Ip, Chain)> {
         } else {
             Fragmentation::None
         },
+        identification: [0; 4],
         end,
     };
     Some((
@@ -115,6 +116,7 @@ fn v6(cursor: &mut impl Cursor, end: usize) -> Option<(Ip, Ip, Chain)> {
     let chain = Chain {
         protocol,
         fragmentation: Fragmentation::None,
+        identification: [0; 4],
         end,
     };
     (first >> 4 == 6 && !mapped).then_some((source, destination, chain))

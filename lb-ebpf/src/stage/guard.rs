@@ -31,14 +31,15 @@ fn go_on(context: &XdpContext, service: &Service) -> Result<Verdict, Verdict> {
 
 #[inline(always)]
 fn check(packet: &Packet<'_>, service: &Service) -> Result<(), Verdict> {
-    if service.has_access_list() || service.denies_by_default() {
-        check_access(packet, service)?;
-    }
-    Ok(())
+    check_access(packet, service)
 }
 
+/// Asks the service's access list.
 #[inline(always)]
-fn check_access(packet: &Packet<'_>, service: &Service) -> Result<(), Verdict> {
+pub fn check_access(packet: &Packet<'_>, service: &Service) -> Result<(), Verdict> {
+    if !(service.has_access_list() || service.denies_by_default()) {
+        return Ok(());
+    }
     let allowed = match maps::access(service.id(), packet.flow.source()) {
         Some(access) => access == Access::Allow as u32,
         None => !service.denies_by_default(),

@@ -15,7 +15,7 @@ use crate::{
     conntrack::{self, Signal},
     forward,
     job::Packet,
-    maps::{self, Scratch, Table},
+    maps::{self, Scratch},
     nat, quote, rewrite, select,
 };
 
@@ -101,21 +101,16 @@ fn to_client(
     quote: &Quote,
     scratch: &mut Scratch,
 ) -> Result<Verdict, Verdict> {
-    // In this order and three times for the reason that the stage of replies gives.
-    for table in [Table::Established, Table::HalfOpen, Table::Established] {
-        if maps::load_reply(table, &scratch.reply_key, &mut scratch.reply).is_some() {
-            let ends = nat::reply_ends(&scratch.reply);
-            let next_hop = scratch.reply.next_hop;
-            rewrite::age(packet)?;
-            quote::translate(packet, quote, &ends)?;
-            return forward::send(
-                packet.context,
-                &mut packet.frame,
-                next_hop,
-                forward::ICMP_REPLY,
-            );
-        }
-    }
     // The host's own connections have errors too.
-    Err(Verdict::PassNotOurs)
+    nat::load_reply(&scratch.reply_key, &mut scratch.reply).ok_or(Verdict::PassNotOurs)?;
+    let ends = nat::reply_ends(&scratch.reply);
+    let next_hop = scratch.reply.next_hop;
+    rewrite::age(packet)?;
+    quote::translate(packet, quote, &ends)?;
+    forward::send(
+        packet.context,
+        &mut packet.frame,
+        next_hop,
+        forward::ICMP_REPLY,
+    )
 }

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod encapsulate;
+pub mod fragment;
 pub mod guard;
 pub mod icmp;
 pub mod reply;

@@ -3,15 +3,13 @@
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
     abi::{BackendId, Service},
-    parse::Fragmentation,
     verdict::Verdict,
 };
 
 use crate::{
     conntrack, forward,
     job::{Answer, Packet},
-    maps::{self, Table},
-    nat, rewrite,
+    maps, nat, rewrite,
 };
 
 /// Translates a backend's reply back and sends it to its client; passes what is none.
@@ -20,19 +18,7 @@ pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
     let job = maps::job().ok_or(Verdict::DropInternal)?;
     let mut packet = Packet::resume(context, job);
     let reply = &mut maps::scratch().ok_or(Verdict::DropInternal)?.reply;
-    // A record moves from the second table to the first, inserted before it is removed: between the
-    // two looks it can be missed, hence the third.
-    let table = if maps::load_reply(Table::Established, &packet.flow, reply).is_some() {
-        Table::Established
-    } else if maps::load_reply(Table::HalfOpen, &packet.flow, reply).is_some() {
-        Table::HalfOpen
-    } else {
-        maps::load_reply(Table::Established, &packet.flow, reply).ok_or(Verdict::PassNotOurs)?;
-        Table::Established
-    };
-    if !matches!(packet.fragmentation, Fragmentation::None) {
-        return Err(Verdict::DropFragment);
-    }
+    let table = nat::load_reply(&packet.flow, reply).ok_or(Verdict::PassNotOurs)?;
     if packet.ttl <= 1 {
         return packet.answer(&Service::marker(), Answer::TimeExceeded);
     }

@@ -137,6 +137,7 @@ pub(super) struct Limits {
     pub(super) flows: Option<Located<u32>>,
     pub(super) half_open: Option<Located<u32>>,
     pub(super) access_entries: Option<Located<u32>>,
+    pub(super) fragments: Option<Located<u32>>,
 }
 
 impl Limits {
@@ -147,6 +148,7 @@ impl Limits {
             flows: table.optional("flows", number(1..=50_000_000)),
             half_open: table.optional("half_open", number(1..=10_000_000)),
             access_entries: table.optional("access_entries", number(1..=10_000_000)),
+            fragments: table.optional("fragments", number(1..=1_000_000)),
         }
     }
 }

@@ -153,6 +153,8 @@ pub struct Limits {
     pub half_open: u32,
     /// Prefixes of clients, of all services together.
     pub access_entries: u32,
+    /// Packets that arrive in fragments, of which more may come.
+    pub fragments: u32,
 }
 
 /// What is logged, and how.

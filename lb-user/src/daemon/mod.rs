@@ -225,6 +225,7 @@ fn datapath_config(config: &Config, state: &StateDir) -> anyhow::Result<Datapath
             flows: limits.flows,
             half_open: limits.half_open,
             access_entries: limits.access_entries,
+            fragments: limits.fragments,
         },
     })
 }

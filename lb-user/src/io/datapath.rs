@@ -97,6 +97,8 @@ pub struct Limits {
     pub half_open: u32,
     /// Prefixes of clients.
     pub access_entries: u32,
+    /// Packets that arrive in fragments, of which more may come.
+    pub fragments: u32,
 }
 
 impl Limits {
@@ -110,6 +112,7 @@ impl Limits {
             flows,
             half_open,
             access_entries,
+            fragments,
         } = self;
         let (services, backends) = (u32::from(services), u32::from(backends));
         [
@@ -121,6 +124,7 @@ impl Limits {
             (abi::REPLIES, flows),
             (abi::HALF_OPEN, half_open),
             (abi::HALF_OPEN_REPLIES, half_open),
+            (abi::FRAGMENTS, fragments),
             (abi::SERVICE_TRAFFIC, services),
             (abi::BACKEND_TRAFFIC, backends),
             (abi::RATES, services),

@@ -100,6 +100,7 @@ impl Lane {
                 flows: capacity,
                 half_open: capacity,
                 access_entries: 1,
+                fragments: 1,
             },
         })?;
         datapath.apply(&service(forward, balance)?)?;

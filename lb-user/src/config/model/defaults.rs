@@ -15,6 +15,7 @@ pub(super) const LIMITS: Limits = Limits {
     half_open: 65_536,
     // Room that is not used takes no memory.
     access_entries: 200_000,
+    fragments: 4_096,
 };
 /// Longer than the keep-alive of sane clients, and than Linux' own TCP keep-alive of two hours.
 pub(super) const TRACKING_IDLE: Duration = Duration::from_secs(3 * 3_600);

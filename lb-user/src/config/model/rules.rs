@@ -89,6 +89,7 @@ fn build_limits(raw: &file::Limits) -> Limits {
         flows,
         half_open,
         access_entries,
+        fragments,
     } = raw;
     let or = |given: &Option<Located<u32>>, default| given.as_ref().map_or(default, |g| g.value);
     Limits {
@@ -97,6 +98,7 @@ fn build_limits(raw: &file::Limits) -> Limits {
         flows: or(flows, defaults::LIMITS.flows),
         half_open: or(half_open, defaults::LIMITS.half_open),
         access_entries: or(access_entries, defaults::LIMITS.access_entries),
+        fragments: or(fragments, defaults::LIMITS.fragments),
     }
 }
 

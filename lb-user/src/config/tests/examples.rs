@@ -142,7 +142,7 @@ state_dir = "/tmp/state"
 log = { level = "info,lb_user=debug", format = "json" }
 api = { socket = "/tmp/socket", mode = "0600", group = "tidegate" }
 metrics.listen = "[::1]:9463"
-limits = { services = 1, backends = 1, flows = 10, half_open = 10 }
+limits = { services = 1, backends = 1, flows = 10, half_open = 10, fragments = 10 }
 tracking.idle = "90m"
 nat = { sources = ["172.16.40.22", "fd00:40::22"], ports = "2000-3000" }
 

@@ -54,6 +54,7 @@ fn desired(services: &[DesiredService]) -> Desired {
             flows: 1,
             half_open: 1,
             access_entries: 1,
+            fragments: 1,
         })
     }
 }
