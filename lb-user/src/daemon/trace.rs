@@ -224,14 +224,15 @@ const fn scene<'a>(
 
 /// What the configuration calls the backends of an image.
 fn names(balancer: &Balancer, image: &MapImage) -> BTreeMap<BackendId, String> {
+    let index = image.backend_index();
     let named = balancer
         .config()
         .backends()
         .filter_map(|(service, backend)| {
             let installed = image.services.get(&service.key())?;
             let address = Ip::from(backend.address());
-            let (id, _) = image.find_backend(installed.id, address, backend.port())?;
-            Some((id, backend.name().to_owned()))
+            let id = index.get(&(installed.id, address, backend.port()))?;
+            Some((*id, backend.name().to_owned()))
         });
     named.collect()
 }
