@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use lb_common::verdict::{Action, Verdict};
 use tests::world::World;
 
-use self::text::Lines;
+use self::{frame::Pattern, text::Lines};
 
 macro_rules! files {
     ($($name:literal)*) => {
@@ -27,11 +27,14 @@ files! {
     "nat-ipv4" "nat-ipv6"
     "refused-ipv4" "refused-ipv6"
     "malformed-ipv4" "malformed-ipv6"
+    "tunnel-ipv4" "tunnel-ipv6"
+    "access-ipv4" "access-ipv6"
+    "icmp-ipv4" "icmp-ipv6"
     "fragments-ipv4" "fragments-ipv6"
 }
 
 /// Fewer would mean that a file was left out.
-const AT_LEAST: usize = 150;
+const AT_LEAST: usize = 380;
 
 /// Some frames, one after the other, and what becomes of each.
 struct Fixture {
@@ -43,7 +46,7 @@ struct Step {
     input: Vec<u8>,
     verdict: Verdict,
     /// What comes out; `None` if nothing does.
-    output: Option<Vec<u8>>,
+    output: Option<Pattern>,
 }
 
 #[test]
@@ -112,7 +115,7 @@ impl Step {
     /// `in`, bytes; `verdict LABEL`; `out` or `out changed`, if anything comes out, and bytes.
     fn read(lines: &mut Lines<'_>) -> Result<Self> {
         lines.expect("in")?;
-        let input = frame::read(lines, &[])?;
+        let input = Pattern::read(lines, &[])?.into_bytes()?;
         let label = lines.value_of("verdict")?;
         let verdict = verdict(label)?;
         let output = match (verdict.action(), lines.peek()) {
@@ -121,14 +124,14 @@ impl Step {
             }
             (Action::Drop, _) => None,
             (Action::Pass, Some("out" | "out changed")) => bail!("what is passed is not changed"),
-            (Action::Pass, _) => Some(input.clone()),
+            (Action::Pass, _) => Some(Pattern::exactly(input.clone())),
             (Action::Transmit | Action::Redirect, Some("out")) => {
                 lines.expect("out")?;
-                Some(frame::read(lines, &input)?)
+                Some(Pattern::read(lines, &input)?)
             }
             (Action::Transmit | Action::Redirect, _) => {
                 lines.expect("out changed")?;
-                Some(frame::read_changes(lines, &input)?)
+                Some(Pattern::read_changes(lines, &input)?)
             }
         };
         Ok(Self {
@@ -147,7 +150,7 @@ impl Step {
             self.verdict.label()
         );
         match &self.output {
-            Some(expected) => frame::compare(&outcome.answer.frame, expected),
+            Some(expected) => expected.compare(&outcome.answer.frame),
             None => Ok(()),
         }
     }

@@ -41,6 +41,9 @@ enum Level {
 /// The module of the privileged tests that holds the packet fixtures.
 const DATAPATH: &str = "datapath::";
 
+/// Of these, what takes more packets a second than an emulated machine makes.
+const TOO_FAST: &str = "datapath::answers::answers_have_a_rate";
+
 /// Runs the tests.
 ///
 /// # Errors
@@ -91,7 +94,7 @@ fn in_older_kernel(steps: &mut Steps, filter: Option<&str>) -> Result<()> {
     let kernel = steps.step("setup of an emulated machine", setup::ensure_kernel)?;
     let name = format!("datapath tests in Linux {}", kernel.release());
     steps.step(&name, || {
-        kernel::test(&kernel, &[filter.unwrap_or(DATAPATH)])
+        kernel::test(&kernel, &[filter.unwrap_or(DATAPATH), "--skip", TOO_FAST])
     })
 }
 
