@@ -97,6 +97,7 @@ fn a_hundred_services_of_a_hundred_backends_work() -> Result<()> {
             backends: 0,
             flows: 0,
             half_open: 0,
+            fragments: 0,
             access_entries: 0,
         })
     };
