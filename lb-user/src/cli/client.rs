@@ -73,6 +73,11 @@ impl Client {
         })
     }
 
+    /// Runs something of another kind on the client's runtime.
+    pub(super) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
     pub(super) fn get<T: DeserializeOwned>(&self, route: &str) -> Result<T, ClientError> {
         self.ask(Method::GET, route, None)
     }

@@ -10,6 +10,7 @@ mod output;
 mod reload;
 mod run;
 mod status;
+mod top;
 mod trace;
 
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ enum Command {
     Status(status::Args),
     Reload(reload::Args),
     Backend(backend::Args),
+    Top(top::Args),
     Trace(trace::Args),
 }
 
@@ -106,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Backend(args) => backend::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Trace(args) => trace::run(&args),
     };
     match outcome {

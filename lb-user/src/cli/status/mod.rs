@@ -16,7 +16,7 @@ use super::{
 };
 use crate::control::Status;
 
-pub(super) use view::backend_table;
+pub(super) use view::{backend_table, sessions_cell};
 
 /// How often `--watch` asks.
 const REFRESH: Duration = Duration::from_secs(1);
