@@ -99,6 +99,7 @@ fn a_hundred_services_of_a_hundred_backends_work() -> Result<()> {
             half_open: 0,
             fragments: 0,
             access_entries: 0,
+            sources: 0,
         })
     };
     let mut world = timed("loading and filling all maps", || World::new(desired))?;

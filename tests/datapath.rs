@@ -6,6 +6,7 @@
 
 mod answers;
 mod case;
+mod challenge;
 mod change;
 mod conversation;
 mod counters;
@@ -20,6 +21,7 @@ mod mqtt;
 mod nat;
 mod nat_ports;
 mod not_ours;
+mod rates;
 mod refused;
 mod scheduling;
 mod services;

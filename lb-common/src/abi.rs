@@ -80,6 +80,8 @@ pub const SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
 pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
 /// Read-only global of type [`crate::flow::HashKeys`].
 pub const HASH_KEYS: &str = "HASH_KEYS";
+/// Read-only global of type [`crate::challenge::Key`].
+pub const CHALLENGE_KEY: &str = "CHALLENGE_KEY";
 /// The name of the balancer program in the object.
 pub const PROGRAM: &str = "tidegate";
 
@@ -244,7 +246,7 @@ mod pod {
         MqttPackets, NatPool, Rates, Reply, Service, ServiceKey, SlotLine, SourceKey, Traffic,
         TunnelSources,
     };
-    use crate::{flow::HashKeys, generator::Order};
+    use crate::{challenge, flow::HashKeys, generator::Order};
 
     macro_rules! pod {
         ($($type:ty),*) => {$(
@@ -257,6 +259,7 @@ mod pod {
         AccessKey,
         Backend,
         Bucket,
+        challenge::Key,
         Flow,
         FlowKey,
         Fragment,

@@ -9,6 +9,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod abi;
+pub mod challenge;
 pub mod checksum;
 pub mod cursor;
 pub mod flow;

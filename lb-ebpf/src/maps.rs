@@ -38,7 +38,10 @@ mod guard;
 
 pub use answer::may_answer;
 pub use fragments::{fragment, insert_fragment};
-pub use guard::{access, count_guard};
+pub use guard::{
+    access, challenge_key, count_guard, has_answered, note_answer, now_nanos, rates,
+    take_of_service, take_of_source,
+};
 
 #[map]
 static SERVICES: HashMap<ServiceKey, Service> = HashMap::with_max_entries(1, 0);

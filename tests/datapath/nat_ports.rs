@@ -169,6 +169,7 @@ fn a_half_open_flow_whose_reply_was_evicted_begins_anew() -> Result<()> {
         half_open: 512,
         access_entries: 1,
         fragments: 1,
+        sources: 1_024,
     };
     let world = World::with_limits(desired_small(NAT_MAGLEV), limits)?;
     let syns = || std::iter::repeat_with(|| Family::V4.packet(SYN, NAT_MAGLEV));

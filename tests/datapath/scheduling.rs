@@ -54,6 +54,7 @@ pub(crate) fn world_of(service: DesiredService) -> Result<World> {
         half_open: 32_768,
         access_entries: 1,
         fragments: 1,
+        sources: 1_024,
     };
     let desired = Desired {
         services: vec![service],
@@ -65,6 +66,7 @@ pub(crate) fn world_of(service: DesiredService) -> Result<World> {
             half_open: 0,
             access_entries: 0,
             fragments: 0,
+            sources: 0,
         })
     };
     World::with_limits(desired, limits)

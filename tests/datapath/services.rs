@@ -183,6 +183,7 @@ fn desired(services: Vec<DesiredService>) -> Desired {
             half_open: 0,
             access_entries: 0,
             fragments: 0,
+            sources: 0,
         })
     }
 }

@@ -193,6 +193,7 @@ fn a_flow_for_which_there_is_no_room_is_forwarded_and_counted() -> Result<()> {
             half_open: 65_536,
             access_entries: 1,
             fragments: 1,
+            sources: 1_024,
         };
         let mut world = World::with_limits(desired_small(service), limits)?;
         let flows: Vec<Packet> = std::iter::repeat_with(|| Family::V4.packet(SYN, service))
@@ -276,6 +277,7 @@ fn a_flood_of_syns_evicts_no_flow_that_has_sent_data() -> Result<()> {
             half_open: 512,
             access_entries: 1,
             fragments: 1,
+            sources: 1_024,
         };
         let world = World::with_limits(desired_small(service), limits)?;
         let mut flows = Vec::new();

@@ -119,6 +119,7 @@ fn world() -> Result<World> {
             half_open: 0,
             access_entries: 0,
             fragments: 0,
+            sources: 0,
         })
     })
 }

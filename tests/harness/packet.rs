@@ -61,6 +61,10 @@ pub struct Packet {
     pub transport: Transport,
     pub source_port: u16,
     pub destination_port: u16,
+    /// TCP's numbers.
+    pub sequence: u32,
+    pub acknowledged: u32,
+    pub window: u16,
     /// TCP options, a multiple of four bytes.
     pub tcp_options: Vec<u8>,
     pub payload: Vec<u8>,
@@ -88,6 +92,9 @@ impl Packet {
             transport,
             source_port: source.1,
             destination_port: destination.1,
+            sequence: 1,
+            acknowledged: 2,
+            window: 0x2000,
             tcp_options: Vec::new(),
             payload: b"payload".to_vec(),
             padding: Vec::new(),
@@ -264,7 +271,10 @@ impl Packet {
     fn tcp(&self, flags: u8) -> Vec<u8> {
         let words = (20 + self.tcp_options.len()) / 4;
         let mut header = self.ports();
-        header.extend([0, 0, 0, 1, 0, 0, 0, 2, (words as u8) << 4, flags, 0x20, 0]);
+        header.extend(self.sequence.to_be_bytes());
+        header.extend(self.acknowledged.to_be_bytes());
+        header.extend([(words as u8) << 4, flags]);
+        header.extend(self.window.to_be_bytes());
         header.extend([0, 0, 0, 0]);
         header.extend(&self.tcp_options);
         header

@@ -63,6 +63,7 @@ impl World {
             half_open: FLOWS,
             access_entries: ACCESS_ENTRIES,
             fragments: FRAGMENTS,
+            sources: FLOWS,
         };
         Self::with_limits(desired, limits)
     }
@@ -83,6 +84,7 @@ impl World {
             half_open: limits.half_open,
             access_entries: limits.access_entries,
             fragments: limits.fragments,
+            sources: limits.sources,
         };
         let mut datapath = Datapath::open(&DatapathConfig {
             interface: "lo".to_owned(),

@@ -126,6 +126,36 @@ fn services(page: &mut Page, services: &[ServiceStatus]) {
             "Packets of clients that the access list denies.",
             |s| s.guard.denied,
         ),
+        (
+            "source_limited_total",
+            "counter",
+            "New connections beyond the rate of one source.",
+            |s| s.guard.source_limited,
+        ),
+        (
+            "service_limited_total",
+            "counter",
+            "New connections beyond the rate of the service.",
+            |s| s.guard.service_limited,
+        ),
+        (
+            "challenging",
+            "gauge",
+            "Whether new clients are challenged.",
+            |s| u64::from(s.guard.is_challenging),
+        ),
+        (
+            "challenged_total",
+            "counter",
+            "SYNs answered with a challenge.",
+            |s| s.guard.challenged,
+        ),
+        (
+            "challenges_answered_total",
+            "counter",
+            "Good answers to challenges.",
+            |s| s.guard.answered,
+        ),
     ];
     for (name, kind, help, value) in families {
         page.family(&format!("tidegate_service_{name}"), kind, help);

@@ -137,6 +137,8 @@ pub enum Problem {
         #[source]
         cause: std::io::Error,
     },
+    #[error("there is no such rate; add {rate}, or remove it")]
+    BurstWithoutRate { rate: &'static str },
     #[error("{prefix} is denied here and allowed at {origin}; remove one")]
     AllowedAndDenied { prefix: String, origin: String },
     #[error("no backends; add a [[service.backend]] with `name` and `address`")]

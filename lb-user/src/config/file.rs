@@ -9,7 +9,7 @@ use std::time::Duration;
 use lb_common::abi::{BackendId, Balance, Encapsulation, Forward};
 use tracing_subscriber::EnvFilter;
 
-use super::model::{Backend, LogFormat, MqttVersion, Prefix, Protocol, XdpMode};
+use super::model::{Backend, Challenge, LogFormat, MqttVersion, Prefix, Protocol, XdpMode};
 use super::prefixes::{self, List};
 use super::reader::{Located, Place, Table};
 use super::value::{
@@ -138,6 +138,7 @@ pub(super) struct Limits {
     pub(super) half_open: Option<Located<u32>>,
     pub(super) access_entries: Option<Located<u32>>,
     pub(super) fragments: Option<Located<u32>>,
+    pub(super) sources: Option<Located<u32>>,
 }
 
 impl Limits {
@@ -149,6 +150,8 @@ impl Limits {
             half_open: table.optional("half_open", number(1..=10_000_000)),
             access_entries: table.optional("access_entries", number(1..=10_000_000)),
             fragments: table.optional("fragments", number(1..=1_000_000)),
+            // Kernels refuse tables of fewer entries than they have CPUs.
+            sources: table.optional("sources", number(1_024..=10_000_000)),
         }
     }
 }
@@ -247,6 +250,12 @@ pub(super) struct Guard {
     pub(super) deny: Vec<Located<Prefix>>,
     pub(super) allow_file: Option<Located<List>>,
     pub(super) deny_file: Option<Located<List>>,
+    pub(super) new_per_second: Option<Located<u32>>,
+    pub(super) burst: Option<Located<u32>>,
+    pub(super) new_per_second_per_source: Option<Located<u32>>,
+    pub(super) burst_per_source: Option<Located<u32>>,
+    pub(super) challenge: Option<Located<Challenge>>,
+    pub(super) challenge_above: Option<Located<u32>>,
 }
 
 impl Guard {
@@ -256,6 +265,20 @@ impl Guard {
             deny: table.list("deny", prefixes::prefix),
             allow_file: table.optional("allow_file", prefixes::list),
             deny_file: table.optional("deny_file", prefixes::list),
+            new_per_second: table.optional("new_per_second", number(1..=10_000_000)),
+            burst: table.optional("burst", number(1..=10_000_000)),
+            new_per_second_per_source: table
+                .optional("new_per_second_per_source", number(1..=1_000_000)),
+            burst_per_source: table.optional("burst_per_source", number(1..=1_000_000)),
+            challenge: table.optional(
+                "challenge",
+                word(&[
+                    ("auto", Challenge::Auto),
+                    ("always", Challenge::Always),
+                    ("off", Challenge::Never),
+                ]),
+            ),
+            challenge_above: table.optional("challenge_above", number(1..=100_000_000)),
         }
     }
 }

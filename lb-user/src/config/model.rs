@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use self::guard::{AccessList, Guard, Prefix};
+pub use self::guard::{AccessList, Challenge, Guard, Prefix};
 pub use self::reload::{ReloadBlocker, ReloadBlockers};
 pub use self::service::{
     Backend, Check, HttpCheck, MqttCheck, MqttVersion, Probe, Protocol, Secret, Service,
@@ -155,6 +155,8 @@ pub struct Limits {
     pub access_entries: u32,
     /// Packets that arrive in fragments, of which more may come.
     pub fragments: u32,
+    /// Sources of connections that are remembered.
+    pub sources: u32,
 }
 
 /// What is logged, and how.

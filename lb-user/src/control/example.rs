@@ -109,6 +109,8 @@ pub(crate) fn status() -> Status {
             guard: GuardStatus {
                 access_entries: 3,
                 denied: 1,
+                challenge: "auto".to_owned(),
+                ..GuardStatus::default()
             },
             backends: vec![backend()],
         }],

@@ -96,12 +96,24 @@ pub struct ServiceStatus {
 }
 
 /// Who was kept from a service, since the daemon started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuardStatus {
     /// Prefixes in the access list.
     pub access_entries: u64,
     /// Packets of clients that the access list denies.
     pub denied: u64,
+    /// New connections beyond the rate of one source.
+    pub source_limited: u64,
+    /// New connections beyond the rate of the service.
+    pub service_limited: u64,
+    /// When clients are challenged: `auto`, `always` or `off`.
+    pub challenge: String,
+    /// Whether they are at the moment.
+    pub is_challenging: bool,
+    /// SYNs that were answered with a challenge.
+    pub challenged: u64,
+    /// Good answers to challenges.
+    pub answered: u64,
 }
 
 /// Whether any backend of a service takes new flows.

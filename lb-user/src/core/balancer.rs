@@ -20,16 +20,16 @@ mod select;
 mod tunnels;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_common::abi::{Features, Forward, Ip, NatPool, NextHop, Rates};
+use lb_common::abi::{Features, Forward, Ip, NatPool, NextHop, ServiceKey};
 
 pub use self::select::SelectError;
 pub use self::view::{BackendView, ServiceView};
-use crate::config::model::{Backend, Config, Protocol, Service};
+use crate::config::model::{Backend, Challenge, Config, Protocol, Service};
 pub use crate::core::admin::{Admin, AdminState};
 use crate::core::health::{Health, HealthState, ProbeOutcome, Thresholds, Transition};
 use crate::core::maglev::Lender;
@@ -86,6 +86,8 @@ pub struct Balancer {
     tunnel_sources: Vec<IpAddr>,
     mtus: BTreeMap<IpAddr, u16>,
     interface: Option<u32>,
+    /// Services that see a flood of SYNs.
+    attacked: BTreeSet<ServiceKey>,
 }
 
 impl Balancer {
@@ -110,6 +112,7 @@ impl Balancer {
             tunnel_sources: Vec::new(),
             mtus: BTreeMap::new(),
             interface: None,
+            attacked: BTreeSet::new(),
         }
     }
 
@@ -127,6 +130,7 @@ impl Balancer {
         self.tunnel_sources = old.tunnel_sources;
         self.mtus = old.mtus;
         self.interface = old.interface;
+        self.attacked = old.attacked;
         for (service, backend) in self.config.backends() {
             let Some((old_service, old_backend)) = predecessor(&old.config, service, backend)
             else {
@@ -196,6 +200,15 @@ impl Balancer {
     /// Says which interface replies are seen on: that of the VIPs, by its index.
     pub fn set_interface(&mut self, index: u32) {
         self.interface = Some(index);
+    }
+
+    /// Says whether a service sees a flood of SYNs.
+    pub fn set_attacked(&mut self, service: ServiceKey, is_attacked: bool) {
+        if is_attacked {
+            self.attacked.insert(service);
+        } else {
+            self.attacked.remove(&service);
+        }
     }
 
     /// The backends that NAT has no address to send to from.
@@ -292,13 +305,30 @@ impl Balancer {
             balance: service.balance(),
             forward: service.forward(),
             tunnel: tunnels::form(service),
-            features: features(service),
-            rates: Rates::default(),
+            features: self.features(service),
+            rates: service.guard().rates(),
             access: Arc::clone(service.guard().access()),
             backends: present
                 .map(|backend| self.desired_backend(service, backend))
                 .collect(),
             lenders: self.lenders(service).collect(),
+        }
+    }
+
+    /// What `service` does besides choosing and forwarding.
+    fn features(&self, service: &Service) -> Features {
+        let access = service.guard().access();
+        let rates = service.guard().rates();
+        Features {
+            mqtt: service.protocol() == Protocol::Mqtt,
+            access_list: !access.entries().is_empty(),
+            default_deny: access.denies_by_default(),
+            rates: rates.service.is_some() || rates.source.is_some(),
+            challenge: match service.guard().challenge() {
+                Challenge::Auto => self.attacked.contains(&service.key()),
+                Challenge::Always => true,
+                Challenge::Never => false,
+            },
         }
     }
 
@@ -373,17 +403,6 @@ impl Balancer {
             .vips()
             .iter()
             .any(|vip| vip.address() == address)
-    }
-}
-
-/// What `service` does besides choosing and forwarding.
-fn features(service: &Service) -> Features {
-    let access = service.guard().access();
-    Features {
-        mqtt: service.protocol() == Protocol::Mqtt,
-        access_list: !access.entries().is_empty(),
-        default_deny: access.denies_by_default(),
-        ..Features::default()
     }
 }
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive};
 use lb_common::abi::{Forward, NextHop, Service as ServiceEntry, ServiceKey};
 use tracing::{error, info, warn};
 
-use super::{ledger::Ledger, maps::Maps};
+use super::{attacks::Watches, ledger::Ledger, maps::Maps};
 use crate::{
     config::model::{Config, Service},
     control::{Change, Counters, ProbeStatus},
@@ -39,6 +39,8 @@ pub(super) struct Engine<M> {
     pub(super) ledger: Ledger,
     pub(super) counters: Counters,
     pub(super) probes: BTreeMap<BackendKey, ProbeStatus>,
+    /// Who looks for floods of SYNs.
+    pub(super) watches: Watches,
     /// Whether the balancer has changed since the maps were.
     dirty: bool,
     /// The interface's own, as last told.
@@ -59,6 +61,7 @@ impl<M: Maps> Engine<M> {
             ledger: Ledger::default(),
             counters: Counters::default(),
             probes: BTreeMap::new(),
+            watches: Watches::new(),
             dirty: true,
             addresses: Vec::new(),
             up: BTreeMap::new(),
@@ -179,6 +182,12 @@ impl<M: Maps> Engine<M> {
             Change::Admin(admin) => self.balancer.set_admin(backend, admin),
             Change::Weight(weight) => self.balancer.set_weight(backend, weight),
         }
+        self.dirty = true;
+    }
+
+    /// Takes in that a flood of SYNs to a service has begun or ended.
+    pub(super) fn handle_attack(&mut self, service: ServiceKey, is_attacked: bool) {
+        self.balancer.set_attacked(service, is_attacked);
         self.dirty = true;
     }
 

@@ -12,6 +12,7 @@
 //! Start: limits, state directory, sockets, program and maps filled, attached, first look at the
 //! backends, VIPs, ready. Stop: API, VIPs, probes, program; each step has its deadline.
 
+mod attacks;
 mod engine;
 mod inputs;
 mod ledger;
@@ -226,6 +227,7 @@ fn datapath_config(config: &Config, state: &StateDir) -> anyhow::Result<Datapath
             half_open: limits.half_open,
             access_entries: limits.access_entries,
             fragments: limits.fragments,
+            sources: limits.sources,
         },
     })
 }

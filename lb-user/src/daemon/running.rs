@@ -38,7 +38,7 @@ use crate::{
     },
 };
 
-/// How soon a failed change of the maps is tried again.
+/// How soon a failed change of the maps is tried again, and how often floods are looked for.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How often the interface's addresses are looked at without being asked to, and the VIPs' lifetime
@@ -94,7 +94,10 @@ impl Running {
                         break;
                     }
                 }
-                _ = retry.tick() => self.probers.check()?,
+                _ = retry.tick() => {
+                    self.probers.check()?;
+                    self.engine.look_for_attacks(self.started.elapsed());
+                }
                 _ = recheck.tick() => self.recheck().await?,
             }
             self.engine.reconcile();

@@ -76,9 +76,16 @@ impl<M: Maps> Engine<M> {
     fn guard(&self, service: &Service) -> GuardStatus {
         let counts = readable(self.ledger.guard(service.key(), &self.maps));
         let access = service.guard().access();
+        let image = self.image.services.get(&service.key());
         GuardStatus {
             access_entries: access.entries().len() as u64,
             denied: counts.denied,
+            source_limited: counts.source_limited,
+            service_limited: counts.service_limited,
+            challenge: service.guard().challenge().to_string(),
+            is_challenging: image.is_some_and(|image| image.features.challenge),
+            challenged: counts.challenged,
+            answered: counts.answered,
         }
     }
 

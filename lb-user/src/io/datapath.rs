@@ -23,6 +23,7 @@ use lb_common::{
         self, AccessKey, Backend, GENERATIONS, GuardCounts, MqttPackets, NatPool, Rates, Service,
         ServiceKey, SlotLine, Stage, TABLE_LINES, Traffic, TunnelSources,
     },
+    challenge,
     flow::HashKeys,
 };
 
@@ -99,6 +100,8 @@ pub struct Limits {
     pub access_entries: u32,
     /// Packets that arrive in fragments, of which more may come.
     pub fragments: u32,
+    /// Sources of connections that are remembered.
+    pub sources: u32,
 }
 
 impl Limits {
@@ -113,6 +116,7 @@ impl Limits {
             half_open,
             access_entries,
             fragments,
+            sources,
         } = self;
         let (services, backends) = (u32::from(services), u32::from(backends));
         [
@@ -131,6 +135,9 @@ impl Limits {
             (abi::MQTT_PACKETS, services),
             (abi::KEEP_ALIVES, services),
             (abi::GUARD_COUNTS, services),
+            (abi::SERVICE_BUCKETS, services),
+            (abi::SOURCE_BUCKETS, sources),
+            (abi::ANSWERED, sources),
             // During a change it holds the old list and the new one; what is not used takes no memory.
             (abi::ACCESS, 2 * access_entries + 1),
         ]
@@ -186,6 +193,8 @@ impl Datapath {
         let keys = HashKeys::from_seed(config.seed);
         let mut loader = EbpfLoader::new();
         loader.override_global(abi::HASH_KEYS, &keys, true);
+        let challenge_key = challenge::Key::from_seed(config.seed);
+        loader.override_global(abi::CHALLENGE_KEY, &challenge_key, true);
         for (name, entries) in config.limits.entries() {
             loader.map_max_entries(name, entries);
         }

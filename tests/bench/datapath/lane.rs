@@ -101,6 +101,7 @@ impl Lane {
                 half_open: capacity,
                 access_entries: 1,
                 fragments: 1,
+                sources: 1_024,
             },
         })?;
         datapath.apply(&service(forward, balance)?)?;

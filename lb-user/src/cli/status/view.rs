@@ -179,6 +179,7 @@ fn remarks(status: &Status) -> String {
         }
     }
     remarks.extend(status.services.iter().filter_map(mqtt_remark));
+    remarks.extend(status.services.iter().filter_map(guard_remark));
     let dropped = status.verdicts.iter();
     let dropped = dropped.filter(|(verdict, count)| verdict.starts_with("drop_") && **count > 0);
     let dropped: Vec<String> = dropped
@@ -226,6 +227,30 @@ fn mqtt_remark(service: &ServiceStatus) -> Option<String> {
         .map(|seconds| format!("; longest keep-alive {}", duration(seconds)))
         .unwrap_or_default();
     Some(format!("{name}: clients sent {seen}{longest}"))
+}
+
+/// What a service's guard does at the moment, or has done, if anything.
+fn guard_remark(service: &ServiceStatus) -> Option<String> {
+    let guard = &service.guard;
+    let counts = [
+        ("denied", guard.denied),
+        ("beyond a source's rate", guard.source_limited),
+        ("beyond the service's rate", guard.service_limited),
+        ("challenged", guard.challenged),
+        ("answers", guard.answered),
+    ];
+    let counts = counts.iter().filter(|(_, count)| *count > 0);
+    let counts: Vec<String> = counts
+        .map(|(what, count)| format!("{what} {count}"))
+        .collect();
+    let state = match (guard.is_challenging, guard.challenge.as_str()) {
+        (true, "auto") => "under attack, new clients are challenged",
+        (true, _) => "new clients are challenged",
+        (false, _) => "",
+    };
+    let told = [state.to_owned(), counts.join(", ")];
+    let told: Vec<String> = told.into_iter().filter(|part| !part.is_empty()).collect();
+    (!told.is_empty()).then(|| format!("guard of {}: {}", service.name, told.join("; ")))
 }
 
 const RATES: [(&str, Align); 3] = [
@@ -325,6 +350,19 @@ mod tests {
         let text = render(&status, false, None);
         let sentence = "mqtt has no healthy backend: packets to 172.16.40.24:1883/tcp are dropped";
         assert!(text.contains(sentence), "{text}");
+    }
+
+    #[test]
+    fn a_guard_that_does_something_says_so() {
+        let mut status = example::status();
+        status.services[0].guard.is_challenging = true;
+        status.services[0].guard.challenged = 7;
+        let text = render(&status, false, None);
+        let line =
+            "guard of mqtt: under attack, new clients are challenged; denied 1, challenged 7";
+        assert!(text.contains(line), "{text}");
+        status.services[0].guard = crate::control::GuardStatus::default();
+        assert!(!render(&status, false, None).contains("guard"));
     }
 
     #[test]

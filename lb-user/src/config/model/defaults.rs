@@ -16,9 +16,12 @@ pub(super) const LIMITS: Limits = Limits {
     // Room that is not used takes no memory.
     access_entries: 200_000,
     fragments: 4_096,
+    sources: 65_536,
 };
 /// Longer than the keep-alive of sane clients, and than Linux' own TCP keep-alive of two hours.
 pub(super) const TRACKING_IDLE: Duration = Duration::from_secs(3 * 3_600);
+/// SYNs a second: more than a fleet sends that comes back after a cut, less than hurts a broker.
+pub(super) const CHALLENGE_ABOVE: u32 = 20_000;
 /// Outside the range that Linux takes ports for its own connections from.
 pub(super) const NAT_PORTS: (u16, u16) = (1_024, 32_767);
 /// Where Linux expects GUE (IANA: gue).

@@ -5,12 +5,17 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_common::abi::{Access, Ip};
+use lb_common::abi::{Access, Ip, Rates};
 
-/// What a service asks of its clients. By default nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+use super::defaults;
+
+/// What a service asks of its clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {
     pub(super) access: Arc<AccessList>,
+    pub(super) rates: Rates,
+    pub(super) challenge: Challenge,
+    pub(super) challenge_above: u32,
 }
 
 impl Guard {
@@ -18,6 +23,54 @@ impl Guard {
     #[must_use]
     pub const fn access(&self) -> &Arc<AccessList> {
         &self.access
+    }
+
+    /// How many connections may start.
+    #[must_use]
+    pub const fn rates(&self) -> Rates {
+        self.rates
+    }
+
+    /// When clients must show that they are where they say.
+    #[must_use]
+    pub const fn challenge(&self) -> Challenge {
+        self.challenge
+    }
+
+    /// How many SYNs a second are an attack.
+    #[must_use]
+    pub const fn challenge_above(&self) -> u32 {
+        self.challenge_above
+    }
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self {
+            access: Arc::default(),
+            rates: Rates::default(),
+            challenge: Challenge::Auto,
+            challenge_above: defaults::CHALLENGE_ABOVE,
+        }
+    }
+}
+
+/// When clients must show that they are where they say, before a backend gets their SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Challenge {
+    /// While there are too many SYNs.
+    Auto,
+    Always,
+    Never,
+}
+
+impl fmt::Display for Challenge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "off",
+        })
     }
 }
 

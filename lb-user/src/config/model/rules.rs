@@ -90,6 +90,7 @@ fn build_limits(raw: &file::Limits) -> Limits {
         half_open,
         access_entries,
         fragments,
+        sources,
     } = raw;
     let or = |given: &Option<Located<u32>>, default| given.as_ref().map_or(default, |g| g.value);
     Limits {
@@ -99,6 +100,7 @@ fn build_limits(raw: &file::Limits) -> Limits {
         half_open: or(half_open, defaults::LIMITS.half_open),
         access_entries: or(access_entries, defaults::LIMITS.access_entries),
         fragments: or(fragments, defaults::LIMITS.fragments),
+        sources: or(sources, defaults::LIMITS.sources),
     }
 }
 

@@ -55,6 +55,7 @@ fn desired(services: &[DesiredService]) -> Desired {
             half_open: 1,
             access_entries: 1,
             fragments: 1,
+            sources: 1_024,
         })
     }
 }

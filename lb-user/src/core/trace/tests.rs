@@ -34,6 +34,7 @@ impl Setting {
             flows: 1,
             half_open: 1,
             access_entries: 8,
+            sources: 1_024,
             fragments: 1,
         };
         let backend = |last| {

@@ -4,15 +4,53 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_common::abi::Access;
+use lb_common::abi::{Access, Balance, Forward, Rate, Rates};
 
 use crate::config::error::Problem;
 use crate::config::file;
-use crate::config::model::{AccessList, Guard, Prefix};
-use crate::config::reader::{Errors, Place};
+use crate::config::model::{AccessList, Challenge, Guard, Prefix, Protocol};
+use crate::config::reader::{Errors, Located, Place};
 
-pub(super) fn check(raw: &file::Guard, errors: &Errors) {
+pub(super) fn check(raw: &file::Guard, service: &file::Service, errors: &Errors) {
     check_contradictions(raw, errors);
+    check_bursts(raw, errors);
+    if service.protocol.as_ref().map(|given| given.value) == Some(Protocol::Udp) {
+        check_udp(raw, service, errors);
+    }
+}
+
+fn check_bursts(raw: &file::Guard, errors: &Errors) {
+    let pairs = [
+        (&raw.burst, &raw.new_per_second, "`new_per_second`"),
+        (
+            &raw.burst_per_source,
+            &raw.new_per_second_per_source,
+            "`new_per_second_per_source`",
+        ),
+    ];
+    for (burst, given, rate) in pairs {
+        if let (Some(burst), None) = (burst, given) {
+            errors.add(&burst.place, Problem::BurstWithoutRate { rate });
+        }
+    }
+}
+
+/// UDP has no sign that a flow starts but not being known, and nothing to challenge.
+fn check_udp(raw: &file::Guard, service: &file::Service, errors: &Errors) {
+    let is_translated = service.forward.as_ref().map(|given| given.value) == Some(Forward::Nat);
+    let balance = service.balance.as_ref().map(|given| given.value);
+    let is_recorded = is_translated || balance.is_some_and(Balance::is_tracked);
+    for rate in [&raw.new_per_second, &raw.new_per_second_per_source] {
+        if let (Some(rate), false) = (rate, is_recorded) {
+            let needed = "flows that are recorded (TCP, nat, round_robin, ...)";
+            errors.add(&rate.place, Problem::NotForService { needed });
+        }
+    }
+    let wanted = raw.challenge.as_ref();
+    if let Some(challenge) = wanted.filter(|given| given.value == Challenge::Always) {
+        let needed = "TCP";
+        errors.add(&challenge.place, Problem::NotForService { needed });
+    }
 }
 
 /// A prefix that is both allowed and denied would be what comes last: nobody means that.
@@ -87,15 +125,47 @@ fn sayings(raw: &file::Guard) -> impl Iterator<Item = Saying<'_>> {
     inline.chain(files)
 }
 
-pub(super) fn build(raw: Option<&file::Guard>, vip: IpAddr) -> Guard {
+pub(super) fn build(raw: Option<&file::Guard>, vip: IpAddr, protocol: Protocol) -> Guard {
+    let default = Guard {
+        challenge: challenge(None, protocol),
+        ..Guard::default()
+    };
     let Some(raw) = raw else {
-        return Guard::default();
+        return default;
     };
     let of_family = sayings(raw).filter(|said| said.prefix.is_v4() == vip.is_ipv4());
     let entries = of_family.map(|said| (said.prefix, said.access)).collect();
     let denies_by_default = !raw.allow.is_empty() || raw.allow_file.is_some();
     Guard {
         access: Arc::new(AccessList::new(entries, denies_by_default)),
+        rates: Rates {
+            service: rate(raw.new_per_second.as_ref(), raw.burst.as_ref()),
+            source: rate(
+                raw.new_per_second_per_source.as_ref(),
+                raw.burst_per_source.as_ref(),
+            ),
+        },
+        challenge: challenge(raw.challenge.as_ref(), protocol),
+        challenge_above: raw
+            .challenge_above
+            .as_ref()
+            .map_or(default.challenge_above, |given| given.value),
+    }
+}
+
+/// A burst is as much as comes in a second, if nothing is said.
+fn rate(per_second: Option<&Located<u32>>, burst: Option<&Located<u32>>) -> Rate {
+    per_second.map_or(Rate::NONE, |per_second| {
+        let burst = burst.map_or(per_second.value, |burst| burst.value);
+        Rate::new(per_second.value, burst)
+    })
+}
+
+/// Only TCP can be challenged.
+fn challenge(given: Option<&Located<Challenge>>, protocol: Protocol) -> Challenge {
+    match protocol {
+        Protocol::Tcp | Protocol::Mqtt => given.map_or(Challenge::Auto, |given| given.value),
+        Protocol::Udp => Challenge::Never,
     }
 }
 
@@ -103,7 +173,11 @@ pub(super) fn build(raw: Option<&file::Guard>, vip: IpAddr) -> Guard {
 pub(super) fn entries(raw: &file::Config) -> usize {
     let guards = raw.services.iter().filter_map(|service| {
         let guard = service.guard.as_ref()?;
-        Some(build(Some(guard), service.vip.as_ref()?.value))
+        Some(build(
+            Some(guard),
+            service.vip.as_ref()?.value,
+            Protocol::Tcp,
+        ))
     });
     guards.map(|guard| guard.access.entries().len()).sum()
 }

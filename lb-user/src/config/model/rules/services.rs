@@ -35,7 +35,7 @@ pub(super) fn check(raw: &file::Config, errors: &Errors) {
             checks::check(check, protocol(service), errors);
         }
         if let Some(guard) = &service.guard {
-            guards::check(guard, errors);
+            guards::check(guard, service, errors);
         }
     }
 }
@@ -165,7 +165,7 @@ pub(super) fn build(mut raw: file::Service) -> Option<Service> {
         forward: raw.forward?.value,
         tunnel,
         check: checks::build(raw.check, protocol)?,
-        guard: guards::build(raw.guard.as_ref(), vip),
+        guard: guards::build(raw.guard.as_ref(), vip, protocol),
         backends: backends.collect::<Option<_>>()?,
     })
 }

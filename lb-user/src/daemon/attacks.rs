@@ -1,0 +1,64 @@
+//! Looks for floods of SYNs, and has the services that see one challenge their clients.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use lb_common::abi::ServiceKey;
+use tracing::{info, warn};
+
+use super::{engine::Engine, maps::Maps};
+use crate::{
+    config::model::Challenge,
+    core::attack::{Change, Watch},
+};
+
+/// The watches of services that challenge when attacked.
+pub(super) type Watches = BTreeMap<ServiceKey, Watch>;
+
+impl<M: Maps> Engine<M> {
+    /// Looks at the SYNs of every service that challenges when attacked; `now` is the time since any
+    /// fixed moment. Without the kernel's counters nothing changes.
+    pub(super) fn look_for_attacks(&mut self, now: Duration) {
+        let mut watches = std::mem::take(&mut self.watches);
+        let services = self.balancer.config().services().iter();
+        let watched: Vec<_> = services
+            .filter(|service| service.guard().challenge() == Challenge::Auto)
+            .map(|s| (s.key(), s.name().to_owned(), s.guard().challenge_above()))
+            .collect();
+        watches.retain(|key, _| watched.iter().any(|(watched, ..)| watched == key));
+        for (key, name, above) in watched {
+            let Ok(syns) = self.syns(key) else {
+                continue;
+            };
+            let watch = watches.entry(key).or_default();
+            let change = watch.observe(syns, now, above.into());
+            let rate = watch.rate();
+            match change {
+                Some(Change::Begins) => {
+                    warn!(
+                        service = name,
+                        rate, above, "flood of SYNs: clients are challenged"
+                    );
+                }
+                Some(Change::Ends) => {
+                    info!(
+                        service = name,
+                        rate, "flood of SYNs is over: no more challenges"
+                    );
+                }
+                None => continue,
+            }
+            self.handle_attack(key, watch.is_attacked());
+        }
+        self.watches = watches;
+    }
+
+    /// All SYNs that a service has got, whatever became of them.
+    fn syns(&self, key: ServiceKey) -> anyhow::Result<u64> {
+        let traffic = self.ledger.service(key, &self.maps)?;
+        let guard = self.ledger.guard(key, &self.maps)?;
+        Ok(traffic.new_connections
+            + guard.challenged
+            + guard.source_limited
+            + guard.service_limited)
+    }
+}
