@@ -7,5 +7,6 @@ mod capacity;
 mod datapath;
 mod forwarding;
 mod health;
+mod insight;
 mod reload;
 mod shutdown;

@@ -1,14 +1,17 @@
 //! `tidegate trace` against the loaded program: the same verdict and the same backend.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lb_common::{
-    abi::Ip,
+    abi::{Access, Ip},
     parse::{TCP_ACK, TCP_SYN},
     verdict::{Action, Verdict},
 };
-use lb_user::core::trace::{self, Client, Goal, Scene, Segment};
+use lb_user::{
+    config::model::{AccessList, Prefix},
+    core::trace::{self, Client, Goal, Scene, Segment},
+};
 use tests::{
     packet::{Packet, Transport},
     prog_run::LOOPBACK,
@@ -101,6 +104,35 @@ fn the_trace_of_any_flow_is_what_the_program_does() -> Result<()> {
                 let datagram = family.packet(Transport::Udp, service);
                 check(&world, &datagram, Segment::Later)?;
                 check(&world, &datagram, Segment::Later)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_trace_of_clients_of_an_access_list_is_what_the_program_does() -> Result<()> {
+    let prefix = |last, length| Prefix::new([172, 16, 40, last].into(), length);
+    let all = prefix(0, 24).context("a prefix")?;
+    let some = prefix(64, 27).context("a prefix")?;
+    let one = prefix(70, 32).context("a prefix")?;
+    let entries = [
+        (all, Access::Deny),
+        (some, Access::Allow),
+        (one, Access::Deny),
+    ];
+    for service in KINDS {
+        let mut world = small_world(service)?;
+        world.change(|desired| {
+            let service = &mut desired.services[0];
+            service.features.access_list = true;
+            service.access = Arc::new(AccessList::new(entries.into(), false));
+        })?;
+        for last in (30..110).step_by(5) {
+            for segment in [Segment::First, Segment::Later] {
+                let packet = FAMILIES[0].packet(transport(segment), service);
+                let packet = packet.with(|p| p.source = [172, 16, 40, last].into());
+                check(&world, &packet, segment)?;
             }
         }
     }

@@ -171,8 +171,7 @@ impl Scene<'_> {
     ) -> Result<Goal, Verdict> {
         let slot = self.slot_of(service, client);
         let tracked = service.forward == Forward::Nat || service.balance.is_tracked();
-        let guarded = words::is_guarded(service);
-        if !tracked && !guarded && slot.is_none_or(|(_, slot)| slot.is_safe()) {
+        if !tracked && slot.is_none_or(|(_, slot)| slot.is_safe()) {
             steps.push(words::not_looked_for());
         } else {
             let found = record.and_then(|record| self.holder(service, record, segment));

@@ -38,12 +38,6 @@ fn end(key: &ServiceKey) -> String {
     format!("{address} ({protocol})")
 }
 
-/// Whether the guard looks at its packets: then they do not take the short way.
-pub(super) const fn is_guarded(service: &ServiceImage) -> bool {
-    let features = service.features;
-    features.access_list || features.default_deny || features.rates || features.challenge
-}
-
 pub(super) fn guard(service: &ServiceImage, client: IpAddr) -> Step {
     let features = service.features;
     let mut findings = Vec::new();
