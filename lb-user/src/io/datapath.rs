@@ -31,6 +31,8 @@ mod apply;
 mod counters;
 mod error;
 mod lookup;
+#[cfg(test)]
+mod needs;
 mod sweep;
 
 pub use error::DatapathError;
