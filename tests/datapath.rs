@@ -19,6 +19,7 @@ mod malformed;
 mod model;
 mod mqtt;
 mod nat;
+mod nat_close;
 mod nat_ports;
 mod not_ours;
 mod rates;

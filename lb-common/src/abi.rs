@@ -233,7 +233,7 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 40);
     assert!(size_of::<Flow>() == 24);
     assert!(size_of::<NextHop>() == 16);
-    assert!(size_of::<Reply>() == 56);
+    assert!(size_of::<Reply>() == 64);
     assert!(size_of::<NatPool>() == 272);
     assert!(size_of::<Traffic>() == 72);
     assert!(size_of::<crate::generator::Order>() == 40);

@@ -18,7 +18,7 @@ use crate::{
 #[derive(Clone, Copy)]
 pub struct Signal {
     pub starts: bool,
-    fin: bool,
+    pub fin: bool,
     pub rst: bool,
     tcp: bool,
 }

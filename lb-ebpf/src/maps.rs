@@ -33,10 +33,12 @@ pub use self::insight::{count_end, count_mqtt, note_keep_alive};
 use crate::job::Job;
 
 mod answer;
+mod closing;
 mod fragments;
 mod guard;
 
 pub use answer::may_answer;
+pub use closing::{is_last, note_backend_end, note_client_end};
 pub use fragments::{fragment, insert_fragment};
 pub use guard::{
     access, challenge_key, count_guard, has_answered, note_answer, now_nanos, rates,

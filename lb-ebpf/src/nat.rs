@@ -6,7 +6,7 @@
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use lb_common::{
-    abi::{Flow, FlowKey, Ip, KeepAlive, NatPool, NextHop, Reply, Tick},
+    abi::{Flow, FlowKey, FlowState, Ip, KeepAlive, NatPool, NextHop, Reply, Tick},
     flow::reduce,
     verdict::Verdict,
 };
@@ -14,6 +14,7 @@ use lb_common::{
 use crate::{
     conntrack::{self, Known},
     forward::Arrival,
+    job::Packet,
     maps::{self, Scratch, Table},
     rewrite::Ends,
     select::Target,
@@ -144,6 +145,8 @@ pub fn start(
         backend: target.id.0,
         epoch: target.backend.epoch(),
         next_hop: back(arrival),
+        client_end: 0,
+        backend_end: 0,
     };
     let (translation, number) = claim(pool, key, target, scratch)?;
     scratch.flow = conntrack::new_flow(target, now, keep_alive);
@@ -244,6 +247,63 @@ pub fn refused(table: Table, client: &FlowKey, reply_key: &FlowKey) {
         maps::remove_flow(table, client);
         maps::remove_reply(table, reply_key);
     }
+}
+
+/// Follows a client's packet through the end of its connection; forgets the flow with the last one,
+/// which frees its port.
+///
+/// Who closes first remembers the connection for a while (RFC 9293, 3.6). If that is the client, the
+/// backend forgets it with this acknowledgement of its FIN, so the next connection with the same
+/// ends cannot meet the old one there. If it is the backend, the port is kept until it has
+/// forgotten too.
+#[inline(always)]
+pub fn follow_end(
+    packet: &mut Packet<'_>,
+    known: &Known,
+    translation: &Translation,
+    scratch: &mut Scratch,
+) -> Option<()> {
+    let signal = packet.signal();
+    // A segment of a flow that is not closing ends nothing.
+    if signal.starts || signal.rst || known.record.get().state != FlowState::Closing as u8 {
+        return None;
+    }
+    scratch.reply_key = translation.reply_key(&known.target, packet.flow.protocol());
+    let numbers = numbers(packet)?;
+    if signal.fin {
+        maps::note_client_end(known.table, &scratch.reply_key, numbers.end);
+    }
+    if maps::is_last(known.table, &scratch.reply_key, numbers.acknowledged) {
+        maps::remove_flow(known.table, &packet.flow);
+        maps::remove_reply(known.table, &scratch.reply_key);
+    }
+    Some(())
+}
+
+/// Follows a backend's packet through the end of its connection.
+#[inline(always)]
+pub fn follow_reply_end(packet: &mut Packet<'_>, table: Table) -> Option<()> {
+    if packet.signal().fin {
+        let numbers = numbers(packet)?;
+        maps::note_backend_end(table, &packet.flow, numbers.acknowledged, numbers.end);
+    }
+    Some(())
+}
+
+/// Of a TCP segment with a FIN: the number behind that; of all: what it acknowledges.
+struct Numbers {
+    end: u32,
+    acknowledged: u32,
+}
+
+#[inline(always)]
+fn numbers(packet: &mut Packet<'_>) -> Option<Numbers> {
+    let length = packet.end.wrapping_sub(packet.payload) as u32;
+    let [a, b, c, d, e, f, g, h] = *packet.frame.bytes::<8>(packet.transport + 4)?;
+    Some(Numbers {
+        end: u32::from_be_bytes([a, b, c, d]).wrapping_add(length + 1),
+        acknowledged: u32::from_be_bytes([e, f, g, h]),
+    })
 }
 
 /// Replies go back the way the client's packets came.

@@ -263,4 +263,8 @@ pub struct Reply {
     pub epoch: u16,
     /// Where the client's packets come from, hence where replies go.
     pub next_hop: NextHop,
+    /// The sequence number behind the client's FIN; 0: it has sent none.
+    pub client_end: u32,
+    /// That behind the backend's FIN, if it answered the client's; 0: it has sent none such.
+    pub backend_end: u32,
 }

@@ -27,6 +27,8 @@ pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
         traffic.reply_packets += 1;
         traffic.reply_bytes += length;
     });
+    // A segment that is cut short says nothing about the end.
+    let _followed = nat::follow_reply_end(&mut packet, table);
     let client = nat::client_key(reply, packet.flow.protocol());
     let signal = packet.signal();
     conntrack::backend_closed(&client, signal, maps::now());

@@ -34,6 +34,8 @@ fn translate(packet: &mut Packet<'_>, service: &Service) -> Result<Verdict, Verd
         {
             packet.count_untracked(&known.target);
         }
+        // A segment that is cut short says nothing about the end.
+        let _followed = nat::follow_end(packet, &known, &translation, scratch);
         (known.target, translation, false)
     } else if signal.rst {
         return Err(Verdict::DropNatUnknownFlow);
