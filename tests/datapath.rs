@@ -15,6 +15,7 @@ mod forwarding;
 mod fragments;
 mod guard;
 mod icmp;
+mod kept;
 mod malformed;
 mod model;
 mod mqtt;

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Ports tried for a new flow. Each try starts at random, so a client's next SYN tries others.
-const ATTEMPTS: u32 = 16;
+const ATTEMPTS: u32 = 24;
 
 /// What a packet to the backend gets.
 #[derive(Clone, Copy)]

@@ -28,7 +28,7 @@ const FIN: Transport = Transport::Tcp(TCP_FIN | TCP_ACK);
 const SYN_ACK: Transport = Transport::Tcp(TCP_SYN | TCP_ACK);
 
 /// Where the client's bytes and the backend's have come to.
-const CLIENT: u32 = u32::MAX - 2;
+const CLIENT: u32 = u32::MAX - 1;
 const BACKEND: u32 = 5_000;
 
 /// One backend, and one port towards it.
@@ -75,14 +75,12 @@ const fn after(sequence: u32) -> u32 {
 }
 
 fn has_free_port(world: &World) -> Result<bool> {
-    let late = world.send(&Family::V4.packet(SYN, NAT_MAGLEV))?;
-    match late.verdict {
-        Verdict::TxNat => Ok(true),
-        verdict => {
-            ensure!(verdict == Verdict::DropNatPortsExhausted, "{verdict:?}");
-            Ok(false)
-        }
-    }
+    let verdict = world.send(&Family::V4.packet(SYN, NAT_MAGLEV))?.verdict;
+    ensure!(
+        matches!(verdict, Verdict::TxNat | Verdict::DropNatPortsExhausted),
+        "{verdict:?}"
+    );
+    Ok(verdict == Verdict::TxNat)
 }
 
 /// The backend has forgotten the connection then; the client remembers it.
