@@ -196,7 +196,7 @@ fn pieces_at_the_end_of_their_life_get_no_further() -> Result<()> {
 #[test]
 fn more_packets_in_pieces_than_there_is_room_for_do_no_harm() -> Result<()> {
     let world = world()?;
-    for _packet in 0..3_000 {
+    for _packet in 0..1_500 {
         let (packet, piece) = (
             Family::V4.packet(Transport::Udp, DSR_MAGLEV),
             Piece::first(),
