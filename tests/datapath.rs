@@ -31,3 +31,4 @@ mod smoke;
 mod trace;
 mod tracking;
 mod tunnel;
+mod tunnel_rest;

@@ -30,7 +30,7 @@ const NOBODYS: u16 = 9999;
 
 /// A piece of a packet.
 #[derive(Clone, Copy)]
-struct Piece {
+pub(super) struct Piece {
     identification: u16,
     /// In units of eight bytes.
     offset: u16,
@@ -39,7 +39,7 @@ struct Piece {
 
 impl Piece {
     /// Of a packet that no other case has pieces of.
-    fn first() -> Self {
+    pub(super) fn first() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         Self {
             identification: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -48,7 +48,7 @@ impl Piece {
         }
     }
 
-    fn later(self, offset: u16, more: bool) -> Self {
+    pub(super) fn later(self, offset: u16, more: bool) -> Self {
         Self {
             offset,
             more,
@@ -56,7 +56,7 @@ impl Piece {
         }
     }
 
-    fn of(self, packet: &Packet) -> Packet {
+    pub(super) fn of(self, packet: &Packet) -> Packet {
         packet.clone().with(|packet| {
             if packet.source.is_ipv4() {
                 packet.identification = self.identification;
@@ -70,7 +70,7 @@ impl Piece {
     }
 
     /// A later piece, which has no ports but bytes that could be some.
-    fn body(self, packet: &Packet) -> Packet {
+    pub(super) fn body(self, packet: &Packet) -> Packet {
         self.of(packet).with(|packet| {
             packet.transport = Transport::Other(packet.protocol());
             packet.payload = b"anything, of any length".to_vec();
@@ -84,7 +84,7 @@ fn fragment(packet: &Packet, offset: u16, more: bool) -> Packet {
 }
 
 /// Middle, second to reach far out, last.
-const LATER: [(u16, bool); 3] = [(1, true), (0x1fff, true), (185, false)];
+pub(super) const LATER: [(u16, bool); 3] = [(1, true), (0x1fff, true), (185, false)];
 
 #[test]
 fn pieces_follow_the_first_as_they_are() -> Result<()> {

@@ -34,7 +34,7 @@ fn router(family: Family) -> IpAddr {
 }
 
 /// Types and codes of all errors about flows.
-fn kinds(family: Family) -> &'static [(u8, u8)] {
+pub(super) fn kinds(family: Family) -> &'static [(u8, u8)] {
     match family {
         Family::V4 => &[
             (3, 0),
@@ -51,7 +51,7 @@ fn kinds(family: Family) -> &'static [(u8, u8)] {
 }
 
 /// An error about a packet, of which `length` bytes are quoted, from a router to its sender.
-fn about(packet: &Packet, (kind, code): (u8, u8), length: usize) -> Packet {
+pub(super) fn about(packet: &Packet, (kind, code): (u8, u8), length: usize) -> Packet {
     let mut quote = packet.build().split_off(packet.network_offset());
     quote.truncate(length);
     let error = Error {
@@ -64,7 +64,7 @@ fn about(packet: &Packet, (kind, code): (u8, u8), length: usize) -> Packet {
 }
 
 /// What the VIP sends to the client, as a router sees it that has counted its hops down.
-fn sent_back(packet: &Packet) -> Packet {
+pub(super) fn sent_back(packet: &Packet) -> Packet {
     let ends = (
         (packet.destination, packet.destination_port),
         (packet.source, packet.source_port),
@@ -73,7 +73,7 @@ fn sent_back(packet: &Packet) -> Packet {
 }
 
 /// Bytes of the headers up to the ports and four more.
-fn least(packet: &Packet) -> usize {
+pub(super) fn least(packet: &Packet) -> usize {
     packet.transport_offset() - packet.network_offset() + 8
 }
 

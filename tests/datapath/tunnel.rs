@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use anyhow::{Context, Result, ensure};
 use lb_common::{
     abi::{
-        Balance, Encapsulation, Forward, Ip, NextHop, PROTOCOL_TCP, PROTOCOL_UDP, ServiceKey,
-        TunnelSources,
+        Balance, Encapsulation, FlowKey, Forward, Ip, NextHop, PROTOCOL_TCP, PROTOCOL_UDP,
+        ServiceKey, TunnelSources,
     },
     flow::HashKeys,
     parse::{TCP_ACK, TCP_SYN},
@@ -33,13 +33,13 @@ use super::services::{ELSEWHERE, FAMILIES, Family};
 const SYN: Transport = Transport::Tcp(TCP_SYN);
 const ACK: Transport = Transport::Tcp(TCP_ACK);
 
-const FORMS: [Encapsulation; 2] = [Encapsulation::IpIp, Encapsulation::Gue];
-const BALANCES: [Balance; 2] = [Balance::Maglev, Balance::RoundRobin];
+pub(super) const FORMS: [Encapsulation; 2] = [Encapsulation::IpIp, Encapsulation::Gue];
+pub(super) const BALANCES: [Balance; 2] = [Balance::Maglev, Balance::RoundRobin];
 const GUE_PORT: u16 = 6080;
 const MTU: u16 = 1500;
 
 /// The service's port says what it is like: form, family of the backend, and balance.
-fn port(form: Encapsulation, outer: Family, balance: Balance) -> u16 {
+pub(super) fn port(form: Encapsulation, outer: Family, balance: Balance) -> u16 {
     3000 + form as u16 + 10 * u16::from(outer == Family::V6) + 100 * (balance as u16)
 }
 
@@ -51,7 +51,7 @@ fn backend_address(outer: Family, service: u16) -> IpAddr {
     }
 }
 
-fn hop(interface: u32) -> NextHop {
+pub(super) fn hop(interface: u32) -> NextHop {
     NextHop {
         interface,
         mac: [2, 0xbb, 0, 0, 0, 1],
@@ -95,7 +95,7 @@ fn service(
     }
 }
 
-fn world() -> Result<World> {
+pub(super) fn world() -> Result<World> {
     let mut services = Vec::new();
     for inner in FAMILIES {
         for protocol in [PROTOCOL_TCP, PROTOCOL_UDP] {
@@ -139,10 +139,22 @@ const PLAIN: u16 = 3000;
 
 /// The outer headers that a packet must get.
 fn outer(packet: &Packet, form: Encapsulation, family: Family) -> Result<Outer> {
-    let hash = HashKeys::from_seed(SEED).hash(&packet.flow());
+    let (flow, service) = (packet.flow(), packet.destination_port);
+    outer_of(packet, &flow, service, form, family)
+}
+
+/// The outer headers for a packet of a flow to a service.
+pub(super) fn outer_of(
+    packet: &Packet,
+    flow: &FlowKey,
+    service: u16,
+    form: Encapsulation,
+    family: Family,
+) -> Result<Outer> {
+    let hash = HashKeys::from_seed(SEED).hash(flow);
     let source = sources().source(family == Family::V4, hash);
     let source = source.context("there are sources of both families")?;
-    let destination = backend_address(family, packet.destination_port);
+    let destination = backend_address(family, service);
     let mut outer = Outer::new(source.into(), destination, packet);
     outer.flow_label = hash & 0xf_ffff;
     let from = 49_152 | (hash & 0x3fff) as u16;
