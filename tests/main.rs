@@ -6,6 +6,7 @@
 mod capacity;
 mod datapath;
 mod forwarding;
+mod guard;
 mod health;
 mod insight;
 mod reload;

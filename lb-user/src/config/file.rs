@@ -150,7 +150,7 @@ impl Limits {
             half_open: table.optional("half_open", number(1..=10_000_000)),
             access_entries: table.optional("access_entries", number(1..=10_000_000)),
             fragments: table.optional("fragments", number(1..=1_000_000)),
-            // Kernels refuse tables of fewer entries than they have CPUs.
+            // The kernel hands out room to CPUs in batches: small tables would forget at once.
             sources: table.optional("sources", number(1_024..=10_000_000)),
         }
     }

@@ -24,7 +24,10 @@ impl<M: Maps> Engine<M> {
             .filter(|service| service.guard().challenge() == Challenge::Auto)
             .map(|s| (s.key(), s.name().to_owned(), s.guard().challenge_above()))
             .collect();
-        watches.retain(|key, _| watched.iter().any(|(watched, ..)| watched == key));
+        let is_watched = |key: &ServiceKey| watched.iter().any(|(watched, ..)| watched == key);
+        for (key, _) in watches.extract_if(.., |key, _| !is_watched(key)) {
+            self.handle_attack(key, false);
+        }
         for (key, name, above) in watched {
             let Ok(syns) = self.syns(key) else {
                 continue;

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+mod attacks;
 mod trace;
 
 use anyhow::bail;
@@ -61,6 +62,7 @@ struct FakeMaps {
     traffic: BTreeMap<BackendId, Traffic>,
     mqtt: MqttPackets,
     access: BTreeSet<(ServiceId, Prefix)>,
+    guard: GuardCounts,
     flows: Vec<RecordedFlow>,
     /// How many steps succeed before all fail.
     good_steps: Option<usize>,
@@ -151,7 +153,7 @@ impl Maps for FakeMaps {
     }
 
     fn guard_counts(&self, _id: ServiceId) -> anyhow::Result<GuardCounts> {
-        Ok(GuardCounts::default())
+        Ok(self.guard)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The XDP program and its maps in the kernel; aya is named here and in this module's parts alone.
 //!
-//! Loads the embedded object, carries out [`MapOp`]s, attaches and detaches, and reads what the
+//! Loads the embedded object, carries out [`crate::core::image::MapOp`]s, attaches and detaches, and reads what the
 //! program counts. Decides nothing: what the maps should hold is the image's business, when to
 //! call is the daemon's. Calls block for microseconds, a table write for a few milliseconds. One
 //! task owns the [`Datapath`].

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use lb_common::abi::Access;
+use lb_common::abi::{Access, Rate, Rates};
 
 use super::{RIGHT, changed, right, wrong};
-use crate::config::model::AccessList;
+use crate::config::model::{AccessList, Challenge};
 
 /// A file of prefixes for one test, gone at its end.
 struct ListFile(PathBuf);
@@ -47,8 +47,11 @@ fn shown(list: &AccessList) -> Vec<String> {
 #[test]
 fn a_service_without_a_guard_takes_everybody() {
     let config = right(RIGHT);
-    let list = config.services()[0].guard().access();
+    let guard = config.services()[0].guard();
+    let list = guard.access();
     assert!(list.entries().is_empty() && !list.denies_by_default());
+    assert_eq!(guard.rates(), Rates::default());
+    assert_eq!(guard.challenge(), Challenge::Auto);
 }
 
 #[test]
@@ -163,6 +166,26 @@ fn every_rule_is_reported_at_its_key() {
             "guard.allow_file: /nowhere/allow.txt cannot be read",
         ),
         (
+            "new_per_second = 0",
+            "guard.new_per_second: 0 is not a whole number from 1",
+        ),
+        (
+            "burst = 5",
+            "guard.burst: there is no such rate; add `new_per_second`",
+        ),
+        (
+            "burst_per_source = 5",
+            "guard.burst_per_source: there is no such rate; add `new_per_second_per_source`",
+        ),
+        (
+            "challenge = \"never\"",
+            "guard.challenge: \"never\" is not \"auto\" or \"always\" or \"off\"",
+        ),
+        (
+            "challenge_above = 0",
+            "guard.challenge_above: 0 is not a whole number",
+        ),
+        (
             "denied = []",
             "guard.denied: unknown key; known here: allow,",
         ),
@@ -179,4 +202,39 @@ fn every_rule_is_reported_at_its_key() {
             "more than one error:\n{message}"
         );
     }
+}
+
+#[test]
+fn a_burst_is_a_second_unless_told_otherwise() {
+    let config = right(&guarded(
+        "new_per_second = 5000\nnew_per_second_per_source = 50\nburst_per_source = 100",
+    ));
+    let expected = Rates {
+        service: Rate::new(5_000, 5_000),
+        source: Rate::new(50, 100),
+    };
+    assert_eq!(config.services()[0].guard().rates(), expected);
+}
+
+#[test]
+fn challenges_are_for_tcp_alone_and_rates_for_flows_that_are_recorded() {
+    let udp = |lines: &str| {
+        guarded(lines)
+            .replace("forward = ", "protocol = \"udp\"\nforward = ")
+            .replace("type = \"mqtt\"", "type = \"none\"")
+    };
+    let config = right(&udp("challenge_above = 7"));
+    assert_eq!(config.services()[0].guard().challenge(), Challenge::Never);
+    let message = wrong(&udp("challenge = \"always\""));
+    assert!(
+        message.contains("guard.challenge: only for services with TCP"),
+        "{message}"
+    );
+    let message = wrong(&udp("new_per_second = 5"));
+    assert!(
+        message.contains("guard.new_per_second: only for services with flows"),
+        "{message}"
+    );
+    let recorded = udp("new_per_second = 5");
+    right(&recorded.replace("forward = ", "balance = \"round_robin\"\nforward = "));
 }
