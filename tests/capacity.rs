@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     net::{IpAddr, Ipv4Addr},
     time::Instant,
 };
@@ -66,6 +67,25 @@ fn timed<T>(what: &str, task: impl FnOnce() -> Result<T>) -> Result<T> {
     Ok(done)
 }
 
+/// Bytes that the kernel accounts to all maps that this process has open.
+fn map_memory() -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir("/proc/self/fdinfo")? {
+        // Other tests close files meanwhile.
+        let Ok(info) = fs::read_to_string(entry?.path()) else {
+            continue;
+        };
+        let value = |name| {
+            let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+            lines.find_map(|(key, value)| (key == name).then_some(value.trim()))
+        };
+        if let (Some(_), Some(bytes)) = (value("map_id"), value("memlock")) {
+            sum += bytes.parse::<u64>()?;
+        }
+    }
+    Ok(sum)
+}
+
 /// The backends that the clients of a service are sent to, which must be its own.
 fn reached(world: &World, service: u16) -> Result<BTreeSet<u8>> {
     let mut reached = BTreeSet::new();
@@ -102,7 +122,10 @@ fn a_hundred_services_of_a_hundred_backends_work() -> Result<()> {
             sources: 0,
         })
     };
+    let before = map_memory()?;
     let mut world = timed("loading and filling all maps", || World::new(desired))?;
+    let megabytes = (map_memory()? - before) as f64 / f64::from(1 << 20);
+    println!("memory of all maps: {megabytes:.1} MiB");
     timed("packets to all services", || {
         for service in 0..SERVICES {
             let count = reached(&world, service)?.len();
