@@ -66,6 +66,25 @@ fn clients_answer_challenges_by_themselves() -> Result<()> {
 }
 
 #[test]
+fn clients_of_ipv6_answer_challenges_too() -> Result<()> {
+    let v6 = |text: &str| text.replace("172.16.40.2", "fd00:40::2");
+    for forward in ["dsr", "nat"] {
+        let text = guarded(forward, "challenge = \"always\"");
+        let (head, service) = text.split_once("[[service]]").context("a service")?;
+        let lab = Lab::serving(&format!("{head}[[service]]{}", v6(service)))?;
+        let vip = Family::V6.vip().to_string();
+        let arguments = ["-h", &vip, "-i", "1", "--hold", "10m"];
+        let (client, program) = (&lab.topology.client, &lab.programs.broker);
+        let mut load = Load::start(client, program, "clients", "conn", CLIENTS, &arguments)?;
+        load.wait_ready(SOON)?;
+        let guard = lab.service()?.guard;
+        ensure!(guard.challenged > 0 && guard.answered > 0, "{guard:?}");
+        all_is_well(load)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_flood_begins_challenges_which_cost_no_client_its_connection() -> Result<()> {
     let lab = Lab::serving(&guarded("dsr", "challenge_above = 1"))?;
     ensure!(!lab.service()?.guard.is_challenging);

@@ -2,8 +2,8 @@
 //!
 //! Owns the layout of every map ([`abi`]), the list of packet outcomes ([`verdict`]), the
 //! parsers of packets ([`parse`], over a [`cursor`]) and of MQTT ([`mqtt`]), what both halves must
-//! know of ICMP ([`icmp`]), the flow hash ([`flow`]) and checksum arithmetic
-//! ([`checksum`]). It has no state, no I/O and no dependency, so the XDP program, the daemon, the
+//! know of ICMP ([`icmp`]), the flow hash ([`flow`]), challenges to the
+//! senders of SYNs ([`challenge`]) and checksum arithmetic ([`checksum`]). It has no state, no I/O and no dependency, so the XDP program, the daemon, the
 //! tests and the fuzz targets all run the same code.
 
 #![cfg_attr(not(test), no_std)]

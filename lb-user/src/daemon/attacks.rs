@@ -18,6 +18,9 @@ impl<M: Maps> Engine<M> {
     /// Looks at the SYNs of every service that challenges when attacked; `now` is the time since any
     /// fixed moment. Without the kernel's counters nothing changes.
     pub(super) fn look_for_attacks(&mut self, now: Duration) {
+        let Ok(started) = self.ledger.started(&self.maps) else {
+            return;
+        };
         let mut watches = std::mem::take(&mut self.watches);
         let services = self.balancer.config().services().iter();
         let watched: Vec<_> = services
@@ -29,9 +32,12 @@ impl<M: Maps> Engine<M> {
             self.handle_attack(key, false);
         }
         for (key, name, above) in watched {
-            let Ok(syns) = self.syns(key) else {
+            let Ok(guard) = self.ledger.guard(key, &self.maps) else {
                 continue;
             };
+            // All SYNs, whatever became of them.
+            let refused = guard.challenged + guard.source_limited + guard.service_limited;
+            let syns = refused + started.get(&key).copied().unwrap_or(0);
             let watch = watches.entry(key).or_default();
             let change = watch.observe(syns, now, above.into());
             let rate = watch.rate();
@@ -53,15 +59,5 @@ impl<M: Maps> Engine<M> {
             self.handle_attack(key, watch.is_attacked());
         }
         self.watches = watches;
-    }
-
-    /// All SYNs that a service has got, whatever became of them.
-    fn syns(&self, key: ServiceKey) -> anyhow::Result<u64> {
-        let traffic = self.ledger.service(key, &self.maps)?;
-        let guard = self.ledger.guard(key, &self.maps)?;
-        Ok(traffic.new_connections
-            + guard.challenged
-            + guard.source_limited
-            + guard.service_limited)
     }
 }
