@@ -9,5 +9,6 @@ mod forwarding;
 mod guard;
 mod health;
 mod insight;
+mod path_mtu;
 mod reload;
 mod shutdown;
