@@ -32,3 +32,4 @@ mod trace;
 mod tracking;
 mod tunnel;
 mod tunnel_rest;
+mod verifier;

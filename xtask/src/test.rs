@@ -41,11 +41,16 @@ enum Level {
 /// The module of the privileged tests that holds the packet fixtures.
 const DATAPATH: &str = "datapath::";
 
-/// Of these, what goes through all programs and takes an emulated machine a minute, not five.
-const FIXTURES: &str = "datapath::fixtures::";
+/// Of these, what goes through all programs, and takes an emulated machine a minute, not many; with
+/// what it prints.
+const FEW: [&str; 3] = [
+    "datapath::fixtures::",
+    "datapath::verifier::",
+    "--nocapture",
+];
 
 /// Of these, what takes more packets a second than an emulated machine makes.
-const TOO_FAST: &str = "datapath::answers::answers_have_a_rate";
+const TOO_FAST: [&str; 1] = ["datapath::answers::answers_have_a_rate"];
 
 /// Runs the tests.
 ///
@@ -74,8 +79,8 @@ pub fn run(args: &Args) -> Result<()> {
             // Whoever asks for it by name must not take a skip for a pass.
             Some(reason) if only.is_some() => bail!("no Linux 6.1 can be run: {reason}"),
             Some(reason) => eprintln!("== skipped: datapath tests in Linux 6.1: {reason}"),
-            None if only.is_some() => in_older_kernel(&mut steps, filter.unwrap_or(DATAPATH))?,
-            None => in_older_kernel(&mut steps, FIXTURES)?,
+            None if only.is_some() => in_older_kernel(&mut steps, &[filter.unwrap_or(DATAPATH)])?,
+            None => in_older_kernel(&mut steps, &FEW)?,
         }
     }
     if wanted(Level::Netns) {
@@ -94,11 +99,13 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Runs the packet tests in the oldest kernel that is tested.
-fn in_older_kernel(steps: &mut Steps, filter: &str) -> Result<()> {
+fn in_older_kernel(steps: &mut Steps, arguments: &[&str]) -> Result<()> {
     let kernel = steps.step("setup of an emulated machine", setup::ensure_kernel)?;
     let name = format!("datapath tests in Linux {}", kernel.release());
     steps.step(&name, || {
-        kernel::test(&kernel, &[filter, "--skip", TOO_FAST])
+        let skipped = TOO_FAST.iter().flat_map(|test| ["--skip", *test]);
+        let arguments: Vec<&str> = arguments.iter().copied().chain(skipped).collect();
+        kernel::test(&kernel, &arguments)
     })
 }
 
