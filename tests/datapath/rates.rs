@@ -6,10 +6,11 @@ use anyhow::{Result, ensure};
 use lb_common::{
     abi::{Features, PROTOCOL_TCP, Rate, Rates},
     parse::{TCP_ACK, TCP_SYN},
-    verdict::Verdict,
+    verdict::{Action, Verdict},
 };
 use tests::{
     packet::{Packet, Transport},
+    prog_run::{self, LOOPBACK},
     world::World,
 };
 
@@ -110,6 +111,38 @@ fn a_service_takes_its_burst_from_whomever() -> Result<()> {
         };
         a_burst_gets_through(&world, Verdict::DropServiceRate, packet)?;
     }
+    Ok(())
+}
+
+/// Each connection is taken from the bucket once, whichever CPU its packet comes to.
+#[test]
+fn packets_on_several_cpus_share_one_bucket() -> Result<()> {
+    const EACH: usize = 5_000;
+    let world = limited(&[DSR_MAGLEV], of_service())?;
+    let program = world.datapath().program_fd()?;
+    let frame = Family::V4.packet(SYN, DSR_MAGLEV).build();
+    let start = Instant::now();
+    let through: usize = std::thread::scope(|scope| {
+        let send = || {
+            let answers = (0..EACH).map(|_| prog_run::run(program, &frame, LOOPBACK));
+            answers
+                .filter(|answer| {
+                    let answer = answer.as_ref();
+                    answer.is_ok_and(|answer| answer.action == Action::Transmit)
+                })
+                .count()
+        };
+        let threads = [scope.spawn(send), scope.spawn(send)];
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_default())
+            .sum()
+    });
+    let most = BURST as usize + start.elapsed().as_secs() as usize + 1;
+    ensure!(
+        (BURST as usize..=most).contains(&through),
+        "{through} got through"
+    );
     Ok(())
 }
 

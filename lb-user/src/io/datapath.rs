@@ -3,7 +3,7 @@
 //! Loads the embedded object, carries out [`crate::core::image::MapOp`]s, attaches and detaches,
 //! and reads what the program counts. Decides nothing: what the maps should hold is the image's
 //! business, when to call is the daemon's. Calls block for microseconds, a table write for a few
-//! milliseconds, an access list for about a microsecond an entry. One task owns the [`Datapath`].
+//! milliseconds, an access list for about 2 us an entry. One task owns the [`Datapath`].
 //!
 //! The program is attached through a BPF link that this process holds: if the process ends in any
 //! way, the interface is as before.
