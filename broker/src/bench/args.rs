@@ -36,7 +36,7 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) fn common(&self) -> &CommonArgs {
         match self {
-            Self::Conn(ConnArgs { common }) => common,
+            Self::Conn(args) => &args.common,
             Self::Pub(args) => &args.common,
             Self::Sub(args) => &args.common,
         }
@@ -47,6 +47,9 @@ impl Kind {
 pub(super) struct ConnArgs {
     #[command(flatten)]
     pub(super) common: CommonArgs,
+    /// Read clients' numbers from standard input, one a line: each says DISCONNECT and connects anew
+    #[arg(long, requires = "reconnect")]
+    pub(super) moves: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -181,6 +184,9 @@ pub(super) struct CommonArgs {
     /// Clients that lost their connection come back
     #[arg(long)]
     pub(super) reconnect: bool,
+    /// Write a line of JSON to standard output for each connection that is lost, when it is
+    #[arg(long)]
+    pub(super) events: bool,
     /// Exit 0 even if clients failed or were lost
     #[arg(long)]
     pub(super) allow_loss: bool,

@@ -11,6 +11,7 @@ use tokio::time::sleep_until;
 
 use super::{
     link::{Link, LinkError},
+    live::Lost,
     plan::{Identity, Task},
     publisher::Publisher,
     session::{Role, Session, share},
@@ -37,10 +38,12 @@ enum History {
     New,
     Failed,
     WasUp { lost: Instant },
+    Moving,
 }
 
 enum End {
     Stopped,
+    Moved,
     Failed(LinkError),
     Lost(LinkError),
 }
@@ -75,6 +78,11 @@ impl Client {
         loop {
             match self.connection().await {
                 End::Stopped => break,
+                End::Moved => {
+                    self.history = History::Moving;
+                    backoff = BACKOFF_FIRST;
+                    continue;
+                }
                 End::Failed(error) => {
                     swarm.tally.error(describe(&error));
                     if self.history == History::New {
@@ -142,6 +150,8 @@ impl Client {
             link,
             session,
             turn,
+            is_moving: false,
+            heard: opened,
         };
         let result = driver.drive().await;
         let was_up = driver.session.is_up();
@@ -150,11 +160,15 @@ impl Client {
         }
         match result {
             Ok(()) => {
+                let is_moving = driver.is_moving && !swarm.stop.is_cancelled();
                 driver.link.close().await;
-                End::Stopped
+                if is_moving { End::Moved } else { End::Stopped }
             }
             Err(_) if swarm.stop.is_cancelled() => End::Stopped,
-            Err(error) if was_up => End::Lost(error),
+            Err(error) if was_up => {
+                driver.tell(&error);
+                End::Lost(error)
+            }
             Err(error) => End::Failed(error),
         }
     }
@@ -169,6 +183,10 @@ struct Driver<'a> {
     session: Session<'a>,
     /// Held while connecting, so that not all clients connect at the same moment.
     turn: Option<tokio::sync::SemaphorePermit<'a>>,
+    /// Told to connect anew.
+    is_moving: bool,
+    /// When the server said something last.
+    heard: Instant,
 }
 
 impl Driver<'_> {
@@ -202,6 +220,11 @@ impl Driver<'_> {
                     stopping = true;
                     self.session.stop(Instant::now());
                 }
+                () = self.swarm.moves.rung(self.number), if !stopping && self.session.is_up() => {
+                    stopping = true;
+                    self.is_moving = true;
+                    self.session.stop(Instant::now());
+                }
                 ready = self.link.ready(self.session.is_eager()) => {
                     if ready?.is_readable() {
                         self.receive()?;
@@ -224,6 +247,9 @@ impl Driver<'_> {
         let result = self
             .link
             .receive(version, |packet, out| session.handle(packet, out, now));
+        if result.is_ok() {
+            self.heard = now;
+        }
         if !was_up && self.session.is_up() {
             self.come_up(now);
         }
@@ -245,12 +271,27 @@ impl Driver<'_> {
                 tally.connected.add(1);
                 tally.connecting.touch(now);
             }
+            History::Moving => tally.moved.add(1),
             History::WasUp { lost } => {
                 tally.reconnected.add(1);
                 tally
                     .outage
                     .record(self.number, now.saturating_duration_since(lost));
             }
+        }
+    }
+
+    /// Says how the connection was lost, if anybody wants to know of each.
+    fn tell(&self, error: &LinkError) {
+        if self.swarm.plan.common.events {
+            let silent = self.heard.elapsed().as_millis();
+            let lost = Lost {
+                client: self.number,
+                source: self.link.source(),
+                silent_ms: u64::try_from(silent).unwrap_or(u64::MAX),
+                reason: &describe(error),
+            };
+            lost.tell();
         }
     }
 

@@ -77,6 +77,11 @@ impl Link {
         })
     }
 
+    /// This end's address and port.
+    pub(super) fn source(&self) -> Option<SocketAddr> {
+        self.stream.local_addr().ok()
+    }
+
     /// Waits until there is something to read, or to write into when there is reason to.
     /// Cancel-safe.
     pub(super) async fn ready(&self, eager: bool) -> io::Result<Ready> {

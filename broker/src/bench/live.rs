@@ -2,9 +2,12 @@
 
 use std::{
     io::{self, Write},
+    net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+
+use serde::Serialize;
 
 use super::{plan::Task, swarm::Swarm, tally::Tally};
 
@@ -14,6 +17,42 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(super) fn up_event(tally: &Tally) -> String {
     let (connected, failed) = (tally.connected.get(), tally.failed.get());
     format!(r#"{{"event":"up","connected":{connected},"failed":{failed}}}"#)
+}
+
+/// A connection that ended by itself after it was up.
+#[derive(Debug, Serialize)]
+pub(super) struct Lost<'a> {
+    /// The client's number.
+    pub(super) client: u32,
+    /// Its own end of the connection.
+    pub(super) source: Option<SocketAddr>,
+    /// How long the server had said nothing.
+    pub(super) silent_ms: u64,
+    pub(super) reason: &'a str,
+}
+
+impl Lost<'_> {
+    /// Tells scripts of it on standard output.
+    pub(super) fn tell(&self) {
+        #[derive(Serialize)]
+        struct Event<'a> {
+            event: &'static str,
+            /// Unix time in seconds.
+            at: f64,
+            #[serde(flatten)]
+            lost: &'a Lost<'a>,
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let event = Event {
+            event: "lost",
+            at: since.unwrap_or_default().as_secs_f64(),
+            lost: self,
+        };
+        // A reader that has gone away must not end a run, and these values always serialise.
+        if let Ok(line) = serde_json::to_string(&event) {
+            drop(writeln!(io::stdout(), "{line}"));
+        }
+    }
 }
 
 /// The live rates, one line a second.

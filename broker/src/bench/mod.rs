@@ -3,7 +3,8 @@
 //! Thousands of MQTT clients in one process, each a task that waits for its socket or its timer.
 //! What a client says when is decided without I/O (`session`, `publisher`, `subscriber`,
 //! `window`, `sequence`); `client` and `link` bring bytes and time to it; `swarm` starts,
-//! watches and ends all clients; `tally` counts, `live` and `report` tell. It knows nothing of the broker
+//! watches and ends all clients, `moves` tells some to connect anew; `tally` counts, `live` and
+//! `report` tell. It knows nothing of the broker
 //! beside it and works against any.
 
 mod args;
@@ -11,6 +12,7 @@ mod client;
 mod codec;
 mod link;
 mod live;
+mod moves;
 mod payload;
 mod plan;
 mod publisher;
@@ -77,6 +79,9 @@ async fn run_here(args: Args, out: &mut impl Write) -> anyhow::Result<u8> {
         }
     };
     let swarm = Swarm::new(plan);
+    if swarm.plan.moves {
+        moves::listen(&swarm, io::BufReader::new(io::stdin()));
+    }
     let up = swarm::run(&swarm).await?;
     let summary = Summary::new(&swarm, up);
     let common = &swarm.plan.common;

@@ -25,6 +25,8 @@ pub(super) struct Plan {
     pub(super) task: Task,
     pub(super) hosts: Vec<Vec<SocketAddr>>,
     pub(super) ping_interval: Option<Duration>,
+    /// Standard input names clients that are to connect anew.
+    pub(super) moves: bool,
     /// Tells this run from others: part of default client ids and of payloads.
     pub(super) run: u16,
 }
@@ -95,8 +97,9 @@ pub(super) enum PlanError {
 impl Plan {
     /// Resolves the hosts and checks what the command line alone cannot.
     pub(super) async fn new(kind: Kind, run: u16) -> Result<Self, PlanError> {
+        let moves = matches!(&kind, Kind::Conn(args) if args.moves);
         let (common, task) = match kind {
-            Kind::Conn(ConnArgs { common }) => (common, Task::Hold),
+            Kind::Conn(ConnArgs { common, moves: _ }) => (common, Task::Hold),
             Kind::Pub(args) => publish_task(args)?,
             Kind::Sub(SubArgs {
                 common,
@@ -124,6 +127,7 @@ impl Plan {
             task,
             hosts,
             ping_interval,
+            moves,
             run,
         };
         plan.check_texts()?;

@@ -19,6 +19,8 @@ pub(super) struct Summary {
     failed: u64,
     lost: u64,
     reconnected: u64,
+    /// Clients that were told to connect anew and did.
+    moved: u64,
     /// Clients that were up when the end began.
     up: u64,
     #[serde(flatten)]
@@ -78,6 +80,7 @@ impl Summary {
             failed: tally.failed.get(),
             lost: tally.lost.get(),
             reconnected: tally.reconnected.get(),
+            moved: tally.moved.get(),
             up,
             result: outcome(swarm),
             connect_ms: Times::of(&tally.connect),
@@ -113,6 +116,9 @@ impl Summary {
         table.row("lost", self.lost);
         if self.reconnected > 0 {
             table.row("reconnected", self.reconnected);
+        }
+        if self.moved > 0 {
+            table.row("moved", self.moved);
         }
         match &self.result {
             Outcome::Hold {

@@ -20,6 +20,7 @@ use super::{
     client::Client,
     codec::Qos,
     live::{Live, up_event},
+    moves::Moves,
     plan::{Plan, Task},
     publisher::Tickets,
     subscriber::Sequences,
@@ -36,6 +37,7 @@ pub(super) struct Swarm {
     pub(super) tickets: Arc<Tickets>,
     pub(super) group: Arc<Mutex<Sequences>>,
     pub(super) connecting: Semaphore,
+    pub(super) moves: Moves,
     /// Publishers may begin.
     pub(super) go: CancellationToken,
     /// Everybody ends.
@@ -53,6 +55,11 @@ impl Swarm {
             tickets: Arc::new(Tickets::new(limit)),
             group: Arc::default(),
             connecting: Semaphore::new(plan.common.connecting as usize),
+            moves: if plan.moves {
+                Moves::new(plan.common.startnumber, plan.common.count)
+            } else {
+                Moves::default()
+            },
             go: CancellationToken::new(),
             stop: CancellationToken::new(),
             plan,

@@ -49,6 +49,8 @@ pub(super) struct Tally {
     /// Connections that ended by themselves after they were up.
     pub(super) lost: Counter,
     pub(super) reconnected: Counter,
+    /// Clients that were told to connect anew and did.
+    pub(super) moved: Counter,
     pub(super) published: Counter,
     pub(super) acked: Counter,
     /// Messages the server refused in its acknowledgement.
@@ -81,6 +83,7 @@ impl Tally {
             failed: Counter::default(),
             lost: Counter::default(),
             reconnected: Counter::default(),
+            moved: Counter::default(),
             published: Counter::default(),
             acked: Counter::default(),
             refused: Counter::default(),

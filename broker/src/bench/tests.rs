@@ -22,7 +22,12 @@ use tokio::{
     sync::mpsc::{UnboundedSender, unbounded_channel},
 };
 
-use super::{Args, run_here};
+use super::{
+    Args, moves,
+    plan::Plan,
+    run_here,
+    swarm::{self, Swarm},
+};
 
 /// How the server misbehaves.
 #[derive(Clone, Copy, Default)]
@@ -239,6 +244,37 @@ async fn conn_holds_all_clients_and_measures_pings() {
         (ids.len(), ids[0].as_str(), ids[19].as_str()),
         (20, "c5", "c24")
     );
+}
+
+#[tokio::test]
+async fn a_client_that_is_told_to_move_connects_anew_and_is_not_lost() {
+    let (server, port) = Server::start("127.0.0.1", Faults::default()).await;
+    let line = format!("bench conn -h 127.0.0.1 -p {port} -c 3 -n 5 -i 0 --reconnect --moves");
+    let line = line + " --quiet --client-id c%i";
+    let args = Cli::try_parse_from(line.split(' ')).unwrap().args;
+    let swarm = Swarm::new(Plan::new(*args.kind, 0).await.unwrap());
+    let running = Arc::clone(&swarm);
+    let run = tokio::spawn(async move { swarm::run(&running).await.unwrap() });
+    let is = |up: u64, moved: u64| {
+        let tally = Arc::clone(&swarm.tally);
+        async move {
+            while (tally.up.get(), tally.moved.get()) != (up, moved) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    is(3, 0).await;
+    moves::listen(&swarm, io::Cursor::new("6\nnobody\n4\n8\n"));
+    is(3, 1).await;
+    swarm.stop.cancel();
+    run.await.unwrap();
+    assert_eq!(
+        (swarm.tally.lost.get(), swarm.tally.reconnected.get()),
+        (0, 0)
+    );
+    let ids = server.client_ids.lock().unwrap();
+    assert_eq!(ids.iter().filter(|id| *id == "c6").count(), 2, "{ids:?}");
+    assert_eq!(ids.len(), 4);
 }
 
 #[tokio::test]
