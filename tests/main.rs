@@ -4,6 +4,7 @@
 //! namespaces. `cargo xtask test` prepares and runs all of them.
 
 mod capacity;
+mod churn;
 mod datapath;
 mod forwarding;
 mod guard;

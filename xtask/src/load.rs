@@ -1,6 +1,7 @@
 //! Clients: `tidegate-broker bench` on the client host, as many processes as their number takes.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,6 +35,21 @@ struct Up {
     failed: u64,
 }
 
+/// A connection that ended by itself after it was up: an event of `--events`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Loss {
+    /// The client's number.
+    pub client: u32,
+    /// Its own end of the connection.
+    pub source: Option<SocketAddr>,
+    /// When it was noticed: Unix time in seconds.
+    pub at: f64,
+    /// How long the broker had said nothing by then.
+    pub silent_ms: u64,
+    /// What the client saw.
+    pub reason: String,
+}
+
 /// What the load generator says in the end; figures that a kind does not have are zero.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -48,6 +64,10 @@ pub struct Summary {
     pub lost: u64,
     /// Lost clients that came back.
     pub reconnected: u64,
+    /// Clients that were told to connect anew and did.
+    pub moved: u64,
+    /// Clients that were up when the end began.
+    pub up: u64,
     /// Messages sent.
     pub published: u64,
     /// Messages sent and acknowledged.
@@ -103,7 +123,12 @@ impl Load {
                 .arg("--ready-file")
                 .arg(&ready)
                 .args(arguments);
-            let process = host.spawn(&format!("{name}-{first}"), command)?;
+            let log = format!("{name}-{first}");
+            let process = if arguments.contains(&"--moves") {
+                host.spawn_listening(&log, command)?
+            } else {
+                host.spawn(&log, command)?
+            };
             parts.push(Part { process, ready });
         }
         Ok(Self { parts })
@@ -124,6 +149,32 @@ impl Load {
             ensure!(failed == 0, "{failed} clients failed to connect");
         }
         Ok(())
+    }
+
+    /// Tells clients of a load with `--moves` to connect anew.
+    ///
+    /// # Errors
+    /// When the load has ended.
+    pub fn move_clients(&mut self, numbers: &[u32]) -> Result<()> {
+        let text: String = numbers.iter().map(|number| format!("{number}\n")).collect();
+        // Each part knows its own and ignores the others'.
+        self.parts
+            .iter_mut()
+            .try_for_each(|part| part.process.tell(&text))
+    }
+
+    /// What a load with `--events` has lost so far.
+    pub fn losses(&self) -> Vec<Loss> {
+        let texts: Vec<String> = self
+            .parts
+            .iter()
+            .map(|part| part.process.stdout())
+            .collect();
+        let lines = texts.iter().flat_map(|text| text.lines());
+        // The summary at the end is another line, and no event.
+        lines
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
     }
 
     /// Ends the load and sums up.
@@ -213,6 +264,8 @@ impl Summary {
         self.failed += other.failed;
         self.lost += other.lost;
         self.reconnected += other.reconnected;
+        self.moved += other.moved;
+        self.up += other.up;
         self.published += other.published;
         self.acked += other.acked;
         self.received += other.received;

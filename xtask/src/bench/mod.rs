@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measures against a floor and against what users would pick instead.
 
+pub mod churn;
 mod path;
 
 use anyhow::Result;
@@ -21,6 +22,8 @@ pub enum Args {
     },
     /// MQTT end to end: direct, through Tidegate, through HAProxy, through nftables.
     Path(path::Args),
+    /// Held sessions while backends are added, drained, removed, re-weighted, killed and started again.
+    Churn(churn::Args),
 }
 
 /// Measures.
@@ -38,5 +41,6 @@ pub fn run(args: &Args) -> Result<()> {
             exec::show_run(command.args(json.then_some("--json")))
         }
         Args::Path(args) => path::run(args),
+        Args::Churn(args) => churn::run(args),
     }
 }

@@ -100,6 +100,14 @@ impl Host {
         Process::spawn(self, name, command)
     }
 
+    /// The same for a program that is told things while it runs, by [`Process::tell`].
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub fn spawn_listening(&self, name: &str, command: Command) -> Result<Process> {
+        Process::spawn_listening(self, name, command)
+    }
+
     /// Adds an address to an interface.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 //! A program that runs on a host of the laboratory until it is stopped, or its holder is gone.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -22,6 +23,7 @@ const GRACE: Duration = Duration::from_secs(3);
 pub struct Process {
     name: String,
     child: Child,
+    input: Option<ChildStdin>,
     out: PathBuf,
     err: PathBuf,
 }
@@ -29,13 +31,22 @@ pub struct Process {
 impl Process {
     /// Starts the command inside the host's namespace, its output going to `NAME.out` and `NAME.err` in the
     /// host's directory.
-    pub(super) fn spawn(host: &Host, name: &str, mut command: Command) -> Result<Self> {
+    pub(super) fn spawn(host: &Host, name: &str, command: Command) -> Result<Self> {
+        Self::spawn_with(host, name, command, Stdio::null())
+    }
+
+    /// The same with an input for [`Process::tell`].
+    pub(super) fn spawn_listening(host: &Host, name: &str, command: Command) -> Result<Self> {
+        Self::spawn_with(host, name, command, Stdio::piped())
+    }
+
+    fn spawn_with(host: &Host, name: &str, mut command: Command, input: Stdio) -> Result<Self> {
         let out = host.work_dir().join(format!("{name}.out"));
         let err = host.work_dir().join(format!("{name}.err"));
         sys::supervise(&mut command);
-        let child = command
+        let mut child = command
             .current_dir(host.work_dir())
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(File::create(&out)?)
             .stderr(File::create(&err)?)
             .spawn()
@@ -46,10 +57,24 @@ impl Process {
         let name = format!("{name} on {}", host.name());
         Ok(Self {
             name,
+            input: child.stdin.take(),
             child,
             out,
             err,
         })
+    }
+
+    /// Writes to its standard input.
+    ///
+    /// # Errors
+    /// When it was started without one, or has closed it.
+    pub fn tell(&mut self, text: &str) -> Result<()> {
+        let name = &self.name;
+        let input = self.input.as_mut();
+        let input = input.with_context(|| format!("{name} has no input"))?;
+        input
+            .write_all(text.as_bytes())
+            .with_context(|| format!("{name} does not listen"))
     }
 
     /// Its process id.

@@ -26,6 +26,14 @@ impl Family {
     }
 }
 
+/// Name and last parts of the addresses of the brokers beyond two.
+const SPARES: [(&str, u8, u16); 4] = [
+    ("broker3", 30, 0x30),
+    ("broker4", 31, 0x31),
+    ("broker5", 32, 0x32),
+    ("broker6", 33, 0x33),
+];
+
 /// The bridge that joins the hosts, in a namespace of its own.
 #[derive(Debug)]
 pub struct Switch {
@@ -47,6 +55,8 @@ pub struct Topology {
     pub broker1: Host,
     /// .21
     pub broker2: Host,
+    /// More brokers, .30 and up, where they were asked for.
+    pub spares: Vec<Host>,
     switch: Switch,
     work: WorkDir,
 }
@@ -57,6 +67,14 @@ impl Topology {
     /// # Errors
     /// Needs root, iproute2 and ethtool.
     pub fn new() -> Result<Self> {
+        Self::with_spares(0)
+    }
+
+    /// The same with more brokers, four at most.
+    ///
+    /// # Errors
+    /// As [`Topology::new`].
+    pub fn with_spares(count: usize) -> Result<Self> {
         clean_leftovers().context("cannot remove what an earlier run left")?;
         let work = WorkDir::new()?;
         let host = |name, last, last6| Host::new(name, last, last6, work.path());
@@ -65,19 +83,25 @@ impl Topology {
         let lb2 = host("lb2", 23, 0x23)?;
         let broker1 = host("broker1", 20, 0x20)?;
         let broker2 = host("broker2", 21, 0x21)?;
-        let switch = Switch::joining(&[&client, &lb1, &lb2, &broker1, &broker2])?;
+        let spares = SPARES.iter().take(count);
+        let spares = spares.map(|(name, last, last6)| host(name, *last, *last6));
+        let spares = spares.collect::<Result<Vec<_>>>()?;
+        let mut hosts = vec![&client, &lb1, &lb2, &broker1, &broker2];
+        hosts.extend(&spares);
+        let switch = Switch::joining(&hosts)?;
         Ok(Self {
             client,
             lb1,
             lb2,
             broker1,
             broker2,
+            spares,
             switch,
             work,
         })
     }
 
-    /// Every host.
+    /// Every host but the spare brokers.
     pub fn hosts(&self) -> [&Host; 5] {
         let Self {
             client,
@@ -85,6 +109,7 @@ impl Topology {
             lb2,
             broker1,
             broker2,
+            spares: _,
             switch: _,
             work: _,
         } = self;
@@ -94,6 +119,11 @@ impl Topology {
     /// The two brokers.
     pub fn brokers(&self) -> [&Host; 2] {
         [&self.broker1, &self.broker2]
+    }
+
+    /// The two brokers, and the spare ones.
+    pub fn all_brokers(&self) -> Vec<&Host> {
+        self.brokers().into_iter().chain(&self.spares).collect()
     }
 
     /// The switch.
