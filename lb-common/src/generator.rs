@@ -10,6 +10,8 @@ pub struct Order {
     destination: [u8; 4],
     flags: u8,
     padding: u8,
+    checksum: [u8; 2],
+    more_padding: [u8; 2],
 }
 
 impl Order {
@@ -31,7 +33,30 @@ impl Order {
             destination,
             flags,
             padding: 0,
+            checksum: [0; 2],
+            more_padding: [0; 2],
         }
+    }
+
+    /// The same with TCP's checksum as it is for [`Self::FIRST_SOURCE`] and [`Self::FIRST_PORT`], for which
+    /// the head's own must be right, too: a flood is for hosts that look at them.
+    #[must_use]
+    pub const fn with_checksum(mut self, checksum: [u8; 2]) -> Self {
+        self.checksum = checksum;
+        self
+    }
+
+    /// The lowest source address of a frame.
+    pub const FIRST_SOURCE: [u8; 4] = [10, 0, 0, 0];
+
+    /// The lowest source port of a frame, as it stands there.
+    pub const FIRST_PORT: [u8; 2] = [0x80, 0];
+
+    /// TCP's checksum for the lowest source address and port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn checksum(&self) -> [u8; 2] {
+        self.checksum
     }
 
     /// Where the frames go.

@@ -10,12 +10,12 @@
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_TX},
-    helpers::generated::bpf_redirect,
+    helpers::generated::{bpf_get_prandom_u32, bpf_redirect},
     macros::{map, xdp},
     maps::{Array, PerCpuArray},
     programs::XdpContext,
 };
-use lb_common::generator::Order;
+use lb_common::{checksum::Delta, generator::Order};
 
 /// Length of a generated frame: a TCP segment without payload.
 const LENGTH: usize = 54;
@@ -38,22 +38,51 @@ fn make(context: &XdpContext) -> Option<u32> {
     let number = count(&MADE)?;
     // An odd multiplier visits every flow of a power of two once in a round, far apart.
     let flow = (number as u32).wrapping_mul(0x9e37_79b1) % order.flows();
+    lay(context, order, flow)?;
+    // SAFETY: the helper only notes the interface for the action that it returns.
+    Some(unsafe { bpf_redirect(order.interface(), 0) } as u32)
+}
+
+/// Makes frames from random sources, with checksums that a host accepts.
+#[xdp]
+pub fn flood(context: XdpContext) -> u32 {
+    make_random(&context).unwrap_or(XDP_ABORTED)
+}
+
+#[inline(always)]
+fn make_random(context: &XdpContext) -> Option<u32> {
+    let order = ORDER.get(0)?;
+    count(&MADE)?;
+    // SAFETY: the helper takes nothing.
+    let flow = unsafe { bpf_get_prandom_u32() };
+    let frame = lay(context, order, flow)?;
+    let source = [frame[26], frame[27], frame[28], frame[29]];
+    let address = Delta::new().double(Order::FIRST_SOURCE, source);
+    let port = Delta::new().word(Order::FIRST_PORT, [frame[34], frame[35]]);
+    [frame[24], frame[25]] = address.apply([frame[24], frame[25]]);
+    [frame[50], frame[51]] = address.plus(port).apply(order.checksum());
+    // SAFETY: the helper only notes the interface for the action that it returns.
+    Some(unsafe { bpf_redirect(order.interface(), 0) } as u32)
+}
+
+/// Writes a whole frame of a flow: 24 bits of the number are in the address, 8 in the port.
+#[inline(always)]
+fn lay<'a>(context: &'a XdpContext, order: &Order, flow: u32) -> Option<&'a mut [u8; LENGTH]> {
     let frame = bytes::<LENGTH>(context)?;
     *frame = [0; LENGTH];
     frame[..26].copy_from_slice(order.head());
-    frame[26] = 10;
+    frame[26] = Order::FIRST_SOURCE[0];
     frame[27] = (flow >> 24) as u8;
     frame[28] = (flow >> 16) as u8;
     frame[29] = (flow >> 8) as u8;
     frame[30..34].copy_from_slice(order.destination());
-    frame[34] = 0x80;
+    frame[34] = Order::FIRST_PORT[0];
     frame[35] = flow as u8;
     frame[36] = (1883_u16 >> 8) as u8;
     frame[37] = 1883_u16 as u8;
     frame[46] = 5 << 4;
     frame[47] = order.flags();
-    // SAFETY: the helper only notes the interface for the action that it returns.
-    Some(unsafe { bpf_redirect(order.interface(), 0) } as u32)
+    Some(frame)
 }
 
 /// The floor: what it costs to see a frame and to send it back.

@@ -1,12 +1,11 @@
 //! The pipeline of one measurement: generator, veth pair, program under test, sink.
 
-use std::{net::Ipv4Addr, os::fd::AsFd as _, path::PathBuf, process::Command, sync::Arc};
+use std::{net::Ipv4Addr, os::fd::AsFd as _, sync::Arc};
 
 use anyhow::Context as _;
 use aya::{
     Ebpf,
     maps::{Array, MapData, PerCpuArray},
-    programs::{Xdp, XdpMode as AyaMode},
 };
 use lb_common::abi::{
     Backend, BackendId, Balance, Forward, Ip, NatPool, NextHop, PROTOCOL_TCP, SLOT_COUNT, Service,
@@ -18,7 +17,10 @@ use lb_user::{
     io::datapath::{Datapath, DatapathConfig, Limits, XdpMode},
 };
 
-use tests::prog_run;
+use tests::{
+    generator::{attach, head, index, ip, load, mac, program},
+    prog_run,
+};
 
 const VIP: [u8; 4] = [172, 16, 40, 24];
 const BACKENDS: u16 = 8;
@@ -188,78 +190,4 @@ fn service(forward: Forward, balance: Balance) -> anyhow::Result<Vec<MapOp>> {
         Service::new(id, 0, BACKENDS, balance, forward),
     ));
     Ok(ops)
-}
-
-/// Ethernet and IPv4 up to the source address.
-fn head(destination: [u8; 6], source: [u8; 6]) -> [u8; 26] {
-    let mut head = [0; 26];
-    head[..6].copy_from_slice(&destination);
-    head[6..12].copy_from_slice(&source);
-    head[12..14].copy_from_slice(&[8, 0]);
-    head[14..24].copy_from_slice(&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6]);
-    head
-}
-
-/// The object lies beside the one that lb-user's build made.
-fn load() -> anyhow::Result<Ebpf> {
-    let exe = std::env::current_exe()?;
-    let target = exe.parent().and_then(|profile| profile.parent());
-    let target = target.context("the benchmark lies in no target directory")?;
-    let object: PathBuf = target.join("bpf/bpfel-unknown-none/release/tidegate-bench");
-    let bytes = std::fs::read(&object)
-        .with_context(|| format!("reading {}: run cargo xtask build", object.display()))?;
-    Ok(Ebpf::load(&bytes)?)
-}
-
-fn program<'a>(programs: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
-    let program = programs.program_mut(name);
-    Ok(program
-        .with_context(|| format!("the object has no {name}"))?
-        .try_into()?)
-}
-
-fn attach(programs: &mut Ebpf, name: &str, interface: &str) -> anyhow::Result<()> {
-    let program = program(programs, name)?;
-    program.load()?;
-    program.attach(interface, AyaMode::Driver)?;
-    Ok(())
-}
-
-fn ip(arguments: &[&str]) -> anyhow::Result<()> {
-    let status = Command::new("ip")
-        .args(arguments)
-        .status()
-        .context("running ip")?;
-    anyhow::ensure!(status.success(), "ip {} failed", arguments.join(" "));
-    Ok(())
-}
-
-fn index(interface: &str) -> anyhow::Result<u32> {
-    Ok(link(interface, "ifindex")?.parse()?)
-}
-
-fn mac(interface: &str) -> anyhow::Result<[u8; 6]> {
-    let text = link(interface, "address")?;
-    let bytes: Result<Vec<u8>, _> = text
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16))
-        .collect();
-    bytes?
-        .try_into()
-        .ok()
-        .context("a MAC address has six bytes")
-}
-
-/// By `ip`, which sees the namespace of this thread; a mounted /sys may show another one.
-fn link(interface: &str, what: &str) -> anyhow::Result<String> {
-    let output = Command::new("ip")
-        .args(["-json", "link", "show", interface])
-        .output()?;
-    let links: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let value = &links[0][what];
-    let text = value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned);
-    anyhow::ensure!(text != "null", "{interface} has no {what}");
-    Ok(text)
 }
