@@ -5,22 +5,23 @@
 //! All of it happens on one CPU, so elapsed time divided by frames is the cost of the whole
 //! pipeline. The floor is the same pipeline with a program that only swaps the MAC addresses; every
 //! figure is also given as a ratio to the floor measured right before it.
+//!
+//! `datapath-bench [--json] [--mode NAME]...` measures every mode, or those that are named.
 
 #[path = "datapath/kernel.rs"]
 mod kernel;
 #[path = "datapath/lane.rs"]
 mod lane;
+#[path = "datapath/mode.rs"]
+mod mode;
 
 use std::time::Instant;
 
 use anyhow::Context as _;
-use lb_common::{
-    abi::{Balance, Forward},
-    parse::{TCP_ACK, TCP_SYN},
-};
+use lb_common::parse::{TCP_ACK, TCP_SYN};
 use serde::Serialize;
 
-use crate::lane::Lane;
+use crate::{lane::Lane, mode::Mode};
 
 /// Numbers of flows to measure with: a cache line, a first-level cache, beyond it, beyond all.
 const FLOWS: [u32; 4] = [1, 1_000, 100_000, 1_000_000];
@@ -32,14 +33,6 @@ const TRIES: u32 = 20;
 /// Measurements of each kind; the smallest counts, as others can only slow a run down.
 const ROUNDS: u32 = 3;
 
-/// A kind of service to measure.
-const MODES: [(&str, Forward, Balance); 4] = [
-    ("dsr_maglev", Forward::Dsr, Balance::Maglev),
-    ("dsr_round_robin", Forward::Dsr, Balance::RoundRobin),
-    ("nat_maglev", Forward::Nat, Balance::Maglev),
-    ("nat_round_robin", Forward::Nat, Balance::RoundRobin),
-];
-
 #[derive(Serialize)]
 struct Figure {
     mode: &'static str,
@@ -50,14 +43,14 @@ struct Figure {
 }
 
 fn main() -> anyhow::Result<()> {
-    let json = std::env::args().any(|argument| argument == "--json");
+    let (json, modes) = arguments()?;
     kernel::enter_new_network_namespace().context("a network namespace of its own (root only)")?;
     kernel::stay_on_one_cpu()?;
     let mut figures = Vec::new();
-    for (mode, forward, balance) in MODES {
+    for mode in modes {
         for flows in FLOWS {
-            eprintln!("datapath: {mode}, {flows} flows");
-            figures.push(measure(mode, forward, balance, flows)?);
+            eprintln!("datapath: {}, {flows} flows", mode.name);
+            figures.push(measure(&mode, flows)?);
         }
     }
     if json {
@@ -65,7 +58,7 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     println!(
-        "{:<18} {:>9} {:>10} {:>10} {:>7}",
+        "{:<24} {:>9} {:>10} {:>10} {:>7}",
         "mode", "flows", "ns/packet", "floor", "ratio"
     );
     for Figure {
@@ -77,26 +70,36 @@ fn main() -> anyhow::Result<()> {
     } in figures
     {
         println!(
-            "{mode:<18} {flows:>9} {nanoseconds:>10.1} {floor_nanoseconds:>10.1} {ratio:>7.2}"
+            "{mode:<24} {flows:>9} {nanoseconds:>10.1} {floor_nanoseconds:>10.1} {ratio:>7.2}"
         );
     }
     Ok(())
 }
 
-fn measure(
-    mode: &'static str,
-    forward: Forward,
-    balance: Balance,
-    flows: u32,
-) -> anyhow::Result<Figure> {
+/// Whether to print JSON, and what to measure.
+fn arguments() -> anyhow::Result<(bool, Vec<Mode>)> {
+    let mut json = false;
+    let mut names = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--json" => json = true,
+            "--mode" => names.push(arguments.next().context("--mode takes a name")?),
+            other => anyhow::bail!("{other} is neither --json nor --mode"),
+        }
+    }
+    Ok((json, Mode::of_names(&names)?))
+}
+
+fn measure(mode: &Mode, flows: u32) -> anyhow::Result<Figure> {
     let mut floor = f64::INFINITY;
     let mut cost = f64::INFINITY;
     for _round in 0..ROUNDS {
         let mut lane = Lane::with_floor()?;
         floor = floor.min(run(&mut lane, flows, TCP_ACK)?);
         drop(lane);
-        let mut lane = Lane::with_service(forward, balance, flows)?;
-        if forward == Forward::Nat || balance == Balance::RoundRobin {
+        let mut lane = Lane::with_service(mode, flows)?;
+        if mode.is_tracked() {
             // Every flow gets its record, and moves to the established table, before the clock runs.
             lane.send(flows, flows, TCP_SYN)?;
             lane.send(flows, flows * 2, TCP_ACK)?;
@@ -104,7 +107,7 @@ fn measure(
         cost = cost.min(run(&mut lane, flows, TCP_ACK)?);
     }
     Ok(Figure {
-        mode,
+        mode: mode.name,
         flows,
         nanoseconds: cost,
         floor_nanoseconds: floor,

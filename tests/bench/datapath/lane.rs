@@ -8,15 +8,17 @@ use aya::{
     maps::{Array, MapData, PerCpuArray},
 };
 use lb_common::abi::{
-    Backend, BackendId, Balance, Forward, Ip, NatPool, NextHop, PROTOCOL_TCP, SLOT_COUNT, Service,
-    ServiceId, ServiceKey,
+    Access, Backend, BackendId, Features, Forward, Ip, NatPool, NextHop, PROTOCOL_TCP, SLOT_COUNT,
+    Service, ServiceId, ServiceKey, TunnelSources,
 };
 use lb_common::generator::Order;
 use lb_user::{
+    config::model::Prefix,
     core::image::{MapOp, Setting, Table},
     io::datapath::{Datapath, DatapathConfig, Limits, XdpMode},
 };
 
+use crate::mode::Mode;
 use tests::{
     generator::{attach, head, index, ip, load, mac, program},
     prog_run,
@@ -24,6 +26,12 @@ use tests::{
 
 const VIP: [u8; 4] = [172, 16, 40, 24];
 const BACKENDS: u16 = 8;
+/// IANA's for GUE.
+const GUE_PORT: u16 = 6_080;
+/// The generator's clients have 256 ports each: so many make a million flows.
+const CLIENTS: u32 = 4_096;
+/// Nets that no client is in, from here on.
+const OTHERS: u32 = u32::from_be_bytes([32, 0, 0, 0]);
 
 /// A veth pair; the link, and what is attached to it, goes with the value.
 struct Veth;
@@ -83,13 +91,13 @@ impl Lane {
     }
 
     /// The balancer at the far end, with one service.
-    pub(crate) fn with_service(
-        forward: Forward,
-        balance: Balance,
-        flows: u32,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn with_service(mode: &Mode, flows: u32) -> anyhow::Result<Self> {
         // An LRU table evicts before it is full, so twice what is needed.
-        let capacity = flows.max(10_000) * 2;
+        let capacity = if mode.is_tracked() {
+            flows.max(10_000) * 2
+        } else {
+            1_024
+        };
         let veth = Veth::new()?;
         let programs = load()?;
         let mut datapath = Datapath::open(&DatapathConfig {
@@ -101,12 +109,12 @@ impl Lane {
                 backends: BACKENDS * 2,
                 flows: capacity,
                 half_open: capacity,
-                access_entries: 1,
+                access_entries: mode.prefixes,
                 fragments: 1,
                 sources: 1_024,
             },
         })?;
-        datapath.apply(&service(forward, balance)?)?;
+        datapath.apply(&service(mode)?)?;
         datapath.attach()?;
         Self::new(veth, programs, Subject::Service(Box::new(datapath)))
     }
@@ -148,7 +156,7 @@ impl Lane {
 }
 
 /// One service whose backends all sit behind the near end.
-fn service(forward: Forward, balance: Balance) -> anyhow::Result<Vec<MapOp>> {
+fn service(mode: &Mode) -> anyhow::Result<Vec<MapOp>> {
     let hop = NextHop {
         interface: index(Veth::FAR)?,
         mac: mac(Veth::NEAR)?,
@@ -158,7 +166,9 @@ fn service(forward: Forward, balance: Balance) -> anyhow::Result<Vec<MapOp>> {
     let mut ops = Vec::new();
     // Room for twice the flows of the largest measurement.
     let sources = [1, 2, 3, 4].map(|host| Ip::from_v4([172, 16, 42, host]));
-    ops.push(MapOp::Set(Setting::NatPool(Box::new(match forward {
+    let tunnel_sources = TunnelSources::EMPTY.with(Ip::from_v4([172, 16, 43, 0]), 8);
+    ops.push(MapOp::Set(Setting::TunnelSources(Box::new(tunnel_sources))));
+    ops.push(MapOp::Set(Setting::NatPool(Box::new(match mode.forward {
         Forward::Nat => NatPool::new(&sources, 1024, 65_535),
         Forward::Dsr | Forward::Tunnel => NatPool::EMPTY,
     }))));
@@ -185,9 +195,32 @@ fn service(forward: Forward, balance: Balance) -> anyhow::Result<Vec<MapOp>> {
         table,
     });
     let key = ServiceKey::new(Ip::from_v4(VIP), 1883, PROTOCOL_TCP);
-    ops.push(MapOp::SetService(
-        key,
-        Service::new(id, 0, BACKENDS, balance, forward),
-    ));
+    let service = Service::new(id, 0, BACKENDS, mode.balance, mode.forward);
+    let mut service = service.with_tunnel(mode.form, GUE_PORT);
+    if mode.prefixes > 0 {
+        ops.push(MapOp::SetAccess(id, allowed(mode.prefixes)?));
+        service = service.with_features(Features {
+            access_list: true,
+            default_deny: true,
+            ..Features::default()
+        });
+    }
+    ops.push(MapOp::SetService(key, service));
     Ok(ops)
+}
+
+/// So many prefixes: the first are the generator's clients one by one, the others somebody else's nets.
+fn allowed(number: u32) -> anyhow::Result<Vec<(Prefix, Access)>> {
+    let first = u32::from_be_bytes(Order::FIRST_SOURCE);
+    let clients = (0..CLIENTS).map(|client| (first + client, 32));
+    let others = (0..).map(|net: u32| (OTHERS + (net << 8), 24));
+    let prefix = |(address, length): (u32, u8)| {
+        let prefix = Prefix::new(Ipv4Addr::from(address).into(), length);
+        Ok((prefix.context("no prefix")?, Access::Allow))
+    };
+    clients
+        .chain(others)
+        .take(number as usize)
+        .map(prefix)
+        .collect()
 }

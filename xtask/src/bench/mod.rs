@@ -19,6 +19,9 @@ pub enum Args {
         /// One line of JSON.
         #[arg(long)]
         json: bool,
+        /// Only this mode; may be repeated.
+        #[arg(long = "mode", value_name = "NAME")]
+        modes: Vec<String>,
     },
     /// MQTT end to end: direct, through Tidegate, through HAProxy, through nftables.
     Path(path::Args),
@@ -32,13 +35,15 @@ pub enum Args {
 /// Names what could not be measured.
 pub fn run(args: &Args) -> Result<()> {
     match args {
-        Args::Datapath { json } => {
+        Args::Datapath { json, modes } => {
             setup::ensure(Purpose::Lab)?;
             let mut command = cargo();
             command.args(["run", "--release", "--package", "tests"]);
             command.args(["--bin", "datapath-bench", "--"]);
             elevate::run_as_root(&mut command)?;
-            exec::show_run(command.args(json.then_some("--json")))
+            command.args(json.then_some("--json"));
+            command.args(modes.iter().flat_map(|mode| ["--mode", mode]));
+            exec::show_run(&mut command)
         }
         Args::Path(args) => path::run(args),
         Args::Churn(args) => churn::run(args),
