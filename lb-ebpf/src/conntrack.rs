@@ -103,9 +103,8 @@ pub fn new_flow(target: &Target, now: Tick, keep_alive: KeepAlive) -> Flow {
         nat_port: [0; 2],
         nat_source: 0,
         state: FlowState::HalfOpen as u8,
-        client_mac: [0; 6],
+        client_way: 0,
         keep_alive,
-        client_interface: 0,
     }
 }
 

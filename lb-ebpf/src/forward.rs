@@ -45,6 +45,18 @@ pub struct Arrival {
     pub interface: u32,
 }
 
+impl Arrival {
+    /// A digest of the sender's MAC address and the interface: one way and another one have the same
+    /// once in 65,536 times. The whole of it would take a record of a flow ten bytes.
+    #[inline(always)]
+    pub const fn way(&self) -> u16 {
+        let [a, b, c, d, e, f] = self.source;
+        let whole = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) ^ ((self.interface as u64) << 48);
+        // Fibonacci hashing: the upper bits depend on all.
+        (whole.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16
+    }
+}
+
 /// Where a frame came from.
 #[inline(always)]
 pub fn arrival(context: &XdpContext, frame: &mut Frame) -> Option<Arrival> {

@@ -295,12 +295,9 @@ impl FlowRef {
 
     /// Notes where the client's packets come from.
     #[inline(always)]
-    pub fn set_client(self, mac: [u8; 6], interface: u32) {
+    pub fn set_client_way(self, way: u16) {
         // SAFETY: as in `touch`; the next packet of the flow sets it right.
-        unsafe {
-            (*self.0).client_mac = mac;
-            (*self.0).client_interface = interface;
-        }
+        unsafe { (*self.0).client_way = way };
     }
 }
 

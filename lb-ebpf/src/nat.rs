@@ -81,8 +81,9 @@ pub fn known(
 ) -> Translation {
     let flow = known.record.get();
     let translation = Translation::of(pool, &known.target, &flow);
-    if flow.client_mac != arrival.source || flow.client_interface != arrival.interface {
-        known.record.set_client(arrival.source, arrival.interface);
+    let way = arrival.way();
+    if flow.client_way != way {
+        known.record.set_client_way(way);
         scratch.reply_key = translation.reply_key(&known.target, key.protocol());
         maps::set_reply_next_hop(known.table, &scratch.reply_key, back(arrival));
     }
@@ -152,8 +153,7 @@ pub fn start(
     scratch.flow = conntrack::new_flow(target, now, keep_alive);
     scratch.flow.nat_port = translation.port;
     scratch.flow.nat_source = number;
-    scratch.flow.client_mac = arrival.source;
-    scratch.flow.client_interface = arrival.interface;
+    scratch.flow.client_way = arrival.way();
     maps::insert_flow(Table::HalfOpen, key, &scratch.flow).ok_or(Verdict::DropFlowTableFull)?;
     // The flow that had the same ends and was closing; the sweep frees its port.
     maps::remove_flow(Table::Established, key);

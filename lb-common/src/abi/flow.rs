@@ -204,12 +204,10 @@ pub struct Flow {
     pub nat_source: u8,
     /// A [`FlowState`].
     pub state: u8,
-    /// NAT: the MAC address the client's packets come from.
-    pub client_mac: [u8; 6],
+    /// NAT: tells where the client's packets come from apart from elsewhere; see [`Reply::next_hop`].
+    pub client_way: u16,
     /// What its CONNECT said about how long it may be silent.
     pub keep_alive: KeepAlive,
-    /// NAT: the interface they come in by.
-    pub client_interface: u32,
 }
 
 /// The pieces of one IP packet. Ports are in the first piece only, so what it was sent to is kept for

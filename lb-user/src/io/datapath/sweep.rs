@@ -230,9 +230,8 @@ mod tests {
             nat_port: [0; 2],
             nat_source: 0,
             state: state as u8,
-            client_mac: [0; 6],
+            client_way: 0,
             keep_alive: KeepAlive::NONE,
-            client_interface: 0,
         };
         let now = 1000 + u32::try_from(ticks(silent)).unwrap();
         is_over(&key, &flow, Tick(now), HOUR)
