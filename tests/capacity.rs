@@ -1,7 +1,7 @@
 //! As large as it is meant to get: 100 services of 100 backends each.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, Ipv4Addr},
     time::Instant,
@@ -9,13 +9,16 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lb_common::{
-    abi::{Balance, Forward, Ip, NextHop, PROTOCOL_TCP, ServiceKey},
+    abi::{
+        Balance, Flow, Forward, GENERATIONS, Ip, NextHop, PROTOCOL_TCP, ServiceKey, TABLE_LINES,
+    },
     parse::TCP_SYN,
     verdict::Verdict,
 };
 use lb_user::{
-    config::model::Limits,
+    config::model,
     core::plan::{Desired, DesiredBackend, DesiredService},
+    io::datapath::{Limits, possible_cpus},
 };
 use tests::{
     packet::{Packet, Transport},
@@ -67,9 +70,15 @@ fn timed<T>(what: &str, task: impl FnOnce() -> Result<T>) -> Result<T> {
     Ok(done)
 }
 
-/// Bytes that the kernel accounts to all maps that this process has open.
-fn map_memory() -> Result<u64> {
-    let mut sum = 0;
+/// What the kernel says of a map.
+struct MapInfo {
+    max_entries: u32,
+    value_size: u32,
+}
+
+/// Bytes that the kernel accounts to those maps of this process that are meant.
+fn map_memory(is_meant: impl Fn(&MapInfo) -> bool) -> Result<u64> {
+    let mut seen = BTreeMap::new();
     for entry in fs::read_dir("/proc/self/fdinfo")? {
         // Other tests close files meanwhile.
         let Ok(info) = fs::read_to_string(entry?.path()) else {
@@ -79,11 +88,80 @@ fn map_memory() -> Result<u64> {
             let mut lines = info.lines().filter_map(|line| line.split_once(':'));
             lines.find_map(|(key, value)| (key == name).then_some(value.trim()))
         };
-        if let (Some(_), Some(bytes)) = (value("map_id"), value("memlock")) {
-            sum += bytes.parse::<u64>()?;
+        let (Some(id), Some(bytes)) = (value("map_id"), value("memlock")) else {
+            continue;
+        };
+        let number = |name| anyhow::Ok(value(name).context("a map without size")?.parse()?);
+        let map = MapInfo {
+            max_entries: number("max_entries")?,
+            value_size: number("value_size")?,
+        };
+        if is_meant(&map) {
+            // A map may be open twice.
+            seen.insert(id.parse::<u64>()?, bytes.parse::<u64>()?);
         }
     }
-    Ok(sum)
+    Ok(seen.values().sum())
+}
+
+fn nothing() -> Desired {
+    // The world sets its own.
+    Desired::nothing(model::Limits {
+        services: 0,
+        backends: 0,
+        flows: 0,
+        half_open: 0,
+        fragments: 0,
+        access_entries: 0,
+        sources: 0,
+    })
+}
+
+/// By numbers of entries that other tests' maps do not have: those are in this process, too.
+#[test]
+fn maps_take_what_is_documented() -> Result<()> {
+    let limits = Limits {
+        services: 37,
+        backends: 1_021,
+        flows: 1_000_000,
+        half_open: 65_521,
+        access_entries: 0,
+        fragments: 4_093,
+        sources: 65_519,
+    };
+    let services = u32::from(limits.services);
+    let sizes = [
+        services,
+        services * 2,
+        services * GENERATIONS * TABLE_LINES,
+        limits.backends.into(),
+        limits.flows,
+        limits.half_open,
+        limits.fragments,
+        limits.sources,
+    ];
+    let _world = World::with_limits(nothing(), limits)?;
+
+    let is_flows = |map: &MapInfo| {
+        map.max_entries == limits.flows && map.value_size as usize == size_of::<Flow>()
+    };
+    let bytes = map_memory(is_flows)?;
+    let each = bytes as f64 / f64::from(limits.flows);
+    println!("a tracked session takes {each:.1} bytes");
+    ensure!(bytes > 0, "there is no table of {} sessions", limits.flows);
+    ensure!(each <= 128.0, "a tracked session takes {each:.1} bytes");
+    let said = Limits::flow_memory(limits.flows);
+    ensure!(
+        (each / said - 1.0).abs() < 0.03,
+        "{each:.1} bytes, not {said:.1}"
+    );
+
+    let taken = map_memory(|map| sizes.contains(&map.max_entries))?;
+    let said = limits.map_memory(possible_cpus());
+    println!("maps take {taken} bytes, {said} were foretold");
+    let ratio = taken as f64 / said as f64;
+    ensure!((0.97..1.03).contains(&ratio), "{taken} bytes, not {said}");
+    Ok(())
 }
 
 /// The backends that the clients of a service are sent to, which must be its own.
@@ -111,20 +189,11 @@ fn reached(world: &World, service: u16) -> Result<BTreeSet<u8>> {
 fn a_hundred_services_of_a_hundred_backends_work() -> Result<()> {
     let desired = Desired {
         services: (0..SERVICES).map(service).collect(),
-        // Set by the world.
-        ..Desired::nothing(Limits {
-            services: 0,
-            backends: 0,
-            flows: 0,
-            half_open: 0,
-            fragments: 0,
-            access_entries: 0,
-            sources: 0,
-        })
+        ..nothing()
     };
-    let before = map_memory()?;
+    let before = map_memory(|_| true)?;
     let mut world = timed("loading and filling all maps", || World::new(desired))?;
-    let megabytes = (map_memory()? - before) as f64 / f64::from(1 << 20);
+    let megabytes = (map_memory(|_| true)? - before) as f64 / f64::from(1 << 20);
     println!("memory of all maps: {megabytes:.1} MiB");
     timed("packets to all services", || {
         for service in 0..SERVICES {

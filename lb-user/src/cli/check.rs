@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{Failure, output};
-use crate::config::{self, ConfigErrors, model::Config};
+use crate::{
+    config::{self, ConfigErrors, model::Config},
+    io::datapath::{self, Limits},
+};
 
 /// Checks a configuration file without starting anything.
 #[derive(Debug, clap::Args)]
@@ -35,6 +38,8 @@ struct Size {
     vips: usize,
     services: usize,
     backends: usize,
+    /// Bytes that the kernel will take for the maps.
+    map_memory: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -55,10 +60,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             vips,
             services,
             backends,
+            map_memory,
         } = size(&config);
         let file = args.config.display();
+        let mebibytes = map_memory >> 20;
         output::print(&format!(
-            "{file}: right: {} on {} with {}\n",
+            "{file}: right: {} on {} with {}; maps take {mebibytes} MiB\n",
             count(services, "service"),
             count(vips, "VIP"),
             count(backends, "backend"),
@@ -94,6 +101,7 @@ fn size(config: &Config) -> Size {
         vips: config.vips().len(),
         services: config.services().len(),
         backends: config.backends().count(),
+        map_memory: Limits::from(config.limits()).map_memory(datapath::possible_cpus()),
     }
 }
 
@@ -129,7 +137,9 @@ mod tests {
     fn right_file_is_reported_with_its_size() {
         let text = include_str!("../../configs/tidegate-dsr.toml");
         let outcome = config::parse(text, "t.toml");
-        let json = serde_json::to_value(report(&outcome)).unwrap();
+        let mut json = serde_json::to_value(report(&outcome)).unwrap();
+        let memory = json.as_object_mut().unwrap().remove("map_memory").unwrap();
+        assert!(memory.as_u64().unwrap() > 1_000_000_000 / 4);
         let expected = serde_json::json!({
             "ok": true, "vips": 2, "services": 8, "backends": 16, "errors": [],
         });

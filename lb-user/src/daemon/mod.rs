@@ -207,8 +207,6 @@ async fn bind(config: &Config) -> anyhow::Result<api::Servers> {
 }
 
 fn datapath_config(config: &Config, state: &StateDir) -> anyhow::Result<DatapathConfig> {
-    let limits = config.limits();
-    let ids = |limit| u16::try_from(limit).unwrap_or(u16::MAX);
     Ok(DatapathConfig {
         interface: config.interface().to_owned(),
         mode: match config.xdp_mode() {
@@ -220,15 +218,7 @@ fn datapath_config(config: &Config, state: &StateDir) -> anyhow::Result<Datapath
             Some(seed) => seed,
             None => state.seed()?,
         },
-        limits: Limits {
-            services: ids(limits.services),
-            backends: ids(limits.backends),
-            flows: limits.flows,
-            half_open: limits.half_open,
-            access_entries: limits.access_entries,
-            fragments: limits.fragments,
-            sources: limits.sources,
-        },
+        limits: Limits::from(config.limits()),
     })
 }
 

@@ -31,11 +31,13 @@ mod apply;
 mod counters;
 mod error;
 mod lookup;
+mod memory;
 #[cfg(test)]
 mod needs;
 mod sweep;
 
 pub use error::DatapathError;
+pub use memory::possible_cpus;
 pub use sweep::{FlowCounts, Sweeper};
 
 use error::failed;
