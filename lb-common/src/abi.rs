@@ -304,6 +304,7 @@ mod tests {
     fn a_safe_slot_names_its_owner() {
         let slot = Slot::safe(BackendId(BackendId::LIMIT - 1));
         assert_eq!(slot.owner(), BackendId(BackendId::LIMIT - 1));
+        assert_eq!(Slot::safe(BackendId::NONE).owner(), BackendId::NONE);
         assert!(slot.is_safe());
     }
 

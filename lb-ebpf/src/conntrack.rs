@@ -61,10 +61,7 @@ pub struct Known {
 /// A SYN on a flow that was closing starts a new one, so it finds nothing.
 #[inline(always)]
 pub fn find(service: &Service, key: &FlowKey, signal: Signal) -> Option<Known> {
-    let (table, record) = match maps::flow(Table::Established, key) {
-        Some(record) => (Table::Established, record),
-        None => (Table::HalfOpen, maps::flow(Table::HalfOpen, key)?),
-    };
+    let (table, record) = locate(key, signal)?;
     let flow = record.get();
     if signal.starts && flow.state >= FlowState::Closing as u8 {
         return None;
@@ -76,6 +73,22 @@ pub fn find(service: &Service, key: &FlowKey, signal: Signal) -> Option<Known> {
         record,
         target,
     })
+}
+
+/// A flow moves from the second table to the first, inserted before it is removed: between the two
+/// looks it can be missed, hence the third. What would be missed by a SYN is another SYN's.
+#[inline(always)]
+fn locate(key: &FlowKey, signal: Signal) -> Option<(Table, FlowRef)> {
+    if let Some(record) = maps::flow(Table::Established, key) {
+        return Some((Table::Established, record));
+    }
+    if let Some(record) = maps::flow(Table::HalfOpen, key) {
+        return Some((Table::HalfOpen, record));
+    }
+    if signal.starts {
+        return None;
+    }
+    maps::flow(Table::Established, key).map(|record| (Table::Established, record))
 }
 
 /// Notes a packet of a recorded flow, and says whether the flow should move to the established
@@ -112,9 +125,50 @@ pub fn new_flow(target: &Target, now: Tick, keep_alive: KeepAlive) -> Flow {
 #[inline(always)]
 pub fn establish(key: &FlowKey, known: &Known) -> Option<()> {
     let flow = known.record.get();
-    maps::insert_flow(Table::Established, key, &flow)?;
+    let inserted = maps::insert_flow(Table::Established, key, &flow);
+    if inserted.is_none() {
+        maps::set_full();
+        return None;
+    }
     maps::remove_flow(Table::HalfOpen, key);
     Some(())
+}
+
+/// Records a flow that began before there was need to.
+///
+/// Not one that a RST belongs to: it is over, and a flood of forged ones would fill the table.
+#[inline(always)]
+pub fn learn(key: &FlowKey, target: &Target, signal: Signal, now: Tick) -> Option<()> {
+    if signal.rst {
+        return Some(());
+    }
+    let mut flow = new_flow(target, now, KeepAlive::NONE);
+    flow.state = signal.next(FlowState::Established as u8);
+    if maps::add_flow(key, &flow).is_some() {
+        return Some(());
+    }
+    match maps::flow(Table::Established, key) {
+        // Recorded meanwhile, or for a backend that is no more.
+        Some(record) if is_current(&record.get()) => Some(()),
+        Some(_) => maps::insert_flow(Table::Established, key, &flow),
+        None => {
+            maps::set_full();
+            None
+        }
+    }
+}
+
+/// Whether a record's backend still takes packets.
+#[inline(always)]
+fn is_current(flow: &Flow) -> bool {
+    Target::find(BackendId(flow.backend)).is_some_and(|target| target.backend.epoch() == flow.epoch)
+}
+
+/// Forgets a flow that has started anew and needs no record.
+#[inline(always)]
+pub fn forget(key: &FlowKey) {
+    maps::remove_flow(Table::Established, key);
+    maps::remove_flow(Table::HalfOpen, key);
 }
 
 /// Notes a FIN or RST that a backend sent.

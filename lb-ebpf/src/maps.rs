@@ -66,6 +66,8 @@ static NAT_POOL: Array<NatPool> = Array::with_max_entries(1, 0);
 #[map]
 static TUNNEL_SOURCES: Array<TunnelSources> = Array::with_max_entries(1, 0);
 #[map]
+static FLOWS_FULL: Array<u32> = Array::with_max_entries(1, 0);
+#[map]
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::COUNT as u32, 0);
 #[map]
 static SERVICE_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1, 0);
@@ -319,6 +321,32 @@ pub fn insert_flow(stage: Table, key: &FlowKey, flow: &Flow) -> Option<()> {
         Table::Established => FLOWS.insert(key, flow, 0),
     }
     .ok()
+}
+
+/// Records an established flow that is not recorded yet; `None` if it is, or there is no room.
+#[inline(always)]
+pub fn add_flow(key: &FlowKey, flow: &Flow) -> Option<()> {
+    FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)).ok()
+}
+
+/// Whether the established table is too full for flows that can do without a record.
+#[inline(always)]
+pub fn is_full() -> bool {
+    FLOWS_FULL.get(0).is_some_and(|full| *full != 0)
+}
+
+/// Notes that the established table has no room; the daemon's sweep takes that back.
+#[inline(always)]
+pub fn set_full() {
+    if let Some(full) = FLOWS_FULL.get_ptr_mut(0) {
+        // SAFETY: `full` points to a value of an array map; whoever writes it from here writes the
+        // same, and only if it is not there yet, so that the cache line stays shared.
+        unsafe {
+            if full.read_volatile() == 0 {
+                full.write_volatile(1);
+            }
+        }
+    }
 }
 
 /// Forgets a flow.

@@ -137,11 +137,16 @@ pub fn serve(mut packet: Packet<'_>, service: &Service) -> Result<Verdict, Verdi
     maps::count_dropped(service, outcome)
 }
 
+/// The short way, if the flow's slot is safe.
 #[inline(always)]
 fn short_way(packet: &mut Packet<'_>, service: &Service) -> Result<Verdict, Verdict> {
+    let slot = select::slot(service, &packet.flow)?;
+    if !slot.is_safe() {
+        return packet.call(Stage::Track, service);
+    }
+    let target = select::reachable(slot.owner())?;
     mqtt::glance(packet, service);
     let first = packet.signal().starts;
-    let target = select::by_slot(service, &packet.flow)?;
     packet.count_end(&target);
     if service.is_tunnel() {
         packet.call_with(Stage::Encapsulate, service, &target, first)

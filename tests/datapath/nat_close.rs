@@ -115,7 +115,7 @@ fn a_port_is_kept_if_the_backend_closes_first() -> Result<()> {
     client(&world, &flow, FIN, (CLIENT, after(BACKEND)))?;
     backend(&world, &flow, ACK, (after(BACKEND), after(CLIENT)))?;
     ensure!(!has_free_port(&world)?);
-    world.sweeper()?.round(Duration::MAX)?;
+    world.sweep(Duration::MAX)?;
     ensure!(!has_free_port(&world)?);
     Ok(())
 }
@@ -189,7 +189,7 @@ fn one_backend_has_a_hundred_and_fifty_thousand_connections() -> Result<()> {
         refused < CONNECTIONS / 1_000,
         "{refused} SYNs found no port"
     );
-    let counts = world.sweeper()?.round(Duration::MAX)?;
+    let counts = world.sweep(Duration::MAX)?;
     ensure!(counts.tracked == u64::from(CONNECTIONS), "{counts:?}");
     Ok(())
 }

@@ -154,7 +154,7 @@ fn the_port_of_a_flow_that_began_anew_is_freed_by_the_sweep() -> Result<()> {
     ensure!(new.port != old.port);
     let late = Family::V4.packet(SYN, NAT_MAGLEV);
     ensure!(world.send(&late)?.verdict == Verdict::DropNatPortsExhausted);
-    world.sweeper()?.round(Duration::MAX)?;
+    world.sweep(Duration::MAX)?;
     ensure!(Flow::begin(&world, &late)?.port == old.port);
     new.send(&world, &new.next(ACK))
 }

@@ -66,7 +66,7 @@ fn a_reset_of_no_known_flow_is_dropped_by_nat() -> Result<()> {
 #[test]
 fn what_is_dropped_is_not_recorded() -> Result<()> {
     let mut world = world()?;
-    let before = world.sweeper()?.round(std::time::Duration::MAX)?;
+    let before = world.sweep(std::time::Duration::MAX)?;
     let mut cases = each(
         &[NO_NEXT_HOP_NAT, NO_NEXT_HOP_ROUND_ROBIN],
         &[SYN, ACK],
@@ -78,7 +78,7 @@ fn what_is_dropped_is_not_recorded() -> Result<()> {
         Verdict::DropNoBackend,
     ));
     check(&world, &cases)?;
-    let after = world.sweeper()?.round(std::time::Duration::MAX)?;
+    let after = world.sweep(std::time::Duration::MAX)?;
     // Flows of other tests may have been over by then.
     let left = after.tracked + after.half_open + after.removed;
     assert_eq!(left, before.tracked + before.half_open);

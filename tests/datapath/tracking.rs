@@ -149,10 +149,10 @@ fn a_flow_is_half_open_until_it_sends_more_than_a_syn() -> Result<()> {
         let syn = Family::V4.packet(SYN, service);
         send(&world, &syn)?;
         send(&world, &syn)?;
-        let counts = world.sweeper()?.round(HOUR)?;
+        let counts = world.sweep(HOUR)?;
         ensure!((counts.half_open, counts.tracked) == (1, 0), "{counts:?}");
         send(&world, &next(&syn, ACK))?;
-        let counts = world.sweeper()?.round(HOUR)?;
+        let counts = world.sweep(HOUR)?;
         ensure!((counts.half_open, counts.tracked) == (0, 1), "{counts:?}");
     }
     Ok(())
@@ -171,13 +171,12 @@ fn a_silent_flow_is_swept_and_its_port_with_it() -> Result<()> {
     send(&world, &next(&syn, ACK))?;
     let other = Family::V4.packet(SYN, NAT_ROUND_ROBIN);
     ensure!(world.send(&other)?.verdict == Verdict::DropNatPortsExhausted);
-    let sweeper = world.sweeper()?;
-    ensure!(sweeper.round(HOUR)?.removed == 0);
+    ensure!(world.sweep(HOUR)?.removed == 0);
     wait_until(Duration::from_secs(30), "the flow being swept", || {
-        let counts = sweeper.round(Duration::ZERO).ok()?;
+        let counts = world.sweep(Duration::ZERO).ok()?;
         (counts.removed == 1).then_some(())
     })?;
-    let counts = sweeper.round(HOUR)?;
+    let counts = world.sweep(HOUR)?;
     ensure!((counts.half_open, counts.tracked) == (0, 0), "{counts:?}");
     send(&world, &other)?;
     Ok(())
@@ -199,21 +198,31 @@ fn a_flow_for_which_there_is_no_room_is_forwarded_and_counted() -> Result<()> {
         let flows: Vec<Packet> = std::iter::repeat_with(|| Family::V4.packet(SYN, service))
             .take(64)
             .collect();
-        for syn in &flows {
-            let backend = send(&world, syn)?;
-            for _packet in 0..2 {
+        let before: Vec<BackendId> = flows
+            .iter()
+            .map(|syn| send(&world, syn))
+            .collect::<Result<_>>()?;
+        for _packet in 0..2 {
+            for (syn, &backend) in flows.iter().zip(&before) {
                 ensure!(send(&world, &next(syn, ACK))? == backend);
             }
         }
-        let counts = world.sweeper()?.round(HOUR)?;
+        let counts = world.sweep(HOUR)?;
         ensure!(counts.tracked + counts.half_open == 64, "{counts:?}");
         ensure!(counts.half_open > 0, "{counts:?}");
-        let untracked = |id| {
-            world
-                .traffic(BackendId(id))
-                .map(|traffic| traffic.untracked)
+        let untracked = |world: &World| -> Result<u64> {
+            let (first, second) = (world.traffic(BackendId(0))?, world.traffic(BackendId(1))?);
+            Ok(first.untracked + second.untracked)
         };
-        ensure!(untracked(0)? + untracked(1)? == 2 * counts.half_open);
+        ensure!(untracked(&world)? == 2 * counts.half_open);
+        // From now on new flows keep to their slots, unless they need a record.
+        let late = Family::V4.packet(SYN, service);
+        let backend = send(&world, &late)?;
+        ensure!(backend == world.owner(&late)?);
+        ensure!(send(&world, &next(&late, ACK))? == backend);
+        let is_recorded = world.sweep(HOUR)?.half_open > counts.half_open;
+        ensure!(is_recorded == (service == NAT_ROUND_ROBIN));
+        ensure!(untracked(&world)? > 2 * counts.half_open);
     }
     Ok(())
 }

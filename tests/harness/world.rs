@@ -1,6 +1,6 @@
 //! The loaded program with its maps filled, in a network namespace where nothing else happens.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lb_common::{
@@ -11,10 +11,11 @@ use lb_common::{
 use lb_user::{
     config::model,
     core::{
+        flows::{Expiry, Sight},
         image::{MapImage, ServiceImage},
-        plan::{self, Desired},
+        plan::{self, Desired, Moment},
     },
-    io::datapath::{Datapath, DatapathConfig, Limits, Sweeper, XdpMode},
+    io::datapath::{self, Datapath, DatapathConfig, FlowCounts, Limits, Round, Sweeper, XdpMode},
 };
 
 use crate::{
@@ -115,7 +116,8 @@ impl World {
     /// Image, diff, apply: until nothing is left to do.
     fn settle(&mut self) -> Result<()> {
         loop {
-            let next = plan::next(&self.image, &self.desired);
+            let moment = Moment::at(datapath::now());
+            let next = plan::next(&self.image, &self.desired, moment);
             if next == self.image {
                 return Ok(());
             }
@@ -136,12 +138,29 @@ impl World {
         &self.datapath
     }
 
-    /// The flow tables.
+    /// Walks over the flow tables once, and forgets flows that were silent for `idle`.
     ///
     /// # Errors
-    /// Never, as nobody else takes them.
-    pub fn sweeper(&mut self) -> Result<&mut Sweeper> {
-        self.sweeper.as_mut().context("the sweeper was taken")
+    /// When the kernel refuses.
+    pub fn sweep(&mut self, idle: Duration) -> Result<FlowCounts> {
+        Ok(self.walk(idle)?.counts)
+    }
+
+    /// As [`Self::sweep`], with all that was found.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn walk(&mut self, idle: Duration) -> Result<Round> {
+        let sight = Sight {
+            image: Arc::new(self.image.clone()),
+            expiry: Expiry {
+                idle,
+                shortest: idle,
+                longest: idle,
+            },
+        };
+        let sweeper = self.sweeper.as_mut().context("the sweeper was taken")?;
+        Ok(sweeper.round(&sight)?)
     }
 
     /// Runs the program on a frame that comes in by loopback.

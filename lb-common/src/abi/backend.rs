@@ -8,8 +8,10 @@ use super::{Ip, SLOTS_PER_LINE, ServiceId};
 pub struct BackendId(pub u16);
 
 impl BackendId {
+    /// Nobody: the owner of a slot whose new flows no backend takes.
+    pub const NONE: Self = Self((1 << 15) - 1);
     /// Backends that a slot can tell apart.
-    pub const LIMIT: u16 = 1 << 15;
+    pub const LIMIT: u16 = Self::NONE.0;
 }
 
 /// One slot of a Maglev table, or one position of a ring.

@@ -113,7 +113,7 @@ impl FlowKey {
 
 /// The clock of tracked flows: `CLOCK_MONOTONIC` in units of 2^30 ns, about a second, which the
 /// kernel half can get without a division.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(pub u32);
 
 impl Tick {
@@ -122,6 +122,13 @@ impl Tick {
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self((nanos >> 30) as u32)
+    }
+
+    /// The first tick at which a time has certainly passed.
+    #[must_use]
+    pub fn after(self, time: core::time::Duration) -> Self {
+        let ticks = u32::try_from(time.as_nanos() >> 30).unwrap_or(u32::MAX);
+        Self(self.0.saturating_add(ticks).saturating_add(2))
     }
 
     /// Ticks since an earlier one; 0 if it lies in the future.

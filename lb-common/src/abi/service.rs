@@ -164,6 +164,16 @@ impl Service {
         }
     }
 
+    /// The same service, whose table says where flows go that are there, but has nobody for new
+    /// ones.
+    #[must_use]
+    pub const fn with_old_flows(self) -> Self {
+        Self {
+            flags: self.flags | Self::HAS_BACKENDS,
+            ..self
+        }
+    }
+
     /// The same service, with its tunnel's form; `port` is where GUE is received.
     #[must_use]
     pub const fn with_tunnel(self, encapsulation: Encapsulation, port: u16) -> Self {
@@ -225,7 +235,7 @@ impl Service {
         self.ring_length
     }
 
-    /// Whether any backend takes new flows.
+    /// Whether any backend takes packets: there is a table.
     #[inline(always)]
     #[must_use]
     pub const fn has_backends(&self) -> bool {

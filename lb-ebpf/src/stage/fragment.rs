@@ -115,7 +115,7 @@ fn to_backend(packet: &mut Packet<'_>, service: &Service) -> Result<Verdict, Ver
     }
     let target: Target = match known {
         Some(known) => known.target,
-        None => select::choose(service, &packet.flow, false)?,
+        None => select::unrecorded(service, &packet.flow)?,
     };
     if service.is_tunnel() {
         packet.call_with(Stage::Encapsulate, service, &target, false)

@@ -85,7 +85,7 @@ fn to_backend(
     }
     let target = match known {
         Some(known) => known.target,
-        None => select::choose(service, flow, false)?,
+        None => select::unrecorded(service, flow)?,
     };
     if service.is_tunnel() {
         return packet.call_with(Stage::Encapsulate, service, &target, false);

@@ -10,7 +10,7 @@ use crate::{
     conntrack, forward,
     job::Packet,
     maps, mqtt,
-    select::{self, Target},
+    select::{self, Choice, Memory, Target},
 };
 
 /// Finds the backend of a recorded flow, or records a new one.
@@ -34,10 +34,14 @@ pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
 fn find(packet: &Packet<'_>, service: &Service) -> Result<(Target, bool), Verdict> {
     let signal = packet.signal();
     if !service.is_tracked() {
-        mqtt::glance(packet, service);
-        let target = select::by_slot(service, &packet.flow)?;
-        packet.count_end(&target);
-        return Ok((target, signal.starts));
+        // As on the short way, which guarded services cannot take.
+        let slot = select::slot(service, &packet.flow)?;
+        if slot.is_safe() {
+            mqtt::glance(packet, service);
+            let target = select::reachable(slot.owner())?;
+            packet.count_end(&target);
+            return Ok((target, signal.starts));
+        }
     }
     let now = maps::now();
     if let Some(known) = conntrack::find(service, &packet.flow, signal) {
@@ -50,17 +54,29 @@ fn find(packet: &Packet<'_>, service: &Service) -> Result<(Target, bool), Verdic
         return Ok((known.target, false));
     }
     let first = packet.is_first(signal);
-    let keep_alive = mqtt::first(packet, service, first)?;
-    let target = select::choose(service, &packet.flow, first)?;
-    if !first {
-        // Its slot gives the same answer to every packet, without a record that a flood of forged
-        // packets could fill the table with.
-        return Ok((target, false));
-    }
-    let record = conntrack::new_flow(&target, now, keep_alive);
-    maps::remove_flow(maps::Table::Established, &packet.flow);
-    if maps::insert_flow(maps::Table::HalfOpen, &packet.flow, &record).is_none() {
+    let Choice { target, memory } = select::choose(service, &packet.flow, signal, first)?;
+    let keep_alive = mqtt::first(packet, service, memory == Memory::Begun)?;
+    let recorded = match memory {
+        // A flood of forged packets must not fill the table where nothing depends on it.
+        Memory::Nothing => {
+            if signal.starts {
+                conntrack::forget(&packet.flow);
+            }
+            Some(())
+        }
+        Memory::NoRoom => {
+            conntrack::forget(&packet.flow);
+            None
+        }
+        Memory::Begun => {
+            let record = conntrack::new_flow(&target, now, keep_alive);
+            maps::remove_flow(maps::Table::Established, &packet.flow);
+            maps::insert_flow(maps::Table::HalfOpen, &packet.flow, &record)
+        }
+        Memory::Learned => conntrack::learn(&packet.flow, &target, signal, now),
+    };
+    if recorded.is_none() {
         packet.count_untracked(&target);
     }
-    Ok((target, true))
+    Ok((target, signal.starts || memory == Memory::Begun))
 }

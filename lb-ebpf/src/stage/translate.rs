@@ -44,7 +44,7 @@ fn translate(packet: &mut Packet<'_>, service: &Service) -> Result<Verdict, Verd
         // connect again at once.
         let first = packet.is_first(signal);
         let keep_alive = mqtt::first(packet, service, first)?;
-        let target = select::choose(service, &packet.flow, first)?;
+        let target = select::choose(service, &packet.flow, signal, first)?.target;
         let translation = nat::start(
             pool,
             &packet.flow,

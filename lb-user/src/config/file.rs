@@ -31,7 +31,7 @@ pub(super) struct Config {
     pub(super) api: Api,
     pub(super) metrics_listen: Option<Located<SocketAddr>>,
     pub(super) limits: Limits,
-    pub(super) tracking_idle: Option<Located<Duration>>,
+    pub(super) tracking: Tracking,
     pub(super) nat: Nat,
     pub(super) tunnel_sources: Vec<Located<(IpAddr, u8)>>,
     pub(super) vips: Vec<Vip>,
@@ -62,11 +62,7 @@ impl Config {
             api: root.table("api", Api::read).unwrap_or_default(),
             metrics_listen: root.table("metrics", read_metrics).flatten(),
             limits: root.table("limits", Limits::read).unwrap_or_default(),
-            tracking_idle: root
-                .table("tracking", |table| {
-                    table.optional("idle", duration(LONGEST_IDLE))
-                })
-                .flatten(),
+            tracking: root.table("tracking", Tracking::read).unwrap_or_default(),
             nat: root.table("nat", Nat::read).unwrap_or_default(),
             tunnel_sources: root
                 .table("tunnel", |table| table.list("sources", source_prefix))
@@ -157,6 +153,23 @@ impl Limits {
 }
 
 #[derive(Default)]
+pub(super) struct Tracking {
+    pub(super) idle: Option<Located<Duration>>,
+    pub(super) shortest: Option<Located<Duration>>,
+    pub(super) longest: Option<Located<Duration>>,
+}
+
+impl Tracking {
+    fn read(table: &mut Table<'_>) -> Self {
+        Self {
+            idle: table.optional("idle", duration(LONGEST_IDLE)),
+            shortest: table.optional("shortest", duration(DAY)),
+            longest: table.optional("longest", duration(LONGEST_IDLE)),
+        }
+    }
+}
+
+#[derive(Default)]
 pub(super) struct Nat {
     pub(super) sources: Vec<Located<IpAddr>>,
     pub(super) ports: Option<Located<(u16, u16)>>,
@@ -195,6 +208,7 @@ pub(super) struct Service {
     pub(super) forward: Option<Located<Forward>>,
     pub(super) tunnel: Option<Located<Encapsulation>>,
     pub(super) tunnel_port: Option<Located<u16>>,
+    pub(super) keep_alive: Option<Located<Duration>>,
     pub(super) check: Option<Check>,
     pub(super) guard: Option<Guard>,
     pub(super) backends: Vec<Server>,
@@ -237,6 +251,7 @@ impl Service {
                 word(&[("ipip", Encapsulation::IpIp), ("gue", Encapsulation::Gue)]),
             ),
             tunnel_port: table.optional("tunnel_port", port),
+            keep_alive: table.optional("keep_alive", duration(DAY)),
             check: table.table("check", Check::read),
             guard: table.table("guard", Guard::read),
             backends: table.tables("backend", Server::read),

@@ -34,6 +34,8 @@ pub struct Config {
     metrics: Option<SocketAddr>,
     limits: Limits,
     tracking_idle: Duration,
+    tracking_shortest: Duration,
+    tracking_longest: Duration,
     nat: Nat,
     tunnel_sources: Vec<SourcePrefix>,
     vips: Vec<Vip>,
@@ -93,6 +95,18 @@ impl Config {
     #[must_use]
     pub const fn tracking_idle(&self) -> Duration {
         self.tracking_idle
+    }
+
+    /// The least silence after which a tracked flow of known keep-alive is forgotten.
+    #[must_use]
+    pub const fn tracking_shortest(&self) -> Duration {
+        self.tracking_shortest
+    }
+
+    /// The silence after which it is forgotten at the latest.
+    #[must_use]
+    pub const fn tracking_longest(&self) -> Duration {
+        self.tracking_longest
     }
 
     /// What NAT sends from.

@@ -6,14 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lb_common::abi::{
     Access, Backend, BackendId, Balance, Encapsulation, Features, Forward, Ip, NatPool, NextHop,
-    Rates, Service, ServiceId, ServiceKey, TunnelSources,
+    Rates, Service, ServiceId, ServiceKey, Slot, TunnelSources,
 };
 
 use crate::config::model::{AccessList, Prefix};
 use crate::core::maglev::Lender;
+use crate::core::slots::{Holds, State};
 
 /// What the kernel's maps should contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub struct ServiceImage {
     pub rates: Rates,
     /// Which clients may connect, if [`Features::access_list`] is set.
     pub access: Arc<AccessList>,
+    /// How long a live session may be silent. Not in the maps.
+    pub window: Duration,
     /// Which half of its table space holds `table`: 0 or 1; flips when the table changes.
     pub generation: u32,
     pub table: Arc<Table>,
@@ -79,6 +83,18 @@ pub struct Tunnel {
 }
 
 impl ServiceImage {
+    /// Whether any backend takes new flows.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        !self.table.ring.is_empty()
+    }
+
+    /// Whether all its flows are in the flow tables, whatever their slots.
+    #[must_use]
+    pub const fn records_all(&self) -> bool {
+        records_all(self.balance, self.forward)
+    }
+
     /// The share of new flows that each backend of the table takes, 0 to 1.
     #[must_use]
     pub fn shares(&self) -> BTreeMap<BackendId, f64> {
@@ -86,9 +102,11 @@ impl ServiceImage {
             Balance::Maglev | Balance::Source => &self.table.slots,
             Balance::RoundRobin | Balance::LeastConn => &self.table.ring,
         };
+        let places = places.iter().filter(|owner| **owner != BackendId::NONE);
+        let places: Vec<BackendId> = places.copied().collect();
         let most = places.iter().map(|owner| owner.0).max();
         let mut owned = vec![0_u32; most.map_or(0, |most| usize::from(most) + 1)];
-        for owner in places {
+        for owner in &places {
             owned[usize::from(owner.0)] += 1;
         }
         let whole = places.len() as f64;
@@ -100,6 +118,12 @@ impl ServiceImage {
     }
 }
 
+/// Whether all flows of such a service are in the flow tables: mixed slots are as good as safe then.
+#[must_use]
+pub const fn records_all(balance: Balance, forward: Forward) -> bool {
+    balance.is_tracked() || matches!(forward, Forward::Nat)
+}
+
 /// Which backend takes which new flow. Empty if none takes any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
@@ -107,10 +131,27 @@ pub struct Table {
     pub weights: BTreeMap<BackendId, u16>,
     /// What it was made from besides: who is down, so that its slots are lent to the others.
     pub lenders: BTreeSet<Lender>,
-    /// The owner of every slot: [`lb_common::abi::SLOT_COUNT`] of them, or none.
+    /// The owner of every slot: [`lb_common::abi::SLOT_COUNT`] of them, or none. If nobody takes new
+    /// flows while some slots still have old ones, it is [`BackendId::NONE`] of all.
     pub slots: Vec<BackendId>,
-    /// The order of turns: up to [`lb_common::abi::RING_SIZE`], empty only if `slots` is.
+    /// The slots that flows are looked up in.
+    pub holds: Holds,
+    /// Whether some slots have kept an owner that they should not have, for want of room to record
+    /// its flows.
+    pub deferred: bool,
+    /// The order of turns: up to [`lb_common::abi::RING_SIZE`], empty if nobody takes new flows.
     pub ring: Vec<BackendId>,
+}
+
+impl Table {
+    /// All slots as the kernel has them.
+    pub fn entries(&self) -> impl Iterator<Item = Slot> + '_ {
+        let mut holds = self.holds.iter().peekable();
+        (0..).zip(&self.slots).map(move |(slot, &owner)| {
+            let held = holds.next_if(|&(at, _)| at == slot);
+            held.map_or(State::Safe, |(_, state)| state).slot(owner)
+        })
+    }
 }
 
 /// One backend of one service.

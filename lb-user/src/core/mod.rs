@@ -3,9 +3,12 @@
 pub mod admin;
 pub mod attack;
 pub mod balancer;
+pub mod flows;
 pub mod health;
 pub mod image;
 pub mod maglev;
 pub mod plan;
 pub mod ring;
+pub mod settle;
+pub mod slots;
 pub mod trace;

@@ -24,23 +24,25 @@
 mod access;
 mod ids;
 mod steps;
+mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lb_common::abi::{
     BackendId, Balance, Features, Forward, Ip, NatPool, NextHop, Rates, ServiceId, ServiceKey,
-    TunnelSources,
+    Tick, TunnelSources,
 };
 
 pub use self::access::stale;
 pub use self::steps::diff;
 use crate::config::model::{AccessList, Limits};
 use crate::core::image::{BackendImage, BackendIndex, MapImage, ServiceImage, Table, Tunnel};
-use crate::core::maglev::{self, Lender, Member};
-use crate::core::ring;
+use crate::core::maglev::{Lender, Member};
+use crate::core::slots::Terms;
 
 /// What the kernel should do, by names of the outside world.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub struct DesiredService {
     pub backends: Vec<DesiredBackend>,
     /// Backends that would take new flows if they were up. They take no packets.
     pub lenders: Vec<Lender>,
+    /// How long a live session may be silent.
+    pub window: Duration,
 }
 
 /// A backend that should take packets.
@@ -108,6 +112,7 @@ impl DesiredService {
             access: Arc::default(),
             backends: Vec::new(),
             lenders: Vec::new(),
+            window: Duration::ZERO,
         }
     }
 }
@@ -127,9 +132,29 @@ impl DesiredBackend {
     }
 }
 
+/// What a change depends on besides what is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The clock of flows.
+    pub now: Tick,
+    /// Whether there is room to record flows; slots that have some stay as they are without.
+    pub has_room: bool,
+}
+
+impl Moment {
+    /// A moment at which there is room.
+    #[must_use]
+    pub const fn at(now: Tick) -> Self {
+        Self {
+            now,
+            has_room: true,
+        }
+    }
+}
+
 /// The image that follows `previous` when `desired` is wanted.
 #[must_use]
-pub fn next(previous: &MapImage, desired: &Desired) -> MapImage {
+pub fn next(previous: &MapImage, desired: &Desired, moment: Moment) -> MapImage {
     let service_ids = ids::services(previous, desired);
     let mut image = MapImage {
         services: BTreeMap::new(),
@@ -145,7 +170,14 @@ pub fn next(previous: &MapImage, desired: &Desired) -> MapImage {
             continue;
         };
         let members = place_backends(&mut image, previous, &index, service, id, &mut free);
-        let installed = install(previous.services.get(&service.key), service, id, &members);
+        let present = previous.services.get(&service.key);
+        let terms = Terms {
+            is_alive: |id| image.backends.contains_key(&id),
+            until: moment.now.after(service.window),
+            has_room: moment.has_room,
+        };
+        let table = tables::follow(present, service, &members, &terms);
+        let installed = install(present, service, id, table);
         image.services.insert(service.key, installed);
     }
     image
@@ -201,27 +233,17 @@ fn place_backends(
     members
 }
 
-/// The service's image: with its old table if members and lenders are the same, else with a new one
-/// in the other half.
+/// The service's image: with `table` in the half that is not in use, else with the table it has.
 fn install(
     previous: Option<&ServiceImage>,
     service: &DesiredService,
     id: ServiceId,
-    members: &[Member],
+    table: Option<Table>,
 ) -> ServiceImage {
-    let weights: BTreeMap<BackendId, u16> = members
-        .iter()
-        .map(|member| (member.id, member.weight))
-        .collect();
-    let lenders: BTreeSet<Lender> = service.lenders.iter().copied().collect();
-    let (generation, table) = match previous {
-        Some(previous)
-            if previous.table.weights == weights && previous.table.lenders == lenders =>
-        {
-            (previous.generation, Arc::clone(&previous.table))
-        }
-        Some(previous) => (previous.generation ^ 1, fill(weights, lenders, members)),
-        None => (0, fill(weights, lenders, members)),
+    let (generation, table) = match (table, previous) {
+        (None, Some(previous)) => (previous.generation, Arc::clone(&previous.table)),
+        (Some(table), Some(previous)) => (previous.generation ^ 1, Arc::new(table)),
+        (table, None) => (0, Arc::new(table.unwrap_or_default())),
     };
     // The same list read again is the same: comparing it takes longer than anything else here.
     let access = match previous {
@@ -236,21 +258,8 @@ fn install(
         features: service.features,
         rates: service.rates,
         access,
+        window: service.window,
         generation,
         table,
     }
-}
-
-fn fill(
-    weights: BTreeMap<BackendId, u16>,
-    lenders: BTreeSet<Lender>,
-    members: &[Member],
-) -> Arc<Table> {
-    let slots = maglev::slots(members, &Vec::from_iter(lenders.iter().copied()));
-    Arc::new(Table {
-        weights,
-        lenders,
-        slots,
-        ring: ring::turns(members),
-    })
 }

@@ -339,10 +339,8 @@ fn one_of(mut ids: BTreeSet<BackendId>) -> Goal {
 
 /// A slot as the kernel has it.
 fn entry(table: &Table, number: u32) -> Option<Slot> {
-    table
-        .slots
-        .get(number as usize)
-        .map(|owner| Slot::safe(*owner))
+    let owner = table.slots.get(number as usize)?;
+    Some(table.holds.get(number).slot(*owner))
 }
 
 /// The key of packets from a client to a service.

@@ -3,11 +3,15 @@
 //! Events change the [`Balancer`]; [`Engine::reconcile`], called after each burst of them, makes the
 //! maps hold what it wants. There is no other way to the maps.
 
-use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive};
+mod learning;
 
-use lb_common::abi::{Forward, NextHop, Service as ServiceEntry, ServiceKey};
+use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, sync::Arc};
+
+use lb_common::abi::{Forward, NextHop, Service as ServiceEntry, ServiceKey, Tick};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use self::learning::expiry;
 use super::{attacks::Watches, ledger::Ledger, maps::Maps};
 use crate::{
     config::model::{Config, Service},
@@ -15,9 +19,11 @@ use crate::{
     core::{
         admin::AdminState,
         balancer::{BackendKey, Balancer},
+        flows::Sight,
         health::{HealthState, ProbeOutcome},
         image::{MapImage, MapOp, ServiceImage},
         plan,
+        settle::Findings,
     },
     io::probe::ProbeResult,
 };
@@ -41,6 +47,13 @@ pub(super) struct Engine<M> {
     pub(super) probes: BTreeMap<BackendKey, ProbeStatus>,
     /// Who looks for floods of SYNs.
     pub(super) watches: Watches,
+    /// What the last walk over the flow tables found.
+    pub(super) findings: Option<Findings>,
+    /// Since when every flow that should be recorded could be.
+    room_since: Tick,
+    has_room: bool,
+    /// What is in force, for those who walk the flow tables.
+    sights: watch::Sender<Sight>,
     /// Whether the balancer has changed since the maps were.
     dirty: bool,
     /// The interface's own, as last told.
@@ -52,6 +65,10 @@ pub(super) struct Engine<M> {
 impl<M: Maps> Engine<M> {
     /// An engine with maps that nobody has written to.
     pub(super) fn new(config: Config, admin: AdminState, maps: M) -> Self {
+        let sight = Sight {
+            image: Arc::new(MapImage::empty()),
+            expiry: expiry(&config),
+        };
         Self {
             balancer: Balancer::new(config, admin),
             maps,
@@ -62,6 +79,10 @@ impl<M: Maps> Engine<M> {
             counters: Counters::default(),
             probes: BTreeMap::new(),
             watches: Watches::new(),
+            findings: None,
+            room_since: Tick(0),
+            has_room: true,
+            sights: watch::Sender::new(sight),
             dirty: true,
             addresses: Vec::new(),
             up: BTreeMap::new(),
@@ -86,6 +107,9 @@ impl<M: Maps> Engine<M> {
             return Ok(());
         }
         let outcome = self.advance();
+        if outcome.is_ok() {
+            self.publish();
+        }
         self.dirty = outcome.is_err();
         self.counters.apply_errors += u64::from(self.dirty);
         self.tell_of_services();
@@ -98,9 +122,10 @@ impl<M: Maps> Engine<M> {
     }
 
     fn advance(&mut self) -> anyhow::Result<()> {
-        let desired = self.balancer.desired();
+        let mut desired = self.balancer.desired();
+        self.widen_windows(&mut desired);
         for _ in 0..ROUNDS {
-            let target = plan::next(&self.image, &desired);
+            let target = plan::next(&self.image, &desired, self.moment());
             let steps = match &self.attempted {
                 Some(attempted) => {
                     let mut steps = silence(&self.doubtful, &target);
@@ -117,16 +142,22 @@ impl<M: Maps> Engine<M> {
             if target == self.image && steps.is_empty() {
                 break;
             }
-            self.ledger.open(&target, &self.maps)?;
-            if let Err(error) = self.maps.apply(&steps) {
-                self.handle_failure(target);
-                return Err(error);
-            }
-            self.attempted = None;
-            self.doubtful.clear();
-            self.image = target;
+            self.install(target, &steps)?;
         }
         self.ledger.close(&self.image, &self.maps)
+    }
+
+    /// Takes the steps that lead to `target`.
+    fn install(&mut self, target: MapImage, steps: &[MapOp]) -> anyhow::Result<()> {
+        self.ledger.open(&target, &self.maps)?;
+        if let Err(error) = self.maps.apply(steps) {
+            self.handle_failure(target);
+            return Err(error);
+        }
+        self.attempted = None;
+        self.doubtful.clear();
+        self.image = target;
+        Ok(())
     }
 
     /// Remembers what the maps may hold a part of.
@@ -273,7 +304,7 @@ impl<M: Maps> Engine<M> {
         self.image
             .services
             .get(key)
-            .is_some_and(|service| !service.table.slots.is_empty())
+            .is_some_and(ServiceImage::is_up)
     }
 
     /// Logs which services lost their last backend, or got one again. What was never up is the

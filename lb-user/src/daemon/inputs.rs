@@ -9,13 +9,17 @@ use tokio::{
 };
 
 use super::{Tasks, neighbours::Found, prober::Answer};
-use crate::control::{Request, Requests};
+use crate::{
+    control::{Request, Requests},
+    core::settle::Findings,
+};
 
 /// All that the loop waits for.
 pub(super) struct Inputs {
     pub(super) requests: Requests,
     pub(super) answers: mpsc::Receiver<Answer>,
     pub(super) found: mpsc::Receiver<Found>,
+    pub(super) findings: mpsc::Receiver<Findings>,
     pub(super) signals: Signals,
     pub(super) tasks: Tasks,
 }
@@ -32,6 +36,8 @@ pub(super) enum Event {
     Request(Request),
     Answer(Answer),
     Found(Found),
+    /// The flow tables were looked through.
+    Swept(Box<Findings>),
     Hangup,
     Stop,
     /// A task ended that must not.
@@ -59,6 +65,7 @@ impl Inputs {
             Some(request) = self.requests.receiver.recv() => Event::Request(request),
             Some(answer) = self.answers.recv() => Event::Answer(answer),
             Some(found) = self.found.recv() => Event::Found(found),
+            Some(findings) = self.findings.recv() => Event::Swept(Box::new(findings)),
             Some(ended) = self.tasks.join_next() => Event::Ended(match ended {
                 Ok((name, Ok(()))) => anyhow!("task {name} ended"),
                 Ok((name, Err(error))) => error.context(format!("task {name} failed")),

@@ -3,20 +3,24 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use lb_common::{
-    abi::{BackendId, FlowKey, GuardCounts, Ip, MqttPackets, ServiceId, Traffic},
+    abi::{BackendId, FlowKey, GuardCounts, Ip, MqttPackets, ServiceId, Tick, Traffic},
     flow::HashKeys,
     verdict::Verdict,
 };
 
 use crate::{
     core::{image::MapOp, trace::RecordedFlow},
-    io::datapath::Datapath,
+    io::datapath::{self, Datapath},
 };
 
 /// The kernel's maps. Calls are short, so the loop makes them in line.
 pub(super) trait Maps: Send + 'static {
     /// Takes the steps of a change, in order, up to the first that fails.
     fn apply(&mut self, steps: &[MapOp]) -> anyhow::Result<()>;
+    /// The longest keep-alive that a client of a service id's users has asked for.
+    fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>>;
+    /// The clock of flows.
+    fn now(&self) -> Tick;
     /// Packets by how they ended, since the program was loaded.
     fn verdicts(&self) -> anyhow::Result<BTreeMap<Verdict, u64>>;
     /// What went through the users of a backend id.
@@ -31,8 +35,6 @@ pub(super) trait Maps: Send + 'static {
     fn flow(&self, key: &FlowKey) -> anyhow::Result<Option<RecordedFlow>>;
     /// Recorded flows of a client, `most` at most.
     fn flows_of(&self, client: Ip, most: usize) -> anyhow::Result<Vec<RecordedFlow>>;
-    /// The longest keep-alive of the clients of a service id's users.
-    fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>>;
     /// What the guard did for the users of a service id.
     fn guard_counts(&self, id: ServiceId) -> anyhow::Result<GuardCounts>;
 }
@@ -40,6 +42,14 @@ pub(super) trait Maps: Send + 'static {
 impl Maps for Datapath {
     fn apply(&mut self, steps: &[MapOp]) -> anyhow::Result<()> {
         Ok(Self::apply(self, steps)?)
+    }
+
+    fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>> {
+        Ok(Self::longest_keep_alive(self, id)?)
+    }
+
+    fn now(&self) -> Tick {
+        datapath::now()
     }
 
     fn verdicts(&self) -> anyhow::Result<BTreeMap<Verdict, u64>> {
@@ -68,10 +78,6 @@ impl Maps for Datapath {
 
     fn flows_of(&self, client: Ip, most: usize) -> anyhow::Result<Vec<RecordedFlow>> {
         Ok(Self::flows_of(self, client, most)?)
-    }
-
-    fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>> {
-        Ok(Self::longest_keep_alive(self, id)?)
     }
 
     fn guard_counts(&self, id: ServiceId) -> anyhow::Result<GuardCounts> {

@@ -47,6 +47,7 @@ use self::{
     prober::Probers,
     running::Running,
     state::StateDir,
+    sweep::Reports,
     vips::Vips,
 };
 use crate::{
@@ -157,13 +158,21 @@ fn connect(
     spawn(&mut tasks, "neighbours", &stop, async {
         Ok(follower.run().await?)
     });
-    let (idle, idle_receiver) = watch::channel(config.tracking_idle());
+    let sights = engine.sights();
+    let (findings_sender, findings) = mpsc::channel(1);
     let (flows_sender, flows) = watch::channel(control::Flows::default());
     spawn(
         &mut tasks,
         "sweep",
         &stop,
-        sweep::run(sweeper, idle_receiver, flows_sender),
+        sweep::run(
+            sweeper,
+            sights,
+            Reports {
+                flows: flows_sender,
+                findings: findings_sender,
+            },
+        ),
     );
     let (mut probers, answers) = Probers::new();
     probers.follow(config);
@@ -174,7 +183,6 @@ fn connect(
         probers,
         wanted,
         doubts,
-        idle,
         flows,
         path,
         mode,
@@ -188,6 +196,7 @@ fn connect(
             requests,
             answers,
             found,
+            findings,
             signals,
             tasks,
         },

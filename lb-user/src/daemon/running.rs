@@ -57,7 +57,6 @@ pub(super) struct Running {
     pub(super) probers: Probers,
     pub(super) wanted: watch::Sender<BTreeSet<IpAddr>>,
     pub(super) doubts: mpsc::Sender<IpAddr>,
-    pub(super) idle: watch::Sender<Duration>,
     pub(super) flows: watch::Receiver<Flows>,
     pub(super) path: PathBuf,
     pub(super) mode: AttachedMode,
@@ -155,6 +154,7 @@ impl Running {
                     self.handle_found(found);
                 }
             }
+            Event::Swept(findings) => self.engine.handle_findings(*findings),
             Event::Hangup => drop(self.reload().await),
             Event::Stop => return Ok(Flow::Stop),
             Event::Ended(error) => return Err(error),
@@ -252,7 +252,6 @@ impl Running {
         }
         self.probers.follow(config);
         self.wanted.send_replace(addresses(config));
-        self.idle.send_replace(config.tracking_idle());
         self.generation += 1;
         let assigned = self.ensure_vips().await;
         applied.map_err(ReloadError::Maps)?;

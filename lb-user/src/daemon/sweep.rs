@@ -2,16 +2,31 @@
 
 use std::time::Duration;
 
-use tokio::{sync::watch, task::spawn_blocking, time};
+use tokio::{
+    sync::{mpsc, watch},
+    task::spawn_blocking,
+    time,
+};
 use tracing::{debug, warn};
 
-use crate::{control::Flows, io::datapath::Sweeper};
+use crate::{
+    control::Flows,
+    core::{flows::Sight, settle::Findings},
+    io::datapath::Sweeper,
+};
 
 /// The least time between two rounds: how old the counts in a status may be.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// How much longer than a round the pause after it is: large tables must not keep a CPU busy.
 const PAUSE_SHARE: u32 = 20;
+
+/// What is told of each round.
+pub(super) struct Reports {
+    pub(super) flows: watch::Sender<Flows>,
+    /// One may wait: the next round does not begin before it is taken.
+    pub(super) findings: mpsc::Sender<Findings>,
+}
 
 /// Sweeps until nobody wants to know.
 ///
@@ -20,20 +35,22 @@ const PAUSE_SHARE: u32 = 20;
 /// If a round panics.
 pub(super) async fn run(
     mut sweeper: Sweeper,
-    idle: watch::Receiver<Duration>,
-    flows: watch::Sender<Flows>,
+    sights: watch::Receiver<Sight>,
+    reports: Reports,
 ) -> anyhow::Result<()> {
+    let Reports { flows, findings } = reports;
     while !flows.is_closed() {
-        let limit = *idle.borrow();
+        let sight = sights.borrow().clone();
         let started = time::Instant::now();
         let (back, round) = spawn_blocking(move || {
-            let round = sweeper.round(limit);
+            let round = sweeper.round(&sight);
             (sweeper, round)
         })
         .await?;
         sweeper = back;
         match round {
-            Ok(counts) => {
+            Ok(round) => {
+                let counts = round.counts;
                 if counts.removed > 0 {
                     debug!(removed = counts.removed, "tracked flows forgotten");
                 }
@@ -42,6 +59,8 @@ pub(super) async fn run(
                     half_open: counts.half_open,
                 };
                 flows.send_replace(now);
+                // Without anybody to take them the daemon is stopping.
+                let _ = findings.send(round.findings).await;
             }
             // Flows that are over only take room; the next round finds them too.
             Err(error) => warn!(

@@ -110,7 +110,7 @@ impl<M: Maps> Engine<M> {
         let desired = balancer.desired();
         let mut image = self.image.clone();
         for _ in 0..ROUNDS {
-            let next = plan::next(&image, &desired);
+            let next = plan::next(&image, &desired, self.moment());
             if next == image {
                 break;
             }

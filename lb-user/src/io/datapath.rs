@@ -28,6 +28,7 @@ use lb_common::{
 };
 
 mod apply;
+mod batch;
 mod counters;
 mod error;
 mod lookup;
@@ -38,7 +39,7 @@ mod sweep;
 
 pub use error::DatapathError;
 pub use memory::possible_cpus;
-pub use sweep::{FlowCounts, Sweeper};
+pub use sweep::{FlowCounts, Round, Sweeper, now};
 
 use error::failed;
 use lookup::Lookup;
@@ -225,7 +226,7 @@ impl Datapath {
             keys,
             lookup: Lookup::open(&ebpf)?,
             flow_capacity: config.limits.flows.max(config.limits.half_open) as usize,
-            sweeper: Some(Sweeper::new(&mut ebpf, &config.limits)?),
+            sweeper: Some(Sweeper::new(&mut ebpf, &config.limits, keys)?),
             _stages: stages,
             ebpf,
         })

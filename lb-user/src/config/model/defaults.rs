@@ -22,6 +22,12 @@ pub(super) const LIMITS: Limits = Limits {
 pub(super) const TRACKING_IDLE: Duration = Duration::from_secs(3 * 3_600);
 /// SYNs a second: more than a fleet sends that comes back after a cut, less than hurts a broker.
 pub(super) const CHALLENGE_ABOVE: u32 = 20_000;
+/// A broken link that comes back within it costs no session.
+pub(super) const TRACKING_SHORTEST: Duration = Duration::from_secs(60);
+/// One and a half times the longest keep-alive that MQTT has, give or take an hour.
+pub(super) const TRACKING_LONGEST: Duration = Duration::from_secs(28 * 3_600);
+/// What the large MQTT clouds allow at most, give or take a minute; clients' own defaults are 60 s.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20 * 60);
 /// Outside the range that Linux takes ports for its own connections from.
 pub(super) const NAT_PORTS: (u16, u16) = (1_024, 32_767);
 /// Where Linux expects GUE (IANA: gue).

@@ -56,6 +56,8 @@ impl Config {
             // Everything below is applied by a reload.
             tracking_idle: _,
             tunnel_sources: _,
+            tracking_shortest: _,
+            tracking_longest: _,
             vips: _,
             services: _,
         } = self;

@@ -52,7 +52,9 @@ impl Config {
             },
             metrics: raw.metrics_listen.map(|listen| listen.value),
             limits: build_limits(&raw.limits),
-            tracking_idle: or(raw.tracking_idle, defaults::TRACKING_IDLE),
+            tracking_idle: or(raw.tracking.idle, defaults::TRACKING_IDLE),
+            tracking_shortest: or(raw.tracking.shortest, defaults::TRACKING_SHORTEST),
+            tracking_longest: or(raw.tracking.longest, defaults::TRACKING_LONGEST),
             nat: Nat {
                 sources: raw
                     .nat

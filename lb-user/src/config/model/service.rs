@@ -19,6 +19,7 @@ pub struct Service {
     pub(super) balance: Balance,
     pub(super) forward: Forward,
     pub(super) tunnel: Option<Tunnel>,
+    pub(super) keep_alive: Duration,
     pub(super) check: Option<Check>,
     pub(super) guard: Guard,
     pub(super) backends: Vec<Backend>,
@@ -65,6 +66,12 @@ impl Service {
     #[must_use]
     pub const fn tunnel(&self) -> Option<&Tunnel> {
         self.tunnel.as_ref()
+    }
+
+    /// The longest keep-alive that its clients use.
+    #[must_use]
+    pub const fn keep_alive(&self) -> Duration {
+        self.keep_alive
     }
 
     /// How the backends are checked; without a check they count as up.

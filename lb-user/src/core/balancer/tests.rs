@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use lb_common::abi::{Ip, NatPool, NextHop};
+use lb_common::abi::{Ip, NatPool, NextHop, Tick};
 use proptest::prelude::*;
 
 use super::{Admin, AdminState, BackendKey, Balancer};
 use crate::config::{self, model::Config};
 use crate::core::health::{HealthState, ProbeOutcome};
 use crate::core::image::MapImage;
-use crate::core::plan::{self, DesiredBackend, DesiredService};
+use crate::core::plan::{self, DesiredBackend, DesiredService, Moment};
 
 const TEXT: &str = r#"
 interface = "eth0"
@@ -330,7 +330,7 @@ fn view_tells_shares_and_weights_as_they_are_in_force() {
     let mut balancer = all_up();
     balancer.set_admin(&a(), Admin::Draining);
     balancer.set_weight(&b(), 9);
-    let image = plan::next(&MapImage::empty(), &balancer.desired());
+    let image = plan::next(&MapImage::empty(), &balancer.desired(), Moment::at(Tick(0)));
     let views = balancer.view(&image);
     let [mqtt, unchecked] = &views[..] else {
         panic!("two services")
@@ -343,7 +343,7 @@ fn view_tells_shares_and_weights_as_they_are_in_force() {
         .collect();
     assert_eq!(seen, [(Admin::Draining, 1, 0.0), (Admin::Enabled, 9, 1.0)]);
     balancer.set_admin(&b(), Admin::Disabled);
-    let image = plan::next(&image, &balancer.desired());
+    let image = plan::next(&image, &balancer.desired(), Moment::at(Tick(0)));
     let view = &balancer.view(&image)[0];
     assert!(!view.up);
     assert!(view.backends[1].share < f64::EPSILON);

@@ -56,7 +56,7 @@ impl Balancer {
         let backends = service.backends().iter();
         ServiceView {
             service,
-            up: installed.is_some_and(|installed| !installed.table.slots.is_empty()),
+            up: installed.is_some_and(ServiceImage::is_up),
             backends: backends
                 .map(|backend| {
                     let present = installed.and_then(|installed| {

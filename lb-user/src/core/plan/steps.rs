@@ -66,10 +66,15 @@ fn service_entry(service: &ServiceImage) -> Service {
         features,
         rates: _,
         access: _,
+        window: _,
         generation,
         ref table,
     } = *service;
-    Service::new(id, generation, ring_length(table), balance, forward)
+    let mut entry = Service::new(id, generation, ring_length(table), balance, forward);
+    if !table.slots.is_empty() {
+        entry = entry.with_old_flows();
+    }
+    entry
         .with_tunnel(tunnel.encapsulation, tunnel.port)
         .with_features(features)
 }

@@ -7,10 +7,10 @@ mod simulation;
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    BackendId, Balance, Forward, Ip, NextHop, PROTOCOL_TCP, PROTOCOL_UDP, ServiceKey,
+    BackendId, Balance, Forward, Ip, NextHop, PROTOCOL_TCP, PROTOCOL_UDP, ServiceKey, Tick,
 };
 
-use super::{Desired, DesiredBackend, DesiredService, next};
+use super::{Desired, DesiredBackend, DesiredService, Moment};
 use crate::config::model::Limits;
 use crate::core::image::MapImage;
 use crate::core::maglev::Lender;
@@ -66,6 +66,11 @@ fn hop(last: u8) -> Option<NextHop> {
         mac: [last; 6],
         source_mac: [1; 6],
     })
+}
+
+/// The image that follows at a time when there is room.
+fn next(previous: &MapImage, desired: &Desired) -> MapImage {
+    super::next(previous, desired, Moment::at(Tick(0)))
 }
 
 /// The image after all of `steps`, each from the one before.

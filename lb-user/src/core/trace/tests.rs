@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lb_common::abi::{
     Access, BackendId, Balance, Flow, FlowKey, FlowState, Forward, Ip, KeepAlive, NatPool, NextHop,
-    PROTOCOL_TCP, ServiceKey,
+    PROTOCOL_TCP, ServiceKey, Tick,
 };
 use lb_common::flow::HashKeys;
 use lb_common::verdict::Verdict;
@@ -14,7 +14,7 @@ use lb_common::verdict::Verdict;
 use super::{Client, Fate, Goal, Path, RecordedFlow, Scene, Segment, key};
 use crate::config::model::{AccessList, Limits, Prefix};
 use crate::core::image::MapImage;
-use crate::core::plan::{self, Desired, DesiredBackend, DesiredService};
+use crate::core::plan::{self, Desired, DesiredBackend, DesiredService, Moment};
 
 const VIP: Ip = Ip::from_v4([172, 16, 40, 24]);
 const INTERFACE: u32 = 2;
@@ -66,7 +66,7 @@ impl Setting {
 
     fn change(&mut self, change: impl FnOnce(&mut Desired)) {
         change(&mut self.desired);
-        self.image = plan::next(&self.image, &self.desired);
+        self.image = plan::next(&self.image, &self.desired, Moment::at(Tick(0)));
     }
 
     fn follow(&self, client: Client, record: Option<&RecordedFlow>, segment: Segment) -> Path {

@@ -7,8 +7,8 @@ use aya::{
     maps::{Array, MapData, MapError, lpm_trie::Key},
 };
 use lb_common::abi::{
-    self, Access, AccessKey, Backend, BackendId, GENERATIONS, SLOTS_PER_LINE, ServiceId, Slot,
-    SlotLine, TABLE_LINES,
+    self, Access, AccessKey, Backend, BackendId, GENERATIONS, ServiceId, Slot, SlotLine,
+    TABLE_LINES,
 };
 
 use super::{Datapath, DatapathError, error::failed};
@@ -112,10 +112,10 @@ impl Datapath {
     ) -> Result<(), DatapathError> {
         let first = (u32::from(service.0) * GENERATIONS + generation) * TABLE_LINES;
         let ring = first + abi::SLOT_LINES;
-        for (line, slots) in (first..).zip(lines(&table.slots)) {
+        for (line, slots) in (first..).zip(lines(table.entries())) {
             set(&mut self.slots, abi::SLOTS, line, slots)?;
         }
-        for (line, slots) in (ring..).zip(lines(&table.ring)) {
+        for (line, slots) in (ring..).zip(lines(table.ring.iter().copied().map(Slot::safe))) {
             set(&mut self.slots, abi::SLOTS, line, slots)?;
         }
         Ok(())
@@ -141,14 +141,16 @@ fn set<V: Pod>(
     map.set(index, value, 0).map_err(failed(name, "updated"))
 }
 
-/// Packs owners into map values; the places behind the last owner are never read.
-fn lines(owners: &[BackendId]) -> impl Iterator<Item = SlotLine> {
-    owners.chunks(SLOTS_PER_LINE as usize).map(|owners| {
+/// Packs slots into map values; the places behind the last one are never read.
+fn lines(mut slots: impl Iterator<Item = Slot>) -> impl Iterator<Item = SlotLine> {
+    std::iter::from_fn(move || {
         let mut line = SlotLine::default();
-        for (slot, owner) in line.0.iter_mut().zip(owners) {
-            *slot = Slot::safe(*owner);
+        let mut places = line.0.iter_mut();
+        *places.next()? = slots.next()?;
+        for (place, slot) in places.zip(&mut slots) {
+            *place = slot;
         }
-        line
+        Some(line)
     })
 }
 

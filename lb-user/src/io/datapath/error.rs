@@ -29,6 +29,11 @@ pub enum DatapathError {
     },
     #[error("the object has no {name:?}")]
     Missing { name: &'static str },
+    #[error("map {name} could not be walked")]
+    Walk {
+        name: &'static str,
+        source: std::io::Error,
+    },
     #[error("map {name} could not be {action}")]
     Map {
         name: &'static str,

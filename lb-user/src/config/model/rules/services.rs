@@ -164,6 +164,7 @@ pub(super) fn build(mut raw: file::Service) -> Option<Service> {
         balance: or(raw.balance, Balance::Maglev),
         forward: raw.forward?.value,
         tunnel,
+        keep_alive: or(raw.keep_alive, defaults::KEEP_ALIVE),
         check: checks::build(raw.check, protocol)?,
         guard: guards::build(raw.guard.as_ref(), vip, protocol),
         backends: backends.collect::<Option<_>>()?,

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use lb_common::abi::{Access, Features};
 use proptest::prelude::*;
 
-use super::{desired, service};
+use super::{desired, next, service};
 use crate::config::model::{AccessList, Prefix};
 use crate::core::image::{MapImage, MapOp};
-use crate::core::plan::{Desired, diff, next};
+use crate::core::plan::{Desired, diff};
 
 /// What a trie with these entries says of a client.
 fn verdict(entries: &BTreeMap<Prefix, Access>, denies_by_default: bool, client: IpAddr) -> Access {

@@ -233,9 +233,12 @@ proptest! {
             prop_assert_eq!(image.backends.len(), wanted);
             for service in &wish.services {
                 let installed = &image.services[&service.key];
+                let takes_none = installed.table.weights.is_empty();
                 let takers = service.backends.iter().filter(|backend| backend.weight > 0);
                 prop_assert_eq!(installed.table.weights.len(), takers.count());
-                prop_assert!(installed.table.slots.iter().all(|o| installed.table.weights.contains_key(o)));
+                let may_own = |o: &BackendId| installed.table.weights.contains_key(o)
+                    || (takes_none && *o == BackendId::NONE);
+                prop_assert!(installed.table.slots.iter().all(may_own));
                 prop_assert!(installed.table.ring.iter().all(|o| installed.table.weights.contains_key(o)));
             }
         }

@@ -1,0 +1,182 @@
+//! Records of one service with two backends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_common::abi::{
+    BackendId, Balance, Flow, FlowKey, FlowState, Forward, Ip, KeepAlive, PROTOCOL_TCP,
+    PROTOCOL_UDP, SLOT_COUNT, ServiceKey, Tick,
+};
+use lb_common::flow::{HashKeys, slot};
+
+use super::{Expiry, Fate, Judge, Place, Sight, ticks};
+use crate::config::model::Limits;
+use crate::core::image::MapImage;
+use crate::core::plan::{self, Desired, DesiredBackend, DesiredService, Moment};
+use crate::core::settle::Sessions;
+use crate::core::slots::State;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const MINUTE: Duration = Duration::from_secs(60);
+const START: u32 = 100_000;
+const EXPIRY: Expiry = Expiry {
+    idle: HOUR,
+    shortest: Duration::from_secs(30),
+    longest: Duration::from_secs(86_400),
+};
+
+fn desired(balance: Balance, weights: [u16; 2]) -> Desired {
+    let backend =
+        |(last, weight)| DesiredBackend::new(Ip::from_v4([10, 0, 0, last]), 1, weight, None);
+    let service = DesiredService {
+        backends: (1..).zip(weights).map(backend).collect(),
+        window: 10 * MINUTE,
+        ..DesiredService::new(key(PROTOCOL_TCP).service(), balance, Forward::Dsr)
+    };
+    Desired {
+        services: vec![service],
+        ..Desired::nothing(Limits {
+            services: 1,
+            backends: 4,
+            flows: 1,
+            half_open: 1,
+            fragments: 1,
+            access_entries: 1,
+            sources: 1,
+        })
+    }
+}
+
+/// The image after the backends had these weights, one after the other.
+fn image(balance: Balance, weights: &[[u16; 2]]) -> MapImage {
+    weights.iter().fold(MapImage::empty(), |image, weights| {
+        plan::next(&image, &desired(balance, *weights), Moment::at(Tick(START)))
+    })
+}
+
+fn key(protocol: u8) -> FlowKey {
+    let (client, vip) = (Ip::from_v4([10, 1, 0, 1]), Ip::from_v4([10, 2, 0, 1]));
+    FlowKey::new(client, vip, 40_000, 1883, protocol)
+}
+
+fn flow(backend: u16, state: FlowState) -> Flow {
+    Flow {
+        backend,
+        epoch: 1,
+        seen: START,
+        nat_port: [0; 2],
+        nat_source: 0,
+        state: state as u8,
+        client_way: 0,
+        keep_alive: KeepAlive::NONE,
+    }
+}
+
+fn judge(image: &MapImage, silent: Duration) -> Judge {
+    let sight = Sight {
+        image: Arc::new(image.clone()),
+        expiry: EXPIRY,
+    };
+    let now = START + u32::try_from(ticks(silent)).unwrap();
+    Judge::new(&sight, HashKeys::zero(), Tick(now))
+}
+
+/// Whether a flow of a tracked service is over.
+fn over(protocol: u8, state: FlowState, silent: Duration) -> bool {
+    let image = image(Balance::RoundRobin, &[[1, 1]]);
+    let mut judge = judge(&image, silent);
+    judge.judge(Place::Established, &key(protocol), &flow(0, state)) == Fate::Over
+}
+
+#[test]
+fn an_established_flow_is_over_when_it_was_idle_too_long() {
+    assert!(!over(PROTOCOL_TCP, FlowState::Established, HOUR / 2));
+    assert!(over(PROTOCOL_TCP, FlowState::Established, HOUR + HOUR / 10));
+}
+
+#[test]
+fn closed_and_reset_flows_are_over_sooner() {
+    assert!(!over(PROTOCOL_TCP, FlowState::Closing, MINUTE / 2));
+    assert!(over(PROTOCOL_TCP, FlowState::Closing, 2 * MINUTE));
+    assert!(!over(PROTOCOL_TCP, FlowState::Reset, MINUTE + MINUTE / 2));
+    assert!(over(PROTOCOL_TCP, FlowState::Reset, 3 * MINUTE));
+    assert!(over(PROTOCOL_UDP, FlowState::Established, 3 * MINUTE));
+}
+
+#[test]
+fn a_flow_whose_keep_alive_is_known_is_over_after_one_and_a_half_times_that() {
+    let image = image(Balance::RoundRobin, &[[1, 1]]);
+    let over = |keep_alive, silent| {
+        let record = Flow {
+            keep_alive: KeepAlive::of(keep_alive),
+            ..flow(0, FlowState::Established)
+        };
+        let mut judge = judge(&image, silent);
+        judge.judge(Place::Established, &key(PROTOCOL_TCP), &record) == Fate::Over
+    };
+    assert!(!over(60, 80 * MINUTE / 60));
+    assert!(over(60, 2 * MINUTE));
+    assert!(!over(5, MINUTE / 3));
+    assert!(over(5, MINUTE));
+    assert!(!over(7_200, 2 * HOUR));
+}
+
+#[test]
+fn a_time_stamp_from_the_future_is_not_old() {
+    assert_eq!(Tick(5).since(Tick(9)), 0);
+}
+
+#[test]
+fn records_of_a_backend_that_went_are_over_and_younger_ones_stay() {
+    let image = image(Balance::Maglev, &[[1, 1]]);
+    let fate = |backend, epoch| {
+        let record = Flow {
+            epoch,
+            ..flow(backend, FlowState::Established)
+        };
+        let mut judge = judge(&image, MINUTE);
+        let fate = judge.judge(Place::Established, &key(PROTOCOL_TCP), &record);
+        (fate, judge.is_behind)
+    };
+    assert_eq!(fate(0, 0), (Fate::Over, false));
+    assert_eq!(fate(0, u16::MAX), (Fate::Over, false));
+    assert_eq!(fate(0, 2), (Fate::Stays, true));
+    assert_eq!(fate(3, 1), (Fate::Stays, true));
+}
+
+#[test]
+fn a_record_that_its_slot_makes_needless_goes_only_if_that_is_not_at_risk() {
+    let slot = slot(HashKeys::zero().hash(&key(PROTOCOL_TCP)));
+    let owner =
+        |image: &MapImage| image.services.values().next().unwrap().table.slots[slot as usize];
+    let fate = |image: &MapImage, backend: BackendId| {
+        let record = flow(backend.0, FlowState::Established);
+        let mut judge = judge(image, MINUTE);
+        let fate = judge.judge(Place::Established, &key(PROTOCOL_TCP), &record);
+        let (strays, sessions) = judge.finish();
+        let is_stray = strays.values().any(|strays| strays.contains(slot));
+        (fate, is_stray, sessions[&(backend, 1)])
+    };
+    let (none, one) = (Sessions::default(), Sessions { live: 1, begun: 0 });
+    let other = |owner: BackendId| BackendId(1 - owner.0);
+
+    let safe = image(Balance::Maglev, &[[1, 1]]);
+    assert_eq!(fate(&safe, owner(&safe)), (Fate::Needless, false, none));
+    assert_eq!(fate(&safe, other(owner(&safe))), (Fate::Stays, true, one));
+
+    // Whoever has the slot loses it.
+    let weights = if owner(&safe).0 == 0 { [0, 1] } else { [1, 0] };
+    let at_risk = image(Balance::Maglev, &[[1, 1], weights]);
+    assert_ne!(owner(&safe), owner(&at_risk));
+    let table = &at_risk.services.values().next().unwrap().table;
+    assert!(matches!(table.holds.get(slot), State::AtRisk { .. }));
+    assert_eq!(table.slots.len(), SLOT_COUNT as usize);
+    assert_eq!(fate(&at_risk, owner(&at_risk)), (Fate::Stays, false, one));
+    assert_eq!(fate(&at_risk, owner(&safe)), (Fate::Stays, true, one));
+
+    let tracked = image(Balance::RoundRobin, &[[1, 1]]);
+    assert_eq!(fate(&tracked, owner(&tracked)), (Fate::Stays, false, one));
+    let by_key: BTreeMap<ServiceKey, _> = judge(&tracked, MINUTE).finish().0;
+    assert!(by_key.contains_key(&key(PROTOCOL_TCP).service()));
+}

@@ -1,0 +1,96 @@
+//! From one table of a service to the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::abi::{BackendId, Forward};
+
+use crate::core::image::{ServiceImage, Table, records_all};
+use crate::core::maglev::{self, Lender, Member};
+use crate::core::plan::DesiredService;
+use crate::core::ring;
+use crate::core::slots::{self, Holds, Slots, State, Terms};
+
+/// The table that follows the one that is there, if it is another.
+pub(super) fn follow(
+    previous: Option<&ServiceImage>,
+    service: &DesiredService,
+    members: &[Member],
+    terms: &Terms<impl Fn(BackendId) -> bool>,
+) -> Option<Table> {
+    let none = Table::default();
+    let old = previous.map_or(&none, |previous| &previous.table);
+    let weights: BTreeMap<BackendId, u16> = members
+        .iter()
+        .map(|member| (member.id, member.weight))
+        .collect();
+    let lenders: BTreeSet<Lender> = service.lenders.iter().copied().collect();
+    let has_same_owners = !old.deferred && old.weights == weights && old.lenders == lenders;
+    let holds = holds(previous, service);
+    if has_same_owners && holds == old.holds && !has_widows(&holds, terms) {
+        return None;
+    }
+    let wanted = if has_same_owners {
+        old.slots.clone()
+    } else {
+        maglev::slots(members, &Vec::from_iter(lenders.iter().copied()))
+    };
+    let Slots {
+        owners,
+        holds,
+        deferred,
+    } = if service.forward == Forward::Nat {
+        // None of its flows depends on its slot.
+        Slots {
+            owners: wanted,
+            ..Slots::default()
+        }
+    } else {
+        slots::change((&old.slots, &holds), &wanted, terms)
+    };
+    let records_all = records_all(service.balance, service.forward);
+    let table = Table {
+        weights,
+        lenders,
+        slots: owners,
+        holds: if records_all {
+            holds.without_mixed()
+        } else {
+            holds
+        },
+        deferred,
+        ring: ring::turns(members),
+    };
+    (table != *old).then_some(table)
+}
+
+/// Whether any slot waits for flows of a backend that is no more.
+fn has_widows(holds: &Holds, terms: &Terms<impl Fn(BackendId) -> bool>) -> bool {
+    holds.iter().any(|(_, state)| match state {
+        State::AtRisk { previous, .. } => !(terms.is_alive)(previous),
+        State::Safe | State::Mixed => false,
+    })
+}
+
+/// The holds that the service starts from: where all flows were recorded and will not be, there may
+/// be records in any slot.
+fn holds(previous: Option<&ServiceImage>, service: &DesiredService) -> Holds {
+    let Some(previous) = previous else {
+        return Holds::default();
+    };
+    let table = &previous.table;
+    match (
+        previous.records_all(),
+        records_all(service.balance, service.forward),
+    ) {
+        (false, false) | (true, true) => table.holds.clone(),
+        (false, true) => table.holds.without_mixed(),
+        (true, false) => {
+            let state = |slot| match table.holds.get(slot) {
+                State::Safe => State::Mixed,
+                state @ (State::Mixed | State::AtRisk { .. }) => state,
+            };
+            let slots = (0..).zip(&table.slots);
+            slots.map(|(slot, _)| (slot, state(slot))).collect()
+        }
+    }
+}

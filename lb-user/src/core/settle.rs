@@ -1,0 +1,144 @@
+//! Back to safe slots: what the flow tables say of slots that are not.
+//!
+//! The daemon walks the flow tables over and over. What a walk finds, [`Findings`], says which slots
+//! may become mixed or safe; [`settle`] makes the next image of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lb_common::abi::{BackendId, ServiceKey, Tick};
+
+use crate::core::image::{MapImage, ServiceImage, Table};
+use crate::core::slots::{Holds, State};
+
+/// A set of slots of one service: a bit each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotSet(Vec<u64>);
+
+impl SlotSet {
+    /// Takes a slot in.
+    pub fn insert(&mut self, slot: u32) {
+        let word = slot as usize / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (slot % 64);
+    }
+
+    /// Whether a slot is in it.
+    #[must_use]
+    pub fn contains(&self, slot: u32) -> bool {
+        let word = self.0.get(slot as usize / 64).copied().unwrap_or(0);
+        word >> (slot % 64) & 1 == 1
+    }
+}
+
+/// What a walk over the flow tables has found.
+#[derive(Clone, Debug)]
+pub struct Findings {
+    /// What was in force when the walk began: its slots say which records matter.
+    pub image: Arc<MapImage>,
+    /// When it began.
+    pub started: Tick,
+    /// Whether it has seen every record that was there from its begin to its end.
+    pub complete: bool,
+    /// Whether the tables have room again, or had no need of it.
+    pub has_room: bool,
+    /// By service, the slots with records of flows of other backends than their owners.
+    pub strays: BTreeMap<ServiceKey, SlotSet>,
+    /// How many flows are recorded for each backend: by id and epoch.
+    pub sessions: BTreeMap<(BackendId, u16), Sessions>,
+}
+
+/// How many flows are recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sessions {
+    /// Those that have sent data and have not closed.
+    pub live: u64,
+    /// Those of which only SYNs were seen.
+    pub begun: u64,
+}
+
+/// The time, as far as it matters for learning windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learned {
+    pub now: Tick,
+    /// Since when every flow that should be recorded could be.
+    pub room_since: Tick,
+}
+
+/// The image that follows `image` when nothing else is wanted than before.
+///
+/// Slots whose learning window is over become mixed, if all flows could be recorded throughout it.
+/// Mixed slots without stray records become safe: a few at a time are not worth writing a table.
+#[must_use]
+pub fn settle(image: &MapImage, findings: &Findings, learned: Learned) -> MapImage {
+    let mut settled = image.clone();
+    for (key, service) in &mut settled.services {
+        let strays = strays(key, service, findings);
+        let has_learned = |until: Tick| {
+            learned.now >= until && learned.now >= learned.room_since.after(service.window)
+        };
+        let holds = settle_slots(&service.table.holds, has_learned, strays);
+        if holds == service.table.holds {
+            continue;
+        }
+        let holds = if service.records_all() {
+            holds.without_mixed()
+        } else {
+            holds
+        };
+        service.generation ^= 1;
+        service.table = Arc::new(with_holds(&service.table, holds));
+    }
+    settled
+}
+
+/// The stray records of a service, if the walk went by the table that is in force.
+fn strays<'a>(
+    key: &ServiceKey,
+    service: &ServiceImage,
+    findings: &'a Findings,
+) -> Option<&'a SlotSet> {
+    static NONE: SlotSet = SlotSet(Vec::new());
+    let walked = findings.image.services.get(key)?;
+    let is_current =
+        findings.complete && walked.id == service.id && Arc::ptr_eq(&walked.table, &service.table);
+    is_current.then(|| findings.strays.get(key).unwrap_or(&NONE))
+}
+
+fn with_holds(table: &Table, holds: Holds) -> Table {
+    let nobody_left = holds.is_empty() && table.ring.is_empty();
+    Table {
+        slots: if nobody_left {
+            Vec::new()
+        } else {
+            table.slots.clone()
+        },
+        holds,
+        ..table.clone()
+    }
+}
+
+/// The states that follow; `strays`, if known, are the slots with records of others' flows.
+#[must_use]
+pub fn settle_slots(
+    holds: &Holds,
+    has_learned: impl Fn(Tick) -> bool,
+    strays: Option<&SlotSet>,
+) -> Holds {
+    /// Of all mixed slots, the share that is worth a table: one in so many.
+    const WORTH: usize = 16;
+    let is_clean =
+        |slot, state| state == State::Mixed && strays.is_some_and(|strays| !strays.contains(slot));
+    let clean = holds.iter().filter(|&(slot, state)| is_clean(slot, state));
+    let worth_it = clean.count() * WORTH >= holds.count().0;
+    holds.map(|slot, state| match state {
+        State::AtRisk { until, .. } if has_learned(until) => State::Mixed,
+        State::Mixed if worth_it && is_clean(slot, state) => State::Safe,
+        State::Safe | State::Mixed | State::AtRisk { .. } => state,
+    })
+}
+
+#[cfg(test)]
+mod tests;
