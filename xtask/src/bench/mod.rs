@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measures against a floor and against what users would pick instead.
 
 pub mod churn;
+mod flood;
 mod path;
 
 use anyhow::Result;
@@ -27,6 +28,8 @@ pub enum Args {
     Path(path::Args),
     /// Held sessions while backends are added, drained, removed, re-weighted, killed and started again.
     Churn(churn::Args),
+    /// SYNs from random sources while sessions are held and clients connect.
+    Flood(flood::Args),
 }
 
 /// Measures.
@@ -47,5 +50,6 @@ pub fn run(args: &Args) -> Result<()> {
         }
         Args::Path(args) => path::run(args),
         Args::Churn(args) => churn::run(args),
+        Args::Flood(args) => flood::run(args),
     }
 }
