@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
 use lb_common::{
-    abi::{Access, Ip},
+    abi::{Access, Ip, Rate, Rates},
     parse::{TCP_ACK, TCP_SYN},
     verdict::{Action, Verdict},
 };
@@ -42,11 +42,18 @@ fn check(world: &World, packet: &Packet, segment: Segment) -> Result<()> {
     let key = trace::key(Ip::from(packet.source), packet.source_port, &service);
     let record = world.datapath().flow(&key)?;
     let names = BTreeMap::new();
+    let image = world.image().services.get(&service);
+    let memory = image.map(|image| {
+        let memory = world.datapath().guard_memory(key.source(), image.id);
+        memory.map(|memory| (service, memory))
+    });
+    let guards = memory.into_iter().collect::<Result<_, _>>()?;
     let scene = Scene {
         image: world.image(),
         keys: world.datapath().hash_keys(),
         interface: LOOPBACK,
         names: &names,
+        guards: &guards,
     };
     let path = scene.follow(Client::Flow(key), record.as_ref(), segment);
     let out = world.send(packet)?;
@@ -62,6 +69,7 @@ fn check(world: &World, packet: &Packet, segment: Segment) -> Result<()> {
         context()
     );
     let got = match out.verdict.action() {
+        Action::Transmit if out.verdict == Verdict::TxChallenge => None,
         Action::Transmit | Action::Redirect => world.backend_by_mac(&out.answer.frame[..6]),
         Action::Pass | Action::Drop => None,
     };
@@ -134,6 +142,41 @@ fn the_trace_of_clients_of_an_access_list_is_what_the_program_does() -> Result<(
                 let packet = packet.with(|p| p.source = [172, 16, 40, last].into());
                 check(&world, &packet, segment)?;
             }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_trace_of_challenged_and_limited_clients_is_what_the_program_does() -> Result<()> {
+    for service in KINDS {
+        let mut world = small_world(service)?;
+        // So slow that no connection more is let through while the test runs.
+        let slow = Rates {
+            source: Rate::new(1, 3),
+            service: Rate::new(1, 8),
+        };
+        world.change(|desired| {
+            desired.services[0].features.rates = true;
+            desired.services[0].rates = slow;
+        })?;
+        for last in [10, 11, 12] {
+            for _connection in 0..5 {
+                let packet = FAMILIES[0].packet(transport(Segment::First), service);
+                let packet = packet.with(|p| p.source = [172, 16, 40, last].into());
+                check(&world, &packet, Segment::First)?;
+            }
+        }
+        world.change(|desired| {
+            desired.services[0].features.rates = false;
+            desired.services[0].features.challenge = true;
+        })?;
+        for segment in [Segment::First, Segment::Later, Segment::First] {
+            check(
+                &world,
+                &FAMILIES[0].packet(transport(segment), service),
+                segment,
+            )?;
         }
     }
     Ok(())

@@ -5,6 +5,7 @@
 //! the same over an image that the planner has made of other wishes. The tests of the loaded program
 //! hold both ways against each other.
 
+mod guard;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use lb_common::abi::{
 use lb_common::flow::{HashKeys, slot};
 use lb_common::verdict::Verdict;
 
+use self::guard::Guard;
 use crate::core::image::{BackendImage, MapImage, ServiceImage, Table};
 
 /// A flow that is recorded, from client to VIP.
@@ -30,6 +32,18 @@ pub struct RecordedFlow {
     pub silent: Duration,
 }
 
+/// What the guard of a service remembers, of one client and of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GuardMemory {
+    /// Whether the client has answered a challenge lately.
+    pub answered: bool,
+    /// The client's bucket, and the service's: see [`lb_common::abi::Rate::take`].
+    pub source: u64,
+    pub service: u64,
+    /// The clock of buckets when they were read.
+    pub now: u64,
+}
+
 /// What the kernel decides from.
 #[derive(Clone, Copy, Debug)]
 pub struct Scene<'a> {
@@ -39,6 +53,8 @@ pub struct Scene<'a> {
     pub interface: u32,
     /// What operators call the backends.
     pub names: &'a BTreeMap<BackendId, String>,
+    /// Nothing is remembered by those that are not in it.
+    pub guards: &'a BTreeMap<ServiceKey, GuardMemory>,
 }
 
 /// Which packet of a flow is followed.
@@ -144,10 +160,18 @@ impl Scene<'_> {
             return Path::ends(steps, Verdict::PassNotOurs);
         };
         steps.push(words::service(&key, service));
-        let source = IpAddr::from(client.key().source());
-        steps.push(words::guard(service, source));
-        if !service.access.allows(source) {
-            return Path::ends(steps, Verdict::DropDenied);
+        let memory = self.guards.get(&key).copied().unwrap_or_default();
+        let starts = segment == Segment::First || self.is_counted_udp(service, client, record);
+        let guard = Guard {
+            service,
+            memory,
+            client: IpAddr::from(client.key().source()),
+            starts,
+            is_udp: client.key().protocol() == PROTOCOL_UDP,
+        };
+        steps.push(guard.step());
+        if let Err(verdict) = guard.check() {
+            return Path::ends(steps, verdict);
         }
         match self.choose(service, client, record, segment, &mut steps) {
             Ok(Goal::Backend(id)) => self.send(service, id, steps),
@@ -160,6 +184,17 @@ impl Scene<'_> {
         }
     }
 
+    /// Whether the guard counts a datagram as a start: where flows are recorded, and this one is not.
+    fn is_counted_udp(
+        &self,
+        service: &ServiceImage,
+        client: Client,
+        record: Option<&RecordedFlow>,
+    ) -> bool {
+        let known = || record.and_then(|record| self.holder(service, record, Segment::Later));
+        client.key().protocol() == PROTOCOL_UDP && is_tracked(service) && known().is_none()
+    }
+
     /// The recorded backend, else the one that the slot or the turn gives.
     fn choose(
         &self,
@@ -170,8 +205,7 @@ impl Scene<'_> {
         steps: &mut Vec<Step>,
     ) -> Result<Goal, Verdict> {
         let slot = self.slot_of(service, client);
-        let tracked = service.forward == Forward::Nat || service.balance.is_tracked();
-        if !tracked && slot.is_none_or(|(_, slot)| slot.is_safe()) {
+        if !is_tracked(service) && slot.is_none_or(|(_, slot)| slot.is_safe()) {
             steps.push(words::not_looked_for());
         } else {
             let found = record.and_then(|record| self.holder(service, record, segment));
@@ -324,6 +358,11 @@ impl Path {
             verdict: Some(verdict),
         }
     }
+}
+
+/// Whether every flow is looked up.
+fn is_tracked(service: &ServiceImage) -> bool {
+    service.forward == Forward::Nat || service.balance.is_tracked()
 }
 
 fn one_of(mut ids: BTreeSet<BackendId>) -> Goal {

@@ -3,13 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use lb_common::{
-    abi::{BackendId, FlowKey, GuardCounts, Ip, MqttPackets, ServiceId, Tick, Traffic},
-    flow::HashKeys,
+    abi::{BackendId, GuardCounts, MqttPackets, ServiceId, Tick, Traffic},
     verdict::Verdict,
 };
 
 use crate::{
-    core::{image::MapOp, trace::RecordedFlow},
+    core::image::MapOp,
     io::datapath::{self, Datapath},
 };
 
@@ -29,12 +28,6 @@ pub(super) trait Maps: Send + 'static {
     fn service_traffic(&self, id: ServiceId) -> anyhow::Result<Traffic>;
     /// MQTT packets that clients sent to the users of a service id.
     fn mqtt_packets(&self, id: ServiceId) -> anyhow::Result<MqttPackets>;
-    /// The secret of the flow hash.
-    fn hash_keys(&self) -> HashKeys;
-    /// The record of a flow.
-    fn flow(&self, key: &FlowKey) -> anyhow::Result<Option<RecordedFlow>>;
-    /// Recorded flows of a client, `most` at most.
-    fn flows_of(&self, client: Ip, most: usize) -> anyhow::Result<Vec<RecordedFlow>>;
     /// What the guard did for the users of a service id.
     fn guard_counts(&self, id: ServiceId) -> anyhow::Result<GuardCounts>;
 }
@@ -66,18 +59,6 @@ impl Maps for Datapath {
 
     fn mqtt_packets(&self, id: ServiceId) -> anyhow::Result<MqttPackets> {
         Ok(Self::mqtt_packets(self, id)?)
-    }
-
-    fn hash_keys(&self) -> HashKeys {
-        Self::hash_keys(self)
-    }
-
-    fn flow(&self, key: &FlowKey) -> anyhow::Result<Option<RecordedFlow>> {
-        Ok(Self::flow(self, key)?)
-    }
-
-    fn flows_of(&self, client: Ip, most: usize) -> anyhow::Result<Vec<RecordedFlow>> {
-        Ok(Self::flows_of(self, client, most)?)
     }
 
     fn guard_counts(&self, id: ServiceId) -> anyhow::Result<GuardCounts> {

@@ -13,10 +13,9 @@ mod trace;
 use anyhow::bail;
 use lb_common::{
     abi::{
-        Backend, BackendId, Balance, FlowKey, Forward, GuardCounts, Ip, MqttPackets, NextHop,
-        Service, ServiceId, ServiceKey, Tick, Traffic,
+        Backend, BackendId, Balance, Forward, GuardCounts, MqttPackets, NextHop, Service,
+        ServiceId, ServiceKey, Tick, Traffic,
     },
-    flow::HashKeys,
     verdict::Verdict,
 };
 
@@ -139,18 +138,6 @@ impl Maps for FakeMaps {
 
     fn mqtt_packets(&self, _id: ServiceId) -> anyhow::Result<MqttPackets> {
         Ok(self.mqtt)
-    }
-
-    fn hash_keys(&self) -> HashKeys {
-        HashKeys::from_seed([1; 16])
-    }
-
-    fn flow(&self, key: &FlowKey) -> anyhow::Result<Option<RecordedFlow>> {
-        Ok(self.flows.iter().find(|found| found.key == *key).copied())
-    }
-
-    fn flows_of(&self, _client: Ip, most: usize) -> anyhow::Result<Vec<RecordedFlow>> {
-        Ok(self.flows.iter().take(most).copied().collect())
     }
 
     fn longest_keep_alive(&self, _id: ServiceId) -> anyhow::Result<Option<Duration>> {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use lb_common::{
-    abi::{BackendId, Ip},
+    abi::{BackendId, FlowKey, Ip, ServiceId, ServiceKey},
     flow::HashKeys,
 };
 
@@ -17,8 +17,9 @@ use crate::{
         balancer::{Admin, Balancer},
         image::MapImage,
         plan,
-        trace::{self, Client, Fate, Goal, Path, RecordedFlow, Scene, Segment},
+        trace::{self, Client, Fate, Goal, GuardMemory, Path, RecordedFlow, Scene, Segment},
     },
+    io::datapath::Datapath,
 };
 
 /// Flows of one address that are told of: behind a gateway there may be many.
@@ -26,6 +27,36 @@ const MOST: usize = 100;
 
 /// How often the plan may ask for another round.
 const ROUNDS: usize = 4;
+
+/// What answers need of the kernel's maps.
+pub(super) trait Records {
+    /// The secret of the flow hash.
+    fn hash_keys(&self) -> HashKeys;
+    /// What the guard of a service remembers of a client.
+    fn guard_memory(&self, client: Ip, id: ServiceId) -> anyhow::Result<GuardMemory>;
+    /// The record of a flow.
+    fn flow(&self, key: &FlowKey) -> anyhow::Result<Option<RecordedFlow>>;
+    /// Recorded flows of a client, `most` at most.
+    fn flows_of(&self, client: Ip, most: usize) -> anyhow::Result<Vec<RecordedFlow>>;
+}
+
+impl Records for Datapath {
+    fn hash_keys(&self) -> HashKeys {
+        Self::hash_keys(self)
+    }
+
+    fn guard_memory(&self, client: Ip, id: ServiceId) -> anyhow::Result<GuardMemory> {
+        Ok(Self::guard_memory(self, client, id)?)
+    }
+
+    fn flow(&self, key: &FlowKey) -> anyhow::Result<Option<RecordedFlow>> {
+        Ok(Self::flow(self, key)?)
+    }
+
+    fn flows_of(&self, client: Ip, most: usize) -> anyhow::Result<Vec<RecordedFlow>> {
+        Ok(Self::flows_of(self, client, most)?)
+    }
+}
 
 /// What is decided from, and what would be.
 struct Outlook<'a> {
@@ -35,7 +66,7 @@ struct Outlook<'a> {
     then: Option<Scene<'a>>,
 }
 
-impl<M: Maps> Engine<M> {
+impl<M: Maps + Records> Engine<M> {
     /// What becomes of a client's packets on `interface`.
     ///
     /// # Errors
@@ -45,11 +76,18 @@ impl<M: Maps> Engine<M> {
         let supposed = self.suppose(&order.what_if)?;
         let (records, truncated) = self.records(order, &services)?;
         let (keys, image) = (self.maps.hash_keys(), &self.image);
+        let guards = self.guards(order, &services)?;
         let now_names = names(&self.balancer, image);
         let then_names = supposed
             .as_ref()
             .map(|(balancer, image)| names(balancer, image));
-        let scene = |image, names| scene(image, names, keys, interface);
+        let scene = |image, names| Scene {
+            image,
+            keys,
+            interface,
+            names,
+            guards: &guards,
+        };
         let outlook = Outlook {
             client: order.client,
             port: order.port,
@@ -117,6 +155,22 @@ impl<M: Maps> Engine<M> {
             image = next;
         }
         Ok(Some((balancer, image)))
+    }
+
+    /// What the guards of services remember of the client.
+    fn guards(
+        &self,
+        order: &TraceOrder,
+        services: &[&Service],
+    ) -> Result<BTreeMap<ServiceKey, GuardMemory>, TraceError> {
+        let client = Ip::from(order.client);
+        let installed = services.iter().filter_map(|service| {
+            let key = service.key();
+            Some((key, self.image.services.get(&key)?.id))
+        });
+        let memories = installed.map(|(key, id)| Ok((key, self.maps.guard_memory(client, id)?)));
+        let memories: anyhow::Result<_> = memories.collect();
+        memories.map_err(TraceError::Tables)
     }
 
     /// What the flow tables hold of the client, and whether they may hold more.
@@ -206,20 +260,6 @@ fn told(scene: &Scene<'_>, path: &Path) -> PathTrace {
         Goal::Nobody => Vec::new(),
     };
     PathTrace::new(path, names)
-}
-
-const fn scene<'a>(
-    image: &'a MapImage,
-    names: &'a BTreeMap<BackendId, String>,
-    keys: HashKeys,
-    interface: u32,
-) -> Scene<'a> {
-    Scene {
-        image,
-        keys,
-        interface,
-        names,
-    }
 }
 
 /// What the configuration calls the backends of an image.

@@ -224,7 +224,7 @@ impl Datapath {
             mqtt_packets: take(&mut ebpf, abi::MQTT_PACKETS)?,
             keep_alives: take(&mut ebpf, abi::KEEP_ALIVES)?,
             keys,
-            lookup: Lookup::open(&ebpf)?,
+            lookup: Lookup::open(&mut ebpf)?,
             flow_capacity: config.limits.flows.max(config.limits.half_open) as usize,
             sweeper: Some(Sweeper::new(&mut ebpf, &config.limits, keys)?),
             _stages: stages,

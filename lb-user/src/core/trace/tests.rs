@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use lb_common::abi::{
     Access, BackendId, Balance, Flow, FlowKey, FlowState, Forward, Ip, KeepAlive, NatPool, NextHop,
-    PROTOCOL_TCP, ServiceKey, Tick,
+    PROTOCOL_TCP, Rate, ServiceKey, Tick,
 };
 use lb_common::flow::HashKeys;
 use lb_common::verdict::Verdict;
 
-use super::{Client, Fate, Goal, Path, RecordedFlow, Scene, Segment, key};
+use super::{Client, Fate, Goal, GuardMemory, Path, RecordedFlow, Scene, Segment, key};
 use crate::config::model::{AccessList, Limits, Prefix};
 use crate::core::image::MapImage;
 use crate::core::plan::{self, Desired, DesiredBackend, DesiredService, Moment};
@@ -24,6 +24,7 @@ struct Setting {
     desired: Desired,
     image: MapImage,
     names: BTreeMap<BackendId, String>,
+    guards: BTreeMap<ServiceKey, GuardMemory>,
 }
 
 impl Setting {
@@ -55,6 +56,7 @@ impl Setting {
             desired,
             image: MapImage::empty(),
             names: BTreeMap::new(),
+            guards: BTreeMap::new(),
         };
         setting.change(|_| {});
         setting.names = (0..)
@@ -75,6 +77,7 @@ impl Setting {
             keys: HashKeys::from_seed([7; 16]),
             interface: INTERFACE,
             names: &self.names,
+            guards: &self.guards,
         };
         scene.follow(client, record, segment)
     }
@@ -258,6 +261,37 @@ fn the_longest_prefix_decides_who_may_connect() {
         assert!(finding(&path, "guard").contains(words), "{path:?}");
         assert_eq!(path.verdict == Some(Verdict::DropDenied), !passes);
     }
+}
+
+#[test]
+fn the_guard_tells_who_is_challenged_and_who_has_had_their_rate() {
+    let mut setting = Setting::new(Balance::Maglev, Forward::Dsr);
+    setting.change(|desired| {
+        let service = &mut desired.services[0];
+        (service.features.challenge, service.features.rates) = (true, true);
+        service.rates.source = Rate::new(1, 1);
+    });
+    let client = Client::Flow(flow(40_000));
+    let verdict = |setting: &Setting, segment| setting.follow(client, None, segment).verdict;
+    assert_eq!(
+        verdict(&setting, Segment::First),
+        Some(Verdict::TxChallenge)
+    );
+    assert_eq!(verdict(&setting, Segment::Later), Some(Verdict::TxDsr));
+    let mut memory = GuardMemory {
+        answered: true,
+        ..GuardMemory::default()
+    };
+    setting.guards.insert(service(), memory);
+    assert_eq!(verdict(&setting, Segment::First), Some(Verdict::TxDsr));
+    memory.source = 500;
+    setting.guards.insert(service(), memory);
+    let path = setting.follow(client, None, Segment::First);
+    assert_eq!(path.verdict, Some(Verdict::DropSourceRate));
+    assert!(
+        finding(&path, "guard").contains("has had its rate"),
+        "{path:?}"
+    );
 }
 
 #[test]

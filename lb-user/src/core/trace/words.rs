@@ -3,14 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::abi::{
-    Access, Balance, Encapsulation, FlowState, Forward, PROTOCOL_UDP, SLOT_COUNT, ServiceKey, Slot,
+    Balance, Encapsulation, FlowState, Forward, PROTOCOL_UDP, SLOT_COUNT, ServiceKey, Slot,
 };
 use lb_common::verdict::{Action, Verdict};
 
 use super::{RecordedFlow, Step};
 use crate::core::image::{BackendImage, ServiceImage};
 
-fn step(stage: &'static str, finding: impl Into<String>) -> Step {
+pub(super) fn step(stage: &'static str, finding: impl Into<String>) -> Step {
     Step {
         stage,
         finding: finding.into(),
@@ -36,35 +36,6 @@ fn end(key: &ServiceKey) -> String {
     };
     let address = SocketAddr::new(IpAddr::from(key.vip()), key.port());
     format!("{address} ({protocol})")
-}
-
-pub(super) fn guard(service: &ServiceImage, client: IpAddr) -> Step {
-    let features = service.features;
-    let mut findings = Vec::new();
-    if features.access_list || features.default_deny {
-        findings.push(access(service, client));
-    }
-    if features.rates {
-        findings.push("new connections also have to keep to the rates".to_owned());
-    }
-    if features.challenge {
-        findings.push("sources of new connections have to answer a challenge first".to_owned());
-    }
-    if findings.is_empty() {
-        findings.push("nothing is checked for this service".to_owned());
-    }
-    step("guard", findings.join("; "))
-}
-
-fn access(service: &ServiceImage, client: IpAddr) -> String {
-    match service.access.longest(client) {
-        Some((prefix, Access::Allow)) => format!("{prefix} is allowed"),
-        Some((prefix, Access::Deny)) => format!("{prefix} is denied"),
-        None if service.access.denies_by_default() => {
-            "denied, as no prefix of the access list has the client".to_owned()
-        }
-        None => "allowed, as no prefix of the access list has the client".to_owned(),
-    }
 }
 
 pub(super) fn not_looked_for() -> Step {

@@ -2,14 +2,35 @@
 
 use std::time::Duration;
 
-use lb_common::abi::{BackendId, Flow, FlowState, Ip, KeepAlive};
+use lb_common::{
+    abi::{BackendId, Flow, FlowKey, FlowState, Ip, KeepAlive, ServiceId},
+    flow::HashKeys,
+};
 
 use super::{FakeMaps, running};
 use crate::{
     control::{TraceError, TraceOrder, WhatIf},
-    core::trace::{self, RecordedFlow},
-    daemon::engine::Engine,
+    core::trace::{self, GuardMemory, RecordedFlow},
+    daemon::{engine::Engine, trace::Records},
 };
+
+impl Records for FakeMaps {
+    fn hash_keys(&self) -> HashKeys {
+        HashKeys::from_seed([1; 16])
+    }
+
+    fn guard_memory(&self, _: Ip, _: ServiceId) -> anyhow::Result<GuardMemory> {
+        Ok(GuardMemory::default())
+    }
+
+    fn flow(&self, key: &FlowKey) -> anyhow::Result<Option<RecordedFlow>> {
+        Ok(self.flows.iter().find(|found| found.key == *key).copied())
+    }
+
+    fn flows_of(&self, _client: Ip, most: usize) -> anyhow::Result<Vec<RecordedFlow>> {
+        Ok(self.flows.iter().take(most).copied().collect())
+    }
+}
 
 const CLIENT: [u8; 4] = [10, 0, 0, 1];
 const INTERFACE: u32 = 1;

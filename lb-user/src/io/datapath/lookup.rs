@@ -3,29 +3,35 @@
 use std::{os::fd::AsFd as _, time::Duration};
 
 use aya::{
-    Ebpf,
-    maps::{HashMap, Map, MapData, MapError},
+    Ebpf, Pod,
+    maps::{Array, HashMap, Map, MapData, MapError},
 };
 use lb_common::{
-    abi::{self, Flow, FlowKey, Ip, Tick},
+    abi::{self, Bucket, Flow, FlowKey, Ip, ServiceId, SourceKey, Tick},
+    challenge::is_fresh,
     flow::HashKeys,
 };
 
-use super::{Datapath, DatapathError, error::failed, sweep::now};
-use crate::core::trace::RecordedFlow;
+use super::{Datapath, DatapathError, error::failed, sweep::now, take};
+use crate::core::trace::{GuardMemory, RecordedFlow};
 
 /// Second handles of the flow tables.
-#[derive(Debug)]
 pub(super) struct Lookup {
     flows: HashMap<MapData, FlowKey, Flow>,
     half_open: HashMap<MapData, FlowKey, Flow>,
+    answered: HashMap<MapData, SourceKey, u32>,
+    sources: HashMap<MapData, SourceKey, Bucket>,
+    services: Array<MapData, Bucket>,
 }
 
 impl Lookup {
-    pub(super) fn open(ebpf: &Ebpf) -> Result<Self, DatapathError> {
+    pub(super) fn open(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
         Ok(Self {
             flows: second(ebpf, abi::FLOWS)?,
             half_open: second(ebpf, abi::HALF_OPEN)?,
+            answered: take(ebpf, abi::ANSWERED)?,
+            sources: take(ebpf, abi::SOURCE_BUCKETS)?,
+            services: take(ebpf, abi::SERVICE_BUCKETS)?,
         })
     }
 }
@@ -49,6 +55,29 @@ impl Datapath {
         }
         let flow = get(&self.lookup.half_open, abi::HALF_OPEN, key)?;
         Ok(flow.map(|flow| found(flow, true)))
+    }
+
+    /// What the guard of a service remembers of a client, and of all of them.
+    ///
+    /// # Errors
+    /// If the kernel does not let it be read.
+    pub fn guard_memory(&self, client: Ip, id: ServiceId) -> Result<GuardMemory, DatapathError> {
+        let Lookup {
+            answered,
+            sources,
+            services,
+            ..
+        } = &self.lookup;
+        let anywhere = SourceKey::new(client, ServiceId(0));
+        let answer = get(answered, abi::ANSWERED, &anywhere)?;
+        let source = get(sources, abi::SOURCE_BUCKETS, &SourceKey::new(client, id))?;
+        let service = services.get(&u32::from(id.0), 0);
+        Ok(GuardMemory {
+            answered: answer.is_some_and(|then| is_fresh(Tick(then), now())),
+            source: source.unwrap_or_default().0,
+            service: service.map_err(failed(abi::SERVICE_BUCKETS, "read"))?.0,
+            now: monotonic(),
+        })
     }
 
     /// Recorded flows of a client, `most` at most. Walks the tables: a system call a flow.
@@ -108,11 +137,17 @@ fn second(
         .map_err(failed(name, "opened"))
 }
 
-fn get(
-    table: &HashMap<MapData, FlowKey, Flow>,
+/// The kernel's clock of buckets, in nanoseconds.
+fn monotonic() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
+
+fn get<K: Pod, V: Pod>(
+    table: &HashMap<MapData, K, V>,
     name: &'static str,
-    key: &FlowKey,
-) -> Result<Option<Flow>, DatapathError> {
+    key: &K,
+) -> Result<Option<V>, DatapathError> {
     match table.get(key, 0) {
         Ok(flow) => Ok(Some(flow)),
         Err(MapError::KeyNotFound) => Ok(None),
