@@ -28,3 +28,8 @@ fn no_session_is_lost(forward: Forward, balance: Balance) -> Result<()> {
 fn changes_of_backends_cost_no_session_in_nat() -> Result<()> {
     no_session_is_lost(Forward::Nat, Balance::Maglev)
 }
+
+#[test]
+fn changes_of_backends_cost_no_session_in_dsr() -> Result<()> {
+    no_session_is_lost(Forward::Dsr, Balance::Maglev)
+}

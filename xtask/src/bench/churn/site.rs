@@ -269,9 +269,10 @@ address = "172.16.40.24/32"
 name = "mqtt"
 vip = "172.16.40.24"
 port = {PORT}
-protocol = "tcp"
+protocol = "mqtt"
 balance = "{}"
 forward = "{}"
+keep_alive = "{KEEP_ALIVE}s"
 [service.check]
 type = "mqtt"
 interval = "2s"
