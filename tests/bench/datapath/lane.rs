@@ -14,7 +14,10 @@ use lb_common::abi::{
 use lb_common::generator::Order;
 use lb_user::{
     config::model::Prefix,
-    core::image::{MapOp, Setting, Table},
+    core::{
+        image::{MapOp, Setting, Table},
+        slots::State,
+    },
     io::datapath::{Datapath, DatapathConfig, Limits, XdpMode},
 };
 
@@ -184,7 +187,9 @@ fn service(mode: &Mode) -> anyhow::Result<Vec<MapOp>> {
         ops.push(MapOp::SetBackend(BackendId(backend), entry));
     }
     let owner = |slot: u32| BackendId((slot % u32::from(BACKENDS)) as u16);
+    let slots = 0..if mode.is_mixed { SLOT_COUNT } else { 0 };
     let table = Arc::new(Table {
+        holds: slots.map(|slot| (slot, State::Mixed)).collect(),
         slots: (0..SLOT_COUNT).map(owner).collect(),
         ring: (0..BACKENDS).map(BackendId).collect(),
         ..Table::default()

@@ -12,12 +12,18 @@ pub(crate) struct Mode {
     pub(crate) form: Encapsulation,
     /// Length of its list of clients that may connect; 0: anybody may.
     pub(crate) prefixes: u32,
+    /// Whether flows are looked up in every slot, as in those that changed hands lately.
+    pub(crate) is_mixed: bool,
 }
 
 /// Every kind, in the order in which they are measured.
-pub(crate) const ALL: [Mode; 8] = [
+pub(crate) const ALL: [Mode; 9] = [
     Mode::new("dsr_maglev", Forward::Dsr, Balance::Maglev),
     Mode::new("dsr_source", Forward::Dsr, Balance::Source),
+    Mode {
+        is_mixed: true,
+        ..Mode::new("dsr_maglev_mixed", Forward::Dsr, Balance::Maglev)
+    },
     Mode {
         prefixes: 100_000,
         ..Mode::new("dsr_maglev_access_list", Forward::Dsr, Balance::Maglev)
@@ -40,6 +46,7 @@ impl Mode {
             balance,
             form: Encapsulation::IpIp,
             prefixes: 0,
+            is_mixed: false,
         }
     }
 
