@@ -17,7 +17,7 @@ use crate::{
     core::balancer::{Admin, SelectError},
 };
 
-pub use insight::{MqttStatus, Sessions};
+pub use insight::{DrainStatus, MqttStatus, Sessions, SlotsStatus};
 pub use status::{
     BackendStatus, ConfigStatus, Counters, Flows, GuardStatus, Health, InterfaceStatus,
     ProbeStatus, ServiceState, ServiceStatus, Status, TrafficStatus, VipState, VipStatus,

@@ -172,7 +172,41 @@ fn services(page: &mut Page, services: &[ServiceStatus]) {
         let exact = u8::from(service.sessions.exact);
         page.sample(&[("service", &service.name)], exact);
     }
+    slots(page, services);
     mqtt(page, services);
+}
+
+fn slots(page: &mut Page, services: &[ServiceStatus]) {
+    page.family("tidegate_service_slots", "gauge", "Slots by their state.");
+    for service in services {
+        let slots = &service.slots;
+        let states = [
+            ("safe", slots.safe),
+            ("mixed", slots.mixed),
+            ("at_risk", slots.at_risk),
+        ];
+        for (state, count) in states {
+            page.sample(&[("service", &service.name), ("state", state)], count);
+        }
+    }
+    let families: [(&str, &str, OfService); 2] = [
+        (
+            "learning_seconds",
+            "How long until no slot is at risk.",
+            |s| s.slots.learning_seconds,
+        ),
+        (
+            "deferred",
+            "Whether slots wait for room to change their backend.",
+            |s| u64::from(s.slots.deferred),
+        ),
+    ];
+    for (name, help, value) in families {
+        page.family(&format!("tidegate_service_{name}"), "gauge", help);
+        for service in services {
+            page.sample(&[("service", &service.name)], value(service));
+        }
+    }
 }
 
 fn mqtt(page: &mut Page, services: &[ServiceStatus]) {
@@ -200,7 +234,7 @@ fn mqtt(page: &mut Page, services: &[ServiceStatus]) {
 }
 
 fn backends(page: &mut Page, services: &[ServiceStatus]) {
-    let families: [(&str, &str, &str, OfBackend); 14] = [
+    let families: [(&str, &str, &str, OfBackend); 16] = [
         (
             "up",
             "gauge",
@@ -244,8 +278,20 @@ fn backends(page: &mut Page, services: &[ServiceStatus]) {
         (
             "sessions",
             "gauge",
-            "Open flows; see tidegate_service_sessions_exact.",
+            "Open flows; see sessions_exact.",
             |b| b.sessions.count as f64,
+        ),
+        (
+            "sessions_exact",
+            "gauge",
+            "Whether open flows are counted, not estimated.",
+            |b| f64::from(u8::from(b.sessions.exact)),
+        ),
+        (
+            "drained",
+            "gauge",
+            "Whether it is draining and has no session left.",
+            |b| f64::from(u8::from(b.drain.is_some_and(|drain| drain.drained))),
         ),
         ("probes_total", "counter", "Health probes.", |b| {
             (b.probe.successes + b.probe.failures) as f64

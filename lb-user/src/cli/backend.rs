@@ -1,10 +1,19 @@
 //! `tidegate backend`: looks at and changes backends at run time.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 
-use super::{Failure, Target, client::Client, output, status::backend_table};
+use super::{
+    Failure, Target,
+    client::Client,
+    drain::{self, Patience},
+    output,
+    status::backend_table,
+};
 use crate::{
     api::{BackendEntry, Weight},
+    config::parse_duration,
     control::BackendStatus,
 };
 
@@ -31,10 +40,19 @@ enum Action {
     List,
     /// Gives a backend no new flows.
     ///
-    /// Flows that are tracked (round_robin, and all of nat) go on. With maglev over dsr none is:
-    /// there the backend's clients are sent to others at once and have to reconnect.
-    #[command(after_help = "Example:\n  tidegate backend drain mqtt/broker1")]
-    Drain(Order),
+    /// Its sessions go on. With --wait, the command ends when none is left.
+    #[command(after_help = "Examples:\n  tidegate backend drain mqtt/broker1\n  \
+        tidegate backend drain mqtt/broker1 --wait --timeout 2h")]
+    Drain {
+        #[command(flatten)]
+        order: Order,
+        /// Wait until no session is left, and tell how many are.
+        #[arg(long)]
+        wait: bool,
+        /// Give up waiting after so long (exit code 1); the backend goes on draining.
+        #[arg(long, requires = "wait", value_name = "TIME", default_value = "30m", value_parser = time)]
+        timeout: Duration,
+    },
     /// Uses a backend again as its health and weight allow.
     #[command(after_help = "Example:\n  tidegate backend enable mqtt/broker1")]
     Enable(Order),
@@ -65,13 +83,27 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let client = Client::new(&args.target.socket)?;
     let (order, verb, weight) = match &args.action {
         Action::List => return list(&client, args.json),
-        Action::Drain(order) => (order, "drain", None),
+        Action::Drain { order, .. } => (order, "drain", None),
         Action::Enable(order) => (order, "enable", None),
         Action::Disable(order) => (order, "disable", None),
         Action::Weight { order, weight } => (order, "weight", Some(Weight { weight: *weight })),
     };
     let body = weight.map(|weight| output::json(&weight)).transpose()?;
     let changed: BackendStatus = client.post(&route(order, verb), body)?;
+    let patience = match args.action {
+        Action::Drain {
+            wait: true,
+            timeout,
+            ..
+        } => Some(Patience {
+            timeout,
+            json: args.json,
+        }),
+        _ => None,
+    };
+    if let Some(patience) = patience {
+        return drain::wait(&client, &order.backend, patience);
+    }
     let text = if args.json {
         output::json(&changed)?
     } else {
@@ -88,6 +120,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     };
     output::print(&text)?;
     Ok(())
+}
+
+/// A time as in the configuration.
+fn time(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+    parse_duration(text)
+        .filter(|time| *time <= LONGEST)
+        .ok_or_else(|| "write a number and a unit, such as 90s, 30m or 2h".to_owned())
 }
 
 fn list(client: &Client, json: bool) -> Result<(), Failure> {

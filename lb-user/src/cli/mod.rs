@@ -6,6 +6,7 @@
 mod backend;
 mod check;
 mod client;
+mod drain;
 mod output;
 mod reload;
 mod run;

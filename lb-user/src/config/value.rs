@@ -130,7 +130,8 @@ const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// A whole number and a unit.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
     let (_, milliseconds) = UNITS.iter().find(|(name, _)| *name == unit)?;

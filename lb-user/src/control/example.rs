@@ -3,7 +3,8 @@
 use super::{
     BackendStatus, ConfigStatus, Counters, FlowTrace, Flows, GuardStatus, Health, InterfaceStatus,
     MqttStatus, PathTrace, ProbeStatus, ServiceState, ServiceStatus, ServiceTrace, Sessions,
-    Status, StepTrace, ThenTrace, Trace, TraceOrder, TrafficStatus, VipState, VipStatus,
+    SlotsStatus, Status, StepTrace, ThenTrace, Trace, TraceOrder, TrafficStatus, VipState,
+    VipStatus,
 };
 use crate::core::balancer::Admin;
 
@@ -25,6 +26,7 @@ pub(crate) fn backend() -> BackendStatus {
         },
         dropped: 0,
         sessions: Sessions::counted(4),
+        drain: None,
         probe: ProbeStatus {
             successes: 3,
             failures: 1,
@@ -102,6 +104,7 @@ pub(crate) fn status() -> Status {
             },
             dropped: 2,
             sessions: Sessions::counted(4),
+            slots: SlotsStatus::default(),
             mqtt: Some(MqttStatus {
                 packets: [("connect".to_owned(), 5), ("pingreq".to_owned(), 6)].into(),
                 longest_keep_alive_seconds: Some(60),

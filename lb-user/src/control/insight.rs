@@ -37,6 +37,34 @@ impl Sessions {
     }
 }
 
+/// What is left of a draining backend's sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// Whether no session is left.
+    pub drained: bool,
+    /// Sessions, and flows that have only begun, as far as they are known.
+    pub left: u64,
+    /// Whether these are all.
+    pub left_exact: bool,
+    /// How long until all are known, if they are not because the backend's slots are at risk.
+    pub drain_learning_seconds: u64,
+}
+
+/// The slots of a service by their state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotsStatus {
+    /// Every packet goes to the owner.
+    pub safe: u64,
+    /// Some recorded flows belong to other backends.
+    pub mixed: u64,
+    /// Flows that are not recorded belong to the previous owner.
+    pub at_risk: u64,
+    /// How long until the last slot is not at risk any more.
+    pub learning_seconds: u64,
+    /// Whether some slots keep an owner that they should not have, for want of room for flows.
+    pub deferred: bool,
+}
+
 /// What was read of the payload of a service with `protocol = "mqtt"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MqttStatus {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use lb_common::abi::Traffic;
 use serde::{Deserialize, Serialize};
 
-use super::{MqttStatus, Sessions};
+use super::{DrainStatus, MqttStatus, Sessions, SlotsStatus};
 use crate::core::{balancer::Admin, health::HealthState};
 
 /// The whole of it.
@@ -88,6 +88,8 @@ pub struct ServiceStatus {
     /// Client packets that no backend got.
     pub dropped: u64,
     pub sessions: Sessions,
+    #[serde(default)]
+    pub slots: SlotsStatus,
     /// For `protocol = "mqtt"`.
     pub mqtt: Option<MqttStatus>,
     #[serde(default)]
@@ -185,6 +187,9 @@ pub struct BackendStatus {
     pub traffic: TrafficStatus,
     pub dropped: u64,
     pub sessions: Sessions,
+    /// If it is draining.
+    #[serde(flatten)]
+    pub drain: Option<DrainStatus>,
     pub probe: ProbeStatus,
 }
 

@@ -50,6 +50,17 @@ pub struct Findings {
     pub sessions: BTreeMap<(BackendId, u16), Sessions>,
 }
 
+impl Findings {
+    /// Whether the walk has seen everything, by the table that is in force for a service now.
+    #[must_use]
+    pub fn is_current(&self, key: &ServiceKey, service: &ServiceImage) -> bool {
+        self.complete
+            && self.image.services.get(key).is_some_and(|walked| {
+                walked.id == service.id && Arc::ptr_eq(&walked.table, &service.table)
+            })
+    }
+}
+
 /// How many flows are recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sessions {
@@ -101,9 +112,7 @@ fn strays<'a>(
     findings: &'a Findings,
 ) -> Option<&'a SlotSet> {
     static NONE: SlotSet = SlotSet(Vec::new());
-    let walked = findings.image.services.get(key)?;
-    let is_current =
-        findings.complete && walked.id == service.id && Arc::ptr_eq(&walked.table, &service.table);
+    let is_current = findings.is_current(key, service);
     is_current.then(|| findings.strays.get(key).unwrap_or(&NONE))
 }
 

@@ -3,6 +3,7 @@
 //! Events change the [`Balancer`]; [`Engine::reconcile`], called after each burst of them, makes the
 //! maps hold what it wants. There is no other way to the maps.
 
+mod draining;
 mod learning;
 
 use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, sync::Arc};

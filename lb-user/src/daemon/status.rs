@@ -9,7 +9,7 @@ use super::{engine::Engine, ledger::Account, maps::Maps};
 use crate::{
     config::model::{Protocol, Service},
     control::{BackendStatus, GuardStatus, MqttStatus, ServiceState, ServiceStatus, Sessions},
-    core::balancer::{BackendKey, BackendView, ServiceView},
+    core::balancer::{Admin, BackendKey, BackendView, ServiceView},
 };
 
 impl<M: Maps> Engine<M> {
@@ -39,10 +39,12 @@ impl<M: Maps> Engine<M> {
     fn service(&self, view: &ServiceView<'_>) -> ServiceStatus {
         let service = view.service;
         let traffic = readable(self.ledger.service(service.key(), &self.maps));
-        let backends = view
+        let backends: Vec<_> = view
             .backends
             .iter()
-            .map(|backend| self.backend(view, backend));
+            .map(|backend| self.backend(view, backend))
+            .collect();
+        let is_counted = backends.iter().all(|backend| backend.sessions.exact);
         ServiceStatus {
             name: service.name().to_owned(),
             vip: service.vip().to_string(),
@@ -57,10 +59,15 @@ impl<M: Maps> Engine<M> {
             },
             traffic: traffic.into(),
             dropped: traffic.dropped,
-            sessions: Sessions::estimated(traffic.into()),
+            sessions: if is_counted {
+                Sessions::counted(backends.iter().map(|backend| backend.sessions.count).sum())
+            } else {
+                Sessions::estimated(traffic.into())
+            },
+            slots: self.slots(&service.key()),
             mqtt: self.mqtt(service),
             guard: self.guard(service),
-            backends: backends.collect(),
+            backends,
         }
     }
 
@@ -93,6 +100,7 @@ impl<M: Maps> Engine<M> {
         let BackendView {
             backend,
             key,
+            id,
             admin,
             weight,
             health,
@@ -106,6 +114,12 @@ impl<M: Maps> Engine<M> {
             port: backend.port(),
         };
         let traffic = readable(self.ledger.backend(account, &self.maps));
+        let drain = (*admin == Admin::Draining).then(|| self.drain(&service.service.key(), *id));
+        let counted = match drain {
+            Some(drain) if drain.left_exact => self.recorded(*id).map(|sessions| sessions.live),
+            Some(_) => None,
+            None => self.counted(&service.service.key(), *id),
+        };
         BackendStatus {
             name: backend.name().to_owned(),
             address: backend.address().to_string(),
@@ -118,7 +132,9 @@ impl<M: Maps> Engine<M> {
             share: *share,
             traffic: traffic.into(),
             dropped: traffic.dropped,
-            sessions: Sessions::estimated(traffic.into()),
+            sessions: counted
+                .map_or_else(|| Sessions::estimated(traffic.into()), Sessions::counted),
+            drain,
             probe: self.probes.get(key).copied().unwrap_or_default(),
         }
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 mod attacks;
+mod draining;
 mod state;
 mod trace;
 
@@ -167,7 +168,11 @@ fn next_hop(last: u8) -> NextHop {
 
 /// An engine whose two backends are up and reachable.
 fn running() -> Engine<FakeMaps> {
-    let mut engine = Engine::new(config(CONFIG), AdminState::default(), FakeMaps::default());
+    up_with(config(CONFIG))
+}
+
+fn up_with(config: Config) -> Engine<FakeMaps> {
+    let mut engine = Engine::new(config, AdminState::default(), FakeMaps::default());
     engine.try_reconcile().unwrap();
     for (name, address, last) in [("a", A, 1), ("b", B, 2)] {
         engine.handle_probe(&key(name), Ok(Duration::from_millis(1)));

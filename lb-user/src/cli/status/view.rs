@@ -138,12 +138,17 @@ fn backends<'a>(
             reason,
             next_hop,
             share,
+            drain,
             ..
         } = backend;
+        let admin = match drain {
+            Some(drain) if drain.drained => "drained".to_owned(),
+            Some(_) | None => admin.to_string(),
+        };
         let mut row = vec![
             format!("{service}/{name}"),
             socket(address, *port),
-            admin.to_string(),
+            admin,
             health.to_string(),
             weight.to_string(),
             format!("{:.1}%", share * 100.0),
@@ -178,6 +183,7 @@ fn remarks(status: &Status) -> String {
             ));
         }
     }
+    remarks.extend(status.services.iter().filter_map(slots_remark));
     remarks.extend(status.services.iter().filter_map(mqtt_remark));
     remarks.extend(status.services.iter().filter_map(guard_remark));
     let dropped = status.verdicts.iter();
@@ -207,6 +213,26 @@ fn remarks(status: &Status) -> String {
         .iter()
         .map(|remark| format!("\n{remark}\n"))
         .collect()
+}
+
+/// Which slots of a service are not safe, if any.
+fn slots_remark(service: &ServiceStatus) -> Option<String> {
+    let (name, slots) = (&service.name, &service.slots);
+    let mut told = Vec::new();
+    if slots.at_risk > 0 {
+        let more = duration(slots.learning_seconds);
+        let count = slots.at_risk;
+        told.push(format!(
+            "{count} at risk, learning their sessions for {more} more"
+        ));
+    }
+    if slots.mixed > 0 {
+        told.push(format!("{} with sessions of other backends", slots.mixed));
+    }
+    if slots.deferred {
+        told.push("some wait for room in the flow table to change their backend".to_owned());
+    }
+    (!told.is_empty()).then(|| format!("slots of {name}: {}", told.join("; ")))
 }
 
 /// What clients of a service have sent.
@@ -392,6 +418,17 @@ mod tests {
         let text = render(&example::status(), false, None);
         let sentence = "mqtt: clients sent connect 5, pingreq 6; longest keep-alive 1 min 0 s";
         assert!(text.contains(sentence), "{text}");
+    }
+
+    #[test]
+    fn slots_are_told_of_while_they_are_not_safe() {
+        let mut status = example::status();
+        assert!(!render(&status, false, None).contains("slots of"));
+        status.services[0].slots.at_risk = 5;
+        status.services[0].slots.learning_seconds = 61;
+        let text = render(&status, false, None);
+        let line = "slots of mqtt: 5 at risk, learning their sessions for 1 min 1 s more";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct ServiceView<'a> {
 pub struct BackendView<'a> {
     pub backend: &'a Backend,
     pub key: BackendKey,
+    /// Its id, if it takes packets.
+    pub id: Option<BackendId>,
     pub admin: Admin,
     /// The weight in force: the operator's, else the configured one.
     pub weight: u16,
@@ -81,6 +83,7 @@ impl Balancer {
         let share = present.and_then(|id| shares.get(&id));
         BackendView {
             backend,
+            id: present,
             admin: self.admin().admin(&key),
             weight: self.weight(&key, backend),
             health: self.health(&key),

@@ -1,0 +1,203 @@
+//! `tidegate backend drain --wait`: looks on until no session is left.
+
+use std::{
+    io::{self, IsTerminal as _},
+    time::{Duration, Instant},
+};
+
+use anyhow::anyhow;
+use serde::Serialize;
+
+use super::{Failure, client::Client, output};
+use crate::{api::BackendEntry, control::DrainStatus};
+
+/// The daemon counts once in so long at most.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How to wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    pub(super) timeout: Duration,
+    pub(super) json: bool,
+}
+
+/// How far it is, as told with `--json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Progress<'a> {
+    backend: &'a str,
+    drained: bool,
+    /// Sessions that are known to be left.
+    left: u64,
+    /// Whether these are all.
+    left_exact: bool,
+    learning_seconds: u64,
+}
+
+/// Asks again and again until the backend that `name` stands for is drained.
+pub(super) fn wait(client: &Client, name: &str, patience: Patience) -> Result<(), Failure> {
+    let deadline = Instant::now() + patience.timeout;
+    let mut screen = Screen::new(patience.json);
+    loop {
+        let entries: Vec<BackendEntry> = client.get("/v1/backends")?;
+        let drain = match find(&entries, name) {
+            Ok(drain) => drain,
+            Err(reason) => {
+                screen.finish()?;
+                return Err(Failure::Runtime(anyhow!(reason)));
+            }
+        };
+        let progress = Progress::new(name, drain);
+        if screen.show(&progress)? == output::Reader::Gone {
+            return Ok(());
+        }
+        if drain.drained {
+            screen.finish()?;
+            return Ok(());
+        }
+        let rest = deadline.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            screen.finish()?;
+            let sentence = progress.sentence();
+            return Err(Failure::Runtime(anyhow!(
+                "gave up waiting: {sentence}; it goes on draining"
+            )));
+        }
+        client.block_on(async { tokio::time::sleep(PAUSE.min(rest)).await });
+    }
+}
+
+/// What is left of the backend that a name stands for, or why nobody can tell.
+fn find(entries: &[BackendEntry], name: &str) -> Result<DrainStatus, String> {
+    let (service, backend) = match name.split_once('/') {
+        Some((service, backend)) => (Some(service), backend),
+        None => (None, name),
+    };
+    let entry = entries.iter().find(|entry| {
+        entry.backend.name == backend && service.is_none_or(|service| entry.service == service)
+    });
+    let entry = entry.ok_or_else(|| format!("{name} is not configured any more"))?;
+    let admin = entry.backend.admin;
+    let drain = entry.backend.drain;
+    drain.ok_or_else(|| format!("somebody stopped draining {name}: it is {admin} now"))
+}
+
+impl<'a> Progress<'a> {
+    const fn new(backend: &'a str, drain: DrainStatus) -> Self {
+        Self {
+            backend,
+            drained: drain.drained,
+            left: drain.left,
+            left_exact: drain.left_exact,
+            learning_seconds: drain.drain_learning_seconds,
+        }
+    }
+
+    fn sentence(&self) -> String {
+        let Self { backend, left, .. } = self;
+        let sessions = if *left == 1 { "session" } else { "sessions" };
+        if self.drained {
+            format!("{backend}: drained")
+        } else if self.left_exact {
+            format!("{backend}: {left} {sessions} left")
+        } else if self.learning_seconds > 0 {
+            let more = self.learning_seconds;
+            format!("{backend}: at least {left} {sessions} left, learning {more} s more")
+        } else {
+            format!("{backend}: at least {left} {sessions} left, counting")
+        }
+    }
+
+    /// Without what changes with time alone.
+    const fn essence(&self) -> (bool, u64, bool, bool) {
+        let is_learning = self.learning_seconds > 0;
+        (self.drained, self.left, self.left_exact, is_learning)
+    }
+}
+
+/// Where progress is shown: one line that is written over on a terminal, else a line a change.
+struct Screen {
+    json: bool,
+    is_terminal: bool,
+    last: Option<(bool, u64, bool, bool)>,
+}
+
+impl Screen {
+    fn new(json: bool) -> Self {
+        Self {
+            json,
+            is_terminal: !json && io::stdout().is_terminal(),
+            last: None,
+        }
+    }
+
+    fn show(&mut self, progress: &Progress<'_>) -> anyhow::Result<output::Reader> {
+        if self.is_terminal {
+            return output::print(&format!("\r\x1b[K{}", progress.sentence()));
+        }
+        let essence = Some(progress.essence());
+        if self.last == essence {
+            return Ok(output::Reader::There);
+        }
+        self.last = essence;
+        let line = if self.json {
+            output::json(progress)?
+        } else {
+            progress.sentence() + "\n"
+        };
+        output::print(&line)
+    }
+
+    fn finish(&self) -> anyhow::Result<()> {
+        if self.is_terminal {
+            output::print("\n")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Progress, find};
+    use crate::{
+        api::BackendEntry,
+        control::{DrainStatus, example},
+    };
+
+    fn entries(drain: Option<DrainStatus>) -> Vec<BackendEntry> {
+        let mut backend = example::backend();
+        backend.drain = drain;
+        vec![BackendEntry {
+            service: "mqtt".to_owned(),
+            backend,
+        }]
+    }
+
+    #[test]
+    fn backend_is_found_by_either_name_while_it_drains() {
+        let drain = DrainStatus::default();
+        let draining = entries(Some(drain));
+        assert_eq!(find(&draining, "mqtt/broker1"), Ok(drain));
+        assert_eq!(find(&draining, "broker1"), Ok(drain));
+        let gone = find(&draining, "other/broker1").unwrap_err();
+        assert!(gone.contains("not configured"), "{gone}");
+        let stopped = find(&entries(None), "broker1").unwrap_err();
+        assert!(stopped.contains("enabled now"), "{stopped}");
+    }
+
+    #[test]
+    fn sentences_say_no_more_than_is_known() {
+        let mut drain = DrainStatus {
+            left: 1,
+            drain_learning_seconds: 9,
+            ..DrainStatus::default()
+        };
+        let say = |drain| Progress::new("a", drain).sentence();
+        assert_eq!(say(drain), "a: at least 1 session left, learning 9 s more");
+        drain.drain_learning_seconds = 0;
+        assert_eq!(say(drain), "a: at least 1 session left, counting");
+        (drain.left, drain.left_exact) = (2, true);
+        assert_eq!(say(drain), "a: 2 sessions left");
+        (drain.left, drain.drained) = (0, true);
+        assert_eq!(say(drain), "a: drained");
+    }
+}

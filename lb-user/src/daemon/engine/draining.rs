@@ -1,0 +1,110 @@
+//! What is known of sessions: how many there are, and whether a draining backend has any left.
+
+use std::time::Duration;
+
+use lb_common::abi::{BackendId, SLOT_COUNT, ServiceKey, Tick};
+
+use super::Engine;
+use crate::{
+    control::{DrainStatus, SlotsStatus},
+    core::{image::ServiceImage, settle},
+    daemon::maps::Maps,
+};
+
+impl<M: Maps> Engine<M> {
+    /// What is left of the sessions of a draining backend; `id` is none if it takes no packets.
+    pub(in crate::daemon) fn drain(&self, key: &ServiceKey, id: Option<BackendId>) -> DrainStatus {
+        // The maps may hold something else than is known, or what is wanted is yet to come.
+        let is_settled = self.is_settled() && self.attempted.is_none();
+        let left = self
+            .recorded(id)
+            .map_or(0, |sessions| sessions.live + sessions.begun);
+        let (Some(service), Some(id)) = (self.image.services.get(key), id) else {
+            return DrainStatus {
+                drained: is_settled,
+                left,
+                left_exact: is_settled,
+                ..DrainStatus::default()
+            };
+        };
+        let table = &service.table;
+        let is_at_risk = table.holds.has_previous(id);
+        let gets_more = table.slots.contains(&id) || table.ring.contains(&id);
+        let left_exact = is_settled && !is_at_risk && !gets_more && self.is_known(key, service);
+        DrainStatus {
+            drained: left_exact && left == 0,
+            left,
+            left_exact,
+            drain_learning_seconds: if is_at_risk {
+                self.learning_seconds(service)
+            } else {
+                0
+            },
+        }
+    }
+
+    /// How many sessions a backend has, if all flows of its service are recorded.
+    pub(in crate::daemon) fn counted(
+        &self,
+        key: &ServiceKey,
+        id: Option<BackendId>,
+    ) -> Option<u64> {
+        let service = self.image.services.get(key)?;
+        let findings = self.findings.as_ref()?;
+        let all = service.records_all() && findings.complete && self.has_room;
+        if !all {
+            return None;
+        }
+        self.recorded(id).map(|sessions| sessions.live)
+    }
+
+    /// The flows that are recorded for a backend, as of the last walk: none, if nobody has the id.
+    pub(in crate::daemon) fn recorded(&self, id: Option<BackendId>) -> Option<settle::Sessions> {
+        let findings = self.findings.as_ref();
+        let Some(id) = id else {
+            return Some(settle::Sessions::default());
+        };
+        let epoch = self.image.backends.get(&id)?.epoch;
+        findings?.sessions.get(&(id, epoch)).copied()
+    }
+
+    /// The slots of a service.
+    pub(in crate::daemon) fn slots(&self, key: &ServiceKey) -> SlotsStatus {
+        let Some(service) = self.image.services.get(key) else {
+            return SlotsStatus::default();
+        };
+        let (mixed, at_risk) = service.table.holds.count();
+        let all = if service.table.slots.is_empty() {
+            0
+        } else {
+            SLOT_COUNT as usize
+        };
+        SlotsStatus {
+            safe: all.saturating_sub(mixed + at_risk) as u64,
+            mixed: mixed as u64,
+            at_risk: at_risk as u64,
+            learning_seconds: self.learning_seconds(service),
+            deferred: service.table.deferred,
+        }
+    }
+
+    /// Whether the last walk was made by the table in force and has found all that there is.
+    fn is_known(&self, key: &ServiceKey, service: &ServiceImage) -> bool {
+        let findings = self.findings.as_ref();
+        self.has_room && findings.is_some_and(|findings| findings.is_current(key, service))
+    }
+
+    /// How long until no slot of a service is at risk, if nothing changes.
+    fn learning_seconds(&self, service: &ServiceImage) -> u64 {
+        let Some(until) = service.table.holds.until() else {
+            return 0;
+        };
+        // Only a window throughout which all flows could be recorded counts.
+        let until = match self.room_since {
+            Tick(0) => until,
+            since => until.max(since.after(service.window)),
+        };
+        let ticks = u64::from(until.since(self.maps.now()));
+        Duration::from_nanos(ticks << 30).as_secs_f64().ceil() as u64
+    }
+}

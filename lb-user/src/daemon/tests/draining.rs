@@ -1,0 +1,137 @@
+//! When a draining backend is drained.
+
+use std::collections::BTreeMap;
+
+use lb_common::abi::{BackendId, Tick};
+
+use super::{A, FakeMaps, config, key, running, up_with};
+use crate::{
+    control::{BackendStatus, Change},
+    core::{
+        balancer::Admin,
+        settle::{Findings, Sessions},
+    },
+    daemon::engine::Engine,
+};
+
+/// What a walk that begins now finds, if so many flows of backend a are there.
+fn walk(engine: &Engine<FakeMaps>, flows: Sessions) -> Findings {
+    let image = engine.sights().borrow().image.clone();
+    let sessions: BTreeMap<(BackendId, u16), Sessions> = image
+        .backends
+        .iter()
+        .map(|(id, backend)| {
+            let is_a = backend.address == A.into();
+            let flows = if is_a { flows } else { Sessions::default() };
+            ((*id, backend.epoch), flows)
+        })
+        .collect();
+    Findings {
+        image,
+        started: engine.maps.now,
+        complete: true,
+        has_room: true,
+        strays: BTreeMap::new(),
+        sessions,
+    }
+}
+
+fn live(live: u64) -> Sessions {
+    Sessions { live, begun: 0 }
+}
+
+fn a(engine: &Engine<FakeMaps>) -> BackendStatus {
+    engine.backend_status(&key("a")).unwrap()
+}
+
+fn drain_a(engine: &mut Engine<FakeMaps>) {
+    engine.handle_change(&key("a"), Change::Admin(Admin::Draining));
+    engine.reconcile();
+}
+
+#[test]
+fn backend_is_not_drained_while_its_sessions_are_being_learned() {
+    let mut engine = running();
+    assert_eq!(a(&engine).drain, None);
+    drain_a(&mut engine);
+    engine.handle_findings(walk(&engine, live(0)));
+    let status = a(&engine);
+    let drain = status.drain.unwrap();
+    assert!(!drain.drained && !drain.left_exact && drain.drain_learning_seconds > 1_500);
+    assert!(!status.sessions.exact);
+    let slots = engine.services()[0].slots;
+    assert!(
+        slots.at_risk > 0 && slots.learning_seconds > 1_500,
+        "{slots:?}"
+    );
+    assert_eq!(slots.safe + slots.mixed + slots.at_risk, 65_537);
+}
+
+#[test]
+fn backend_is_drained_when_a_walk_by_the_table_in_force_finds_nothing_of_it() {
+    let mut engine = running();
+    drain_a(&mut engine);
+    engine.maps.now = Tick(10_000);
+    let early = walk(&engine, live(0));
+    // It ends the learning window, by which another table comes into force.
+    engine.handle_findings(early);
+    let drain = a(&engine).drain.unwrap();
+    assert!(
+        !drain.drained && drain.drain_learning_seconds == 0,
+        "{drain:?}"
+    );
+
+    engine.handle_findings(walk(&engine, live(2)));
+    engine.handle_findings(walk(&engine, live(2)));
+    let status = a(&engine);
+    assert!(
+        status.sessions.exact && status.sessions.count == 2,
+        "{status:?}"
+    );
+    assert!(!status.drain.unwrap().drained);
+
+    let begun = Sessions { live: 0, begun: 1 };
+    engine.handle_findings(walk(&engine, begun));
+    assert!(!a(&engine).drain.unwrap().drained);
+
+    let mut hasty = walk(&engine, live(0));
+    hasty.complete = false;
+    engine.handle_findings(hasty);
+    assert!(!a(&engine).drain.unwrap().drained);
+
+    engine.handle_findings(walk(&engine, live(0)));
+    assert!(a(&engine).drain.unwrap().drained);
+}
+
+#[test]
+fn backend_that_is_told_to_drain_is_not_drained_before_the_maps_say_so() {
+    let mut engine = running();
+    engine.handle_findings(walk(&engine, live(0)));
+    engine.handle_change(&key("a"), Change::Admin(Admin::Draining));
+    assert!(!a(&engine).drain.unwrap().drained);
+    engine.maps.good_steps = Some(0);
+    engine.reconcile();
+    assert!(!a(&engine).drain.unwrap().drained);
+}
+
+#[test]
+fn nat_counts_its_sessions_and_learns_nothing() {
+    let nat = super::CONFIG.replace("\"dsr\"", "\"nat\"");
+    let mut engine = up_with(config(&nat));
+    engine.handle_findings(walk(&engine, live(3)));
+    let status = a(&engine);
+    assert!(
+        status.sessions.exact && status.sessions.count == 3,
+        "{status:?}"
+    );
+    drain_a(&mut engine);
+    assert!(!a(&engine).drain.unwrap().drained);
+    engine.handle_findings(walk(&engine, live(1)));
+    let drain = a(&engine).drain.unwrap();
+    assert!(
+        drain.left_exact && drain.left == 1 && !drain.drained,
+        "{drain:?}"
+    );
+    engine.handle_findings(walk(&engine, live(0)));
+    assert!(a(&engine).drain.unwrap().drained);
+}
