@@ -90,18 +90,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     };
     let body = weight.map(|weight| output::json(&weight)).transpose()?;
     let changed: BackendStatus = client.post(&route(order, verb), body)?;
-    let patience = match args.action {
-        Action::Drain {
-            wait: true,
-            timeout,
-            ..
-        } => Some(Patience {
+    if let Action::Drain {
+        wait: true,
+        timeout,
+        ..
+    } = args.action
+    {
+        let patience = Patience {
             timeout,
             json: args.json,
-        }),
-        _ => None,
-    };
-    if let Some(patience) = patience {
+        };
         return drain::wait(&client, &order.backend, patience);
     }
     let text = if args.json {
