@@ -2,8 +2,8 @@
 //!
 //! The object is built for `bpfel-unknown-none`, for which no ready `core` exists: it takes a compiler with
 //! its library sources (a rustup toolchain with `rust-src`, or a distribution's rustc with its source
-//! package) and a bpf-linker whose LLVM is at least the compiler's. Included by path into `lb-user/build.rs`
-//! and `xtask`, hence std only. It installs nothing: that is `cargo xtask setup`.
+//! package) and a bpf-linker whose LLVM is at least the compiler's. Included by path into build scripts (by
+//! `embed.rs`) and `xtask`, hence std only. It installs nothing: that is `cargo xtask setup`.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,9 +13,6 @@ use std::process::Command;
 /// The bpf-linker that `cargo xtask setup` installs.
 #[allow(dead_code, reason = "used by xtask only")]
 pub const BPF_LINKER_VERSION: &str = "0.13.0";
-
-/// Name of the object inside the target directory of a build.
-const OBJECT: &str = "tidegate-xdp";
 
 /// Variables of an outer cargo that would lead the inner one astray.
 const INHERITED: [&str; 14] = [
@@ -160,9 +157,10 @@ impl Toolchain {
     }
 }
 
-/// Where [`Toolchain::command`] leaves the object.
-pub fn object(target_dir: &Path) -> PathBuf {
-    target_dir.join(target()).join("release").join(OBJECT)
+/// Where [`Toolchain::command`] leaves the object of a `[[bin]]`.
+#[allow(dead_code, reason = "used by build.rs only")]
+pub fn object(target_dir: &Path, name: &str) -> PathBuf {
+    target_dir.join(target()).join("release").join(name)
 }
 
 /// The directory that `cargo xtask setup` installs tools into.

@@ -10,6 +10,7 @@ mod challenge;
 mod change;
 mod conversation;
 mod counters;
+mod decap;
 mod fixtures;
 mod forwarding;
 mod fragments;

@@ -218,6 +218,7 @@ impl Stage {
 const _: () = {
     assert!(size_of::<ServiceKey>() == 20);
     assert!(size_of::<Service>() == 16);
+    assert!(size_of::<Ip>() == 16);
     assert!(size_of::<Load>() == 64);
     assert!(size_of::<FragmentKey>() == 40);
     assert!(size_of::<Fragment>() == 8);
@@ -243,7 +244,7 @@ const _: () = {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        AccessKey, Backend, Bucket, Flow, FlowKey, Fragment, FragmentKey, GuardCounts, Load,
+        AccessKey, Backend, Bucket, Flow, FlowKey, Fragment, FragmentKey, GuardCounts, Ip, Load,
         MqttPackets, NatPool, Rates, Reply, Service, ServiceKey, SlotLine, SourceKey, Traffic,
         TunnelSources,
     };
@@ -267,6 +268,7 @@ mod pod {
         FragmentKey,
         GuardCounts,
         HashKeys,
+        Ip,
         Load,
         MqttPackets,
         NatPool,

@@ -2,7 +2,7 @@
 //!
 //! Owns the layout of every map ([`abi`]), the list of packet outcomes ([`verdict`]), the
 //! parsers of packets ([`parse`], over a [`cursor`]) and of MQTT ([`mqtt`]), what both halves must
-//! know of ICMP ([`icmp`]), the flow hash ([`flow`]), challenges to the
+//! know of ICMP ([`icmp`]), what a backend unpacks ([`decap`]), the flow hash ([`flow`]), challenges to the
 //! senders of SYNs ([`challenge`]) and checksum arithmetic ([`checksum`]). It has no state, no I/O and no dependency, so the XDP program, the daemon, the
 //! tests and the fuzz targets all run the same code.
 
@@ -12,6 +12,7 @@ pub mod abi;
 pub mod challenge;
 pub mod checksum;
 pub mod cursor;
+pub mod decap;
 pub mod flow;
 pub mod generator;
 pub mod icmp;

@@ -131,6 +131,20 @@ pub struct Transport {
 }
 
 impl Network {
+    /// Protocol or first next header.
+    #[inline(always)]
+    #[must_use]
+    pub const fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    /// Whether IPv4 says that this is a piece of a packet; IPv6 says so further on.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_piece(&self) -> bool {
+        !matches!(self.fragmentation, Fragmentation::None)
+    }
+
     /// Reads the fixed part of the network header and IPv4's options.
     ///
     /// # Errors

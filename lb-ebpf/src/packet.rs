@@ -158,6 +158,7 @@ impl Frame {
 ///
 /// It carries a pointer beside the offset: the verifier follows the bounds of a pointer that was
 /// compared with the end, not of one that is computed anew from the start.
+#[derive(Clone)]
 pub struct FrameCursor {
     start: usize,
     position: usize,

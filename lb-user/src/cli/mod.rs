@@ -6,6 +6,7 @@
 mod backend;
 mod check;
 mod client;
+mod decap;
 mod drain;
 mod output;
 mod reload;
@@ -48,6 +49,7 @@ enum Command {
     Backend(backend::Args),
     Top(top::Args),
     Trace(trace::Args),
+    Decap(decap::Args),
 }
 
 /// Which daemon to talk to.
@@ -111,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Backend(args) => backend::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Decap(args) => decap::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

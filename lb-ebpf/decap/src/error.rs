@@ -1,0 +1,46 @@
+//! What can go wrong with the kernel.
+
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
+
+/// Why packets cannot be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum DecapError {
+    #[error("no sender or no virtual address: nothing would be unpacked")]
+    Nothing,
+    #[error("this was built without its XDP program: run `cargo xtask setup`, then build again")]
+    NoObject,
+    #[error(
+        "interface {interface:?} already has an XDP program: stop what holds it (`ip link show {interface}` names it)"
+    )]
+    InterfaceBusy { interface: String },
+    #[error("there is no interface {interface:?}: `ip link` lists those of this host")]
+    NoInterface { interface: String },
+    #[error(
+        "the kernel refused the XDP program or its maps; it takes root or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and Linux 5.15 or newer"
+    )]
+    Load(#[source] Box<EbpfError>),
+    #[error("the kernel's verifier refused the XDP program")]
+    Verify(#[source] Box<ProgramError>),
+    #[error("the XDP program could not be attached to {interface:?} in {mode} mode")]
+    Attach {
+        interface: String,
+        mode: &'static str,
+        source: Box<ProgramError>,
+    },
+    #[error("the object has no {name:?}")]
+    Missing { name: &'static str },
+    #[error("map {name} could not be {action}")]
+    Map {
+        name: &'static str,
+        action: &'static str,
+        source: Box<MapError>,
+    },
+}
+
+pub(crate) fn failed(name: &'static str, action: &'static str) -> impl Fn(MapError) -> DecapError {
+    move |source| DecapError::Map {
+        name,
+        action,
+        source: Box::new(source),
+    }
+}
