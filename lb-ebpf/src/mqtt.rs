@@ -44,7 +44,10 @@ pub fn known(packet: &Packet<'_>, service: &Service, record: FlowRef) -> Result<
 /// As for [`known`].
 #[inline(always)]
 pub fn first(packet: &Packet<'_>, service: &Service, starts: bool) -> Result<KeepAlive, Verdict> {
-    let before = if starts && service.is_mqtt() {
+    // Elsewhere flows have records only now and then: data may have passed without one being looked
+    // for, and the check would end the session at its next look.
+    let sees_all = service.is_tracked() || service.is_nat();
+    let before = if starts && sees_all && service.is_mqtt() {
         KeepAlive::AWAITED
     } else {
         KeepAlive::NONE
