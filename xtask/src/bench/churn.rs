@@ -320,6 +320,7 @@ impl Churn {
             reconnects: losses.len() - lost.len(),
             moved: summary.moved,
             health_changes: report::health_changes(&site.balancer_log()),
+            drops: site.drops()?,
             lost,
             seconds: took.as_secs_f64(),
         })

@@ -23,6 +23,8 @@ pub struct Outcome {
     /// How often the balancer took a backend for dead: more than there were deaths on a machine so busy
     /// that checks fail, and a session of a backend that is taken for dead is nobody's fault but the check's.
     pub(super) health_changes: usize,
+    /// Packets that the program dropped, by verdict.
+    pub(super) drops: BTreeMap<String, u64>,
     /// Sessions that ended and should not have.
     pub lost: Vec<Victim>,
     pub(super) seconds: f64,
@@ -64,6 +66,7 @@ impl Outcome {
             reconnects,
             moved,
             health_changes,
+            drops,
             lost,
             seconds,
         } = self;
@@ -77,6 +80,9 @@ impl Outcome {
             "  changes                      {number:>8}  ({})",
             kinds.join(", ")
         );
+        for (verdict, packets) in drops {
+            println!("  {verdict:<28} {packets:>8}");
+        }
         println!("  sessions lost                {:>8}", lost.len());
         println!("  sessions of dead backends    {reconnects:>8}");
         println!("  sessions asked to leave      {moved:>8}");

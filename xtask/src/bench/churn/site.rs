@@ -1,5 +1,6 @@
 //! The network that the changes happen on: a client, a balancer, six brokers.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -242,6 +243,16 @@ impl Site {
     pub(super) fn ask(&self, arguments: &[&str]) -> Result<String> {
         let mut command = self.tidegate()?;
         exec::output(command.args(arguments).args(["--socket", SOCKET]))
+    }
+
+    /// Packets that the program has dropped, by verdict.
+    pub(super) fn drops(&self) -> Result<BTreeMap<String, u64>> {
+        let mut status: serde_json::Value =
+            serde_json::from_str(&self.ask(&["status", "--json"])?)?;
+        let mut verdicts: BTreeMap<String, u64> =
+            serde_json::from_value(status["verdicts"].take())?;
+        verdicts.retain(|verdict, packets| verdict.starts_with("drop_") && *packets > 0);
+        Ok(verdicts)
     }
 
     fn tidegate(&self) -> Result<Command> {
