@@ -62,7 +62,7 @@ fn run(task: Task) -> Result<()> {
         Task::Setup { ci, kernel } => {
             setup::ensure(if ci { Purpose::Ci } else { Purpose::Lab })?;
             if kernel {
-                setup::ensure_kernel()?;
+                setup::ensure_machine()?;
             }
             Ok(())
         }

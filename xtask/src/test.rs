@@ -100,12 +100,12 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Runs the packet tests in the oldest kernel that is tested.
 fn in_older_kernel(steps: &mut Steps, arguments: &[&str]) -> Result<()> {
-    let kernel = steps.step("setup of an emulated machine", setup::ensure_kernel)?;
-    let name = format!("datapath tests in Linux {}", kernel.release());
+    let machine = steps.step("setup of an emulated machine", setup::ensure_machine)?;
+    let name = format!("datapath tests in Linux {}", machine.kernel.release());
     steps.step(&name, || {
         let skipped = TOO_FAST.iter().flat_map(|test| ["--skip", *test]);
         let arguments: Vec<&str> = arguments.iter().copied().chain(skipped).collect();
-        kernel::test(&kernel, &arguments)
+        kernel::test(&machine, &arguments)
     })
 }
 

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::guest::END;
 use crate::exec;
+use crate::setup;
 
 /// Several times what the tests take without hardware's help: a guest that is silent for good must end.
 const PATIENCE: Duration = Duration::from_secs(1200);
@@ -26,12 +27,12 @@ const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 mitigations=off";
 ///
 /// # Errors
 /// When the tests fail, do not come to an end, or the machine does not start; names the log.
-pub(super) fn run(kernel: &Path, file_system: &[u8], dir: &Path) -> Result<()> {
+pub(super) fn run(machine: &setup::Machine, file_system: &[u8], dir: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
     let (initrd, log) = (dir.join("initrd"), dir.join("console.log"));
     fs::write(&initrd, file_system)
         .with_context(|| format!("cannot write {}", initrd.display()))?;
-    let status = boot(kernel, &initrd, &log);
+    let status = boot(machine, &initrd, &log);
     fs::remove_file(&initrd)?;
     match status.with_context(|| format!("the console's log is {}", log.display()))? {
         0 => Ok(()),
@@ -39,8 +40,8 @@ pub(super) fn run(kernel: &Path, file_system: &[u8], dir: &Path) -> Result<()> {
     }
 }
 
-fn boot(kernel: &Path, initrd: &Path, log: &Path) -> Result<u32> {
-    let mut command = command(kernel, initrd);
+fn boot(machine: &setup::Machine, initrd: &Path, log: &Path) -> Result<u32> {
+    let mut command = command(machine, initrd);
     let mut machine = Machine(
         command
             .stdin(Stdio::null())
@@ -53,8 +54,8 @@ fn boot(kernel: &Path, initrd: &Path, log: &Path) -> Result<u32> {
 }
 
 /// Hardware's virtualisation where the kernel offers it, emulation otherwise.
-fn command(kernel: &Path, initrd: &Path) -> Command {
-    let mut command = Command::new("qemu-system-x86_64");
+fn command(machine: &setup::Machine, initrd: &Path) -> Command {
+    let mut command = machine.emulator.command();
     if has_virtualisation() {
         command.args(["-accel", "kvm"]);
     }
@@ -64,7 +65,7 @@ fn command(kernel: &Path, initrd: &Path) -> Command {
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
         .args(["-serial", "stdio", "-no-reboot"])
         .arg("-kernel")
-        .arg(kernel)
+        .arg(machine.kernel.image())
         .arg("-initrd")
         .arg(initrd)
         .args(["-append", KERNEL_ARGUMENTS]);

@@ -15,16 +15,16 @@ use serde::Deserialize;
 
 use crate::build::{cargo, target_dir};
 use crate::exec;
-use crate::setup::Kernel;
+use crate::setup::Machine;
 
 /// Runs tests of the `tests` package in the guest; `arguments` are for them.
 ///
 /// # Errors
 /// When they cannot be built or run, or fail.
-pub fn test(kernel: &Kernel, arguments: &[&str]) -> Result<()> {
+pub fn test(machine: &Machine, arguments: &[&str]) -> Result<()> {
     let tests = build_tests()?;
-    let file_system = guest::file_system(&tests, arguments, kernel)?;
-    machine::run(&kernel.image(), &file_system, &target_dir()?.join("kernel"))
+    let file_system = guest::file_system(&tests, arguments, &machine.kernel)?;
+    machine::run(machine, &file_system, &target_dir()?.join("kernel"))
 }
 
 /// Builds the privileged tests, and says where they are.

@@ -40,6 +40,42 @@ pub(super) fn candidate(package: &str) -> Option<String> {
     (version != "(none)").then(|| version.to_owned())
 }
 
+/// What an installation would do.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(super) struct Plan {
+    /// Packages that would come, by name.
+    pub(super) installs: Vec<String>,
+    /// Packages that would go.
+    pub(super) removes: Vec<String>,
+}
+
+impl Plan {
+    /// Reads what apt prints when it simulates.
+    fn parse(text: &str) -> Self {
+        let named = |action: &str| {
+            text.lines()
+                .filter_map(|line| line.strip_prefix(action)?.split_whitespace().next())
+                .map(str::to_owned)
+                .collect()
+        };
+        Self {
+            installs: named("Inst "),
+            removes: named("Remv "),
+        }
+    }
+}
+
+/// What it would take to install a package.
+pub(super) fn plan(package: &str) -> Result<Plan> {
+    let text = exec::output(Command::new("apt-get").env("LC_ALL", "C").args([
+        "--simulate",
+        "install",
+        "--no-install-recommends",
+        package,
+    ]))?;
+    Ok(Plan::parse(&text))
+}
+
 /// Installs packages without removing any other, and without starting or enabling any service of theirs.
 pub(super) fn install(packages: &[String]) -> Result<()> {
     if packages.is_empty() {
@@ -88,4 +124,22 @@ pub(super) fn refuse(packages: &[String]) -> Result<()> {
         "this system has no apt-get: install what Debian calls {} by hand",
         packages.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Plan;
+
+    #[test]
+    fn a_simulation_says_what_comes_and_what_goes() {
+        let text = "Reading package lists...\n\
+                    Remv qemu-utils [1:10.0.2]\n\
+                    Inst seabios (1.16.2-1 Debian:12.15/oldstable [all])\n\
+                    Inst qemu-system-x86 (1:7.2 Debian:12.15/oldstable [amd64])\n\
+                    Conf seabios (1.16.2-1 Debian:12.15/oldstable [all])\n";
+        let plan = Plan::parse(text);
+        assert_eq!(plan.installs, ["seabios", "qemu-system-x86"]);
+        assert_eq!(plan.removes, ["qemu-utils"]);
+        assert_eq!(Plan::parse("nothing to do\n"), Plan::default());
+    }
 }

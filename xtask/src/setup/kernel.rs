@@ -1,12 +1,13 @@
-//! A Linux 6.1 and the emulator to run it in: the kernel is unpacked into a directory of ours, never installed.
+//! A Linux 6.1 to run in an emulator: unpacked into a directory of ours, never installed.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{BUILD, LAB, announce_and_run_quietly, apt, missing_packages};
+use super::emulator::{self, Emulator};
+use super::{BUILD, LAB, apt, missing_packages, unpack};
 use crate::exec;
 use crate::toolchain::tools_root;
 
@@ -14,11 +15,15 @@ use crate::toolchain::tools_root;
 const PREFIX: &str = "linux-image-6.1.0-";
 const SUFFIX: &str = "-cloud-amd64";
 
-/// Where Debian's packages of programs are, for what the guest runs.
-const PROGRAMS: [(&str, &str); 2] = [
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("insmod", "kmod"),
-];
+/// What the guest runs, and the package it comes in.
+const PROGRAMS: [(&str, &str); 1] = [("insmod", "kmod")];
+
+/// A kernel and what runs it.
+#[derive(Debug)]
+pub struct Machine {
+    pub kernel: Kernel,
+    pub emulator: Emulator,
+}
 
 /// An unpacked kernel.
 #[derive(Debug)]
@@ -67,61 +72,36 @@ pub fn why_no_kernel() -> Option<String> {
     None
 }
 
-/// Installs the emulator and unpacks a 6.1 kernel, whichever is missing.
+/// Installs or unpacks the emulator and a 6.1 kernel, whichever is missing.
 ///
 /// # Errors
 /// Says in one sentence what to do when it cannot.
-pub fn ensure_kernel() -> Result<Kernel> {
+pub fn ensure_machine() -> Result<Machine> {
     let wanted: Vec<_> = BUILD.iter().chain(&LAB).chain(&PROGRAMS).copied().collect();
     let missing = missing_packages(&wanted);
-    let unpacked = newest_unpacked();
-    if missing.is_empty()
-        && let Some(kernel) = unpacked
-    {
-        return Ok(kernel);
+    let (unpacked, emulator) = (newest_unpacked(), Emulator::find());
+    if !missing.is_empty() || unpacked.is_none() || emulator.is_none() {
+        if !apt::is_here() {
+            apt::refuse(&missing)?;
+        }
+        apt::update()?;
+        apt::install(&missing)?;
     }
-    if !apt::is_here() {
-        apt::refuse(&missing)?;
-    }
-    apt::update()?;
-    apt::install(&missing)?;
-    match unpacked {
-        Some(kernel) => Ok(kernel),
-        None => unpack(),
-    }
+    Ok(Machine {
+        kernel: unpacked.map_or_else(unpack_kernel, Ok)?,
+        emulator: emulator.map_or_else(emulator::install, Ok)?,
+    })
 }
 
-/// Fetches the newest package and unpacks it, whole or not at all.
-fn unpack() -> Result<Kernel> {
+/// Fetches the newest package and unpacks it.
+fn unpack_kernel() -> Result<Kernel> {
     let Some(package) = newest_offered() else {
         bail!("no package {PREFIX}*{SUFFIX} is to be had here");
     };
     let release = release_of(&package)?;
     let root = kernels()?.join(&release);
-    let unfinished = kernels()?.join(format!("{release}.unfinished"));
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished)?;
-    }
-    fs::create_dir_all(&unfinished)?;
-    announce_and_run_quietly(
-        Command::new("apt-get")
-            .current_dir(&unfinished)
-            .args(["-qq", "download", &package]),
-    )?;
-    let archive = only_file(&unfinished)?;
-    announce_and_run_quietly(
-        Command::new("dpkg-deb")
-            .arg("--extract")
-            .args([&archive, &unfinished]),
-    )?;
-    fs::remove_file(&archive)?;
-    fs::rename(&unfinished, &root)?;
+    unpack::packages(&[package], &root)?;
     Ok(Kernel { root, release })
-}
-
-fn only_file(dir: &Path) -> Result<PathBuf> {
-    let entry = fs::read_dir(dir)?.next().context("nothing was fetched")?;
-    Ok(entry?.path())
 }
 
 fn kernels() -> Result<PathBuf> {

@@ -5,10 +5,13 @@
 //! a directory of Tidegate's own.
 
 mod apt;
+mod emulator;
 mod kernel;
 mod rust;
+mod unpack;
 
-pub use kernel::{Kernel, ensure_kernel, why_no_kernel};
+pub use emulator::Emulator;
+pub use kernel::{Kernel, Machine, ensure_machine, why_no_kernel};
 pub use rust::cargo_deny;
 
 use std::process::Command;
