@@ -95,6 +95,8 @@ pub const PROTOCOL_UDP: u8 = 17;
 pub const SLOT_COUNT: u32 = 65_537;
 /// Positions of a round-robin ring at most: bounds how finely weights are honoured.
 pub const RING_SIZE: u32 = 1_024;
+/// Places of the ring that are looked at for a backend that is not full: the verifier follows each.
+pub const RING_PROBES: u32 = 64;
 /// Slots in one map value: array values are padded to eight bytes, so single slots would take
 /// twice their size; a cache line of them wastes nothing and takes few updates to write.
 pub const SLOTS_PER_LINE: u32 = 16;

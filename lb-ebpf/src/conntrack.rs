@@ -103,6 +103,7 @@ pub fn touch(known: &Known, signal: Signal, now: Tick) -> bool {
     let next = signal.next(state);
     known.record.touch(now, next);
     maps::count_end(known.target.id, state, next);
+    maps::note_change(&known.target, state, next);
     matches!(known.table, Table::HalfOpen)
 }
 
@@ -145,12 +146,15 @@ pub fn learn(key: &FlowKey, target: &Target, signal: Signal, now: Tick) -> Optio
     let mut flow = new_flow(target, now, KeepAlive::NONE);
     flow.state = signal.next(FlowState::Established as u8);
     if maps::add_flow(key, &flow).is_some() {
-        return Some(());
+        return note_learned(target, &flow);
     }
     match maps::flow(Table::Established, key) {
         // Recorded meanwhile, or for a backend that is no more.
-        Some(record) if is_current(&record.get()) => Some(()),
-        Some(_) => maps::insert_flow(Table::Established, key, &flow),
+        Some(record) if holder(&record.get()).is_some() => Some(()),
+        Some(_) => {
+            maps::insert_flow(Table::Established, key, &flow)?;
+            note_learned(target, &flow)
+        }
         None => {
             maps::set_full();
             None
@@ -158,10 +162,31 @@ pub fn learn(key: &FlowKey, target: &Target, signal: Signal, now: Tick) -> Optio
     }
 }
 
-/// Whether a record's backend still takes packets.
 #[inline(always)]
-fn is_current(flow: &Flow) -> bool {
-    Target::find(BackendId(flow.backend)).is_some_and(|target| target.backend.epoch() == flow.epoch)
+fn note_learned(target: &Target, flow: &Flow) -> Option<()> {
+    if flow.state < FlowState::Closing as u8 {
+        maps::note_opened(target);
+    }
+    Some(())
+}
+
+/// A record's backend, if it still takes packets.
+#[inline(always)]
+fn holder(flow: &Flow) -> Option<Target> {
+    let target = Target::find(BackendId(flow.backend))?;
+    (target.backend.epoch() == flow.epoch).then_some(target)
+}
+
+/// Notes that a flow is going to be forgotten before it has ended.
+#[inline(always)]
+pub fn note_forgotten(table: Table, key: &FlowKey) {
+    let Some(record) = maps::flow(table, key) else {
+        return;
+    };
+    let flow = record.get();
+    if let Some(target) = holder(&flow) {
+        maps::note_change(&target, flow.state, FlowState::Reset as u8);
+    }
 }
 
 /// Forgets a flow that has started anew and needs no record.
@@ -182,5 +207,8 @@ pub fn backend_closed(key: &FlowKey, signal: Signal, now: Tick) {
         let next = signal.next(flow.state);
         record.touch(now, next);
         maps::count_end(BackendId(flow.backend), flow.state, next);
+        if let Some(target) = holder(&flow) {
+            maps::note_change(&target, flow.state, next);
+        }
     }
 }

@@ -36,6 +36,7 @@ mod answer;
 mod closing;
 mod fragments;
 mod guard;
+mod load;
 
 pub use answer::may_answer;
 pub use closing::{is_last, note_backend_end, note_client_end};
@@ -44,6 +45,7 @@ pub use guard::{
     access, challenge_key, count_guard, has_answered, note_answer, now_nanos, rates,
     take_of_service, take_of_source,
 };
+pub use load::{note_change, note_opened, open};
 
 #[map]
 static SERVICES: HashMap<ServiceKey, Service> = HashMap::with_max_entries(1, 0);
@@ -185,17 +187,29 @@ pub fn backend(id: BackendId) -> Option<&'static Backend> {
 #[inline(always)]
 pub fn next_turn(service: ServiceId) -> Option<u64> {
     let counter = RING_POSITIONS.get_ptr_mut(u32::from(service.0))?;
-    let mut turn: u64 = 1;
-    // SAFETY: `counter` points to an eight-byte value of an array map. In assembly because rustc
-    // knows no read-modify-write atomics on this target, and treats it as single-threaded.
+    // SAFETY: `counter` points to an eight-byte value of an array map.
+    Some(unsafe { fetch_add_one(counter) })
+}
+
+/// Adds one for all CPUs; returns what was there before.
+///
+/// In assembly because rustc knows no read-modify-write atomics on this target, and treats it as
+/// single-threaded.
+///
+/// # Safety
+/// `counter` must point to eight aligned bytes of a map's value.
+#[inline(always)]
+unsafe fn fetch_add_one(counter: *mut u64) -> u64 {
+    let mut number: u64 = 1;
+    // SAFETY: the caller's pointer.
     unsafe {
         asm!(
-            "{turn} = atomic_fetch_add((u64 *)({counter} + 0), {turn})",
+            "{number} = atomic_fetch_add((u64 *)({counter} + 0), {number})",
             counter = in(reg) counter,
-            turn = inout(reg) turn,
+            number = inout(reg) number,
         );
     }
-    Some(turn)
+    number
 }
 
 /// Copies an address out of a map value, word by word: an assignment from one map value to another

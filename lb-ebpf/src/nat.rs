@@ -155,6 +155,7 @@ pub fn start(
     scratch.flow.nat_source = number;
     scratch.flow.client_way = arrival.way();
     maps::insert_flow(Table::HalfOpen, key, &scratch.flow).ok_or(Verdict::DropFlowTableFull)?;
+    maps::note_opened(target);
     // The flow that had the same ends and was closing; the sweep frees its port.
     maps::remove_flow(Table::Established, key);
     Ok(translation)
@@ -244,6 +245,7 @@ pub fn client_key(reply: &Reply, protocol: u8) -> FlowKey {
 #[inline(always)]
 pub fn refused(table: Table, client: &FlowKey, reply_key: &FlowKey) {
     if matches!(table, Table::HalfOpen) {
+        conntrack::note_forgotten(table, client);
         maps::remove_flow(table, client);
         maps::remove_reply(table, reply_key);
     }

@@ -1,10 +1,13 @@
 //! `tidegate trace` against the loaded program: the same verdict and the same backend.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, ensure};
 use lb_common::{
-    abi::{Access, Ip, Rate, Rates},
+    abi::{Access, Balance, Forward, Ip, Rate, Rates},
     parse::{TCP_ACK, TCP_SYN},
     verdict::{Action, Verdict},
 };
@@ -18,6 +21,7 @@ use tests::{
     world::World,
 };
 
+use super::scheduling;
 use super::services::{
     BEHIND, BEHIND_NAT, BEHIND_ROUND_ROBIN, EMPTY, EMPTY_NAT, EMPTY_ROUND_ROBIN, FAMILIES, KINDS,
     NO_NEXT_HOP, NO_NEXT_HOP_NAT, NO_NEXT_HOP_ROUND_ROBIN, WEIGHTLESS, small_world, world,
@@ -48,12 +52,20 @@ fn check(world: &World, packet: &Packet, segment: Segment) -> Result<()> {
         memory.map(|memory| (service, memory))
     });
     let guards = memory.into_iter().collect::<Result<_, _>>()?;
+    let limited = world.image().backends.iter().filter(|(_, it)| it.limit > 0);
+    let mut full = BTreeSet::new();
+    for (&id, backend) in limited {
+        if world.datapath().open_flows(id)? >= u64::from(backend.limit) {
+            full.insert(id);
+        }
+    }
     let scene = Scene {
         image: world.image(),
         keys: world.datapath().hash_keys(),
         interface: LOOPBACK,
         names: &names,
         guards: &guards,
+        full: &full,
     };
     let path = scene.follow(Client::Flow(key), record.as_ref(), segment);
     let out = world.send(packet)?;
@@ -204,6 +216,35 @@ fn the_trace_of_a_flow_whose_backend_went_is_what_the_program_does() -> Result<(
             for segment in [Segment::Later, Segment::First, Segment::Later] {
                 let packet = flow.clone().with(|p| p.transport = transport(segment));
                 check(&world, &packet, segment)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_trace_of_clients_of_full_backends_is_what_the_program_does() -> Result<()> {
+    let kinds = [
+        (Balance::RoundRobin, Forward::Dsr),
+        (Balance::LeastConn, Forward::Dsr),
+        (Balance::RoundRobin, Forward::Nat),
+        (Balance::LeastConn, Forward::Nat),
+        (Balance::Maglev, Forward::Nat),
+        (Balance::Source, Forward::Nat),
+    ];
+    for (balance, forward) in kinds {
+        let mut service = scheduling::service_of(balance, forward, &[1; 5]);
+        for (backend, limit) in service.backends.iter_mut().zip([1, 4, 9, 16, 2]) {
+            backend.limit = limit;
+        }
+        let world = scheduling::world_of(service)?;
+        for client in 0..40 {
+            for segment in [Segment::First, Segment::First, Segment::Later] {
+                let packet = scheduling::packet(transport(segment), client, 1_024);
+                // Nobody's, so the slot's, if it has no record.
+                if client < 32 || segment == Segment::First {
+                    check(&world, &packet, segment)?;
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ use lb_user::{
         flows::{Expiry, Sight},
         image::{MapImage, ServiceImage},
         plan::{self, Desired, Moment},
+        settle::Findings,
     },
     io::datapath::{self, Datapath, DatapathConfig, FlowCounts, Limits, Round, Sweeper, XdpMode},
 };
@@ -161,6 +162,17 @@ impl World {
         };
         let sweeper = self.sweeper.as_mut().context("the sweeper was taken")?;
         Ok(sweeper.round(&sight)?)
+    }
+
+    /// Corrects the counts of flows by what a walk has found, as the daemon does.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn correct(&mut self, findings: &Findings) -> Result<()> {
+        for (&(id, epoch), census) in &findings.loads {
+            self.datapath.correct_load(id, epoch, census)?;
+        }
+        Ok(())
     }
 
     /// Runs the program on a frame that comes in by loopback.

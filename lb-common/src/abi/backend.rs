@@ -115,7 +115,7 @@ pub struct Backend {
     service: u16,
     epoch: u16,
     state: u8,
-    padding: u8,
+    counted: u8,
     weight: u16,
     mtu: u16,
     limit: u32,
@@ -135,6 +135,16 @@ pub struct Load {
 }
 
 impl Load {
+    /// Counters that stand there.
+    #[must_use]
+    pub const fn new(opened: u64, closed: u64) -> Self {
+        Self {
+            opened,
+            closed,
+            reserved: [0; 6],
+        }
+    }
+
     /// Flows that are open, as far as packets tell.
     #[inline(always)]
     #[must_use]
@@ -166,7 +176,7 @@ impl Backend {
         service: 0,
         epoch: 0,
         state: BackendState::Absent as u8,
-        padding: 0,
+        counted: 0,
         weight: 0,
         mtu: 0,
         limit: 0,
@@ -216,6 +226,12 @@ impl Backend {
             limit,
             ..self
         }
+    }
+
+    /// The same backend, whose flows are counted in [`super::LOADS`].
+    #[must_use]
+    pub const fn counted(self) -> Self {
+        Self { counted: 1, ..self }
     }
 
     /// The same backend, with what has to be added to [`super::Load::open`] to make it the number of
@@ -281,6 +297,13 @@ impl Backend {
     #[must_use]
     pub const fn limit(&self) -> u32 {
         self.limit
+    }
+
+    /// Whether its flows are counted.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_counted(&self) -> bool {
+        self.counted != 0
     }
 
     /// See [`Self::with_correction`].

@@ -71,7 +71,11 @@ fn find(packet: &Packet<'_>, service: &Service) -> Result<(Target, bool), Verdic
         Memory::Begun => {
             let record = conntrack::new_flow(&target, now, keep_alive);
             maps::remove_flow(maps::Table::Established, &packet.flow);
-            maps::insert_flow(maps::Table::HalfOpen, &packet.flow, &record)
+            let recorded = maps::insert_flow(maps::Table::HalfOpen, &packet.flow, &record);
+            if recorded.is_some() {
+                maps::note_opened(&target);
+            }
+            recorded
         }
         Memory::Learned => conntrack::learn(&packet.flow, &target, signal, now),
     };

@@ -117,6 +117,11 @@ pub enum Problem {
     Family { address: String, vip: String },
     #[error("{address} is a VIP; packets sent there would come back; give the host's own address")]
     IsVip { address: String },
+    #[error(
+        "nobody counts flows that are not recorded: set `balance = \"round_robin\"` or \"least_conn\", or \
+         `forward = \"nat\"`, or remove it"
+    )]
+    NotCounted,
     #[error("{forward} cannot change ports: make it {port}, or set `forward = \"nat\"`")]
     FixedPort { forward: &'static str, port: u16 },
     #[error("only for services with {needed}; remove it, or change the service")]

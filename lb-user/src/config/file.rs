@@ -219,6 +219,7 @@ impl Service {
         let balances = [
             ("maglev", Balance::Maglev),
             ("source", Balance::Source),
+            ("least_conn", Balance::LeastConn),
             ("round_robin", Balance::RoundRobin),
             // Weights are honoured everywhere: the name is for those who know the two apart.
             ("weighted_round_robin", Balance::RoundRobin),
@@ -304,6 +305,7 @@ pub(super) struct Server {
     pub(super) address: Option<Located<IpAddr>>,
     pub(super) port: Option<Located<u16>>,
     pub(super) weight: Option<Located<u16>>,
+    pub(super) max_connections: Option<Located<u32>>,
 }
 
 impl Server {
@@ -313,6 +315,8 @@ impl Server {
             address: table.required("address", "address = \"192.0.2.10\"", host_address),
             port: table.optional("port", port),
             weight: table.optional("weight", number(0..=Backend::MAX_WEIGHT)),
+            max_connections: table
+                .optional("max_connections", number(0..=Backend::MAX_CONNECTIONS)),
         }
     }
 }

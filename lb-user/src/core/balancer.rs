@@ -361,7 +361,7 @@ impl Balancer {
             port: backend.port(),
             weight,
             next_hop: self.next_hop(backend.address()),
-            limit: 0,
+            limit: backend.max_connections(),
             mtu: self.mtu(backend.address()),
         }
     }

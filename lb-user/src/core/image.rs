@@ -166,6 +166,8 @@ pub struct BackendImage {
     pub weight: u16,
     /// The most flows it takes; 0: any number.
     pub limit: u32,
+    /// Whether the program counts its flows.
+    pub counted: bool,
     /// The largest IP packet on the way to it, in bytes; 0: not known.
     pub mtu: u16,
 }

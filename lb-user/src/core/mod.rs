@@ -6,6 +6,7 @@ pub mod balancer;
 pub mod flows;
 pub mod health;
 pub mod image;
+pub mod load;
 pub mod maglev;
 pub mod plan;
 pub mod ring;

@@ -218,6 +218,7 @@ fn place_backends(
             next_hop,
             weight,
             limit,
+            counted: limit > 0 || service.balance == Balance::LeastConn,
             mtu,
         };
         image.backends.insert(id, placed);

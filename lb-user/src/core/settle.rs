@@ -9,6 +9,7 @@ use std::sync::Arc;
 use lb_common::abi::{BackendId, ServiceKey, Tick};
 
 use crate::core::image::{MapImage, ServiceImage, Table};
+use crate::core::load::Census;
 use crate::core::slots::{Holds, State};
 
 /// A set of slots of one service: a bit each.
@@ -48,6 +49,8 @@ pub struct Findings {
     pub strays: BTreeMap<ServiceKey, SlotSet>,
     /// How many flows are recorded for each backend: by id and epoch.
     pub sessions: BTreeMap<(BackendId, u16), Sessions>,
+    /// Of the backends whose flows the program counts: how far that can be trusted.
+    pub loads: BTreeMap<(BackendId, u16), Census>,
 }
 
 impl Findings {

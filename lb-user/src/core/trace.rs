@@ -13,7 +13,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lb_common::abi::{
-    BackendId, Balance, Flow, FlowKey, FlowState, Forward, PROTOCOL_UDP, ServiceKey, Slot,
+    BackendId, Balance, Flow, FlowKey, FlowState, Forward, PROTOCOL_UDP, RING_PROBES, ServiceKey,
+    Slot,
 };
 use lb_common::flow::{HashKeys, slot};
 use lb_common::verdict::Verdict;
@@ -55,6 +56,8 @@ pub struct Scene<'a> {
     pub names: &'a BTreeMap<BackendId, String>,
     /// Nothing is remembered by those that are not in it.
     pub guards: &'a BTreeMap<ServiceKey, GuardMemory>,
+    /// Who has as many flows as it may have.
+    pub full: &'a BTreeSet<BackendId>,
 }
 
 /// Which packet of a flow is followed.
@@ -218,7 +221,12 @@ impl Scene<'_> {
         if service.balance.is_tracked() && first {
             return self.by_turn(service, steps);
         }
-        self.by_slot(service, slot, segment, steps)
+        let goal = self.by_slot(service, slot, segment, steps)?;
+        if first {
+            self.with_room(service, slot, goal, steps)
+        } else {
+            Ok(goal)
+        }
     }
 
     /// The backend that a record names, if it still counts (`conntrack::find` of the program).
@@ -243,7 +251,49 @@ impl Scene<'_> {
         if members.is_empty() {
             return Err(Verdict::DropNoBackend);
         }
-        Ok(one_of(members))
+        self.with_room(service, None, one_of(members), steps)
+    }
+
+    /// Who gets a new flow instead of those that are full.
+    fn with_room(
+        &self,
+        service: &ServiceImage,
+        slot: Option<(u32, Slot)>,
+        goal: Goal,
+        steps: &mut Vec<Step>,
+    ) -> Result<Goal, Verdict> {
+        let members = match &goal {
+            Goal::Backend(id) => BTreeSet::from([*id]),
+            Goal::AnyOf(ids) => ids.clone(),
+            Goal::Nobody => return Ok(goal),
+        };
+        let full: BTreeSet<BackendId> = members.intersection(self.full).copied().collect();
+        if full.is_empty() {
+            return Ok(goal);
+        }
+        let rest: BTreeSet<BackendId> = match (goal, slot) {
+            (Goal::Backend(_), Some((number, _))) => {
+                self.another(service, number).into_iter().collect()
+            }
+            _ => members.difference(&full).copied().collect(),
+        };
+        steps.push(words::full(self.names_of(&full), self.names_of(&rest)));
+        if rest.is_empty() {
+            return Err(Verdict::DropBackendsFull);
+        }
+        Ok(one_of(rest))
+    }
+
+    /// The next backend in the ring that has room (`select::another` of the program).
+    fn another(&self, service: &ServiceImage, number: u32) -> Option<BackendId> {
+        let ring = &service.table.ring;
+        let has_room = |id: &BackendId| {
+            let backend = self.image.backends.get(id);
+            backend.is_some_and(|backend| backend.next_hop.is_some()) && !self.full.contains(id)
+        };
+        let from = number as usize % ring.len().max(1) + 1;
+        let places = ring.iter().copied().cycle().skip(from);
+        places.take(RING_PROBES as usize).find(has_room)
     }
 
     fn by_slot(

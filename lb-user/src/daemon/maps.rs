@@ -8,7 +8,7 @@ use lb_common::{
 };
 
 use crate::{
-    core::image::MapOp,
+    core::{image::MapOp, load::Census},
     io::datapath::{self, Datapath},
 };
 
@@ -16,6 +16,10 @@ use crate::{
 pub(super) trait Maps: Send + 'static {
     /// Takes the steps of a change, in order, up to the first that fails.
     fn apply(&mut self, steps: &[MapOp]) -> anyhow::Result<()>;
+    /// Corrects what the program counts of the flows of an id's user, by its epoch.
+    fn correct_load(&mut self, id: BackendId, epoch: u16, census: &Census) -> anyhow::Result<()>;
+    /// The flows of an id's user, as the program counts them, where it does.
+    fn open_flows(&self, id: BackendId) -> anyhow::Result<u64>;
     /// The longest keep-alive that a client of a service id's users has asked for.
     fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>>;
     /// The clock of flows.
@@ -35,6 +39,14 @@ pub(super) trait Maps: Send + 'static {
 impl Maps for Datapath {
     fn apply(&mut self, steps: &[MapOp]) -> anyhow::Result<()> {
         Ok(Self::apply(self, steps)?)
+    }
+
+    fn correct_load(&mut self, id: BackendId, epoch: u16, census: &Census) -> anyhow::Result<()> {
+        Ok(Self::correct_load(self, id, epoch, census)?)
+    }
+
+    fn open_flows(&self, id: BackendId) -> anyhow::Result<u64> {
+        Ok(Self::open_flows(self, id)?)
     }
 
     fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>> {

@@ -11,7 +11,7 @@ mod draining;
 mod state;
 mod trace;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use lb_common::{
     abi::{
         Backend, BackendId, Balance, Forward, GuardCounts, MqttPackets, NextHop, Service,
@@ -31,6 +31,7 @@ use crate::{
         admin::AdminState,
         balancer::{Admin, BackendKey},
         image::{MapOp, Table},
+        load::Census,
         trace::RecordedFlow,
     },
     io::probe::ProbeFailure,
@@ -116,6 +117,19 @@ impl FakeMaps {
 impl Maps for FakeMaps {
     fn apply(&mut self, steps: &[MapOp]) -> anyhow::Result<()> {
         steps.iter().try_for_each(|step| self.step(step))
+    }
+
+    fn correct_load(&mut self, id: BackendId, epoch: u16, census: &Census) -> anyhow::Result<()> {
+        let entry = self.backends.get(&id).filter(|it| it.epoch() == epoch);
+        let entry = entry.context("no such backend")?;
+        let corrected = entry.with_correction(census.correct(entry.correction()));
+        self.backends.insert(id, corrected);
+        Ok(())
+    }
+
+    fn open_flows(&self, id: BackendId) -> anyhow::Result<u64> {
+        let entry = self.backends.get(&id).context("no such backend")?;
+        Ok(u64::try_from(entry.correction()).unwrap_or(0))
     }
 
     fn now(&self) -> Tick {

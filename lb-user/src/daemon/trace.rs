@@ -1,6 +1,9 @@
 //! Answers what becomes of a client's packets, from what the maps hold.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use lb_common::{
     abi::{BackendId, FlowKey, Ip, ServiceId, ServiceKey},
@@ -77,6 +80,7 @@ impl<M: Maps + Records> Engine<M> {
         let (records, truncated) = self.records(order, &services)?;
         let (keys, image) = (self.maps.hash_keys(), &self.image);
         let guards = self.guards(order, &services)?;
+        let full = self.full().map_err(TraceError::Tables)?;
         let now_names = names(&self.balancer, image);
         let then_names = supposed
             .as_ref()
@@ -87,6 +91,7 @@ impl<M: Maps + Records> Engine<M> {
             interface,
             names,
             guards: &guards,
+            full: &full,
         };
         let outlook = Outlook {
             client: order.client,
@@ -155,6 +160,17 @@ impl<M: Maps + Records> Engine<M> {
             image = next;
         }
         Ok(Some((balancer, image)))
+    }
+
+    /// The backends that take no flow more, whatever they are asked.
+    fn full(&self) -> anyhow::Result<BTreeSet<BackendId>> {
+        let limited = self.image.backends.iter().filter(|(_, it)| it.limit > 0);
+        let open = limited.map(|(id, backend)| Ok((*id, backend, self.maps.open_flows(*id)?)));
+        let open: Vec<_> = open.collect::<anyhow::Result<_>>()?;
+        let full = open
+            .into_iter()
+            .filter(|(_, it, open)| *open >= u64::from(it.limit));
+        Ok(full.map(|(id, ..)| id).collect())
     }
 
     /// What the guards of services remember of the client.

@@ -20,8 +20,8 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        self, AccessKey, Backend, GENERATIONS, GuardCounts, MqttPackets, NatPool, Rates, Service,
-        ServiceKey, SlotLine, Stage, TABLE_LINES, Traffic, TunnelSources,
+        self, AccessKey, Backend, GENERATIONS, GuardCounts, Load, MqttPackets, NatPool, Rates,
+        Service, ServiceKey, SlotLine, Stage, TABLE_LINES, Traffic, TunnelSources,
     },
     challenge,
     flow::HashKeys,
@@ -31,6 +31,7 @@ mod apply;
 mod batch;
 mod counters;
 mod error;
+mod load;
 mod lookup;
 mod memory;
 #[cfg(test)]
@@ -127,6 +128,7 @@ impl Limits {
         [
             (abi::SERVICES, services * 2),
             (abi::BACKENDS, backends),
+            (abi::LOADS, backends),
             (abi::SLOTS, services * GENERATIONS * TABLE_LINES),
             (abi::RING_POSITIONS, services),
             (abi::FLOWS, flows),
@@ -166,6 +168,7 @@ pub struct Datapath {
     link: Option<XdpLinkId>,
     services: HashMap<MapData, ServiceKey, Service>,
     backends: Array<MapData, Backend>,
+    loads: Array<MapData, Load>,
     slots: Array<MapData, SlotLine>,
     nat_pool: Array<MapData, NatPool>,
     tunnel_sources: Array<MapData, TunnelSources>,
@@ -212,6 +215,7 @@ impl Datapath {
             link: None,
             services: take(&mut ebpf, abi::SERVICES)?,
             backends: take(&mut ebpf, abi::BACKENDS)?,
+            loads: load::open(&ebpf)?,
             slots: take(&mut ebpf, abi::SLOTS)?,
             nat_pool: take(&mut ebpf, abi::NAT_POOL)?,
             tunnel_sources: take(&mut ebpf, abi::TUNNEL_SOURCES)?,

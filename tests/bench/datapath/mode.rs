@@ -17,7 +17,7 @@ pub(crate) struct Mode {
 }
 
 /// Every kind, in the order in which they are measured.
-pub(crate) const ALL: [Mode; 9] = [
+pub(crate) const ALL: [Mode; 10] = [
     Mode::new("dsr_maglev", Forward::Dsr, Balance::Maglev),
     Mode::new("dsr_source", Forward::Dsr, Balance::Source),
     Mode {
@@ -34,6 +34,7 @@ pub(crate) const ALL: [Mode; 9] = [
         ..Mode::new("tunnel_maglev_gue", Forward::Tunnel, Balance::Maglev)
     },
     Mode::new("dsr_round_robin", Forward::Dsr, Balance::RoundRobin),
+    Mode::new("dsr_least_conn", Forward::Dsr, Balance::LeastConn),
     Mode::new("nat_maglev", Forward::Nat, Balance::Maglev),
     Mode::new("nat_round_robin", Forward::Nat, Balance::RoundRobin),
 ];

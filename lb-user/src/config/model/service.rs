@@ -136,11 +136,14 @@ pub struct Backend {
     pub(super) address: IpAddr,
     pub(super) port: u16,
     pub(super) weight: u16,
+    pub(super) max_connections: u32,
 }
 
 impl Backend {
     /// The greatest weight.
     pub const MAX_WEIGHT: u16 = 256;
+    /// The greatest limit of connections: no table holds more.
+    pub const MAX_CONNECTIONS: u32 = 50_000_000;
 
     /// The name, unique within its service.
     #[must_use]
@@ -164,6 +167,12 @@ impl Backend {
     #[must_use]
     pub const fn weight(&self) -> u16 {
         self.weight
+    }
+
+    /// The most flows it takes; 0: any number.
+    #[must_use]
+    pub const fn max_connections(&self) -> u32 {
+        self.max_connections
     }
 }
 

@@ -104,6 +104,7 @@ fn given_keys_are_taken() {
     assert!(!format!("{config:?}").contains("geheim"));
     assert_eq!(service.backends()[0].port(), 2883);
     assert_eq!(service.backends()[0].weight(), 256);
+    assert_eq!(service.backends()[0].max_connections(), 20_000);
 }
 
 #[test]
@@ -114,6 +115,7 @@ fn every_way_of_balancing_has_its_names() {
     };
     assert_eq!(balance("maglev"), Balance::Maglev);
     assert_eq!(balance("source"), Balance::Source);
+    assert_eq!(balance("least_conn"), Balance::LeastConn);
     assert_eq!(balance("round_robin"), Balance::RoundRobin);
     assert_eq!(balance("weighted_round_robin"), Balance::RoundRobin);
 }
@@ -176,4 +178,5 @@ name = "broker1"
 address = "172.16.40.20"
 port = 2883
 weight = 256
+max_connections = 20000
 "#;

@@ -373,6 +373,16 @@ const BROKEN: &[(&str, &str, &str)] = &[
         "\"172.16.40.21\"\nweight = 1.5",
         "backend[1].weight: 1.5 is not",
     ),
+    (
+        "\"172.16.40.21\"",
+        "\"172.16.40.21\"\nmax_connections = 10",
+        "backend[1].max_connections: nobody counts flows that are not recorded: set `balance = ",
+    ),
+    (
+        "\"172.16.40.21\"",
+        "\"172.16.40.21\"\nmax_connections = -1",
+        "backend[1].max_connections: -1 is not",
+    ),
 ];
 
 #[test]

@@ -103,11 +103,13 @@ fn entry(backend: &BackendImage) -> Backend {
         next_hop,
         weight,
         limit,
+        counted,
         mtu,
     } = *backend;
-    Backend::new(address, port, service, epoch, next_hop)
+    let entry = Backend::new(address, port, service, epoch, next_hop)
         .with_load(weight, limit)
-        .with_mtu(mtu)
+        .with_mtu(mtu);
+    if counted { entry.counted() } else { entry }
 }
 
 /// An empty table is not written: its service says that it has no backends.

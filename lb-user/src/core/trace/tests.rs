@@ -1,6 +1,6 @@
 //! Ways of packets over images that the planner made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ struct Setting {
     image: MapImage,
     names: BTreeMap<BackendId, String>,
     guards: BTreeMap<ServiceKey, GuardMemory>,
+    full: BTreeSet<BackendId>,
 }
 
 impl Setting {
@@ -57,6 +58,7 @@ impl Setting {
             image: MapImage::empty(),
             names: BTreeMap::new(),
             guards: BTreeMap::new(),
+            full: BTreeSet::new(),
         };
         setting.change(|_| {});
         setting.names = (0..)
@@ -78,6 +80,7 @@ impl Setting {
             interface: INTERFACE,
             names: &self.names,
             guards: &self.guards,
+            full: &self.full,
         };
         scene.follow(client, record, segment)
     }

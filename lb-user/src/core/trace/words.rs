@@ -92,11 +92,21 @@ pub(super) fn turn(service: &ServiceImage, members: String) -> Step {
         return step("slot", "no backend takes new flows");
     }
     let how = if service.balance == Balance::LeastConn {
-        "goes to who has the fewest flows for its weight"
+        "goes to the least loaded for its weight of four drawn at random"
     } else {
         "goes by turns"
     };
     step("slot", format!("none: a new flow {how}, among {members}"))
+}
+
+pub(super) fn full(full: String, rest: String) -> Step {
+    let rest = if rest.is_empty() {
+        "no other has room".to_owned()
+    } else {
+        format!("a new flow goes to {rest} instead")
+    };
+    let finding = format!("max_connections is reached by {full}: {rest}");
+    step("slot", finding)
 }
 
 pub(super) fn no_table() -> Step {

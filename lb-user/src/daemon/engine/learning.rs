@@ -66,6 +66,7 @@ impl<M: Maps> Engine<M> {
     pub(in crate::daemon) fn handle_findings(&mut self, findings: Findings) {
         let now = self.maps.now();
         self.note_room(findings.has_room, now);
+        self.correct_loads(&findings);
         if self.attempted.is_none() {
             let learned = Learned {
                 now,
@@ -86,6 +87,17 @@ impl<M: Maps> Engine<M> {
             }
         }
         self.findings = Some(findings);
+    }
+
+    /// Tells the program what it cannot see of its flows' ends.
+    fn correct_loads(&mut self, findings: &Findings) {
+        for (&(id, epoch), census) in &findings.loads {
+            if let Err(error) = self.maps.correct_load(id, epoch, census) {
+                let error = format!("{error:#}");
+                warn!(error, "counts of flows could not be corrected");
+                return;
+            }
+        }
     }
 
     fn note_room(&mut self, has_room: bool, now: Tick) {

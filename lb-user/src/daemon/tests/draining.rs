@@ -27,6 +27,7 @@ fn walk(engine: &Engine<FakeMaps>, flows: Sessions) -> Findings {
         })
         .collect();
     Findings {
+        loads: BTreeMap::new(),
         image,
         started: engine.maps.now,
         complete: true,

@@ -33,7 +33,10 @@ impl Datapath {
     fn step(&mut self, op: &MapOp) -> Result<(), DatapathError> {
         match op {
             MapOp::Set(setting) => self.set_setting(setting),
-            MapOp::SetBackend(id, backend) => self.set_backend(*id, *backend),
+            MapOp::SetBackend(id, backend) => {
+                let backend = self.with_correction(*id, *backend)?;
+                self.write_backend(*id, backend)
+            }
             MapOp::RemoveBackend(id) => self.retire_backend(*id),
             MapOp::SetAccess(service, entries) => self.set_access(*service, entries),
             MapOp::RemoveAccess(service, prefixes) => self.remove_access(*service, prefixes),
@@ -67,14 +70,22 @@ impl Datapath {
         }
     }
 
-    fn set_backend(&mut self, id: BackendId, backend: Backend) -> Result<(), DatapathError> {
+    pub(super) fn write_backend(
+        &mut self,
+        id: BackendId,
+        backend: Backend,
+    ) -> Result<(), DatapathError> {
         set(&mut self.backends, abi::BACKENDS, u32::from(id.0), backend)
     }
 
+    pub(super) fn backend_entry(&self, id: BackendId) -> Result<Backend, DatapathError> {
+        let entry = self.backends.get(&u32::from(id.0), 0);
+        entry.map_err(failed(abi::BACKENDS, "read"))
+    }
+
     fn retire_backend(&mut self, id: BackendId) -> Result<(), DatapathError> {
-        let old = self.backends.get(&u32::from(id.0), 0);
-        let old = old.map_err(failed(abi::BACKENDS, "read"))?;
-        self.set_backend(id, old.retired())
+        let old = self.backend_entry(id)?;
+        self.write_backend(id, old.retired())
     }
 
     fn set_access(

@@ -6,7 +6,7 @@
 //! their own, which is why [`Sweeper`] is separate from the datapath.
 
 use std::{
-    collections::hash_map::RandomState,
+    collections::{BTreeMap, hash_map::RandomState},
     hash::BuildHasher as _,
     io,
     os::fd::{AsFd as _, OwnedFd},
@@ -18,13 +18,14 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError},
 };
 use lb_common::{
-    abi::{self, Flow, FlowKey, Reply, Tick},
+    abi::{self, Flow, FlowKey, Load, Reply, Tick},
     flow::HashKeys,
 };
 
 use super::{DatapathError, Limits, batch, error::failed, take};
 use crate::core::{
     flows::{Fate, Judge, Place, Sight},
+    load::{self, Loads},
     settle::Findings,
 };
 
@@ -54,6 +55,7 @@ pub struct Sweeper {
     replies: Table<Reply>,
     half_open_replies: Table<Reply>,
     full: Array<MapData, u32>,
+    loads: Array<MapData, Load>,
     capacity: u64,
 }
 
@@ -70,6 +72,7 @@ impl Sweeper {
             replies: Table::take(ebpf, abi::REPLIES)?,
             half_open_replies: Table::take(ebpf, abi::HALF_OPEN_REPLIES)?,
             full: take(ebpf, abi::FLOWS_FULL)?,
+            loads: super::load::open(ebpf)?,
             capacity: limits.flows.into(),
         })
     }
@@ -84,6 +87,7 @@ impl Sweeper {
     /// If the kernel does not let a table be read or changed.
     pub fn round(&mut self, sight: &Sight) -> Result<Round, DatapathError> {
         let started = now();
+        let before = self.loads(sight)?;
         let mut judge = Judge::new(sight, self.keys, started);
         let mut translated = Translated::default();
         // A flow moves from the first to the second, inserted before it is removed.
@@ -107,6 +111,13 @@ impl Sweeper {
         self.half_open_replies.forget_if(is_orphan)?;
         let complete = !judge.is_behind;
         let (strays, sessions) = judge.finish();
+        // What a walk has missed would be taken for ended.
+        let after = if complete {
+            self.loads(sight)?
+        } else {
+            BTreeMap::new()
+        };
+        let loads = load::censuses(&before, &after, &sessions);
         Ok(Round {
             counts: FlowCounts {
                 tracked,
@@ -120,8 +131,18 @@ impl Sweeper {
                 has_room,
                 strays,
                 sessions,
+                loads,
             },
         })
+    }
+
+    /// What the program has counted of those backends that it counts, by id and epoch.
+    fn loads(&self, sight: &Sight) -> Result<Loads, DatapathError> {
+        let counted = sight.image.backends.iter();
+        counted
+            .filter(|(_, backend)| backend.counted)
+            .map(|(id, backend)| Ok(((*id, backend.epoch), super::load::read(&self.loads, *id)?)))
+            .collect()
     }
 
     /// Tells the program whether to go easy on the table of established flows, and says whether all

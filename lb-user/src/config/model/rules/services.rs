@@ -99,6 +99,19 @@ fn check_backends(service: &file::Service, vips: &[IpAddr], errors: &Errors) {
     for backend in backends {
         check_address(service, backend, vips, errors);
         check_port(service, backend, errors);
+        check_limit(service, backend, errors);
+    }
+}
+
+/// Flows are counted where all of them are recorded.
+fn check_limit(service: &file::Service, backend: &file::Server, errors: &Errors) {
+    let balance = service.balance.as_ref();
+    let balance = balance.map_or(Balance::Maglev, |balance| balance.value);
+    if let Some(limit) = &backend.max_connections
+        && limit.value > 0
+        && forward(service).is_some_and(|forward| forward != Forward::Nat && !balance.is_tracked())
+    {
+        errors.add(&limit.place, Problem::NotCounted);
     }
 }
 
@@ -177,5 +190,6 @@ fn build_backend(raw: file::Server, service_port: u16) -> Option<Backend> {
         address: raw.address?.value,
         port: or(raw.port, service_port),
         weight: or(raw.weight, defaults::WEIGHT),
+        max_connections: or(raw.max_connections, 0),
     })
 }
