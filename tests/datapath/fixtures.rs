@@ -33,6 +33,7 @@ files! {
     "challenge-ipv4" "challenge-ipv6"
     "mqtt-ipv4" "mqtt-ipv6"
     "fragments-ipv4" "fragments-ipv6"
+    "limits-ipv4" "limits-ipv6"
 }
 
 /// Fewer would mean that a file was left out.

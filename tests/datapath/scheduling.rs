@@ -18,7 +18,7 @@ use lb_user::{
 };
 use tests::{
     packet::{Packet, Transport},
-    prog_run::LOOPBACK,
+    prog_run::{self, LOOPBACK},
     world::World,
 };
 use xtask::lab::wait_until;
@@ -359,5 +359,54 @@ fn a_limit_that_comes_later_counts_the_flows_that_are_there() -> Result<()> {
     ensure!(open(&world, 0)? == 40);
     send(&world, &flow(SYN, 40))?;
     ensure!(world.send(&flow(SYN, 41))?.verdict == Verdict::DropBackendsFull);
+    Ok(())
+}
+
+/// Forged SYNs could fill every backend; challenged ones take no place.
+#[test]
+fn a_flood_that_is_challenged_takes_no_place() -> Result<()> {
+    for (balance, forward) in COUNTED {
+        let mut service = limited(balance, forward, &[10, 10]);
+        service.features.challenge = true;
+        let mut world = world_of(service)?;
+        for number in 0..100 {
+            let verdict = world.send(&flow(SYN, number))?.verdict;
+            ensure!(verdict == Verdict::TxChallenge, "{verdict:?}");
+        }
+        ensure!(open(&world, 0)? + open(&world, 1)? == 0);
+        world.change(|desired| desired.services[0].features.challenge = false)?;
+        for number in 0..20 {
+            send(&world, &flow(SYN, number))?;
+        }
+        let verdict = world.send(&flow(SYN, 20))?.verdict;
+        ensure!(verdict == Verdict::DropBackendsFull, "{verdict:?}");
+    }
+    Ok(())
+}
+
+/// Two CPUs may both find the last place free; no count is lost to that.
+#[test]
+fn cpus_that_race_exceed_a_limit_by_no_more_than_their_number() -> Result<()> {
+    const LIMIT: u32 = 2_000;
+    let mut world = world_of(limited(Balance::LeastConn, Forward::Dsr, &[LIMIT]))?;
+    let program = world.datapath().program_fd()?;
+    let flood = |first: u32| -> Result<()> {
+        for number in first..first + 3 * LIMIT / 2 {
+            prog_run::run(program, &flow(SYN, number).build(), LOOPBACK)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| flood(100_000));
+        flood(0)?;
+        other
+            .join()
+            .map_err(|_| anyhow::anyhow!("a thread panicked"))?
+    })?;
+    let counts = world.sweep(HOUR)?;
+    println!("{} of {LIMIT} flows by two threads", counts.half_open);
+    let excess = counts.half_open.checked_sub(LIMIT.into());
+    ensure!(excess.is_some_and(|excess| excess <= 1), "{counts:?}");
+    ensure!(open(&world, 0)? == counts.half_open);
     Ok(())
 }

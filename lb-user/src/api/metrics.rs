@@ -234,7 +234,7 @@ fn mqtt(page: &mut Page, services: &[ServiceStatus]) {
 }
 
 fn backends(page: &mut Page, services: &[ServiceStatus]) {
-    let families: [(&str, &str, &str, OfBackend); 16] = [
+    let families: [(&str, &str, &str, OfBackend); 18] = [
         (
             "up",
             "gauge",
@@ -244,6 +244,18 @@ fn backends(page: &mut Page, services: &[ServiceStatus]) {
         ("weight", "gauge", "The weight in force.", |b| {
             f64::from(b.weight)
         }),
+        (
+            "effective_weight",
+            "gauge",
+            "The weight for new flows: less during a slow start, 0 if it takes none.",
+            |b| b.effective_weight,
+        ),
+        (
+            "max_connections",
+            "gauge",
+            "The most flows that it takes; 0: any number.",
+            |b| f64::from(b.max_connections),
+        ),
         ("share", "gauge", "Share of new flows, 0 to 1.", |b| b.share),
         (
             "packets_total",

@@ -14,6 +14,8 @@ pub(crate) fn backend() -> BackendStatus {
         address: "172.16.40.20".to_owned(),
         port: 1883,
         weight: 1,
+        effective_weight: 1.0,
+        max_connections: 0,
         admin: Admin::Enabled,
         health: Health::Up,
         reason: None,

@@ -175,6 +175,12 @@ pub struct BackendStatus {
     pub port: u16,
     /// The weight in force.
     pub weight: u16,
+    /// The weight that it takes new flows by: less while it starts slowly, 0 if it takes none.
+    #[serde(default)]
+    pub effective_weight: f64,
+    /// The most flows that it takes; 0: any number.
+    #[serde(default)]
+    pub max_connections: u32,
     pub admin: Admin,
     pub health: Health,
     /// Why the last probe failed, if it did.

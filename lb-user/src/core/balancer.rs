@@ -16,6 +16,7 @@
 //! Only tracked flows (round robin, NAT) are recorded. With `maglev` over `dsr` no flow is, so a
 //! backend that stops taking new flows loses those that it has: its slots move to the others.
 
+mod ramps;
 mod select;
 mod tunnels;
 mod view;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use lb_common::abi::{Features, Forward, Ip, NatPool, NextHop, ServiceKey};
 
+use self::ramps::Ramp;
 pub use self::select::SelectError;
 pub use self::view::{BackendView, ServiceView};
 use crate::config::model::{Backend, Challenge, Config, Protocol, Service};
@@ -89,6 +91,8 @@ pub struct Balancer {
     interface: Option<u32>,
     /// Services that see a flood of SYNs.
     attacked: BTreeSet<ServiceKey>,
+    /// Backends that do not take their whole share yet.
+    ramps: BTreeMap<BackendKey, Ramp>,
 }
 
 impl Balancer {
@@ -114,6 +118,7 @@ impl Balancer {
             mtus: BTreeMap::new(),
             interface: None,
             attacked: BTreeSet::new(),
+            ramps: BTreeMap::new(),
         }
     }
 
@@ -126,6 +131,7 @@ impl Balancer {
     pub fn set_config(&mut self, config: Config) {
         let admin = std::mem::take(&mut self.admin);
         let old = std::mem::replace(self, Self::new(config, admin));
+        self.follow_ramps(&old);
         self.next_hops = old.next_hops;
         self.default_sources = old.default_sources;
         self.tunnel_sources = old.tunnel_sources;
@@ -166,7 +172,11 @@ impl Balancer {
             fall: check.fall(),
             rise: check.rise(),
         };
-        self.health.get_mut(backend)?.observe(outcome, thresholds)
+        let transition = self.health.get_mut(backend)?.observe(outcome, thresholds)?;
+        if transition.to == HealthState::Down {
+            self.cool(backend);
+        }
+        Some(transition)
     }
 
     /// The health of `backend`; unknown if there is no such backend.
@@ -248,6 +258,9 @@ impl Balancer {
     pub fn set_admin(&mut self, backend: &BackendKey, admin: Admin) {
         if self.health.contains_key(backend) {
             self.admin.set_admin(backend, admin);
+            if admin == Admin::Disabled {
+                self.cool(backend);
+            }
         }
     }
 
@@ -340,26 +353,27 @@ impl Balancer {
             .backends()
             .iter()
             .filter(|backend| !self.is_present(service, backend));
-        let wanted = down.map(|backend| self.desired_backend(service, backend));
-        wanted
-            .filter(|backend| backend.weight > 0)
-            .map(|backend| Lender {
-                address: backend.address,
-                port: backend.port,
-                weight: backend.weight,
+        let whole = down.map(|backend| {
+            let key = BackendKey::of(service, backend);
+            // The slots that it will have at the end of its ramp.
+            let weight = ramps::whole(service, self.wanted_weight(&key, backend));
+            (backend, weight)
+        });
+        whole
+            .filter(|(_, weight)| *weight > 0)
+            .map(|(backend, weight)| Lender {
+                address: Ip::from(backend.address()),
+                port: backend.port(),
+                weight,
             })
     }
 
     fn desired_backend(&self, service: &Service, backend: &Backend) -> DesiredBackend {
         let key = BackendKey::of(service, backend);
-        let weight = match self.admin.admin(&key) {
-            Admin::Enabled => self.weight(&key, backend),
-            Admin::Draining | Admin::Disabled => 0,
-        };
         DesiredBackend {
             address: Ip::from(backend.address()),
             port: backend.port(),
-            weight,
+            weight: self.eased(service, &key, self.wanted_weight(&key, backend)),
             next_hop: self.next_hop(backend.address()),
             limit: backend.max_connections(),
             mtu: self.mtu(backend.address()),
@@ -382,6 +396,14 @@ impl Balancer {
             && self.next_hop(backend.address()).is_some()
             && self.admin.admin(&key) != Admin::Disabled
             && self.sees_replies(service, backend)
+    }
+
+    /// The weight by what operators say.
+    fn wanted_weight(&self, key: &BackendKey, backend: &Backend) -> u16 {
+        match self.admin.admin(key) {
+            Admin::Enabled => self.weight(key, backend),
+            Admin::Draining | Admin::Disabled => 0,
+        }
     }
 
     fn weight(&self, key: &BackendKey, backend: &Backend) -> u16 {

@@ -6,7 +6,7 @@
 mod draining;
 mod learning;
 
-use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use lb_common::abi::{Forward, NextHop, Service as ServiceEntry, ServiceKey, Tick};
 use tokio::sync::watch;
@@ -215,6 +215,11 @@ impl<M: Maps> Engine<M> {
             Change::Weight(weight) => self.balancer.set_weight(backend, weight),
         }
         self.dirty = true;
+    }
+
+    /// Takes in that it is `now`, since any fixed moment: backends that returned get more flows.
+    pub(super) fn advance_ramps(&mut self, now: Duration) {
+        self.dirty |= self.balancer.advance_ramps(now);
     }
 
     /// Takes in that a flood of SYNs to a service has begun or ended.

@@ -38,7 +38,8 @@ use crate::{
     },
 };
 
-/// How soon a failed change of the maps is tried again, and how often floods are looked for.
+/// How soon a failed change of the maps is tried again, and how often floods are looked for and ramps go
+/// on.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How often the interface's addresses are looked at without being asked to, and the VIPs' lifetime
@@ -96,6 +97,7 @@ impl Running {
                 _ = retry.tick() => {
                     self.probers.check()?;
                     self.engine.look_for_attacks(self.started.elapsed());
+                    self.engine.advance_ramps(self.started.elapsed());
                 }
                 _ = recheck.tick() => self.recheck().await?,
             }

@@ -8,6 +8,7 @@ use std::{
 
 mod attacks;
 mod draining;
+mod scheduling;
 mod state;
 mod trace;
 

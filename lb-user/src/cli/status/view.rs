@@ -104,6 +104,15 @@ fn services(status: &Status, rates: bool, earlier: Earlier<'_>) -> String {
     table.render()
 }
 
+/// The weight, with what of it is in force while a backend starts slowly.
+fn weight_cell(weight: u16, effective: f64) -> String {
+    if effective > 0.0 && effective < f64::from(weight) {
+        format!("{effective:.1} of {weight}")
+    } else {
+        weight.to_string()
+    }
+}
+
 fn backends<'a>(
     rows: impl Iterator<Item = (&'a str, &'a BackendStatus)>,
     rates: bool,
@@ -133,6 +142,8 @@ fn backends<'a>(
             address,
             port,
             weight,
+            effective_weight,
+            max_connections,
             admin,
             health,
             reason,
@@ -150,11 +161,14 @@ fn backends<'a>(
             socket(address, *port),
             admin,
             health.to_string(),
-            weight.to_string(),
+            weight_cell(*weight, *effective_weight),
             format!("{:.1}%", share * 100.0),
         ];
         row.extend(traffic_cells(backend.traffic));
-        row.push(sessions_cell(backend.sessions));
+        row.push(match max_connections {
+            0 => sessions_cell(backend.sessions),
+            most => format!("{} of {most}", sessions_cell(backend.sessions)),
+        });
         if rates {
             let before = earlier.and_then(|(ago, earlier)| {
                 let old = earlier.services.iter().find(|old| old.name == service)?;
@@ -444,6 +458,17 @@ mod tests {
         };
         assert!(cells("mqtt ").contains(&"~4".to_owned()), "{text}");
         assert!(cells("mqtt/broker1").contains(&"4".to_owned()), "{text}");
+    }
+
+    #[test]
+    fn limits_and_weights_on_their_way_are_shown() {
+        let mut status = example::status();
+        let backend = &mut status.services[0].backends[0];
+        (backend.weight, backend.effective_weight) = (2, 0.6);
+        backend.max_connections = 30;
+        let text = render(&status, false, None);
+        assert!(text.contains(" 0.6 of 2 "), "{text}");
+        assert!(text.contains(" 4 of 30 "), "{text}");
     }
 
     #[test]

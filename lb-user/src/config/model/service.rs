@@ -20,6 +20,7 @@ pub struct Service {
     pub(super) forward: Forward,
     pub(super) tunnel: Option<Tunnel>,
     pub(super) keep_alive: Duration,
+    pub(super) slow_start: Option<Duration>,
     pub(super) check: Option<Check>,
     pub(super) guard: Guard,
     pub(super) backends: Vec<Backend>,
@@ -72,6 +73,12 @@ impl Service {
     #[must_use]
     pub const fn keep_alive(&self) -> Duration {
         self.keep_alive
+    }
+
+    /// How long a backend that returns takes to get its whole share of new flows.
+    #[must_use]
+    pub const fn slow_start(&self) -> Option<Duration> {
+        self.slow_start
     }
 
     /// How the backends are checked; without a check they count as up.

@@ -105,6 +105,7 @@ fn given_keys_are_taken() {
     assert_eq!(service.backends()[0].port(), 2883);
     assert_eq!(service.backends()[0].weight(), 256);
     assert_eq!(service.backends()[0].max_connections(), 20_000);
+    assert_eq!(service.slow_start(), Some(Duration::from_secs(60)));
 }
 
 #[test]
@@ -159,6 +160,7 @@ port = 1883
 protocol = "tcp"
 balance = "round_robin"
 forward = "nat"
+slow_start = "60s"
 
 [service.check]
 type = "mqtt"

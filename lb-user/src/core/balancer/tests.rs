@@ -42,12 +42,12 @@ check = { type = "none" }
 backend = [{ name = "c", address = "172.16.40.20" }]
 "#;
 
-fn config(text: &str) -> Config {
+pub(super) fn config(text: &str) -> Config {
     config::parse(text, "test.toml").unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 /// The way to a neighbour on interface number `interface`.
-fn hop(interface: u32) -> NextHop {
+pub(super) fn hop(interface: u32) -> NextHop {
     NextHop {
         interface,
         mac: [7; 6],
@@ -57,14 +57,19 @@ fn hop(interface: u32) -> NextHop {
 
 /// A balancer that knows the way to every address of the tests.
 fn balancer() -> Balancer {
-    let mut balancer = Balancer::new(config(TEXT), AdminState::default());
+    balancer_of(TEXT)
+}
+
+/// The same with another configuration.
+pub(super) fn balancer_of(text: &str) -> Balancer {
+    let mut balancer = Balancer::new(config(text), AdminState::default());
     for host in 20..30 {
         balancer.set_next_hop([172, 16, 40, host].into(), Some(hop(2)));
     }
     balancer
 }
 
-fn a() -> BackendKey {
+pub(super) fn a() -> BackendKey {
     BackendKey::new("mqtt", "a")
 }
 

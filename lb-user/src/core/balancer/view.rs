@@ -28,6 +28,8 @@ pub struct BackendView<'a> {
     pub admin: Admin,
     /// The weight in force: the operator's, else the configured one.
     pub weight: u16,
+    /// The weight that it takes new flows by: less on a ramp, 0 if it takes none.
+    pub effective_weight: f64,
     pub health: HealthState,
     /// Why the last probe failed, if it did.
     pub reason: Option<&'a str>,
@@ -86,6 +88,7 @@ impl Balancer {
             id: present,
             admin: self.admin().admin(&key),
             weight: self.weight(&key, backend),
+            effective_weight: self.effective_weight(service, backend),
             health: self.health(&key),
             reason: self.health.get(&key).and_then(Health::reason),
             next_hop: self.next_hop(backend.address()),

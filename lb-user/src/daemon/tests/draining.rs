@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What a walk that begins now finds, if so many flows of backend a are there.
-fn walk(engine: &Engine<FakeMaps>, flows: Sessions) -> Findings {
+pub(super) fn walk(engine: &Engine<FakeMaps>, flows: Sessions) -> Findings {
     let image = engine.sights().borrow().image.clone();
     let sessions: BTreeMap<(BackendId, u16), Sessions> = image
         .backends

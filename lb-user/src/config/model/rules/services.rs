@@ -178,6 +178,7 @@ pub(super) fn build(mut raw: file::Service) -> Option<Service> {
         forward: raw.forward?.value,
         tunnel,
         keep_alive: or(raw.keep_alive, defaults::KEEP_ALIVE),
+        slow_start: raw.slow_start.map(|time| time.value),
         check: checks::build(raw.check, protocol)?,
         guard: guards::build(raw.guard.as_ref(), vip, protocol),
         backends: backends.collect::<Option<_>>()?,
