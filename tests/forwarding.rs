@@ -29,7 +29,12 @@ fn serves_everybody(
         backend,
         family,
     };
-    let mut network = Network::new(shape, &Binaries::find()?)?;
+    let network = Network::new(shape, &Binaries::find()?)?;
+    serves_everybody_in(network)
+}
+
+/// The same in a network whose balancers are yet to start.
+fn serves_everybody_in(mut network: Network) -> Result<()> {
     network.start_tidegate()?;
     let vip = network.vip().to_string();
     let client = &network.topology().client;
@@ -39,7 +44,7 @@ fn serves_everybody(
     load.wait_ready(CONNECT)?;
 
     let split = connected(&network)?;
-    check_split(balance, split)?;
+    check_split(network.shape().balance, split)?;
     check_counters(&network, split)?;
     check_far_ends(&network)?;
 
@@ -82,7 +87,7 @@ fn check_counters(network: &Network, split: [usize; 2]) -> Result<()> {
     let counted: Vec<usize> = counted.collect();
     // A SYN that was sent again counts again where nothing is tracked.
     let stateless =
-        network.shape().forward == Forward::Dsr && network.shape().balance == Balance::Maglev;
+        network.shape().forward != Forward::Nat && network.shape().balance == Balance::Maglev;
     let agree =
         |(counted, there): (&usize, &usize)| counted == there || (stateless && counted > there);
     ensure!(
@@ -98,7 +103,7 @@ fn check_counters(network: &Network, split: [usize; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Who the brokers think they speak to: in `dsr` the clients themselves, in `nat` the balancer.
+/// Who the brokers think they speak to: in `dsr` and `tunnel` the clients themselves, in `nat` the balancer.
 fn check_far_ends(network: &Network) -> Result<()> {
     let family = network.shape().family;
     let topology = network.topology();
@@ -113,7 +118,7 @@ fn check_far_ends(network: &Network) -> Result<()> {
         }
     }
     let expected = match network.shape().forward {
-        Forward::Dsr => CLIENTS,
+        Forward::Dsr | Forward::Tunnel => CLIENTS,
         Forward::Nat => 0,
     };
     ensure!(
@@ -213,4 +218,51 @@ fn dsr_round_robin_ipv4_to_a_broker_of_another_make() -> Result<()> {
         Backend::Mosquitto,
         Family::V4,
     )
+}
+
+/// Through tunnels of a form, to the brokers' addresses of a family.
+fn serves_everybody_tunnelled(form: &str, inner: Family, outer: Family) -> Result<()> {
+    let shape = Shape {
+        forward: Forward::Tunnel,
+        balance: Balance::Maglev,
+        backend: Backend::Tidegate,
+        family: inner,
+    };
+    let mut network = Network::new(shape, &Binaries::find()?)?;
+    network.edit_config(|config| {
+        let config = config.set("service", "tunnel", &format!("{form:?}"));
+        let (from, to) = match outer {
+            Family::V4 => ("\"fd00:40::", "\"172.16.40."),
+            Family::V6 => ("\"172.16.40.", "\"fd00:40::"),
+        };
+        ["20", "21"].into_iter().fold(config, |config, last| {
+            config.replace(&format!("{from}{last}\""), &format!("{to}{last}\""))
+        })
+    });
+    serves_everybody_in(network)
+}
+
+#[test]
+fn tunnel_ipv4_in_ipv4() -> Result<()> {
+    serves_everybody_tunnelled("ipip", Family::V4, Family::V4)
+}
+
+#[test]
+fn tunnel_ipv4_in_ipv6() -> Result<()> {
+    serves_everybody_tunnelled("ipip", Family::V4, Family::V6)
+}
+
+#[test]
+fn tunnel_ipv6_in_ipv4() -> Result<()> {
+    serves_everybody_tunnelled("ipip", Family::V6, Family::V4)
+}
+
+#[test]
+fn tunnel_ipv6_in_ipv6() -> Result<()> {
+    serves_everybody_tunnelled("ipip", Family::V6, Family::V6)
+}
+
+#[test]
+fn tunnel_ipv4_in_gue() -> Result<()> {
+    serves_everybody_tunnelled("gue", Family::V4, Family::V6)
 }

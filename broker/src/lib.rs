@@ -33,4 +33,5 @@ pub mod shard;
 pub mod topic;
 mod transport;
 pub mod trie;
+pub mod tunnel;
 pub mod vip;

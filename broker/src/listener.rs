@@ -81,15 +81,15 @@ impl Drop for Slot {
 }
 
 /// Opens a listening socket. IPv6 ones take IPv6 only, so that `0.0.0.0` and `[::]` can have the
-/// same port.
+/// same port. `mss` is the largest segment that clients are to send, in bytes.
 ///
 /// # Errors
 /// When the address is taken or not this host's.
-pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    open(address).map_err(|source| ListenError { address, source })
+pub(crate) fn bind(address: SocketAddr, mss: Option<u16>) -> Result<TcpListener, ListenError> {
+    open(address, mss).map_err(|source| ListenError { address, source })
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
+fn open(address: SocketAddr, mss: Option<u16>) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -98,6 +98,10 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+    }
+    if let Some(mss) = mss {
+        // Accepted connections inherit it; it goes out with the SYN-ACK.
+        socket.set_tcp_mss(mss.into())?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

@@ -27,6 +27,7 @@ use crate::{
     retained::Retained,
     routes::{Routes, ShardId, ShardSet},
     shard::{self, Shared, WorkerError},
+    tunnel::{TunnelError, Unpacker},
 };
 
 /// Why a node cannot start.
@@ -44,6 +45,8 @@ pub enum NodeError {
     Lanes(#[from] LaneError),
     #[error(transparent)]
     Shard(#[from] WorkerError),
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
 }
 
 /// What the node tells about itself.
@@ -51,6 +54,7 @@ pub struct Status {
     metrics: Metrics,
     shared: Arc<Shared>,
     ready: AtomicBool,
+    unpacker: Option<Unpacker>,
 }
 
 impl Status {
@@ -73,6 +77,9 @@ impl Status {
             .len();
         render_head(out, "retained", "gauge", "Retained messages.");
         render_value(out, "retained", "", retained as u64);
+        if let Some(unpacker) = &self.unpacker {
+            unpacker.render(out);
+        }
     }
 }
 
@@ -94,10 +101,15 @@ impl Node {
     /// # Errors
     /// When an address is taken or a thread cannot be had; nothing is left running.
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
+        let unpacker = match (config.tunnel(), config.vip()) {
+            (Some(tunnel), Some(vip)) => Some(Unpacker::start(tunnel, vip).await?),
+            _ => None,
+        };
+        let mss = unpacker.as_ref().map(Unpacker::mss);
         let sockets: Vec<TcpListener> = config
             .listeners()
             .iter()
-            .map(|address| listener::bind(*address))
+            .map(|address| listener::bind(*address, mss))
             .collect::<Result<_, _>>()?;
         let addresses = sockets
             .iter()
@@ -148,6 +160,7 @@ impl Node {
             metrics: Metrics::new(counters),
             shared,
             ready: AtomicBool::new(true),
+            unpacker,
         });
         let mut servers = JoinSet::new();
         for socket in sockets {

@@ -25,6 +25,9 @@ const FIRST_EPHEMERAL: u16 = 32768;
 /// What a broker of any make needs to serve the network's clients.
 const MOSQUITTO: &str = "listener 1883\nallow_anonymous true\nmax_connections -1\n";
 
+/// Who may send tunnelled packets: the network's hosts, of which the balancers are two.
+const TUNNEL_SOURCES: &str = "[\"172.16.40.0/24\", \"fd00:40::/64\"]";
+
 /// How packets reach the backends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Forward {
@@ -32,6 +35,8 @@ pub enum Forward {
     Dsr,
     /// Full NAT: works with any backend.
     Nat,
+    /// Tunnels: replies bypass the balancer, and routers may be in between.
+    Tunnel,
 }
 
 /// How a backend is chosen.
@@ -165,6 +170,11 @@ impl Network {
         Ok(())
     }
 
+    /// Changes the configuration that the balancers start with.
+    pub fn edit_config(&mut self, edit: impl FnOnce(ConfigText) -> ConfigText) {
+        self.config = edit(self.config.clone());
+    }
+
     /// What runs where.
     pub fn topology(&self) -> &Topology {
         &self.topology
@@ -286,9 +296,14 @@ impl Network {
 }
 
 fn tidegate_config(shape: Shape) -> Result<ConfigText> {
+    ensure!(
+        (shape.forward, shape.backend) != (Forward::Tunnel, Backend::Mosquitto),
+        "mosquitto takes no tunnelled packets by itself: choose another way to forward"
+    );
     let example = match shape.forward {
         Forward::Dsr => Example::TidegateDsr,
         Forward::Nat => Example::TidegateNat,
+        Forward::Tunnel => Example::TidegateTunnel,
     };
     let balance = format!("{:?}", name_of(shape.balance));
     Ok(ConfigText::example(example)?.set("service", "balance", &balance))
@@ -305,6 +320,7 @@ fn start_broker(host: &Host, shape: Shape, programs: &Binaries) -> Result<Proces
             let config = match shape.forward {
                 Forward::Dsr => config,
                 Forward::Nat => config.without("vip"),
+                Forward::Tunnel => unpacking(config),
             };
             let node = format!("{:?}", host.name());
             let config = config.set("", "node", &node).write(host, "broker.toml")?;
@@ -323,6 +339,14 @@ fn start_broker(host: &Host, shape: Shape, programs: &Binaries) -> Result<Proces
             Ok(process)
         }
     }
+}
+
+/// A broker's configuration, with tunnelled packets taken from the network's hosts.
+#[must_use]
+pub fn unpacking(config: ConfigText) -> ConfigText {
+    config
+        .set("tunnel", "interface", "\"eth0\"")
+        .set("tunnel", "from", TUNNEL_SOURCES)
 }
 
 /// Reads the durations that our configs use.

@@ -63,6 +63,14 @@ impl<'a> Check<'a> {
         raw.into_inner()
     }
 
+    pub(super) fn interface(&mut self, key: &str, name: Spanned<String>) -> String {
+        // IFNAMSIZ is 16 with the terminating zero.
+        if name.get_ref().is_empty() || name.get_ref().len() > 15 {
+            self.refuse(key, name.span(), "1 to 15 characters");
+        }
+        name.into_inner()
+    }
+
     pub(super) fn duration(
         &mut self,
         key: &str,

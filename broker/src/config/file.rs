@@ -12,6 +12,7 @@ pub(super) struct Config {
     #[serde(default)]
     pub(super) listener: Vec<Listener>,
     pub(super) vip: Option<Vip>,
+    pub(super) tunnel: Option<Tunnel>,
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
@@ -32,6 +33,16 @@ pub(super) struct Listener {
 pub(super) struct Vip {
     pub(super) addresses: Spanned<Vec<Spanned<String>>>,
     pub(super) interface: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tunnel {
+    pub(super) interface: Spanned<String>,
+    pub(super) from: Spanned<Vec<Spanned<String>>>,
+    pub(super) port: Option<Spanned<i64>>,
+    pub(super) mode: Option<Spanned<String>>,
+    pub(super) mss: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

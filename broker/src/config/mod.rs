@@ -6,11 +6,12 @@ mod check;
 mod error;
 mod file;
 mod model;
+mod tunnel;
 
 use std::path::Path;
 
 pub use error::{ConfigError, Problem};
-pub use model::{Config, Limits, Log, LogFormat, SessionLimits, Vip};
+pub use model::{Config, Limits, Log, LogFormat, SessionLimits, Tunnel, Vip};
 
 impl Config {
     /// Reads and checks a configuration file.

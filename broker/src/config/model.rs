@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use lb_decap::{Mode, Prefix};
 use toml::Spanned;
 use tracing_subscriber::EnvFilter;
 
@@ -22,6 +23,7 @@ pub struct Config {
     node: String,
     listeners: Vec<SocketAddr>,
     vip: Option<Vip>,
+    tunnel: Option<Tunnel>,
     limits: Limits,
     session: SessionLimits,
     metrics: Option<SocketAddr>,
@@ -33,6 +35,20 @@ pub struct Config {
 pub struct Vip {
     pub addresses: Vec<(IpAddr, u8)>,
     pub interface: String,
+}
+
+/// How packets from tunnels come in.
+#[derive(Clone, Debug)]
+pub struct Tunnel {
+    /// The interface that they come in by.
+    pub interface: String,
+    pub mode: Mode,
+    /// Who may send them.
+    pub from: Vec<Prefix>,
+    /// The UDP port of GUE.
+    pub port: u16,
+    /// The largest segment that clients are to send; by the interface's MTU if `None`.
+    pub mss: Option<u16>,
 }
 
 /// What one client, and all of them together, may ask for.
@@ -82,6 +98,11 @@ impl Config {
         self.vip.as_ref()
     }
 
+    /// Set only where there are virtual addresses.
+    pub fn tunnel(&self) -> Option<&Tunnel> {
+        self.tunnel.as_ref()
+    }
+
     pub fn limits(&self) -> Limits {
         self.limits
     }
@@ -105,6 +126,7 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
         node,
         listener,
         vip,
+        tunnel,
         limits,
         session,
         metrics,
@@ -115,6 +137,7 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
     let config = Config {
         node: check.node(node),
         listeners: check.listeners(listener),
+        tunnel: tunnel.map(|tunnel| check.tunnel(tunnel, vip.is_some())),
         vip: vip.map(|vip| check.vip(vip)),
         limits: check.limits(limits),
         session: SessionLimits {
@@ -198,13 +221,7 @@ impl Check<'_> {
             }
         }
         let interface = match interface {
-            Some(name) => {
-                // IFNAMSIZ is 16 with the terminating zero.
-                if name.get_ref().is_empty() || name.get_ref().len() > 15 {
-                    self.refuse("vip.interface", name.span(), "1 to 15 characters");
-                }
-                name.into_inner()
-            }
+            Some(name) => self.interface("vip.interface", name),
             None => "lo".to_owned(),
         };
         Vip {

@@ -109,3 +109,32 @@ fn zero_connect_timeout_is_refused() {
     let text = format!("{SMALLEST}[limits]\nconnect_timeout = \"0s\"\n");
     assert_eq!(problems(&text)[0].message, "must not be zero");
 }
+
+const TUNNEL: &str = "[vip]\naddresses = [\"192.0.2.1/32\"]\n[tunnel]\ninterface = \"eth0\"\n";
+
+#[test]
+fn tunnels_are_taken_from_whom_the_file_says() {
+    let text = format!("{SMALLEST}{TUNNEL}from = [\"10.9.0.0/24\", \"fd00:9::1\"]\nmss = 1400\n");
+    let config = Config::parse(&text).unwrap();
+    let tunnel = config.tunnel().unwrap();
+    let from: Vec<_> = tunnel.from.iter().map(ToString::to_string).collect();
+    assert_eq!(from, ["10.9.0.0/24", "fd00:9::1/128"]);
+    assert_eq!((tunnel.port, tunnel.mss), (6080, Some(1400)));
+    assert!(Config::parse(SMALLEST).unwrap().tunnel().is_none());
+}
+
+#[test]
+fn tunnels_without_senders_or_addresses_are_refused() {
+    let keys = |text: &str| -> Vec<_> {
+        let problems = problems(text).into_iter();
+        problems.map(|problem| problem.key).collect()
+    };
+    let text = format!("{SMALLEST}{TUNNEL}from = []\nport = 0\nmode = \"fast\"\nmss = 87\n");
+    let all = ["tunnel.from", "tunnel.port", "tunnel.mode", "tunnel.mss"];
+    assert_eq!(keys(&text), all);
+    let alone = "[tunnel]\ninterface = \"eth0\"\nfrom = [\"10.9.0.7/24\"]\n";
+    assert_eq!(
+        keys(&format!("{SMALLEST}{alone}")),
+        ["tunnel", "tunnel.from[0]"]
+    );
+}

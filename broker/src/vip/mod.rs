@@ -241,6 +241,14 @@ impl Plan {
     }
 }
 
+/// The size in bytes of the largest IP packet that an interface carries.
+///
+/// # Errors
+/// When there is no such interface, or the kernel does not answer.
+pub async fn interface_mtu(interface: &str) -> Result<u32, VipError> {
+    Ok(Netlink::open()?.link(interface).await?.mtu)
+}
+
 /// The prefix length of one address.
 fn host_len(address: &IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }

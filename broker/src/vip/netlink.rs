@@ -7,7 +7,7 @@ use rtnetlink::{
     Handle,
     packet_route::{
         address::{AddressAttribute, AddressFlags, AddressScope, CacheInfo},
-        link::LinkFlags,
+        link::{LinkAttribute, LinkFlags},
     },
 };
 use tokio::{task::JoinHandle, time::timeout};
@@ -29,6 +29,8 @@ pub(super) struct Netlink {
 pub(super) struct Link {
     index: u32,
     pub(super) up: bool,
+    /// In bytes.
+    pub(super) mtu: u32,
 }
 
 impl Netlink {
@@ -49,6 +51,7 @@ impl Netlink {
             Ok(Some(link)) => Ok(Link {
                 index: link.header.index,
                 up: link.header.flags.contains(LinkFlags::Up),
+                mtu: mtu(&link.attributes),
             }),
             Ok(None) => Err(missing()),
             Err(e) if errno(&e) == Some(libc::ENODEV) => Err(missing()),
@@ -128,6 +131,17 @@ impl Drop for Netlink {
     fn drop(&mut self) {
         self.connection.abort();
     }
+}
+
+/// Every interface has one.
+fn mtu(attributes: &[LinkAttribute]) -> u32 {
+    let mtu = attributes.iter().find_map(|attribute| {
+        let LinkAttribute::Mtu(mtu) = attribute else {
+            return None;
+        };
+        Some(*mtu)
+    });
+    mtu.unwrap_or_default()
 }
 
 /// Some refusals mean that it is already as it should be.

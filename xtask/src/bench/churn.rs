@@ -67,10 +67,11 @@ pub struct Args {
 }
 
 /// What `--all` measures.
-const ALL: [(Forward, Balance); 3] = [
+const ALL: [(Forward, Balance); 4] = [
     (Forward::Dsr, Balance::Maglev),
     (Forward::Dsr, Balance::RoundRobin),
     (Forward::Nat, Balance::Maglev),
+    (Forward::Tunnel, Balance::Maglev),
 ];
 
 /// Sets up, builds, measures and prints.

@@ -15,6 +15,8 @@ pub enum Example {
     TidegateDsr,
     /// `tidegate`, full NAT.
     TidegateNat,
+    /// `tidegate`, tunnels.
+    TidegateTunnel,
     /// `tidegate-broker`.
     Broker,
 }
@@ -24,6 +26,7 @@ impl Example {
         match self {
             Self::TidegateDsr => "lb-user/configs/tidegate-dsr.toml",
             Self::TidegateNat => "lb-user/configs/tidegate-nat.toml",
+            Self::TidegateTunnel => "lb-user/configs/tidegate-tunnel.toml",
             Self::Broker => "broker/configs/tidegate-broker.toml",
         }
     }

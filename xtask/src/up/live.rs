@@ -80,6 +80,10 @@ fn introduction(network: &Network) -> String {
         Forward::Dsr => {
             "The balancer passes packets on with a broker's MAC address, and brokers answer the client directly."
         }
+        Forward::Tunnel => {
+            "The balancer puts packets into tunnels to the brokers, which take them out by an XDP program and\n\
+             answer the client directly."
+        }
         Forward::Nat => {
             "The balancer rewrites addresses both ways; brokers see the balancer and know nothing of the VIP."
         }

@@ -47,7 +47,7 @@ impl fmt::Display for Args {
 
 impl Args {
     /// The stories that the tests tell: each forward mode and each balance once, and foreign brokers.
-    pub fn stories() -> [Self; 2] {
+    pub fn stories() -> [Self; 3] {
         let story = |forward, balance, backend, ipv6| Self {
             forward,
             balance,
@@ -60,6 +60,7 @@ impl Args {
         [
             story(Forward::Dsr, Balance::Maglev, Backend::Tidegate, false),
             story(Forward::Nat, Balance::RoundRobin, Backend::Mosquitto, true),
+            story(Forward::Tunnel, Balance::Maglev, Backend::Tidegate, false),
         ]
     }
 

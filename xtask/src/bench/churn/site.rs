@@ -11,7 +11,7 @@ use super::sessions::{Incarnation, Sessions};
 use crate::exec;
 use crate::lab::{Binaries, ConfigText, Example, Family, Host, Process, Topology, wait_until};
 use crate::load::Load;
-use crate::network::{Balance, Forward, PORT, name_of};
+use crate::network::{Balance, Forward, PORT, name_of, unpacking};
 
 /// Brokers beyond the reference network's two.
 const SPARES: usize = 4;
@@ -112,9 +112,11 @@ impl Site {
         let mut config = ConfigText::example(Example::Broker)?
             .set("", "node", &format!("{:?}", host.name()))
             .set("log", "level", BROKER_LOG);
-        if self.mode.forward == Forward::Nat {
-            config = config.without("vip");
-        }
+        config = match self.mode.forward {
+            Forward::Dsr => config,
+            Forward::Nat => config.without("vip"),
+            Forward::Tunnel => unpacking(config),
+        };
         let config = config.write(host, "broker.toml")?;
         let mut command = host.command(&self.programs.broker)?;
         command.args(["run", "--config"]).arg(config);
