@@ -242,6 +242,42 @@ fn serves_everybody_tunnelled(form: &str, inner: Family, outer: Family) -> Resul
     serves_everybody_in(network)
 }
 
+/// Messages of many segments: what the broker asks of clients fits into the tunnel, so that nothing has
+/// to be answered as too large.
+#[test]
+fn tunnel_carries_large_messages() -> Result<()> {
+    let shape = Shape {
+        forward: Forward::Tunnel,
+        balance: Balance::Maglev,
+        backend: Backend::Tidegate,
+        family: Family::V6,
+    };
+    let mut network = Network::new(shape, &Binaries::find()?)?;
+    network.start_tidegate()?;
+    let vip = network.vip().to_string();
+    let client = &network.topology().client;
+    let program = network.programs().broker.clone();
+    let arguments = ["-h", &vip, "-s", "60000", "-q", "1", "-L", "200", "-I", "0"];
+    let load = Load::start(client, &program, "large", "pub", 10, &arguments)?;
+    let summary = load.finish(CONNECT)?;
+    ensure!(
+        (summary.connected, summary.failed, summary.lost) == (10, 0, 0),
+        "{summary:?}"
+    );
+    let status = network.status()?;
+    let too_large = ["tx_too_big", "drop_too_big"].map(|label| status.verdicts.get(label));
+    ensure!(
+        too_large == [Some(&0); 2],
+        "{too_large:?} packets were too large"
+    );
+    let packets: u64 = status.backends.iter().map(|backend| backend.packets).sum();
+    ensure!(
+        packets >= 200 * 60_000 / 1_500,
+        "only {packets} packets passed"
+    );
+    Ok(())
+}
+
 #[test]
 fn tunnel_ipv4_in_ipv4() -> Result<()> {
     serves_everybody_tunnelled("ipip", Family::V4, Family::V4)
