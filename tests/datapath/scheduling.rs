@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lb_common::{
-    abi::{BackendId, Balance, Forward, Ip, NextHop, PROTOCOL_TCP, ServiceKey},
+    abi::{BackendId, Balance, Forward, Ip, NatPool, NextHop, PROTOCOL_TCP, ServiceKey},
     parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
     verdict::Verdict,
 };
@@ -51,6 +51,10 @@ pub(crate) fn service_of(balance: Balance, forward: Forward, weights: &[u16]) ->
 
 /// A world with that service alone.
 pub(crate) fn world_of(service: DesiredService) -> Result<World> {
+    world_with(service, nat_pool(NAT_PORTS))
+}
+
+fn world_with(service: DesiredService, nat_pool: NatPool) -> Result<World> {
     let limits = Limits {
         services: 1,
         backends: u16::try_from(service.backends.len())?,
@@ -62,7 +66,7 @@ pub(crate) fn world_of(service: DesiredService) -> Result<World> {
     };
     let desired = Desired {
         services: vec![service],
-        nat_pool: nat_pool(NAT_PORTS),
+        nat_pool,
         ..Desired::nothing(model::Limits {
             services: 0,
             backends: 0,
@@ -151,11 +155,17 @@ fn flow(transport: Transport, number: u32) -> Packet {
 #[test]
 fn ten_thousand_flows_are_spread_by_weight_to_two_in_a_hundred() -> Result<()> {
     let all: [&[u16]; 4] = [&[1; 4], &[3, 1], &[8, 4, 2, 1, 1], &[1; 30]];
+    // With one source, a quarter of its ports taken, a free one is now and then not found.
+    let sources: Vec<Ip> = (1..=8)
+        .map(|last| Ip::from_v4([172, 16, 41, last]))
+        .collect();
+    let (first, last) = NAT_PORTS;
     for (forward, weights) in [Forward::Dsr, Forward::Nat]
         .into_iter()
         .flat_map(|forward| all.map(|weights| (forward, weights)))
     {
-        let world = world_of(service_of(Balance::LeastConn, forward, weights))?;
+        let service = service_of(Balance::LeastConn, forward, weights);
+        let world = world_with(service, NatPool::new(&sources, first, last))?;
         let mut taken = vec![0; weights.len()];
         for number in 0..10_000 {
             let backend = send(&world, &flow(SYN, number))?;
