@@ -257,7 +257,19 @@ fn tunnel_carries_large_messages() -> Result<()> {
     let vip = network.vip().to_string();
     let client = &network.topology().client;
     let program = network.programs().broker.clone();
-    let arguments = ["-h", &vip, "-s", "60000", "-q", "1", "-L", "200", "-I", "0"];
+    let arguments = [
+        "-h",
+        &vip,
+        "-s",
+        "60000",
+        "-q",
+        "1",
+        "-L",
+        "200",
+        "-I",
+        "0",
+        "--wait-all",
+    ];
     let load = Load::start(client, &program, "large", "pub", 10, &arguments)?;
     let summary = load.finish(CONNECT)?;
     ensure!(
