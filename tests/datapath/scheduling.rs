@@ -225,7 +225,7 @@ fn limited(balance: Balance, forward: Forward, limits: &[u32]) -> DesiredService
 }
 
 /// All ways of choosing in which flows are counted.
-const COUNTED: [(Balance, Forward); 6] = [
+pub(crate) const COUNTED: [(Balance, Forward); 6] = [
     (Balance::RoundRobin, Forward::Dsr),
     (Balance::LeastConn, Forward::Dsr),
     (Balance::RoundRobin, Forward::Nat),

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lb_common::{
-    abi::{Access, Balance, Forward, Ip, Rate, Rates},
+    abi::{Access, Ip, Rate, Rates},
     parse::{TCP_ACK, TCP_SYN},
     verdict::{Action, Verdict},
 };
@@ -224,15 +224,7 @@ fn the_trace_of_a_flow_whose_backend_went_is_what_the_program_does() -> Result<(
 
 #[test]
 fn the_trace_of_clients_of_full_backends_is_what_the_program_does() -> Result<()> {
-    let kinds = [
-        (Balance::RoundRobin, Forward::Dsr),
-        (Balance::LeastConn, Forward::Dsr),
-        (Balance::RoundRobin, Forward::Nat),
-        (Balance::LeastConn, Forward::Nat),
-        (Balance::Maglev, Forward::Nat),
-        (Balance::Source, Forward::Nat),
-    ];
-    for (balance, forward) in kinds {
+    for (balance, forward) in scheduling::COUNTED {
         let mut service = scheduling::service_of(balance, forward, &[1; 5]);
         for (backend, limit) in service.backends.iter_mut().zip([1, 4, 9, 16, 2]) {
             backend.limit = limit;

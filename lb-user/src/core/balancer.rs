@@ -13,8 +13,9 @@
 //! | down or unknown | no | no |
 //! | behind another interface than the VIPs', in a `nat` service | no | no |
 //!
-//! Only tracked flows (round robin, NAT) are recorded. With `maglev` over `dsr` no flow is, so a
-//! backend that stops taking new flows loses those that it has: its slots move to the others.
+//! All flows are recorded where they are tracked (by turns, the least loaded, NAT). Elsewhere those of
+//! slots that change hands are, see [`super::slots`]: so a backend that stops taking new flows keeps
+//! those that it has.
 
 mod ramps;
 mod select;

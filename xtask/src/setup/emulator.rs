@@ -7,14 +7,16 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::{apt, unpack};
-use crate::exec::which;
+use crate::exec::{self, which};
 use crate::toolchain::tools_root;
 
 const PROGRAM: &str = "qemu-system-x86_64";
-const PACKAGE: &str = "qemu-system-x86";
+pub(super) const PACKAGE: &str = "qemu-system-x86";
 
 /// Where Debian has shared libraries on the one architecture that kernels are emulated of.
-const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+/// Where qemu has parts of its own.
+const MODULES: &str = "usr/lib/x86_64-linux-gnu/qemu";
 
 /// Where firmware is, in the order in which it is looked for.
 const FIRMWARE: [&str; 3] = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"];
@@ -40,7 +42,10 @@ impl Emulator {
     fn unpacked(root: &Path) -> Option<Self> {
         let program = root.join("usr/bin").join(PROGRAM);
         let root = Some(root.to_owned());
-        program.is_file().then_some(Self { program, root })
+        let emulator = Self { program, root };
+        // A library that it takes from the system may have gone since it was unpacked.
+        let starts = exec::run(emulator.command().arg("--version")).is_ok();
+        starts.then_some(emulator)
     }
 
     /// A command that runs it.
@@ -48,9 +53,9 @@ impl Emulator {
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         if let Some(root) = &self.root {
-            let libraries = root.join(LIBRARIES);
-            command.env("QEMU_MODULE_DIR", libraries.join("qemu"));
-            command.env("LD_LIBRARY_PATH", libraries);
+            let libraries = LIBRARIES.map(|dir| root.join(dir).display().to_string());
+            command.env("QEMU_MODULE_DIR", root.join(MODULES));
+            command.env("LD_LIBRARY_PATH", libraries.join(":"));
             for firmware in FIRMWARE {
                 command.arg("-L").arg(root.join(firmware));
             }
@@ -75,7 +80,7 @@ pub(super) fn install() -> Result<Emulator> {
         );
         unpack::packages(&plan.installs, &root()?)?;
     }
-    Emulator::find().with_context(|| format!("{PACKAGE} has no {PROGRAM}"))
+    Emulator::find().with_context(|| format!("{PACKAGE} is there, and {PROGRAM} does not start"))
 }
 
 fn root() -> Result<PathBuf> {

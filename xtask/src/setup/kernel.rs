@@ -82,7 +82,8 @@ pub fn ensure_machine() -> Result<Machine> {
     let (unpacked, emulator) = (newest_unpacked(), Emulator::find());
     if !missing.is_empty() || unpacked.is_none() || emulator.is_none() {
         if !apt::is_here() {
-            apt::refuse(&missing)?;
+            let qemu = emulator.is_none().then(|| emulator::PACKAGE.to_owned());
+            apt::refuse(&missing.iter().cloned().chain(qemu).collect::<Vec<_>>())?;
         }
         apt::update()?;
         apt::install(&missing)?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::announce_and_run_quietly;
 
-/// Fetches packages and unpacks them all into `root`, whole or not at all.
+/// Fetches packages and unpacks them all into `root`, whole or not at all, in place of what is there.
 pub(super) fn packages(packages: &[String], root: &Path) -> Result<()> {
     let mut unfinished = root.as_os_str().to_owned();
     unfinished.push(".unfinished");
@@ -34,6 +34,9 @@ pub(super) fn packages(packages: &[String], root: &Path) -> Result<()> {
         )?;
     }
     fs::remove_dir_all(&archives)?;
+    if root.exists() {
+        fs::remove_dir_all(root)?;
+    }
     fs::rename(&unfinished, root)
         .with_context(|| format!("cannot move what was unpacked to {}", root.display()))
 }
