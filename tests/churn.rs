@@ -21,12 +21,18 @@ fn no_session_is_lost(forward: Forward, balance: Balance) -> Result<()> {
     };
     let outcome = churn::measure(&args, &Binaries::find()?)?;
     ensure!(outcome.lost.is_empty(), "{outcome:#?}");
+    ensure!(outcome.cut_off == 0, "{outcome:#?}");
     Ok(())
 }
 
 #[test]
 fn changes_of_backends_cost_no_session_in_nat() -> Result<()> {
     no_session_is_lost(Forward::Nat, Balance::Maglev)
+}
+
+#[test]
+fn changes_of_backends_cost_no_session_with_least_conn() -> Result<()> {
+    no_session_is_lost(Forward::Dsr, Balance::LeastConn)
 }
 
 #[test]

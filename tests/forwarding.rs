@@ -69,12 +69,8 @@ fn connected(network: &Network) -> Result<[usize; 2]> {
 
 fn check_split(balance: Balance, split: [usize; 2]) -> Result<()> {
     let half = CLIENTS as usize / 2;
-    let allowed = match balance {
-        Balance::RoundRobin => 2,
-        Balance::Maglev => half / 10,
-    };
     ensure!(
-        split[0].abs_diff(half) <= allowed,
+        split[0].abs_diff(half) <= balance.slack(CLIENTS),
         "{balance:?} split the clients {split:?}"
     );
     Ok(())
@@ -86,8 +82,8 @@ fn check_counters(network: &Network, split: [usize; 2]) -> Result<()> {
     let counted = status.backends.iter().map(|b| b.new_connections as usize);
     let counted: Vec<usize> = counted.collect();
     // A SYN that was sent again counts again where nothing is tracked.
-    let stateless =
-        network.shape().forward != Forward::Nat && network.shape().balance == Balance::Maglev;
+    let shape = network.shape();
+    let stateless = !shape.balance.records(shape.forward);
     let agree =
         |(counted, there): (&usize, &usize)| counted == there || (stateless && counted > there);
     ensure!(

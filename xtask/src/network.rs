@@ -45,8 +45,38 @@ pub enum Forward {
 pub enum Balance {
     /// By hash, without state per flow.
     Maglev,
+    /// By hash of the client's address.
+    Source,
     /// In turn.
     RoundRobin,
+    /// To who has the fewest flows.
+    LeastConn,
+}
+
+impl Balance {
+    /// How far one of two backends may be from its half of so many clients that came at once from one
+    /// address.
+    pub fn slack(self, clients: u32) -> usize {
+        let clients = clients as usize;
+        match self {
+            // Exact but for connects that overtake each other.
+            Self::RoundRobin => 2,
+            // The draw leaves a few flows, and connects that overtake each other as many more.
+            Self::LeastConn => (clients / 100).max(8),
+            // Four standard deviations, and what the table itself is uneven.
+            Self::Maglev => (clients / 20).max(2 * clients.isqrt()),
+            // All of them are one source.
+            Self::Source => clients.div_ceil(2),
+        }
+    }
+
+    /// Whether every flow is recorded, and so counted once however often its SYN comes.
+    pub fn records(self, forward: Forward) -> bool {
+        match self {
+            Self::RoundRobin | Self::LeastConn => true,
+            Self::Maglev | Self::Source => forward == Forward::Nat,
+        }
+    }
 }
 
 /// What serves the clients.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::build::{self, Profile};
 use crate::elevate;
-use crate::lab::{Binaries, interrupted, note_interrupts, wait_until};
+use crate::lab::{Binaries, Process, interrupted, note_interrupts, wait_until};
 use crate::load::Load;
 use crate::network::{Balance, Forward, name_of};
 use crate::setup::{self, Purpose};
@@ -67,10 +67,13 @@ pub struct Args {
 }
 
 /// What `--all` measures.
-const ALL: [(Forward, Balance); 4] = [
+const ALL: [(Forward, Balance); 7] = [
     (Forward::Dsr, Balance::Maglev),
     (Forward::Dsr, Balance::RoundRobin),
+    (Forward::Dsr, Balance::LeastConn),
     (Forward::Nat, Balance::Maglev),
+    (Forward::Nat, Balance::RoundRobin),
+    (Forward::Nat, Balance::LeastConn),
     (Forward::Tunnel, Balance::Maglev),
 ];
 
@@ -91,7 +94,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     } else {
         vec![(args.forward, args.balance)]
     };
-    let mut lost = 0;
+    let (mut lost, mut cut_off) = (0, 0);
     for (forward, balance) in modes {
         let args = Args {
             forward,
@@ -101,8 +104,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let outcome = measure(&args, &programs)?;
         outcome.print(args.json);
         lost += outcome.lost.len();
+        cut_off += outcome.cut_off;
     }
     ensure!(lost == 0, "{lost} sessions were lost");
+    ensure!(
+        cut_off == 0,
+        "backends were said to be drained that had {cut_off} clients"
+    );
     Ok(())
 }
 
@@ -130,6 +138,8 @@ pub fn measure(args: &Args, programs: &Binaries) -> Result<Outcome> {
     let mut churn = Churn {
         planner: Planner::new(site.backends(), SERVING, seed),
         asked: vec![Vec::new(); site.backends()],
+        drains: (0..site.backends()).map(|_| None).collect(),
+        cut_off: 0,
         made: Vec::new(),
         site,
         clients,
@@ -155,6 +165,10 @@ struct Churn {
     planner: Planner,
     /// Of each backend: clients that were asked to leave it.
     asked: Vec<Vec<u32>>,
+    /// Of each backend: who waits for it to be drained.
+    drains: Vec<Option<Process>>,
+    /// Clients that backends still had when they were said to be drained.
+    cut_off: usize,
     made: Vec<Made>,
 }
 
@@ -191,6 +205,7 @@ impl Churn {
             Change::Return => self.site.start_broker(backend),
             Change::Evacuate => {
                 self.asked[backend].clear();
+                self.drains[backend] = Some(self.site.drain_and_wait(backend)?);
                 Ok(())
             }
         }
@@ -201,15 +216,33 @@ impl Churn {
         let end = Instant::now() + pause;
         loop {
             self.ask_clients_to_leave()?;
-            for backend in self.site.empty(&self.leaving())? {
-                self.planner.note_empty(backend);
-            }
+            self.look_at_drains()?;
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
             self.rest(left.min(Duration::from_millis(500)))?;
         }
+    }
+
+    /// What is drained is so by the balancer's word; the backend's kernel says whether that is true.
+    fn look_at_drains(&mut self) -> Result<()> {
+        for backend in 0..self.drains.len() {
+            let Some(mut drain) = self.drains[backend].take_if(|drain| !drain.is_running()) else {
+                continue;
+            };
+            drain.finish(Duration::ZERO)?;
+            let left = self.site.clients_at(backend)?;
+            if left > 0 {
+                eprintln!(
+                    "      {} is drained with {left} clients",
+                    self.site.name(backend)
+                );
+            }
+            self.cut_off += left;
+            self.planner.note_empty(backend);
+        }
+        Ok(())
     }
 
     /// Waits, as there is nothing to wait for but time.
@@ -268,6 +301,7 @@ impl Churn {
             site,
             clients,
             made,
+            cut_off,
             ..
         } = self;
         let losses = clients.losses();
@@ -323,6 +357,7 @@ impl Churn {
             health_changes: report::health_changes(&site.balancer_log()),
             drops: site.drops()?,
             lost,
+            cut_off,
             seconds: took.as_secs_f64(),
         })
     }

@@ -22,6 +22,9 @@ use routes::{Path, Route};
 /// lost SYN is sent again after a second, and would be all that is measured.
 const CONNECT: [&str; 6] = ["-i", "0", "--connecting", "100", "--hold", "3s"];
 
+/// Round trips, one client after the other at most: what they take is the way, not the wait for others.
+const PINGS: [&str; 2] = ["--ping-interval", "20ms"];
+
 /// Longest wait for a load to end by itself, beyond its own duration.
 const END: Duration = Duration::from_secs(120);
 
@@ -34,7 +37,7 @@ pub struct Args {
     /// Clients of the message tests.
     #[arg(long, value_name = "N", default_value_t = 50)]
     publishers: u32,
-    /// Length of each message test.
+    /// Length of each message test, and of the round trips'.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     seconds: u32,
     /// How often everything is measured, in turn; the median counts.
@@ -177,6 +180,13 @@ fn measure(args: &Args, route: Route, programs: &Binaries) -> Result<Figures> {
     let conn = run_load(&path, "conn", args.clients, &CONNECT)?;
     let seconds = args.seconds;
     let duration = format!("{seconds}s");
+    let hold = ["--hold", duration.as_str()];
+    let pings = run_load(
+        &path,
+        "conn",
+        args.publishers,
+        &[&PINGS[..], &hold].concat(),
+    )?;
     let talk = |qos: &str| {
         let arguments = [
             "-i",
@@ -202,7 +212,7 @@ fn measure(args: &Args, route: Route, programs: &Binaries) -> Result<Figures> {
         // A SYN that is sent again costs its round a second.
         eprintln!("  dropped packets: {drops:?}");
     }
-    let rtt = conn.rtt_ms.context("no round trip was measured")?;
+    let rtt = pings.rtt_ms.context("no round trip was measured")?;
     Ok(Figures {
         connects_per_second: conn.connects_per_second,
         qos0_per_second: qos0.messages_per_second,

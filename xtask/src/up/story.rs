@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Args;
 use crate::lab::{Binaries, interrupted, wait_until};
 use crate::load::{Load, Summary};
-use crate::network::{Balance, Network, name_of};
+use crate::network::{Network, name_of};
 
 /// Longest wait for clients to connect, on a slow and busy machine.
 const CONNECT: Duration = Duration::from_secs(120);
@@ -136,18 +136,12 @@ impl Story<'_> {
         })
     }
 
-    /// Round robin is exact up to connects that overtake each other; Maglev is as even as hashing is.
     fn check_split(&self, split: [usize; 2]) -> Result<()> {
-        let half = f64::from(self.args.clients) / 2.0;
-        let allowed = match self.args.balance {
-            Balance::RoundRobin => 2.0,
-            // Four standard deviations, and what the table itself is uneven.
-            Balance::Maglev => (0.1 * half).max(2.0 * f64::from(self.args.clients).sqrt()),
-        };
-        let off = (split[0] as f64 - half).abs();
+        let half = self.args.clients as usize / 2;
+        let allowed = self.args.balance.slack(self.args.clients);
         ensure!(
-            off <= allowed,
-            "clients are split {split:?}, more than {allowed:.0} off"
+            split[0].abs_diff(half) <= allowed,
+            "clients are split {split:?}, more than {allowed} off"
         );
         Ok(())
     }

@@ -27,6 +27,8 @@ pub struct Outcome {
     pub(super) drops: BTreeMap<String, u64>,
     /// Sessions that ended and should not have.
     pub lost: Vec<Victim>,
+    /// Clients that backends still had when `backend drain --wait` said that they had none.
+    pub cut_off: usize,
     pub(super) seconds: f64,
 }
 
@@ -68,6 +70,7 @@ impl Outcome {
             health_changes,
             drops,
             lost,
+            cut_off,
             seconds,
         } = self;
         println!("{forward} {balance}, {clients} clients, seed {seed}, {seconds:.1} s");
@@ -84,6 +87,7 @@ impl Outcome {
             println!("  {verdict:<28} {packets:>8}");
         }
         println!("  sessions lost                {:>8}", lost.len());
+        println!("  clients of drained backends  {cut_off:>8}");
         println!("  sessions of dead backends    {reconnects:>8}");
         println!("  sessions asked to leave      {moved:>8}");
         println!("  backends taken for dead      {health_changes:>8}");

@@ -165,15 +165,15 @@ impl Site {
         self.ask(&all).map(drop)
     }
 
-    /// Drained backends whose last client has left.
-    pub(super) fn empty(&self, leaving: &[usize]) -> Result<Vec<usize>> {
-        let mut empty = Vec::new();
-        for backend in leaving {
-            if self.clients_at(*backend)? == 0 {
-                empty.push(*backend);
-            }
-        }
-        Ok(empty)
+    /// Starts waiting for a backend's last session to end, as an operator would.
+    pub(super) fn drain_and_wait(&self, backend: usize) -> Result<Process> {
+        let mut command = self.tidegate()?;
+        let name = format!("mqtt/{}", self.name(backend));
+        command.args(["backend", "drain", &name, "--wait", "--timeout", "1h"]);
+        command.args(["--json", "--socket", SOCKET]);
+        self.topology
+            .lb1
+            .spawn(&format!("drain-{}", self.name(backend)), command)
     }
 
     /// Clients of a backend, by its kernel.
