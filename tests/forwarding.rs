@@ -145,6 +145,16 @@ fn dsr_round_robin_ipv4() -> Result<()> {
 }
 
 #[test]
+fn dsr_least_conn_ipv4() -> Result<()> {
+    serves_everybody(
+        Forward::Dsr,
+        Balance::LeastConn,
+        Backend::Tidegate,
+        Family::V4,
+    )
+}
+
+#[test]
 fn dsr_round_robin_ipv6() -> Result<()> {
     serves_everybody(
         Forward::Dsr,

@@ -6,6 +6,7 @@
 mod capacity;
 mod churn;
 mod datapath;
+mod draining;
 mod forwarding;
 mod guard;
 mod health;

@@ -3,6 +3,7 @@
 //!
 //! Where the example configs will do, `xtask::network` is the shorter way.
 
+use std::net::SocketAddr;
 use std::process::Output;
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use xtask::load::Load;
 
 /// How long anything may take that happens at once on an idle machine.
 pub const SOON: Duration = Duration::from_secs(30);
+
+/// First port of the kernel's own choice: `nat` sends clients' flows from below.
+const FIRST_EPHEMERAL: u16 = 32_768;
 
 /// How quickly checks must notice: much faster than anybody would want it to be.
 const CHECK: &str = r#"
@@ -233,7 +237,22 @@ impl Lab {
         Ok(load)
     }
 
-    /// Clients that are connected to each broker, by the brokers' kernels.
+    /// Clients that are connected to each broker, by the brokers' kernels, whatever is done to their
+    /// addresses on the way: the balancer's own health checks are short, and come from higher ports.
+    ///
+    /// # Errors
+    /// When these cannot be asked.
+    pub fn connections(&self) -> Result<[usize; 2]> {
+        let balancer = self.host().address(Family::V4);
+        let is_client = |far: &&SocketAddr| far.ip() != balancer || far.port() < FIRST_EPHEMERAL;
+        let count = |host: &Host| -> Result<usize> {
+            Ok(host.connections(1883)?.iter().filter(is_client).count())
+        };
+        let [one, two] = self.topology.brokers();
+        Ok([count(one)?, count(two)?])
+    }
+
+    /// Clients that are connected to each broker with their own address, by the brokers' kernels.
     ///
     /// # Errors
     /// When these cannot be asked.
