@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tests::balancer::{BOTH, Lab, SOON, config};
-use xtask::lab::{Process, wait_until};
+use xtask::lab::Process;
 
 /// Clients that are there before the drain, and as many that come after it.
 const CLIENTS: u32 = 40;
@@ -37,28 +37,18 @@ fn gives_up_at_its_deadline(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A table of connections that changes while it is read may be told with gaps.
-fn wait_for_connections(lab: &Lab, wanted: impl Fn([usize; 2]) -> bool) -> Result<[usize; 2]> {
-    let mut last = None;
-    let found = wait_until(SOON, "as many connections as there should be", || {
-        last = lab.connections().ok();
-        last.filter(|now| wanted(*now))
-    });
-    found.with_context(|| format!("{last:?} are there"))
-}
-
 fn ends_with_the_last_session(balance: &str, forward: &str) -> Result<()> {
     let text = config(balance, forward, &BOTH).replace("[service.check]", KEEP_ALIVE);
     let lab = Lab::serving(&text)?;
     let old = lab.stay("old", CLIENTS)?;
     let all = CLIENTS as usize;
-    let before = wait_for_connections(&lab, |[one, two]| one + two == all)?;
+    let before = lab.wait_for_connections(|[one, two]| one + two == all)?;
     ensure!(before[0] > 0, "broker1 has no client to lose");
 
     gives_up_at_its_deadline(&lab)?;
     let new = lab.stay("new", CLIENTS)?;
     let [at_broker1, elsewhere] = before;
-    wait_for_connections(&lab, |now| now == [at_broker1, elsewhere + all])?;
+    lab.wait_for_connections(|now| now == [at_broker1, elsewhere + all])?;
 
     let mut drain = drain(&lab)?;
     let counted = format!("\"left\":{at_broker1},\"left_exact\":true");
@@ -73,7 +63,7 @@ fn ends_with_the_last_session(balance: &str, forward: &str) -> Result<()> {
     let last = told.lines().last().unwrap_or_default();
     ensure!(last.contains("\"drained\":true,\"left\":0"), "{told}");
 
-    wait_for_connections(&lab, |now| now == [0, all])?;
+    lab.wait_for_connections(|now| now == [0, all])?;
     let summary = new.stop()?;
     ensure!((summary.failed, summary.lost) == (0, 0), "{summary:?}");
     Ok(())

@@ -54,9 +54,10 @@ fn a_broker_dies_and_returns(balance: &str, forward: &str) -> Result<()> {
         "{victims} clients were on broker2: {crowd:?}"
     );
     let newcomers = newcomers.stop()?;
-    // Without a record of flows, what returns takes its slots back with all that are in them.
-    let lost = (balance, forward) == ("maglev", "dsr") || newcomers.lost == 0;
-    ensure!(newcomers.failed == 0 && lost, "{newcomers:?}");
+    ensure!(
+        (newcomers.failed, newcomers.lost) == (0, 0),
+        "{newcomers:?}"
+    );
     Ok(())
 }
 

@@ -13,4 +13,5 @@ mod health;
 mod insight;
 mod path_mtu;
 mod reload;
+mod scheduling;
 mod shutdown;

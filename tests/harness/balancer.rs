@@ -252,6 +252,19 @@ impl Lab {
         Ok([count(one)?, count(two)?])
     }
 
+    /// Waits for connections as they are wanted: the kernels' tables, read while they change, have gaps.
+    ///
+    /// # Errors
+    /// When they do not become so.
+    pub fn wait_for_connections(&self, wanted: impl Fn([usize; 2]) -> bool) -> Result<[usize; 2]> {
+        let mut last = None;
+        let found = wait_until(SOON, "as many connections as there should be", || {
+            last = self.connections().ok();
+            last.filter(|now| wanted(*now))
+        });
+        found.with_context(|| format!("{last:?} are there"))
+    }
+
     /// Clients that are connected to each broker with their own address, by the brokers' kernels.
     ///
     /// # Errors
