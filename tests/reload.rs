@@ -114,6 +114,45 @@ fn a_reload_by_sighup_removes_a_backend() -> Result<()> {
 }
 
 #[test]
+fn a_backend_that_is_taken_out_keeps_its_sessions_and_leaves_with_the_last() -> Result<()> {
+    for (balance, forward) in [("maglev", "dsr"), ("least_conn", "nat")] {
+        let learnt = "keep_alive = \"4s\"\n[service.check]";
+        let text = |backends| config(balance, forward, backends).replace("[service.check]", learnt);
+        let lab = Lab::serving(&text(&BOTH))?;
+        let old = lab.stay("old", 40)?;
+        let before = lab.wait_for_connections(|[one, two]| one + two == 40)?;
+        ensure!(before[1] > 0, "broker2 has no client to lose");
+
+        lab.write(&text(&BOTH[..1]))?;
+        let reload = lab.ask(&["reload"])?;
+        ensure!(reload.status.success(), "{reload:?}");
+        let leaving = lab.backend("broker2")?;
+        ensure!(leaving.leaving && leaving.share == 0.0, "{leaving:?}");
+        let list = lab.ask(&["backend", "list"])?;
+        let list = String::from_utf8_lossy(&list.stdout).into_owned();
+        ensure!(list.contains("leaving"), "{list}");
+        let enable = lab.ask(&["backend", "enable", "mqtt/broker2"])?;
+        ensure!(enable.status.code() == Some(USAGE), "{enable:?}");
+
+        let new = lab.stay("new", 20)?;
+        lab.wait_for_connections(|now| now == [before[0] + 20, before[1]])?;
+        // Every session is heard of in this time, and all slots are safe or mixed after it.
+        wait_until(SOON, "all sessions being known", || {
+            let drain = lab.backend("broker2").ok()?.drain?;
+            (drain.left_exact && drain.left == before[1] as u64).then_some(())
+        })?;
+        let summary = old.stop()?;
+        ensure!((summary.failed, summary.lost) == (0, 0), "{summary:?}");
+        wait_until(SOON, "broker2 having left", || {
+            lab.backend("broker2").is_err().then_some(())
+        })?;
+        let summary = new.stop()?;
+        ensure!((summary.failed, summary.lost) == (0, 0), "{summary:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn what_takes_a_restart_is_refused_by_name() -> Result<()> {
     let good = config("round_robin", "dsr", &BOTH);
     let lab = Lab::serving(&good)?;

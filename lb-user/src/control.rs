@@ -13,8 +13,11 @@ mod trace;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    config::{ConfigErrors, model::ReloadBlockers},
-    core::balancer::{Admin, SelectError},
+    config::{
+        ConfigErrors,
+        model::{NoRoomToLeave, ReloadBlockers},
+    },
+    core::balancer::{Admin, BackendKey, SelectError},
 };
 
 pub use insight::{DrainStatus, MqttStatus, Sessions, SlotsStatus};
@@ -91,6 +94,8 @@ pub enum ReloadError {
     #[error("{0}")]
     NeedsRestart(#[source] ReloadBlockers),
     #[error("{0}")]
+    NoRoom(#[source] NoRoomToLeave),
+    #[error("{0}")]
     Ports(#[source] crate::io::host::PortsOverlap),
     #[error("the addresses of the old configuration cannot be removed: {0}")]
     Addresses(#[source] crate::io::netlink::NetlinkError),
@@ -111,6 +116,8 @@ pub enum ChangeError {
     Select(#[from] SelectError),
     #[error("weight {weight} is out of range: 0 to {max}")]
     Weight { weight: u16, max: u16 },
+    #[error("{backend} is not in the configuration any more and only keeps its sessions")]
+    Leaving { backend: BackendKey },
     #[error("the change is in force but could not be kept for the next start: {0}")]
     NotKept(#[source] std::io::Error),
     #[error("the change was taken, but the maps could not be changed, will be tried again: {0:#}")]

@@ -61,6 +61,10 @@ impl From<ReloadError> for ApiError {
                 StatusCode::BAD_REQUEST,
                 "nothing was changed: restart the daemon for these",
             ),
+            ReloadError::NoRoom(_) => (
+                StatusCode::CONFLICT,
+                "nothing was changed: `tidegate backend list` shows who is leaving",
+            ),
             ReloadError::Ports(_) => (
                 StatusCode::BAD_REQUEST,
                 "nothing was changed: correct the ports and reload again",
@@ -109,6 +113,10 @@ impl From<ChangeError> for ApiError {
             ChangeError::Weight { .. } => (
                 StatusCode::BAD_REQUEST,
                 "a backend of weight 0 takes no new flows",
+            ),
+            ChangeError::Leaving { .. } => (
+                StatusCode::CONFLICT,
+                "put it back into the file and reload; `disable` would end its sessions",
             ),
             ChangeError::NotKept(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -328,19 +328,11 @@ fn backends(page: &mut Page, services: &[ServiceStatus]) {
     page.family(
         "tidegate_backend_admin",
         "gauge",
-        "What operators said, 1 for what is so.",
+        "Whether it is used, by operators and the file: 1 for what is so.",
     );
     for (service, backend) in pairs(services) {
         let [service, name, address] = labels(service, backend);
-        page.sample(
-            &[
-                service,
-                name,
-                address,
-                ("state", &backend.admin.to_string()),
-            ],
-            1,
-        );
+        page.sample(&[service, name, address, ("state", &backend.standing())], 1);
     }
 }
 

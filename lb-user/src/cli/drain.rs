@@ -9,7 +9,10 @@ use anyhow::anyhow;
 use serde::Serialize;
 
 use super::{Failure, client::Client, output};
-use crate::{api::BackendEntry, control::DrainStatus};
+use crate::{
+    api::BackendEntry,
+    control::{BackendStatus, DrainStatus},
+};
 
 /// The daemon counts once in so long at most.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -37,15 +40,18 @@ struct Progress<'a> {
 pub(super) fn wait(client: &Client, name: &str, patience: Patience) -> Result<(), Failure> {
     let deadline = Instant::now() + patience.timeout;
     let mut screen = Screen::new(patience.json);
+    let mut was_leaving = false;
     loop {
         let entries: Vec<BackendEntry> = client.get("/v1/backends")?;
-        let drain = match find(&entries, name) {
+        let found = find(&entries, name);
+        let drain = match look(found, name, was_leaving) {
             Ok(drain) => drain,
             Err(reason) => {
                 screen.finish()?;
                 return Err(Failure::Runtime(anyhow!(reason)));
             }
         };
+        was_leaving = found.is_some_and(|backend| backend.leaving);
         let progress = Progress::new(name, drain);
         if screen.show(&progress)? == output::Reader::Gone {
             return Ok(());
@@ -66,19 +72,36 @@ pub(super) fn wait(client: &Client, name: &str, patience: Patience) -> Result<()
     }
 }
 
-/// What is left of the backend that a name stands for, or why nobody can tell.
-fn find(entries: &[BackendEntry], name: &str) -> Result<DrainStatus, String> {
+/// The backend that a name stands for.
+fn find<'a>(entries: &'a [BackendEntry], name: &str) -> Option<&'a BackendStatus> {
     let (service, backend) = match name.split_once('/') {
         Some((service, backend)) => (Some(service), backend),
         None => (None, name),
     };
-    let entry = entries.iter().find(|entry| {
+    let is_meant = |entry: &&BackendEntry| {
         entry.backend.name == backend && service.is_none_or(|service| entry.service == service)
-    });
-    let entry = entry.ok_or_else(|| format!("{name} is not configured any more"))?;
-    let admin = entry.backend.admin;
-    let drain = entry.backend.drain;
-    drain.ok_or_else(|| format!("somebody stopped draining {name}: it is {admin} now"))
+    };
+    entries.iter().find(is_meant).map(|entry| &entry.backend)
+}
+
+/// What is left of its sessions, or why nobody can tell. One that was leaving has gone with the last.
+fn look(
+    found: Option<&BackendStatus>,
+    name: &str,
+    was_leaving: bool,
+) -> Result<DrainStatus, String> {
+    match found {
+        Some(backend) => backend.drain.ok_or_else(|| {
+            let admin = backend.admin;
+            format!("somebody stopped draining {name}: it is {admin} now")
+        }),
+        None if was_leaving => Ok(DrainStatus {
+            drained: true,
+            left_exact: true,
+            ..DrainStatus::default()
+        }),
+        None => Err(format!("{name} is not configured any more")),
+    }
 }
 
 impl<'a> Progress<'a> {
@@ -157,7 +180,7 @@ impl Screen {
 
 #[cfg(test)]
 mod tests {
-    use super::{Progress, find};
+    use super::{Progress, find, look};
     use crate::{
         api::BackendEntry,
         control::{DrainStatus, example},
@@ -176,12 +199,20 @@ mod tests {
     fn backend_is_found_by_either_name_while_it_drains() {
         let drain = DrainStatus::default();
         let draining = entries(Some(drain));
-        assert_eq!(find(&draining, "mqtt/broker1"), Ok(drain));
-        assert_eq!(find(&draining, "broker1"), Ok(drain));
-        let gone = find(&draining, "other/broker1").unwrap_err();
-        assert!(gone.contains("not configured"), "{gone}");
-        let stopped = find(&entries(None), "broker1").unwrap_err();
+        for name in ["mqtt/broker1", "broker1"] {
+            assert_eq!(look(find(&draining, name), name, false), Ok(drain));
+        }
+        assert_eq!(find(&draining, "other/broker1"), None);
+        let stopped = look(find(&entries(None), "broker1"), "broker1", false).unwrap_err();
         assert!(stopped.contains("enabled now"), "{stopped}");
+    }
+
+    #[test]
+    fn backend_that_is_gone_is_drained_only_if_it_was_leaving() {
+        let gone = look(None, "broker1", false).unwrap_err();
+        assert!(gone.contains("not configured"), "{gone}");
+        let drained = look(None, "broker1", true).unwrap();
+        assert!(drained.drained && drained.left == 0);
     }
 
     #[test]

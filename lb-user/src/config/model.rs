@@ -6,6 +6,7 @@
 
 mod defaults;
 mod guard;
+mod leaving;
 mod reload;
 mod rules;
 mod service;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::guard::{AccessList, Challenge, Guard, Prefix};
+pub use self::leaving::NoRoomToLeave;
 pub use self::reload::{ReloadBlocker, ReloadBlockers};
 pub use self::service::{
     Backend, Check, HttpCheck, MqttCheck, MqttVersion, Probe, Protocol, Secret, Service,

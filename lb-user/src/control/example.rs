@@ -17,6 +17,7 @@ pub(crate) fn backend() -> BackendStatus {
         effective_weight: 1.0,
         max_connections: 0,
         admin: Admin::Enabled,
+        leaving: false,
         health: Health::Up,
         reason: None,
         next_hop: Some("aa:bb:cc:dd:ee:ff".to_owned()),

@@ -182,6 +182,9 @@ pub struct BackendStatus {
     #[serde(default)]
     pub max_connections: u32,
     pub admin: Admin,
+    /// Whether it was taken out of the configuration and stays until its last session has ended.
+    #[serde(default)]
+    pub leaving: bool,
     pub health: Health,
     /// Why the last probe failed, if it did.
     pub reason: Option<String>,
@@ -197,6 +200,17 @@ pub struct BackendStatus {
     #[serde(flatten)]
     pub drain: Option<DrainStatus>,
     pub probe: ProbeStatus,
+}
+
+impl BackendStatus {
+    /// How it stands, in one word.
+    #[must_use]
+    pub fn standing(&self) -> String {
+        match self.admin {
+            Admin::Draining if self.leaving => "leaving".to_owned(),
+            Admin::Enabled | Admin::Draining | Admin::Disabled => self.admin.to_string(),
+        }
+    }
 }
 
 /// What the probes say of a backend.

@@ -8,7 +8,7 @@
 //! | a backend that is | takes new flows | keeps the flows recorded for it |
 //! |---|---|---|
 //! | up, enabled, weight above 0 | yes | yes |
-//! | up, draining or of weight 0 | no | yes |
+//! | up, draining, leaving or of weight 0 | no | yes |
 //! | up, disabled | no | no: they are selected anew |
 //! | down or unknown | no | no |
 //! | behind another interface than the VIPs', in a `nat` service | no | no |
@@ -17,6 +17,7 @@
 //! slots that change hands are, see [`super::slots`]: so a backend that stops taking new flows keeps
 //! those that it has.
 
+mod leaving;
 mod ramps;
 mod select;
 mod tunnels;
@@ -355,9 +356,8 @@ impl Balancer {
             .iter()
             .filter(|backend| !self.is_present(service, backend));
         let whole = down.map(|backend| {
-            let key = BackendKey::of(service, backend);
             // The slots that it will have at the end of its ramp.
-            let weight = ramps::whole(service, self.wanted_weight(&key, backend));
+            let weight = ramps::whole(service, self.wanted_weight(service, backend));
             (backend, weight)
         });
         whole
@@ -374,7 +374,7 @@ impl Balancer {
         DesiredBackend {
             address: Ip::from(backend.address()),
             port: backend.port(),
-            weight: self.eased(service, &key, self.wanted_weight(&key, backend)),
+            weight: self.eased(service, &key, self.wanted_weight(service, backend)),
             next_hop: self.next_hop(backend.address()),
             limit: backend.max_connections(),
             mtu: self.mtu(backend.address()),
@@ -395,14 +395,14 @@ impl Balancer {
         let key = BackendKey::of(service, backend);
         self.health(&key) == HealthState::Up
             && self.next_hop(backend.address()).is_some()
-            && self.admin.admin(&key) != Admin::Disabled
+            && self.standing(service, backend) != Admin::Disabled
             && self.sees_replies(service, backend)
     }
 
     /// The weight by what operators say.
-    fn wanted_weight(&self, key: &BackendKey, backend: &Backend) -> u16 {
-        match self.admin.admin(key) {
-            Admin::Enabled => self.weight(key, backend),
+    fn wanted_weight(&self, service: &Service, backend: &Backend) -> u16 {
+        match self.standing(service, backend) {
+            Admin::Enabled => self.weight(&BackendKey::of(service, backend), backend),
             Admin::Draining | Admin::Disabled => 0,
         }
     }

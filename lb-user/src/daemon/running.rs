@@ -29,7 +29,7 @@ use crate::{
         BackendStatus, Change, ChangeError, ConfigStatus, Flows, InterfaceStatus, Order,
         ReloadError, Reloaded, Request, Status,
     },
-    core::balancer::SelectError,
+    core::balancer::{Admin, SelectError},
     io::{
         datapath::{AttachedMode, Datapath},
         host,
@@ -98,6 +98,9 @@ impl Running {
                     self.probers.check()?;
                     self.engine.look_for_attacks(self.started.elapsed());
                     self.engine.advance_ramps(self.started.elapsed());
+                    if self.engine.dismiss_drained() {
+                        self.follow_config();
+                    }
                 }
                 _ = recheck.tick() => self.recheck().await?,
             }
@@ -236,6 +239,8 @@ impl Running {
         if !blockers.is_empty() {
             return Err(ReloadError::NeedsRestart(ReloadBlockers(blockers)));
         }
+        let successor = self.engine.balancer.successor(new);
+        let new = successor.map_err(ReloadError::NoRoom)?;
         if let Some(ports) = nat_ports(&new) {
             host::check_ports(ports).map_err(ReloadError::Ports)?;
         }
@@ -248,12 +253,7 @@ impl Running {
         sources::find(&mut self.engine, &self.vips).await;
         sources::warn_of_trouble(&self.engine);
         let applied = self.engine.try_reconcile();
-        let config = self.engine.balancer.config();
-        if let Err(error) = self.state.follow(config) {
-            warn!(%error, "states of backends that went cannot be taken off the file");
-        }
-        self.probers.follow(config);
-        self.wanted.send_replace(addresses(config));
+        self.follow_config();
         self.generation += 1;
         let assigned = self.ensure_vips().await;
         applied.map_err(ReloadError::Maps)?;
@@ -261,6 +261,16 @@ impl Running {
         Ok(Reloaded {
             generation: self.generation,
         })
+    }
+
+    /// Has everybody else go by the configuration in force.
+    fn follow_config(&mut self) {
+        let config = self.engine.balancer.config();
+        if let Err(error) = self.state.follow(config) {
+            warn!(%error, "states of backends that went cannot be taken off the file");
+        }
+        self.probers.follow(config);
+        self.wanted.send_replace(addresses(config));
     }
 
     fn change(&mut self, order: &Order) -> Result<BackendStatus, ChangeError> {
@@ -273,6 +283,13 @@ impl Running {
             });
         }
         let key = self.engine.balancer.select(&order.backend)?;
+        let is_leaving = self.engine.balancer.is_leaving(&key);
+        match order.change {
+            Change::Admin(Admin::Enabled) | Change::Weight(_) if is_leaving => {
+                return Err(ChangeError::Leaving { backend: key });
+            }
+            Change::Admin(_) | Change::Weight(_) => {}
+        }
         self.engine.handle_change(&key, order.change);
         let applied = self.engine.try_reconcile();
         info!(backend = %key, change = ?order.change, lasting = ?order.lasting, "backend changed");

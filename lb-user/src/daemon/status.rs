@@ -129,6 +129,7 @@ impl<M: Maps> Engine<M> {
             effective_weight: *effective_weight,
             max_connections: backend.max_connections(),
             admin: *admin,
+            leaving: backend.is_leaving(),
             health: (*health).into(),
             reason: reason.map(str::to_owned),
             next_hop: next_hop.map(mac),

@@ -197,7 +197,7 @@ impl Churn {
     fn make(&mut self, backend: usize, change: Change) -> Result<()> {
         match change {
             Change::Add => self.site.set_member(backend, true),
-            Change::Remove => self.site.set_member(backend, false),
+            Change::Remove | Change::TakeOut => self.site.set_member(backend, false),
             Change::Drain => self.site.order(backend, "drain", &[]),
             Change::Enable => self.site.order(backend, "enable", &[]),
             Change::Weight(weight) => self.site.order(backend, "weight", &[&weight.to_string()]),

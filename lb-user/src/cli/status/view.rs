@@ -144,7 +144,7 @@ fn backends<'a>(
             weight,
             effective_weight,
             max_connections,
-            admin,
+            admin: _,
             health,
             reason,
             next_hop,
@@ -154,7 +154,7 @@ fn backends<'a>(
         } = backend;
         let admin = match drain {
             Some(drain) if drain.drained => "drained".to_owned(),
-            Some(_) | None => admin.to_string(),
+            Some(_) | None => backend.standing(),
         };
         let mut row = vec![
             format!("{service}/{name}"),

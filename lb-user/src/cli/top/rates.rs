@@ -119,7 +119,7 @@ impl Meter {
     fn backend(self, old: &BackendStatus, now: &BackendStatus) -> Row {
         let state = match (now.health, now.admin) {
             (Health::Up, Admin::Enabled) => "up".to_owned(),
-            (Health::Up, admin @ (Admin::Draining | Admin::Disabled)) => admin.to_string(),
+            (Health::Up, Admin::Draining | Admin::Disabled) => now.standing(),
             (health @ (Health::Down | Health::Unknown), _) => health.to_string(),
         };
         self.row(

@@ -144,6 +144,7 @@ pub struct Backend {
     pub(super) port: u16,
     pub(super) weight: u16,
     pub(super) max_connections: u32,
+    pub(super) leaving: bool,
 }
 
 impl Backend {
@@ -180,6 +181,12 @@ impl Backend {
     #[must_use]
     pub const fn max_connections(&self) -> u32 {
         self.max_connections
+    }
+
+    /// Whether it is not in the file any more, and only keeps the sessions it has.
+    #[must_use]
+    pub const fn is_leaving(&self) -> bool {
+        self.leaving
     }
 }
 

@@ -133,7 +133,7 @@ impl Balancer {
     /// The weight that a backend takes new flows by: 0 if it takes none.
     pub(super) fn effective_weight(&self, service: &Service, backend: &Backend) -> f64 {
         let key = BackendKey::of(service, backend);
-        if !self.is_present(service, backend) || self.admin.admin(&key) != Admin::Enabled {
+        if !self.is_present(service, backend) || self.standing(service, backend) != Admin::Enabled {
             return 0.0;
         }
         let step = self.ramps.get(&key).map_or(STEPS, |ramp| ramp.step());

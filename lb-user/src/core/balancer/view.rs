@@ -86,7 +86,7 @@ impl Balancer {
         BackendView {
             backend,
             id: present,
-            admin: self.admin().admin(&key),
+            admin: self.standing(service, backend),
             weight: self.weight(&key, backend),
             effective_weight: self.effective_weight(service, backend),
             health: self.health(&key),

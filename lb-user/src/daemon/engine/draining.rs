@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use lb_common::abi::{BackendId, SLOT_COUNT, ServiceKey, Tick};
+use lb_common::abi::{BackendId, Ip, SLOT_COUNT, ServiceKey, Tick};
+use tracing::info;
 
 use super::Engine;
 use crate::{
+    config::model::{Backend, Service},
     control::{DrainStatus, SlotsStatus},
-    core::{image::ServiceImage, settle},
+    core::{balancer::BackendKey, image::ServiceImage, settle},
     daemon::maps::Maps,
 };
 
@@ -41,6 +43,39 @@ impl<M: Maps> Engine<M> {
                 0
             },
         }
+    }
+
+    /// Takes out those leaving backends that have no session left; whether there were any.
+    pub(in crate::daemon) fn dismiss_drained(&mut self) -> bool {
+        if self.balancer.leaving().next().is_none() {
+            return false;
+        }
+        let index = self.image.backend_index();
+        let is_drained = |service: &Service, backend: &Backend| {
+            let key = service.key();
+            let installed = self.image.services.get(&key);
+            let id = installed.and_then(|installed| {
+                let place = (installed.id, Ip::from(backend.address()), backend.port());
+                index.get(&place).copied()
+            });
+            self.drain(&key, id).drained
+        };
+        let gone: Vec<BackendKey> = self
+            .balancer
+            .leaving()
+            .filter(|(service, backend)| is_drained(service, backend))
+            .map(|(service, backend)| BackendKey::new(service.name(), backend.name()))
+            .collect();
+        if gone.is_empty() {
+            return false;
+        }
+        for backend in &gone {
+            info!(%backend, "backend has left, no session of it is left");
+        }
+        self.balancer.dismiss(&gone);
+        self.forget_probes();
+        self.dirty = true;
+        true
     }
 
     /// How many sessions a backend has, if all flows of its service are recorded.

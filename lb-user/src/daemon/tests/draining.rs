@@ -136,3 +136,54 @@ fn nat_counts_its_sessions_and_learns_nothing() {
     engine.handle_findings(walk(&engine, live(0)));
     assert!(a(&engine).drain.unwrap().drained);
 }
+
+/// Backend a is taken out of the configuration.
+fn take_out_a(engine: &mut Engine<FakeMaps>) {
+    let a = "{ name = \"a\", address = \"172.16.40.20\" }, ";
+    let without = config(&super::CONFIG.replace(a, ""));
+    let successor = engine.balancer.successor(without).unwrap();
+    engine.handle_config(successor);
+    engine.reconcile();
+}
+
+#[test]
+fn backend_that_is_taken_out_is_there_until_its_last_session_has_ended() {
+    let mut engine = running();
+    take_out_a(&mut engine);
+    assert!(!engine.dismiss_drained(), "its sessions are not known yet");
+    let status = a(&engine);
+    assert!(status.leaving && status.drain.is_some(), "{status:?}");
+    assert_eq!(status.standing(), "leaving");
+
+    engine.maps.now = Tick(10_000);
+    // The first ends the learning window, the second is by the table that then comes into force.
+    for left in [2, 2, 1] {
+        engine.handle_findings(walk(&engine, live(left)));
+        engine.reconcile();
+        assert!(!engine.dismiss_drained(), "{left} sessions are left");
+    }
+    engine.handle_findings(walk(&engine, live(0)));
+    assert!(engine.dismiss_drained());
+    engine.reconcile();
+    assert!(engine.backend_status(&key("a")).is_none());
+    assert_eq!(engine.maps.backends.len(), 1);
+    assert!(!engine.dismiss_drained());
+}
+
+#[test]
+fn backend_that_dies_while_it_leaves_is_gone() {
+    let mut engine = running();
+    take_out_a(&mut engine);
+    super::fail(&mut engine, "a", 2);
+    assert!(engine.dismiss_drained());
+    assert!(engine.backend_status(&key("a")).is_none());
+}
+
+#[test]
+fn nobody_leaves_while_the_maps_do_not_hold_what_is_wanted() {
+    let mut engine = running();
+    engine.maps.good_steps = Some(0);
+    take_out_a(&mut engine);
+    super::fail(&mut engine, "a", 2);
+    assert!(!engine.dismiss_drained());
+}

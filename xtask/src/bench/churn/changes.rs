@@ -24,6 +24,8 @@ pub(super) enum Change {
     Evacuate,
     /// It is taken out of the configuration, its last client having left.
     Remove,
+    /// It is taken out of the configuration with all its clients.
+    TakeOut,
     /// It gets another weight.
     Weight(u16),
     /// Its process is killed.
@@ -34,12 +36,13 @@ pub(super) enum Change {
 
 impl Change {
     /// The kinds and how often each is tried; a death ends many sessions, which then tell nothing any more.
-    const KINDS: [(Self, u64); 8] = [
+    const KINDS: [(Self, u64); 9] = [
         (Self::Add, 4),
         (Self::Drain, 4),
         (Self::Enable, 3),
         (Self::Evacuate, 2),
         (Self::Remove, 8),
+        (Self::TakeOut, 2),
         (Self::Weight(0), 6),
         (Self::Kill, 1),
         (Self::Return, 3),
@@ -53,6 +56,7 @@ impl Change {
             Self::Enable => "enable",
             Self::Evacuate => "evacuate",
             Self::Remove => "remove",
+            Self::TakeOut => "take out",
             Self::Weight(_) => "weight",
             Self::Kill => "kill",
             Self::Return => "return",
@@ -83,6 +87,8 @@ pub(super) enum State {
     Leaving,
     /// Drained to the last client.
     Empty,
+    /// Not in the configuration, and keeps the clients it has.
+    TakenOut,
     /// Was killed.
     Dead { drained: bool },
 }
@@ -163,12 +169,13 @@ impl Planner {
         let may_lose_one = count(|state| *state == State::Serving) > SERVING_AT_LEAST;
         let may_kill = count(|state| matches!(state, State::Dead { .. })) < DEAD_AT_MOST;
         match (change, self.states[backend]) {
-            (Change::Add, State::Absent)
+            (Change::Add, State::Absent | State::TakenOut)
             | (Change::Enable | Change::Evacuate, State::Draining)
             | (Change::Enable | Change::Remove, State::Empty)
             | (Change::Return, State::Dead { .. })
             | (Change::Weight(_), State::Serving | State::Draining) => true,
-            (Change::Drain, State::Serving) => may_lose_one,
+            (Change::Drain | Change::TakeOut, State::Serving) => may_lose_one,
+            (Change::TakeOut, State::Draining) => true,
             (Change::Kill, State::Serving) => may_lose_one && may_kill,
             (Change::Kill, State::Draining) => may_kill,
             _ => false,
@@ -182,6 +189,7 @@ impl Planner {
             Change::Drain => State::Draining,
             Change::Evacuate => State::Leaving,
             Change::Remove => State::Absent,
+            Change::TakeOut => State::TakenOut,
             Change::Weight(_) => before,
             Change::Kill => State::Dead {
                 drained: before != State::Serving,

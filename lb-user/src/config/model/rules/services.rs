@@ -192,5 +192,6 @@ fn build_backend(raw: file::Server, service_port: u16) -> Option<Backend> {
         port: or(raw.port, service_port),
         weight: or(raw.weight, defaults::WEIGHT),
         max_connections: or(raw.max_connections, 0),
+        leaving: false,
     })
 }
