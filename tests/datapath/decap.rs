@@ -27,7 +27,7 @@ const TAGS: [[u16; 2]; 2] = [[0x88a8, 0x0064], [0x8100, 0x6007]];
 /// IP in IP, and GUE with so many bytes of its own header.
 const GUE_HEADERS: [Option<usize>; 4] = [None, Some(0), Some(4), Some(12)];
 
-fn open() -> Result<Decap> {
+pub(super) fn open() -> Result<Decap> {
     Ok(Decap::open(&Config {
         interface: "lo".to_owned(),
         mode: Mode::Auto,
