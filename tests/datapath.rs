@@ -28,6 +28,7 @@ mod rates;
 mod refused;
 mod scheduling;
 mod services;
+mod slots;
 mod smoke;
 mod trace;
 mod tracking;

@@ -7,11 +7,12 @@
 use lb_common::{
     abi::{BackendId, Flow, FlowKey, FlowState, KeepAlive, PROTOCOL_TCP, Service, Tick},
     parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
+    verdict::Verdict,
 };
 
 use crate::{
     maps::{self, FlowRef, Table},
-    select::Target,
+    select::{self, Target},
 };
 
 /// What a packet says about its flow.
@@ -73,6 +74,18 @@ pub fn find(service: &Service, key: &FlowKey, signal: Signal) -> Option<Known> {
         record,
         target,
     })
+}
+
+/// The backend of a flow that something is sent after: a packet of the flow goes there too, if it
+/// starts none. Nothing is recorded.
+#[inline(always)]
+pub fn target_of(service: &Service, key: &FlowKey, signal: Signal) -> Result<Target, Verdict> {
+    // As on the short way: in a safe slot nobody looks for records.
+    let is_safe = !service.is_tracked() && select::slot(service, key)?.is_safe();
+    if !is_safe && let Some(known) = find(service, key, signal) {
+        return Ok(known.target);
+    }
+    select::unrecorded(service, key)
 }
 
 /// A flow moves from the second table to the first, inserted before it is removed: between the two

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lb_common::{
-    abi::{BackendId, Ip, NextHop, ServiceId, ServiceKey, Traffic},
+    abi::{BackendId, Ip, NextHop, SLOT_COUNT, ServiceId, ServiceKey, Traffic},
     flow::{HashKeys, slot},
     verdict::Verdict,
 };
@@ -12,9 +12,10 @@ use lb_user::{
     config::model,
     core::{
         flows::{Expiry, Sight},
-        image::{MapImage, ServiceImage},
+        image::{MapImage, ServiceImage, Table},
         plan::{self, Desired, Moment},
         settle::Findings,
+        slots::State,
     },
     io::datapath::{self, Datapath, DatapathConfig, FlowCounts, Limits, Round, Sweeper, XdpMode},
 };
@@ -125,6 +126,26 @@ impl World {
             self.datapath.apply(&plan::diff(&self.image, &next))?;
             self.image = next;
         }
+    }
+
+    /// Gives all slots of each service an owner and a state.
+    ///
+    /// # Errors
+    /// When the kernel refuses an update.
+    pub fn hold(&mut self, by: impl Fn(&ServiceImage) -> (BackendId, State)) -> Result<()> {
+        let mut next = self.image.clone();
+        for service in next.services.values_mut() {
+            let (owner, state) = by(service);
+            service.generation ^= 1;
+            service.table = Arc::new(Table {
+                slots: vec![owner; SLOT_COUNT as usize],
+                holds: (0..SLOT_COUNT).map(|slot| (slot, state)).collect(),
+                ..Table::clone(&service.table)
+            });
+        }
+        self.datapath.apply(&plan::diff(&self.image, &next))?;
+        self.image = next;
+        Ok(())
     }
 
     /// What the maps hold.

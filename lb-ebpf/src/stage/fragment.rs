@@ -19,7 +19,6 @@ use crate::{
     maps::{self, Scratch},
     nat, pipeline, rewrite,
     rewrite::Ends,
-    select::{self, Target},
 };
 
 /// Notes a first piece and treats it as a packet; sends a later one after it.
@@ -101,10 +100,9 @@ fn to_backend(packet: &mut Packet<'_>, service: &Service) -> Result<Verdict, Ver
     guard::check_access(packet, service)?;
     // Nothing that starts a flow: the first piece did that.
     let signal = Signal::new(packet.flow.protocol(), TCP_ACK);
-    let known = conntrack::find(service, &packet.flow, signal);
     if service.is_nat() {
         // The first piece was not sent on.
-        let known = known.ok_or(Verdict::DropFragment)?;
+        let known = conntrack::find(service, &packet.flow, signal).ok_or(Verdict::DropFragment)?;
         let pool = maps::nat_pool().ok_or(Verdict::DropNatNoSource)?;
         let target = known.target;
         let next_hop = target.backend.next_hop().ok_or(Verdict::DropNoNextHop)?;
@@ -113,10 +111,7 @@ fn to_backend(packet: &mut Packet<'_>, service: &Service) -> Result<Verdict, Ver
         translate(packet, &ends)?;
         return forward::send(packet.context, &mut packet.frame, next_hop, forward::NAT);
     }
-    let target: Target = match known {
-        Some(known) => known.target,
-        None => select::unrecorded(service, &packet.flow)?,
-    };
+    let target = conntrack::target_of(service, &packet.flow, signal)?;
     if service.is_tunnel() {
         packet.call_with(Stage::Encapsulate, service, &target, false)
     } else {

@@ -16,7 +16,7 @@ use crate::{
     forward,
     job::Packet,
     maps::{self, Scratch},
-    nat, quote, rewrite, select,
+    nat, quote, rewrite,
 };
 
 /// Finds the flow that the packet is about, and sends it there; passes what is about none.
@@ -69,9 +69,9 @@ fn to_backend(
     }
     let flow: &FlowKey = &scratch.reply_key;
     // No SYN, which would start a flow.
-    let known = conntrack::find(service, flow, Signal::new(flow.protocol(), TCP_ACK));
+    let signal = Signal::new(flow.protocol(), TCP_ACK);
     if service.is_nat() {
-        let known = known.ok_or(Verdict::DropIcmpUnknownFlow)?;
+        let known = conntrack::find(service, flow, signal).ok_or(Verdict::DropIcmpUnknownFlow)?;
         let pool = maps::nat_pool().ok_or(Verdict::DropNatNoSource)?;
         let next_hop = known
             .target
@@ -83,10 +83,7 @@ fn to_backend(
         quote::translate(packet, quote, &ends)?;
         return forward::send(packet.context, &mut packet.frame, next_hop, forward::ICMP);
     }
-    let target = match known {
-        Some(known) => known.target,
-        None => select::unrecorded(service, flow)?,
-    };
+    let target = conntrack::target_of(service, flow, signal)?;
     if service.is_tunnel() {
         return packet.call_with(Stage::Encapsulate, service, &target, false);
     }
