@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use aya::maps::{HashMap, Map, MapData, MapInfo};
 use lb_common::{
+    abi::{FRAGMENTS, Fragment, FragmentKey, Ip},
     parse::{TCP_ACK, TCP_SYN},
     verdict::Verdict,
 };
@@ -204,6 +206,66 @@ fn more_packets_in_pieces_than_there_is_room_for_do_no_harm() -> Result<()> {
         ensure!(world.send(&piece.of(&packet))?.verdict == Verdict::TxDsr);
         let last = piece.later(9, false).body(&packet);
         ensure!(world.send(&last)?.verdict == Verdict::TxDsr);
+    }
+    Ok(())
+}
+
+/// Makes a packet's first piece older than it is, in the map where the program keeps it.
+///
+/// Of all maps of that name, this process has those of its worlds open, and one has the packet.
+fn age(piece: Piece, packet: &Packet, ticks: u32) -> Result<()> {
+    let [c, d] = piece.identification.to_be_bytes();
+    let first = if packet.source.is_ipv4() { 0 } else { 0xab };
+    let key = FragmentKey {
+        source: Ip::from(packet.source),
+        destination: Ip::from(packet.destination),
+        identification: [first, 0, c, d],
+        protocol: packet.protocol().into(),
+    };
+    for entry in std::fs::read_dir("/proc/self/fdinfo")? {
+        // Other tests close theirs meanwhile.
+        let Ok(text) = std::fs::read_to_string(entry?.path()) else {
+            continue;
+        };
+        let Some(id) = text.lines().find_map(|line| line.strip_prefix("map_id:")) else {
+            continue;
+        };
+        let Ok(info) = MapInfo::from_id(id.trim().parse()?) else {
+            continue;
+        };
+        if info.name_as_str() != Some(FRAGMENTS) {
+            continue;
+        }
+        let map = Map::from_map_data(MapData::from_id(info.id())?)?;
+        let mut map: HashMap<MapData, FragmentKey, Fragment> = map.try_into()?;
+        let Ok(mut first) = map.get(&key, 0) else {
+            continue;
+        };
+        first.seen -= ticks;
+        map.insert(key, first, 0)?;
+        return Ok(());
+    }
+    anyhow::bail!("no map has the first piece")
+}
+
+#[test]
+fn pieces_that_come_a_minute_late_are_dropped() -> Result<()> {
+    let world = world()?;
+    for family in FAMILIES {
+        for transport in [ACK, Transport::Udp] {
+            for service in [DSR_MAGLEV, DSR_ROUND_ROBIN, NAT_MAGLEV, NAT_ROUND_ROBIN] {
+                let (packet, piece) = (family.packet(transport, service), Piece::first());
+                let sent = world.send(&piece.of(&packet))?.verdict;
+                let later = piece.later(1, false).body(&packet);
+                // A tick may pass between two packets of this test, not many.
+                age(piece, &packet, Fragment::LIFE - 20)?;
+                let out = world.send(&later)?;
+                ensure!(out.verdict == sent, "{:?} before its time", out.verdict);
+                age(piece, &packet, 21)?;
+                let out = world.send(&later)?;
+                ensure!(out.verdict == Verdict::DropFragment, "{:?}", out.verdict);
+            }
+        }
     }
     Ok(())
 }
