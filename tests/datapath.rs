@@ -12,6 +12,7 @@ mod conversation;
 mod counters;
 mod decap;
 mod fixtures;
+mod forged;
 mod forwarding;
 mod fragments;
 mod guard;
