@@ -6,7 +6,11 @@ use serde::Serialize;
 
 use super::{Failure, output};
 use crate::{
-    config::{self, ConfigErrors, model::Config},
+    config::{
+        self, ConfigErrors,
+        model::{Config, Protocol},
+    },
+    core::image::records_all,
     io::datapath::{self, Limits},
 };
 
@@ -30,6 +34,8 @@ struct Report {
     #[serde(flatten)]
     size: Option<Size>,
     errors: Vec<Mistake>,
+    /// What is right, and not what one may think.
+    notes: Vec<String>,
 }
 
 /// How much a right file configures.
@@ -70,6 +76,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             count(vips, "VIP"),
             count(backends, "backend"),
         ))?;
+        for note in notes(&config) {
+            output::print(&format!("{file}: note: {note}\n"))?;
+        }
     }
     Ok(())
 }
@@ -80,6 +89,7 @@ fn report(outcome: &Result<Config, ConfigErrors>) -> Report {
             ok: true,
             size: Some(size(config)),
             errors: Vec::new(),
+            notes: notes(config),
         },
         Err(errors) => {
             let mistake = |error: &config::ConfigError| Mistake {
@@ -91,9 +101,25 @@ fn report(outcome: &Result<Config, ConfigErrors>) -> Report {
                 ok: false,
                 size: None,
                 errors: errors.iter().map(mistake).collect(),
+                notes: Vec::new(),
             }
         }
     }
+}
+
+/// Services over MQTT that cannot tell first data from later.
+fn notes(config: &Config) -> Vec<String> {
+    let services = config.services().iter();
+    let unchecked = services
+        .filter(|service| service.protocol() == Protocol::Mqtt && !records_all(service.balance(), service.forward()))
+        .map(|service| {
+            format!(
+                "service {}: it is not checked that the first packet is a CONNECT: that takes a record of each \
+                 flow, which `round_robin`, `least_conn` and `nat` keep",
+                service.name()
+            )
+        });
+    unchecked.collect()
 }
 
 fn size(config: &Config) -> Size {
@@ -140,8 +166,14 @@ mod tests {
         let mut json = serde_json::to_value(report(&outcome)).unwrap();
         let memory = json.as_object_mut().unwrap().remove("map_memory").unwrap();
         assert!(memory.as_u64().unwrap() > 1_000_000_000 / 4);
+        let notes = json["notes"].clone();
+        let first = notes[0].as_str().unwrap();
+        assert!(
+            first.starts_with("service mqtt: it is not checked"),
+            "{first}"
+        );
         let expected = serde_json::json!({
-            "ok": true, "vips": 2, "services": 8, "backends": 16, "errors": [],
+            "ok": true, "vips": 2, "services": 8, "backends": 16, "errors": [], "notes": notes,
         });
         assert_eq!(json, expected);
     }

@@ -100,6 +100,7 @@ pub(crate) fn status() -> Status {
             protocol: "tcp".to_owned(),
             balance: "maglev".to_owned(),
             forward: "dsr".to_owned(),
+            tunnel: None,
             state: ServiceState::Up,
             traffic: TrafficStatus {
                 packets: 9,
@@ -111,6 +112,7 @@ pub(crate) fn status() -> Status {
             mqtt: Some(MqttStatus {
                 packets: [("connect".to_owned(), 5), ("pingreq".to_owned(), 6)].into(),
                 longest_keep_alive_seconds: Some(60),
+                checks_first_packets: false,
             }),
             guard: GuardStatus {
                 access_entries: 3,

@@ -73,12 +73,20 @@ pub struct MqttStatus {
     pub packets: BTreeMap<String, u64>,
     /// The longest keep-alive that a client has asked for.
     pub longest_keep_alive_seconds: Option<u64>,
+    /// Whether the first data of a flow must be a CONNECT: where no record of each flow is kept,
+    /// nothing tells first data from later.
+    #[serde(default)]
+    pub checks_first_packets: bool,
 }
 
 impl MqttStatus {
     /// What the kernel has counted.
     #[must_use]
-    pub fn new(packets: MqttPackets, longest_keep_alive: Option<Duration>) -> Self {
+    pub fn new(
+        packets: MqttPackets,
+        longest_keep_alive: Option<Duration>,
+        checks_first_packets: bool,
+    ) -> Self {
         let types = TYPES.iter().zip(packets.0);
         let packets = types
             .filter(|(name, count)| *count > 0 || is_for_clients(name))
@@ -86,6 +94,7 @@ impl MqttStatus {
         Self {
             packets: packets.collect(),
             longest_keep_alive_seconds: longest_keep_alive.map(|longest| longest.as_secs()),
+            checks_first_packets,
         }
     }
 }
@@ -108,12 +117,12 @@ mod tests {
     #[test]
     fn what_only_servers_send_is_told_only_if_seen() {
         let mut packets = MqttPackets::default();
-        let names = |packets| MqttStatus::new(packets, None).packets.into_keys();
+        let names = |packets| MqttStatus::new(packets, None, true).packets.into_keys();
         assert_eq!(names(packets).len(), 11);
         assert!(!names(packets).any(|name| name == "connack"));
         packets.0[2] = 1;
         assert!(names(packets).any(|name| name == "connack"));
-        let status = MqttStatus::new(packets, Some(Duration::from_secs(90)));
+        let status = MqttStatus::new(packets, Some(Duration::from_secs(90)), true);
         assert_eq!(status.longest_keep_alive_seconds, Some(90));
     }
 

@@ -82,6 +82,9 @@ pub struct ServiceStatus {
     pub protocol: String,
     pub balance: String,
     pub forward: String,
+    /// The form of its tunnels, with the port where it has one: `ipip`, `gue:6080`.
+    #[serde(default)]
+    pub tunnel: Option<String>,
     pub state: ServiceState,
     #[serde(flatten)]
     pub traffic: TrafficStatus,

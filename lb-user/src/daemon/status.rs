@@ -9,7 +9,10 @@ use super::{engine::Engine, ledger::Account, maps::Maps};
 use crate::{
     config::model::{Protocol, Service},
     control::{BackendStatus, GuardStatus, MqttStatus, ServiceState, ServiceStatus, Sessions},
-    core::balancer::{Admin, BackendKey, BackendView, ServiceView},
+    core::{
+        balancer::{Admin, BackendKey, BackendView, ServiceView},
+        image::records_all,
+    },
 };
 
 impl<M: Maps> Engine<M> {
@@ -52,6 +55,7 @@ impl<M: Maps> Engine<M> {
             protocol: service.protocol().to_string(),
             balance: balance(service.balance()).to_owned(),
             forward: forward(service.forward()).to_owned(),
+            tunnel: service.tunnel().map(ToString::to_string),
             state: if view.up {
                 ServiceState::Up
             } else {
@@ -76,7 +80,12 @@ impl<M: Maps> Engine<M> {
         let id = self.image.services.get(&service.key())?.id;
         (service.protocol() == Protocol::Mqtt).then(|| {
             let packets = readable(self.ledger.mqtt_packets(id, &self.maps));
-            MqttStatus::new(packets, readable(self.maps.longest_keep_alive(id)))
+            let longest = readable(self.maps.longest_keep_alive(id));
+            MqttStatus::new(
+                packets,
+                longest,
+                records_all(service.balance(), service.forward()),
+            )
         })
     }
 

@@ -1,5 +1,6 @@
 //! `tidegate status`: how things are, for people or scripts.
 
+mod remarks;
 mod table;
 mod view;
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::table::{Align, Table};
-use crate::control::{
-    BackendStatus, MqttStatus, ServiceState, ServiceStatus, Sessions, Status, TrafficStatus,
-    VipStatus,
+use super::{
+    remarks::remarks,
+    table::{Align, Table},
 };
+use crate::control::{BackendStatus, ServiceStatus, Sessions, Status, TrafficStatus, VipStatus};
 
 /// An earlier status, and how long ago it was.
 type Earlier<'a> = Option<(Duration, &'a Status)>;
@@ -76,17 +76,19 @@ fn services(status: &Status, rates: bool, earlier: Earlier<'_>) -> String {
             name,
             balance,
             forward,
+            tunnel,
             state,
             traffic,
             dropped,
             sessions,
             ..
         } = service;
+        let form = tunnel.as_deref().map(|form| format!(" {form}"));
         let mut row = vec![
             name.clone(),
             address(service),
             balance.clone(),
-            forward.clone(),
+            forward.clone() + &form.unwrap_or_default(),
             state.to_string(),
         ];
         row.extend(traffic_cells(*traffic));
@@ -184,115 +186,6 @@ fn backends<'a>(
     table.render()
 }
 
-/// What deserves a sentence.
-fn remarks(status: &Status) -> String {
-    let mut remarks = Vec::new();
-    for service in &status.services {
-        if service.state == ServiceState::Down {
-            remarks.push(format!(
-                "{} has no healthy backend: packets to {} are dropped ({} so far)",
-                service.name,
-                address(service),
-                service.dropped
-            ));
-        }
-    }
-    remarks.extend(status.services.iter().filter_map(slots_remark));
-    remarks.extend(status.services.iter().filter_map(mqtt_remark));
-    remarks.extend(status.services.iter().filter_map(guard_remark));
-    let dropped = status.verdicts.iter();
-    let dropped = dropped.filter(|(verdict, count)| verdict.starts_with("drop_") && **count > 0);
-    let dropped: Vec<String> = dropped
-        .map(|(verdict, count)| format!("{verdict} {count}"))
-        .collect();
-    if !dropped.is_empty() {
-        remarks.push(format!("dropped packets by reason: {}", dropped.join(", ")));
-    }
-    if status.flows.tracked + status.flows.half_open > 0 {
-        let (tracked, half_open) = (status.flows.tracked, status.flows.half_open);
-        remarks.push(format!("tracked flows: {tracked}, half open: {half_open}"));
-    }
-    if let Some(error) = &status.config.last_error {
-        remarks.push(format!(
-            "the last reload was refused, the old configuration is in force:\n{error}"
-        ));
-    }
-    if status.counters.apply_errors > 0 {
-        let count = status.counters.apply_errors;
-        remarks.push(format!(
-            "changes that the kernel did not take at once: {count}; see the log"
-        ));
-    }
-    remarks
-        .iter()
-        .map(|remark| format!("\n{remark}\n"))
-        .collect()
-}
-
-/// Which slots of a service are not safe, if any.
-fn slots_remark(service: &ServiceStatus) -> Option<String> {
-    let (name, slots) = (&service.name, &service.slots);
-    let mut told = Vec::new();
-    if slots.at_risk > 0 {
-        let more = duration(slots.learning_seconds);
-        let count = slots.at_risk;
-        told.push(format!(
-            "{count} at risk, learning their sessions for {more} more"
-        ));
-    }
-    if slots.mixed > 0 {
-        told.push(format!("{} with sessions of other backends", slots.mixed));
-    }
-    if slots.deferred {
-        told.push("some wait for room in the flow table to change their backend".to_owned());
-    }
-    (!told.is_empty()).then(|| format!("slots of {name}: {}", told.join("; ")))
-}
-
-/// What clients of a service have sent.
-fn mqtt_remark(service: &ServiceStatus) -> Option<String> {
-    let MqttStatus {
-        packets,
-        longest_keep_alive_seconds,
-    } = service.mqtt.as_ref()?;
-    let seen = packets.iter().filter(|(_, count)| **count > 0);
-    let seen: Vec<String> = seen
-        .map(|(name, count)| format!("{name} {count}"))
-        .collect();
-    if seen.is_empty() {
-        return None;
-    }
-    let (name, seen) = (&service.name, seen.join(", "));
-    let longest = longest_keep_alive_seconds
-        .map(|seconds| format!("; longest keep-alive {}", duration(seconds)))
-        .unwrap_or_default();
-    Some(format!("{name}: clients sent {seen}{longest}"))
-}
-
-/// What a service's guard does at the moment, or has done, if anything.
-fn guard_remark(service: &ServiceStatus) -> Option<String> {
-    let guard = &service.guard;
-    let counts = [
-        ("denied", guard.denied),
-        ("beyond a source's rate", guard.source_limited),
-        ("beyond the service's rate", guard.service_limited),
-        ("challenged", guard.challenged),
-        ("answers", guard.answered),
-    ];
-    let counts = counts.iter().filter(|(_, count)| *count > 0);
-    let counts: Vec<String> = counts
-        .map(|(what, count)| format!("{what} {count}"))
-        .collect();
-    let state = match (guard.is_challenging, guard.challenge.as_str()) {
-        (true, "auto") => "under attack, new clients are challenged",
-        (true, _) => "new clients are challenged",
-        (false, _) => "",
-    };
-    let told = [state.to_owned(), counts.join(", ")];
-    let told: Vec<String> = told.into_iter().filter(|part| !part.is_empty()).collect();
-    (!told.is_empty()).then(|| format!("guard of {}: {}", service.name, told.join("; ")))
-}
-
 const RATES: [(&str, Align); 3] = [
     ("PACKETS/S", Align::Right),
     ("BYTES/S", Align::Right),
@@ -331,7 +224,7 @@ fn rate_cells(now: TrafficStatus, before: Option<(Duration, TrafficStatus)>) -> 
     ]
 }
 
-fn address(service: &ServiceStatus) -> String {
+pub(super) fn address(service: &ServiceStatus) -> String {
     format!(
         "{}/{}",
         socket(&service.vip, service.port),
@@ -365,7 +258,7 @@ fn size(bytes: f64) -> String {
     }
 }
 
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s"),
@@ -428,9 +321,19 @@ mod tests {
     }
 
     #[test]
+    fn form_of_a_tunnel_stands_beside_it() {
+        let mut status = example::status();
+        status.services[0].forward = "tunnel".to_owned();
+        status.services[0].tunnel = Some("gue:6080".to_owned());
+        let text = render(&status, false, None);
+        assert!(text.contains("tunnel gue:6080"), "{text}");
+    }
+
+    #[test]
     fn what_clients_send_is_said() {
         let text = render(&example::status(), false, None);
-        let sentence = "mqtt: clients sent connect 5, pingreq 6; longest keep-alive 1 min 0 s";
+        let sentence = "mqtt: clients sent connect 5, pingreq 6; longest keep-alive 1 min 0 s; \
+                        first packets are not checked";
         assert!(text.contains(sentence), "{text}");
     }
 

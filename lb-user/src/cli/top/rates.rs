@@ -118,7 +118,7 @@ impl Meter {
 
     fn backend(self, old: &BackendStatus, now: &BackendStatus) -> Row {
         let state = match (now.health, now.admin) {
-            (Health::Up, Admin::Enabled) => "up".to_owned(),
+            (Health::Up, Admin::Enabled) => in_use(now),
             (Health::Up, Admin::Draining | Admin::Disabled) => now.standing(),
             (health @ (Health::Down | Health::Unknown), _) => health.to_string(),
         };
@@ -150,18 +150,44 @@ impl Meter {
     }
 }
 
+/// `up`, and how far a slow start has come; or that it takes no more.
+fn in_use(backend: &BackendStatus) -> String {
+    let limit = u64::from(backend.max_connections);
+    let share = backend.effective_weight / f64::from(backend.weight);
+    if limit > 0 && backend.sessions.exact && backend.sessions.count >= limit {
+        "full".to_owned()
+    } else if share > 0.0 && share < 1.0 {
+        format!("up {:.0}%", share * 100.0)
+    } else {
+        "up".to_owned()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::Rates;
-    use crate::control::{Status, example};
+    use crate::control::{BackendStatus, Status, example};
 
     fn later(change: impl FnOnce(&mut Status)) -> Rates {
         let earlier = example::status();
         let mut now = earlier.clone();
         change(&mut now);
         Rates::between(&earlier, &now, Duration::from_secs(2))
+    }
+
+    #[test]
+    fn state_tells_of_slow_starts_and_of_limits() {
+        let state = |change: fn(&mut BackendStatus)| {
+            let rates = later(|now| change(&mut now.services[0].backends[0]));
+            rates.services[0].backends[0].state.clone()
+        };
+        assert_eq!(state(|_| {}), "up");
+        assert_eq!(state(|backend| backend.effective_weight = 0.3), "up 30%");
+        assert_eq!(state(|backend| backend.max_connections = 4), "full");
+        assert_eq!(state(|backend| backend.max_connections = 5), "up");
+        assert_eq!(state(|backend| backend.effective_weight = 0.0), "up");
     }
 
     #[test]

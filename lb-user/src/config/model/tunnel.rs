@@ -1,5 +1,6 @@
 //! Tunnels: the form they take, and what they send from.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use lb_common::abi::{Encapsulation, Ip, TunnelSources};
@@ -30,6 +31,16 @@ impl Tunnel {
         match self.encapsulation {
             Encapsulation::IpIp => "ipip",
             Encapsulation::Gue => "gue",
+        }
+    }
+}
+
+impl fmt::Display for Tunnel {
+    /// `ipip`, or `gue:6080`: with the port where it means something.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.encapsulation {
+            Encapsulation::IpIp => f.write_str(self.label()),
+            Encapsulation::Gue => write!(f, "{}:{}", self.label(), self.port),
         }
     }
 }
