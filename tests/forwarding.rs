@@ -320,3 +320,8 @@ fn tunnel_ipv6_in_ipv6() -> Result<()> {
 fn tunnel_ipv4_in_gue() -> Result<()> {
     serves_everybody_tunnelled("gue", Family::V4, Family::V6)
 }
+
+#[test]
+fn tunnel_ipv6_in_gue() -> Result<()> {
+    serves_everybody_tunnelled("gue", Family::V6, Family::V4)
+}

@@ -13,5 +13,6 @@ mod health;
 mod insight;
 mod path_mtu;
 mod reload;
+mod routed;
 mod scheduling;
 mod shutdown;

@@ -6,7 +6,7 @@
 //!     +-------------+------ switch (bridge) ---+---------+          the VIP is .24
 //! ```
 //!
-//! [`Topology`] builds it, [`Host`] runs things inside, [`Process`] holds what runs. All of it is taken down
+//! [`Topology`] builds it, [`Router`] makes segments of it, [`Host`] runs things inside, [`Process`] holds what runs. All of it is taken down
 //! when dropped; [`clean_leftovers`] removes what a killed run left behind.
 
 mod binaries;
@@ -16,6 +16,7 @@ mod ledger;
 mod netns;
 mod pass;
 mod process;
+mod router;
 mod sys;
 mod topology;
 mod wait;
@@ -26,6 +27,7 @@ pub use config::{ConfigText, Example};
 pub use host::Host;
 pub use netns::NetNs;
 pub use process::Process;
+pub use router::Router;
 pub use sys::{interrupted, note_interrupts, ticks_per_second};
 pub use topology::{Family, Switch, Topology};
 pub use wait::{Expired, wait_until};
