@@ -16,3 +16,4 @@ mod reload;
 mod routed;
 mod scheduling;
 mod shutdown;
+mod vrrp_sockets;

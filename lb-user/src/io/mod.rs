@@ -2,5 +2,7 @@
 
 pub mod datapath;
 pub mod host;
+pub mod link_layer;
 pub mod netlink;
 pub mod probe;
+pub mod vrrp;
