@@ -67,8 +67,11 @@ fn without_xdp(copy: &Path, why: &str) {
 }
 
 fn build(toolchain: &Toolchain, workspace: &Path, target_dir: &Path, name: &str) -> PathBuf {
-    let output = toolchain
-        .command(workspace, target_dir)
+    let mut command = toolchain.command(workspace, target_dir);
+    if std::env::var_os("CARGO_FEATURE_TRACE").is_some() {
+        command.args(["--features", "trace"]);
+    }
+    let output = command
         .output()
         .expect("the toolchain's cargo was found a moment ago");
     if !output.status.success() {
@@ -79,11 +82,17 @@ fn build(toolchain: &Toolchain, workspace: &Path, target_dir: &Path, name: &str)
     toolchain::object(target_dir, name)
 }
 
-/// A directory of the inner cargo's own, shared by all profiles, beside theirs.
+/// A directory of the inner cargo's own, shared by all profiles, beside theirs. Programs that trace
+/// have another one, or each would be built again after the other.
 fn target_dir(out_dir: &Path) -> PathBuf {
+    let name = if std::env::var_os("CARGO_FEATURE_TRACE").is_some() {
+        "bpf-trace"
+    } else {
+        "bpf"
+    };
     out_dir
         .ancestors()
         .find(|dir| dir.join("CACHEDIR.TAG").exists())
         .unwrap_or(out_dir)
-        .join("bpf")
+        .join(name)
 }

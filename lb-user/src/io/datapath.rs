@@ -37,6 +37,8 @@ mod memory;
 #[cfg(test)]
 mod needs;
 mod sweep;
+#[cfg(feature = "trace")]
+mod trace;
 
 pub use error::DatapathError;
 pub use memory::possible_cpus;
@@ -185,6 +187,8 @@ pub struct Datapath {
     /// Entries of the larger flow table.
     flow_capacity: usize,
     sweeper: Option<Sweeper>,
+    #[cfg(feature = "trace")]
+    _trace: trace::Reader,
     /// The kernel empties it when nobody holds it from here.
     _stages: ProgramArray<MapData>,
 }
@@ -208,6 +212,8 @@ impl Datapath {
         }
         let load = |source| DatapathError::Load(Box::new(source));
         let mut ebpf = loader.load(OBJECT).map_err(load)?;
+        #[cfg(feature = "trace")]
+        let trace = trace::Reader::start(&mut ebpf)?;
         let stages = load_programs(&mut ebpf)?;
         Ok(Self {
             interface: config.interface.clone(),
@@ -231,6 +237,8 @@ impl Datapath {
             lookup: Lookup::open(&mut ebpf)?,
             flow_capacity: config.limits.flows.max(config.limits.half_open) as usize,
             sweeper: Some(Sweeper::new(&mut ebpf, &config.limits, keys)?),
+            #[cfg(feature = "trace")]
+            _trace: trace,
             _stages: stages,
             ebpf,
         })

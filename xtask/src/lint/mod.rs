@@ -35,6 +35,11 @@ pub fn run() -> Result<()> {
         clippy.arg("clippy").args(HOST).arg("--all-targets");
         exec::show_run(clippy.args(["--", "-D", "warnings"]))
     })?;
+    steps.step("clippy with traces of packets", || {
+        let mut clippy = cargo();
+        clippy.args(["clippy", "-p", "lb-user", "--features", "trace"]);
+        exec::show_run(clippy.args(["--all-targets", "--", "-D", "warnings"]))
+    })?;
     steps.step("rustdoc", || {
         let mut doc = cargo();
         doc.arg("doc").args(HOST).arg("--no-deps");

@@ -29,6 +29,9 @@ pub enum DatapathError {
     },
     #[error("the object has no {name:?}")]
     Missing { name: &'static str },
+    #[cfg(feature = "trace")]
+    #[error("the ring of traced packets cannot be read")]
+    Trace { source: std::io::Error },
     #[error("map {name} could not be walked")]
     Walk {
         name: &'static str,
