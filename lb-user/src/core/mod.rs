@@ -14,3 +14,4 @@ pub mod ring;
 pub mod settle;
 pub mod slots;
 pub mod trace;
+pub mod vrrp;
