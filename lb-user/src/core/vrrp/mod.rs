@@ -4,3 +4,4 @@ pub mod advert;
 mod label;
 pub mod packet;
 pub mod refusal;
+pub mod timers;
