@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The protocol number of VRRP (RFC 9568, 5.1.1.4, 5.1.2.4).
 pub const PROTOCOL: u8 = 112;
-/// TTL or Hop Limit of every advert: none that crossed a router has it (RFC 9568, 5.1.1.3, 5.1.2.3).
+/// TTL or Hop Limit of every advert (RFC 9568, 5.1.1.3, 5.1.2.3): what crossed a router has less.
 pub const HOPS: u8 = 255;
 /// Where adverts go over IPv4 (RFC 9568, 5.1.1.2).
 pub const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);

@@ -110,7 +110,7 @@ pub fn decode(message: &[u8], envelope: &Envelope) -> Result<Advert, Refusal> {
 
 /// The addresses and the eight bytes of authentication, zeros where there are none.
 ///
-/// RFC 9568, 7.1 asks for a complete packet. A longer one is no less suspicious: its count is wrong.
+/// RFC 9568, 7.1 asks for a complete packet. In a longer one the count is wrong.
 fn split(
     rest: &[u8],
     count: u8,
