@@ -27,6 +27,7 @@
 //! - **Effective priority.** Tracking changes it within 1 to 254; an owner has 255 (5.2.4).
 
 mod hear;
+mod joint;
 mod transition;
 mod view;
 
