@@ -248,6 +248,18 @@ fn the_message_alone_is_no_checksum_over_ipv6() {
     );
 }
 
+/// RFC 3768, 5.3.8: the message alone.
+#[test]
+fn a_pseudo_header_is_no_checksum_in_version_two() {
+    let (envelope, mut message, advert) = of_keepalived().remove(0);
+    assert_eq!(decode(&message, &envelope), Ok(advert));
+    message[6..8].fill(0);
+    let plain = lb_common::checksum::add(0, &message);
+    let sum = lb_common::checksum::fold(super::pseudo_header(plain, &envelope, message.len()));
+    message[6..8].copy_from_slice(&(!sum).to_be_bytes());
+    assert_eq!(decode(&message, &envelope), Err(Refusal::Checksum));
+}
+
 /// RFC 9568, 5.2.6.
 #[test]
 fn what_is_reserved_is_sent_as_zero_and_ignored() {
