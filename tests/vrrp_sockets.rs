@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lb_user::core::vrrp::advert::{Envelope, GROUP_V4, GROUP_V6};
 use lb_user::io::{
     link_layer::Announcer,
-    vrrp::{Buffer, Endpoint, GROUP_V4, GROUP_V6, Reach, VrrpSocket},
+    vrrp::{Buffer, Endpoint, Reach, VrrpSocket},
 };
 use xtask::lab::{Family, Host, Topology, wait_until};
 
@@ -50,16 +51,20 @@ fn open(host: &Host, source: IpAddr, reach: Reach) -> Result<VrrpSocket> {
     host.netns().enter(|| Ok(VrrpSocket::open(&endpoint)?))
 }
 
+fn envelope(source: IpAddr, destination: IpAddr) -> Envelope {
+    Envelope {
+        source,
+        destination,
+        hops: 255,
+    }
+}
+
 /// Waits for what came, and from where.
-fn receive(socket: &VrrpSocket) -> Result<(IpAddr, Option<u8>, Vec<u8>)> {
+fn receive(socket: &VrrpSocket) -> Result<(Envelope, Vec<u8>)> {
     let mut buffer = Buffer::default();
     let received = wait_until(SOON, "an advert", || {
         let received = socket.receive(&mut buffer).ok()??;
-        Some((
-            received.source,
-            received.hop_limit,
-            received.payload.to_vec(),
-        ))
+        Some((received.envelope, received.payload.to_vec()))
     })?;
     Ok(received)
 }
@@ -76,7 +81,7 @@ fn adverts_to_the_group_arrive_with_the_hop_limit_that_tells_they_crossed_no_rou
         let sender = open(lb1, one, Reach::Multicast)?;
         let receiver = open(lb2, two, Reach::Multicast)?;
         sender.send(ADVERT, group)?;
-        assert_eq!(receive(&receiver)?, (one, Some(255), ADVERT.to_vec()));
+        assert_eq!(receive(&receiver)?, (envelope(one, group), ADVERT.to_vec()));
         ensure!(
             sender.receive(&mut Buffer::default())?.is_none(),
             "what was sent to the group came back"
@@ -100,7 +105,7 @@ fn adverts_to_a_peer_arrive_without_the_group() -> Result<()> {
         };
         sender.send(b"for the group", group)?;
         sender.send(ADVERT, two)?;
-        assert_eq!(receive(&receiver)?, (one, Some(255), ADVERT.to_vec()));
+        assert_eq!(receive(&receiver)?, (envelope(one, two), ADVERT.to_vec()));
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Decisions, without effects: no clock, socket, map or runtime is named below here.
 
 pub mod admin;
-pub mod announcement;
 pub mod attack;
 pub mod balancer;
 pub mod flows;

@@ -4,7 +4,7 @@ use std::{io, mem::size_of, net::IpAddr};
 
 use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
-use crate::core::announcement::{self, NodeKind};
+use crate::core::vrrp::frame::{self, NodeKind};
 
 /// Why an announcement could not be sent.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ impl Announcer {
     ///
     /// If the interface takes none, be it that it is down.
     pub fn announce(&self, address: IpAddr) -> Result<(), AnnounceError> {
-        let frame = announcement::frame(address, self.mac, self.kind());
+        let frame = frame::announcing(address, self.mac, self.kind());
         let sent = self.socket.send_to(&frame, &self.interface);
         sent.map(drop)
             .map_err(|source| AnnounceError::Send { address, source })

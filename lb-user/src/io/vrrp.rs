@@ -2,30 +2,20 @@
 //!
 //! One socket sends, from the configured source; another receives, as one that is bound to an
 //! address would not get what is sent to the group. Neither blocks. Nothing is judged here: what
-//! came goes on with its source and hop limit.
+//! came goes on with what its IP header says.
 
 use std::{
     io,
     mem::MaybeUninit,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
 };
 
 use socket2::{
     Domain, InterfaceIndexOrAddress, MaybeUninitSlice, MsgHdrMut, Protocol, SockAddr, Socket, Type,
 };
 
-/// VRRP's number among the protocols over IP (RFC 9568, 5.1.1.4).
-const VRRP: i32 = 112;
-
-/// Where IPv4 adverts go (RFC 9568, 5.1.1.2).
-pub const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
-
-/// Where IPv6 adverts go (RFC 9568, 5.1.2.2).
-pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
-
-/// An advert that has crossed a router is refused; this tells that it has not (RFC 9568, 5.1.1.3).
-const HOPS: u32 = 255;
+use crate::core::vrrp::advert::{Envelope, GROUP_V4, GROUP_V6, HOPS, PROTOCOL};
 
 /// Network control (RFC 4594, 3.2), as adverts must not be lost in a busy queue: CS6.
 const TRAFFIC_CLASS: u32 = 0xc0;
@@ -33,8 +23,8 @@ const TRAFFIC_CLASS: u32 = 0xc0;
 /// Longer than any advert: 255 addresses of IPv6, with the IPv4 header where that is received.
 const LONGEST: usize = 8 + 255 * 16 + 60;
 
-/// A control message for the hop limit: its header, an `int`, and padding.
-const CONTROL: usize = 64;
+/// Two control messages, for destination and hop limit: headers, contents, and padding.
+const CONTROL: usize = 128;
 
 /// Where one instance sends and listens.
 #[derive(Clone, Debug)]
@@ -79,11 +69,9 @@ pub struct VrrpSocket {
 /// Something that came by protocol 112.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Received<'a> {
-    /// Who sent it.
-    pub source: IpAddr,
-    /// TTL or hop limit; `None` if the kernel did not say.
-    pub hop_limit: Option<u8>,
-    /// What stands behind the IP header.
+    /// What the IP header says.
+    pub envelope: Envelope,
+    /// What stands behind it.
     pub payload: &'a [u8],
 }
 
@@ -175,11 +163,9 @@ impl VrrpSocket {
         }
         let control: Vec<u8> =
             initialised(control.get(..control_length).unwrap_or(&control)).collect();
+        let source = from.as_socket().map(|from| from.ip());
         Ok(Some(Received {
-            source: from
-                .as_socket()
-                .map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |from| from.ip()),
-            hop_limit: hop_limit(&control),
+            envelope: read_control(&control, source.unwrap_or(NOBODY)),
             payload: plain,
         }))
     }
@@ -192,30 +178,36 @@ impl AsFd for VrrpSocket {
     }
 }
 
-/// A packet that cannot be told apart from an empty one: it is refused and counted like that.
+/// Where the kernel did not say.
+const NOBODY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+/// A packet without a whole header: it is refused and counted like an empty one.
 const NOTHING: Received<'static> = Received {
-    source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    hop_limit: None,
+    envelope: Envelope {
+        source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        destination: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        hops: 0,
+    },
     payload: &[],
 };
 
 fn raw(endpoint: &Endpoint) -> io::Result<Socket> {
     let domain = Domain::for_address(SocketAddr::new(endpoint.source, 0));
-    Socket::new(domain, Type::RAW, Some(Protocol::from(VRRP)))
+    Socket::new(domain, Type::RAW, Some(Protocol::from(i32::from(PROTOCOL))))
 }
 
 fn sending(socket: &Socket, endpoint: &Endpoint) -> io::Result<()> {
     match endpoint.source {
         IpAddr::V4(source) => {
-            socket.set_ttl_v4(HOPS)?;
-            socket.set_multicast_ttl_v4(HOPS)?;
+            socket.set_ttl_v4(HOPS.into())?;
+            socket.set_multicast_ttl_v4(HOPS.into())?;
             socket.set_multicast_loop_v4(false)?;
             socket.set_multicast_if_v4(&source)?;
             socket.set_tos_v4(TRAFFIC_CLASS)?;
         }
         IpAddr::V6(_) => {
-            socket.set_unicast_hops_v6(HOPS)?;
-            socket.set_multicast_hops_v6(HOPS)?;
+            socket.set_unicast_hops_v6(HOPS.into())?;
+            socket.set_multicast_hops_v6(HOPS.into())?;
             socket.set_multicast_loop_v6(false)?;
             socket.set_multicast_if_v6(endpoint.index)?;
             socket.set_tclass_v6(TRAFFIC_CLASS)?;
@@ -239,6 +231,7 @@ fn receiving(socket: &Socket, endpoint: &Endpoint) -> io::Result<()> {
         IpAddr::V6(_) => {
             socket.set_multicast_all_v6(false)?;
             socket.set_recv_hoplimit_v6(true)?;
+            tell_destinations(socket)?;
             if endpoint.reach == Reach::Multicast {
                 socket.join_multicast_v6(&GROUP_V6, endpoint.index)?;
             }
@@ -265,59 +258,129 @@ fn read_ipv4(packet: &[u8]) -> Option<Received<'_>> {
     let (header, _) = packet.split_first_chunk::<20>()?;
     let length = usize::from(header[0] & 0x0f) * 4;
     let source = [header[12], header[13], header[14], header[15]];
+    let destination = [header[16], header[17], header[18], header[19]];
     Some(Received {
-        source: IpAddr::from(source),
-        hop_limit: Some(header[8]),
+        envelope: Envelope {
+            source: IpAddr::from(source),
+            destination: IpAddr::from(destination),
+            hops: header[8],
+        },
         payload: packet.get(length..)?,
     })
 }
 
-/// Finds the hop limit among control messages: each a length of all, level and type, and its data
-/// (cmsg(3)).
-fn hop_limit(mut control: &[u8]) -> Option<u8> {
-    const HEADER: usize = size_of::<usize>() + 2 * size_of::<i32>();
-    while let Some((header, _)) = control.split_at_checked(HEADER) {
-        let (length, kind) = header.split_at(size_of::<usize>());
-        let length = usize::from_ne_bytes(length.try_into().ok()?);
-        let (level, kind) = kind.split_at(size_of::<i32>());
-        let level = i32::from_ne_bytes(level.try_into().ok()?);
-        let kind = i32::from_ne_bytes(kind.try_into().ok()?);
-        if (level, kind) == (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) {
-            let value = control.get(HEADER..HEADER + size_of::<i32>())?;
-            return u8::try_from(i32::from_ne_bytes(value.try_into().ok()?)).ok();
-        }
-        let next = length.next_multiple_of(size_of::<usize>());
-        control = control.get(next.max(HEADER)..)?;
+/// Has the kernel say where each packet was sent to (RFC 3542, 6.2).
+fn tell_destinations(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option takes an `int`, which `on` is, and the kernel only reads it during the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IPV6,
+            libc::IPV6_RECVPKTINFO,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
-    None
+}
+
+/// Reads control messages: each a length of all, level and type, and its data (cmsg(3)).
+fn read_control(mut control: &[u8], source: IpAddr) -> Envelope {
+    const HEADER: usize = size_of::<usize>() + 2 * size_of::<i32>();
+    let mut envelope = Envelope {
+        source,
+        destination: NOBODY,
+        hops: 0,
+    };
+    while let Some((length, level, kind)) = read_header(control) {
+        let data = control.get(HEADER..).unwrap_or_default();
+        match (level, kind) {
+            (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
+                let hops = data.first_chunk().copied().map(i32::from_ne_bytes);
+                envelope.hops = hops.and_then(|hops| u8::try_from(hops).ok()).unwrap_or(0);
+            }
+            // An address, then the index of the interface.
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                let address = data.first_chunk::<16>().copied();
+                envelope.destination = address.map_or(NOBODY, IpAddr::from);
+            }
+            _ => {}
+        }
+        let next = length.max(HEADER);
+        let next = next.checked_next_multiple_of(size_of::<usize>());
+        control = next
+            .and_then(|next| control.get(next..))
+            .unwrap_or_default();
+    }
+    envelope
+}
+
+/// Length, level and type of the first control message.
+fn read_header(control: &[u8]) -> Option<(usize, i32, i32)> {
+    let (length, rest) = control.split_first_chunk()?;
+    let (level, rest) = rest.split_first_chunk()?;
+    let (kind, _) = rest.split_first_chunk()?;
+    Some((
+        usize::from_ne_bytes(*length),
+        i32::from_ne_bytes(*level),
+        i32::from_ne_bytes(*kind),
+    ))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::net::{IpAddr, Ipv6Addr};
 
-    use super::{Received, hop_limit, read_ipv4};
+    use super::{Envelope, NOBODY, Received, read_control, read_ipv4};
 
-    fn message(level: i32, kind: i32, value: i32) -> Vec<u8> {
-        let length = size_of::<usize>() + 12;
+    const SOURCE: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+    fn message(level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
+        let length = size_of::<usize>() + 8 + data.len();
         let mut bytes = length.to_ne_bytes().to_vec();
-        bytes.extend([level, kind, value].into_iter().flat_map(i32::to_ne_bytes));
+        bytes.extend([level, kind].into_iter().flat_map(i32::to_ne_bytes));
+        bytes.extend(data);
         bytes.resize(length.next_multiple_of(size_of::<usize>()), 0);
         bytes
     }
 
     #[test]
-    fn hop_limit_is_found_behind_other_messages() {
-        let other = message(libc::SOL_SOCKET, 1, 7);
-        let ours = message(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, 255);
-        assert_eq!(hop_limit(&[other.clone(), ours].concat()), Some(255));
-        assert_eq!(hop_limit(&other), None);
-        assert_eq!(hop_limit(&[]), None);
+    fn destination_and_hop_limit_are_found_behind_other_messages() {
+        let other = message(libc::SOL_SOCKET, 1, &[7]);
+        let hops = message(
+            libc::IPPROTO_IPV6,
+            libc::IPV6_HOPLIMIT,
+            &255_i32.to_ne_bytes(),
+        );
+        let to: Ipv6Addr = "ff02::12".parse().unwrap();
+        let info = [&to.octets()[..], &2_u32.to_ne_bytes()].concat();
+        let info = message(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+        let expected = Envelope {
+            source: SOURCE,
+            destination: to.into(),
+            hops: 255,
+        };
+        for control in [[&other[..], &hops, &info], [&info, &other, &hops]] {
+            assert_eq!(read_control(&control.concat(), SOURCE), expected);
+        }
     }
 
     #[test]
-    fn message_that_says_it_has_no_length_ends_the_search() {
-        assert_eq!(hop_limit(&[0; 64]), None);
+    fn what_the_kernel_did_not_say_is_nothing_that_would_pass() {
+        let nothing = Envelope {
+            source: SOURCE,
+            destination: NOBODY,
+            hops: 0,
+        };
+        let short = message(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &[1; 4]);
+        for control in [&[][..], &[0; 64], &[0xff; 64], &[1, 2, 3], &short[..20]] {
+            assert_eq!(read_control(control, SOURCE), nothing, "{control:?}");
+        }
     }
 
     #[test]
@@ -325,14 +388,17 @@ mod tests {
         let mut packet = vec![0; 24];
         (packet[0], packet[8]) = (0x46, 254);
         packet[12..16].copy_from_slice(&[172, 16, 40, 22]);
+        packet[16..20].copy_from_slice(&[224, 0, 0, 18]);
         packet.extend([0x31, 51]);
-        let received = read_ipv4(&packet).unwrap();
         let expected = Received {
-            source: IpAddr::from([172, 16, 40, 22]),
-            hop_limit: Some(254),
+            envelope: Envelope {
+                source: IpAddr::from([172, 16, 40, 22]),
+                destination: IpAddr::from([224, 0, 0, 18]),
+                hops: 254,
+            },
             payload: &[0x31, 51],
         };
-        assert_eq!(received, expected);
+        assert_eq!(read_ipv4(&packet), Some(expected));
     }
 
     #[test]

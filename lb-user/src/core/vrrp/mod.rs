@@ -12,12 +12,14 @@
 //! | [`timers`] | Skew_Time and Active_Down_Interval |
 //! | [`machine`] | the state machine of one virtual router |
 //! | [`announce`] | when addresses are announced |
+//! | [`frame`] | announcements as bytes |
 //! | [`group`] | routers that are Active together |
 //! | [`role`] | roles, causes, reasons, counters |
 //!
 //! # How a driver uses it
 //!
-//! It holds one [`Group`](group::Group) for each sync group, and one for each router without any, and
+//! The sockets are there (`io/vrrp.rs`, `io/link_layer.rs`), the driver is not yet: nothing of the
+//! daemon speaks VRRP so far. The driver holds one [`Group`](group::Group) for each sync group, and one for each router without any, and
 //! is the only one to touch them. For each interface and family it has a raw socket of protocol
 //! [`PROTOCOL`](advert::PROTOCOL) that tells source, destination and TTL or Hop Limit of what it
 //! receives, sends with [`HOPS`](advert::HOPS), and does not loop multicast back.
@@ -55,6 +57,7 @@
 
 pub mod advert;
 pub mod announce;
+pub mod frame;
 pub mod group;
 mod label;
 pub mod machine;

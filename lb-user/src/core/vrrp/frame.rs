@@ -42,7 +42,7 @@ pub enum NodeKind {
 
 /// The whole frame that announces `address` at `mac`.
 #[must_use]
-pub fn frame(address: IpAddr, mac: [u8; 6], kind: NodeKind) -> Vec<u8> {
+pub fn announcing(address: IpAddr, mac: [u8; 6], kind: NodeKind) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => gratuitous_arp(address, mac),
         IpAddr::V6(address) => neighbor_advertisement(address, mac, kind),
@@ -94,13 +94,13 @@ fn neighbor_advertisement(address: Ipv6Addr, mac: [u8; 6], kind: NodeKind) -> Ve
 
 #[cfg(test)]
 mod tests {
-    use super::{NodeKind, add, fold, frame};
+    use super::{NodeKind, add, announcing, fold};
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x16];
 
     #[test]
     fn gratuitous_arp_asks_everybody_for_the_address_itself() {
-        let frame = frame("172.16.40.24".parse().unwrap(), MAC, NodeKind::Host);
+        let frame = announcing("172.16.40.24".parse().unwrap(), MAC, NodeKind::Host);
         let expected = [
             0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 0x16, 0x08, 0x06, // Ethernet
             0, 1, 0x08, 0, 6, 4, 0, 1, // a request
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn neighbor_advertisement_overrides_and_its_checksum_is_right() {
         let address: std::net::Ipv6Addr = "fd00:40::24".parse().unwrap();
-        let frame = frame(address.into(), MAC, NodeKind::Host);
+        let frame = announcing(address.into(), MAC, NodeKind::Host);
         let (ethernet, packet) = frame.split_at(14);
         assert_eq!(
             ethernet,
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_router_says_that_it_is_one() {
-        let frame = frame("fd00:40::24".parse().unwrap(), MAC, NodeKind::Router);
+        let frame = announcing("fd00:40::24".parse().unwrap(), MAC, NodeKind::Router);
         assert_eq!(frame[14 + 40 + 4], 0xa0);
     }
 }
