@@ -179,7 +179,9 @@ fn the_sweep_makes_room_again() -> Result<()> {
     let swept = wait_until(Duration::from_secs(60), "room", || {
         all_stay(&world, &new, OWNER).ok()?;
         last = world.walk(SILENCE).ok();
-        last.as_ref()?.findings.has_room.then_some(())
+        let round = last.as_ref()?;
+        let forged_are_gone = round.counts.tracked == SESSIONS as u64;
+        (round.findings.has_room && forged_are_gone).then_some(())
     });
     swept.with_context(|| format!("{last:?}"))?;
     all_stay(&world, &new, OWNER)?;

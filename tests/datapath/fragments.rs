@@ -241,7 +241,9 @@ fn age(piece: Piece, packet: &Packet, ticks: u32) -> Result<()> {
         let Ok(mut first) = map.get(&key, 0) else {
             continue;
         };
-        first.seen -= ticks;
+        // The clock began when the machine did.
+        let earlier = first.seen.checked_sub(ticks);
+        first.seen = earlier.context("the machine is up for less than a minute: try again")?;
         map.insert(key, first, 0)?;
         return Ok(());
     }

@@ -100,7 +100,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             timeout,
             json: args.json,
         };
-        return drain::wait(&client, &order.backend, patience);
+        return drain::wait(&client, &order.backend, &changed, patience);
     }
     let text = if args.json {
         output::json(&changed)?

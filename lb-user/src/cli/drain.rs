@@ -36,14 +36,20 @@ struct Progress<'a> {
     learning_seconds: u64,
 }
 
-/// Asks again and again until the backend that `name` stands for is drained.
-pub(super) fn wait(client: &Client, name: &str, patience: Patience) -> Result<(), Failure> {
+/// Asks again and again until `backend` is drained, which `name` stands for at first: a reload may give
+/// the name to another one.
+pub(super) fn wait(
+    client: &Client,
+    name: &str,
+    backend: &BackendStatus,
+    patience: Patience,
+) -> Result<(), Failure> {
     let deadline = Instant::now() + patience.timeout;
     let mut screen = Screen::new(patience.json);
-    let mut was_leaving = false;
+    let mut was_leaving = backend.leaving;
     loop {
         let entries: Vec<BackendEntry> = client.get("/v1/backends")?;
-        let found = find(&entries, name);
+        let found = find(&entries, name, backend);
         let drain = match look(found, name, was_leaving) {
             Ok(drain) => drain,
             Err(reason) => {
@@ -72,14 +78,19 @@ pub(super) fn wait(client: &Client, name: &str, patience: Patience) -> Result<()
     }
 }
 
-/// The backend that a name stands for.
-fn find<'a>(entries: &'a [BackendEntry], name: &str) -> Option<&'a BackendStatus> {
-    let (service, backend) = match name.split_once('/') {
-        Some((service, backend)) => (Some(service), backend),
-        None => (None, name),
-    };
+/// The backend that a name stood for, where it is reached; its name may have grown since.
+fn find<'a>(
+    entries: &'a [BackendEntry],
+    name: &str,
+    backend: &BackendStatus,
+) -> Option<&'a BackendStatus> {
+    let service = name.split_once('/').map(|(service, _)| service);
     let is_meant = |entry: &&BackendEntry| {
-        entry.backend.name == backend && service.is_none_or(|service| entry.service == service)
+        let (now, then) = (&entry.backend, backend);
+        let own = now.name.split('@').next();
+        own == then.name.split('@').next()
+            && (&now.address, now.port) == (&then.address, then.port)
+            && service.is_none_or(|service| entry.service == service)
     };
     entries.iter().find(is_meant).map(|entry| &entry.backend)
 }
@@ -199,12 +210,28 @@ mod tests {
     fn backend_is_found_by_either_name_while_it_drains() {
         let drain = DrainStatus::default();
         let draining = entries(Some(drain));
+        let backend = example::backend();
         for name in ["mqtt/broker1", "broker1"] {
-            assert_eq!(look(find(&draining, name), name, false), Ok(drain));
+            let found = find(&draining, name, &backend);
+            assert_eq!(look(found, name, false), Ok(drain));
         }
-        assert_eq!(find(&draining, "other/broker1"), None);
-        let stopped = look(find(&entries(None), "broker1"), "broker1", false).unwrap_err();
+        assert_eq!(find(&draining, "other/broker1", &backend), None);
+        let stopped = entries(None);
+        let found = find(&stopped, "broker1", &backend);
+        let stopped = look(found, "broker1", false).unwrap_err();
         assert!(stopped.contains("enabled now"), "{stopped}");
+    }
+
+    #[test]
+    fn backend_is_followed_when_another_gets_its_name() {
+        let backend = example::backend();
+        let mut now = entries(Some(DrainStatus::default()));
+        let mut other = now[0].clone();
+        other.backend.address = "172.16.40.99".to_owned();
+        now[0].backend.name += "@172.16.40.20:1883";
+        now.insert(0, other);
+        let found = find(&now, "mqtt/broker1", &backend).unwrap();
+        assert_eq!(found.address, backend.address);
     }
 
     #[test]

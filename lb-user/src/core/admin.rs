@@ -1,7 +1,7 @@
 //! What operators have said about backends, kept across restarts.
 //!
 //! Pure: the daemon reads and writes the file. A backend nobody spoke of has no entry; a backend
-//! that leaves the configuration takes its entry with it.
+//! that is taken out of the file takes its entry with it.
 
 use std::collections::BTreeMap;
 use std::fmt;

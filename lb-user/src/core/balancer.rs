@@ -101,11 +101,7 @@ impl Balancer {
     /// A balancer that knows no backend's health and no neighbour.
     #[must_use]
     pub fn new(config: Config, mut admin: AdminState) -> Self {
-        admin.retain(
-            config
-                .backends()
-                .map(|(service, backend)| BackendKey::of(service, backend)),
-        );
+        admin.retain(leaving::spoken_of(&config, &admin));
         let health = config
             .backends()
             .map(|(service, backend)| (BackendKey::of(service, backend), first_health(service)))

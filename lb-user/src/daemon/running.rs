@@ -29,7 +29,7 @@ use crate::{
         BackendStatus, Change, ChangeError, ConfigStatus, Flows, InterfaceStatus, Order,
         ReloadError, Reloaded, Request, Status,
     },
-    core::balancer::{Admin, SelectError},
+    core::balancer::{Admin, BackendKey, SelectError},
     io::{
         datapath::{AttachedMode, Datapath},
         host,
@@ -239,7 +239,7 @@ impl Running {
         if !blockers.is_empty() {
             return Err(ReloadError::NeedsRestart(ReloadBlockers(blockers)));
         }
-        let successor = self.engine.balancer.successor(new);
+        let successor = self.engine.successor(new);
         let new = successor.map_err(ReloadError::NoRoom)?;
         if let Some(ports) = nat_ports(&new) {
             host::check_ports(ports).map_err(ReloadError::Ports)?;
@@ -288,6 +288,8 @@ impl Running {
             Change::Admin(Admin::Enabled) | Change::Weight(_) if is_leaving => {
                 return Err(ChangeError::Leaving { backend: key });
             }
+            // It does already, and if it returns to the file it is to be used.
+            Change::Admin(Admin::Draining) if is_leaving => return self.tell_of(&key, order),
             Change::Admin(_) | Change::Weight(_) => {}
         }
         self.engine.handle_change(&key, order.change);
@@ -304,12 +306,16 @@ impl Running {
             );
             return Err(ChangeError::Maps(error));
         }
+        self.tell_of(&key, order)
+    }
+
+    fn tell_of(&self, key: &BackendKey, order: &Order) -> Result<BackendStatus, ChangeError> {
         let unknown = SelectError::Unknown {
             name: order.backend.clone(),
             known: Vec::new(),
         };
         self.engine
-            .backend_status(&key)
+            .backend_status(key)
             .ok_or(ChangeError::Select(unknown))
     }
 

@@ -133,7 +133,7 @@ impl StateDir {
         self.write(kept)
     }
 
-    /// Forgets what was said of backends that are not in `config`: the file must not bring back what
+    /// Forgets what was said of backends that are not in the file: the file must not bring back what
     /// the balancer has forgotten.
     ///
     /// # Errors
@@ -141,6 +141,8 @@ impl StateDir {
     /// If the file cannot be written; the old one stays then.
     pub(super) fn follow(&mut self, config: &Config) -> io::Result<()> {
         let backends = config.backends();
+        // At the next start there will be none that leaves.
+        let backends = backends.filter(|(_, backend)| !backend.is_leaving());
         let known: BTreeSet<String> = backends
             .map(|(service, backend)| BackendKey::new(service.name(), backend.name()).to_string())
             .collect();

@@ -21,7 +21,7 @@ impl Config {
     /// This configuration, with those backends of `old` that it lacks and that `has_sessions`.
     ///
     /// Only what is reached alike is kept: the service has the same VIP, port and protocol, and forwards
-    /// the same way. One whose name another backend has now is called `NAME@ADDRESS:PORT`, which no
+    /// the same way, by tunnels of the same form. One whose name another backend has now is called `NAME@ADDRESS:PORT`, which no
     /// file can say.
     ///
     /// # Errors
@@ -35,7 +35,9 @@ impl Config {
         let configured = self.backends().count();
         for service in &mut self.services {
             let is_it = |before: &&Service| {
-                before.key() == service.key() && before.forward() == service.forward()
+                before.key() == service.key()
+                    && before.forward() == service.forward()
+                    && before.tunnel() == service.tunnel()
             };
             let Some(before) = old.services.iter().find(is_it) else {
                 continue;

@@ -1,21 +1,26 @@
 //! Backends that were taken out of the configuration, as long as they have sessions.
 //!
-//! To the kernel they are draining: no new flows, and those that they have go on. Whether they still
+//! To the kernel they are draining: those that they have go on, and no new ones come once their slots
+//! have other owners. What operators said of them is forgotten, but for a cut. Whether they still
 //! have any is the daemon's to find out; one that is down or disabled has none.
 
-use super::{Admin, BackendKey, Balancer};
+use super::{Admin, AdminState, BackendKey, Balancer};
 use crate::config::model::{Backend, Config, NoRoomToLeave, Service};
 
 impl Balancer {
-    /// `new`, as it can follow the configuration in force: with the backends that it lacks and that
-    /// packets are sent to.
+    /// `new`, as it can follow the configuration in force: with the backends that it lacks, that packets
+    /// are sent to, and that are not drained.
     ///
     /// # Errors
     ///
     /// If there is no room for these.
-    pub fn successor(&self, new: Config) -> Result<Config, NoRoomToLeave> {
+    pub fn successor(
+        &self,
+        new: Config,
+        is_drained: impl Fn(&Service, &Backend) -> bool,
+    ) -> Result<Config, NoRoomToLeave> {
         new.with_leaving(&self.config, |service, backend| {
-            self.is_present(service, backend)
+            self.is_present(service, backend) && !is_drained(service, backend)
         })
     }
 
@@ -47,6 +52,17 @@ impl Balancer {
             Admin::Enabled | Admin::Draining | Admin::Disabled => said,
         }
     }
+}
+
+/// The backends whose entries are kept: those of the file, and of who leaves those that are cut off.
+/// What was said of the others must not meet them, or another of their name, when it returns.
+pub(super) fn spoken_of(config: &Config, admin: &AdminState) -> Vec<BackendKey> {
+    let all = config.backends().map(|(service, backend)| {
+        let key = BackendKey::of(service, backend);
+        let is_kept = !backend.is_leaving() || admin.admin(&key) == Admin::Disabled;
+        is_kept.then_some(key)
+    });
+    all.flatten().collect()
 }
 
 #[cfg(test)]

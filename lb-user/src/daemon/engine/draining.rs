@@ -7,9 +7,13 @@ use tracing::info;
 
 use super::Engine;
 use crate::{
-    config::model::{Backend, Service},
+    config::model::{Backend, Config, NoRoomToLeave, Service},
     control::{DrainStatus, SlotsStatus},
-    core::{balancer::BackendKey, image::ServiceImage, settle},
+    core::{
+        balancer::BackendKey,
+        image::{BackendIndex, ServiceImage},
+        settle,
+    },
     daemon::maps::Maps,
 };
 
@@ -45,25 +49,39 @@ impl<M: Maps> Engine<M> {
         }
     }
 
+    /// `new`, as it can follow the configuration in force: with the backends that it lacks and that
+    /// may have sessions.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room for these.
+    pub(in crate::daemon) fn successor(&self, new: Config) -> Result<Config, NoRoomToLeave> {
+        let index = self.image.backend_index();
+        let is_drained =
+            |service: &Service, backend: &Backend| self.is_drained(&index, service, backend);
+        self.balancer.successor(new, is_drained)
+    }
+
+    fn is_drained(&self, index: &BackendIndex, service: &Service, backend: &Backend) -> bool {
+        let key = service.key();
+        let installed = self.image.services.get(&key);
+        let id = installed.and_then(|installed| {
+            let place = (installed.id, Ip::from(backend.address()), backend.port());
+            index.get(&place).copied()
+        });
+        self.drain(&key, id).drained
+    }
+
     /// Takes out those leaving backends that have no session left; whether there were any.
     pub(in crate::daemon) fn dismiss_drained(&mut self) -> bool {
         if self.balancer.leaving().next().is_none() {
             return false;
         }
         let index = self.image.backend_index();
-        let is_drained = |service: &Service, backend: &Backend| {
-            let key = service.key();
-            let installed = self.image.services.get(&key);
-            let id = installed.and_then(|installed| {
-                let place = (installed.id, Ip::from(backend.address()), backend.port());
-                index.get(&place).copied()
-            });
-            self.drain(&key, id).drained
-        };
         let gone: Vec<BackendKey> = self
             .balancer
             .leaving()
-            .filter(|(service, backend)| is_drained(service, backend))
+            .filter(|(service, backend)| self.is_drained(&index, service, backend))
             .map(|(service, backend)| BackendKey::new(service.name(), backend.name()))
             .collect();
         if gone.is_empty() {

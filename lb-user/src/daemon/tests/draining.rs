@@ -141,7 +141,7 @@ fn nat_counts_its_sessions_and_learns_nothing() {
 fn take_out_a(engine: &mut Engine<FakeMaps>) {
     let a = "{ name = \"a\", address = \"172.16.40.20\" }, ";
     let without = config(&super::CONFIG.replace(a, ""));
-    let successor = engine.balancer.successor(without).unwrap();
+    let successor = engine.successor(without).unwrap();
     engine.handle_config(successor);
     engine.reconcile();
 }
@@ -168,6 +168,19 @@ fn backend_that_is_taken_out_is_there_until_its_last_session_has_ended() {
     assert!(engine.backend_status(&key("a")).is_none());
     assert_eq!(engine.maps.backends.len(), 1);
     assert!(!engine.dismiss_drained());
+}
+
+#[test]
+fn backend_that_is_drained_when_it_is_taken_out_is_gone_at_once() {
+    let mut engine = running();
+    drain_a(&mut engine);
+    engine.maps.now = Tick(10_000);
+    for _ in 0..4 {
+        engine.handle_findings(walk(&engine, live(0)));
+    }
+    assert!(a(&engine).drain.unwrap().drained);
+    take_out_a(&mut engine);
+    assert!(engine.backend_status(&key("a")).is_none());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use lb_common::abi::Ip;
 use proptest::prelude::*;
 
-use crate::config::model::Config;
+use crate::config::model::{Backend, Config, Service};
 use crate::core::balancer::tests::{balancer_of, config};
 use crate::core::balancer::{Admin, BackendKey, Balancer};
 use crate::core::health::ProbeOutcome;
@@ -58,8 +58,13 @@ fn keys(config: &Config) -> impl Iterator<Item = BackendKey> {
         .map(|(service, backend)| BackendKey::of(service, backend))
 }
 
+/// Whether a backend is known to have no session.
+fn nobody(_: &Service, _: &Backend) -> bool {
+    false
+}
+
 fn reload(balancer: &mut Balancer, backends: &[(&str, u8)]) {
-    let successor = balancer.successor(config(&text(backends))).unwrap();
+    let successor = balancer.successor(config(&text(backends)), nobody).unwrap();
     balancer.set_config(successor);
 }
 
@@ -129,13 +134,32 @@ fn operator_may_cut_off_who_leaves() {
 }
 
 #[test]
+fn what_operators_said_ends_with_the_place_in_the_file() {
+    let mut balancer = up(&[("a", 20), ("b", 21), ("c", 22)]);
+    balancer.set_admin(&key("a"), Admin::Draining);
+    balancer.set_weight(&key("b"), 7);
+    reload(&mut balancer, &[("c", 22)]);
+    assert_eq!(desired(&balancer), [(22, 1), (20, 0), (21, 0)]);
+    reload(&mut balancer, &[("a", 20), ("b", 21), ("c", 22)]);
+    assert_eq!(desired(&balancer), [(20, 1), (21, 1), (22, 1)]);
+}
+
+#[test]
+fn backend_that_is_drained_does_not_stay() {
+    let balancer = up(&[("a", 20), ("b", 21)]);
+    let new = config(&text(&[("b", 21)]));
+    let successor = balancer.successor(new, |_, backend| backend.name() == "a");
+    assert_eq!(successor.unwrap().backends().count(), 1);
+}
+
+#[test]
 fn service_that_forwards_otherwise_keeps_nobody() {
     let balancer = up(&[("a", 20), ("b", 21)]);
     let nat = text(&[("b", 21)]).replace("dsr", "nat");
-    let successor = balancer.successor(config(&nat)).unwrap();
+    let successor = balancer.successor(config(&nat), nobody).unwrap();
     assert_eq!(successor.backends().count(), 1);
     let other = text(&[("b", 21)]).replace("port = 1883", "port = 1884");
-    let successor = balancer.successor(config(&other)).unwrap();
+    let successor = balancer.successor(config(&other), nobody).unwrap();
     assert_eq!(successor.backends().count(), 1);
 }
 
@@ -143,7 +167,7 @@ fn service_that_forwards_otherwise_keeps_nobody() {
 fn reload_that_has_no_room_for_who_leaves_is_refused() {
     let balancer = up(&[("a", 20), ("b", 21), ("c", 22)]);
     let new = config(&text(&[("d", 23), ("e", 25)]));
-    let error = balancer.successor(new).unwrap_err().to_string();
+    let error = balancer.successor(new, nobody).unwrap_err().to_string();
     assert!(
         error.contains("limits.backends: there is room for 4, which 2 configured ones and 3"),
         "{error}"
@@ -170,7 +194,7 @@ proptest! {
                 .collect();
             let before: BTreeSet<Ip> = addresses(&balancer);
             let new = config(&text(&backends).replace("backends = 4", "backends = 64"));
-            let successor = balancer.successor(new).unwrap();
+            let successor = balancer.successor(new, nobody).unwrap();
             balancer.set_config(successor);
             let after = addresses(&balancer);
             prop_assert!(before.is_subset(&after), "{:?} became {:?}", before, after);
