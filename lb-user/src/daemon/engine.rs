@@ -266,18 +266,13 @@ impl<M: Maps> Engine<M> {
     /// Takes a new configuration in force.
     pub(super) fn handle_config(&mut self, config: Config) {
         self.balancer.set_config(config);
-        self.forget_probes();
-        self.dirty = true;
-    }
-
-    /// Forgets how backends were probed that are not there any more.
-    fn forget_probes(&mut self) {
         let config = self.balancer.config();
         self.probes.retain(|key, _| {
             config.backends().any(|(service, backend)| {
                 (service.name(), backend.name()) == (key.service(), key.backend())
             })
         });
+        self.dirty = true;
     }
 
     /// The services that no backend takes new flows of, by name.

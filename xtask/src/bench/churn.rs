@@ -37,6 +37,15 @@ const CONNECT: Duration = Duration::from_secs(120);
 /// How long clients may take to be back after the last death.
 const BACK: Duration = Duration::from_secs(60);
 
+/// How long drains may go on after the last change and the learning window that it began.
+const DRAINED: Duration = Duration::from_secs(60);
+
+/// Between two times that clients are asked to leave: whom to ask takes reading all logs.
+const ASK: Duration = Duration::from_millis(500);
+
+/// Between two looks at drains.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// How much to do.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -138,6 +147,7 @@ pub fn measure(args: &Args, programs: &Binaries) -> Result<Outcome> {
     let mut churn = Churn {
         planner: Planner::new(site.backends(), SERVING, seed),
         asked: vec![Vec::new(); site.backends()],
+        asked_at: None,
         drains: (0..site.backends()).map(|_| None).collect(),
         cut_off: 0,
         made: Vec::new(),
@@ -165,6 +175,8 @@ struct Churn {
     planner: Planner,
     /// Of each backend: clients that were asked to leave it.
     asked: Vec<Vec<u32>>,
+    /// When clients were last asked to.
+    asked_at: Option<Instant>,
     /// Of each backend: who waits for it to be drained.
     drains: Vec<Option<Process>>,
     /// Clients that backends still had when they were said to be drained.
@@ -215,13 +227,17 @@ impl Churn {
     fn watch_for(&mut self, pause: Duration) -> Result<()> {
         let end = Instant::now() + pause;
         loop {
-            self.ask_clients_to_leave()?;
+            // In this order: who leaves a moment after the drain has ended is still there to be counted.
             self.look_at_drains()?;
+            if self.asked_at.is_none_or(|at| at.elapsed() >= ASK) {
+                self.ask_clients_to_leave()?;
+                self.asked_at = Some(Instant::now());
+            }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            self.rest(left.min(Duration::from_millis(500)))?;
+            self.rest(left.min(LOOK))?;
         }
     }
 
@@ -285,6 +301,16 @@ impl Churn {
         // was not shows at the first after the window.
         let window = Duration::from_secs(u64::from(KEEP_ALIVE)) * 3 / 2;
         self.watch_for(window + PING + PING_TIMEOUT)?;
+        // Long since, nothing changes any more: all that a drain waits for has been asked to leave.
+        let start = Instant::now();
+        while self.drains.iter().any(Option::is_some) {
+            ensure!(
+                start.elapsed() < DRAINED,
+                "backends that were asked to drain are not drained: {:?}",
+                self.leaving()
+            );
+            self.watch_for(LOOK)?;
+        }
         let mut last = 0;
         wait_until(BACK, "all clients being connected", || {
             last = (0..self.site.backends())

@@ -21,8 +21,8 @@ impl Config {
     /// This configuration, with those backends of `old` that it lacks and that `has_sessions`.
     ///
     /// Only what is reached alike is kept: the service has the same VIP, port and protocol, and forwards
-    /// the same way, by tunnels of the same form. One whose name another backend has now is called `NAME@ADDRESS:PORT`, which no
-    /// file can say.
+    /// the same way, by tunnels of the same form. One whose name another backend has now is called
+    /// `NAME@ADDRESS:PORT`, which no file can say.
     ///
     /// # Errors
     ///

@@ -37,11 +37,12 @@ impl Balancer {
         leaving.any(|(service, candidate)| BackendKey::of(service, candidate) == *backend)
     }
 
-    /// Forgets leaving backends.
-    pub fn dismiss(&mut self, gone: &[BackendKey]) {
+    /// The configuration in force without those leaving backends that are `gone`.
+    #[must_use]
+    pub fn without(&self, gone: &[BackendKey]) -> Config {
         let is_gone =
             |service: &Service, backend: &Backend| gone.contains(&BackendKey::of(service, backend));
-        self.set_config(self.config.without_leaving(is_gone));
+        self.config.without_leaving(is_gone)
     }
 
     /// Whether `backend` is to be used: who leaves drains, but may be cut off.

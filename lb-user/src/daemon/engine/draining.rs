@@ -90,9 +90,7 @@ impl<M: Maps> Engine<M> {
         for backend in &gone {
             info!(%backend, "backend has left, no session of it is left");
         }
-        self.balancer.dismiss(&gone);
-        self.forget_probes();
-        self.dirty = true;
+        self.handle_config(self.balancer.without(&gone));
         true
     }
 
