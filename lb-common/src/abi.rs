@@ -35,9 +35,9 @@ pub const BACKENDS: &str = "BACKENDS";
 pub const SLOTS: &str = "SLOTS";
 /// Array of `u64`, one a service: the next position in the round-robin ring.
 pub const RING_POSITIONS: &str = "RING_POSITIONS";
-/// Hash: [`FlowKey`] to [`Flow`]: tracked flows that have sent data. Never evicted.
+/// Hash: [`FlowKey`] to [`Flow`]: tracked flows whose clients have sent data. Never evicted.
 pub const FLOWS: &str = "FLOWS";
-/// LRU hash: [`FlowKey`] to [`Flow`]: flows that have only sent a SYN.
+/// LRU hash: [`FlowKey`] to [`Flow`]: flows whose clients have sent no data yet.
 pub const HALF_OPEN: &str = "HALF_OPEN";
 /// Hash: [`FlowKey`] of a backend's reply to [`Reply`], beside [`FLOWS`].
 pub const REPLIES: &str = "REPLIES";
@@ -227,7 +227,7 @@ const _: () = {
     assert!(size_of::<AccessKey>() == 20);
     assert!(size_of::<Rates>() == 32);
     assert!(size_of::<Bucket>() == 8);
-    assert!(size_of::<GuardCounts>() == 40);
+    assert!(size_of::<GuardCounts>() == 48);
     assert!(size_of::<SourceKey>() == 20);
     assert!(size_of::<TunnelSources>() == 48);
     assert!(size_of::<MqttPackets>() == 128);
@@ -291,8 +291,8 @@ mod tests {
     use core::net::IpAddr;
 
     use super::{
-        Backend, BackendId, Balance, Forward, Ip, KeepAlive, NatPool, NextHop, SLOT_COUNT, Service,
-        ServiceId, Slot, TABLE_LINES, TunnelSources,
+        Backend, BackendId, Balance, Flow, FlowState, Forward, Ip, KeepAlive, NatPool, NextHop,
+        SLOT_COUNT, Service, ServiceId, Slot, TABLE_LINES, TunnelSources,
     };
 
     #[test]
@@ -370,12 +370,55 @@ mod tests {
 
     #[test]
     fn a_keep_alive_is_known_or_awaited_or_neither() {
-        let of = KeepAlive::of;
-        assert_eq!((of(60).seconds(), of(60).is_awaited()), (Some(60), false));
-        assert_eq!((of(0), of(0).seconds()), (KeepAlive::NONE, None));
-        assert_eq!(of(u16::MAX).seconds(), Some(u16::MAX - 1));
+        for may_differ in [false, true] {
+            let of = |seconds| KeepAlive::of(seconds, may_differ);
+            assert_eq!((of(60).seconds(), of(60).is_awaited()), (Some(60), false));
+            assert_eq!((of(5).seconds(), of(5).may_differ()), (Some(6), may_differ));
+            assert_eq!((of(0), of(0).seconds()), (KeepAlive::NONE, None));
+            let longest = of(u16::MAX).seconds();
+            assert!(longest.is_some_and(|seconds| seconds > u16::MAX - 40));
+            assert!(!of(u16::MAX).is_awaited());
+        }
         let awaited = KeepAlive::AWAITED;
         assert_eq!((awaited.seconds(), awaited.is_awaited()), (None, true));
+        assert!(!awaited.may_differ());
+    }
+
+    #[test]
+    fn another_connect_makes_a_keep_alive_no_shorter() {
+        let of = KeepAlive::of;
+        let (none, awaited) = (KeepAlive::NONE, KeepAlive::AWAITED);
+        assert_eq!(awaited.or_longer(of(60, true)), of(60, true));
+        assert_eq!(awaited.or_longer(none), none);
+        assert_eq!(of(60, false).or_longer(of(1, true)), of(60, false));
+        assert_eq!(of(60, false).or_longer(none), of(60, false));
+        assert_eq!(of(60, true).or_longer(of(90, false)), of(90, true));
+        // Of nothing it would make less.
+        assert_eq!(none.or_longer(of(60, false)), none);
+    }
+
+    #[test]
+    fn a_flow_has_a_port_or_a_sequence_number() {
+        let flow = Flow {
+            backend: 1,
+            epoch: 2,
+            seen: 3,
+            middle: 0x0102_0304_u32.to_ne_bytes(),
+            nat_source: Flow::UNTRANSLATED,
+            state: FlowState::HalfOpen as u8,
+            keep_alive: KeepAlive::NONE,
+        };
+        assert_eq!(
+            (flow.sequence(), flow.is_translated()),
+            (0x0102_0304, false)
+        );
+        let translated = flow.translated(7, [0x75, 0x30], 0xabcd);
+        assert!(translated.is_translated());
+        assert_eq!(translated.nat_port(), 30_000_u16.to_be_bytes());
+        assert_eq!(
+            (translated.client_way(), translated.nat_source),
+            (0xabcd, 7)
+        );
     }
 
     #[test]

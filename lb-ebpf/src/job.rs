@@ -8,6 +8,7 @@
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
     abi::{BackendId, FlowKey, PROTOCOL_UDP, Service, Stage},
+    icmp,
     parse::{Family, Fragmentation, TCP_FIN, TCP_RST},
     verdict::Verdict,
 };
@@ -53,6 +54,17 @@ pub struct Job {
     answer: u32,
     /// Whether a flow starts with it, for stages after the choice.
     starts: u32,
+}
+
+/// Where a TCP segment is in its connection (RFC 9293, 3.4).
+#[derive(Clone, Copy)]
+pub struct Numbers {
+    /// Of its first byte.
+    pub sequence: u32,
+    /// Behind its last one; a FIN counts as one.
+    pub end: u32,
+    /// What it acknowledges.
+    pub acknowledged: u32,
 }
 
 /// What a packet's sender is told.
@@ -132,13 +144,38 @@ impl Packet<'_> {
     /// What the packet says about its flow.
     #[inline(always)]
     pub fn signal(&self) -> Signal {
-        Signal::new(self.flow.protocol(), self.tcp_flags)
+        let has_payload = self.payload < self.end;
+        Signal::new(self.flow.protocol(), self.tcp_flags, has_payload)
+    }
+
+    /// The numbers of a TCP segment; `None` if it is cut short.
+    #[inline(always)]
+    pub fn numbers(&self) -> Option<Numbers> {
+        let mut frame = self.frame;
+        let [a, b, c, d, e, f, g, h] = *frame.bytes::<8>(self.transport + 4)?;
+        let sequence = u32::from_be_bytes([a, b, c, d]);
+        let length = self.end.wrapping_sub(self.payload) as u32;
+        let fin = u32::from(self.tcp_flags & TCP_FIN != 0);
+        Some(Numbers {
+            sequence,
+            end: sequence.wrapping_add(length + fin),
+            acknowledged: u32::from_be_bytes([e, f, g, h]),
+        })
     }
 
     /// Whether an unknown flow starts with this packet: UDP has no sign of it but being unknown.
     #[inline(always)]
     pub fn is_first(&self, signal: Signal) -> bool {
         signal.starts || self.flow.protocol() == PROTOCOL_UDP
+    }
+
+    /// Whether its sender may be told anything: not if it names more than one host, nor if the link
+    /// brought it to more than this one (RFC 1122, 3.2.2).
+    #[inline(always)]
+    pub fn may_be_answered(&self) -> bool {
+        let mut frame = self.frame;
+        let group = frame.bytes::<2>(0).map(|[first, _]| *first & 1);
+        group == Some(0) && icmp::may_be_answered(&self.flow.source())
     }
 
     /// Counts the packet for its backend.

@@ -39,7 +39,7 @@ mod guard;
 mod load;
 
 pub use answer::may_answer;
-pub use closing::{is_last, note_backend_end, note_client_end};
+pub use closing::{client_end, is_last, note_backend_end, note_client_end};
 pub use fragments::{fragment, insert_fragment};
 pub use guard::{
     access, challenge_key, count_guard, has_answered, note_answer, now_nanos, rates,
@@ -92,6 +92,8 @@ static HASH_KEYS: Global<HashKeys> = Global::new(HashKeys::zero());
 pub struct Scratch {
     pub reply_key: FlowKey,
     pub reply: Reply,
+    /// Somebody else's.
+    pub other: Reply,
     pub flow: Flow,
     offset: u64,
 }
@@ -309,11 +311,22 @@ impl FlowRef {
         }
     }
 
-    /// Notes where the client's packets come from.
+    /// Notes where the client's packets come from: [`Flow::client_way`].
     #[inline(always)]
     pub fn set_client_way(self, way: u16) {
+        let [low, high] = way.to_ne_bytes();
         // SAFETY: as in `touch`; the next packet of the flow sets it right.
-        unsafe { (*self.0).client_way = way };
+        unsafe {
+            (*self.0).middle[2] = low;
+            (*self.0).middle[3] = high;
+        }
+    }
+
+    /// Notes a [`Flow::sequence`].
+    #[inline(always)]
+    pub fn set_sequence(self, sequence: u32) {
+        // SAFETY: as in `touch`.
+        unsafe { (*self.0).middle = sequence.to_ne_bytes() };
     }
 }
 
@@ -403,6 +416,16 @@ fn reply_at(stage: Table, key: &FlowKey) -> Option<*mut Reply> {
         Table::HalfOpen => HALF_OPEN_REPLIES.get_ptr_mut(key),
         Table::Established => REPLIES.get_ptr_mut(key),
     }
+}
+
+/// Records a reply's translation in place of another.
+#[inline(always)]
+pub fn replace_reply(stage: Table, key: &FlowKey, reply: &Reply) -> Option<()> {
+    match stage {
+        Table::HalfOpen => HALF_OPEN_REPLIES.insert(key, reply, 0),
+        Table::Established => REPLIES.insert(key, reply, 0),
+    }
+    .ok()
 }
 
 /// Records a reply's translation; `None` if the table is full or its key is taken.

@@ -6,7 +6,7 @@
 use lb_common::{
     abi::{KeepAlive, Service},
     cursor::Cursor,
-    mqtt::{self, CONNECT, Connect},
+    mqtt::{self, CONNECT, Connect, Version},
     verdict::Verdict,
 };
 
@@ -83,7 +83,8 @@ fn inspect(packet: &Packet<'_>, service: &Service, known: KeepAlive) -> Result<K
         });
     };
     maps::note_keep_alive(service.id(), connect.keep_alive);
-    Ok(KeepAlive::of(connect.keep_alive))
+    let may_differ = connect.version == Version::V5;
+    Ok(known.or_longer(KeepAlive::of(connect.keep_alive, may_differ)))
 }
 
 /// A reader of a packet's payload. Its offset is the frame's.

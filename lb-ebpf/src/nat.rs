@@ -22,6 +22,9 @@ use crate::{
 
 /// Ports tried for a new flow. Each try starts at random, so a client's next SYN tries others.
 const ATTEMPTS: u32 = 24;
+/// Ports tried after that of which a flow that has only sent a SYN is driven away: of those that a
+/// flood of SYNs has taken, the first will do.
+const LAST_ATTEMPTS: u32 = 8;
 
 /// What a packet to the backend gets.
 #[derive(Clone, Copy)]
@@ -36,7 +39,7 @@ impl Translation {
         let v4 = target.backend.address().is_v4();
         Self {
             source: maps::load_ip(pool.source(v4, flow.nat_source)),
-            port: flow.nat_port,
+            port: flow.nat_port(),
         }
     }
 
@@ -82,7 +85,7 @@ pub fn known(
     let flow = known.record.get();
     let translation = Translation::of(pool, &known.target, &flow);
     let way = arrival.way();
-    if flow.client_way != way {
+    if flow.client_way() != way {
         known.record.set_client_way(way);
         scratch.reply_key = translation.reply_key(&known.target, key.protocol());
         maps::set_reply_next_hop(known.table, &scratch.reply_key, back(arrival));
@@ -105,23 +108,27 @@ pub fn is_whole(pool: &NatPool, key: &FlowKey, known: &Known, scratch: &mut Scra
     }
 }
 
-/// Moves both records of a flow to the established tables, if there is room in both.
+/// Moves both records of a flow to the established tables, if there is room in both; says where the
+/// flow is then.
 #[inline(always)]
 pub fn establish(
     translation: &Translation,
     key: &FlowKey,
     known: &Known,
     scratch: &mut Scratch,
-) -> Option<()> {
+) -> Option<Known> {
     scratch.reply_key = translation.reply_key(&known.target, key.protocol());
     maps::load_reply(Table::HalfOpen, &scratch.reply_key, &mut scratch.reply)?;
-    maps::claim_reply(Table::Established, &scratch.reply_key, &scratch.reply)?;
-    if conntrack::establish(key, known).is_none() {
-        maps::remove_reply(Table::Established, &scratch.reply_key);
+    if maps::claim_reply(Table::Established, &scratch.reply_key, &scratch.reply).is_none() {
+        maps::set_full();
         return None;
     }
+    let Some(established) = conntrack::establish(key, known) else {
+        maps::remove_reply(Table::Established, &scratch.reply_key);
+        return None;
+    };
     maps::remove_reply(Table::HalfOpen, &scratch.reply_key);
-    Some(())
+    Some(established)
 }
 
 /// Records a new flow.
@@ -150,10 +157,8 @@ pub fn start(
         backend_end: 0,
     };
     let (translation, number) = claim(pool, key, target, scratch)?;
-    scratch.flow = conntrack::new_flow(target, now, keep_alive);
-    scratch.flow.nat_port = translation.port;
-    scratch.flow.nat_source = number;
-    scratch.flow.client_way = arrival.way();
+    let flow = conntrack::new_flow(target, now, keep_alive, 0);
+    scratch.flow = flow.translated(number, translation.port, arrival.way());
     maps::insert_flow(Table::HalfOpen, key, &scratch.flow).ok_or(Verdict::DropFlowTableFull)?;
     maps::note_opened(target);
     // The flow that had the same ends and was closing; the sweep frees its port.
@@ -179,17 +184,14 @@ fn claim(
         port: [0; 2],
     };
     scratch.reply_key = unset.reply_key(target, key.protocol());
-    for _attempt in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS + LAST_ATTEMPTS {
         // SAFETY: the helper has no preconditions.
         let random = unsafe { bpf_get_prandom_u32() };
         let number = reduce(random << 16, sources) as u8;
         let port = (pool.first_port() + reduce(random, pool.port_count())) as u16;
         let source = maps::load_ip(pool.source(v4, number));
         scratch.reply_key.set_destination(source, port);
-        if maps::has_reply(Table::Established, &scratch.reply_key) {
-            continue;
-        }
-        if maps::claim_reply(Table::HalfOpen, &scratch.reply_key, &scratch.reply).is_some() {
+        if take(attempt >= ATTEMPTS, key.protocol(), scratch).is_some() {
             return Ok((
                 Translation {
                     source,
@@ -200,6 +202,40 @@ fn claim(
         }
     }
     Err(Verdict::DropNatPortsExhausted)
+}
+
+/// Takes the port of the reply key under construction, if it is free, or if whoever has it has only
+/// sent a SYN and is to be driven away. A flow that lost its port gets another with its next packet,
+/// see [`is_whole`].
+#[inline(always)]
+fn take(drive_away: bool, protocol: u8, scratch: &mut Scratch) -> Option<()> {
+    let Scratch {
+        reply_key,
+        reply,
+        other,
+        ..
+    } = scratch;
+    if maps::has_reply(Table::Established, reply_key) {
+        return None;
+    }
+    if maps::claim_reply(Table::HalfOpen, reply_key, reply).is_none() {
+        if !drive_away {
+            return None;
+        }
+        maps::load_reply(Table::HalfOpen, reply_key, other)?;
+        let has_begun = maps::flow(Table::HalfOpen, &client_key(other, protocol));
+        if has_begun.is_some_and(|flow| flow.get().state != FlowState::HalfOpen as u8) {
+            return None;
+        }
+        maps::replace_reply(Table::HalfOpen, reply_key, reply)?;
+    }
+    // Whoever had it may have sent data just now, which takes it from one table to the other, in
+    // this order.
+    if maps::has_reply(Table::Established, reply_key) {
+        maps::remove_reply(Table::HalfOpen, reply_key);
+        return None;
+    }
+    Some(())
 }
 
 /// Looks up what a backend's packet is translated to; says in which table that was.
@@ -251,6 +287,26 @@ pub fn refused(table: Table, client: &FlowKey, reply_key: &FlowKey) {
     }
 }
 
+/// Whether a client's packet shows that its flow goes on.
+#[inline(always)]
+pub fn revives(
+    packet: &Packet<'_>,
+    known: &Known,
+    translation: &Translation,
+    scratch: &mut Scratch,
+) -> bool {
+    let signal = packet.signal();
+    if !signal.data || known.record.get().state != FlowState::Closing as u8 {
+        return signal.data;
+    }
+    let Some(numbers) = packet.numbers() else {
+        return false;
+    };
+    scratch.reply_key = translation.reply_key(&known.target, packet.flow.protocol());
+    let end = maps::client_end(known.table, &scratch.reply_key);
+    !conntrack::is_late(end, &numbers)
+}
+
 /// Follows a client's packet through the end of its connection; forgets the flow with the last one,
 /// which frees its port.
 ///
@@ -260,18 +316,20 @@ pub fn refused(table: Table, client: &FlowKey, reply_key: &FlowKey) {
 /// forgotten too.
 #[inline(always)]
 pub fn follow_end(
-    packet: &mut Packet<'_>,
+    packet: &Packet<'_>,
     known: &Known,
     translation: &Translation,
     scratch: &mut Scratch,
 ) -> Option<()> {
     let signal = packet.signal();
+    let state = known.record.get().state;
+    let closes = state == FlowState::Closing as u8 || state == FlowState::Ended as u8;
     // A segment of a flow that is not closing ends nothing.
-    if signal.starts || signal.rst || known.record.get().state != FlowState::Closing as u8 {
+    if signal.starts || signal.rst || !closes {
         return None;
     }
     scratch.reply_key = translation.reply_key(&known.target, packet.flow.protocol());
-    let numbers = numbers(packet)?;
+    let numbers = packet.numbers()?;
     if signal.fin {
         maps::note_client_end(known.table, &scratch.reply_key, numbers.end);
     }
@@ -284,28 +342,12 @@ pub fn follow_end(
 
 /// Follows a backend's packet through the end of its connection.
 #[inline(always)]
-pub fn follow_reply_end(packet: &mut Packet<'_>, table: Table) -> Option<()> {
+pub fn follow_reply_end(packet: &Packet<'_>, table: Table) -> Option<()> {
     if packet.signal().fin {
-        let numbers = numbers(packet)?;
+        let numbers = packet.numbers()?;
         maps::note_backend_end(table, &packet.flow, numbers.acknowledged, numbers.end);
     }
     Some(())
-}
-
-/// Of a TCP segment with a FIN: the number behind that; of all: what it acknowledges.
-struct Numbers {
-    end: u32,
-    acknowledged: u32,
-}
-
-#[inline(always)]
-fn numbers(packet: &mut Packet<'_>) -> Option<Numbers> {
-    let length = packet.end.wrapping_sub(packet.payload) as u32;
-    let [a, b, c, d, e, f, g, h] = *packet.frame.bytes::<8>(packet.transport + 4)?;
-    Some(Numbers {
-        end: u32::from_be_bytes([a, b, c, d]).wrapping_add(length + 1),
-        acknowledged: u32::from_be_bytes([e, f, g, h]),
-    })
 }
 
 /// Replies go back the way the client's packets came.

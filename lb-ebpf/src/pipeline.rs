@@ -122,11 +122,14 @@ fn to_service(packet: Packet<'_>, service: &Service) -> Result<Verdict, Verdict>
 /// A packet for a service, with its ports.
 #[inline(always)]
 pub fn serve(mut packet: Packet<'_>, service: &Service) -> Result<Verdict, Verdict> {
-    let outcome = if packet.ttl <= 1 {
+    if packet.signal().starts {
+        maps::count_guard(service.id(), |counts| counts.syns += 1);
+    }
+    let outcome = if service.is_guarded() {
+        packet.call(Stage::Guard, service)
+    } else if packet.ttl <= 1 {
         // Before a flow is recorded for it.
         packet.answer(service, Answer::TimeExceeded)
-    } else if service.is_guarded() {
-        packet.call(Stage::Guard, service)
     } else if service.is_nat() {
         packet.call(Stage::Translate, service)
     } else if service.is_tracked() {

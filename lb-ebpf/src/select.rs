@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use lb_common::{
-    abi::{Backend, BackendId, FlowKey, RING_PROBES, Service, Slot},
+    abi::{Backend, BackendId, FlowKey, PROTOCOL_UDP, RING_PROBES, Service, Slot},
     flow::{self, reduce},
     verdict::Verdict,
 };
@@ -82,9 +82,15 @@ fn pick(service: &Service, flow: &FlowKey, signal: Signal, first: bool) -> Resul
         return by_slot(service, flow, signal);
     }
     if maps::is_full() {
+        // UDP has no SYN to tell what is new once there is room again. Half-open ones have room.
+        let memory = if flow.protocol() == PROTOCOL_UDP {
+            Memory::Begun
+        } else {
+            Memory::NoRoom
+        };
         let choice = Choice {
             target: unrecorded(service, flow)?,
-            memory: Memory::NoRoom,
+            memory,
         };
         return Ok(Pick { choice, number: 0 });
     }

@@ -1,10 +1,12 @@
 //! Challenges to the senders of SYNs, and what a client answers.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use lb_common::{
     abi::{Features, PROTOCOL_TCP, Tick},
     challenge::Key,
-    parse::{TCP_ACK, TCP_RST, TCP_SYN},
+    parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
     verdict::Verdict,
 };
 use lb_user::core::plan::Desired;
@@ -176,6 +178,44 @@ fn wrong_answers_open_nothing_and_are_forwarded() -> Result<()> {
         let other = self::syn(family, DSR_MAGLEV);
         ensure!(passes(&world, &reset(&other, number))?);
         challenged(&world, &other)?;
+    }
+    Ok(())
+}
+
+/// Whoever could start a flow without an answer would not be challenged.
+#[test]
+fn a_syn_that_resets_gets_past_no_challenge() -> Result<()> {
+    for service in KINDS {
+        let mut world = challenging(&[service])?;
+        // In nat, who finishes a flow that nobody knows is told so by a backend.
+        let is_nat = matches!(service, NAT_MAGLEV | NAT_ROUND_ROBIN);
+        let flags: &[u8] = if is_nat {
+            &[TCP_SYN | TCP_RST]
+        } else {
+            &[TCP_SYN | TCP_RST, TCP_SYN | TCP_FIN]
+        };
+        for &flags in flags {
+            let forged = syn(Family::V4, service).with(|packet| {
+                packet.transport = Transport::Tcp(flags);
+            });
+            world.send(&forged)?;
+            ensure!(world.datapath().flow(&forged.flow())?.is_none());
+        }
+        let round = world.walk(Duration::MAX)?;
+        ensure!((round.counts.half_open, round.counts.tracked) == (0, 0));
+    }
+    Ok(())
+}
+
+/// A challenge goes to one host (RFC 1122, 3.2.2).
+#[test]
+fn a_syn_that_came_to_many_or_from_many_is_not_answered() -> Result<()> {
+    let world = challenging(&[DSR_MAGLEV])?;
+    let to_many = syn(Family::V4, DSR_MAGLEV).with(|packet| packet.destination_mac = [0xff; 6]);
+    let from_many = syn(Family::V4, DSR_MAGLEV).with(|p| p.source = [224, 0, 0, 1].into());
+    for packet in [to_many, from_many] {
+        let verdict = world.send(&packet)?.verdict;
+        ensure!(verdict == Verdict::DropMalformed, "{verdict:?}");
     }
     Ok(())
 }

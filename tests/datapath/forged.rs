@@ -1,11 +1,13 @@
-//! A flood of forged packets at slots at risk: the flow table fills, and nobody's session moves.
+//! Packets that somebody forges in a client's name: nobody's session moves, whatever they say.
+//!
+//! Whoever forges knows the ends of a flow, or tries all ports, and not its sequence numbers.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_common::{
-    abi::{BackendId, Tick},
-    parse::{TCP_ACK, TCP_SYN},
+    abi::{BackendId, FlowState, Tick},
+    parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
     verdict::Verdict,
 };
 use lb_user::{
@@ -22,7 +24,9 @@ use tests::{
 };
 use xtask::lab::wait_until;
 
-use super::services::{DSR_MAGLEV, Family, desired_small};
+use super::services::{
+    DSR_MAGLEV, DSR_ROUND_ROBIN, Family, NAT_MAGLEV, NAT_ROUND_ROBIN, desired_small, small_world,
+};
 
 const SYN: Transport = Transport::Tcp(TCP_SYN);
 const ACK: Transport = Transport::Tcp(TCP_ACK);
@@ -207,5 +211,138 @@ fn the_sweep_makes_room_again() -> Result<()> {
         mixed > 0 && at_risk == 0,
         "{mixed} mixed, {at_risk} at risk"
     );
+    Ok(())
+}
+
+/// As at [`SESSIONS`]: its numbers have nothing to do with a session's.
+fn forged(session: &Packet, transport: Transport) -> Packet {
+    session.clone().with(|packet| {
+        packet.transport = transport;
+        packet.sequence = session.sequence.wrapping_add(0x7000_0000);
+        packet.payload.clear();
+    })
+}
+
+/// A session with numbers of its own, from its first data on.
+fn begin(world: &World, service: u16, number: u32) -> Result<(Packet, Vec<u8>)> {
+    let syn = Family::V4.packet(SYN, service).with(|packet| {
+        packet.sequence = number;
+        packet.payload.clear();
+    });
+    world.send(&syn)?;
+    let data = Family::V4.packet(ACK, service).with(|packet| {
+        packet.source_port = syn.source_port;
+        packet.sequence = number.wrapping_add(1);
+    });
+    let out = world.send(&data)?.answer.frame;
+    Ok((data, out))
+}
+
+/// What comes next in a session.
+fn next(data: &Packet) -> Packet {
+    data.clone().with(|packet| {
+        packet.sequence = packet.sequence.wrapping_add(packet.payload.len() as u32);
+    })
+}
+
+/// Where a frame goes and what it looks like there, but for what each packet has of its own.
+fn way(frame: &[u8]) -> (&[u8], &[u8]) {
+    (&frame[..12], &frame[26..38])
+}
+
+#[test]
+fn no_forged_end_and_beginning_moves_a_session() -> Result<()> {
+    let ends = [
+        Transport::Tcp(TCP_FIN | TCP_ACK),
+        Transport::Tcp(TCP_RST),
+        Transport::Tcp(TCP_RST | TCP_ACK),
+    ];
+    for service in [DSR_ROUND_ROBIN, NAT_ROUND_ROBIN, NAT_MAGLEV] {
+        let world = small_world(service)?;
+        for number in (0..16_u32).map(|number| number.wrapping_mul(0x1234_5677)) {
+            for end in ends {
+                let (data, first) = begin(&world, service, number)?;
+                for lie in [end, SYN, end, SYN, ACK, SYN] {
+                    world.send(&forged(&data, lie))?;
+                }
+                let more = next(&data);
+                let out = world.send(&more)?.answer.frame;
+                ensure!(way(&out) == way(&first), "{service}: moved by {end:?}");
+                let found = world.datapath().flow(&data.flow())?.context("no record")?;
+                ensure!(
+                    found.flow.state == FlowState::Established as u8,
+                    "{service}: state {} after data behind {end:?}",
+                    found.flow.state
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// It would keep a backend from being drained, and a port from being free.
+#[test]
+fn data_that_comes_late_does_not_revive_a_session_that_ended() -> Result<()> {
+    for service in [DSR_ROUND_ROBIN, NAT_ROUND_ROBIN] {
+        let world = small_world(service)?;
+        for number in [1, 0x7fff_fff0, 0xffff_fff0] {
+            let (data, _) = begin(&world, service, number)?;
+            let last = next(&data);
+            let fin = next(&last).with(|packet| {
+                packet.transport = Transport::Tcp(TCP_FIN | TCP_ACK);
+                packet.payload.clear();
+            });
+            for packet in [&fin, &last, &fin, &data] {
+                world.send(packet)?;
+            }
+            let found = world.datapath().flow(&data.flow())?.context("no record")?;
+            ensure!(found.flow.state == FlowState::Closing as u8, "{number}");
+        }
+    }
+    Ok(())
+}
+
+/// A session that has not spoken since the slot changed hands has no record yet.
+#[test]
+fn no_forged_syn_moves_a_session_that_is_not_recorded() -> Result<()> {
+    let world = at_risk()?;
+    for number in (0..64_u32).map(|number| number.wrapping_mul(0x0abc_def1)) {
+        let session = Family::V4
+            .packet(ACK, DSR_MAGLEV)
+            .with(|packet| packet.sequence = number);
+        for lie in [SYN, SYN] {
+            ensure!(send(&world, &forged(&session, lie))? == OWNER);
+        }
+        ensure!(send(&world, &session)? == PREVIOUS, "moved by a SYN");
+        ensure!(send(&world, &next(&session))? == PREVIOUS);
+        ensure!(send(&world, &forged(&session, SYN))? == PREVIOUS);
+    }
+    // Who does start there is believed, with data in the SYN too, and when its first data is lost.
+    for (number, sent) in [(5, 0), (0xffff_ffff, 0), (9, 1_200), (0xffff_fff0, 60_000)] {
+        let syn = Family::V4
+            .packet(SYN, DSR_MAGLEV)
+            .with(|packet| packet.sequence = number);
+        ensure!(send(&world, &syn)? == OWNER);
+        let first = ack(&syn).with(|p| p.sequence = number.wrapping_add(1 + sent));
+        ensure!(send(&world, &first)? == OWNER);
+    }
+    Ok(())
+}
+
+/// Who forges a handshake has a place for a minute, and not for hours.
+#[test]
+fn a_forged_handshake_fills_no_table() -> Result<()> {
+    for service in [DSR_ROUND_ROBIN, NAT_ROUND_ROBIN] {
+        let mut world = small_world(service)?;
+        world.change(|desired| desired.services[0].features.mqtt = true)?;
+        for _flow in 0..100 {
+            let syn = Family::V4.packet(SYN, service);
+            let syn = syn.with(|packet| packet.payload.clear());
+            world.send(&syn)?;
+            world.send(&ack(&syn))?;
+        }
+        let counts = world.walk(HOUR)?.counts;
+        ensure!((counts.tracked, counts.half_open) == (0, 100), "{counts:?}");
+    }
     Ok(())
 }

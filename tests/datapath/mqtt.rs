@@ -106,6 +106,40 @@ fn a_connect_says_how_long_its_session_may_be_silent() -> Result<()> {
     Ok(())
 }
 
+/// It may be forged, and a session that was promised ten minutes keeps them.
+#[test]
+fn a_second_connect_makes_no_keep_alive_shorter() -> Result<()> {
+    let with = |seconds: u16, version: u8| {
+        let [high, low] = seconds.to_be_bytes();
+        let mut connect = V311.to_vec();
+        (connect[8], connect[10], connect[11]) = (version, high, low);
+        connect
+    };
+    for service in TRACKED {
+        let world = mqtt_world(service)?;
+        let (flow, _) = open(&world, service, &[&with(600, 4)])?;
+        for (seconds, version, expected) in [(1, 4, 600), (0, 5, 600), (900, 4, 900)] {
+            world.send(&data(&flow, &with(seconds, version)))?;
+            let found = keep_alive(&world, &flow)?;
+            ensure!(found.seconds() == Some(expected), "{found:?}");
+            ensure!(!found.may_differ());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn of_version_5_it_is_known_that_the_server_may_have_another() -> Result<()> {
+    for service in TRACKED {
+        let world = mqtt_world(service)?;
+        for (connect, may_differ) in [(V31, false), (V311, false), (V5, true)] {
+            let (flow, _) = open(&world, service, &[connect])?;
+            ensure!(keep_alive(&world, &flow)?.may_differ() == may_differ);
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn first_data_that_is_no_connect_is_dropped_and_the_flow_stays() -> Result<()> {
     for service in TRACKED {

@@ -80,6 +80,7 @@ fn flows_never_share_a_port_towards_a_backend() -> Result<()> {
     Ok(())
 }
 
+/// Nobody's data passes through a port that another flow's passes through.
 #[test]
 fn a_flow_that_finds_no_port_is_dropped() -> Result<()> {
     let mut world = small_world(NAT_MAGLEV)?;
@@ -92,12 +93,6 @@ fn a_flow_that_finds_no_port_is_dropped() -> Result<()> {
     for backend in [BackendId(0), BackendId(1)] {
         let flow = Flow::begin(&world, &to(backend)?)?;
         ensure!(flow.port == 25_000);
-        let late = world.send(&to(backend)?)?;
-        ensure!(
-            late.verdict == Verdict::DropNatPortsExhausted,
-            "{:?}",
-            late.verdict
-        );
         flow.send(&world, &flow.next(ACK))?;
         let late = world.send(&to(backend)?)?;
         ensure!(
@@ -107,6 +102,59 @@ fn a_flow_that_finds_no_port_is_dropped() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Or a flood of SYNs would use up the ports for a minute, and keep everybody out.
+#[test]
+fn a_syn_drives_away_those_that_have_sent_no_more() -> Result<()> {
+    const PORTS: u16 = 8;
+    let mut world = small_world(NAT_MAGLEV)?;
+    world.change(|desired| {
+        desired.nat_pool = nat_pool((25_000, 25_000 + PORTS - 1));
+        desired.services[0].backends.truncate(1);
+    })?;
+    let syn = || Family::V4.packet(SYN, NAT_MAGLEV);
+    let mut flows = Vec::new();
+    for _flow in 0..PORTS {
+        flows.push(Flow::begin(&world, &syn())?);
+    }
+    let ports: BTreeSet<u16> = flows.iter().map(|flow| flow.port).collect();
+    ensure!(ports.len() == usize::from(PORTS), "{ports:?}");
+
+    let late = Flow::begin(&world, &syn())?;
+    let driven = flows.iter().position(|flow| flow.port == late.port);
+    let driven = flows.swap_remove(driven.context("a port of nobody's")?);
+    late.answer(&world, SYN_ACK)?;
+    late.send(&world, &late.next(ACK))?;
+    // Its port is its own now, whoever comes.
+    for _flow in 0..200 {
+        let flow = Flow::begin(&world, &syn())?;
+        ensure!(flow.port != late.port);
+    }
+    late.send(&world, &late.next(ACK))?;
+    late.answer(&world, ACK)?;
+    let again = Flow::begin(&world, &driven.first)?;
+    ensure!(again.port != late.port, "it is back at the port it lost");
+    again.answer(&world, SYN_ACK)?;
+    again.send(&world, &again.next(ACK))
+}
+
+/// They may have been given the port because there is no room where they should be.
+#[test]
+fn a_syn_drives_nobody_away_that_has_sent_more() -> Result<()> {
+    let mut world = small_world(NAT_MAGLEV)?;
+    world.change(|desired| {
+        desired.nat_pool = nat_pool((25_000, 25_000));
+        desired.services[0].backends.truncate(1);
+    })?;
+    let flow = Flow::begin(&world, &Family::V4.packet(SYN, NAT_MAGLEV))?;
+    let bare = flow.next(ACK).with(|packet| packet.payload.clear());
+    flow.send(&world, &bare)?;
+    for _flow in 0..8 {
+        let late = world.send(&Family::V4.packet(SYN, NAT_MAGLEV))?.verdict;
+        ensure!(late == Verdict::DropNatPortsExhausted, "{late:?}");
+    }
+    flow.send(&world, &flow.next(ACK))
 }
 
 /// A backend that refuses connections must not use up the ports towards it.
@@ -149,9 +197,10 @@ fn the_port_of_a_flow_that_began_anew_is_freed_by_the_sweep() -> Result<()> {
     let syn = Family::V4.packet(SYN, NAT_MAGLEV);
     let old = Flow::begin(&world, &syn)?;
     old.send(&world, &old.next(ACK))?;
-    old.send(&world, &old.next(FIN))?;
+    old.answer(&world, FIN)?;
     let new = Flow::begin(&world, &syn)?;
     ensure!(new.port != old.port);
+    new.send(&world, &new.next(ACK))?;
     let late = Family::V4.packet(SYN, NAT_MAGLEV);
     ensure!(world.send(&late)?.verdict == Verdict::DropNatPortsExhausted);
     world.sweep(Duration::MAX)?;

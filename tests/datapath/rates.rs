@@ -1,11 +1,11 @@
 //! Rates of new connections: token buckets, one for the service and one for each source.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lb_common::{
     abi::{Features, PROTOCOL_TCP, Rate, Rates},
-    parse::{TCP_ACK, TCP_SYN},
+    parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
     verdict::{Action, Verdict},
 };
 use tests::{
@@ -164,6 +164,58 @@ fn a_session_is_not_limited() -> Result<()> {
         for _packet in 0..50 {
             ensure!(world.send(&data)?.verdict == first);
         }
+    }
+    Ok(())
+}
+
+/// What is no start of a flow takes no share, and starts none (RFC 9293, 3.10.7.2).
+#[test]
+fn a_syn_that_resets_or_finishes_starts_nothing() -> Result<()> {
+    for flags in [TCP_SYN | TCP_RST, TCP_SYN | TCP_FIN, TCP_SYN | TCP_ACK] {
+        let mut world = limited(&[DSR_ROUND_ROBIN], of_source())?;
+        for _packet in 0..3 * BURST {
+            let packet = Family::V4.packet(Transport::Tcp(flags), DSR_ROUND_ROBIN);
+            ensure!(world.send(&packet)?.verdict == Verdict::TxDsr);
+            ensure!(world.datapath().flow(&packet.flow())?.is_none());
+        }
+        let counts = world.sweep(Duration::MAX)?;
+        ensure!((counts.half_open, counts.tracked) == (0, 0), "{counts:?}");
+        ensure!(syns(&world)? == 0);
+        let flow = || Family::V4.packet(SYN, DSR_ROUND_ROBIN);
+        a_burst_gets_through(&world, Verdict::DropSourceRate, flow)?;
+    }
+    Ok(())
+}
+
+fn syns(world: &World) -> Result<u64> {
+    let mut services = world.image().services.values();
+    let service = services.next().context("there is a service")?;
+    Ok(world.datapath().guard_counts(service.id)?.syns)
+}
+
+/// A flood shows by this number, so nothing may be missing in it.
+#[test]
+fn every_syn_counts_whatever_becomes_of_it() -> Result<()> {
+    for service in KINDS {
+        let mut world = World::new(desired_of(&[service]))?;
+        let syn = Family::V4.packet(SYN, service);
+        // One flow, over and over.
+        for number in 1..=5 {
+            world.send(&syn)?;
+            ensure!(syns(&world)? == number, "{service}");
+        }
+        world.send(&syn.clone().with(|packet| packet.transport = ACK))?;
+        ensure!(syns(&world)? == 5);
+        // In pieces, with no hop left, challenged, refused, and with nobody to go to.
+        world.send(&syn.clone().with(|packet| packet.ttl = 1))?;
+        world.change(|desired| desired.services[0].features.challenge = true)?;
+        let verdict = world.send(&syn)?.verdict;
+        ensure!(verdict == Verdict::TxChallenge, "{verdict:?}");
+        world.change(|desired| desired.services[0].backends.clear())?;
+        world.change(|desired| desired.services[0].features.challenge = false)?;
+        let verdict = world.send(&syn)?.verdict;
+        ensure!(verdict == Verdict::DropNoBackend, "{verdict:?}");
+        ensure!(syns(&world)? == 8, "{service}");
     }
     Ok(())
 }

@@ -92,18 +92,45 @@ fn a_retransmitted_syn_takes_nobodys_turn() -> Result<()> {
     Ok(())
 }
 
+/// The FIN or RST may be forged, and the SYN too.
 #[test]
-fn a_closed_flow_that_starts_again_takes_a_turn() -> Result<()> {
+fn a_closed_flow_that_starts_again_keeps_its_backend() -> Result<()> {
     let world = world()?;
-    for (last, starts) in [(FIN, true), (RST, true), (ACK, false)] {
-        let syn = Family::V4.packet(SYN, DSR_ROUND_ROBIN);
-        let backend = send(&world, &syn)?;
-        send(&world, &next(&syn, ACK))?;
-        send(&world, &next(&syn, last))?;
-        // Two turns would come back to the same backend.
-        let again = send(&world, &syn)?;
-        ensure!((again != backend) == starts, "after {last:?}");
-        ensure!(send(&world, &next(&syn, ACK))? == again);
+    for service in [DSR_ROUND_ROBIN, NAT_ROUND_ROBIN] {
+        for last in [FIN, RST, ACK] {
+            let syn = Family::V4.packet(SYN, service);
+            let backend = send(&world, &syn)?;
+            send(&world, &next(&syn, ACK))?;
+            send(&world, &next(&syn, last))?;
+            let before = world.traffic(backend)?.new_connections;
+            ensure!(send(&world, &syn)? == backend, "after {last:?}");
+            let counted = world.traffic(backend)?.new_connections - before;
+            ensure!(counted == u64::from(last != ACK), "after {last:?}");
+            ensure!(send(&world, &next(&syn, ACK))? == backend);
+            // It took nobody's turn.
+            let other = send(&world, &Family::V4.packet(SYN, service))?;
+            ensure!(other != backend, "after {last:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_closed_flow_of_a_backend_that_takes_no_new_ones_starts_elsewhere() -> Result<()> {
+    for service in [DSR_ROUND_ROBIN, NAT_ROUND_ROBIN] {
+        for (last, starts) in [(FIN, true), (RST, true), (ACK, false)] {
+            let mut world = small_world(service)?;
+            let syn = Family::V4.packet(SYN, service);
+            let backend = send(&world, &syn)?;
+            send(&world, &next(&syn, ACK))?;
+            send(&world, &next(&syn, last))?;
+            world.change(|desired| {
+                desired.services[0].backends[usize::from(backend.0)].weight = 0;
+            })?;
+            let again = send(&world, &syn)?;
+            ensure!((again != backend) == starts, "after {last:?}");
+            ensure!(send(&world, &next(&syn, ACK))? == again);
+        }
     }
     Ok(())
 }
@@ -143,14 +170,17 @@ fn weights_are_honoured_by_turns() -> Result<()> {
 }
 
 #[test]
-fn a_flow_is_half_open_until_it_sends_more_than_a_syn() -> Result<()> {
+fn a_flow_is_half_open_until_it_sends_data() -> Result<()> {
     for service in [DSR_ROUND_ROBIN, NAT_ROUND_ROBIN] {
         let mut world = small_world(service)?;
         let syn = Family::V4.packet(SYN, service);
-        send(&world, &syn)?;
-        send(&world, &syn)?;
-        let counts = world.sweep(HOUR)?;
-        ensure!((counts.half_open, counts.tracked) == (1, 0), "{counts:?}");
+        let bare = |transport| next(&syn, transport).with(|packet| packet.payload.clear());
+        let backend = send(&world, &syn)?;
+        for packet in [SYN, ACK, ACK, SYN].map(bare) {
+            ensure!(send(&world, &packet)? == backend);
+            let counts = world.sweep(HOUR)?;
+            ensure!((counts.half_open, counts.tracked) == (1, 0), "{counts:?}");
+        }
         send(&world, &next(&syn, ACK))?;
         let counts = world.sweep(HOUR)?;
         ensure!((counts.half_open, counts.tracked) == (0, 1), "{counts:?}");
@@ -215,7 +245,7 @@ fn a_flow_for_which_there_is_no_room_is_forwarded_and_counted() -> Result<()> {
             Ok(first.untracked + second.untracked)
         };
         ensure!(untracked(&world)? == 2 * counts.half_open);
-        // From now on new flows keep to their slots, unless they need a record.
+        // From now on new flows of TCP keep to their slots, unless they need a record.
         let late = Family::V4.packet(SYN, service);
         let backend = send(&world, &late)?;
         ensure!(backend == world.owner(&late)?);

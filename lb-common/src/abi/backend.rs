@@ -145,11 +145,14 @@ impl Load {
         }
     }
 
-    /// Flows that are open, as far as packets tell.
+    /// Flows that are open, where `correction` makes up for what packets do not tell.
+    ///
+    /// Modulo 2^32, which is more than any number of flows: most ends are seen by nobody, so the
+    /// counters and the correction drift apart without end.
     #[inline(always)]
     #[must_use]
-    pub const fn open(&self) -> i64 {
-        self.opened.wrapping_sub(self.closed) as i64
+    pub const fn open(&self, correction: i32) -> i32 {
+        (self.opened.wrapping_sub(self.closed) as i32).wrapping_add(correction)
     }
 }
 
@@ -234,8 +237,8 @@ impl Backend {
         Self { counted: 1, ..self }
     }
 
-    /// The same backend, with what has to be added to [`super::Load::open`] to make it the number of
-    /// its flows: the daemon counts what the program cannot see.
+    /// The same backend, with the correction that [`super::Load::open`] needs to be the number of its
+    /// flows: the daemon counts what the program cannot see.
     #[must_use]
     pub const fn with_correction(self, correction: i32) -> Self {
         Self { correction, ..self }

@@ -140,6 +140,9 @@ impl Tick {
 }
 
 /// How far a tracked flow has come.
+///
+/// Anybody can send a FIN or a RST in a client's name. So what a client's packets say of the end is
+/// taken for a hint, and its backend's word for the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum FlowState {
@@ -147,13 +150,27 @@ pub enum FlowState {
     HalfOpen = 0,
     /// The client has sent more.
     Established = 1,
-    /// A side has said that it will send no more.
+    /// The client has said that it will send no more. Data makes the flow live again.
     Closing = 2,
-    /// A RST was seen. It may be forged, so anything that follows makes the flow live again.
+    /// The client has sent a RST. Data makes the flow live again.
     Reset = 3,
+    /// The backend has sent a FIN or a RST (NAT only: elsewhere its packets do not pass here).
+    Ended = 4,
+}
+
+impl FlowState {
+    /// Whether a flow in a state, given as a number, goes on as far as packets tell.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_live(state: u8) -> bool {
+        state < Self::Closing as u8
+    }
 }
 
 /// How long an MQTT session may be silent, as far as its CONNECT was seen.
+///
+/// In units of two seconds, rounded up: the bit that this leaves says that the server may have set
+/// another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct KeepAlive(u16);
@@ -164,17 +181,41 @@ impl KeepAlive {
     pub const NONE: Self = Self(0);
     /// The flow was seen to start and has sent no data: what comes next must be a CONNECT.
     pub const AWAITED: Self = Self(u16::MAX);
+    /// The longest: half a minute less than what fits into a CONNECT.
+    const LONGEST: u16 = (1 << 15) - 16;
+    const SERVERS: u16 = 1 << 15;
 
-    /// The keep-alive of a CONNECT, in seconds. The greatest one stands for [`Self::AWAITED`] here,
-    /// so it counts as one second less.
+    /// The keep-alive of a CONNECT, in seconds.
+    ///
+    /// `may_differ` if the server can tell the client to use another (MQTT 5.0, section 3.2.2.3.14),
+    /// which is not seen here.
     #[inline(always)]
     #[must_use]
-    pub const fn of(seconds: u16) -> Self {
-        Self(if seconds == u16::MAX {
-            u16::MAX - 1
+    pub const fn of(seconds: u16, may_differ: bool) -> Self {
+        let units = (seconds >> 1) + (seconds & 1);
+        let units = if units > Self::LONGEST {
+            Self::LONGEST
         } else {
-            seconds
-        })
+            units
+        };
+        if units == 0 || !may_differ {
+            Self(units)
+        } else {
+            Self(units | Self::SERVERS)
+        }
+    }
+
+    /// What is known of a flow after one more CONNECT. It may be forged, so it takes nothing back.
+    #[inline(always)]
+    #[must_use]
+    pub const fn or_longer(self, other: Self) -> Self {
+        if self.is_awaited() {
+            return other;
+        }
+        if self.0 == 0 || other.0 & !Self::SERVERS <= self.0 & !Self::SERVERS {
+            return self;
+        }
+        Self(other.0 | self.0 & Self::SERVERS)
     }
 
     /// Whether the flow's first data has not been seen, and will be.
@@ -190,14 +231,20 @@ impl KeepAlive {
         if self.0 == 0 || self.is_awaited() {
             None
         } else {
-            Some(self.0)
+            Some((self.0 & !Self::SERVERS) << 1)
         }
+    }
+
+    /// Whether the server may have told the client to use another.
+    #[must_use]
+    pub const fn may_differ(self) -> bool {
+        self.0 & Self::SERVERS != 0 && !self.is_awaited()
     }
 }
 
-/// A tracked flow, from client to VIP.
+/// A tracked flow, from client to VIP. Aligned so that one on the stack can be written in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Flow {
     /// Where it goes: a [`super::BackendId`].
     pub backend: u16,
@@ -205,16 +252,62 @@ pub struct Flow {
     pub epoch: u16,
     /// [`Tick`] of its last packet.
     pub seen: u32,
-    /// NAT: its port at the balancer, in network order.
-    pub nat_port: [u8; 2],
-    /// NAT: which source address of the pool.
+    /// NAT: the port at the balancer in network order, then [`Self::client_way`]. Else
+    /// [`Self::sequence`].
+    pub middle: [u8; 4],
+    /// NAT: which source address of the pool; [`Self::UNTRANSLATED`] without NAT.
     pub nat_source: u8,
     /// A [`FlowState`].
     pub state: u8,
-    /// NAT: tells where the client's packets come from apart from elsewhere; see [`Reply::next_hop`].
-    pub client_way: u16,
     /// What its CONNECT said about how long it may be silent.
     pub keep_alive: KeepAlive,
+}
+
+impl Flow {
+    /// The [`Self::nat_source`] of a flow that keeps its addresses.
+    pub const UNTRANSLATED: u8 = u8::MAX;
+
+    /// The port that a translated flow has at the balancer, in network order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn nat_port(&self) -> [u8; 2] {
+        [self.middle[0], self.middle[1]]
+    }
+
+    /// Whether the flow is translated.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_translated(&self) -> bool {
+        self.nat_source != Self::UNTRANSLATED
+    }
+
+    /// Of a translated flow: tells where the client's packets come from apart from elsewhere; see
+    /// [`Reply::next_hop`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn client_way(&self) -> u16 {
+        u16::from_ne_bytes([self.middle[2], self.middle[3]])
+    }
+
+    /// Of a flow that is not translated: while it is half open the number of its last SYN, while it
+    /// closes the number behind its last FIN.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sequence(&self) -> u32 {
+        u32::from_ne_bytes(self.middle)
+    }
+
+    /// The same flow, translated.
+    #[inline(always)]
+    #[must_use]
+    pub const fn translated(self, source: u8, port: [u8; 2], client_way: u16) -> Self {
+        let ([a, b], [c, d]) = (port, client_way.to_ne_bytes());
+        Self {
+            middle: [a, b, c, d],
+            nat_source: source,
+            ..self
+        }
+    }
 }
 
 /// The pieces of one IP packet. Ports are in the first piece only, so what it was sent to is kept for

@@ -141,7 +141,7 @@ impl SourceKey {
     }
 }
 
-/// What the guard of one service did on one CPU, in packets.
+/// What came to the guard of one service on one CPU, and what it did, in packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct GuardCounts {
@@ -155,6 +155,8 @@ pub struct GuardCounts {
     pub challenged: u64,
     /// Good answers to challenges.
     pub answered: u64,
+    /// SYNs, whatever became of them, whether or not the service has a guard.
+    pub syns: u64,
 }
 
 impl GuardCounts {
@@ -167,6 +169,7 @@ impl GuardCounts {
             source_limited,
             challenged,
             answered,
+            syns,
         } = self;
         Self {
             denied: with(denied, other.denied),
@@ -174,6 +177,7 @@ impl GuardCounts {
             source_limited: with(source_limited, other.source_limited),
             challenged: with(challenged, other.challenged),
             answered: with(answered, other.answered),
+            syns: with(syns, other.syns),
         }
     }
 }

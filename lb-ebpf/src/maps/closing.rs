@@ -14,6 +14,13 @@ pub fn note_client_end(table: Table, reply: &FlowKey, end: u32) {
     }
 }
 
+/// The sequence number behind the client's last FIN; 0 if it has sent none.
+#[inline(always)]
+pub fn client_end(table: Table, reply: &FlowKey) -> u32 {
+    // SAFETY: as in `note_client_end`.
+    reply_at(table, reply).map_or(0, |value| unsafe { (*value).client_end })
+}
+
 /// Notes the backend's FIN, if the client's came before it: that is acknowledged then.
 #[inline(always)]
 pub fn note_backend_end(table: Table, reply: &FlowKey, acknowledged: u32, end: u32) {

@@ -60,7 +60,8 @@ pub fn take_of_service(id: ServiceId, rate: Rate, now: u64) -> Option<()> {
 /// Takes one from a source's bucket; `None` if it is empty.
 ///
 /// A source that is not known has a full one. So has one that was forgotten, which is the least
-/// recently seen: it had time to fill.
+/// recently seen: it had time to fill, unless more sources than there is room for come at once. Those
+/// are forged, and the service's bucket is what holds against them.
 #[inline(always)]
 pub fn take_of_source(key: &SourceKey, rate: Rate, now: u64) -> Option<()> {
     if let Some(bucket) = SOURCE_BUCKETS.get_ptr_mut(key) {

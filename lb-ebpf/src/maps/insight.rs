@@ -42,17 +42,15 @@ pub fn note_keep_alive(service: ServiceId, seconds: u16) {
 }
 
 /// Counts for a backend that a recorded flow went from one state to another, if that ends it: each
-/// flow once, unless it goes on after all.
+/// flow once, unless it goes on after all. `reset` if that was by a RST.
 #[inline(always)]
-pub fn count_end(backend: BackendId, before: u8, after: u8) {
-    let closing = FlowState::Closing as u8;
-    let reset = FlowState::Reset as u8;
-    if after < closing || after == before {
+pub fn count_end(backend: BackendId, before: u8, after: u8, reset: bool) {
+    if FlowState::is_live(after) || after == before {
         return;
     }
     count_backend(backend, |traffic| {
-        traffic.closed += u64::from(before < closing);
-        traffic.resets += u64::from(after == reset);
+        traffic.closed += u64::from(FlowState::is_live(before));
+        traffic.resets += u64::from(reset);
     });
 }
 

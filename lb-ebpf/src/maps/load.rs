@@ -23,7 +23,7 @@ pub fn open(target: &Target) -> i64 {
             (&raw const (*load).opened).read_volatile(),
         )
     };
-    opened.wrapping_sub(closed) as i64 + i64::from(target.backend.correction())
+    i64::from(Load::new(opened, closed).open(target.backend.correction()))
 }
 
 /// Notes that a flow of a backend was recorded.
@@ -42,8 +42,8 @@ pub fn note_opened(target: &Target) {
 /// it live again.
 #[inline(always)]
 pub fn note_change(target: &Target, before: u8, after: u8) {
-    let closing = FlowState::Closing as u8;
-    if (before < closing) == (after < closing) || !target.backend.is_counted() {
+    let lives = FlowState::is_live(after);
+    if FlowState::is_live(before) == lives || !target.backend.is_counted() {
         return;
     }
     let Some(load) = LOADS.get_ptr_mut(u32::from(target.id.0)) else {
@@ -51,7 +51,7 @@ pub fn note_change(target: &Target, before: u8, after: u8) {
     };
     // SAFETY: as in `note_opened`.
     unsafe {
-        fetch_add_one(if after < closing {
+        fetch_add_one(if lives {
             &raw mut (*load).opened
         } else {
             &raw mut (*load).closed

@@ -49,11 +49,10 @@ pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
     let of_a_flow = matches!(packet.flow.protocol(), PROTOCOL_TCP | PROTOCOL_UDP);
     let may = of_a_flow
         && !matches!(packet.fragmentation, Fragmentation::Later)
-        && icmp::may_be_answered(&packet.flow.source());
-    if !(may && to_this_host_alone(packet) && maps::may_answer()) {
+        && packet.may_be_answered();
+    if !(may && maps::may_answer()) {
         return Err(silent);
     }
-    let packet = Packet::resume(context, job);
     match packet.family {
         Family::V4 => v4(packet, answer),
         Family::V6 => v6(packet, answer),
@@ -71,13 +70,6 @@ fn count(service: &Service) {
     if !service.is_marker() {
         maps::count_service(service.id(), |traffic| traffic.dropped += 1);
     }
-}
-
-/// A broadcast or multicast on the link is never answered (RFC 1122, 3.2.2).
-#[inline(always)]
-fn to_this_host_alone(mut packet: Packet<'_>) -> bool {
-    let group = packet.frame.bytes::<2>(0).map(|[first, _]| *first & 1);
-    group == Some(0)
 }
 
 /// RFC 792.

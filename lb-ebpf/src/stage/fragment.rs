@@ -7,7 +7,7 @@ use aya_ebpf::programs::XdpContext;
 use lb_common::{
     abi::{BackendId, FlowKey, Fragment, FragmentKey, Service, Stage, Tick},
     cursor::Cursor,
-    parse::{Fragmentation, Network, TCP_ACK, Transport},
+    parse::{Fragmentation, Network, Transport},
     verdict::Verdict,
 };
 
@@ -98,8 +98,7 @@ fn to_backend(packet: &mut Packet<'_>, service: &Service) -> Result<Verdict, Ver
         return Err(Verdict::DropTtlExpired);
     }
     guard::check_access(packet, service)?;
-    // Nothing that starts a flow: the first piece did that.
-    let signal = Signal::new(packet.flow.protocol(), TCP_ACK);
+    let signal = Signal::MIDDLE;
     if service.is_nat() {
         // The first piece was not sent on.
         let known = conntrack::find(service, &packet.flow, signal).ok_or(Verdict::DropFragment)?;

@@ -12,7 +12,12 @@ use lb_common::{
     verdict::Verdict,
 };
 
-use crate::{conntrack, conntrack::Signal, job::Packet, maps};
+use crate::{
+    conntrack,
+    conntrack::Signal,
+    job::{Answer, Packet},
+    maps,
+};
 
 /// Time to live of a challenge.
 const TTL: u8 = 64;
@@ -52,6 +57,11 @@ fn go_on(context: &XdpContext, service: &Service) -> Result<Verdict, Verdict> {
 #[inline(always)]
 fn check(packet: &mut Packet<'_>, service: &Service) -> Result<Fate, Verdict> {
     check_access(packet, service)?;
+    if packet.ttl <= 1 {
+        return packet
+            .answer(service, Answer::TimeExceeded)
+            .map(Fate::EndsHere);
+    }
     let signal = packet.signal();
     if signal.rst {
         return check_answer(packet, service);
@@ -60,6 +70,9 @@ fn check(packet: &mut Packet<'_>, service: &Service) -> Result<Fate, Verdict> {
         if !matches!(packet.fragmentation, Fragmentation::None) {
             // Nobody has to send a SYN in pieces, and its answer would look like one.
             return Err(Verdict::DropFragment);
+        }
+        if !packet.may_be_answered() {
+            return Err(Verdict::DropMalformed);
         }
         challenge(packet, service).ok_or(Verdict::DropInternal)?;
         return Ok(Fate::EndsHere(Verdict::TxChallenge));

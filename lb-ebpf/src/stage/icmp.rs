@@ -7,7 +7,7 @@
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
     abi::{FlowKey, PROTOCOL_TCP, PROTOCOL_UDP, Service, ServiceKey, Stage},
-    parse::{NoQuote, Quote, TCP_ACK},
+    parse::{NoQuote, Quote},
     verdict::Verdict,
 };
 
@@ -24,8 +24,9 @@ use crate::{
 pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
     let job = maps::job().ok_or(Verdict::DropInternal)?;
     let mut packet = Packet::resume(context, job);
-    let scratch = maps::scratch().ok_or(Verdict::DropInternal)?;
     let quote = quote::read(&packet).map_err(|reason| no_flow(&packet, reason))?;
+    // After reading, which has the scratch for itself.
+    let scratch = maps::scratch().ok_or(Verdict::DropInternal)?;
     // An error goes to who sent what it quotes.
     if !quote.flow.source().is(&packet.flow.destination()) {
         return Err(no_flow(&packet, NoQuote::Unreadable));
@@ -68,8 +69,7 @@ fn to_backend(
         return Err(Verdict::DropIcmpUnknownFlow);
     }
     let flow: &FlowKey = &scratch.reply_key;
-    // No SYN, which would start a flow.
-    let signal = Signal::new(flow.protocol(), TCP_ACK);
+    let signal = Signal::MIDDLE;
     if service.is_nat() {
         let known = conntrack::find(service, flow, signal).ok_or(Verdict::DropIcmpUnknownFlow)?;
         let pool = maps::nat_pool().ok_or(Verdict::DropNatNoSource)?;

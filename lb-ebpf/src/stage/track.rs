@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
-    abi::{Service, Stage},
+    abi::{FlowState, Service, Stage},
     verdict::Verdict,
 };
 
@@ -44,14 +44,18 @@ fn find(packet: &Packet<'_>, service: &Service) -> Result<(Target, bool), Verdic
         }
     }
     let now = maps::now();
-    if let Some(known) = conntrack::find(service, &packet.flow, signal) {
+    if let Some(known) = conntrack::find(service, &packet.flow, signal)
+        .filter(|known| conntrack::is_of(known, packet, signal))
+    {
         mqtt::known(packet, service, known.record)?;
-        if conntrack::touch(&known, signal, now)
+        let again = signal.starts && !FlowState::is_live(known.record.get().state);
+        let revives = conntrack::follow(&known, packet, signal);
+        if conntrack::touch(&known, signal, revives, now)
             && conntrack::establish(&packet.flow, &known).is_none()
         {
             packet.count_untracked(&known.target);
         }
-        return Ok((known.target, false));
+        return Ok((known.target, again));
     }
     let first = packet.is_first(signal);
     let Choice { target, memory } = select::choose(service, &packet.flow, signal, first)?;
@@ -69,7 +73,8 @@ fn find(packet: &Packet<'_>, service: &Service) -> Result<(Target, bool), Verdic
             None
         }
         Memory::Begun => {
-            let record = conntrack::new_flow(&target, now, keep_alive);
+            let sequence = packet.numbers().map_or(0, |numbers| numbers.sequence);
+            let record = conntrack::new_flow(&target, now, keep_alive, sequence);
             maps::remove_flow(maps::Table::Established, &packet.flow);
             let recorded = maps::insert_flow(maps::Table::HalfOpen, &packet.flow, &record);
             if recorded.is_some() {
@@ -77,7 +82,7 @@ fn find(packet: &Packet<'_>, service: &Service) -> Result<(Target, bool), Verdic
             }
             recorded
         }
-        Memory::Learned => conntrack::learn(&packet.flow, &target, signal, now),
+        Memory::Learned => conntrack::learn(packet, &target, signal, now),
     };
     if recorded.is_none() {
         packet.count_untracked(&target);

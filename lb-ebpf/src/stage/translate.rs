@@ -1,7 +1,10 @@
 //! nat, from client to backend: the packet leaves in the balancer's name.
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::{abi::Service, verdict::Verdict};
+use lb_common::{
+    abi::{FlowState, Service},
+    verdict::Verdict,
+};
 
 use crate::{conntrack, forward, job::Packet, maps, mqtt, nat, rewrite, select};
 
@@ -29,14 +32,18 @@ fn translate(packet: &mut Packet<'_>, service: &Service) -> Result<Verdict, Verd
     {
         mqtt::known(packet, service, known.record)?;
         let translation = nat::known(pool, &packet.flow, &known, &arrival, scratch);
-        if conntrack::touch(&known, signal, now)
-            && nat::establish(&translation, &packet.flow, &known, scratch).is_none()
-        {
-            packet.count_untracked(&known.target);
+        let again = signal.starts && !FlowState::is_live(known.record.get().state);
+        let mut known = known;
+        let revives = nat::revives(packet, &known, &translation, scratch);
+        if conntrack::touch(&known, signal, revives, now) {
+            match nat::establish(&translation, &packet.flow, &known, scratch) {
+                Some(established) => known = established,
+                None => packet.count_untracked(&known.target),
+            }
         }
         // A segment that is cut short says nothing about the end.
         let _followed = nat::follow_end(packet, &known, &translation, scratch);
-        (known.target, translation, false)
+        (known.target, translation, again)
     } else if signal.rst {
         return Err(Verdict::DropNatUnknownFlow);
     } else {

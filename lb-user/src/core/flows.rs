@@ -22,8 +22,11 @@ use crate::core::slots::{self, State};
 const HALF_OPEN: Duration = Duration::from_secs(60);
 /// A closed flow is kept for as long as Linux keeps a connection in TIME-WAIT.
 const CLOSED: Duration = Duration::from_secs(60);
-/// A flow that was reset is kept for the case that the RST was forged and the flow goes on.
+/// A flow that was reset is kept for longer: a client that resets connects again, at times from the
+/// same port.
 const RESET: Duration = Duration::from_secs(120);
+/// A session's CONNECT has to follow at once; brokers wait for it no longer.
+const AWAITED: Duration = Duration::from_secs(60);
 /// UDP says no goodbye; two minutes is what RFC 4787, REQ-5 asks for.
 const UDP_IDLE: Duration = Duration::from_secs(120);
 
@@ -78,6 +81,7 @@ struct Service {
     key: ServiceKey,
     balance: Balance,
     records_all: bool,
+    is_mqtt: bool,
     window: Duration,
     table: Arc<Table>,
     strays: SlotSet,
@@ -193,26 +197,51 @@ impl Judge {
         key: &FlowKey,
         flow: &Flow,
     ) -> Duration {
+        let idle = self.expiry.idle;
+        if place == Place::HalfOpen && flow.state == FlowState::HalfOpen as u8 {
+            return HALF_OPEN;
+        }
+        if key.protocol() == PROTOCOL_UDP {
+            return UDP_IDLE.min(idle);
+        }
+        let live = self.live_limit(service, flow);
+        // A client's FIN or RST may be forged, and its session go on: it has its time to show that.
+        // Where nobody has to show anything, it cannot be waited for.
+        let doubt = match service {
+            Some(service) if service.is_mqtt => live.min(service.window),
+            Some(_) => Duration::ZERO,
+            None => live,
+        };
+        if FlowState::is_live(flow.state) {
+            live
+        } else if flow.state == FlowState::Closing as u8 {
+            CLOSED.min(idle).max(doubt)
+        } else if flow.state == FlowState::Reset as u8 {
+            RESET.min(idle).max(doubt)
+        } else {
+            CLOSED.min(idle)
+        }
+    }
+
+    /// How long a flow of TCP may be silent that is not over.
+    fn live_limit(&self, service: Option<&Service>, flow: &Flow) -> Duration {
         let Expiry {
             idle,
             shortest,
             longest,
         } = self.expiry;
-        if place == Place::HalfOpen && flow.state == FlowState::HalfOpen as u8 {
-            HALF_OPEN
-        } else if flow.state == FlowState::Closing as u8 {
-            CLOSED.min(idle)
-        } else if flow.state == FlowState::Reset as u8 {
-            RESET.min(idle)
-        } else if key.protocol() == PROTOCOL_UDP {
-            UDP_IDLE.min(idle)
-        } else if let Some(seconds) = flow.keep_alive.seconds() {
-            let keep_alive = Duration::from_secs(seconds.into());
-            slots::window(keep_alive).max(shortest).min(longest)
-        } else {
-            let unrecorded = service.filter(|service| !service.records_all);
-            unrecorded.map_or(idle, |service| service.window.max(shortest))
+        if flow.keep_alive.is_awaited() {
+            return AWAITED;
         }
+        let Some(seconds) = flow.keep_alive.seconds() else {
+            let unrecorded = service.filter(|service| !service.records_all);
+            return unrecorded.map_or(idle, |service| service.window.max(shortest));
+        };
+        let window = slots::window(Duration::from_secs(seconds.into()));
+        // The operator's word for all sessions, if the server may have its own for this one.
+        let servers = service.filter(|_| flow.keep_alive.may_differ());
+        let servers = servers.map_or(Duration::ZERO, |service| service.window);
+        window.max(servers).max(shortest).min(longest)
     }
 
     /// What has been found: stray records by service, sessions by backend.
@@ -238,6 +267,7 @@ impl Service {
             key,
             balance: image.balance,
             records_all: image.records_all(),
+            is_mqtt: image.features.mqtt,
             window: image.window,
             table: Arc::clone(&image.table),
             strays: SlotSet::default(),
@@ -250,9 +280,10 @@ const fn is_earlier(epoch: u16, other: u16) -> bool {
     epoch != other && other.wrapping_sub(epoch) < 1 << 15
 }
 
-/// Rounded down: more than that has to pass.
+/// Rounded up: two times so many ticks apart may be almost one tick closer.
 fn ticks(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos() >> 30).unwrap_or(u64::MAX)
+    let tick = 1 << 30;
+    u64::try_from(duration.as_nanos().div_ceil(tick)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -37,12 +37,14 @@ impl Census {
         let began = self.after.opened.wrapping_sub(self.before.opened);
         let ended = self.after.closed.wrapping_sub(self.before.closed);
         let Sessions { live, begun } = self.records;
-        let [fewest, most] = [live.max(begun), live + begun].map(signed);
-        let open = self.before.open();
-        let least = fewest - open - signed(began);
-        let greatest = most - open + signed(ended);
-        let corrected = i64::from(present).clamp(least, greatest.max(least));
-        i32::try_from(corrected).unwrap_or(present)
+        let [fewest, most] = [live.max(begun), live.saturating_add(begun)].map(signed);
+        // How much the present correction is off, which is a number of flows: counters and
+        // corrections themselves have no size, see `Load::open`.
+        let open = i64::from(self.before.open(present));
+        let least = fewest.saturating_sub(open).saturating_sub(signed(began));
+        let greatest = most.saturating_sub(open).saturating_add(signed(ended));
+        let off = 0_i64.clamp(least, greatest.max(least));
+        present.wrapping_add(i32::try_from(off).unwrap_or(0))
     }
 }
 

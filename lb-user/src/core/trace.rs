@@ -237,11 +237,13 @@ impl Scene<'_> {
         segment: Segment,
     ) -> Option<BackendId> {
         let flow = &record.flow;
-        if segment == Segment::First && flow.state >= FlowState::Closing as u8 {
-            return None;
-        }
         let id = BackendId(flow.backend);
         let backend = self.image.backends.get(&id)?;
+        let is_over = flow.state == FlowState::Ended as u8
+            || !FlowState::is_live(flow.state) && backend.weight == 0;
+        if segment == Segment::First && is_over {
+            return None;
+        }
         (backend.epoch == flow.epoch && backend.service == service.id).then_some(id)
     }
 

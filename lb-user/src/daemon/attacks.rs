@@ -18,9 +18,6 @@ impl<M: Maps> Engine<M> {
     /// Looks at the SYNs of every service that challenges when attacked; `now` is the time since any
     /// fixed moment. Without the kernel's counters nothing changes.
     pub(super) fn look_for_attacks(&mut self, now: Duration) {
-        let Ok(started) = self.ledger.started(&self.maps) else {
-            return;
-        };
         let mut watches = std::mem::take(&mut self.watches);
         let services = self.balancer.config().services().iter();
         let watched: Vec<_> = services
@@ -35,11 +32,8 @@ impl<M: Maps> Engine<M> {
             let Ok(guard) = self.ledger.guard(key, &self.maps) else {
                 continue;
             };
-            // All SYNs, whatever became of them.
-            let refused = guard.challenged + guard.source_limited + guard.service_limited;
-            let syns = refused + started.get(&key).copied().unwrap_or(0);
             let watch = watches.entry(key).or_default();
-            let change = watch.observe(syns, now, above.into());
+            let change = watch.observe(guard.syns, now, above.into());
             let rate = watch.rate();
             match change {
                 Some(Change::Begins) => {

@@ -156,21 +156,6 @@ impl Ledger {
         Ok(maps.mqtt_packets(id)?.combine(before, u64::saturating_sub))
     }
 
-    /// The flows that services have started, by whatever backend. For all of them in one pass, as it
-    /// is asked for each second.
-    pub(super) fn started(&self, maps: &impl Maps) -> anyhow::Result<BTreeMap<ServiceKey, u64>> {
-        let mut started = BTreeMap::new();
-        for (account, closed) in &self.closed {
-            *started.entry(account.service).or_default() += closed.new_connections;
-        }
-        for ((id, _), tenancy) in &self.backends {
-            let count = maps.backend_traffic(*id)?.new_connections;
-            let since = count.saturating_sub(tenancy.before.new_connections);
-            *started.entry(tenancy.holder.service).or_default() += since;
-        }
-        Ok(started)
-    }
-
     /// What the guard of a service did.
     pub(super) fn guard(&self, key: ServiceKey, maps: &impl Maps) -> anyhow::Result<GuardCounts> {
         let mut services = self.services.iter();

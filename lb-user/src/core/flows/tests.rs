@@ -65,10 +65,9 @@ fn flow(backend: u16, state: FlowState) -> Flow {
         backend,
         epoch: 1,
         seen: START,
-        nat_port: [0; 2],
+        middle: [0; 4],
         nat_source: 0,
         state: state as u8,
-        client_way: 0,
         keep_alive: KeepAlive::NONE,
     }
 }
@@ -109,7 +108,7 @@ fn a_flow_whose_keep_alive_is_known_is_over_after_one_and_a_half_times_that() {
     let image = image(Balance::RoundRobin, &[[1, 1]]);
     let over = |keep_alive, silent| {
         let record = Flow {
-            keep_alive: KeepAlive::of(keep_alive),
+            keep_alive: KeepAlive::of(keep_alive, false),
             ..flow(0, FlowState::Established)
         };
         let mut judge = judge(&image, silent);
@@ -120,6 +119,72 @@ fn a_flow_whose_keep_alive_is_known_is_over_after_one_and_a_half_times_that() {
     assert!(!over(5, MINUTE / 3));
     assert!(over(5, MINUTE));
     assert!(!over(7_200, 2 * HOUR));
+}
+
+/// Whether a flow of an MQTT service by turns is over, whose window is ten minutes.
+fn mqtt_over(keep_alive: KeepAlive, state: FlowState, silent: Duration) -> bool {
+    let mut desired = desired(Balance::RoundRobin, [1, 1]);
+    desired.services[0].features.mqtt = true;
+    let image = plan::next(&MapImage::empty(), &desired, Moment::at(Tick(START)));
+    let record = Flow {
+        keep_alive,
+        ..flow(0, state)
+    };
+    let mut judge = judge(&image, silent);
+    judge.judge(Place::Established, &key(PROTOCOL_TCP), &record) == Fate::Over
+}
+
+/// A FIN or RST may be forged: its session has as long as any to be heard of.
+#[test]
+fn a_session_that_seems_to_be_over_lives_as_long_as_any() {
+    use FlowState::{Closing, Ended, Reset};
+    let six_minutes = KeepAlive::of(240, false);
+    for state in [Closing, Reset] {
+        assert!(!mqtt_over(six_minutes, state, 5 * MINUTE));
+        assert!(mqtt_over(six_minutes, state, 7 * MINUTE));
+        // As long as the operator says that any session may be silent.
+        assert!(!mqtt_over(KeepAlive::NONE, state, 9 * MINUTE));
+        assert!(mqtt_over(KeepAlive::NONE, state, 11 * MINUTE));
+        assert!(mqtt_over(KeepAlive::of(5, false), state, 3 * MINUTE));
+    }
+    assert!(!mqtt_over(
+        KeepAlive::of(5, false),
+        Closing,
+        MINUTE - MINUTE / 10
+    ));
+    // The backend's own word is no guess.
+    assert!(!mqtt_over(six_minutes, Ended, MINUTE - MINUTE / 10));
+    assert!(mqtt_over(six_minutes, Ended, MINUTE + MINUTE / 10));
+}
+
+#[test]
+fn a_flow_whose_connect_has_not_come_is_over_soon() {
+    let awaited = KeepAlive::AWAITED;
+    let state = FlowState::Established;
+    assert!(!mqtt_over(awaited, state, MINUTE - MINUTE / 10));
+    assert!(mqtt_over(awaited, state, MINUTE + MINUTE / 10));
+}
+
+/// MQTT 5.0, section 3.2.2.3.14.
+#[test]
+fn where_the_server_may_have_set_the_keep_alive_the_operators_counts_too() {
+    let state = FlowState::Established;
+    assert!(mqtt_over(KeepAlive::of(60, false), state, 2 * MINUTE));
+    assert!(!mqtt_over(KeepAlive::of(60, true), state, 9 * MINUTE));
+    assert!(mqtt_over(KeepAlive::of(60, true), state, 11 * MINUTE));
+    assert!(!mqtt_over(KeepAlive::of(1_200, true), state, 29 * MINUTE));
+}
+
+/// A port is given out again when Linux has forgotten the old connection, and not before.
+#[test]
+fn no_limit_is_shorter_than_it_says() {
+    let tick = Duration::from_nanos(1 << 30);
+    let limit = u32::try_from(ticks(MINUTE)).unwrap();
+    // What is over is one tick more apart, of which the first and the last may hardly count.
+    assert!(tick * limit >= MINUTE);
+    assert!(tick * (limit - 1) < MINUTE);
+    assert_eq!(ticks(tick), 1);
+    assert_eq!(ticks(Duration::ZERO), 0);
 }
 
 #[test]

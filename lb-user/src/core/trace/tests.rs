@@ -101,11 +101,10 @@ fn recorded(backend: u16, epoch: u16, state: FlowState) -> RecordedFlow {
             backend,
             epoch,
             seen: 0,
-            nat_port: [0; 2],
+            middle: [0; 4],
             nat_source: 0,
             state: state as u8,
-            client_way: 0,
-            keep_alive: KeepAlive::of(60),
+            keep_alive: KeepAlive::of(60, false),
         },
         half_open: false,
         silent: Duration::from_secs(5),
@@ -165,11 +164,31 @@ fn a_record_of_somebody_else_or_of_a_flow_that_is_over_does_not_count() {
         "{path:?}"
     );
     assert!(finding(&path, "slot").contains("65537"), "{path:?}");
-    let over = recorded(0, epoch, FlowState::Closing);
+    let over = recorded(0, epoch, FlowState::Ended);
     let path = setting.follow(client, Some(&over), Segment::First);
     assert!(matches!(path.goal, Goal::AnyOf(_)), "{path:?}");
     let path = setting.follow(client, Some(&over), Segment::Later);
     assert_eq!(path.goal, Goal::Backend(BackendId(0)));
+}
+
+#[test]
+fn a_record_of_a_flow_that_seems_over_counts_unless_its_backend_takes_no_new_ones() {
+    let mut setting = Setting::new(Balance::RoundRobin, Forward::Nat);
+    let epoch = setting.image.backends[&BackendId(0)].epoch;
+    let client = Client::Flow(flow(40_000));
+    for state in [FlowState::Closing, FlowState::Reset] {
+        let over = recorded(0, epoch, state);
+        let path = setting.follow(client, Some(&over), Segment::First);
+        assert_eq!(path.goal, Goal::Backend(BackendId(0)), "{state:?}");
+    }
+    setting.change(|desired| desired.services[0].backends[0].weight = 0);
+    for state in [FlowState::Closing, FlowState::Reset] {
+        let over = recorded(0, epoch, state);
+        let path = setting.follow(client, Some(&over), Segment::First);
+        assert_eq!(path.goal, Goal::Backend(BackendId(1)), "{state:?}");
+        let path = setting.follow(client, Some(&over), Segment::Later);
+        assert_eq!(path.goal, Goal::Backend(BackendId(0)), "{state:?}");
+    }
 }
 
 #[test]

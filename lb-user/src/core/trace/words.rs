@@ -54,7 +54,7 @@ pub(super) fn record(record: Option<&RecordedFlow>, holder: Option<&str>) -> Ste
         "record",
         match holder {
             Some(name) => format!("{what}; it keeps the flow at {name}"),
-            None if found.flow.state >= FlowState::Closing as u8 => {
+            None if !FlowState::is_live(found.flow.state) => {
                 format!("{what}; it is over, so a new connection is chosen for anew")
             }
             None => format!("{what}; its backend takes no packets any more, so it does not count"),
@@ -69,19 +69,23 @@ fn describe(record: &RecordedFlow) -> String {
         (FlowState::Established, "established"),
         (FlowState::Closing, "closing"),
         (FlowState::Reset, "reset"),
+        (FlowState::Ended, "ended by its backend"),
     ];
     let state = states.iter().find(|(state, _)| *state as u8 == flow.state);
     let state = state.map_or("in a state unknown to this release", |(_, name)| *name);
     let mut text = format!("{state}, silent for {} s", record.silent.as_secs());
     if let Some(seconds) = flow.keep_alive.seconds() {
         text += &format!(", keep-alive {seconds} s");
+        if flow.keep_alive.may_differ() {
+            text += " or what its broker has set";
+        }
     } else if flow.keep_alive.is_awaited() {
         text += ", its CONNECT has not come";
     }
-    if flow.nat_port != [0, 0] {
+    if flow.is_translated() {
         text += &format!(
             ", port {} at the balancer",
-            u16::from_be_bytes(flow.nat_port)
+            u16::from_be_bytes(flow.nat_port())
         );
     }
     text

@@ -16,7 +16,7 @@ fn challenges(engine: &Engine<FakeMaps>) -> bool {
 }
 
 fn look(engine: &mut Engine<FakeMaps>, second: u64, syns: u64) {
-    engine.maps.guard.challenged += syns;
+    engine.maps.guard.syns += syns;
     engine.look_for_attacks(Duration::from_secs(second));
     engine.reconcile();
 }

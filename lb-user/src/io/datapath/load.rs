@@ -37,7 +37,7 @@ impl Datapath {
     /// If the kernel does not let it be read.
     pub fn open_flows(&self, id: BackendId) -> Result<u64, DatapathError> {
         let entry = self.backend_entry(id)?;
-        let open = read(&self.loads, id)?.open() + i64::from(entry.correction());
+        let open = read(&self.loads, id)?.open(entry.correction());
         Ok(u64::try_from(open).unwrap_or(0))
     }
 
@@ -52,8 +52,7 @@ impl Datapath {
         let correction = if old.epoch() == new.epoch() {
             old.correction()
         } else {
-            let open = read(&self.loads, id)?.open();
-            i32::try_from(-open).unwrap_or(0)
+            read(&self.loads, id)?.open(0).wrapping_neg()
         };
         Ok(new.with_correction(correction))
     }

@@ -170,8 +170,8 @@ struct Translated(Vec<u64>, RandomState);
 
 impl Translated {
     fn note(&mut self, client: &FlowKey, flow: &Flow) {
-        let port = u16::from_be_bytes(flow.nat_port);
-        if port != 0 {
+        if flow.is_translated() {
+            let port = u16::from_be_bytes(flow.nat_port());
             self.0.push(self.1.hash_one((client, port)));
         }
     }
@@ -204,7 +204,8 @@ const fn reply_port(key: &FlowKey) -> u16 {
 fn has_flow(tables: [&Table<Flow>; 3], client: &FlowKey, port: u16) -> Result<bool, DatapathError> {
     for table in tables {
         let flow = table.get(client)?;
-        if flow.is_some_and(|flow| u16::from_be_bytes(flow.nat_port) == port) {
+        let has = |flow: Flow| flow.is_translated() && flow.nat_port() == port.to_be_bytes();
+        if flow.is_some_and(has) {
             return Ok(true);
         }
     }
