@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lb_common::abi::{Features, Forward, Ip, NatPool, NextHop, ServiceKey};
 
@@ -324,7 +325,11 @@ impl Balancer {
                 .map(|backend| self.desired_backend(service, backend))
                 .collect(),
             lenders: self.lenders(service).collect(),
-            window: slots::window(service.keep_alive()),
+            window: window(service, service.keep_alive()),
+            widest_window: match service.protocol() {
+                Protocol::Mqtt => window(service, service.keep_alive_max()),
+                Protocol::Tcp | Protocol::Udp => window(service, service.keep_alive()),
+            },
         }
     }
 
@@ -425,6 +430,11 @@ impl Balancer {
             .iter()
             .any(|vip| vip.address() == address)
     }
+}
+
+/// How long a live session of `service` may be silent, whose clients have this keep-alive.
+fn window(_service: &Service, keep_alive: Duration) -> Duration {
+    slots::window(keep_alive)
 }
 
 /// Who of the `old` configuration `backend` was: reached alike, else asked alike under its name.

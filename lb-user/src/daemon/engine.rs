@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use self::learning::expiry;
+pub(super) use self::learning::longest_waited_for;
 use super::{attacks::Watches, ledger::Ledger, maps::Maps};
 use crate::{
     config::model::{Config, Service},
@@ -50,6 +51,8 @@ pub(super) struct Engine<M> {
     pub(super) watches: Watches,
     /// What the last walk over the flow tables found.
     pub(super) findings: Option<Findings>,
+    /// The keep-alive that the log last told of as too long, by service.
+    told_claims: BTreeMap<ServiceKey, Duration>,
     /// Since when every flow that should be recorded could be.
     room_since: Tick,
     has_room: bool,
@@ -81,6 +84,7 @@ impl<M: Maps> Engine<M> {
             probes: BTreeMap::new(),
             watches: Watches::new(),
             findings: None,
+            told_claims: BTreeMap::new(),
             room_since: Tick(0),
             has_room: true,
             sights: watch::Sender::new(sight),
@@ -151,6 +155,7 @@ impl<M: Maps> Engine<M> {
     /// Takes the steps that lead to `target`.
     fn install(&mut self, target: MapImage, steps: &[MapOp]) -> anyhow::Result<()> {
         self.ledger.open(&target, &self.maps)?;
+        self.forget_keep_alives(&target)?;
         if let Err(error) = self.maps.apply(steps) {
             self.handle_failure(target);
             return Err(error);

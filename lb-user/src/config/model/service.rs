@@ -20,6 +20,7 @@ pub struct Service {
     pub(super) forward: Forward,
     pub(super) tunnel: Option<Tunnel>,
     pub(super) keep_alive: Duration,
+    pub(super) keep_alive_max: Duration,
     pub(super) slow_start: Option<Duration>,
     pub(super) check: Option<Check>,
     pub(super) guard: Guard,
@@ -73,6 +74,12 @@ impl Service {
     #[must_use]
     pub const fn keep_alive(&self) -> Duration {
         self.keep_alive
+    }
+
+    /// The longest that a client's own word is believed, [`Self::keep_alive`] at least.
+    #[must_use]
+    pub const fn keep_alive_max(&self) -> Duration {
+        self.keep_alive_max
     }
 
     /// How long a backend that returns takes to get its whole share of new flows.
