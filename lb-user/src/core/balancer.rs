@@ -36,6 +36,7 @@ pub use self::select::SelectError;
 pub use self::view::{BackendView, ServiceView};
 use crate::config::model::{Backend, Challenge, Config, Protocol, Service};
 pub use crate::core::admin::{Admin, AdminState};
+use crate::core::flows::UDP_IDLE;
 use crate::core::health::{Health, HealthState, ProbeOutcome, Thresholds, Transition};
 use crate::core::maglev::Lender;
 use crate::core::plan::{Desired, DesiredBackend, DesiredService};
@@ -432,9 +433,14 @@ impl Balancer {
     }
 }
 
-/// How long a live session of `service` may be silent, whose clients have this keep-alive.
-fn window(_service: &Service, keep_alive: Duration) -> Duration {
-    slots::window(keep_alive)
+/// How long slots of `service` learn the sessions of clients with this keep-alive. Of UDP flows that
+/// are silent for longer than they are remembered, more time finds no more.
+fn window(service: &Service, keep_alive: Duration) -> Duration {
+    let window = slots::window(keep_alive);
+    match service.protocol() {
+        Protocol::Tcp | Protocol::Mqtt => window,
+        Protocol::Udp => window.min(UDP_IDLE),
+    }
 }
 
 /// Who of the `old` configuration `backend` was: reached alike, else asked alike under its name.

@@ -25,7 +25,7 @@ const CLOSED: Duration = Duration::from_secs(60);
 /// A flow that was reset is kept for the case that the RST was forged and the flow goes on.
 const RESET: Duration = Duration::from_secs(120);
 /// UDP says no goodbye; two minutes is what RFC 4787, REQ-5 asks for.
-const UDP_IDLE: Duration = Duration::from_secs(120);
+pub(crate) const UDP_IDLE: Duration = Duration::from_secs(120);
 
 /// How long flows may be silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! From events to what is desired.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use lb_common::abi::{Ip, NatPool, NextHop, Tick};
 use proptest::prelude::*;
@@ -403,5 +403,35 @@ proptest! {
                 prop_assert_eq!(found.map(|(_, weight)| *weight), expected);
             }
         }
+    }
+}
+
+/// Records of UDP flows that were silent for two minutes are gone, so no longer window finds more.
+#[test]
+fn slots_learn_their_flows_for_no_longer_than_these_are_remembered() {
+    for (protocol, keep_alive, seconds) in [
+        ("udp", "20m", 120),
+        ("udp", "81s", 120),
+        ("udp", "40s", 60),
+        ("tcp", "20m", 1_800),
+        ("mqtt", "20m", 1_800),
+    ] {
+        let keys = format!("protocol = \"{protocol}\"\nkeep_alive = \"{keep_alive}\"\n");
+        let text = TEXT
+            .replacen("port = 1883\n", &format!("port = 1883\n{keys}"), 1)
+            .replacen(
+                "forward = \"dsr\"\n",
+                "forward = \"dsr\"\ncheck.type = \"none\"\n",
+                1,
+            );
+        let mut balancer = balancer_of(&text);
+        let before = plan::next(&MapImage::empty(), &balancer.desired(), Moment::at(Tick(1)));
+        balancer.set_admin(&a(), Admin::Draining);
+        let after = plan::next(&before, &balancer.desired(), Moment::at(Tick(1)));
+        let key = balancer.config().services()[0].key();
+        let service = &after.services[&key];
+        let window = Duration::from_secs(seconds);
+        assert_eq!(service.window, window, "{protocol}, {keep_alive}");
+        assert_eq!(service.table.holds.until(), Some(Tick(1).after(window)));
     }
 }
