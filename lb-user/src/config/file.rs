@@ -33,7 +33,7 @@ pub(super) struct Config {
     pub(super) limits: Limits,
     pub(super) tracking: Tracking,
     pub(super) nat: Nat,
-    pub(super) tunnel_sources: Vec<Located<(IpAddr, u8)>>,
+    pub(super) tunnel: Tunnel,
     pub(super) vips: Vec<Vip>,
     pub(super) services: Vec<Service>,
 }
@@ -64,9 +64,7 @@ impl Config {
             limits: root.table("limits", Limits::read).unwrap_or_default(),
             tracking: root.table("tracking", Tracking::read).unwrap_or_default(),
             nat: root.table("nat", Nat::read).unwrap_or_default(),
-            tunnel_sources: root
-                .table("tunnel", |table| table.list("sources", source_prefix))
-                .unwrap_or_default(),
+            tunnel: root.table("tunnel", Tunnel::read).unwrap_or_default(),
             vips: root.tables("vip", Vip::read),
             services: root.tables("service", Service::read),
         }
@@ -180,6 +178,22 @@ impl Nat {
         Self {
             sources: table.list("sources", host_address),
             ports: table.optional("ports", port_range),
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Tunnel {
+    pub(super) sources: Vec<Located<(IpAddr, u8)>>,
+    pub(super) mtu: Option<Located<u16>>,
+}
+
+impl Tunnel {
+    fn read(table: &mut Table<'_>) -> Self {
+        Self {
+            sources: table.list("sources", source_prefix),
+            // Every host takes packets of 576 bytes (RFC 791, section 3.1).
+            mtu: table.optional("mtu", number(576..=u16::MAX)),
         }
     }
 }

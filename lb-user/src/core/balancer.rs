@@ -379,7 +379,7 @@ impl Balancer {
             weight: self.eased(service, &key, self.wanted_weight(service, backend)),
             next_hop: self.next_hop(backend.address()),
             limit: backend.max_connections(),
-            mtu: self.mtu(backend.address()),
+            mtu: self.path_mtu(service, backend),
         }
     }
 

@@ -6,7 +6,13 @@
 mod draining;
 mod learning;
 
-use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 
 use lb_common::abi::{Forward, NextHop, Service as ServiceEntry, ServiceKey, Tick};
 use tokio::sync::watch;
@@ -14,7 +20,7 @@ use tracing::{error, info, warn};
 
 use self::learning::expiry;
 pub(super) use self::learning::longest_waited_for;
-use super::{attacks::Watches, ledger::Ledger, maps::Maps};
+use super::{attacks::Watches, ledger::Ledger, maps::Maps, sources::Narrow};
 use crate::{
     config::model::{Config, Service},
     control::{Change, Counters, ProbeStatus},
@@ -294,6 +300,17 @@ impl<M: Maps> Engine<M> {
         let in_use = self.balancer.config().translates();
         let sources = self.balancer.sources().filter(move |_| in_use);
         sources.filter(|source| !self.addresses.contains(source))
+    }
+
+    /// The tunnels that cannot carry all packets of their clients.
+    pub(super) fn narrow_tunnels(&self) -> BTreeSet<Narrow> {
+        let tunnels = self.balancer.narrow_tunnels();
+        tunnels
+            .map(|(service, backend, room)| Narrow {
+                tunnel: BackendKey::new(service.name(), backend.name()),
+                room,
+            })
+            .collect()
     }
 
     /// The services that forward packets to `address` as `forward` says, by name.
