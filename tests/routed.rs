@@ -13,10 +13,13 @@ const SENDING: u32 = 200;
 const MESSAGES: u32 = 1_000;
 const SIZE: u32 = 20_000;
 
+/// The MTU of the brokers' segment where it is narrower than the balancers'.
+const NARROW: u16 = 1_400;
+
 /// Longest wait for clients, on a slow and busy machine.
 const LONG: Duration = Duration::from_secs(90);
 
-/// A network in segments, with its balancers running.
+/// A network in segments, whose balancers are about to run.
 fn network(form: &str, inner: Family, outer: Family) -> Result<(Network, Router)> {
     let shape = Shape {
         forward: Forward::Tunnel,
@@ -38,12 +41,12 @@ fn network(form: &str, inner: Family, outer: Family) -> Result<(Network, Router)
             })
         })
     });
-    network.start_tidegate()?;
     Ok((network, router))
 }
 
 fn serves_across_a_router(form: &str, inner: Family, outer: Family) -> Result<()> {
-    let (network, router) = network(form, inner, outer)?;
+    let (mut network, router) = network(form, inner, outer)?;
+    network.start_tidegate()?;
     let vip = network.vip().to_string();
     let client = &network.topology().client;
     let program = &network.programs().broker;
@@ -70,6 +73,32 @@ fn serves_across_a_router(form: &str, inner: Family, outer: Family) -> Result<()
         }
     }
 
+    send_large_messages(&network)?;
+    let summary = staying.stop()?;
+    ensure!(
+        (summary.connected, summary.failed, summary.lost) == (u64::from(STAYING), 0, 0),
+        "{summary:?}"
+    );
+
+    let status = network.status()?;
+    let refused = |label: &str| label.starts_with("drop_") || label == "tx_too_big";
+    let refused: Vec<_> = status
+        .verdicts
+        .iter()
+        .filter(|(label, count)| refused(label) && **count > 0)
+        .collect();
+    ensure!(refused.is_empty(), "not all was sent on: {refused:?}");
+    let packets: u64 = status.backends.iter().map(|backend| backend.packets).sum();
+    let least = u64::from(MESSAGES * (SIZE / 1_500));
+    ensure!(packets >= least, "only {packets} packets passed");
+    Ok(())
+}
+
+/// Has many clients send messages of many segments, all of which must be acknowledged.
+fn send_large_messages(network: &Network) -> Result<()> {
+    let vip = network.vip().to_string();
+    let client = &network.topology().client;
+    let program = &network.programs().broker;
     let (size, messages) = (SIZE.to_string(), MESSAGES.to_string());
     let send = [
         "-h",
@@ -90,23 +119,22 @@ fn serves_across_a_router(form: &str, inner: Family, outer: Family) -> Result<()
         (summary.connected, summary.failed, summary.lost) == (u64::from(SENDING), 0, 0),
         "{summary:?}"
     );
-    let summary = staying.stop()?;
-    ensure!(
-        (summary.connected, summary.failed, summary.lost) == (u64::from(STAYING), 0, 0),
-        "{summary:?}"
-    );
+    Ok(())
+}
 
-    let status = network.status()?;
-    let refused = |label: &str| label.starts_with("drop_") || label == "tx_too_big";
-    let refused: Vec<_> = status
-        .verdicts
-        .iter()
-        .filter(|(label, count)| refused(label) && **count > 0)
-        .collect();
-    ensure!(refused.is_empty(), "not all was sent on: {refused:?}");
-    let packets: u64 = status.backends.iter().map(|backend| backend.packets).sum();
-    let least = u64::from(MESSAGES * (SIZE / 1_500));
-    ensure!(packets >= least, "only {packets} packets passed");
+/// Brokers ask for segments that fit into the first hop, and the router drops what does not fit into
+/// the second: only the balancer can tell clients.
+#[test]
+fn clients_learn_of_a_narrow_way_behind_the_router() -> Result<()> {
+    for (inner, outer) in [(Family::V4, Family::V6), (Family::V6, Family::V4)] {
+        let (mut network, router) = network("ipip", inner, outer)?;
+        router.narrow(NARROW)?;
+        network.edit_config(|config| config.set("tunnel", "mtu", &NARROW.to_string()));
+        network.start_tidegate()?;
+        send_large_messages(&network)?;
+        let verdicts = network.status()?.verdicts;
+        ensure!(verdicts["tx_too_big"] > 0, "{verdicts:?}");
+    }
     Ok(())
 }
 

@@ -18,7 +18,6 @@ mod packet;
 mod pipeline;
 mod quote;
 mod rewrite;
-mod segment;
 mod select;
 mod stage;
 

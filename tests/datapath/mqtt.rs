@@ -140,6 +140,28 @@ fn of_version_5_it_is_known_that_the_server_may_have_another() -> Result<()> {
     Ok(())
 }
 
+/// Whoever sends it: the record of the service's longest is as good as its worst packet, and is
+/// forgotten with the service.
+#[test]
+fn a_claim_of_no_connection_is_noted_until_it_is_forgotten() -> Result<()> {
+    let mut world = mqtt_world(DSR_MAGLEV)?;
+    let claim = b"\x10\x12\x00\x04MQTT\x04\x02\xff\xff\x00\x06client";
+    world.send(&data(&syn(DSR_MAGLEV), claim))?;
+    ensure!(longest(&world)? == Some(Duration::from_secs(65_535)));
+    let id = world
+        .image()
+        .services
+        .values()
+        .next()
+        .context("a service")?
+        .id;
+    world.datapath_mut().forget_keep_alive(id)?;
+    ensure!(longest(&world)?.is_none());
+    world.send(&data(&syn(DSR_MAGLEV), V311))?;
+    ensure!(longest(&world)? == Some(Duration::from_secs(60)));
+    Ok(())
+}
+
 #[test]
 fn first_data_that_is_no_connect_is_dropped_and_the_flow_stays() -> Result<()> {
     for service in TRACKED {

@@ -160,6 +160,11 @@ impl World {
         &self.datapath
     }
 
+    /// The same, to write to what no image holds.
+    pub fn datapath_mut(&mut self) -> &mut Datapath {
+        &mut self.datapath
+    }
+
     /// Walks over the flow tables once, and forgets flows that were silent for `idle`.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use aya_ebpf::{helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
 use lb_common::{
     abi::{Ip, Service},
     checksum::fold,
-    parse::{Family, TCP_SYN},
+    parse::Family,
     verdict::Verdict,
 };
 
@@ -21,7 +21,7 @@ use crate::{
     job::{Answer, Packet},
     maps,
     packet::Frame,
-    rewrite, segment,
+    rewrite,
     select::Target,
 };
 
@@ -84,17 +84,14 @@ fn encapsulate(
         0 => u16::MAX,
         mtu => mtu,
     };
-    let inner_mtu = mtu.saturating_sub(outer.overhead() as u16);
     if outer.length > u32::from(mtu) {
+        let inner_mtu = mtu.saturating_sub(outer.overhead() as u16);
         // Also where the sender allows fragments: its packet is not ours to cut, and the answer is
         // all that it can act upon.
         return packet.answer(service, Answer::TooBig { mtu: inner_mtu });
     }
     rewrite::age(packet)?;
     packet.count(target, first);
-    if packet.tcp_flags & TCP_SYN != 0 {
-        segment::clamp(packet, inner_mtu);
-    }
     let mut frame = make_room(packet, &outer).ok_or(Verdict::DropInternal)?;
     outer
         .write(&mut frame, packet.network)

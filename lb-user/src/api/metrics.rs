@@ -231,6 +231,16 @@ fn mqtt(page: &mut Page, services: &[ServiceStatus]) {
             page.sample(&[("service", &service.name)], seconds);
         }
     }
+    page.family(
+        "tidegate_service_keep_alive_max_seconds",
+        "gauge",
+        "The longest keep-alive that learning windows wait for.",
+    );
+    for (service, mqtt) in read() {
+        if let Some(seconds) = mqtt.keep_alive_max_seconds {
+            page.sample(&[("service", &service.name)], seconds);
+        }
+    }
 }
 
 fn backends(page: &mut Page, services: &[ServiceStatus]) {

@@ -107,8 +107,32 @@ fn report(outcome: &Result<Config, ConfigErrors>) -> Report {
     }
 }
 
-/// Services over MQTT that cannot tell first data from later.
 fn notes(config: &Config) -> Vec<String> {
+    let mut notes = unchecked(config);
+    notes.extend(narrow_tunnels(config));
+    notes
+}
+
+/// Tunnels that cannot carry all packets of their clients, as far as the configuration tells.
+fn narrow_tunnels(config: &Config) -> impl Iterator<Item = String> {
+    let narrow = config.tunnel_mtu().into_iter().flat_map(|mtu| {
+        let backends = config.backends();
+        backends.filter_map(move |(service, backend)| {
+            Some((service, backend, service.too_little_room(backend, mtu)?))
+        })
+    });
+    narrow.map(|(service, backend, room)| {
+        format!(
+            "service {}: with this `tunnel.mtu` the tunnel to {} carries packets of {room} bytes, and clients over \
+             IPv6 may send 1280: larger ones are lost",
+            service.name(),
+            backend.name()
+        )
+    })
+}
+
+/// Services over MQTT that cannot tell first data from later.
+fn unchecked(config: &Config) -> Vec<String> {
     let services = config.services().iter();
     let unchecked = services
         .filter(|service| service.protocol() == Protocol::Mqtt && !records_all(service.balance(), service.forward()))
@@ -157,6 +181,21 @@ mod tests {
         assert_eq!(json["errors"][1]["line"], 2);
         let text = complaint(&outcome.unwrap_err());
         assert!(text.starts_with("2 mistakes in the configuration\nt.toml:1: interface: 7 is not"));
+    }
+
+    #[test]
+    fn tunnel_without_room_for_clients_over_ipv6_is_noted() {
+        let text = include_str!("../../configs/tidegate-tunnel.toml");
+        let notes = |mtu: u16| {
+            let text = text.replacen("[[vip]]", &format!("[tunnel]\nmtu = {mtu}\n[[vip]]"), 1);
+            super::notes(&config::parse(&text, "t.toml").unwrap())
+        };
+        assert_eq!(notes(1_500), [""; 0]);
+        let narrow = notes(1_300);
+        // Four services over IPv6, each with two backends over IPv6 and IP in IP.
+        assert_eq!(narrow.len(), 8, "{narrow:?}");
+        let (_, note) = narrow[0].split_once(": ").unwrap();
+        assert!(note.contains("carries packets of 1260 bytes"), "{note}");
     }
 
     #[test]

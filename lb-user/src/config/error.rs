@@ -152,6 +152,8 @@ pub enum Problem {
     TooManyBackends { count: usize, limit: u32 },
     #[error("{needed} are configured; raise it to that at least")]
     Limit { needed: usize },
+    #[error("shorter than `keep_alive`; make it {least} at least")]
+    MostBelowKeepAlive { least: String },
     #[error("longer than the interval; make it {interval} at most")]
     TimeoutTooLong { interval: String },
     #[error("only for checks of type {needed}; remove it, or change `type`")]

@@ -33,7 +33,7 @@ pub(super) struct Config {
     pub(super) limits: Limits,
     pub(super) tracking: Tracking,
     pub(super) nat: Nat,
-    pub(super) tunnel_sources: Vec<Located<(IpAddr, u8)>>,
+    pub(super) tunnel: Tunnel,
     pub(super) vips: Vec<Vip>,
     pub(super) services: Vec<Service>,
 }
@@ -64,9 +64,7 @@ impl Config {
             limits: root.table("limits", Limits::read).unwrap_or_default(),
             tracking: root.table("tracking", Tracking::read).unwrap_or_default(),
             nat: root.table("nat", Nat::read).unwrap_or_default(),
-            tunnel_sources: root
-                .table("tunnel", |table| table.list("sources", source_prefix))
-                .unwrap_or_default(),
+            tunnel: root.table("tunnel", Tunnel::read).unwrap_or_default(),
             vips: root.tables("vip", Vip::read),
             services: root.tables("service", Service::read),
         }
@@ -184,6 +182,22 @@ impl Nat {
     }
 }
 
+#[derive(Default)]
+pub(super) struct Tunnel {
+    pub(super) sources: Vec<Located<(IpAddr, u8)>>,
+    pub(super) mtu: Option<Located<u16>>,
+}
+
+impl Tunnel {
+    fn read(table: &mut Table<'_>) -> Self {
+        Self {
+            sources: table.list("sources", source_prefix),
+            // Every host takes packets of 576 bytes (RFC 791, section 3.1).
+            mtu: table.optional("mtu", number(576..=u16::MAX)),
+        }
+    }
+}
+
 pub(super) struct Vip {
     pub(super) address: Option<Located<(IpAddr, u8)>>,
     pub(super) assign: Option<Located<bool>>,
@@ -209,6 +223,7 @@ pub(super) struct Service {
     pub(super) tunnel: Option<Located<Encapsulation>>,
     pub(super) tunnel_port: Option<Located<u16>>,
     pub(super) keep_alive: Option<Located<Duration>>,
+    pub(super) keep_alive_max: Option<Located<Duration>>,
     pub(super) slow_start: Option<Located<Duration>>,
     pub(super) check: Option<Check>,
     pub(super) guard: Option<Guard>,
@@ -254,6 +269,7 @@ impl Service {
             ),
             tunnel_port: table.optional("tunnel_port", port),
             keep_alive: table.optional("keep_alive", duration(DAY)),
+            keep_alive_max: table.optional("keep_alive_max", duration(DAY)),
             slow_start: table.optional("slow_start", duration(DAY)),
             check: table.table("check", Check::read),
             guard: table.table("guard", Guard::read),

@@ -40,6 +40,7 @@ pub struct Config {
     tracking_longest: Duration,
     nat: Nat,
     tunnel_sources: Vec<SourcePrefix>,
+    tunnel_mtu: Option<u16>,
     vips: Vec<Vip>,
     services: Vec<Service>,
 }
@@ -122,6 +123,13 @@ impl Config {
     #[must_use]
     pub fn tunnel_sources(&self) -> &[SourcePrefix] {
         &self.tunnel_sources
+    }
+
+    /// The largest outer packet that all of the ways to the backends carry, in bytes; without it that
+    /// of their first hops counts.
+    #[must_use]
+    pub const fn tunnel_mtu(&self) -> Option<u16> {
+        self.tunnel_mtu
     }
 
     /// The declared VIPs, in the order of the file.

@@ -2,6 +2,7 @@
 
 mod examples;
 mod guard;
+mod keep_alives;
 mod reload;
 mod rules;
 mod tunnels;

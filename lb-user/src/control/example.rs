@@ -112,6 +112,7 @@ pub(crate) fn status() -> Status {
             mqtt: Some(MqttStatus {
                 packets: [("connect".to_owned(), 5), ("pingreq".to_owned(), 6)].into(),
                 longest_keep_alive_seconds: Some(60),
+                keep_alive_max_seconds: Some(2_400),
                 checks_first_packets: false,
             }),
             guard: GuardStatus {

@@ -73,6 +73,9 @@ pub struct MqttStatus {
     pub packets: BTreeMap<String, u64>,
     /// The longest keep-alive that a client has asked for.
     pub longest_keep_alive_seconds: Option<u64>,
+    /// The longest that learning windows wait for; none where no slot learns.
+    #[serde(default)]
+    pub keep_alive_max_seconds: Option<u64>,
     /// Whether the first data of a flow must be a CONNECT: where no record of each flow is kept,
     /// nothing tells first data from later.
     #[serde(default)]
@@ -85,6 +88,7 @@ impl MqttStatus {
     pub fn new(
         packets: MqttPackets,
         longest_keep_alive: Option<Duration>,
+        keep_alive_max: Option<Duration>,
         checks_first_packets: bool,
     ) -> Self {
         let types = TYPES.iter().zip(packets.0);
@@ -94,8 +98,16 @@ impl MqttStatus {
         Self {
             packets: packets.collect(),
             longest_keep_alive_seconds: longest_keep_alive.map(|longest| longest.as_secs()),
+            keep_alive_max_seconds: keep_alive_max.map(|most| most.as_secs()),
             checks_first_packets,
         }
+    }
+
+    /// The longest keep-alive that a client has asked for, if learning windows do not wait for it.
+    #[must_use]
+    pub fn excessive_keep_alive_seconds(&self) -> Option<u64> {
+        let seen = self.longest_keep_alive_seconds?;
+        (seen > self.keep_alive_max_seconds?).then_some(seen)
     }
 }
 
@@ -117,13 +129,30 @@ mod tests {
     #[test]
     fn what_only_servers_send_is_told_only_if_seen() {
         let mut packets = MqttPackets::default();
-        let names = |packets| MqttStatus::new(packets, None, true).packets.into_keys();
+        let names = |packets| {
+            MqttStatus::new(packets, None, None, true)
+                .packets
+                .into_keys()
+        };
         assert_eq!(names(packets).len(), 11);
         assert!(!names(packets).any(|name| name == "connack"));
         packets.0[2] = 1;
         assert!(names(packets).any(|name| name == "connack"));
-        let status = MqttStatus::new(packets, Some(Duration::from_secs(90)), true);
+        let status = MqttStatus::new(packets, Some(Duration::from_secs(90)), None, true);
         assert_eq!(status.longest_keep_alive_seconds, Some(90));
+    }
+
+    #[test]
+    fn a_keep_alive_is_excessive_beyond_what_windows_wait_for() {
+        let excessive = |seen: Option<u64>, most: Option<u64>| {
+            let (seen, most) = (seen.map(Duration::from_secs), most.map(Duration::from_secs));
+            MqttStatus::new(MqttPackets::default(), seen, most, false)
+                .excessive_keep_alive_seconds()
+        };
+        assert_eq!(excessive(Some(91), Some(90)), Some(91));
+        assert_eq!(excessive(Some(90), Some(90)), None);
+        assert_eq!(excessive(None, Some(90)), None);
+        assert_eq!(excessive(Some(65_535), None), None);
     }
 
     #[test]

@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lb_common::abi::{Features, Forward, Ip, NatPool, NextHop, ServiceKey};
 
@@ -35,6 +36,7 @@ pub use self::select::SelectError;
 pub use self::view::{BackendView, ServiceView};
 use crate::config::model::{Backend, Challenge, Config, Protocol, Service};
 pub use crate::core::admin::{Admin, AdminState};
+use crate::core::flows::UDP_IDLE;
 use crate::core::health::{Health, HealthState, ProbeOutcome, Thresholds, Transition};
 use crate::core::maglev::Lender;
 use crate::core::plan::{Desired, DesiredBackend, DesiredService};
@@ -324,7 +326,11 @@ impl Balancer {
                 .map(|backend| self.desired_backend(service, backend))
                 .collect(),
             lenders: self.lenders(service).collect(),
-            window: slots::window(service.keep_alive()),
+            window: window(service, service.keep_alive()),
+            widest_window: match service.protocol() {
+                Protocol::Mqtt => window(service, service.keep_alive_max()),
+                Protocol::Tcp | Protocol::Udp => window(service, service.keep_alive()),
+            },
         }
     }
 
@@ -373,7 +379,7 @@ impl Balancer {
             weight: self.eased(service, &key, self.wanted_weight(service, backend)),
             next_hop: self.next_hop(backend.address()),
             limit: backend.max_connections(),
-            mtu: self.mtu(backend.address()),
+            mtu: self.path_mtu(service, backend),
         }
     }
 
@@ -424,6 +430,16 @@ impl Balancer {
             .vips()
             .iter()
             .any(|vip| vip.address() == address)
+    }
+}
+
+/// How long slots of `service` learn the sessions of clients with this keep-alive. Of UDP flows that
+/// are silent for longer than they are remembered, more time finds no more.
+fn window(service: &Service, keep_alive: Duration) -> Duration {
+    let window = slots::window(keep_alive);
+    match service.protocol() {
+        Protocol::Tcp | Protocol::Mqtt => window,
+        Protocol::Udp => window.min(UDP_IDLE),
     }
 }
 

@@ -28,7 +28,7 @@ const RESET: Duration = Duration::from_secs(120);
 /// A session's CONNECT has to follow at once; brokers wait for it no longer.
 const AWAITED: Duration = Duration::from_secs(60);
 /// UDP says no goodbye; two minutes is what RFC 4787, REQ-5 asks for.
-const UDP_IDLE: Duration = Duration::from_secs(120);
+pub(crate) const UDP_IDLE: Duration = Duration::from_secs(120);
 
 /// How long flows may be silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -69,6 +69,8 @@ pub struct DesiredService {
     pub lenders: Vec<Lender>,
     /// How long a live session may be silent.
     pub window: Duration,
+    /// How much longer that may become by what clients ask for.
+    pub widest_window: Duration,
 }
 
 /// A backend that should take packets.
@@ -113,6 +115,7 @@ impl DesiredService {
             backends: Vec::new(),
             lenders: Vec::new(),
             window: Duration::ZERO,
+            widest_window: Duration::ZERO,
         }
     }
 }

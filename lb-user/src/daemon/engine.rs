@@ -6,14 +6,21 @@
 mod draining;
 mod learning;
 
-use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 
 use lb_common::abi::{Forward, NextHop, Service as ServiceEntry, ServiceKey, Tick};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use self::learning::expiry;
-use super::{attacks::Watches, ledger::Ledger, maps::Maps};
+pub(super) use self::learning::longest_waited_for;
+use super::{attacks::Watches, ledger::Ledger, maps::Maps, sources::Narrow};
 use crate::{
     config::model::{Config, Service},
     control::{Change, Counters, ProbeStatus},
@@ -50,6 +57,8 @@ pub(super) struct Engine<M> {
     pub(super) watches: Watches,
     /// What the last walk over the flow tables found.
     pub(super) findings: Option<Findings>,
+    /// The keep-alive that the log last told of as too long, by service.
+    told_claims: BTreeMap<ServiceKey, Duration>,
     /// Since when every flow that should be recorded could be.
     room_since: Tick,
     has_room: bool,
@@ -81,6 +90,7 @@ impl<M: Maps> Engine<M> {
             probes: BTreeMap::new(),
             watches: Watches::new(),
             findings: None,
+            told_claims: BTreeMap::new(),
             room_since: Tick(0),
             has_room: true,
             sights: watch::Sender::new(sight),
@@ -151,6 +161,7 @@ impl<M: Maps> Engine<M> {
     /// Takes the steps that lead to `target`.
     fn install(&mut self, target: MapImage, steps: &[MapOp]) -> anyhow::Result<()> {
         self.ledger.open(&target, &self.maps)?;
+        self.forget_keep_alives(&target)?;
         if let Err(error) = self.maps.apply(steps) {
             self.handle_failure(target);
             return Err(error);
@@ -289,6 +300,17 @@ impl<M: Maps> Engine<M> {
         let in_use = self.balancer.config().translates();
         let sources = self.balancer.sources().filter(move |_| in_use);
         sources.filter(|source| !self.addresses.contains(source))
+    }
+
+    /// The tunnels that cannot carry all packets of their clients.
+    pub(super) fn narrow_tunnels(&self) -> BTreeSet<Narrow> {
+        let tunnels = self.balancer.narrow_tunnels();
+        tunnels
+            .map(|(service, backend, room)| Narrow {
+                tunnel: BackendKey::new(service.name(), backend.name()),
+                room,
+            })
+            .collect()
     }
 
     /// The services that forward packets to `address` as `forward` says, by name.

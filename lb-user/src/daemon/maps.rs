@@ -22,6 +22,8 @@ pub(super) trait Maps: Send + 'static {
     fn open_flows(&self, id: BackendId) -> anyhow::Result<u64>;
     /// The longest keep-alive that a client of a service id's users has asked for.
     fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>>;
+    /// Forgets that, before the id gets another user.
+    fn forget_keep_alive(&mut self, id: ServiceId) -> anyhow::Result<()>;
     /// The clock of flows.
     fn now(&self) -> Tick;
     /// Packets by how they ended, since the program was loaded.
@@ -51,6 +53,10 @@ impl Maps for Datapath {
 
     fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>> {
         Ok(Self::longest_keep_alive(self, id)?)
+    }
+
+    fn forget_keep_alive(&mut self, id: ServiceId) -> anyhow::Result<()> {
+        Ok(Self::forget_keep_alive(self, id)?)
     }
 
     fn now(&self) -> Tick {

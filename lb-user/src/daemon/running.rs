@@ -186,7 +186,11 @@ impl Running {
                     "backend is behind another interface, where nat gets no replies: it is left out");
             }
         }
+        let known = self.engine.narrow_tunnels();
         self.engine.handle_next_hop(address, next_hop, mtu);
+        for narrow in self.engine.narrow_tunnels().difference(&known) {
+            narrow.warn();
+        }
     }
 
     fn handle_answer(&mut self, answer: Answer) {

@@ -7,6 +7,27 @@ use std::net::IpAddr;
 use tracing::{debug, warn};
 
 use super::{engine::Engine, maps::Maps, vips::Vips};
+use crate::core::balancer::BackendKey;
+
+/// A tunnel that cannot carry all packets of its clients.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Narrow {
+    /// Its service and backend.
+    pub(super) tunnel: BackendKey,
+    /// The largest packet that it carries, in bytes.
+    pub(super) room: u16,
+}
+
+impl Narrow {
+    pub(super) fn warn(&self) {
+        let Self { tunnel, room } = self;
+        warn!(
+            backend = %tunnel, room,
+            "a tunnel has less room than the 1280 bytes that clients over IPv6 may send: larger packets are lost, \
+             use links with a larger MTU, or outer IPv4"
+        );
+    }
+}
 
 /// Finds what is missing, if it can be found yet.
 pub(super) async fn find<M: Maps>(engine: &mut Engine<M>, vips: &Vips) {
@@ -63,5 +84,8 @@ pub(super) fn warn_of_trouble<M: Maps>(engine: &Engine<M>) {
             backend = backend.name(),
             "no address to tunnel to this backend from: give tunnel.sources a prefix of its family"
         );
+    }
+    for narrow in engine.narrow_tunnels() {
+        narrow.warn();
     }
 }

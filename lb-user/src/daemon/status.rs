@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use lb_common::abi::{Balance, Forward, Ip, NextHop};
 use tracing::warn;
 
-use super::{engine::Engine, ledger::Account, maps::Maps};
+use super::{
+    engine::{Engine, longest_waited_for},
+    ledger::Account,
+    maps::Maps,
+};
 use crate::{
     config::model::{Protocol, Service},
     control::{BackendStatus, GuardStatus, MqttStatus, ServiceState, ServiceStatus, Sessions},
@@ -84,6 +88,7 @@ impl<M: Maps> Engine<M> {
             MqttStatus::new(
                 packets,
                 longest,
+                longest_waited_for(service),
                 records_all(service.balance(), service.forward()),
             )
         })

@@ -8,6 +8,7 @@ use std::{
 
 mod attacks;
 mod draining;
+mod keep_alives;
 mod scheduling;
 mod state;
 mod trace;
@@ -65,6 +66,7 @@ struct FakeMaps {
     mqtt: MqttPackets,
     access: BTreeSet<(ServiceId, Prefix)>,
     guard: GuardCounts,
+    keep_alives: BTreeMap<ServiceId, Duration>,
     flows: Vec<RecordedFlow>,
     now: Tick,
     /// How many steps succeed before all fail.
@@ -156,8 +158,18 @@ impl Maps for FakeMaps {
         Ok(self.mqtt)
     }
 
-    fn longest_keep_alive(&self, _id: ServiceId) -> anyhow::Result<Option<Duration>> {
-        Ok(Some(Duration::from_secs(60)))
+    fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>> {
+        Ok(self.keep_alives.get(&id).copied())
+    }
+
+    fn forget_keep_alive(&mut self, id: ServiceId) -> anyhow::Result<()> {
+        let installed = self
+            .services
+            .values()
+            .any(|entry| !entry.is_marker() && entry.id() == id);
+        assert!(!installed, "packets are counted for the new user already");
+        self.keep_alives.remove(&id);
+        Ok(())
     }
 
     fn guard_counts(&self, _id: ServiceId) -> anyhow::Result<GuardCounts> {

@@ -118,6 +118,15 @@ impl Router {
         Ok(router)
     }
 
+    /// Lets no larger packets through to the brokers.
+    ///
+    /// # Errors
+    /// When the kernel refuses the change.
+    pub fn narrow(&self, mtu: u16) -> Result<()> {
+        let number = Segment::Brokers.number();
+        run(&self.netns, &[format!("link set eth{number} mtu {mtu}")])
+    }
+
     /// The address of a broker behind it.
     pub fn broker(&self, host: &Host, family: Family) -> IpAddr {
         Segment::Brokers.address(host.address(family))

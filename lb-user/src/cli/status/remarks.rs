@@ -18,6 +18,7 @@ pub(super) fn remarks(status: &Status) -> String {
     }
     remarks.extend(status.services.iter().filter_map(slots_remark));
     remarks.extend(status.services.iter().filter_map(mqtt_remark));
+    remarks.extend(status.services.iter().filter_map(keep_alive_remark));
     remarks.extend(status.services.iter().filter_map(guard_remark));
     let dropped = status.verdicts.iter();
     let dropped = dropped.filter(|(verdict, count)| verdict.starts_with("drop_") && **count > 0);
@@ -68,11 +69,24 @@ fn slots_remark(service: &ServiceStatus) -> Option<String> {
     (!told.is_empty()).then(|| format!("slots of {name}: {}", told.join("; ")))
 }
 
+/// Whether a client may be silent for longer than is waited for.
+fn keep_alive_remark(service: &ServiceStatus) -> Option<String> {
+    let mqtt = service.mqtt.as_ref()?;
+    let claimed = duration(mqtt.excessive_keep_alive_seconds()?);
+    let most = duration(mqtt.keep_alive_max_seconds?);
+    let name = &service.name;
+    Some(format!(
+        "{name}: a CONNECT has asked for a keep-alive of {claimed}, learning windows wait for {most}: raise \
+         keep_alive_max if that device is real"
+    ))
+}
+
 /// What clients of a service have sent.
 fn mqtt_remark(service: &ServiceStatus) -> Option<String> {
     let MqttStatus {
         packets,
         longest_keep_alive_seconds,
+        keep_alive_max_seconds: _,
         checks_first_packets,
     } = service.mqtt.as_ref()?;
     let seen = packets.iter().filter(|(_, count)| **count > 0);

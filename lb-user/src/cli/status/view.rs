@@ -338,6 +338,18 @@ mod tests {
     }
 
     #[test]
+    fn keep_alives_that_nobody_waits_for_are_told() {
+        let mut status = example::status();
+        assert!(!render(&status, false, None).contains("keep_alive_max"));
+        let mqtt = status.services[0].mqtt.as_mut().unwrap();
+        mqtt.longest_keep_alive_seconds = Some(65_535);
+        let text = render(&status, false, None);
+        let sentence = "mqtt: a CONNECT has asked for a keep-alive of 18 h 12 min, learning windows wait \
+                        for 40 min 0 s: raise keep_alive_max if that device is real";
+        assert!(text.contains(sentence), "{text}");
+    }
+
+    #[test]
     fn slots_are_told_of_while_they_are_not_safe() {
         let mut status = example::status();
         assert!(!render(&status, false, None).contains("slots of"));

@@ -28,6 +28,8 @@ pub(super) const TRACKING_SHORTEST: Duration = Duration::from_secs(60);
 pub(super) const TRACKING_LONGEST: Duration = Duration::from_secs(28 * 3_600);
 /// What the large MQTT clouds allow at most, give or take a minute; clients' own defaults are 60 s.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20 * 60);
+/// Times the keep-alive: room for a client that nobody thought of, not for whatever a packet says.
+pub(super) const KEEP_ALIVE_MAX: u32 = 2;
 /// Outside the range that Linux takes ports for its own connections from.
 pub(super) const NAT_PORTS: (u16, u16) = (1_024, 32_767);
 /// Where Linux expects GUE (IANA: gue).

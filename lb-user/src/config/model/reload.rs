@@ -56,6 +56,7 @@ impl Config {
             // Everything below is applied by a reload.
             tracking_idle: _,
             tunnel_sources: _,
+            tunnel_mtu: _,
             tracking_shortest: _,
             tracking_longest: _,
             vips: _,

@@ -24,7 +24,7 @@ impl Config {
     pub(in crate::config) fn check(raw: file::Config, errors: &Errors) -> Option<Self> {
         check_vips(&raw.vips, errors);
         check_nat(&raw.nat, &raw.vips, errors);
-        tunnels::check_sources(&raw.tunnel_sources, &raw.vips, errors);
+        tunnels::check_sources(&raw.tunnel.sources, &raw.vips, errors);
         services::check(&raw, errors);
         check_limits(&raw, errors);
         Self::build(raw)
@@ -65,7 +65,8 @@ impl Config {
                 first_port,
                 last_port,
             },
-            tunnel_sources: tunnels::build_sources(&raw.tunnel_sources),
+            tunnel_sources: tunnels::build_sources(&raw.tunnel.sources),
+            tunnel_mtu: raw.tunnel.mtu.map(|mtu| mtu.value),
             vips: raw.vips.into_iter().map(build_vip).collect::<Option<_>>()?,
             services: services.collect::<Option<_>>()?,
         })

@@ -9,6 +9,9 @@ use lb_common::abi::{Balance, Forward, Ip, PROTOCOL_TCP, PROTOCOL_UDP, ServiceKe
 use super::Guard;
 use super::Tunnel;
 
+/// What every link carries that IPv6 is used on (RFC 8200, section 5).
+const IPV6_MIN_MTU: u16 = 1280;
+
 /// What clients connect to: a VIP, a port and a protocol, and who stands behind them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
@@ -20,6 +23,7 @@ pub struct Service {
     pub(super) forward: Forward,
     pub(super) tunnel: Option<Tunnel>,
     pub(super) keep_alive: Duration,
+    pub(super) keep_alive_max: Duration,
     pub(super) slow_start: Option<Duration>,
     pub(super) check: Option<Check>,
     pub(super) guard: Guard,
@@ -75,6 +79,12 @@ impl Service {
         self.keep_alive
     }
 
+    /// The longest that a client's own word is believed, [`Self::keep_alive`] at least.
+    #[must_use]
+    pub const fn keep_alive_max(&self) -> Duration {
+        self.keep_alive_max
+    }
+
     /// How long a backend that returns takes to get its whole share of new flows.
     #[must_use]
     pub const fn slow_start(&self) -> Option<Duration> {
@@ -97,6 +107,19 @@ impl Service {
     #[must_use]
     pub fn backends(&self) -> &[Backend] {
         &self.backends
+    }
+
+    /// The bytes that a way to `backend` that carries `mtu` leaves for clients' packets, if these are
+    /// too few: clients over IPv6 that are told of less go on with packets of 1280 bytes (RFC 8200,
+    /// section 5), and none of those arrives.
+    #[must_use]
+    pub fn too_little_room(&self, backend: &Backend, mtu: u16) -> Option<u16> {
+        let overhead = self
+            .tunnel
+            .filter(|_| self.vip.is_ipv6())?
+            .overhead(backend.address);
+        let room = mtu.saturating_sub(overhead);
+        (room < IPV6_MIN_MTU).then_some(room)
     }
 
     /// What the kernel finds the service by.

@@ -35,6 +35,18 @@ impl Tunnel {
     }
 }
 
+impl Tunnel {
+    /// Bytes that it adds to a packet to `backend`: an IP header, and a UDP header if it is GUE.
+    #[must_use]
+    pub const fn overhead(&self, backend: IpAddr) -> u16 {
+        let network = if backend.is_ipv4() { 20 } else { 40 };
+        match self.encapsulation {
+            Encapsulation::IpIp => network,
+            Encapsulation::Gue => network + 8,
+        }
+    }
+}
+
 impl fmt::Display for Tunnel {
     /// `ipip`, or `gue:6080`: with the port where it means something.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -56,6 +56,43 @@ fn sources_are_a_prefix_a_family() {
     right(&with_sources("\"10.9.0.7\", \"fd00:9::/96\""));
 }
 
+fn with_mtu(mtu: &str) -> String {
+    let table = format!("[tunnel]\nmtu = {mtu}\n[[service]]");
+    tunnel("").replacen("[[service]]", &table, 1)
+}
+
+#[test]
+fn the_ways_to_backends_carry_what_the_first_hop_does_unless_told_otherwise() {
+    assert_eq!(right(&tunnel("")).tunnel_mtu(), None);
+    for mtu in [576, 1_400, 65_535] {
+        assert_eq!(right(&with_mtu(&mtu.to_string())).tunnel_mtu(), Some(mtu));
+    }
+}
+
+#[test]
+fn clients_over_ipv6_need_room_for_1280_bytes() {
+    let (v4, v6) = ("172.16.40.20", "fd00:40::20");
+    for (vip, form, backend, overhead) in [
+        ("fd00:40::24", "ipip", v4, 20),
+        ("fd00:40::24", "ipip", v6, 40),
+        ("fd00:40::24", "gue", v4, 28),
+        ("fd00:40::24", "gue", v6, 48),
+    ] {
+        let text = tunnel(&format!("tunnel = \"{form}\""))
+            .replace("vip = \"172.16.40.24\"", &format!("vip = \"{vip}\""))
+            .replace(v4, backend);
+        let config = right(&text);
+        let service = &config.services()[0];
+        let backend = &service.backends()[0];
+        let room = |mtu| service.too_little_room(backend, mtu);
+        assert_eq!(room(1_280 + overhead), None);
+        assert_eq!(room(1_279 + overhead), Some(1_279));
+    }
+    let config = right(&tunnel(""));
+    let service = &config.services()[0];
+    assert_eq!(service.too_little_room(&service.backends()[0], 576), None);
+}
+
 #[test]
 fn whatever_is_wrong_with_a_tunnel_is_reported_at_its_key() {
     let broken = [
@@ -90,6 +127,14 @@ fn whatever_is_wrong_with_a_tunnel_is_reported_at_its_key() {
         (
             with_sources("\"10.9.0.0/24\", \"10.8.0.0/24\""),
             "tunnel.sources[1]: more than 1 addresses of one family",
+        ),
+        (
+            with_mtu("575"),
+            "tunnel.mtu: 575 is not a whole number from 576 to 65535",
+        ),
+        (
+            with_mtu("65536"),
+            "tunnel.mtu: 65536 is not a whole number from 576 to 65535",
         ),
         (
             with_sources("\"172.16.40.0/24\""),

@@ -1,6 +1,6 @@
 //! From events to what is desired.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use lb_common::abi::{Ip, NatPool, NextHop, Tick};
 use proptest::prelude::*;
@@ -404,4 +404,78 @@ proptest! {
             }
         }
     }
+}
+
+/// Records of UDP flows that were silent for two minutes are gone, so no longer window finds more.
+#[test]
+fn slots_learn_their_flows_for_no_longer_than_these_are_remembered() {
+    for (protocol, keep_alive, seconds) in [
+        ("udp", "20m", 120),
+        ("udp", "81s", 120),
+        ("udp", "40s", 60),
+        ("tcp", "20m", 1_800),
+        ("mqtt", "20m", 1_800),
+    ] {
+        let keys = format!("protocol = \"{protocol}\"\nkeep_alive = \"{keep_alive}\"\n");
+        let text = TEXT
+            .replacen("port = 1883\n", &format!("port = 1883\n{keys}"), 1)
+            .replacen(
+                "forward = \"dsr\"\n",
+                "forward = \"dsr\"\ncheck.type = \"none\"\n",
+                1,
+            );
+        let mut balancer = balancer_of(&text);
+        let before = plan::next(&MapImage::empty(), &balancer.desired(), Moment::at(Tick(1)));
+        balancer.set_admin(&a(), Admin::Draining);
+        let after = plan::next(&before, &balancer.desired(), Moment::at(Tick(1)));
+        let key = balancer.config().services()[0].key();
+        let service = &after.services[&key];
+        let window = Duration::from_secs(seconds);
+        assert_eq!(service.window, window, "{protocol}, {keep_alive}");
+        assert_eq!(service.table.holds.until(), Some(Tick(1).after(window)));
+    }
+}
+
+#[test]
+fn a_tunnel_carries_what_its_narrowest_part_does() {
+    let tunnel = TEXT.replacen("forward = \"dsr\"", "forward = \"tunnel\"", 1);
+    let narrow = format!("tunnel.mtu = 1400\n{tunnel}");
+    let dsr = format!("tunnel.mtu = 1400\n{TEXT}");
+    for (text, first_hop, expected) in [
+        (&tunnel, None, 0),
+        (&tunnel, Some(1_500), 1_500),
+        (&narrow, None, 1_400),
+        (&narrow, Some(1_500), 1_400),
+        (&narrow, Some(1_300), 1_300),
+        // Nobody puts its packets into others.
+        (&dsr, Some(1_500), 1_500),
+    ] {
+        let mut balancer = balancer_of(text);
+        balancer.observe(&a(), ProbeOutcome::Success);
+        if let Some(mtu) = first_hop {
+            balancer.set_mtu([172, 16, 40, 20].into(), mtu);
+        }
+        let mtu = balancer.desired().services[0].backends[0].mtu;
+        assert_eq!(mtu, expected, "{first_hop:?} in {text}");
+    }
+}
+
+#[test]
+fn a_tunnel_is_narrow_if_clients_over_ipv6_may_send_more() {
+    let text = TEXT
+        .replacen("forward = \"dsr\"", "forward = \"tunnel\"", 1)
+        .replace("172.16.40.24/32", "fd00:40::24/128")
+        .replace("vip = \"172.16.40.24\"", "vip = \"fd00:40::24\"")
+        .replace("forward = \"nat\"", "forward = \"tunnel\"")
+        .replacen("nat.ports", "tunnel.mtu = 1350\nnat.ports", 1);
+    let mut balancer = balancer_of(&text);
+    let narrow = |balancer: &Balancer| {
+        let tunnels = balancer.narrow_tunnels();
+        let names =
+            tunnels.map(|(service, backend, room)| (BackendKey::of(service, backend), room));
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(narrow(&balancer), []);
+    balancer.set_mtu([172, 16, 40, 21].into(), 1_299);
+    assert_eq!(narrow(&balancer), [(b(), 1_279)]);
 }

@@ -20,6 +20,28 @@ impl Balancer {
         self.mtus.get(&address).copied().unwrap_or(0)
     }
 
+    /// The largest IP packet that all of the way of a service to `backend` carries, in bytes; 0: not
+    /// known. The kernel knows of the first hop, the configuration may know of others.
+    #[must_use]
+    pub(super) fn path_mtu(&self, service: &Service, backend: &Backend) -> u16 {
+        let given = self.config().tunnel_mtu();
+        let given = given.filter(|_| service.forward() == Forward::Tunnel);
+        match (self.mtu(backend.address()), given) {
+            (first_hop, None) => first_hop,
+            (0, Some(given)) => given,
+            (first_hop, Some(given)) => first_hop.min(given),
+        }
+    }
+
+    /// The tunnels that cannot carry all packets of their clients, and the size of those that they do.
+    pub fn narrow_tunnels(&self) -> impl Iterator<Item = (&Service, &Backend, u16)> {
+        let backends = self.config().backends();
+        backends.filter_map(|(service, backend)| match self.path_mtu(service, backend) {
+            0 => None,
+            mtu => Some((service, backend, service.too_little_room(backend, mtu)?)),
+        })
+    }
+
     /// The backends that no tunnel has an address to send to from.
     pub fn without_tunnel_source(&self) -> impl Iterator<Item = (&Service, &Backend)> {
         let backends = self.config().backends();

@@ -1,17 +1,17 @@
 //! What the engine makes of walks over the flow tables.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use lb_common::abi::Tick;
+use lb_common::abi::{Forward, Tick};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::Engine;
 use crate::{
-    config::model::Config,
+    config::model::{Config, Protocol, Service},
     core::{
         flows::{Expiry, Sight},
-        image::ServiceImage,
+        image::{MapImage, ServiceImage},
         plan::{self, Desired, Moment},
         settle::{self, Findings, Learned},
         slots,
@@ -48,23 +48,78 @@ impl<M: Maps> Engine<M> {
     }
 
     /// Takes the clients' word for how long they may be silent, where it is more than the
-    /// configuration's.
+    /// configuration's, and within its bounds: any packet can claim whatever it wants.
     pub(super) fn widen_windows(&self, desired: &mut Desired) {
         for service in &mut desired.services {
             let Some(installed) = self.image.services.get(&service.key) else {
                 continue;
             };
             match self.maps.longest_keep_alive(installed.id) {
-                Ok(Some(seen)) => service.window = service.window.max(slots::window(seen)),
+                Ok(Some(seen)) => {
+                    let wanted = slots::window(seen).min(service.widest_window);
+                    service.window = service.window.max(wanted);
+                }
                 Ok(None) => {}
                 Err(error) => warn!(error = format!("{error:#}"), "keep-alives cannot be read"),
             }
         }
     }
 
+    /// Has no service inherit what the clients of another have claimed: forgets it of every id that
+    /// `target` gives out, before packets are counted for the new user.
+    pub(super) fn forget_keep_alives(&mut self, target: &MapImage) -> anyhow::Result<()> {
+        for (key, service) in &target.services {
+            let present = self.image.services.get(key);
+            // A change that failed half way may have installed it.
+            let doubtful = self.doubtful.iter().filter(|(other, _)| other == key);
+            let mut known = present
+                .into_iter()
+                .chain(doubtful.map(|(_, attempt)| attempt));
+            if !known.any(|known| known.id == service.id) {
+                self.maps.forget_keep_alive(service.id)?;
+                self.told_claims.remove(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// The services and keep-alives that clients have claimed beyond what windows wait for: each
+    /// once, and again when it has grown.
+    pub(in crate::daemon) fn new_claims(&mut self) -> Vec<(String, Duration)> {
+        let mut claims = Vec::new();
+        for service in self.balancer.config().services() {
+            let key = service.key();
+            let installed = self.image.services.get(&key);
+            let Some((most, installed)) = longest_waited_for(service).zip(installed) else {
+                continue;
+            };
+            // If it cannot be read, the next change of backends says so.
+            let seen = self.maps.longest_keep_alive(installed.id);
+            let seen = seen.ok().flatten().unwrap_or_default();
+            let told = self.told_claims.get(&key).copied().unwrap_or_default();
+            if seen > most.max(told) {
+                self.told_claims.insert(key, seen);
+                claims.push((service.name().to_owned(), seen));
+            }
+        }
+        claims
+    }
+
+    fn tell_of_claims(&mut self) {
+        for (service, claimed) in self.new_claims() {
+            warn!(
+                service,
+                seconds = claimed.as_secs(),
+                "a CONNECT asks for a keep-alive beyond keep_alive_max: learning windows do not wait for \
+                 its session; raise keep_alive_max if that device is real"
+            );
+        }
+    }
+
     /// Takes in what a walk over the flow tables has found: slots may be safe again.
     pub(in crate::daemon) fn handle_findings(&mut self, findings: Findings) {
         let now = self.maps.now();
+        self.tell_of_claims();
         self.note_room(findings.has_room, now);
         self.correct_loads(&findings);
         if self.attempted.is_none() {
@@ -119,6 +174,13 @@ impl<M: Maps> Engine<M> {
             );
         }
     }
+}
+
+/// The longest keep-alive that windows of a service may wait for; none if no client says any, or no
+/// slot learns.
+pub(in crate::daemon) fn longest_waited_for(service: &Service) -> Option<Duration> {
+    let learns = service.protocol() == Protocol::Mqtt && service.forward() != Forward::Nat;
+    learns.then(|| service.keep_alive_max())
 }
 
 pub(super) fn expiry(config: &Config) -> Expiry {

@@ -70,6 +70,15 @@ impl Datapath {
         Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
     }
 
+    /// Forgets the longest keep-alive, before a service id gets another user.
+    ///
+    /// # Errors
+    /// If the kernel does not let it be written.
+    pub fn forget_keep_alive(&mut self, id: ServiceId) -> Result<(), DatapathError> {
+        let written = self.keep_alives.set(u32::from(id.0), 0, 0);
+        written.map_err(failed(abi::KEEP_ALIVES, "written"))
+    }
+
     /// What a service's guard did.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use crate::config::error::Problem;
 use crate::config::file;
 use crate::config::model::{Backend, Protocol, Service, defaults};
 use crate::config::reader::{Errors, Located, Place};
+use crate::config::value::format_duration;
 
 pub(super) fn check(raw: &file::Config, errors: &Errors) {
     let vips: Vec<IpAddr> = raw
@@ -29,6 +30,7 @@ pub(super) fn check(raw: &file::Config, errors: &Errors) {
     );
     for service in &raw.services {
         check_vip(service, raw, &vips, errors);
+        check_keep_alives(service, errors);
         check_backends(service, &vips, errors);
         tunnels::check(service, errors);
         if let Some(check) = &service.check {
@@ -70,6 +72,22 @@ fn check_vip(service: &file::Service, raw: &file::Config, vips: &[IpAddr], error
     {
         let address = vip.value.to_string();
         errors.add(&vip.place, Problem::UndeclaredVip { address });
+    }
+}
+
+/// Where nothing is read of the payload, no client says how long it may be silent.
+fn check_keep_alives(service: &file::Service, errors: &Errors) {
+    let Some(most) = &service.keep_alive_max else {
+        return;
+    };
+    let least = service.keep_alive.as_ref();
+    let least = least.map_or(defaults::KEEP_ALIVE, |least| least.value);
+    if protocol(service) != Protocol::Mqtt {
+        let needed = "`protocol = \"mqtt\"`";
+        errors.add(&most.place, Problem::NotForService { needed });
+    } else if most.value < least {
+        let least = format_duration(least);
+        errors.add(&most.place, Problem::MostBelowKeepAlive { least });
     }
 }
 
@@ -165,6 +183,7 @@ pub(super) fn build(mut raw: file::Service) -> Option<Service> {
     let tunnel = tunnels::build(&mut raw);
     let (vip, port) = (raw.vip?.value, raw.port?.value);
     let protocol = or(raw.protocol, Protocol::Tcp);
+    let keep_alive = or(raw.keep_alive, defaults::KEEP_ALIVE);
     let backends = raw
         .backends
         .into_iter()
@@ -177,7 +196,8 @@ pub(super) fn build(mut raw: file::Service) -> Option<Service> {
         balance: or(raw.balance, Balance::Maglev),
         forward: raw.forward?.value,
         tunnel,
-        keep_alive: or(raw.keep_alive, defaults::KEEP_ALIVE),
+        keep_alive,
+        keep_alive_max: or(raw.keep_alive_max, keep_alive * defaults::KEEP_ALIVE_MAX),
         slow_start: raw.slow_start.map(|time| time.value),
         check: checks::build(raw.check, protocol)?,
         guard: guards::build(raw.guard.as_ref(), vip, protocol),
