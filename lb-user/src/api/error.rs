@@ -93,6 +93,10 @@ impl From<TraceError> for ApiError {
                 StatusCode::BAD_REQUEST,
                 "a backend of weight 0 takes no new flows",
             ),
+            TraceError::Leaving { .. } => (
+                StatusCode::CONFLICT,
+                "only that it goes down can be supposed of it",
+            ),
             TraceError::Tables(_) => (StatusCode::INTERNAL_SERVER_ERROR, "see the daemon's log"),
         };
         Self::new(status, error.to_string(), hint)

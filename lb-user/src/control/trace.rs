@@ -154,6 +154,8 @@ pub enum TraceError {
     UnknownService { name: String, known: Vec<String> },
     #[error("weight {weight} is out of range: 0 to {max}")]
     Weight { weight: u16, max: u16 },
+    #[error("`{backend}` is leaving: it drains already, and has no weight")]
+    Leaving { backend: String },
     #[error("the flow tables cannot be read: {0:#}")]
     Tables(#[source] anyhow::Error),
 }

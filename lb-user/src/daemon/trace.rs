@@ -142,6 +142,10 @@ impl<M: Maps + Records> Engine<M> {
             let key = balancer.select(change.backend())?;
             match *change {
                 WhatIf::Down(_) => balancer.assume_down(&key),
+                _ if balancer.is_leaving(&key) => {
+                    let backend = key.to_string();
+                    return Err(TraceError::Leaving { backend });
+                }
                 WhatIf::Drained(_) => balancer.set_admin(&key, Admin::Draining),
                 WhatIf::Weight { weight, .. } if weight > Backend::MAX_WEIGHT => {
                     let max = Backend::MAX_WEIGHT;

@@ -6,7 +6,7 @@ use lb_common::abi::{BackendId, Tick};
 
 use super::{A, FakeMaps, config, key, running, up_with};
 use crate::{
-    control::{BackendStatus, Change},
+    control::{BackendStatus, Change, TraceError, TraceOrder, WhatIf},
     core::{
         balancer::Admin,
         settle::{Findings, Sessions},
@@ -190,6 +190,51 @@ fn backend_that_dies_while_it_leaves_is_gone() {
     super::fail(&mut engine, "a", 2);
     assert!(engine.dismiss_drained());
     assert!(engine.backend_status(&key("a")).is_none());
+}
+
+#[test]
+fn backend_that_is_cut_off_while_it_leaves_is_gone() {
+    let mut engine = running();
+    take_out_a(&mut engine);
+    engine.handle_findings(walk(&engine, live(3)));
+    assert!(!engine.dismiss_drained());
+    engine.handle_change(&key("a"), Change::Admin(Admin::Disabled));
+    engine.reconcile();
+    assert!(engine.dismiss_drained());
+    engine.reconcile();
+    assert!(engine.backend_status(&key("a")).is_none());
+    // What was said of it does not meet it when it comes back.
+    engine.handle_config(config(super::CONFIG));
+    engine.reconcile();
+    assert_eq!(a(&engine).standing(), "enabled");
+}
+
+/// Neither would change anything, and an answer would say that of the change.
+#[test]
+fn of_who_leaves_it_can_only_be_supposed_that_it_goes_down() {
+    let mut engine = running();
+    take_out_a(&mut engine);
+    let ask = |what_if| {
+        let order = TraceOrder {
+            client: [10, 0, 0, 1].into(),
+            port: Some(40_000),
+            service: None,
+            what_if: vec![what_if],
+        };
+        engine.trace(&order, 1)
+    };
+    let backend = "a".to_owned();
+    for what_if in [
+        WhatIf::Drained(backend.clone()),
+        WhatIf::Weight {
+            backend: backend.clone(),
+            weight: 3,
+        },
+    ] {
+        let error = ask(what_if).unwrap_err();
+        assert!(matches!(error, TraceError::Leaving { .. }), "{error}");
+    }
+    assert!(ask(WhatIf::Down(backend)).is_ok());
 }
 
 #[test]
