@@ -21,6 +21,8 @@ enum Event {
     Want(Vec<u16>),
     /// A backend's sessions are gone, whoever wants it.
     Die(u16),
+    /// A backend is taken out if it is drained, as one that a reload has left out.
+    Dismiss(u16),
     Open(u32),
     Close(usize),
     /// A tick passes; flows send whose turn it is.
@@ -165,6 +167,29 @@ impl Sim {
         self.slots.holds = settle_slots(holds, has_learned, Some(&strays));
     }
 
+    /// Whether no session of a backend is left, as far as is known after a walk.
+    fn is_drained(&self, id: BackendId) -> bool {
+        let gets_more = self.slots.owners.contains(&id);
+        let is_at_risk = self.slots.holds.has_previous(id);
+        let left = self.records.values().any(|(_, backend, _)| *backend == id);
+        !(gets_more || is_at_risk || left || self.full)
+    }
+
+    fn dismiss(&mut self, backend: u16) {
+        self.sweep();
+        let Some(&id) = self.alive.get(&backend) else {
+            return;
+        };
+        if !self.is_drained(id) {
+            return;
+        }
+        // One that is silent for longer than any may be is over, and does not know yet.
+        let now = self.now;
+        let left = |flow: &&Flow| flow.backend == id && now - flow.sent <= WINDOW;
+        assert_eq!(self.flows.values().find(left).map(|f| f.slot), None);
+        self.alive.remove(&backend);
+    }
+
     fn handle(&mut self, event: &Event) {
         match event {
             Event::Want(members) => {
@@ -183,6 +208,7 @@ impl Sim {
                 let replace = |owner| if owner == id { heir } else { owner };
                 self.want(&owners.into_iter().map(replace).collect::<Vec<_>>());
             }
+            Event::Dismiss(backend) => self.dismiss(*backend),
             Event::Open(slot) => self.open(*slot),
             Event::Close(at) => {
                 let number = self.flows.keys().nth(*at).copied();
@@ -206,6 +232,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         3 => prop::collection::vec(0..BACKENDS, 0..4).prop_map(Event::Want),
         1 => (0..BACKENDS).prop_map(Event::Die),
+        3 => (0..BACKENDS).prop_map(Event::Dismiss),
         6 => (0..SLOTS).prop_map(Event::Open),
         2 => (0_usize..20).prop_map(Event::Close),
         8 => Just(Event::Wait),
