@@ -255,6 +255,7 @@ async fn metrics_page_names_every_family_once() {
         r#"tidegate_service_dropped_total{service="mqtt"} 2"#,
         r#"tidegate_backend_packets_total{service="mqtt",backend="broker1",address="172.16.40.20"} 7"#,
         r#"tidegate_backend_up{service="mqtt",backend="broker1",address="172.16.40.20"} 1"#,
+        r#"tidegate_backend_held{service="mqtt",backend="broker1",address="172.16.40.20"} 0"#,
         r#"tidegate_flows{state="tracked"} 4"#,
         r#"tidegate_reloads_total{result="ok"} 1"#,
     ] {

@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | up, enabled, weight above 0 | yes | yes |
 //! | up, draining, leaving or of weight 0 | no | yes |
+//! | held: silent like all others | as it did | as it did |
 //! | up, disabled | no | no: they are selected anew |
 //! | down or unknown | no | no |
 //! | behind another interface than the VIPs', in a `nat` service | no | no |
@@ -183,6 +184,12 @@ impl Balancer {
         self.health
             .get(backend)
             .map_or(HealthState::Unknown, Health::state)
+    }
+
+    /// Whether `backend` is up only because nobody shows that the way to it works.
+    #[must_use]
+    pub fn is_held(&self, backend: &BackendKey) -> bool {
+        self.health.get(backend).is_some_and(Health::is_held)
     }
 
     /// Supposes that `backend` has failed, checked or not: for what-if questions.

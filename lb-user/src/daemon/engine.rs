@@ -4,9 +4,16 @@
 //! maps hold what it wants. There is no other way to the maps.
 
 mod draining;
+mod held;
 mod learning;
 
-use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 
 use lb_common::abi::{Forward, NextHop, Service as ServiceEntry, ServiceKey, Tick};
 use tokio::sync::watch;
@@ -21,7 +28,7 @@ use crate::{
         admin::AdminState,
         balancer::{BackendKey, Balancer},
         flows::Sight,
-        health::{HealthState, ProbeOutcome},
+        health::{HealthState, ProbeOutcome, Question},
         image::{MapImage, MapOp, ServiceImage},
         plan,
         settle::Findings,
@@ -46,6 +53,8 @@ pub(super) struct Engine<M> {
     pub(super) ledger: Ledger,
     pub(super) counters: Counters,
     pub(super) probes: BTreeMap<BackendKey, ProbeStatus>,
+    /// Who is up only because nobody shows that the way there works.
+    held: BTreeSet<BackendKey>,
     /// Who looks for floods of SYNs.
     pub(super) watches: Watches,
     /// What the last walk over the flow tables found.
@@ -79,6 +88,7 @@ impl<M: Maps> Engine<M> {
             ledger: Ledger::default(),
             counters: Counters::default(),
             probes: BTreeMap::new(),
+            held: BTreeSet::new(),
             watches: Watches::new(),
             findings: None,
             room_since: Tick(0),
@@ -181,7 +191,12 @@ impl<M: Maps> Engine<M> {
     }
 
     /// Takes in what came of a probe.
-    pub(super) fn handle_probe(&mut self, backend: &BackendKey, result: ProbeResult) {
+    pub(super) fn handle_probe(
+        &mut self,
+        backend: &BackendKey,
+        question: Question,
+        result: ProbeResult,
+    ) {
         let stats = self.probes.entry(backend.clone()).or_default();
         let outcome = match result {
             Ok(took) => {
@@ -191,16 +206,23 @@ impl<M: Maps> Engine<M> {
             }
             Err(failure) => {
                 stats.failures += 1;
-                ProbeOutcome::Failure {
-                    reason: failure.to_string(),
+                let reason = failure.to_string();
+                if failure.was_answered() {
+                    ProbeOutcome::Refusal { reason }
+                } else {
+                    ProbeOutcome::Silence { reason, question }
                 }
             }
         };
         let reason = match &outcome {
             ProbeOutcome::Success => None,
-            ProbeOutcome::Failure { reason } => Some(reason.clone()),
+            ProbeOutcome::Refusal { reason } | ProbeOutcome::Silence { reason, .. } => {
+                Some(reason.clone())
+            }
         };
-        let Some(transition) = self.balancer.observe(backend, outcome) else {
+        let transition = self.balancer.observe(backend, outcome);
+        self.note_held(backend);
+        let Some(transition) = transition else {
             return;
         };
         let (from, to) = (transition.from, transition.to);
@@ -272,6 +294,7 @@ impl<M: Maps> Engine<M> {
                 (service.name(), backend.name()) == (key.service(), key.backend())
             })
         });
+        self.review_held();
         self.dirty = true;
     }
 

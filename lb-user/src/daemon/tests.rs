@@ -9,6 +9,7 @@ use std::{
 mod attacks;
 mod draining;
 mod scheduling;
+mod silence;
 mod state;
 mod trace;
 
@@ -31,6 +32,7 @@ use crate::{
     core::{
         admin::AdminState,
         balancer::{Admin, BackendKey},
+        health::Question,
         image::{MapOp, Table},
         load::Census,
         trace::RecordedFlow,
@@ -190,16 +192,26 @@ fn up_with(config: Config) -> Engine<FakeMaps> {
     let mut engine = Engine::new(config, AdminState::default(), FakeMaps::default());
     engine.try_reconcile().unwrap();
     for (name, address, last) in [("a", A, 1), ("b", B, 2)] {
-        engine.handle_probe(&key(name), Ok(Duration::from_millis(1)));
+        succeed(&mut engine, name);
         engine.handle_next_hop(address, next_hop(last), 1500);
     }
     engine.reconcile();
     engine
 }
 
+fn succeed(engine: &mut Engine<FakeMaps>, name: &str) {
+    let took = Ok(Duration::from_millis(1));
+    engine.handle_probe(&key(name), Question::default(), took);
+}
+
+fn refuse(engine: &mut Engine<FakeMaps>, name: &str) {
+    let refused = Err(ProbeFailure::ConnectionRefused);
+    engine.handle_probe(&key(name), Question::default(), refused);
+}
+
 fn fail(engine: &mut Engine<FakeMaps>, name: &str, times: usize) {
     for _ in 0..times {
-        engine.handle_probe(&key(name), Err(ProbeFailure::ConnectionRefused));
+        refuse(engine, name);
         engine.reconcile();
     }
 }
@@ -259,9 +271,9 @@ fn service_without_healthy_backend_is_down() {
 #[test]
 fn first_look_ends_when_all_were_asked_and_who_is_up_is_found() {
     let mut engine = Engine::new(config(CONFIG), AdminState::default(), FakeMaps::default());
-    engine.handle_probe(&key("a"), Ok(Duration::from_millis(1)));
+    succeed(&mut engine, "a");
     assert!(!engine.has_looked_around(), "b was not asked");
-    engine.handle_probe(&key("b"), Err(ProbeFailure::ConnectionRefused));
+    refuse(&mut engine, "b");
     assert!(!engine.has_looked_around(), "a was not found");
     engine.handle_next_hop(A, next_hop(1), 1500);
     assert!(engine.has_looked_around());
@@ -277,7 +289,7 @@ fn failed_change_is_counted_and_written_anew() {
         engine.maps.good_steps = None;
         engine.reconcile();
         assert_eq!(engine.maps.backends.len(), 1, "after {good_steps} steps");
-        engine.handle_probe(&key("a"), Ok(Duration::from_millis(1)));
+        succeed(&mut engine, "a");
         engine.reconcile();
         assert_eq!(engine.maps.backends.len(), 2);
     }
@@ -335,7 +347,7 @@ fn epoch_of_a_failed_change_is_not_used_again() {
     let id = BackendId(0);
     let before = engine.image.epochs[&id];
     engine.maps.good_steps = Some(1);
-    engine.handle_probe(&key("a"), Ok(Duration::from_millis(1)));
+    succeed(&mut engine, "a");
     engine.reconcile();
     engine.maps.good_steps = None;
     engine.reconcile();
@@ -364,7 +376,7 @@ fn traffic_outlives_the_id_it_was_counted_under() {
     fail(&mut engine, "a", 2);
     let service = &engine.services()[0];
     assert_eq!((service.traffic.packets, service.dropped), (15, 0));
-    engine.handle_probe(&key("a"), Ok(Duration::from_millis(1)));
+    succeed(&mut engine, "a");
     engine.reconcile();
     count(&mut engine, A, 1);
     let service = &engine.services()[0];
@@ -380,7 +392,7 @@ fn removed_backends_stay_in_the_sum_and_new_ones_begin_at_zero() {
     let replaced = CONFIG.replace("172.16.40.20", "172.16.40.30");
     engine.handle_config(config(&replaced));
     engine.reconcile();
-    engine.handle_probe(&key("a"), Ok(Duration::from_millis(1)));
+    succeed(&mut engine, "a");
     engine.reconcile();
     let service = &engine.services()[0];
     assert_eq!(service.backends[0].traffic.packets, 0);

@@ -86,7 +86,7 @@ fn all_up() -> Balancer {
 }
 
 fn failure() -> ProbeOutcome {
-    ProbeOutcome::Failure {
+    ProbeOutcome::Refusal {
         reason: "timed out".to_owned(),
     }
 }
