@@ -331,6 +331,7 @@ impl Balancer {
                 .map(|backend| self.desired_backend(service, backend))
                 .collect(),
             lenders: self.lenders(service).collect(),
+            fallen: self.fallen(service).collect(),
             window: slots::window(service.keep_alive()),
         }
     }
@@ -370,6 +371,17 @@ impl Balancer {
                 port: backend.port(),
                 weight,
             })
+    }
+
+    /// The backends of `service` that take no packets for a reason that may pass by itself.
+    fn fallen(&self, service: &Service) -> impl Iterator<Item = (Ip, u16)> {
+        let backends = service.backends().iter();
+        backends
+            .filter(|backend| {
+                !self.is_present(service, backend)
+                    && self.standing(service, backend) != Admin::Disabled
+            })
+            .map(|backend| (Ip::from(backend.address()), backend.port()))
     }
 
     fn desired_backend(&self, service: &Service, backend: &Backend) -> DesiredBackend {

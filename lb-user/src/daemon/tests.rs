@@ -343,11 +343,12 @@ fn service_removed_while_changes_fail_is_gone_in_the_end() {
 #[test]
 fn epoch_of_a_failed_change_is_not_used_again() {
     let mut engine = running();
-    fail(&mut engine, "a", 2);
+    engine.handle_change(&key("a"), Change::Admin(Admin::Disabled));
+    engine.reconcile();
     let id = BackendId(0);
     let before = engine.image.epochs[&id];
     engine.maps.good_steps = Some(1);
-    succeed(&mut engine, "a");
+    engine.handle_change(&key("a"), Change::Admin(Admin::Enabled));
     engine.reconcile();
     engine.maps.good_steps = None;
     engine.reconcile();
