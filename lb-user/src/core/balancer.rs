@@ -199,12 +199,11 @@ impl Balancer {
         }
     }
 
-    /// Says where frames to `address` go; `None`: not known, its packets are dropped.
-    pub fn set_next_hop(&mut self, address: IpAddr, next_hop: Option<NextHop>) {
-        match next_hop {
-            Some(next_hop) => self.next_hops.insert(address, next_hop),
-            None => self.next_hops.remove(&address),
-        };
+    /// Says where frames to `address` go. It stays the way there until there is another: who does not
+    /// answer on it is the health checks' to judge, and without a check nobody is left to say that it
+    /// is worse than none.
+    pub fn set_next_hop(&mut self, address: IpAddr, next_hop: NextHop) {
+        self.next_hops.insert(address, next_hop);
     }
 
     /// Where frames to `address` go, if that is known.

@@ -48,8 +48,8 @@ use crate::core::image::{BackendImage, Fallen, MapImage, ServiceImage, Table, Tu
 use crate::core::maglev::{Lender, Member};
 use crate::core::slots::Terms;
 
-/// How long a backend that fell has its id and its flows kept. Whoever talks to it sends again within
-/// that time, or is silent for longer than a way takes to come back.
+/// How long a backend that fell has its id and its flows kept. Of a way that is broken for longer, most
+/// sessions will have sent something meanwhile, and met another backend.
 const KEPT: Duration = Duration::from_secs(60);
 
 /// What the kernel should do, by names of the outside world.

@@ -264,7 +264,7 @@ impl<M: Maps> Engine<M> {
     /// Takes in where a backend's frames go, and the largest IP packet that fits into one.
     pub(super) fn handle_next_hop(&mut self, address: IpAddr, next_hop: NextHop, mtu: u16) {
         self.balancer.set_mtu(address, mtu);
-        self.balancer.set_next_hop(address, Some(next_hop));
+        self.balancer.set_next_hop(address, next_hop);
         self.dirty = true;
     }
 
