@@ -30,8 +30,8 @@
 //! A failure in silence counts if it is the first, or if a question that was asked after the last one
 //! that counted had its answer before this one was asked. However long a link is down, that makes one
 //! that counts, and a second one if it goes down between a question and its answer. So three take a
-//! backend down, or `fall` if that is less, but two at least. A backend that has failed `fall` times
-//! while nobody was heard from is held: it stays up, and gets its next chance when somebody is heard.
+//! backend down, whatever `fall`, if it has failed so often. One that has, while nobody was heard from,
+//! is held: it stays up, and gets its next chance when somebody is heard.
 
 mod questions;
 #[cfg(test)]
@@ -41,11 +41,9 @@ use std::fmt;
 
 pub use self::questions::{Question, Questions};
 
-/// How many silent failures with answers of others between them tell of a backend, whatever `fall`:
-/// a link that goes down and comes back makes two at most.
+/// How many silent failures with answers of others between them tell of a backend: a link that goes
+/// down and comes back makes two at most.
 const TELLING: u32 = 3;
-/// The least: with fewer, nobody was heard from between them.
-const LEAST_TELLING: u32 = 2;
 
 /// What came of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,11 +233,7 @@ impl Streak {
 
     /// Whether so many failures are the backend's own.
     fn tells(self, fall: u32) -> bool {
-        let needed = if self.telling == 0 {
-            fall
-        } else {
-            fall.clamp(LEAST_TELLING, TELLING)
-        };
-        self.length >= fall && self.refusals.saturating_add(self.telling) >= needed
+        let telling = self.refusals.saturating_add(self.telling);
+        self.refusals >= fall || (self.length >= fall && telling >= TELLING)
     }
 }

@@ -79,6 +79,9 @@ fn silent_backend_goes_down_among_others_that_answer_be_it_with_a_refusal() {
     fall_silent(&mut engine, "a", 10, 9);
     refuse(&mut engine, "b");
     fall_silent(&mut engine, "a", 12, 11);
+    assert!(!status(&engine, "a").held);
+    succeed(&mut engine, "b");
+    fall_silent(&mut engine, "a", 14, 13);
     assert_eq!(status(&engine, "a").health, Health::Down);
     assert_eq!(status(&engine, "b").health, Health::Up);
     assert_eq!(epochs(&engine).len(), 1);
