@@ -11,6 +11,7 @@ mod forwarding;
 mod guard;
 mod health;
 mod insight;
+mod link;
 mod path_mtu;
 mod reload;
 mod routed;

@@ -244,12 +244,18 @@ fn mqtt(page: &mut Page, services: &[ServiceStatus]) {
 }
 
 fn backends(page: &mut Page, services: &[ServiceStatus]) {
-    let families: [(&str, &str, &str, OfBackend); 18] = [
+    let families: [(&str, &str, &str, OfBackend); 19] = [
         (
             "up",
             "gauge",
             "Whether the health checks say so.",
             |backend| f64::from(u8::from(backend.health == Health::Up)),
+        ),
+        (
+            "held",
+            "gauge",
+            "Whether it is silent, and up only because nobody else answers.",
+            |b| f64::from(u8::from(b.held)),
         ),
         ("weight", "gauge", "The weight in force.", |b| {
             f64::from(b.weight)

@@ -257,6 +257,7 @@ async fn metrics_page_names_every_family_once() {
         r#"tidegate_backend_up{service="mqtt",backend="broker1",address="172.16.40.20"} 1"#,
         r#"tidegate_service_longest_keep_alive_seconds{service="mqtt"} 60"#,
         r#"tidegate_service_keep_alive_max_seconds{service="mqtt"} 2400"#,
+        r#"tidegate_backend_held{service="mqtt",backend="broker1",address="172.16.40.20"} 0"#,
         r#"tidegate_flows{state="tracked"} 4"#,
         r#"tidegate_reloads_total{result="ok"} 1"#,
     ] {

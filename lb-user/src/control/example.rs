@@ -19,6 +19,7 @@ pub(crate) fn backend() -> BackendStatus {
         admin: Admin::Enabled,
         leaving: false,
         health: Health::Up,
+        held: false,
         reason: None,
         next_hop: Some("aa:bb:cc:dd:ee:ff".to_owned()),
         share: 0.5,

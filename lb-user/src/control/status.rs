@@ -189,6 +189,9 @@ pub struct BackendStatus {
     #[serde(default)]
     pub leaving: bool,
     pub health: Health,
+    /// Whether it is up only because nobody is heard from who would show that the way to it works.
+    #[serde(default)]
+    pub held: bool,
     /// Why the last probe failed, if it did.
     pub reason: Option<String>,
     /// Its MAC address, or its gateway's.
@@ -212,6 +215,16 @@ impl BackendStatus {
         match self.admin {
             Admin::Draining if self.leaving => "leaving".to_owned(),
             Admin::Enabled | Admin::Draining | Admin::Disabled => self.admin.to_string(),
+        }
+    }
+
+    /// What the probes say of it, in one word.
+    #[must_use]
+    pub fn health_in_words(&self) -> String {
+        if self.held {
+            "held".to_owned()
+        } else {
+            self.health.to_string()
         }
     }
 }

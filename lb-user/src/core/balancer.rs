@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | up, enabled, weight above 0 | yes | yes |
 //! | up, draining, leaving or of weight 0 | no | yes |
+//! | held: silent like all others | as it did | as it did |
 //! | up, disabled | no | no: they are selected anew |
 //! | down or unknown | no | no |
 //! | behind another interface than the VIPs', in a `nat` service | no | no |
@@ -187,6 +188,12 @@ impl Balancer {
             .map_or(HealthState::Unknown, Health::state)
     }
 
+    /// Whether `backend` is up only because nobody shows that the way to it works.
+    #[must_use]
+    pub fn is_held(&self, backend: &BackendKey) -> bool {
+        self.health.get(backend).is_some_and(Health::is_held)
+    }
+
     /// Supposes that `backend` has failed, checked or not: for what-if questions.
     pub fn assume_down(&mut self, backend: &BackendKey) {
         if let Some(health) = self.health.get_mut(backend) {
@@ -194,12 +201,11 @@ impl Balancer {
         }
     }
 
-    /// Says where frames to `address` go; `None`: not known, its packets are dropped.
-    pub fn set_next_hop(&mut self, address: IpAddr, next_hop: Option<NextHop>) {
-        match next_hop {
-            Some(next_hop) => self.next_hops.insert(address, next_hop),
-            None => self.next_hops.remove(&address),
-        };
+    /// Says where frames to `address` go. It stays the way there until there is another: who does not
+    /// answer on it is the health checks' to judge, and without a check nobody is left to say that it
+    /// is worse than none.
+    pub fn set_next_hop(&mut self, address: IpAddr, next_hop: NextHop) {
+        self.next_hops.insert(address, next_hop);
     }
 
     /// Where frames to `address` go, if that is known.
@@ -326,6 +332,7 @@ impl Balancer {
                 .map(|backend| self.desired_backend(service, backend))
                 .collect(),
             lenders: self.lenders(service).collect(),
+            fallen: self.fallen(service).collect(),
             window: window(service, service.keep_alive()),
             widest_window: match service.protocol() {
                 Protocol::Mqtt => window(service, service.keep_alive_max()),
@@ -369,6 +376,17 @@ impl Balancer {
                 port: backend.port(),
                 weight,
             })
+    }
+
+    /// The backends of `service` that take no packets for a reason that may pass by itself.
+    fn fallen(&self, service: &Service) -> impl Iterator<Item = (Ip, u16)> {
+        let backends = service.backends().iter();
+        backends
+            .filter(|backend| {
+                !self.is_present(service, backend)
+                    && self.standing(service, backend) != Admin::Disabled
+            })
+            .map(|backend| (Ip::from(backend.address()), backend.port()))
     }
 
     fn desired_backend(&self, service: &Service, backend: &Backend) -> DesiredBackend {

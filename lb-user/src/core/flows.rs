@@ -91,7 +91,7 @@ struct Service {
 struct Backend {
     /// The epoch of the last user of the id.
     epoch: u16,
-    /// Where it is among the services, if that user is still there.
+    /// Where it is among the services, if that user is still there, or fell and may return.
     service: Option<u16>,
     sessions: Sessions,
 }
@@ -118,7 +118,11 @@ impl Judge {
             let backend = &mut backends[usize::from(id.0)];
             backend.epoch = *epoch;
             let current = image.backends.get(id).filter(|now| now.epoch == *epoch);
-            backend.service = current.and_then(|now| places.get(&now.service).copied());
+            let fallen = image.fallen.get(id);
+            let fallen = fallen.filter(|it| it.epoch == *epoch && now <= it.until);
+            let service = current.map(|now| now.service);
+            let service = service.or_else(|| fallen.map(|fallen| fallen.service));
+            backend.service = service.and_then(|service| places.get(&service).copied());
         }
         Self {
             now,

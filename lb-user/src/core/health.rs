@@ -3,7 +3,8 @@
 //! ```text
 //!              1 success            `fall` failures in a row
 //!   Unknown ---------------> Up --------------------------> Down
-//!      |                      ^                              |
+//!      |                      ^      that tell of it         |
+//!      |                      |                              |
 //!      |                      |   `rise` successes in a row  |
 //!      |                      +------------------------------+
 //!      |                   `fall` failures in a row          ^
@@ -12,16 +13,47 @@
 //! A backend that was never judged comes up at its first success, so that a start is as quick as one
 //! probe; only a backend that has failed has to prove itself `rise` times. Time is not known here:
 //! the prober decides when to ask, and says what came of it.
+//!
+//! A refusal tells of the backend: its host has answered. Silence tells of the backend or of the way
+//! to it, and the way may be at fault for all of them: a link of this host that is down for seconds
+//! must not take anybody down whose sessions go on after it. So silence counts only as far as others
+//! were heard from in between:
+//!
+//! ```text
+//!   a backend that is dead          a link that is down
+//!   silent   silent   silent        silent   silent   silent
+//!   ---A--------A--------A---       ---A--------A--------A---------A-->
+//!        B        B        B     B                             B
+//!      answers                 answers                       answers
+//!   counts: 1   2        3          counts: 1                      answers again
+//! ```
+//! A failure in silence counts if it is the first, or if a question that was asked after the last one
+//! that counted had its answer before this one was asked. However long a link is down, that makes one
+//! that counts, and a second one if it goes down between a question and its answer. So three take a
+//! backend down, whatever `fall`, if it has failed so often. One that has, while nobody was heard from,
+//! is held: it stays up, and gets its next chance when somebody is heard.
+
+mod questions;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
+
+pub use self::questions::{Question, Questions};
+
+/// How many silent failures with answers of others between them tell of a backend: a link that goes
+/// down and comes back makes two at most.
+const TELLING: u32 = 3;
 
 /// What came of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
     /// The backend answered as it should.
     Success,
-    /// It did not; `reason` tells an operator why.
-    Failure { reason: String },
+    /// Its host answered, but not as it should; `reason` tells an operator how.
+    Refusal { reason: String },
+    /// Nothing came from its host; `reason` tells an operator how that was noticed.
+    Silence { reason: String, question: Question },
 }
 
 /// What is known of a backend.
@@ -63,38 +95,48 @@ pub struct Thresholds {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     state: HealthState,
-    /// Probes in a row that spoke against `state`.
-    against: u32,
+    against: Streak,
+    is_held: bool,
     reason: Option<String>,
+}
+
+/// Probes in a row that spoke against the judgement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Streak {
+    length: u32,
+    refusals: u32,
+    /// Those in silence that count.
+    telling: u32,
+    /// The number of the last question that counted in silence.
+    last: u64,
+    /// Whether the latest one was in silence and did not count.
+    is_alone: bool,
 }
 
 impl Health {
     /// A backend of which nothing is known.
     #[must_use]
-    pub const fn unknown() -> Self {
-        Self {
-            state: HealthState::Unknown,
-            against: 0,
-            reason: None,
-        }
+    pub fn unknown() -> Self {
+        Self::assumed(HealthState::Unknown)
     }
 
     /// A backend that counts as up because nobody asks.
     #[must_use]
-    pub const fn assumed_up() -> Self {
-        Self {
-            state: HealthState::Up,
-            against: 0,
-            reason: None,
-        }
+    pub fn assumed_up() -> Self {
+        Self::assumed(HealthState::Up)
     }
 
     /// A backend that is supposed to have failed.
     #[must_use]
-    pub const fn assumed_down() -> Self {
+    pub fn assumed_down() -> Self {
+        Self::assumed(HealthState::Down)
+    }
+
+    fn assumed(state: HealthState) -> Self {
         Self {
-            state: HealthState::Down,
-            against: 0,
+            state,
+            against: Streak::default(),
+            is_held: false,
             reason: None,
         }
     }
@@ -105,6 +147,12 @@ impl Health {
         self.state
     }
 
+    /// Whether it is up only because nobody is heard from who would show that the way to it works.
+    #[must_use]
+    pub const fn is_held(&self) -> bool {
+        self.is_held
+    }
+
     /// Why the last probe failed, if it did.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
@@ -113,123 +161,79 @@ impl Health {
 
     /// Takes in what came of a probe; tells of it if that changes the judgement.
     pub fn observe(&mut self, outcome: ProbeOutcome, thresholds: Thresholds) -> Option<Transition> {
-        let (verdict, needed) = match (&outcome, self.state) {
-            (ProbeOutcome::Success, HealthState::Unknown) => (HealthState::Up, 1),
-            (ProbeOutcome::Success, HealthState::Up | HealthState::Down) => {
-                (HealthState::Up, thresholds.rise)
-            }
-            (ProbeOutcome::Failure { .. }, _) => (HealthState::Down, thresholds.fall),
+        let Thresholds { fall, rise } = thresholds;
+        let verdict = match outcome {
+            ProbeOutcome::Success => HealthState::Up,
+            ProbeOutcome::Refusal { .. } | ProbeOutcome::Silence { .. } => HealthState::Down,
         };
+        let streak = self.against.with(&outcome);
         self.reason = match outcome {
             ProbeOutcome::Success => None,
-            ProbeOutcome::Failure { reason } => Some(reason),
+            ProbeOutcome::Refusal { reason } | ProbeOutcome::Silence { reason, .. } => Some(reason),
         };
+        self.is_held = false;
         if verdict == self.state {
-            self.against = 0;
+            self.against = Streak::default();
             return None;
         }
-        self.against += 1;
-        if self.against < needed {
+        let is_enough = match (self.state, verdict) {
+            (HealthState::Unknown, HealthState::Up) => true,
+            (HealthState::Up | HealthState::Down, HealthState::Up) => streak.length >= rise,
+            (HealthState::Up, HealthState::Down | HealthState::Unknown) => streak.tells(fall),
+            // It was never up, so nobody has a session there that could be lost.
+            (
+                HealthState::Unknown | HealthState::Down,
+                HealthState::Down | HealthState::Unknown,
+            ) => streak.length >= fall,
+        };
+        if !is_enough {
+            self.against = streak;
+            self.is_held = verdict == HealthState::Down
+                && self.state == HealthState::Up
+                && streak.length >= fall
+                && streak.is_alone;
             return None;
         }
-        self.against = 0;
+        self.against = Streak::default();
         let from = std::mem::replace(&mut self.state, verdict);
         Some(Transition { from, to: verdict })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::{Health, HealthState, ProbeOutcome, Thresholds, Transition};
-
-    const THRESHOLDS: Thresholds = Thresholds { fall: 3, rise: 2 };
-
-    fn outcome(success: bool) -> ProbeOutcome {
-        if success {
-            ProbeOutcome::Success
-        } else {
-            ProbeOutcome::Failure {
-                reason: "connection refused".to_owned(),
-            }
-        }
-    }
-
-    fn run(health: &mut Health, outcomes: &[bool]) -> Vec<Option<Transition>> {
-        let observe = |&success| health.observe(outcome(success), THRESHOLDS);
-        outcomes.iter().map(observe).collect()
-    }
-
-    fn transition(from: HealthState, to: HealthState) -> Option<Transition> {
-        Some(Transition { from, to })
-    }
-
-    #[test]
-    fn first_success_brings_an_unknown_backend_up() {
-        let mut health = Health::unknown();
-        let seen = run(&mut health, &[true]);
-        assert_eq!(seen, [transition(HealthState::Unknown, HealthState::Up)]);
-    }
-
-    #[test]
-    fn unknown_backend_comes_up_although_it_failed_first() {
-        let mut health = Health::unknown();
-        run(&mut health, &[false, false, true]);
-        assert_eq!(health.state(), HealthState::Up);
-    }
-
-    #[test]
-    fn unknown_backend_goes_down_after_fall_failures() {
-        let mut health = Health::unknown();
-        let seen = run(&mut health, &[false, false, false]);
-        let down = transition(HealthState::Unknown, HealthState::Down);
-        assert_eq!(seen, [None, None, down]);
-        assert_eq!(health.reason(), Some("connection refused"));
-    }
-
-    #[test]
-    fn one_success_between_failures_keeps_a_backend_up() {
-        let mut health = Health::assumed_up();
-        run(&mut health, &[false, false, true, false, false]);
-        assert_eq!(health.state(), HealthState::Up);
-    }
-
-    #[test]
-    fn backend_that_was_down_needs_rise_successes_in_a_row() {
-        let mut health = Health::assumed_up();
-        run(&mut health, &[false, false, false, true, false, true]);
-        assert_eq!(health.state(), HealthState::Down);
-        let seen = run(&mut health, &[true]);
-        assert_eq!(seen, [transition(HealthState::Down, HealthState::Up)]);
-        assert_eq!(health.reason(), None);
-    }
-
-    proptest! {
-        #[test]
-        fn state_only_changes_after_enough_outcomes_in_a_row(
-            outcomes in prop::collection::vec(any::<bool>(), 0..60),
-        ) {
-            let mut health = Health::unknown();
-            for at in 0..outcomes.len() {
-                let before = health.state();
-                let change = run(&mut health, &outcomes[at..=at])[0];
-                let needed = match (before, outcomes[at]) {
-                    (HealthState::Unknown, true) => 1,
-                    (_, true) => 2,
-                    (_, false) => 3,
-                };
-                let row = outcomes[..=at].iter().rev().take_while(|&&o| o == outcomes[at]).count();
-                if let Some(Transition { from, to }) = change {
-                    prop_assert!(from == before && to == health.state() && from != to);
-                    prop_assert!(row >= needed);
-                } else {
-                    prop_assert_eq!(health.state(), before);
-                    let settled = (before == HealthState::Up) == outcomes[at]
-                        && before != HealthState::Unknown;
-                    prop_assert!(settled || row < needed);
+impl Streak {
+    /// The streak that it is with one probe more.
+    fn with(self, outcome: &ProbeOutcome) -> Self {
+        let length = self.length.saturating_add(1);
+        let grown = Self {
+            length,
+            is_alone: false,
+            ..self
+        };
+        match outcome {
+            ProbeOutcome::Success => grown,
+            ProbeOutcome::Refusal { .. } => Self {
+                refusals: self.refusals.saturating_add(1),
+                ..grown
+            },
+            ProbeOutcome::Silence { question, .. }
+                if self.telling == 0 || question.answered > self.last =>
+            {
+                Self {
+                    telling: self.telling.saturating_add(1),
+                    last: question.number,
+                    ..grown
                 }
             }
+            ProbeOutcome::Silence { .. } => Self {
+                is_alone: true,
+                ..grown
+            },
         }
+    }
+
+    /// Whether so many failures are the backend's own.
+    fn tells(self, fall: u32) -> bool {
+        let telling = self.refusals.saturating_add(self.telling);
+        self.refusals >= fall || (self.length >= fall && telling >= TELLING)
     }
 }

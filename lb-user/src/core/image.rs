@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lb_common::abi::{
     Access, Backend, BackendId, Balance, Encapsulation, Features, Forward, Ip, NatPool, NextHop,
-    Rates, Service, ServiceId, ServiceKey, Slot, TunnelSources,
+    Rates, Service, ServiceId, ServiceKey, Slot, Tick, TunnelSources,
 };
 
 use crate::config::model::{AccessList, Prefix};
@@ -27,6 +27,9 @@ pub struct MapImage {
     /// The last epoch of every id that was ever used: flows recorded for its former users may still
     /// be there. Not in the maps.
     pub epochs: BTreeMap<BackendId, u16>,
+    /// Who gave up an id lately, and gets it back with its epoch and its flows if it returns in time.
+    /// Not in the maps.
+    pub fallen: BTreeMap<BackendId, Fallen>,
 }
 
 impl MapImage {
@@ -39,6 +42,7 @@ impl MapImage {
             nat_pool: NatPool::EMPTY,
             tunnel_sources: TunnelSources::EMPTY,
             epochs: BTreeMap::new(),
+            fallen: BTreeMap::new(),
         }
     }
 
@@ -170,6 +174,17 @@ pub struct BackendImage {
     pub counted: bool,
     /// The largest IP packet on the way to it, in bytes; 0: not known.
     pub mtu: u16,
+}
+
+/// A backend that packets are not sent to for the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fallen {
+    pub address: Ip,
+    pub port: u16,
+    pub service: ServiceId,
+    pub epoch: u16,
+    /// How long its flows are kept.
+    pub until: Tick,
 }
 
 /// What packets find without a way through tables, hence may change at any time.

@@ -17,6 +17,9 @@
 //! prefix of the new list comes before any shorter one, and its longest prefix of the old list goes
 //! after any shorter one. In between, services change what they say of clients in no prefix.
 //!
+//! A backend that fell, and may return, gives up its place in the maps and not its id: for a minute
+//! both are kept together, with the epoch, so that the flows recorded for it are its own again.
+//!
 //! An id given up in a step is not given out again in the same step: packets still under way would
 //! take the new user for the old one. So [`next`] may leave out what finds no free id; calling it
 //! again on its own result takes that in. It has converged when its result equals its argument.
@@ -38,11 +41,16 @@ use lb_common::abi::{
 };
 
 pub use self::access::stale;
+use self::ids::Holders;
 pub use self::steps::diff;
 use crate::config::model::{AccessList, Limits};
-use crate::core::image::{BackendImage, BackendIndex, MapImage, ServiceImage, Table, Tunnel};
+use crate::core::image::{BackendImage, Fallen, MapImage, ServiceImage, Table, Tunnel};
 use crate::core::maglev::{Lender, Member};
 use crate::core::slots::Terms;
+
+/// How long a backend that fell has its id and its flows kept. Of a way that is broken for longer, most
+/// sessions will have sent something meanwhile, and met another backend.
+const KEPT: Duration = Duration::from_secs(60);
 
 /// What the kernel should do, by names of the outside world.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +75,8 @@ pub struct DesiredService {
     pub backends: Vec<DesiredBackend>,
     /// Backends that would take new flows if they were up. They take no packets.
     pub lenders: Vec<Lender>,
+    /// Those that take no packets and may return: who does so soon is who it was.
+    pub fallen: Vec<(Ip, u16)>,
     /// How long a live session may be silent.
     pub window: Duration,
     /// How much longer that may become by what clients ask for.
@@ -114,6 +124,7 @@ impl DesiredService {
             access: Arc::default(),
             backends: Vec::new(),
             lenders: Vec::new(),
+            fallen: Vec::new(),
             window: Duration::ZERO,
             widest_window: Duration::ZERO,
         }
@@ -165,14 +176,16 @@ pub fn next(previous: &MapImage, desired: &Desired, moment: Moment) -> MapImage 
         nat_pool: desired.nat_pool,
         tunnel_sources: desired.tunnel_sources,
         epochs: previous.epochs.clone(),
+        fallen: BTreeMap::new(),
     };
-    let index = previous.backend_index();
-    let mut free = ids::free_backends(previous, desired.limits);
+    let index = ids::holders(previous, moment.now);
+    let mut free = ids::free_backends(previous, moment.now, desired.limits);
     for service in &desired.services {
         let Some(&id) = service_ids.get(&service.key) else {
             continue;
         };
-        let members = place_backends(&mut image, previous, &index, service, id, &mut free);
+        let members = place_backends(&mut image, &index, service, id, &mut free);
+        image.fallen.extend(fallen(&index, service, id, moment.now));
         let present = previous.services.get(&service.key);
         let terms = Terms {
             is_alive: |id| image.backends.contains_key(&id),
@@ -189,8 +202,7 @@ pub fn next(previous: &MapImage, desired: &Desired, moment: Moment) -> MapImage 
 /// Puts the backends of a service into the image; returns those that take new flows.
 fn place_backends(
     image: &mut MapImage,
-    previous: &MapImage,
-    index: &BackendIndex,
+    index: &Holders,
     service: &DesiredService,
     service_id: ServiceId,
     free: &mut impl Iterator<Item = BackendId>,
@@ -205,8 +217,8 @@ fn place_backends(
             limit,
             mtu,
         } = *backend;
-        let present = index.get(&(service_id, address, port));
-        let known = present.and_then(|id| Some((*id, previous.backends.get(id)?.epoch)));
+        let holder = index.get(&(service_id, address, port));
+        let known = holder.map(|holder| (holder.id, holder.epoch));
         let Some((id, epoch)) = known.or_else(|| {
             let id = free.next()?;
             Some((id, ids::next_epoch(&mut image.epochs, id)))
@@ -235,6 +247,26 @@ fn place_backends(
         }
     }
     members
+}
+
+/// Who of a service takes no packets, and gets its id back if it returns in time.
+fn fallen(
+    index: &Holders,
+    service: &DesiredService,
+    service_id: ServiceId,
+    now: Tick,
+) -> impl Iterator<Item = (BackendId, Fallen)> {
+    service.fallen.iter().filter_map(move |&(address, port)| {
+        let holder = index.get(&(service_id, address, port))?;
+        let fallen = Fallen {
+            address,
+            port,
+            service: service_id,
+            epoch: holder.epoch,
+            until: holder.until.unwrap_or_else(|| now.after(KEPT)),
+        };
+        Some((holder.id, fallen))
+    })
 }
 
 /// The service's image: with `table` in the half that is not in use, else with the table it has.

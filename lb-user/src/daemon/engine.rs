@@ -4,6 +4,7 @@
 //! maps hold what it wants. There is no other way to the maps.
 
 mod draining;
+mod held;
 mod learning;
 
 use std::{
@@ -28,7 +29,7 @@ use crate::{
         admin::AdminState,
         balancer::{BackendKey, Balancer},
         flows::Sight,
-        health::{HealthState, ProbeOutcome},
+        health::{HealthState, ProbeOutcome, Question},
         image::{MapImage, MapOp, ServiceImage},
         plan,
         settle::Findings,
@@ -53,6 +54,8 @@ pub(super) struct Engine<M> {
     pub(super) ledger: Ledger,
     pub(super) counters: Counters,
     pub(super) probes: BTreeMap<BackendKey, ProbeStatus>,
+    /// Who is up only because nobody shows that the way there works.
+    held: BTreeSet<BackendKey>,
     /// Who looks for floods of SYNs.
     pub(super) watches: Watches,
     /// What the last walk over the flow tables found.
@@ -88,6 +91,7 @@ impl<M: Maps> Engine<M> {
             ledger: Ledger::default(),
             counters: Counters::default(),
             probes: BTreeMap::new(),
+            held: BTreeSet::new(),
             watches: Watches::new(),
             findings: None,
             told_claims: BTreeMap::new(),
@@ -192,7 +196,12 @@ impl<M: Maps> Engine<M> {
     }
 
     /// Takes in what came of a probe.
-    pub(super) fn handle_probe(&mut self, backend: &BackendKey, result: ProbeResult) {
+    pub(super) fn handle_probe(
+        &mut self,
+        backend: &BackendKey,
+        question: Question,
+        result: ProbeResult,
+    ) {
         let stats = self.probes.entry(backend.clone()).or_default();
         let outcome = match result {
             Ok(took) => {
@@ -202,16 +211,23 @@ impl<M: Maps> Engine<M> {
             }
             Err(failure) => {
                 stats.failures += 1;
-                ProbeOutcome::Failure {
-                    reason: failure.to_string(),
+                let reason = failure.to_string();
+                if failure.was_answered() {
+                    ProbeOutcome::Refusal { reason }
+                } else {
+                    ProbeOutcome::Silence { reason, question }
                 }
             }
         };
         let reason = match &outcome {
             ProbeOutcome::Success => None,
-            ProbeOutcome::Failure { reason } => Some(reason.clone()),
+            ProbeOutcome::Refusal { reason } | ProbeOutcome::Silence { reason, .. } => {
+                Some(reason.clone())
+            }
         };
-        let Some(transition) = self.balancer.observe(backend, outcome) else {
+        let transition = self.balancer.observe(backend, outcome);
+        self.note_held(backend);
+        let Some(transition) = transition else {
             return;
         };
         let (from, to) = (transition.from, transition.to);
@@ -253,7 +269,7 @@ impl<M: Maps> Engine<M> {
     /// Takes in where a backend's frames go, and the largest IP packet that fits into one.
     pub(super) fn handle_next_hop(&mut self, address: IpAddr, next_hop: NextHop, mtu: u16) {
         self.balancer.set_mtu(address, mtu);
-        self.balancer.set_next_hop(address, Some(next_hop));
+        self.balancer.set_next_hop(address, next_hop);
         self.dirty = true;
     }
 
@@ -283,6 +299,7 @@ impl<M: Maps> Engine<M> {
                 (service.name(), backend.name()) == (key.service(), key.backend())
             })
         });
+        self.review_held();
         self.dirty = true;
     }
 

@@ -1,8 +1,8 @@
 //! Follows where the backends are: for each address, the interface and MAC address of the next hop.
 //!
 //! Events say what to look at again; what is true is asked for. A look at everything each
-//! [`RECHECK`] heals whatever the events missed. A neighbour that stops answering keeps its last
-//! known address: whether the backend lives is for the health checks to say.
+//! [`RECHECK`] heals whatever the events missed. A neighbour that stops answering, or whose interface
+//! is down, keeps its last known address: whether the backend lives is for the health checks to say.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     hash::{BuildHasher as _, RandomState},
     net::SocketAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,8 +20,11 @@ use tokio::{
 
 use crate::{
     config::model::{self, Check, Config},
-    core::balancer::BackendKey,
-    io::probe::{self, Http, Mqtt, MqttVersion, Probe, ProbeResult},
+    core::{
+        balancer::BackendKey,
+        health::{Question, Questions},
+    },
+    io::probe::{self, Http, Mqtt, MqttVersion, Probe, ProbeFailure, ProbeResult},
 };
 
 /// Answers that may wait for the loop. A prober that finds it full waits, which only delays its
@@ -32,6 +36,7 @@ const DEPTH: usize = 256;
 pub(super) struct Answer {
     pub(super) backend: BackendKey,
     pub(super) target: SocketAddr,
+    pub(super) question: Question,
     pub(super) result: ProbeResult,
     task: u64,
 }
@@ -41,6 +46,8 @@ pub(super) struct Answer {
 pub(super) struct Probers {
     tasks: BTreeMap<BackendKey, Task>,
     answers: mpsc::Sender<Answer>,
+    /// The order of what all tasks ask and hear. Evidence, from which others decide.
+    questions: Arc<Questions>,
     last_task: u64,
 }
 
@@ -73,6 +80,7 @@ impl Probers {
         let probers = Self {
             tasks: BTreeMap::new(),
             answers,
+            questions: Arc::default(),
             last_task: 0,
         };
         (probers, receiver)
@@ -130,11 +138,17 @@ impl Probers {
     fn start(&mut self, backend: BackendKey, plan: Plan) -> Task {
         self.last_task += 1;
         let number = self.last_task;
-        let run = probe_for_ever(backend, number, plan.clone(), self.answers.clone());
+        let asker = Asker {
+            backend,
+            task: number,
+            plan: plan.clone(),
+            questions: Arc::clone(&self.questions),
+            answers: self.answers.clone(),
+        };
         Task {
             number,
             plan,
-            handle: tokio::spawn(run),
+            handle: tokio::spawn(asker.run()),
         }
     }
 }
@@ -149,26 +163,43 @@ fn plan(check: &Check, target: SocketAddr) -> Plan {
     }
 }
 
-/// Returns when the loop has gone.
-async fn probe_for_ever(backend: BackendKey, task: u64, plan: Plan, answers: mpsc::Sender<Answer>) {
-    let probe = question(&plan.probe);
-    loop {
-        let next = Instant::now() + jittered(plan.interval, plan.jitter);
-        let result = probe::run(&probe, plan.target, plan.timeout).await;
-        let answer = Answer {
-            backend: backend.clone(),
-            target: plan.target,
-            result,
-            task,
-        };
-        if answers.send(answer).await.is_err() {
-            return;
+/// What a task goes by.
+struct Asker {
+    backend: BackendKey,
+    task: u64,
+    plan: Plan,
+    questions: Arc<Questions>,
+    answers: mpsc::Sender<Answer>,
+}
+
+impl Asker {
+    /// Returns when the loop has gone.
+    async fn run(self) {
+        let plan = &self.plan;
+        let probe = probe_of(&plan.probe);
+        loop {
+            let next = Instant::now() + jittered(plan.interval, plan.jitter);
+            let question = self.questions.ask();
+            let result = probe::run(&probe, plan.target, plan.timeout).await;
+            if result.as_ref().err().is_none_or(ProbeFailure::was_answered) {
+                self.questions.note_answer(question);
+            }
+            let answer = Answer {
+                backend: self.backend.clone(),
+                target: plan.target,
+                question,
+                result,
+                task: self.task,
+            };
+            if self.answers.send(answer).await.is_err() {
+                return;
+            }
+            sleep_until(next).await;
         }
-        sleep_until(next).await;
     }
 }
 
-fn question(probe: &model::Probe) -> Probe {
+fn probe_of(probe: &model::Probe) -> Probe {
     match probe {
         model::Probe::Tcp => Probe::Tcp,
         model::Probe::Http(http) => Probe::Http(Http {

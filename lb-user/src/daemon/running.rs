@@ -204,7 +204,8 @@ impl Running {
         {
             let _ = self.doubts.try_send(answer.target.ip());
         }
-        self.engine.handle_probe(&answer.backend, answer.result);
+        self.engine
+            .handle_probe(&answer.backend, answer.question, answer.result);
     }
 
     /// Whoever asked may have gone meanwhile, which changes nothing.

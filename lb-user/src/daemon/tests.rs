@@ -10,6 +10,7 @@ mod attacks;
 mod draining;
 mod keep_alives;
 mod scheduling;
+mod silence;
 mod state;
 mod trace;
 
@@ -32,6 +33,7 @@ use crate::{
     core::{
         admin::AdminState,
         balancer::{Admin, BackendKey},
+        health::Question,
         image::{MapOp, Table},
         load::Census,
         trace::RecordedFlow,
@@ -202,16 +204,26 @@ fn up_with(config: Config) -> Engine<FakeMaps> {
     let mut engine = Engine::new(config, AdminState::default(), FakeMaps::default());
     engine.try_reconcile().unwrap();
     for (name, address, last) in [("a", A, 1), ("b", B, 2)] {
-        engine.handle_probe(&key(name), Ok(Duration::from_millis(1)));
+        succeed(&mut engine, name);
         engine.handle_next_hop(address, next_hop(last), 1500);
     }
     engine.reconcile();
     engine
 }
 
+fn succeed(engine: &mut Engine<FakeMaps>, name: &str) {
+    let took = Ok(Duration::from_millis(1));
+    engine.handle_probe(&key(name), Question::default(), took);
+}
+
+fn refuse(engine: &mut Engine<FakeMaps>, name: &str) {
+    let refused = Err(ProbeFailure::ConnectionRefused);
+    engine.handle_probe(&key(name), Question::default(), refused);
+}
+
 fn fail(engine: &mut Engine<FakeMaps>, name: &str, times: usize) {
     for _ in 0..times {
-        engine.handle_probe(&key(name), Err(ProbeFailure::ConnectionRefused));
+        refuse(engine, name);
         engine.reconcile();
     }
 }
@@ -271,9 +283,9 @@ fn service_without_healthy_backend_is_down() {
 #[test]
 fn first_look_ends_when_all_were_asked_and_who_is_up_is_found() {
     let mut engine = Engine::new(config(CONFIG), AdminState::default(), FakeMaps::default());
-    engine.handle_probe(&key("a"), Ok(Duration::from_millis(1)));
+    succeed(&mut engine, "a");
     assert!(!engine.has_looked_around(), "b was not asked");
-    engine.handle_probe(&key("b"), Err(ProbeFailure::ConnectionRefused));
+    refuse(&mut engine, "b");
     assert!(!engine.has_looked_around(), "a was not found");
     engine.handle_next_hop(A, next_hop(1), 1500);
     assert!(engine.has_looked_around());
@@ -289,7 +301,7 @@ fn failed_change_is_counted_and_written_anew() {
         engine.maps.good_steps = None;
         engine.reconcile();
         assert_eq!(engine.maps.backends.len(), 1, "after {good_steps} steps");
-        engine.handle_probe(&key("a"), Ok(Duration::from_millis(1)));
+        succeed(&mut engine, "a");
         engine.reconcile();
         assert_eq!(engine.maps.backends.len(), 2);
     }
@@ -343,11 +355,12 @@ fn service_removed_while_changes_fail_is_gone_in_the_end() {
 #[test]
 fn epoch_of_a_failed_change_is_not_used_again() {
     let mut engine = running();
-    fail(&mut engine, "a", 2);
+    engine.handle_change(&key("a"), Change::Admin(Admin::Disabled));
+    engine.reconcile();
     let id = BackendId(0);
     let before = engine.image.epochs[&id];
     engine.maps.good_steps = Some(1);
-    engine.handle_probe(&key("a"), Ok(Duration::from_millis(1)));
+    engine.handle_change(&key("a"), Change::Admin(Admin::Enabled));
     engine.reconcile();
     engine.maps.good_steps = None;
     engine.reconcile();
@@ -376,7 +389,7 @@ fn traffic_outlives_the_id_it_was_counted_under() {
     fail(&mut engine, "a", 2);
     let service = &engine.services()[0];
     assert_eq!((service.traffic.packets, service.dropped), (15, 0));
-    engine.handle_probe(&key("a"), Ok(Duration::from_millis(1)));
+    succeed(&mut engine, "a");
     engine.reconcile();
     count(&mut engine, A, 1);
     let service = &engine.services()[0];
@@ -392,7 +405,7 @@ fn removed_backends_stay_in_the_sum_and_new_ones_begin_at_zero() {
     let replaced = CONFIG.replace("172.16.40.20", "172.16.40.30");
     engine.handle_config(config(&replaced));
     engine.reconcile();
-    engine.handle_probe(&key("a"), Ok(Duration::from_millis(1)));
+    succeed(&mut engine, "a");
     engine.reconcile();
     let service = &engine.services()[0];
     assert_eq!(service.backends[0].traffic.packets, 0);

@@ -16,6 +16,7 @@ pub(super) fn remarks(status: &Status) -> String {
             ));
         }
     }
+    remarks.extend(held_remark(status));
     remarks.extend(status.services.iter().filter_map(slots_remark));
     remarks.extend(status.services.iter().filter_map(mqtt_remark));
     remarks.extend(status.services.iter().filter_map(keep_alive_remark));
@@ -47,6 +48,15 @@ pub(super) fn remarks(status: &Status) -> String {
         .iter()
         .map(|remark| format!("\n{remark}\n"))
         .collect()
+}
+
+/// How many backends are held, if any: the table says which.
+fn held_remark(status: &Status) -> Option<String> {
+    let backends = status.services.iter().flat_map(|service| &service.backends);
+    let held = backends.filter(|backend| backend.held).count();
+    (held > 0).then(|| {
+        format!("nobody answers: backends kept as they are: {held}; look at this host's link")
+    })
 }
 
 /// Which slots of a service are not safe, if any.

@@ -147,7 +147,7 @@ fn backends<'a>(
             effective_weight,
             max_connections,
             admin: _,
-            health,
+            health: _,
             reason,
             next_hop,
             share,
@@ -162,7 +162,7 @@ fn backends<'a>(
             format!("{service}/{name}"),
             socket(address, *port),
             admin,
-            health.to_string(),
+            backend.health_in_words(),
             weight_cell(*weight, *effective_weight),
             format!("{:.1}%", share * 100.0),
         ];
@@ -283,6 +283,26 @@ mod tests {
         let text = render(&status, false, None);
         let sentence = "mqtt has no healthy backend: packets to 172.16.40.24:1883/tcp are dropped";
         assert!(text.contains(sentence), "{text}");
+    }
+
+    #[test]
+    fn held_backend_is_shown_with_why() {
+        let mut status = example::status();
+        assert!(!render(&status, false, None).contains("nobody answers"));
+        let backend = &mut status.services[0].backends[0];
+        backend.held = true;
+        backend.reason = Some("timed out after 1s in connect".to_owned());
+        let text = render(&status, false, None);
+        let row = text.lines().find(|line| line.starts_with("mqtt/broker1"));
+        let row = row.unwrap();
+        assert!(
+            row.contains(" held ") && row.ends_with("in connect"),
+            "{text}"
+        );
+        assert!(
+            text.contains("nobody answers: backends kept as they are: 1; "),
+            "{text}"
+        );
     }
 
     #[test]

@@ -118,6 +118,7 @@ impl Meter {
 
     fn backend(self, old: &BackendStatus, now: &BackendStatus) -> Row {
         let state = match (now.health, now.admin) {
+            (Health::Up, Admin::Enabled) if now.held => now.health_in_words(),
             (Health::Up, Admin::Enabled) => in_use(now),
             (Health::Up, Admin::Draining | Admin::Disabled) => now.standing(),
             (health @ (Health::Down | Health::Unknown), _) => health.to_string(),
@@ -185,6 +186,7 @@ mod tests {
         };
         assert_eq!(state(|_| {}), "up");
         assert_eq!(state(|backend| backend.effective_weight = 0.3), "up 30%");
+        assert_eq!(state(|backend| backend.held = true), "held");
         assert_eq!(state(|backend| backend.max_connections = 4), "full");
         assert_eq!(state(|backend| backend.max_connections = 5), "up");
         assert_eq!(state(|backend| backend.effective_weight = 0.0), "up");

@@ -64,7 +64,7 @@ fn balancer() -> Balancer {
 pub(super) fn balancer_of(text: &str) -> Balancer {
     let mut balancer = Balancer::new(config(text), AdminState::default());
     for host in 20..30 {
-        balancer.set_next_hop([172, 16, 40, host].into(), Some(hop(2)));
+        balancer.set_next_hop([172, 16, 40, host].into(), hop(2));
     }
     balancer
 }
@@ -86,7 +86,7 @@ fn all_up() -> Balancer {
 }
 
 fn failure() -> ProbeOutcome {
-    ProbeOutcome::Failure {
+    ProbeOutcome::Refusal {
         reason: "timed out".to_owned(),
     }
 }
@@ -243,7 +243,7 @@ fn reload_that_takes_away_the_check_makes_a_backend_up() {
 fn next_hops_go_to_every_backend_of_an_address() {
     let mut balancer = all_up();
     let address = IpAddr::from([172, 16, 40, 20]);
-    balancer.set_next_hop(address, Some(hop(7)));
+    balancer.set_next_hop(address, hop(7));
     let expected = [vec![hop(7), hop(2)], vec![hop(7)]];
     assert_eq!(hops(&balancer), expected);
     balancer.set_config(config(TEXT));
@@ -252,8 +252,11 @@ fn next_hops_go_to_every_backend_of_an_address() {
 
 #[test]
 fn backend_takes_nothing_before_the_way_to_it_is_known() {
-    let mut balancer = all_up();
-    balancer.set_next_hop([172, 16, 40, 20].into(), None);
+    let mut balancer = Balancer::new(config(TEXT), AdminState::default());
+    for key in [a(), b()] {
+        balancer.observe(&key, ProbeOutcome::Success);
+    }
+    balancer.set_next_hop([172, 16, 40, 21].into(), hop(2));
     assert_eq!(desired(&balancer, 0), [(21, 3)]);
     assert_eq!(desired(&balancer, 1), []);
     let lenders = &balancer.desired().services[0].lenders;
@@ -307,10 +310,10 @@ fn nat_leaves_out_a_backend_whose_replies_come_in_elsewhere() {
     let mut balancer = all_up();
     balancer.set_interface(2);
     let address = IpAddr::from([172, 16, 40, 20]);
-    balancer.set_next_hop(address, Some(hop(3)));
+    balancer.set_next_hop(address, hop(3));
     assert_eq!(desired(&balancer, 1), []);
     assert_eq!(desired(&balancer, 0), [(20, 1), (21, 3)], "dsr has none");
-    balancer.set_next_hop(address, Some(hop(2)));
+    balancer.set_next_hop(address, hop(2));
     assert_eq!(desired(&balancer, 1), [(20, 1)]);
 }
 

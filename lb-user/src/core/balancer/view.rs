@@ -31,6 +31,8 @@ pub struct BackendView<'a> {
     /// The weight that it takes new flows by: less on a ramp, 0 if it takes none.
     pub effective_weight: f64,
     pub health: HealthState,
+    /// Whether it is up only because nobody shows that the way to it works.
+    pub held: bool,
     /// Why the last probe failed, if it did.
     pub reason: Option<&'a str>,
     pub next_hop: Option<NextHop>,
@@ -90,6 +92,7 @@ impl Balancer {
             weight: self.weight(&key, backend),
             effective_weight: self.effective_weight(service, backend),
             health: self.health(&key),
+            held: self.is_held(&key),
             reason: self.health.get(&key).and_then(Health::reason),
             next_hop: self.next_hop(backend.address()),
             share: share.copied().unwrap_or(0.0),

@@ -211,6 +211,28 @@ fn records_of_a_backend_that_went_are_over_and_younger_ones_stay() {
 }
 
 #[test]
+fn records_of_a_backend_that_fell_stay_for_a_minute() {
+    let both = image(Balance::RoundRobin, &[[1, 1]]);
+    let mut one_fell = desired(Balance::RoundRobin, [1, 1]);
+    let fell = one_fell.services[0].backends.remove(0);
+    one_fell.services[0].fallen.push((fell.address, fell.port));
+    let image = plan::next(&both, &one_fell, Moment::at(Tick(START)));
+    assert_eq!(image.backends.len(), 1);
+    let fate = |epoch, silent| {
+        let record = Flow {
+            epoch,
+            ..flow(0, FlowState::Established)
+        };
+        let mut judge = judge(&image, silent);
+        let fate = judge.judge(Place::Established, &key(PROTOCOL_TCP), &record);
+        (fate, judge.is_behind)
+    };
+    assert_eq!(fate(1, MINUTE / 2), (Fate::Stays, false));
+    assert_eq!(fate(0, MINUTE / 2), (Fate::Over, false));
+    assert_eq!(fate(1, MINUTE + MINUTE / 10), (Fate::Over, false));
+}
+
+#[test]
 fn a_record_that_its_slot_makes_needless_goes_only_if_that_is_not_at_risk() {
     let slot = slot(HashKeys::zero().hash(&key(PROTOCOL_TCP)));
     let owner =

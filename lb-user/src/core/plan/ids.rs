@@ -1,13 +1,14 @@
 //! Who gets which id.
 //!
-//! The lowest that is free, and free means that the previous image does not use it.
+//! The lowest that is free, and free means that the previous image does not use it, nor keeps it for
+//! who may return.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BackendId, ServiceId, ServiceKey};
+use lb_common::abi::{BackendId, Ip, ServiceId, ServiceKey, Tick};
 
 use crate::config::model::Limits;
-use crate::core::image::MapImage;
+use crate::core::image::{Fallen, MapImage};
 use crate::core::plan::Desired;
 
 /// The id of every desired service that there is an id for.
@@ -30,17 +31,53 @@ pub(super) fn services(previous: &MapImage, desired: &Desired) -> BTreeMap<Servi
     ids
 }
 
+/// Who has an id, by service, address and port.
+pub(super) type Holders = BTreeMap<(ServiceId, Ip, u16), Holder>;
+
+/// Whoever has an id.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Holder {
+    pub(super) id: BackendId,
+    pub(super) epoch: u16,
+    /// Until when it is kept, if its user fell.
+    pub(super) until: Option<Tick>,
+}
+
+/// All that have an id in `previous`, those whose id is kept included.
+pub(super) fn holders(previous: &MapImage, now: Tick) -> Holders {
+    let serving = previous.backends.iter().map(|(&id, backend)| {
+        let (epoch, until) = (backend.epoch, None);
+        let place = (backend.service, backend.address, backend.port);
+        (place, Holder { id, epoch, until })
+    });
+    let fallen = kept(previous, now).map(|(id, fallen)| {
+        let (epoch, until) = (fallen.epoch, Some(fallen.until));
+        let place = (fallen.service, fallen.address, fallen.port);
+        (place, Holder { id, epoch, until })
+    });
+    fallen.chain(serving).collect()
+}
+
+fn kept(image: &MapImage, now: Tick) -> impl Iterator<Item = (BackendId, &Fallen)> {
+    let fallen = image.fallen.iter();
+    fallen
+        .filter(move |(_, fallen)| now <= fallen.until)
+        .map(|(&id, fallen)| (id, fallen))
+}
+
 /// The ids that `previous` does not use, from the lowest.
 pub(super) fn free_backends(
     previous: &MapImage,
+    now: Tick,
     limits: Limits,
 ) -> impl Iterator<Item = BackendId> {
+    let kept: BTreeSet<BackendId> = kept(previous, now).map(|(id, _)| id).collect();
     let limit = u16::try_from(limits.backends)
         .unwrap_or(u16::MAX)
         .min(BackendId::LIMIT);
     (0..limit)
         .map(BackendId)
-        .filter(|id| !previous.backends.contains_key(id))
+        .filter(move |id| !previous.backends.contains_key(id) && !kept.contains(id))
 }
 
 /// The epoch of a new user of `id`.

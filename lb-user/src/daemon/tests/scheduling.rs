@@ -4,16 +4,15 @@ use std::time::Duration;
 
 use lb_common::abi::{BackendId, Load};
 
-use super::{CONFIG, FakeMaps, config, key, up_with};
+use super::{CONFIG, FakeMaps, config, key, refuse, succeed, up_with};
 use crate::{
     core::{load::Census, settle::Sessions},
     daemon::engine::Engine,
-    io::probe::ProbeFailure,
 };
 
 fn fail(engine: &mut Engine<FakeMaps>, name: &str) {
     for _ in 0..2 {
-        engine.handle_probe(&key(name), Err(ProbeFailure::ConnectionRefused));
+        refuse(engine, name);
     }
     engine.reconcile();
 }
@@ -30,7 +29,7 @@ fn maps_change_with_each_step_of_a_ramp_and_not_between() {
     engine.reconcile();
     assert_eq!(weights(&engine), [10, 10]);
     fail(&mut engine, "b");
-    engine.handle_probe(&key("b"), Ok(Duration::from_millis(1)));
+    succeed(&mut engine, "b");
     engine.reconcile();
     assert_eq!(weights(&engine), [10, 1]);
     let told = |engine: &Engine<FakeMaps>| engine.backend_status(&key("b")).unwrap();

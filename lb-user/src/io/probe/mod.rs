@@ -55,6 +55,24 @@ pub enum ProbeFailure {
     HttpStatus { status: u16, expected: u16 },
 }
 
+impl ProbeFailure {
+    /// Whether anything came from the backend's host. If not, the way to it may be at fault, or this
+    /// host: it may have no route, no link, or no socket left.
+    #[must_use]
+    pub fn was_answered(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.kind() == ErrorKind::ConnectionReset,
+            Self::TimedOut { stage, .. } => *stage != Stage::Connect,
+            Self::ConnectionRefused
+            | Self::Closed { .. }
+            | Self::Io { .. }
+            | Self::ConnackRefused { .. }
+            | Self::Unexpected { .. }
+            | Self::HttpStatus { .. } => true,
+        }
+    }
+}
+
 /// The step in which a probe failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {

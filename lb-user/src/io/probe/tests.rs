@@ -1,6 +1,7 @@
 //! Probes against servers of one connection each, over loopback.
 
 use std::{
+    io::ErrorKind,
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
@@ -213,6 +214,24 @@ async fn closed_port_is_a_refusal() {
     drop(listener);
     let failure = run(&Probe::Tcp, address, PATIENCE).await.unwrap_err();
     assert_eq!(failure.to_string(), "connection refused");
+    assert!(failure.was_answered());
+}
+
+#[test]
+fn failure_without_a_packet_from_the_host_is_no_answer() {
+    for kind in [ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable] {
+        assert!(!ProbeFailure::Connect(kind.into()).was_answered());
+    }
+    let timed_out = |stage| ProbeFailure::TimedOut {
+        after: IMPATIENCE,
+        stage,
+    };
+    assert!(!timed_out(Stage::Connect).was_answered());
+    assert!(
+        timed_out(Stage::Connack).was_answered(),
+        "its kernel took the connection"
+    );
+    assert!(ProbeFailure::Connect(ErrorKind::ConnectionReset.into()).was_answered());
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ fn up() -> Balancer {
 fn fail(balancer: &mut Balancer, key: &BackendKey) {
     for _ in 0..3 {
         let reason = "refused".to_owned();
-        balancer.observe(key, ProbeOutcome::Failure { reason });
+        balancer.observe(key, ProbeOutcome::Refusal { reason });
     }
 }
 

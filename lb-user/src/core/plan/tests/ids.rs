@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use lb_common::abi::{BackendId, Forward, ServiceId};
+use lb_common::abi::{BackendId, Forward, ServiceId, Tick};
 
-use super::{after, backend, desired, hop, ids_of, key, lender, next, service};
+use super::{after, backend, desired, hop, ids_of, ip, key, lender, next, service};
 use crate::core::image::{MapImage, MapOp};
-use crate::core::plan::diff;
+use crate::core::plan::{self, Desired, Moment, diff};
 
 #[test]
 fn ids_are_the_lowest_that_are_free() {
@@ -48,6 +48,52 @@ fn backend_that_returns_is_another_than_it_was() {
     let before = after(std::slice::from_ref(&with));
     let returned = after(&[with.clone(), without, with]);
     assert_ne!(before.backends, returned.backends);
+}
+
+/// The images after the wishes, each at its second.
+fn at_seconds(steps: &[(u64, &Desired)]) -> MapImage {
+    steps
+        .iter()
+        .fold(MapImage::empty(), |image, (second, desired)| {
+            let now = Tick::from_nanos(second * 1_000_000_000);
+            plan::next(&image, desired, Moment::at(now))
+        })
+}
+
+/// What is wanted while both are there, while one of them fell, and when it is gone for good.
+fn fall() -> [Desired; 3] {
+    let both = desired(&[service(0, &[backend(1, 1), backend(2, 1)])]);
+    let gone = desired(&[service(0, &[backend(2, 1)])]);
+    let mut fell = gone.clone();
+    fell.services[0].fallen.push((ip(1), 1883));
+    [both, fell, gone]
+}
+
+#[test]
+fn backend_that_fell_is_who_it_was_if_it_returns_within_a_minute() {
+    let [both, fell, gone] = fall();
+    let before = at_seconds(&[(100, &both)]);
+    let down = at_seconds(&[(100, &both), (110, &fell), (150, &fell)]);
+    assert_eq!(ids_of(&down, 0), [BackendId(1)]);
+    let soon = at_seconds(&[(100, &both), (110, &fell), (150, &fell), (165, &both)]);
+    assert_eq!(soon.backends, before.backends);
+    assert_eq!(soon.fallen.len(), 0);
+    let late = at_seconds(&[(100, &both), (110, &fell), (150, &fell), (180, &both)]);
+    assert_ne!(late.backends, before.backends);
+    let other = at_seconds(&[(100, &both), (110, &fell), (115, &gone), (120, &both)]);
+    assert_ne!(other.backends, before.backends);
+}
+
+#[test]
+fn id_of_a_backend_that_fell_is_given_to_nobody_until_it_is_late() {
+    let [both, fell, _] = fall();
+    let mut more = fell.clone();
+    more.services[0].backends.push(backend(3, 1));
+    let soon = at_seconds(&[(100, &both), (110, &fell), (160, &more)]);
+    assert_eq!(ids_of(&soon, 0), [BackendId(1), BackendId(2)]);
+    let late = at_seconds(&[(100, &both), (110, &fell), (180, &more)]);
+    assert_eq!(ids_of(&late, 0), [BackendId(0), BackendId(1)]);
+    assert_eq!(late.fallen.len(), 0);
 }
 
 #[test]

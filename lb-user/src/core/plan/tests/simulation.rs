@@ -165,17 +165,25 @@ fn walk(maps: &mut Maps, old: &MapImage, new: &MapImage) {
     maps.check_equal(new);
 }
 
-fn backends() -> impl Strategy<Value = Vec<DesiredBackend>> {
+/// Backends that take packets, and some that fell.
+fn backends() -> impl Strategy<Value = [Vec<DesiredBackend>; 2]> {
     let candidates: Vec<u8> = (20..24).collect();
     let chosen = prop::sample::subsequence(candidates, 0..=2);
-    let details = prop::collection::vec((0_u16..4, prop::option::of(1_u8..3)), 2);
+    let details = (
+        0_u16..4,
+        prop::option::of(1_u8..3),
+        prop::bool::weighted(0.3),
+    );
+    let details = prop::collection::vec(details, 2);
     (chosen, details).prop_map(|(chosen, details)| {
-        let pairs = chosen.into_iter().zip(details);
-        let describe = |(last, (weight, mac)): (u8, (u16, Option<u8>))| DesiredBackend {
-            next_hop: mac.and_then(hop),
-            ..backend(last, weight)
-        };
-        pairs.map(describe).collect()
+        let mut backends = [Vec::new(), Vec::new()];
+        for (last, (weight, mac, fell)) in chosen.into_iter().zip(details) {
+            backends[usize::from(fell)].push(DesiredBackend {
+                next_hop: mac.and_then(hop),
+                ..backend(last, weight)
+            });
+        }
+        backends
     })
 }
 
@@ -185,14 +193,17 @@ fn services() -> impl Strategy<Value = Vec<DesiredService>> {
     let details = prop::collection::vec((backends(), down, any::<bool>()), 3);
     (chosen, details).prop_map(|(chosen, details)| {
         let pairs = chosen.into_iter().zip(details);
-        let describe = |(n, (backends, down, flip)): (u16, (Vec<_>, Option<u8>, bool))| {
-            let mut service = service(n, &backends);
-            service.lenders.extend(down.map(lender));
-            if flip {
-                (service.balance, service.forward) = (Balance::RoundRobin, Forward::Nat);
-            }
-            service
-        };
+        let describe =
+            |(n, ([backends, fallen], down, flip)): (u16, ([Vec<_>; 2], Option<u8>, bool))| {
+                let mut service = service(n, &backends);
+                let places = fallen.iter().map(|fell| (fell.address, fell.port));
+                service.fallen.extend(places);
+                service.lenders.extend(down.map(lender));
+                if flip {
+                    (service.balance, service.forward) = (Balance::RoundRobin, Forward::Nat);
+                }
+                service
+            };
         pairs.map(describe).collect()
     })
 }

@@ -1,0 +1,39 @@
+//! Tells of backends that are held: up although they are silent, as everybody else is.
+
+use tracing::{info, warn};
+
+use super::Engine;
+use crate::{core::balancer::BackendKey, daemon::maps::Maps};
+
+impl<M: Maps> Engine<M> {
+    /// Takes in what a probe of `backend` may have changed.
+    pub(super) fn note_held(&mut self, backend: &BackendKey) {
+        let had_any = !self.held.is_empty();
+        if !self.balancer.is_held(backend) {
+            self.held.remove(backend);
+        } else if !self.held.contains(backend) {
+            self.held.insert(backend.clone());
+        }
+        self.tell_of_held(had_any);
+    }
+
+    /// Takes in that others are configured.
+    pub(super) fn review_held(&mut self) {
+        let had_any = !self.held.is_empty();
+        let backends = self.balancer.config().backends();
+        let keys =
+            backends.map(|(service, backend)| BackendKey::new(service.name(), backend.name()));
+        self.held = keys.filter(|key| self.balancer.is_held(key)).collect();
+        self.tell_of_held(had_any);
+    }
+
+    /// Logs the first and the last of them: a link that is down concerns them all.
+    fn tell_of_held(&self, had_any: bool) {
+        match (had_any, self.held.first()) {
+            (false, Some(backend)) => warn!(%backend,
+                "nobody answers: backends are kept as they are, look at this host's link"),
+            (true, None) => info!("no backend is kept for want of answers any more"),
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+}
