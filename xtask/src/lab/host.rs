@@ -153,6 +153,9 @@ impl Host {
                 let table = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"))?;
                 far_ends.extend(far_ends_of(&table, port));
             }
+            // The kernel gives a table piece by piece, in which one that moves is met twice.
+            far_ends.sort_unstable();
+            far_ends.dedup();
             Ok(far_ends)
         })
     }
