@@ -5,8 +5,9 @@
 //! 1 are placeholders: the loader sets them from the configuration.
 //!
 //! An entry of a hash map that is replaced or removed may be handed out again while a packet still
-//! reads it, so values are copied out at once. An array entry is overwritten in place; the daemon
-//! never gives a [`BackendId`] or a slot table to another user before a grace period has passed.
+//! reads it, so values are copied out at once, and the daemon replaces one service in a grace period.
+//! An array entry is overwritten in place; the daemon never gives a [`BackendId`] or a slot table to
+//! another user before a grace period has passed.
 
 mod insight;
 

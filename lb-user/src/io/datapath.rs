@@ -15,13 +15,13 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray},
+    maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray},
     programs::{ProgramError, Xdp, XdpMode as AyaMode, xdp::XdpLinkId},
 };
 use lb_common::{
     abi::{
         self, AccessKey, Backend, GENERATIONS, GuardCounts, Load, MqttPackets, NatPool, Rates,
-        Service, ServiceKey, SlotLine, Stage, TABLE_LINES, Traffic, TunnelSources,
+        SlotLine, Stage, TABLE_LINES, Traffic, TunnelSources,
     },
     challenge,
     flow::HashKeys,
@@ -36,6 +36,7 @@ mod lookup;
 mod memory;
 #[cfg(test)]
 mod needs;
+mod services;
 mod sweep;
 #[cfg(feature = "trace")]
 mod trace;
@@ -46,6 +47,7 @@ pub use sweep::{FlowCounts, Round, Sweeper, now};
 
 use error::failed;
 use lookup::Lookup;
+use services::Services;
 
 /// Built from source by build.rs; empty where that was not possible.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate-xdp.o"));
@@ -168,7 +170,7 @@ pub struct Datapath {
     mode: XdpMode,
     ebpf: Ebpf,
     link: Option<XdpLinkId>,
-    services: HashMap<MapData, ServiceKey, Service>,
+    services: Services,
     backends: Array<MapData, Backend>,
     loads: Array<MapData, Load>,
     slots: Array<MapData, SlotLine>,
@@ -219,7 +221,7 @@ impl Datapath {
             interface: config.interface.clone(),
             mode: config.mode,
             link: None,
-            services: take(&mut ebpf, abi::SERVICES)?,
+            services: Services::open(&mut ebpf)?,
             backends: take(&mut ebpf, abi::BACKENDS)?,
             loads: load::open(&ebpf)?,
             slots: take(&mut ebpf, abi::SLOTS)?,

@@ -94,7 +94,7 @@ fn who_gets_the_id_of_another_service_inherits_no_claim() {
         engine.handle_config(config(text));
         engine.reconcile();
         for name in ["a", "b"] {
-            super::succeed(&mut engine, name);
+            succeed(&mut engine, name);
         }
         engine.reconcile();
     }

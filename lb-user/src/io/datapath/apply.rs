@@ -45,16 +45,11 @@ impl Datapath {
                 generation,
                 table,
             } => self.write_table(*service, *generation, table),
-            MapOp::SetService(key, service) => self
-                .services
-                .insert(key, service, 0)
-                .map_err(failed(abi::SERVICES, "updated")),
-            MapOp::RemoveService(key) => match self.services.remove(key) {
-                Err(MapError::KeyNotFound) => Ok(()),
-                other => other.map_err(failed(abi::SERVICES, "updated")),
-            },
+            MapOp::SetService(key, service) => self.services.set(key, service),
+            MapOp::RemoveService(key) => self.services.remove(key),
             MapOp::AwaitGracePeriod => {
                 await_grace_period();
+                self.services.note_grace_period();
                 Ok(())
             }
         }
@@ -170,7 +165,7 @@ fn lines(mut slots: impl Iterator<Item = Slot>) -> impl Iterator<Item = SlotLine
 /// `MEMBARRIER_CMD_GLOBAL` waits for an RCU grace period, and an XDP program runs inside an RCU
 /// read-side section. Kernels that isolate CPUs refuse it; then a pause that is thousands of times
 /// a packet's stay has to do.
-fn await_grace_period() {
+pub(super) fn await_grace_period() {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: the system call takes integers only and touches no memory of ours.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
