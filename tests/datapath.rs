@@ -11,6 +11,7 @@ mod change;
 mod conversation;
 mod counters;
 mod decap;
+mod entries;
 mod fixtures;
 mod forged;
 mod forwarding;

@@ -66,7 +66,8 @@ impl Signal {
     /// The state of a flow after such a packet of its client; `revives` if its data is new.
     #[inline(always)]
     fn next(self, state: u8, revives: bool) -> u8 {
-        if state == FlowState::Ended as u8 {
+        let ended = state == FlowState::Ended as u8;
+        if ended && !revives || ended && (self.rst || self.fin) {
             state
         } else if self.rst {
             FlowState::Reset as u8
@@ -90,22 +91,32 @@ pub struct Known {
 
 /// Finds the record of a flow whose backend still takes packets.
 ///
-/// A SYN on a flow that is over starts a new one, so it finds nothing, if that is certain or its
-/// backend takes no new flows. Else it finds the record: the old connection, should there be one, is
-/// that backend's to judge, as without a balancer (RFC 9293, 3.6.1).
+/// A SYN on a flow that is over starts a new one, so it finds nothing, if its backend has said so, or
+/// takes no new flows and has not been sent anything for a while. Else it finds the record: the old
+/// connection, should there be one, is that backend's to judge, as without a balancer (RFC 9293,
+/// 3.6.1).
 #[inline(always)]
 pub fn find(service: &Service, key: &FlowKey, signal: Signal) -> Option<Known> {
     let (table, record) = locate(key, signal)?;
     let flow = record.get();
     let target = Target::find(BackendId(flow.backend))?;
     let same = target.backend.epoch() == flow.epoch && target.backend.service() == service.id();
-    let is_over = flow.state == FlowState::Ended as u8
-        || !FlowState::is_live(flow.state) && target.backend.weight() == 0;
-    (same && !(signal.starts && is_over)).then_some(Known {
+    (same && !(signal.starts && is_over(&flow, &target))).then_some(Known {
         table,
         record,
         target,
     })
+}
+
+/// Whether a SYN may start its flow anew at another backend.
+#[inline(always)]
+fn is_over(flow: &Flow, target: &Target) -> bool {
+    if FlowState::is_live(flow.state) {
+        return false;
+    }
+    let takes_new = target.backend.weight() != 0 && select::has_room(target);
+    let is_silent = || maps::now().since(Tick(flow.seen)) > FlowState::DOUBTFUL;
+    flow.state == FlowState::Ended as u8 || !takes_new && is_silent()
 }
 
 /// Whether a record is of use to a packet: a half-open one only if the packet's number follows its
@@ -164,15 +175,16 @@ pub fn touch(known: &Known, signal: Signal, revives: bool, now: Tick) -> bool {
     let reset = next == FlowState::Reset as u8;
     maps::count_end(known.target.id, state, next, reset);
     maps::note_change(&known.target, state, next);
-    signal.data && matches!(known.table, Table::HalfOpen)
+    signal.data && FlowState::is_live(next) && matches!(known.table, Table::HalfOpen)
 }
 
 /// Keeps the numbers of a flow that is not translated, and says whether a packet revives it.
 #[inline(always)]
 pub fn follow(known: &Known, packet: &Packet<'_>, signal: Signal) -> bool {
     let flow = known.record.get();
-    let begins = signal.starts && flow.state == FlowState::HalfOpen as u8;
-    if FlowState::is_live(flow.state) && !begins && !signal.fin || !signal.tcp {
+    let begins = signal.starts && flow.state != FlowState::Established as u8;
+    let is_live = FlowState::is_live(flow.state);
+    if is_live && !begins && !signal.fin || !signal.tcp {
         return signal.data;
     }
     let Some(numbers) = packet.numbers() else {
@@ -184,8 +196,10 @@ pub fn follow(known: &Known, packet: &Packet<'_>, signal: Signal) -> bool {
     if signal.fin {
         known.record.set_sequence(numbers.end);
     }
+    // What comes right behind a SYN is of the connection that it began, data or not.
+    let is_next = numbers.sequence == flow.sequence().wrapping_add(1);
     let closing = flow.state == FlowState::Closing as u8;
-    signal.data && !(closing && is_late(flow.sequence(), &numbers))
+    is_next || signal.data && !(closing && is_late(flow.sequence(), &numbers))
 }
 
 /// Whether data was sent before the FIN that ends at `fin`, and came after it.
@@ -268,18 +282,6 @@ fn note_learned(target: &Target, flow: &Flow) -> Option<()> {
 fn holder(flow: &Flow) -> Option<Target> {
     let target = Target::find(BackendId(flow.backend))?;
     (target.backend.epoch() == flow.epoch).then_some(target)
-}
-
-/// Notes that a flow is going to be forgotten before it has ended.
-#[inline(always)]
-pub fn note_forgotten(table: Table, key: &FlowKey) {
-    let Some(record) = maps::flow(table, key) else {
-        return;
-    };
-    let flow = record.get();
-    if let Some(target) = holder(&flow) {
-        maps::note_change(&target, flow.state, FlowState::Ended as u8);
-    }
 }
 
 /// Forgets a flow that has started anew and needs no record.

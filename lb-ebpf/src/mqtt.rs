@@ -44,15 +44,20 @@ pub fn known(packet: &Packet<'_>, service: &Service, record: FlowRef) -> Result<
 /// As for [`known`].
 #[inline(always)]
 pub fn first(packet: &Packet<'_>, service: &Service, starts: bool) -> Result<KeepAlive, Verdict> {
-    // Elsewhere flows have records only now and then: data may have passed without one being looked
-    // for, and the check would end the session at its next look.
-    let sees_all = service.is_tracked() || service.is_nat();
-    let before = if starts && sees_all && service.is_mqtt() {
+    // Elsewhere data may have passed without a record being looked for, and the check would end the
+    // session at its next look.
+    let before = if starts && sees_all(service) && service.is_mqtt() {
         KeepAlive::AWAITED
     } else {
         KeepAlive::NONE
     };
     inspect(packet, service, before)
+}
+
+/// Whether all flows have records: elsewhere they have them only now and then.
+#[inline(always)]
+fn sees_all(service: &Service) -> bool {
+    service.is_tracked() || service.is_nat()
 }
 
 /// Says what is known of the flow's keep-alive once the packet has passed.
@@ -84,7 +89,12 @@ fn inspect(packet: &Packet<'_>, service: &Service, known: KeepAlive) -> Result<K
     };
     maps::note_keep_alive(service.id(), connect.keep_alive);
     let may_differ = connect.version == Version::V5;
-    Ok(known.or_longer(KeepAlive::of(connect.keep_alive, may_differ)))
+    let claimed = KeepAlive::of(connect.keep_alive, may_differ);
+    // Nothing is known of most flows elsewhere, and the operator's word counts for all of them.
+    if known == KeepAlive::NONE && !sees_all(service) {
+        return Ok(claimed);
+    }
+    Ok(known.or_longer(claimed))
 }
 
 /// A reader of a packet's payload. Its offset is the frame's.

@@ -22,8 +22,8 @@ use crate::{
 
 /// Ports tried for a new flow. Each try starts at random, so a client's next SYN tries others.
 const ATTEMPTS: u32 = 24;
-/// Ports tried after that of which a flow that has only sent a SYN is driven away: of those that a
-/// flood of SYNs has taken, the first will do.
+/// Ports tried after that of which a flow that has not come further than a SYN is driven away: of
+/// those that a flood of SYNs has taken, the first will do.
 const LAST_ATTEMPTS: u32 = 8;
 
 /// What a packet to the backend gets.
@@ -119,8 +119,15 @@ pub fn establish(
 ) -> Option<Known> {
     scratch.reply_key = translation.reply_key(&known.target, key.protocol());
     maps::load_reply(Table::HalfOpen, &scratch.reply_key, &mut scratch.reply)?;
+    // It may have been driven from its port just now.
+    if !client_key(&scratch.reply, key.protocol()).is(key) {
+        return None;
+    }
     if maps::claim_reply(Table::Established, &scratch.reply_key, &scratch.reply).is_none() {
-        maps::set_full();
+        // No room, or another packet of the flow has done it.
+        if !maps::has_reply(Table::Established, &scratch.reply_key) {
+            maps::set_full();
+        }
         return None;
     }
     let Some(established) = conntrack::establish(key, known) else {
@@ -131,7 +138,8 @@ pub fn establish(
     Some(established)
 }
 
-/// Records a new flow.
+/// Records a new flow; `begins` if it does. One that is met in its middle is unknown to the backend
+/// too, whose RST tells the client so: it is recorded as over, for the way back.
 ///
 /// # Errors
 /// [`Verdict::DropNatNoSource`], [`Verdict::DropNatPortsExhausted`] or [`Verdict::DropFlowTableFull`].
@@ -143,6 +151,7 @@ pub fn start(
     arrival: &Arrival,
     now: Tick,
     keep_alive: KeepAlive,
+    begins: bool,
     scratch: &mut Scratch,
 ) -> Result<Translation, Verdict> {
     scratch.reply = Reply {
@@ -159,8 +168,13 @@ pub fn start(
     let (translation, number) = claim(pool, key, target, scratch)?;
     let flow = conntrack::new_flow(target, now, keep_alive, 0);
     scratch.flow = flow.translated(number, translation.port, arrival.way());
+    if !begins {
+        scratch.flow.state = FlowState::Ended as u8;
+    }
     maps::insert_flow(Table::HalfOpen, key, &scratch.flow).ok_or(Verdict::DropFlowTableFull)?;
-    maps::note_opened(target);
+    if begins {
+        maps::note_opened(target);
+    }
     // The flow that had the same ends and was closing; the sweep frees its port.
     maps::remove_flow(Table::Established, key);
     Ok(translation)
@@ -204,8 +218,8 @@ fn claim(
     Err(Verdict::DropNatPortsExhausted)
 }
 
-/// Takes the port of the reply key under construction, if it is free, or if whoever has it has only
-/// sent a SYN and is to be driven away. A flow that lost its port gets another with its next packet,
+/// Takes the port of the reply key under construction, if it is free, or if whoever has it has not
+/// come further than a SYN and is to be driven away. A flow that lost its port gets another with its next packet,
 /// see [`is_whole`].
 #[inline(always)]
 fn take(drive_away: bool, protocol: u8, scratch: &mut Scratch) -> Option<()> {
@@ -224,7 +238,8 @@ fn take(drive_away: bool, protocol: u8, scratch: &mut Scratch) -> Option<()> {
         }
         maps::load_reply(Table::HalfOpen, reply_key, other)?;
         let has_begun = maps::flow(Table::HalfOpen, &client_key(other, protocol));
-        if has_begun.is_some_and(|flow| flow.get().state != FlowState::HalfOpen as u8) {
+        // Of those in this table none has sent data, unless there is no room in the other.
+        if has_begun.is_some_and(|flow| flow.get().state == FlowState::Established as u8) {
             return None;
         }
         maps::replace_reply(Table::HalfOpen, reply_key, reply)?;
@@ -281,7 +296,6 @@ pub fn client_key(reply: &Reply, protocol: u8) -> FlowKey {
 #[inline(always)]
 pub fn refused(table: Table, client: &FlowKey, reply_key: &FlowKey) {
     if matches!(table, Table::HalfOpen) {
-        conntrack::note_forgotten(table, client);
         maps::remove_flow(table, client);
         maps::remove_reply(table, reply_key);
     }
@@ -296,7 +310,13 @@ pub fn revives(
     scratch: &mut Scratch,
 ) -> bool {
     let signal = packet.signal();
-    if !signal.data || known.record.get().state != FlowState::Closing as u8 {
+    let state = known.record.get().state;
+    if state == FlowState::Ended as u8 && matches!(known.table, Table::HalfOpen) {
+        // It was over when it was met.
+        return false;
+    }
+    let closes = state == FlowState::Closing as u8 || state == FlowState::Ended as u8;
+    if !(signal.data && closes) {
         return signal.data;
     }
     let Some(numbers) = packet.numbers() else {

@@ -8,7 +8,9 @@ use lb_common::{
     abi::{FlowKey, PROTOCOL_TCP, PROTOCOL_UDP, Service, ServiceKey, Stage},
     cursor::Cursor,
     icmp,
-    parse::{self, Family, Fragmentation, Network, Reject, Transport},
+    parse::{
+        self, Family, Fragmentation, Network, Reject, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Transport,
+    },
     verdict::Verdict,
 };
 
@@ -122,7 +124,12 @@ fn to_service(packet: Packet<'_>, service: &Service) -> Result<Verdict, Verdict>
 /// A packet for a service, with its ports.
 #[inline(always)]
 pub fn serve(mut packet: Packet<'_>, service: &Service) -> Result<Verdict, Verdict> {
-    if packet.signal().starts {
+    if packet.flow.protocol() == PROTOCOL_TCP && packet.tcp_flags & (TCP_ACK | TCP_RST) == 0 {
+        // Nothing that a connection sends but a SYN (RFC 9293, 3.10.7): a listener ignores it in
+        // silence, so nobody would tell that its flow is none.
+        if packet.tcp_flags & (TCP_SYN | TCP_FIN) != TCP_SYN {
+            return maps::count_dropped(service, Err(Verdict::DropMalformed));
+        }
         maps::count_guard(service.id(), |counts| counts.syns += 1);
     }
     let outcome = if service.is_guarded() {

@@ -111,7 +111,7 @@ fn pick(service: &Service, flow: &FlowKey, signal: Signal, first: bool) -> Resul
 
 /// Whether a backend takes one flow more. CPUs that race may each give it one.
 #[inline(always)]
-fn has_room(target: &Target) -> bool {
+pub fn has_room(target: &Target) -> bool {
     let limit = target.backend.limit();
     limit == 0 || maps::open(target) < i64::from(limit)
 }

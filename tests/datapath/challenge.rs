@@ -187,14 +187,7 @@ fn wrong_answers_open_nothing_and_are_forwarded() -> Result<()> {
 fn a_syn_that_resets_gets_past_no_challenge() -> Result<()> {
     for service in KINDS {
         let mut world = challenging(&[service])?;
-        // In nat, who finishes a flow that nobody knows is told so by a backend.
-        let is_nat = matches!(service, NAT_MAGLEV | NAT_ROUND_ROBIN);
-        let flags: &[u8] = if is_nat {
-            &[TCP_SYN | TCP_RST]
-        } else {
-            &[TCP_SYN | TCP_RST, TCP_SYN | TCP_FIN]
-        };
-        for &flags in flags {
+        for flags in [TCP_SYN | TCP_RST, TCP_SYN | TCP_FIN, TCP_FIN, 0] {
             let forged = syn(Family::V4, service).with(|packet| {
                 packet.transport = Transport::Tcp(flags);
             });

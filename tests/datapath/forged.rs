@@ -280,6 +280,73 @@ fn no_forged_end_and_beginning_moves_a_session() -> Result<()> {
     Ok(())
 }
 
+/// A drain is announced, at times.
+#[test]
+fn nor_does_it_while_the_sessions_backend_drains() -> Result<()> {
+    for service in [DSR_ROUND_ROBIN, NAT_ROUND_ROBIN] {
+        let mut world = small_world(service)?;
+        let mut sessions = Vec::new();
+        for number in 1..=16 {
+            sessions.push(begin(&world, service, number << 20)?);
+        }
+        world.change(|desired| desired.services[0].backends[0].weight = 0)?;
+        for (data, first) in &sessions {
+            for lie in [Transport::Tcp(TCP_FIN | TCP_ACK), SYN, SYN] {
+                world.send(&forged(data, lie))?;
+            }
+            let out = world.send(&next(data))?.answer.frame;
+            ensure!(way(&out) == way(first), "{service}: moved");
+        }
+    }
+    Ok(())
+}
+
+/// A flow whose client sends no data.
+#[test]
+fn a_connection_that_only_receives_lives_after_one_that_ended() -> Result<()> {
+    let world = small_world(DSR_ROUND_ROBIN)?;
+    let (data, _) = begin(&world, DSR_ROUND_ROBIN, 100)?;
+    let bare = |flags, number| {
+        data.clone().with(|packet| {
+            packet.transport = Transport::Tcp(flags);
+            packet.sequence = number;
+            packet.payload.clear();
+        })
+    };
+    let state = || -> Result<u8> {
+        let found = world.datapath().flow(&data.flow())?;
+        Ok(found.context("no record")?.flow.state)
+    };
+    let end = next(&data).sequence;
+    world.send(&bare(TCP_FIN | TCP_ACK, end))?;
+    world.send(&bare(TCP_ACK, end + 1))?;
+    ensure!(state()? == FlowState::Closing as u8);
+    world.send(&bare(TCP_SYN, 9_000_000))?;
+    world.send(&bare(TCP_ACK, 9_000_001))?;
+    ensure!(state()? == FlowState::Established as u8);
+    Ok(())
+}
+
+/// What a client answers a backend that still has its old connection (RFC 9293, 3.5.1).
+#[test]
+fn a_reset_of_an_older_connection_meets_the_backend_of_the_syn() -> Result<()> {
+    let world = small_world(DSR_ROUND_ROBIN)?;
+    for number in 0..16 {
+        let syn = Family::V4.packet(SYN, DSR_ROUND_ROBIN).with(|packet| {
+            packet.sequence = number;
+            packet.payload.clear();
+        });
+        let backend = send(&world, &syn)?;
+        ensure!(send(&world, &forged(&syn, Transport::Tcp(TCP_RST)))? == backend);
+        // It has said nothing about the SYN's.
+        let found = world.datapath().flow(&syn.flow())?.context("no record")?;
+        ensure!(found.flow.state == FlowState::HalfOpen as u8);
+        ensure!(send(&world, &syn)? == backend);
+        ensure!(send(&world, &ack(&syn))? == backend);
+    }
+    Ok(())
+}
+
 /// It would keep a backend from being drained, and a port from being free.
 #[test]
 fn data_that_comes_late_does_not_revive_a_session_that_ended() -> Result<()> {

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{HashMap, Map, MapData, MapInfo};
 use lb_common::{
     abi::{FRAGMENTS, Fragment, FragmentKey, Ip},
     parse::{TCP_ACK, TCP_SYN},
@@ -16,6 +15,7 @@ use tests::{
 
 use super::case::{Case, check, same};
 use super::conversation::Flow;
+use super::entries;
 use super::services::{
     BEHIND, BEHIND_NAT, BEHIND_ROUND_ROBIN, DSR_MAGLEV, DSR_ROUND_ROBIN, FAMILIES, Family, KINDS,
     NAT_MAGLEV, NAT_ROUND_ROBIN, new_port, world,
@@ -211,8 +211,6 @@ fn more_packets_in_pieces_than_there_is_room_for_do_no_harm() -> Result<()> {
 }
 
 /// Makes a packet's first piece older than it is, in the map where the program keeps it.
-///
-/// Of all maps of that name, this process has those of its worlds open, and one has the packet.
 fn age(piece: Piece, packet: &Packet, ticks: u32) -> Result<()> {
     let [c, d] = piece.identification.to_be_bytes();
     let first = if packet.source.is_ipv4() { 0 } else { 0xab };
@@ -222,32 +220,10 @@ fn age(piece: Piece, packet: &Packet, ticks: u32) -> Result<()> {
         identification: [first, 0, c, d],
         protocol: packet.protocol().into(),
     };
-    for entry in std::fs::read_dir("/proc/self/fdinfo")? {
-        // Other tests close theirs meanwhile.
-        let Ok(text) = std::fs::read_to_string(entry?.path()) else {
-            continue;
-        };
-        let Some(id) = text.lines().find_map(|line| line.strip_prefix("map_id:")) else {
-            continue;
-        };
-        let Ok(info) = MapInfo::from_id(id.trim().parse()?) else {
-            continue;
-        };
-        if info.name_as_str() != Some(FRAGMENTS) {
-            continue;
-        }
-        let map = Map::from_map_data(MapData::from_id(info.id())?)?;
-        let mut map: HashMap<MapData, FragmentKey, Fragment> = map.try_into()?;
-        let Ok(mut first) = map.get(&key, 0) else {
-            continue;
-        };
-        // The clock began when the machine did.
-        let earlier = first.seen.checked_sub(ticks);
-        first.seen = earlier.context("the machine is up for less than a minute: try again")?;
-        map.insert(key, first, 0)?;
-        return Ok(());
-    }
-    anyhow::bail!("no map has the first piece")
+    entries::change(FRAGMENTS, &key, |first: &mut Fragment| {
+        first.seen = entries::earlier(first.seen, ticks)?;
+        Ok(())
+    })
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use lb_common::{
     abi::{Forward, Ip, PROTOCOL_TCP, PROTOCOL_UDP, ServiceKey},
     cursor::SliceCursor,
-    parse::{self, Fragmentation, Network, NoQuote, Quote, Reject, TCP_RST, Transport},
+    parse::{
+        self, Fragmentation, Network, NoQuote, Quote, Reject, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN,
+        Transport,
+    },
     verdict::Verdict,
 };
 use lb_user::core::image::{MapImage, ServiceImage};
@@ -66,9 +69,18 @@ fn of_packet(image: &MapImage, network: &Network, transport: &Transport) -> Vec<
     }
     match image.services.get(&flow.service()) {
         None => vec![Verdict::PassNotOurs],
+        Some(_) if !later && is_of_no_connection(transport) => vec![Verdict::DropMalformed],
         Some(_) if network.ttl <= 1 => vec![Verdict::TxTimeExceeded, Verdict::DropTtlExpired],
         Some(service) => of_service(image, service, transport),
     }
+}
+
+/// Neither an ACK nor a RST, nor a SYN and no more.
+fn is_of_no_connection(transport: &Transport) -> bool {
+    let flags = transport.tcp_flags;
+    transport.protocol == PROTOCOL_TCP
+        && flags & (TCP_ACK | TCP_RST) == 0
+        && flags & (TCP_SYN | TCP_FIN) != TCP_SYN
 }
 
 fn of_service(image: &MapImage, service: &ServiceImage, transport: &Transport) -> Vec<Verdict> {

@@ -60,12 +60,15 @@ fn backend(world: &World, flow: &Flow, transport: Transport, numbers: (u32, u32)
     super::case::same(&out.answer.frame, &flow.inward(&reply).build())
 }
 
-/// With two bytes of data.
+/// With two bytes of data before a FIN.
 fn numbered(packet: Packet, (sequence, acknowledged): (u32, u32)) -> Packet {
     packet.with(|packet| {
         packet.sequence = sequence;
         packet.acknowledged = acknowledged;
-        packet.payload = vec![0xe0, 0];
+        packet.payload.clear();
+        if packet.transport == FIN {
+            packet.payload = vec![0xe0, 0];
+        }
     })
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lb_common::{
-    abi::{BackendId, NatPool},
+    abi::{BackendId, FlowState, NatPool},
     parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
     verdict::Verdict,
 };
@@ -137,6 +137,45 @@ fn a_syn_drives_away_those_that_have_sent_no_more() -> Result<()> {
     ensure!(again.port != late.port, "it is back at the port it lost");
     again.answer(&world, SYN_ACK)?;
     again.send(&world, &again.next(ACK))
+}
+
+/// None is a session's: who is met in its middle is unknown to the backend.
+#[test]
+fn nor_do_flows_that_nobody_began_keep_their_ports() -> Result<()> {
+    for lies in [&[ACK, ACK] as &[_], &[SYN, Transport::Tcp(TCP_RST)], &[ACK]] {
+        let mut world = small_world(NAT_MAGLEV)?;
+        world.change(|desired| {
+            desired.nat_pool = nat_pool((25_000, 25_000));
+            desired.services[0].backends.truncate(1);
+        })?;
+        let forged = Family::V4.packet(SYN, NAT_MAGLEV);
+        for lie in lies {
+            world.send(&forged.clone().with(|packet| packet.transport = *lie))?;
+        }
+        let counts = world.walk(Duration::MAX)?.counts;
+        ensure!((counts.half_open, counts.tracked) == (1, 0), "{counts:?}");
+        let flow = Flow::begin(&world, &Family::V4.packet(SYN, NAT_MAGLEV))?;
+        flow.answer(&world, SYN_ACK)?;
+        flow.send(&world, &flow.next(ACK))?;
+    }
+    Ok(())
+}
+
+/// The client's data was under way, or somebody else forged the backend's end.
+#[test]
+fn data_makes_a_flow_live_again_that_its_backend_seems_to_have_ended() -> Result<()> {
+    for end in [FIN, Transport::Tcp(TCP_RST)] {
+        let world = small_world(NAT_MAGLEV)?;
+        let flow = Flow::begin(&world, &Family::V4.packet(SYN, NAT_MAGLEV))?;
+        flow.send(&world, &flow.next(ACK))?;
+        flow.answer(&world, end)?;
+        flow.send(&world, &flow.next(ACK))?;
+        let found = world.datapath().flow(&flow.first.flow())?;
+        let state = found.context("no record")?.flow.state;
+        ensure!(state == FlowState::Established as u8);
+        flow.answer(&world, ACK)?;
+    }
+    Ok(())
 }
 
 /// They may have been given the port because there is no room where they should be.

@@ -171,11 +171,18 @@ fn a_session_is_not_limited() -> Result<()> {
 /// What is no start of a flow takes no share, and starts none (RFC 9293, 3.10.7.2).
 #[test]
 fn a_syn_that_resets_or_finishes_starts_nothing() -> Result<()> {
-    for flags in [TCP_SYN | TCP_RST, TCP_SYN | TCP_FIN, TCP_SYN | TCP_ACK] {
+    for (flags, becomes) in [
+        (TCP_SYN | TCP_RST, Verdict::TxDsr),
+        (TCP_SYN | TCP_ACK, Verdict::TxDsr),
+        // Of these a listener tells nobody that they belong to nothing.
+        (TCP_SYN | TCP_FIN, Verdict::DropMalformed),
+        (TCP_FIN, Verdict::DropMalformed),
+        (0, Verdict::DropMalformed),
+    ] {
         let mut world = limited(&[DSR_ROUND_ROBIN], of_source())?;
         for _packet in 0..3 * BURST {
             let packet = Family::V4.packet(Transport::Tcp(flags), DSR_ROUND_ROBIN);
-            ensure!(world.send(&packet)?.verdict == Verdict::TxDsr);
+            ensure!(world.send(&packet)?.verdict == becomes);
             ensure!(world.datapath().flow(&packet.flow())?.is_none());
         }
         let counts = world.sweep(Duration::MAX)?;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lb_common::{
-    abi::BackendId,
+    abi::{BackendId, FLOWS, Flow, FlowState},
     parse::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
     verdict::Verdict,
 };
@@ -15,6 +15,7 @@ use tests::{
 };
 use xtask::lab::wait_until;
 
+use super::entries;
 use super::services::{
     DSR_ROUND_ROBIN, FAMILIES, Family, NAT_ROUND_ROBIN, desired_small, small_world, world,
 };
@@ -115,6 +116,7 @@ fn a_closed_flow_that_starts_again_keeps_its_backend() -> Result<()> {
     Ok(())
 }
 
+/// Once nothing has come for so long that the FIN or RST is no forged one.
 #[test]
 fn a_closed_flow_of_a_backend_that_takes_no_new_ones_starts_elsewhere() -> Result<()> {
     for service in [DSR_ROUND_ROBIN, NAT_ROUND_ROBIN] {
@@ -127,12 +129,48 @@ fn a_closed_flow_of_a_backend_that_takes_no_new_ones_starts_elsewhere() -> Resul
             world.change(|desired| {
                 desired.services[0].backends[usize::from(backend.0)].weight = 0;
             })?;
+            ensure!(send(&world, &syn)? == backend, "soon after {last:?}");
+            age(&syn)?;
             let again = send(&world, &syn)?;
             ensure!((again != backend) == starts, "after {last:?}");
             ensure!(send(&world, &next(&syn, ACK))? == again);
         }
     }
     Ok(())
+}
+
+#[test]
+fn a_closed_flow_of_a_full_backend_starts_elsewhere() -> Result<()> {
+    for service in [DSR_ROUND_ROBIN, NAT_ROUND_ROBIN] {
+        let mut world = small_world(service)?;
+        world.change(|desired| {
+            for backend in &mut desired.services[0].backends {
+                backend.limit = 1;
+            }
+        })?;
+        let syn = Family::V4.packet(SYN, service);
+        let backend = send(&world, &syn)?;
+        send(&world, &next(&syn, ACK))?;
+        send(&world, &next(&syn, FIN))?;
+        // One for the other backend, and one for the place that is free again.
+        for expected in [false, true] {
+            let taken = send(&world, &Family::V4.packet(SYN, service))?;
+            ensure!((taken == backend) == expected);
+        }
+        ensure!(send(&world, &syn)? == backend);
+        age(&syn)?;
+        let late = world.send(&syn)?.verdict;
+        ensure!(late == Verdict::DropBackendsFull, "{late:?}");
+    }
+    Ok(())
+}
+
+/// Makes a flow silent for longer than its end is in doubt.
+fn age(packet: &Packet) -> Result<()> {
+    entries::change(FLOWS, &packet.flow(), |flow: &mut Flow| {
+        flow.seen = entries::earlier(flow.seen, FlowState::DOUBTFUL + 1)?;
+        Ok(())
+    })
 }
 
 /// All nodes and all restarts agree on the slot's owner.

@@ -154,11 +154,15 @@ pub enum FlowState {
     Closing = 2,
     /// The client has sent a RST. Data makes the flow live again.
     Reset = 3,
-    /// The backend has sent a FIN or a RST (NAT only: elsewhere its packets do not pass here).
+    /// The backend has sent a FIN or a RST, or never heard of the flow (NAT only: elsewhere its
+    /// packets do not pass here). Data makes it live again, unless it was met like that.
     Ended = 4,
 }
 
 impl FlowState {
+    /// Ticks of silence after which a flow that its client seems to have ended is taken for that.
+    pub const DOUBTFUL: u32 = 56;
+
     /// Whether a flow in a state, given as a number, goes on as far as packets tell.
     #[inline(always)]
     #[must_use]
@@ -289,8 +293,8 @@ impl Flow {
         u16::from_ne_bytes([self.middle[2], self.middle[3]])
     }
 
-    /// Of a flow that is not translated: while it is half open the number of its last SYN, while it
-    /// closes the number behind its last FIN.
+    /// Of a flow that is not translated: while it is half open the number of its last SYN, when it
+    /// seems to be over that behind its last FIN, or of a SYN since.
     #[inline(always)]
     #[must_use]
     pub const fn sequence(&self) -> u32 {

@@ -31,10 +31,10 @@ pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
     let _followed = nat::follow_reply_end(&packet, table);
     let client = nat::client_key(reply, packet.flow.protocol());
     let signal = packet.signal();
+    conntrack::backend_closed(table, &client, signal, maps::now());
     if signal.rst {
         nat::refused(table, &client, &packet.flow);
     }
-    conntrack::backend_closed(table, &client, signal, maps::now());
     rewrite::age(&mut packet)?;
     let ends = nat::reply_ends(reply);
     rewrite::ends(&mut packet, &ends)?;

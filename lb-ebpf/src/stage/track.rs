@@ -44,9 +44,18 @@ fn find(packet: &Packet<'_>, service: &Service) -> Result<(Target, bool), Verdic
         }
     }
     let now = maps::now();
-    if let Some(known) = conntrack::find(service, &packet.flow, signal)
-        .filter(|known| conntrack::is_of(known, packet, signal))
+    let mut found = conntrack::find(service, &packet.flow, signal);
+    if let Some(known) = found
+        && !conntrack::is_of(&known, packet, signal)
     {
+        if signal.rst {
+            // It may be what a SYN's sender answers a backend that has an older connection (RFC
+            // 9293, 3.5.1). It says nothing about this one.
+            return Ok((known.target, false));
+        }
+        found = None;
+    }
+    if let Some(known) = found {
         mqtt::known(packet, service, known.record)?;
         let again = signal.starts && !FlowState::is_live(known.record.get().state);
         let revives = conntrack::follow(&known, packet, signal);

@@ -59,6 +59,7 @@ fn translate(packet: &mut Packet<'_>, service: &Service) -> Result<Verdict, Verd
             &arrival,
             now,
             keep_alive,
+            first,
             scratch,
         )?;
         (target, translation, first)

@@ -73,6 +73,8 @@ pub struct Judge {
     expiry: Expiry,
     services: Vec<Service>,
     backends: Vec<Backend>,
+    /// Whether there is room for flows that seem to be over.
+    is_roomy: bool,
     /// Whether a record was met that is younger than the image.
     pub is_behind: bool,
 }
@@ -97,9 +99,9 @@ struct Backend {
 }
 
 impl Judge {
-    /// A judge for a walk that begins now.
+    /// A judge for a walk that begins now; `is_roomy` if the tables are far from full.
     #[must_use]
-    pub fn new(sight: &Sight, keys: HashKeys, now: Tick) -> Self {
+    pub fn new(sight: &Sight, keys: HashKeys, now: Tick, is_roomy: bool) -> Self {
         let image = &sight.image;
         let services: Vec<Service> = image
             .services
@@ -130,6 +132,7 @@ impl Judge {
             expiry: sight.expiry,
             services,
             backends,
+            is_roomy,
             is_behind: false,
         }
     }
@@ -210,9 +213,9 @@ impl Judge {
         }
         let live = self.live_limit(service, flow);
         // A client's FIN or RST may be forged, and its session go on: it has its time to show that.
-        // Where nobody has to show anything, it cannot be waited for.
+        // Where nobody has to show anything, or the table fills, it cannot be waited for.
         let doubt = match service {
-            Some(service) if service.is_mqtt => live.min(service.window),
+            Some(service) if service.is_mqtt && self.is_roomy => live.min(service.window),
             Some(_) => Duration::ZERO,
             None => live,
         };
@@ -237,15 +240,16 @@ impl Judge {
         if flow.keep_alive.is_awaited() {
             return AWAITED;
         }
+        let unrecorded = service.filter(|service| !service.records_all);
         let Some(seconds) = flow.keep_alive.seconds() else {
-            let unrecorded = service.filter(|service| !service.records_all);
             return unrecorded.map_or(idle, |service| service.window.max(shortest));
         };
         let window = slots::window(Duration::from_secs(seconds.into()));
-        // The operator's word for all sessions, if the server may have its own for this one.
-        let servers = service.filter(|_| flow.keep_alive.may_differ());
-        let servers = servers.map_or(Duration::ZERO, |service| service.window);
-        window.max(servers).max(shortest).min(longest)
+        // The operator's word for all sessions, if the server may have its own for this one, or if its
+        // CONNECT may have passed unseen: then this one may be forged.
+        let operators = unrecorded.or(service.filter(|_| flow.keep_alive.may_differ()));
+        let operators = operators.map_or(Duration::ZERO, |service| service.window);
+        window.max(operators).max(shortest).min(longest)
     }
 
     /// What has been found: stray records by service, sessions by backend.

@@ -239,8 +239,10 @@ impl Scene<'_> {
         let flow = &record.flow;
         let id = BackendId(flow.backend);
         let backend = self.image.backends.get(&id)?;
+        let takes_new = backend.weight != 0 && !self.full.contains(&id);
+        let is_silent = record.silent > Duration::from_nanos(u64::from(FlowState::DOUBTFUL) << 30);
         let is_over = flow.state == FlowState::Ended as u8
-            || !FlowState::is_live(flow.state) && backend.weight == 0;
+            || !FlowState::is_live(flow.state) && !takes_new && is_silent;
         if segment == Segment::First && is_over {
             return None;
         }

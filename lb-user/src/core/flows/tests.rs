@@ -78,7 +78,7 @@ fn judge(image: &MapImage, silent: Duration) -> Judge {
         expiry: EXPIRY,
     };
     let now = START + u32::try_from(ticks(silent)).unwrap();
-    Judge::new(&sight, HashKeys::zero(), Tick(now))
+    Judge::new(&sight, HashKeys::zero(), Tick(now), true)
 }
 
 /// Whether a flow of a tracked service is over.
@@ -132,6 +132,60 @@ fn mqtt_over(keep_alive: KeepAlive, state: FlowState, silent: Duration) -> bool 
     };
     let mut judge = judge(&image, silent);
     judge.judge(Place::Established, &key(PROTOCOL_TCP), &record) == Fate::Over
+}
+
+/// Or clients that come and go would fill it, as an MQTT 5 session that closed is waited for longest.
+#[test]
+fn a_session_that_seems_to_be_over_goes_soon_when_the_table_fills() {
+    let mut desired = desired(Balance::RoundRobin, [1, 1]);
+    desired.services[0].features.mqtt = true;
+    let image = plan::next(&MapImage::empty(), &desired, Moment::at(Tick(START)));
+    let fate = |state, is_roomy| {
+        let record = Flow {
+            keep_alive: KeepAlive::of(240, true),
+            ..flow(0, state)
+        };
+        let judge = Judge {
+            is_roomy,
+            ..judge(&image, 3 * MINUTE)
+        };
+        judge
+            .fate(Place::Established, &key(PROTOCOL_TCP), &record)
+            .0
+    };
+    for state in [FlowState::Closing, FlowState::Reset] {
+        assert_eq!(
+            (fate(state, true), fate(state, false)),
+            (Fate::Stays, Fate::Over)
+        );
+    }
+    assert_eq!(fate(FlowState::Established, false), Fate::Stays);
+}
+
+/// Where only some flows are recorded, a CONNECT may have been seen by nobody.
+#[test]
+fn a_record_of_a_slot_lives_no_shorter_than_its_window() {
+    let mut desired = desired(Balance::Maglev, [1, 1]);
+    desired.services[0].features.mqtt = true;
+    let first = plan::next(&MapImage::empty(), &desired, Moment::at(Tick(START)));
+    desired.services[0].backends[0].weight = 0;
+    let image = plan::next(&first, &desired, Moment::at(Tick(START)));
+    let over = |keep_alive, silent| {
+        let record = Flow {
+            keep_alive,
+            ..flow(0, FlowState::Established)
+        };
+        let judge = judge(&image, silent);
+        judge
+            .fate(Place::Established, &key(PROTOCOL_TCP), &record)
+            .0
+            == Fate::Over
+    };
+    for keep_alive in [KeepAlive::NONE, KeepAlive::of(10, false)] {
+        assert!(!over(keep_alive, 9 * MINUTE));
+        assert!(over(keep_alive, 11 * MINUTE));
+    }
+    assert!(!over(KeepAlive::of(1_200, false), 29 * MINUTE));
 }
 
 /// A FIN or RST may be forged: its session has as long as any to be heard of.

@@ -183,11 +183,16 @@ fn a_record_of_a_flow_that_seems_over_counts_unless_its_backend_takes_no_new_one
     }
     setting.change(|desired| desired.services[0].backends[0].weight = 0);
     for state in [FlowState::Closing, FlowState::Reset] {
-        let over = recorded(0, epoch, state);
-        let path = setting.follow(client, Some(&over), Segment::First);
-        assert_eq!(path.goal, Goal::Backend(BackendId(1)), "{state:?}");
-        let path = setting.follow(client, Some(&over), Segment::Later);
-        assert_eq!(path.goal, Goal::Backend(BackendId(0)), "{state:?}");
+        for (silent, first) in [(5, 0), (70, 1)] {
+            let over = RecordedFlow {
+                silent: Duration::from_secs(silent),
+                ..recorded(0, epoch, state)
+            };
+            let path = setting.follow(client, Some(&over), Segment::First);
+            assert_eq!(path.goal, Goal::Backend(BackendId(first)), "{state:?}");
+            let path = setting.follow(client, Some(&over), Segment::Later);
+            assert_eq!(path.goal, Goal::Backend(BackendId(0)), "{state:?}");
+        }
     }
 }
 

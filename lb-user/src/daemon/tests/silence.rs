@@ -138,7 +138,7 @@ fn backend_that_is_disabled_gives_up_its_records_at_once() {
 /// What a walk says of a flow that was recorded for backend 0 of that epoch at tick 0.
 fn fate(engine: &Engine<FakeMaps>, epoch: u16) -> Fate {
     let sight = engine.sights().borrow().clone();
-    let judge = Judge::new(&sight, HashKeys::zero(), engine.maps.now);
+    let judge = Judge::new(&sight, HashKeys::zero(), engine.maps.now, true);
     judge.fate(Place::Established, &client(), &record(epoch)).0
 }
 

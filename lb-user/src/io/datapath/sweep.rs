@@ -57,6 +57,8 @@ pub struct Sweeper {
     full: Array<MapData, u32>,
     loads: Array<MapData, Load>,
     capacity: u64,
+    /// Flows that the last round left in the larger table.
+    tracked: u64,
 }
 
 impl Sweeper {
@@ -74,6 +76,7 @@ impl Sweeper {
             full: take(ebpf, abi::FLOWS_FULL)?,
             loads: super::load::open(ebpf)?,
             capacity: limits.flows.into(),
+            tracked: 0,
         })
     }
 
@@ -88,7 +91,9 @@ impl Sweeper {
     pub fn round(&mut self, sight: &Sight) -> Result<Round, DatapathError> {
         let started = now();
         let before = self.loads(sight)?;
-        let mut judge = Judge::new(sight, self.keys, started);
+        // By the last round: half empty is far from full.
+        let is_roomy = self.tracked < self.capacity / 2;
+        let mut judge = Judge::new(sight, self.keys, started, is_roomy);
         let mut translated = Translated::default();
         // A flow moves from the first to the second, inserted before it is removed.
         let (half_open, begun) =
@@ -97,6 +102,7 @@ impl Sweeper {
         let (tracked, established) =
             self.flows
                 .judge(Place::Established, &mut judge, &mut translated)?;
+        self.tracked = tracked;
         let has_room = self.look_for_room(tracked)?;
         translated.0.sort_unstable();
         let (flows, half_open_flows) = (&self.flows, &self.half_open);
