@@ -15,6 +15,10 @@ use crate::{
     io::netlink::{Interface, Netlink, NetlinkError, Unmarked, VipOrigin},
 };
 
+/// How long a VIP stays when nobody renews it: time for a restart to find it still there, and for
+/// a few renewals to fail.
+const LIFETIME: Duration = Duration::from_secs(30);
+
 /// For all removals of a stop together; an address that takes longer is left, and said to be.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -155,7 +159,7 @@ impl Vips {
         }
         let origin = self
             .netlink
-            .ensure_vip(index, address, vip.prefix(), &mut self.unmarked)
+            .ensure_vip(index, address, vip.prefix(), LIFETIME, &mut self.unmarked)
             .await?;
         if is_new {
             let interface = &self.interface.name;
