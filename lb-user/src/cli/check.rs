@@ -107,7 +107,7 @@ fn report(outcome: &Result<Config, ConfigErrors>) -> Report {
     }
 }
 
-/// Services over MQTT that cannot tell first data from later.
+/// What is right, and not what one may think.
 fn notes(config: &Config) -> Vec<String> {
     let services = config.services().iter();
     let unchecked = services
@@ -119,7 +119,13 @@ fn notes(config: &Config) -> Vec<String> {
                 service.name()
             )
         });
-    unchecked.collect()
+    let is_alone = config.vrrps().is_empty() || config.seed().is_some();
+    let seedless = (!is_alone).then(|| {
+        "without `seed` each node makes one of its own: they send a client to different backends, and its \
+         session ends when another node takes over"
+            .to_owned()
+    });
+    seedless.into_iter().chain(unchecked).collect()
 }
 
 fn size(config: &Config) -> Size {
@@ -157,6 +163,17 @@ mod tests {
         assert_eq!(json["errors"][1]["line"], 2);
         let text = complaint(&outcome.unwrap_err());
         assert!(text.starts_with("2 mistakes in the configuration\nt.toml:1: interface: 7 is not"));
+    }
+
+    #[test]
+    fn nodes_that_make_up_their_own_seeds_are_told_of() {
+        let text = include_str!("../../configs/tidegate-vrrp.toml");
+        let notes = |text: &str| report(&config::parse(text, "t.toml")).notes;
+        let is_told = |notes: Vec<String>| notes.iter().any(|note| note.contains("`seed`"));
+        assert!(!is_told(notes(text)));
+        assert!(is_told(notes(&text.replace("\nseed =", "\n# seed ="))));
+        let alone = include_str!("../../configs/tidegate-dsr.toml");
+        assert!(!is_told(notes(alone)));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod guard;
 mod reload;
 mod rules;
 mod tunnels;
+mod vrrp;
 
 use super::error::ConfigErrors;
 use super::model::Config;

@@ -325,6 +325,7 @@ impl Balancer {
                 .collect(),
             lenders: self.lenders(service).collect(),
             window: slots::window(service.keep_alive()),
+            is_fresh: false,
         }
     }
 

@@ -69,6 +69,8 @@ pub struct DesiredService {
     pub lenders: Vec<Lender>,
     /// How long a live session may be silent.
     pub window: Duration,
+    /// Whether nobody's session went by its table so far: then there are none to keep.
+    pub is_fresh: bool,
 }
 
 /// A backend that should take packets.
@@ -113,6 +115,7 @@ impl DesiredService {
             backends: Vec::new(),
             lenders: Vec::new(),
             window: Duration::ZERO,
+            is_fresh: false,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 mod attacks;
 mod draining;
 mod scheduling;
+mod standby;
 mod state;
 mod trace;
 
