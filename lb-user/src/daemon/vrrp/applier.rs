@@ -141,6 +141,8 @@ impl Applier {
                 Err(error) => {
                     is_whole = false;
                     self.complain(name, &error);
+                    // A kernel that does not answer has not taken the link down.
+                    recall(name, &self.placed.borrow(), &mut placed);
                 }
             }
         }
@@ -259,6 +261,14 @@ impl Applier {
             about: interface.to_owned(),
             error: error.to_string(),
         });
+    }
+}
+
+/// Takes over what was known of an interface before.
+fn recall(name: &str, known: &Placed, placed: &mut Placed) {
+    if let (Some(link), Some(end)) = (known.links.get(name), known.ends.get(name)) {
+        placed.links.insert(name.to_owned(), link.clone());
+        placed.ends.insert(name.to_owned(), *end);
     }
 }
 
