@@ -323,7 +323,13 @@ fn both_families(priority: u8) -> String {
          advert_interval = \"200ms\"\nvips = [\"fe80::40:24\", \"fd00:40::24\"]\n"
     );
     let v4 = router(priority, "group = \"front\"");
-    node(&(v4.replace("\"front\"\nvrid", "\"front-v4\"\nvrid") + &v6))
+    let v4 = v4.replace("\"front\"\nvrid", "\"front-v4\"\nvrid");
+    let service = "[[service]]\nname = \"mqtt-v6\"\nvip = \"fd00:40::24\"\nport = 1883\n\
+                   balance = \"maglev\"\nforward = \"dsr\"\n\
+                   check = { type = \"mqtt\", interval = \"200ms\", timeout = \"200ms\" }\n\
+                   backend = [{ name = \"broker1\", address = \"fd00:40::20\" },\
+                   { name = \"broker2\", address = \"fd00:40::21\" }]\n";
+    node(&(v4 + &v6 + service))
 }
 
 #[test]
@@ -332,10 +338,17 @@ fn both_families_move_together() -> Result<()> {
     pair.start(0, &both_families(200))?;
     pair.start(1, &both_families(100))?;
     pair.wait_for_roles(["active", "backup"])?;
+    let v4 = pair.stay("clients", CLIENTS)?;
+    let v6 = pair.stay_v6("clients-v6", CLIENTS)?;
     pair.tell(0, &["vrrp", "release", "front", "--wait"])?;
     pair.wait_for_roles(["backup", "active"])?;
+    pair.wait_for_packets(1, "mqtt", CLIENTS.into())?;
+    pair.wait_for_packets(1, "mqtt-v6", CLIENTS.into())?;
     pair.tell(0, &["vrrp", "resume", "front-v6"])?;
     pair.wait_for_roles(["active", "backup"])?;
+    pair.wait_for_packets(0, "mqtt-v6", CLIENTS.into())?;
+    Pair::end(v4)?;
+    Pair::end(v6)?;
     pair.process(0)?.kill()?;
     pair.wait_for_role(1, "active")
 }

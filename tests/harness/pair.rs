@@ -4,7 +4,7 @@ use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
 use lb_user::control::{RouterStatus, Status, VrrpStatus};
-use xtask::lab::{ConfigText, Host, Process, wait_until};
+use xtask::lab::{ConfigText, Family, Host, Process, wait_until};
 use xtask::load::Load;
 
 use crate::balancer::{BOTH, Lab, SOON, config};
@@ -226,13 +226,7 @@ impl Pair {
     /// # Errors
     /// When they have not.
     pub fn wait_for_traffic(&self, at: usize, clients: u64) -> Result<()> {
-        let packets = || Some(self.status(at).ok()?.services.first()?.traffic.packets);
-        let before = packets().context("no status")?;
-        // Each asks once a second, and acknowledges the answer.
-        let enough = before + 6 * clients;
-        wait_until(SOON, "the sessions being alive", || {
-            (packets()? >= enough).then_some(())
-        })?;
+        self.wait_for_packets(at, "mqtt", clients)?;
         // The kernels' tables, read while they change, have gaps.
         let mut last = None;
         let found = wait_until(SOON, "as many sessions as before", || {
@@ -241,6 +235,39 @@ impl Pair {
             ((one + two) as u64 == clients).then_some(())
         });
         found.with_context(|| format!("{last:?} are there"))
+    }
+
+    /// Waits until every one of so many clients of a service has had an answer to packets by way of
+    /// a node.
+    ///
+    /// # Errors
+    /// When they have not.
+    pub fn wait_for_packets(&self, at: usize, service: &str, clients: u64) -> Result<()> {
+        let packets = || {
+            let status = self.status(at).ok()?;
+            let found = status.services.iter().find(|found| found.name == service);
+            Some(found?.traffic.packets)
+        };
+        let before = packets().context("no status")?;
+        // Each asks once a second, and acknowledges the answer.
+        let enough = before + 6 * clients;
+        wait_until(SOON, "the sessions being alive", || {
+            (packets()? >= enough).then_some(())
+        })?;
+        Ok(())
+    }
+
+    /// Starts clients of the IPv6 VIP that stay, and waits until they are up.
+    ///
+    /// # Errors
+    /// When they do not come up.
+    pub fn stay_v6(&self, name: &str, count: u32) -> Result<Load> {
+        let vip = Family::V6.vip().to_string();
+        let (client, program) = (&self.lab.topology.client, &self.lab.programs.broker);
+        let arguments = ["-h", &vip, "-i", "1", "--hold", "10m"];
+        let mut load = Load::start(client, program, name, "conn", count, &arguments)?;
+        load.wait_ready(SOON)?;
+        Ok(load)
     }
 
     /// Starts clients of the VIP that stay, and waits until they are up.
