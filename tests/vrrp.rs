@@ -2,15 +2,19 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use lb_user::io::vrrp::{Endpoint, Reach, VrrpSocket};
 use rustix::process::Signal;
 use tests::balancer::SOON;
 use tests::pair::{Pair, node, router};
-use xtask::lab::{Host, wait_until};
+use xtask::lab::{Family, Host, wait_until};
 
 const VIP: &str = "172.16.40.24/32";
 const CLIENTS: u32 = 200;
+/// Several of the times after which a Backup that hears nothing becomes Active.
+const FLOOD: Duration = Duration::from_secs(3);
 
 fn path_of(host: &Host, name: &str) -> String {
     host.work_dir().join(name).display().to_string()
@@ -33,7 +37,7 @@ fn one_of_two_nodes_has_the_address_and_tells_of_it() -> Result<()> {
         "{active:?}"
     );
     let peer = backup.peer.context("the Backup knows no Active")?;
-    ensure!(peer.address == pair.host(0).address(xtask::lab::Family::V4));
+    ensure!(peer.address == pair.host(0).address(Family::V4));
     ensure!(
         peer.priority == 200 && backup.adverts.received > 0,
         "{backup:?}"
@@ -288,6 +292,39 @@ fn a_daemon_that_hangs_in_its_log_goes_on_sending_adverts() -> Result<()> {
         "it did not hang"
     );
     Ok(())
+}
+
+#[test]
+fn a_flood_of_forged_adverts_is_counted_and_changes_nothing() -> Result<()> {
+    let pair = Pair::serving()?;
+    let before = [pair.router(0)?, pair.router(1)?];
+    let forger = &pair.lab.topology.client;
+    let endpoint = Endpoint {
+        interface: "eth0".to_owned(),
+        index: forger.index()?,
+        source: forger.address(Family::V4),
+        reach: Reach::Multicast,
+    };
+    let socket = forger.netns().enter(|| Ok(VrrpSocket::open(&endpoint)?))?;
+    // Of priority 255, but for the checksum; and one of nobody's.
+    let forged = [0x31, 51, 255, 1, 0, 20, 0xde, 0xad, 172, 16, 40, 24];
+    let router = lb_user::core::vrrp::advert::GROUP_V4.into();
+    let started = Instant::now();
+    while started.elapsed() < FLOOD {
+        // The socket is full now and then.
+        drop(socket.send(&forged, router));
+        drop(socket.send(&forged[..7], router));
+    }
+    for (at, before) in before.iter().enumerate() {
+        let refused = pair.vrrp(at)?.refused;
+        let of = |reason| refused.get("eth0").and_then(|all| all.get(reason));
+        ensure!(
+            of("checksum") > Some(&0) && of("length") > Some(&0),
+            "{refused:?}"
+        );
+        ensure!(pair.router(at)?.changes == before.changes, "a role changed");
+    }
+    pair.wait_for_roles(["active", "backup"])
 }
 
 #[test]
