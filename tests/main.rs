@@ -17,4 +17,6 @@ mod reload;
 mod routed;
 mod scheduling;
 mod shutdown;
+mod vrrp;
+mod vrrp_peers;
 mod vrrp_sockets;

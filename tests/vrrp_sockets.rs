@@ -20,13 +20,6 @@ const DISCARD: u16 = 9;
 /// What the sockets carry is none of their business.
 const ADVERT: &[u8] = b"an advert";
 
-fn index_of(host: &Host) -> Result<u32> {
-    let json = host.output("ip", &["-json", "link", "show", "dev", "eth0"])?;
-    let links: serde_json::Value = serde_json::from_str(&json)?;
-    let index = links[0]["ifindex"].as_u64().context("no index")?;
-    Ok(u32::try_from(index)?)
-}
-
 /// The kernel's own, once it is no longer tentative.
 fn link_local(host: &Host) -> Result<IpAddr> {
     let found = wait_until(SOON, "a link-local address", || {
@@ -44,7 +37,7 @@ fn link_local(host: &Host) -> Result<IpAddr> {
 fn open(host: &Host, source: IpAddr, reach: Reach) -> Result<VrrpSocket> {
     let endpoint = Endpoint {
         interface: "eth0".to_owned(),
-        index: index_of(host)?,
+        index: host.index()?,
         source,
         reach,
     };
@@ -156,7 +149,7 @@ fn neighbours_follow_an_announcement_to_another_host() -> Result<()> {
             .map(|byte| u8::from_str_radix(byte, 16))
             .collect::<Result<_, _>>()?;
         let bytes: [u8; 6] = bytes.try_into().ok().context("no MAC address")?;
-        let index = index_of(lb2)?;
+        let index = lb2.index()?;
         let announcer = lb2
             .netns()
             .enter(|| Ok(Announcer::open("eth0", index, bytes)?))?;

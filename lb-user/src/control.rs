@@ -9,6 +9,7 @@ pub(crate) mod example;
 mod insight;
 mod status;
 mod trace;
+mod vrrp;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -27,6 +28,11 @@ pub use status::{
 };
 pub use trace::{
     FlowTrace, PathTrace, ServiceTrace, StepTrace, ThenTrace, Trace, TraceError, TraceOrder, WhatIf,
+};
+
+pub use vrrp::{
+    AdvertsStatus, PeerStatus, RoleChange, RouterChange, RouterChangeError, RouterOrder,
+    RouterStatus, VrrpStatus,
 };
 
 /// Requests that may wait: more askers than this at once wait at the door.
@@ -54,6 +60,10 @@ pub enum Request {
     Reload(oneshot::Sender<Result<Reloaded, ReloadError>>),
     Change(Order, oneshot::Sender<Result<BackendStatus, ChangeError>>),
     Trace(TraceOrder, oneshot::Sender<Result<Trace, TraceError>>),
+    Router(
+        RouterOrder,
+        oneshot::Sender<Result<VrrpStatus, RouterChangeError>>,
+    ),
 }
 
 /// What an operator wants of a backend.
@@ -97,6 +107,8 @@ pub enum ReloadError {
     NoRoom(#[source] NoRoomToLeave),
     #[error("{0}")]
     Ports(#[source] crate::io::host::PortsOverlap),
+    #[error("the addresses of virtual routers that go cannot be removed")]
+    Routers,
     #[error("the addresses of the old configuration cannot be removed: {0}")]
     Addresses(#[source] crate::io::netlink::NetlinkError),
     #[error(
@@ -179,6 +191,18 @@ impl Handle {
     /// If the daemon is stopping; inside, what was wrong with the order.
     pub async fn trace(&self, order: TraceOrder) -> Result<Result<Trace, TraceError>, Stopping> {
         self.ask(|answer| Request::Trace(order, answer)).await
+    }
+
+    /// Has a virtual router release its role, or end that.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon is stopping; inside, what was wrong with the order.
+    pub async fn router(
+        &self,
+        order: RouterOrder,
+    ) -> Result<Result<VrrpStatus, RouterChangeError>, Stopping> {
+        self.ask(|answer| Request::Router(order, answer)).await
     }
 
     /// Whether packets are being balanced.

@@ -9,6 +9,7 @@ pub mod balancer;
 pub mod generator;
 pub mod icmp;
 pub mod packet;
+pub mod pair;
 pub mod prog_run;
 pub mod tunnel;
 pub mod world;

@@ -8,7 +8,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    control::{ChangeError, ReloadError, Stopping, TraceError},
+    control::{ChangeError, ReloadError, RouterChangeError, Stopping, TraceError},
     core::balancer::SelectError,
 };
 
@@ -69,7 +69,7 @@ impl From<ReloadError> for ApiError {
                 StatusCode::BAD_REQUEST,
                 "nothing was changed: correct the ports and reload again",
             ),
-            ReloadError::Addresses(_) => (
+            ReloadError::Addresses(_) | ReloadError::Routers => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "nothing was changed: see the daemon's log",
             ),
@@ -77,6 +77,19 @@ impl From<ReloadError> for ApiError {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the daemon goes on trying: see its log and `tidegate status`",
             ),
+        };
+        Self::new(status, error.to_string(), hint)
+    }
+}
+
+impl From<RouterChangeError> for ApiError {
+    fn from(error: RouterChangeError) -> Self {
+        let (status, hint) = match error {
+            RouterChangeError::Unknown { .. } => (
+                StatusCode::NOT_FOUND,
+                "`tidegate vrrp status` shows all virtual routers",
+            ),
+            RouterChangeError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "try again"),
         };
         Self::new(status, error.to_string(), hint)
     }

@@ -1,5 +1,7 @@
 //! A status as Prometheus text.
 
+mod vrrp;
+
 use std::fmt::Write as _;
 
 use crate::control::{BackendStatus, Health, ServiceState, ServiceStatus, Status};
@@ -22,6 +24,7 @@ pub fn render(status: &Status) -> String {
     }
     services(&mut page, &status.services);
     backends(&mut page, &status.services);
+    vrrp::routers(&mut page, &status.vrrp);
     page.text
 }
 

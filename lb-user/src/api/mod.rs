@@ -10,6 +10,9 @@
 //! | `POST /v1/backends/{service}/{name}/enable` | socket | used as health and weight allow |
 //! | `POST /v1/backends/{service}/{name}/disable` | socket | no packets |
 //! | `POST /v1/backends/{service}/{name}/weight` | socket | `{"weight": 0..=256}` |
+//! | `GET /v1/vrrp` | socket | [`crate::control::VrrpStatus`] |
+//! | `POST /v1/vrrp/{name}/release` | socket | a virtual router or group hands its role over |
+//! | `POST /v1/vrrp/{name}/resume` | socket | it takes part again |
 //! | `GET /metrics` | both | Prometheus text |
 //! | `GET /healthz` | both | 200 while the process lives |
 //! | `GET /readyz` | both | 200 while packets are balanced, else 503 |

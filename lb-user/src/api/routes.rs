@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{error::ApiError, metrics};
 use crate::{
-    control::{BackendStatus, Change, Handle, Lasting, Order, Reloaded, Status, Trace, TraceOrder},
+    control::{
+        BackendStatus, Change, Handle, Lasting, Order, Reloaded, RouterChange, RouterOrder, Status,
+        Trace, TraceOrder, VrrpStatus,
+    },
     core::balancer::Admin,
 };
 
@@ -64,6 +67,9 @@ pub(super) fn control(handle: Handle) -> Router {
         .route("/v1/backends/{service}/{name}/enable", post(enable))
         .route("/v1/backends/{service}/{name}/disable", post(disable))
         .route("/v1/backends/{service}/{name}/weight", post(weight))
+        .route("/v1/vrrp", get(vrrp))
+        .route("/v1/vrrp/{name}/release", post(release))
+        .route("/v1/vrrp/{name}/resume", post(resume))
         .merge(observation_routes())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
@@ -171,6 +177,26 @@ async fn change(
         lasting: options.lasting(),
     };
     Ok(Json(handle.change(order).await??))
+}
+
+async fn vrrp(State(handle): State<Handle>) -> Result<Json<VrrpStatus>, ApiError> {
+    Ok(Json(handle.status().await?.vrrp))
+}
+
+async fn release(
+    State(handle): State<Handle>,
+    Path(name): Path<String>,
+) -> Result<Json<VrrpStatus>, ApiError> {
+    let change = RouterChange::Release;
+    Ok(Json(handle.router(RouterOrder { name, change }).await??))
+}
+
+async fn resume(
+    State(handle): State<Handle>,
+    Path(name): Path<String>,
+) -> Result<Json<VrrpStatus>, ApiError> {
+    let change = RouterChange::Resume;
+    Ok(Json(handle.router(RouterOrder { name, change }).await??))
 }
 
 async fn metrics_page(State(handle): State<Handle>) -> Result<Response, ApiError> {

@@ -15,8 +15,9 @@ use super::{metrics, routes};
 use crate::{
     config,
     control::{
-        self, Change, ChangeError, Lasting, Order, ReloadError, Reloaded, Request as Ask, Status,
-        example::{backend, status, trace},
+        self, Change, ChangeError, Lasting, Order, ReloadError, Reloaded, Request as Ask,
+        RouterChangeError, Status,
+        example::{backend, status, trace, vrrp},
     },
     core::balancer::{Admin, SelectError},
 };
@@ -33,6 +34,11 @@ fn daemon(mut requests: control::Requests) -> JoinHandle<Option<Order>> {
                     Err(errors) => Err(ReloadError::Config(errors)),
                 }));
             }
+            Ask::Router(order, answer) => drop(answer.send(if order.name == "front" {
+                Ok(vrrp())
+            } else {
+                Err(RouterChangeError::Unknown { name: order.name })
+            })),
             Ask::Trace(order, answer) => drop(answer.send(Ok(trace(&order)))),
             Ask::Change(order, answer) => {
                 let unknown = SelectError::Unknown {
@@ -174,6 +180,30 @@ async fn orders_reach_the_daemon_as_they_were_meant() {
 }
 
 #[tokio::test]
+async fn routers_are_shown_and_ordered_about() {
+    for (method, route) in [
+        (Method::GET, "/v1/vrrp"),
+        (Method::POST, "/v1/vrrp/front/release"),
+        (Method::POST, "/v1/vrrp/front/resume"),
+    ] {
+        let (router, _daemon) = control();
+        let (code, body) = send(router, method, route, "").await;
+        assert_eq!(code, StatusCode::OK, "{route}");
+        let router = &body["routers"][0];
+        assert_eq!(
+            (&router["role"], &router["vrid"]),
+            (&json!("backup"), &json!(51))
+        );
+        assert_eq!(router["peer"]["priority"], 200);
+    }
+    let (router, _daemon) = control();
+    let route = "/v1/vrrp/nosuch/release";
+    let (code, body) = send(router, Method::POST, route, "").await;
+    assert_eq!(code, StatusCode::NOT_FOUND);
+    assert!(body["error"].as_str().unwrap().contains("nosuch"), "{body}");
+}
+
+#[tokio::test]
 async fn dash_leaves_the_service_open() {
     let (router, daemon) = control();
     send(router, Method::POST, "/v1/backends/-/broker1/drain", "").await;
@@ -259,6 +289,13 @@ async fn metrics_page_names_every_family_once() {
         r#"tidegate_service_keep_alive_max_seconds{service="mqtt"} 2400"#,
         r#"tidegate_backend_held{service="mqtt",backend="broker1",address="172.16.40.20"} 0"#,
         r#"tidegate_flows{state="tracked"} 4"#,
+        r#"tidegate_vrrp_role{router="front",role="backup"} 1"#,
+        r#"tidegate_vrrp_role{router="front",role="active"} 0"#,
+        r#"tidegate_vrrp_changes_total{router="front",role="backup"} 2"#,
+        r#"tidegate_vrrp_adverts_sent_total{router="front"} 7"#,
+        r#"tidegate_vrrp_refused_total{router="front",reason="hops"} 3"#,
+        r#"tidegate_vrrp_strays_total{interface="eth0",reason="vrid"} 9"#,
+        r#"tidegate_vrrp_fault{router="front",fault="no_backends"} 1"#,
         r#"tidegate_reloads_total{result="ok"} 1"#,
     ] {
         assert!(

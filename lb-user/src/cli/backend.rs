@@ -6,14 +6,13 @@ use clap::Subcommand;
 
 use super::{
     Failure, Target,
-    client::Client,
+    client::{Client, encode},
     drain::{self, Patience},
-    output,
+    output::{self, time},
     status::backend_table,
 };
 use crate::{
     api::{BackendEntry, Weight},
-    config::parse_duration,
     control::BackendStatus,
 };
 
@@ -120,14 +119,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A time as in the configuration.
-fn time(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_secs(365 * 86_400);
-    parse_duration(text)
-        .filter(|time| *time <= LONGEST)
-        .ok_or_else(|| "write a number and a unit, such as 90s, 30m or 2h".to_owned())
-}
-
 fn list(client: &Client, json: bool) -> Result<(), Failure> {
     let entries: Vec<BackendEntry> = client.get("/v1/backends")?;
     let text = if json {
@@ -157,17 +148,6 @@ fn route(order: &Order, verb: &str) -> String {
         encode(service),
         encode(name)
     )
-}
-
-/// Percent-encodes all but the unreserved characters of RFC 3986, 2.3.
-fn encode(segment: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            char::from(byte).to_string()
-        }
-        _ => format!("%{byte:02X}"),
-    };
-    segment.bytes().map(encode).collect()
 }
 
 #[cfg(test)]

@@ -107,6 +107,7 @@ fn report(outcome: &Result<Config, ConfigErrors>) -> Report {
     }
 }
 
+/// What is right, and not what one may think.
 fn notes(config: &Config) -> Vec<String> {
     let mut notes = unchecked(config);
     notes.extend(narrow_tunnels(config));
@@ -143,7 +144,13 @@ fn unchecked(config: &Config) -> Vec<String> {
                 service.name()
             )
         });
-    unchecked.collect()
+    let is_alone = config.vrrps().is_empty() || config.seed().is_some();
+    let seedless = (!is_alone).then(|| {
+        "without `seed` each node makes one of its own: they send a client to different backends, and its \
+         session ends when another node takes over"
+            .to_owned()
+    });
+    seedless.into_iter().chain(unchecked).collect()
 }
 
 fn size(config: &Config) -> Size {
@@ -196,6 +203,17 @@ mod tests {
         assert_eq!(narrow.len(), 8, "{narrow:?}");
         let (_, note) = narrow[0].split_once(": ").unwrap();
         assert!(note.contains("carries packets of 1260 bytes"), "{note}");
+    }
+
+    #[test]
+    fn nodes_that_make_up_their_own_seeds_are_told_of() {
+        let text = include_str!("../../configs/tidegate-vrrp.toml");
+        let notes = |text: &str| report(&config::parse(text, "t.toml")).notes;
+        let is_told = |notes: Vec<String>| notes.iter().any(|note| note.contains("`seed`"));
+        assert!(!is_told(notes(text)));
+        assert!(is_told(notes(&text.replace("\nseed =", "\n# seed ="))));
+        let alone = include_str!("../../configs/tidegate-dsr.toml");
+        assert!(!is_told(notes(alone)));
     }
 
     #[test]

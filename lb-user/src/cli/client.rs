@@ -151,6 +151,17 @@ impl Client {
     }
 }
 
+/// Percent-encodes a segment of a path: all but the unreserved characters of RFC 3986, 2.3.
+pub(super) fn encode(segment: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    segment.bytes().map(encode).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::{os::unix::fs::PermissionsExt as _, path::PathBuf};

@@ -14,6 +14,7 @@ mod run;
 mod status;
 mod top;
 mod trace;
+mod vrrp;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,7 @@ enum Command {
     Backend(backend::Args),
     Top(top::Args),
     Trace(trace::Args),
+    Vrrp(vrrp::Args),
     Decap(decap::Args),
 }
 
@@ -113,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Backend(args) => backend::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Vrrp(args) => vrrp::run(&args),
         Command::Decap(args) => decap::run(&args),
     };
     match outcome {

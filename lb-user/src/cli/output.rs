@@ -1,6 +1,11 @@
-//! Writing for people and scripts.
+//! Writing for people and scripts, and reading what both write alike.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
+
+use crate::config::parse_duration;
 
 /// Whether anybody still reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,4 +43,12 @@ pub(super) fn complain(message: &str) {
 /// If the value has no JSON form.
 pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string(value)? + "\n")
+}
+
+/// A time as in the configuration.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+    parse_duration(text)
+        .filter(|time| *time <= LONGEST)
+        .ok_or_else(|| "write a number and a unit, such as 90s, 30m or 2h".to_owned())
 }

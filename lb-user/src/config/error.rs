@@ -172,4 +172,17 @@ pub enum Problem {
     EmptyPortRange,
     #[error("more than {limit} addresses of one family; remove some")]
     TooManySources { limit: usize },
+    #[error("only with {needed}; remove it, or change that")]
+    NotForRouter { needed: &'static str },
+    #[error("{address} is not of the family of the virtual router's VIPs")]
+    OtherFamily { address: String },
+    #[error("the VIPs of a virtual router are of one family; make another [[vrrp]] of this one")]
+    TwoFamilies,
+    #[error(
+        "the first must be link-local (RFC 9568, 5.2.9); add a [[vip]] such as {example}/64, and \
+         put it before this one"
+    )]
+    NotLinkLocal { example: String },
+    #[error("{address} is assigned by somebody else; remove `assign = false`, or this")]
+    NotAssigned { address: String },
 }

@@ -3,18 +3,22 @@
 //! Mirrors the TOML table by table. A key that is absent or was reported as wrong is `None`; what
 //! holds between keys, and what an absent key stands for, is [`super::model`]'s to say.
 
+mod vrrp;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use lb_common::abi::{BackendId, Balance, Encapsulation, Forward};
+use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
+pub(super) use self::vrrp::Vrrp;
 use super::model::{Backend, Challenge, LogFormat, MqttVersion, Prefix, Protocol, XdpMode};
 use super::prefixes::{self, List};
 use super::reader::{Located, Place, Table};
 use super::value::{
-    boolean, duration, fraction, host_address, host_prefix, loopback_socket, mode, name, number,
-    port, port_range, seed, source_prefix, text, text_that, word,
+    Meaning, boolean, duration, fraction, host_address, host_prefix, loopback_socket, mode, name,
+    number, port, port_range, seed, source_prefix, text, text_that, word,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -35,19 +39,14 @@ pub(super) struct Config {
     pub(super) nat: Nat,
     pub(super) tunnel: Tunnel,
     pub(super) vips: Vec<Vip>,
+    pub(super) vrrps: Vec<Vrrp>,
     pub(super) services: Vec<Service>,
 }
 
 impl Config {
     pub(super) fn read(root: &mut Table<'_>) -> Self {
         Self {
-            interface: root.required(
-                "interface",
-                "interface = \"eth0\"",
-                text_that("the name of an interface", |name| {
-                    (1..16).contains(&name.len()) && !name.contains(['/', ' ', '\t', '\n'])
-                }),
-            ),
+            interface: root.required("interface", "interface = \"eth0\"", interface),
             xdp_mode: root.optional(
                 "xdp_mode",
                 word(&[
@@ -66,9 +65,16 @@ impl Config {
             nat: root.table("nat", Nat::read).unwrap_or_default(),
             tunnel: root.table("tunnel", Tunnel::read).unwrap_or_default(),
             vips: root.tables("vip", Vip::read),
+            vrrps: root.tables("vrrp", Vrrp::read),
             services: root.tables("service", Service::read),
         }
     }
+}
+
+fn interface(value: &DeValue<'_>) -> Meaning<String> {
+    let is_right =
+        |name: &str| (1..16).contains(&name.len()) && !name.contains(['/', ' ', '\t', '\n']);
+    text_that("the name of an interface", is_right)(value)
 }
 
 #[derive(Default)]
@@ -399,16 +405,14 @@ impl Check {
 }
 
 /// Strings of MQTT carry their length in two bytes (MQTT 5.0, section 1.5.4).
-fn mqtt_text(
-    what: &'static str,
-) -> impl Fn(&toml::de::DeValue<'_>) -> super::value::Meaning<String> {
+fn mqtt_text(what: &'static str) -> impl Fn(&DeValue<'_>) -> Meaning<String> {
     text_that(what, |text| {
         (1..=65_535).contains(&text.len()) && !text.contains('\0')
     })
 }
 
 /// A password, which no error repeats.
-fn secret_text(value: &toml::de::DeValue<'_>) -> super::value::Meaning<String> {
+fn secret_text(value: &DeValue<'_>) -> Meaning<String> {
     mqtt_text("a password")(value).map_err(|_| super::error::Problem::Invalid {
         expected: "a password of 1 to 65535 bytes in a string".to_owned(),
         found: "the value".to_owned(),

@@ -11,6 +11,7 @@ mod reload;
 mod rules;
 mod service;
 mod tunnel;
+mod vrrp;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub use self::service::{
     Backend, Check, HttpCheck, MqttCheck, MqttVersion, Probe, Protocol, Secret, Service,
 };
 pub use self::tunnel::{SourcePrefix, Tunnel};
+pub use self::vrrp::{OtherAddresses, Vrrp, VrrpChecksum, VrrpVersion, WithoutBackends};
 
 /// A whole configuration, every rule of which holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +44,7 @@ pub struct Config {
     tunnel_sources: Vec<SourcePrefix>,
     tunnel_mtu: Option<u16>,
     vips: Vec<Vip>,
+    vrrps: Vec<Vrrp>,
     services: Vec<Service>,
 }
 
@@ -136,6 +139,12 @@ impl Config {
     #[must_use]
     pub fn vips(&self) -> &[Vip] {
         &self.vips
+    }
+
+    /// The virtual routers, in the order of the file.
+    #[must_use]
+    pub fn vrrps(&self) -> &[Vrrp] {
+        &self.vrrps
     }
 
     /// The services, in the order of the file.

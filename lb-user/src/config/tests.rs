@@ -6,6 +6,7 @@ mod keep_alives;
 mod reload;
 mod rules;
 mod tunnels;
+mod vrrp;
 
 use super::error::ConfigErrors;
 use super::model::Config;

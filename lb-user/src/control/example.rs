@@ -1,10 +1,10 @@
 //! A status for tests of those who show it.
 
 use super::{
-    BackendStatus, ConfigStatus, Counters, FlowTrace, Flows, GuardStatus, Health, InterfaceStatus,
-    MqttStatus, PathTrace, ProbeStatus, ServiceState, ServiceStatus, ServiceTrace, Sessions,
-    SlotsStatus, Status, StepTrace, ThenTrace, Trace, TraceOrder, TrafficStatus, VipState,
-    VipStatus,
+    AdvertsStatus, BackendStatus, ConfigStatus, Counters, FlowTrace, Flows, GuardStatus, Health,
+    InterfaceStatus, MqttStatus, PathTrace, PeerStatus, ProbeStatus, RoleChange, RouterStatus,
+    ServiceState, ServiceStatus, ServiceTrace, Sessions, SlotsStatus, Status, StepTrace, ThenTrace,
+    Trace, TraceOrder, TrafficStatus, VipState, VipStatus, VrrpStatus,
 };
 use crate::core::balancer::Admin;
 
@@ -75,6 +75,44 @@ pub(crate) fn trace(order: &TraceOrder) -> Trace {
     }
 }
 
+pub(crate) fn vrrp() -> VrrpStatus {
+    let router = RouterStatus {
+        name: "front".to_owned(),
+        group: None,
+        interface: "eth0".to_owned(),
+        vrid: 51,
+        version: 3,
+        vips: vec![[172, 16, 40, 24].into()],
+        role: "backup".to_owned(),
+        leaving: false,
+        priority: 100,
+        source: Some([172, 16, 40, 22].into()),
+        peer: Some(PeerStatus {
+            address: [172, 16, 40, 23].into(),
+            priority: 200,
+        }),
+        held: vec!["fault".to_owned()],
+        faults: vec!["no_backends".to_owned()],
+        last_change: Some(RoleChange {
+            from: "active".to_owned(),
+            to: "backup".to_owned(),
+            cause: "fault".to_owned(),
+            seconds_ago: 61,
+        }),
+        changes: [("active".to_owned(), 1), ("backup".to_owned(), 2)].into(),
+        adverts: AdvertsStatus {
+            sent: 7,
+            received: 8,
+            refused: [("hops".to_owned(), 3)].into(),
+            ..AdvertsStatus::default()
+        },
+    };
+    VrrpStatus {
+        routers: vec![router],
+        refused: [("eth0".to_owned(), [("vrid".to_owned(), 9)].into())].into(),
+    }
+}
+
 pub(crate) fn status() -> Status {
     Status {
         version: "0.1.0".to_owned(),
@@ -94,6 +132,7 @@ pub(crate) fn status() -> Status {
             interface: "eth0".to_owned(),
             state: VipState::Assigned,
         }],
+        vrrp: vrrp(),
         services: vec![ServiceStatus {
             name: "mqtt".to_owned(),
             vip: "172.16.40.24".to_owned(),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use lb_common::abi::Traffic;
 use serde::{Deserialize, Serialize};
 
-use super::{DrainStatus, MqttStatus, Sessions, SlotsStatus};
+use super::{DrainStatus, MqttStatus, Sessions, SlotsStatus, VrrpStatus};
 use crate::core::{balancer::Admin, health::HealthState};
 
 /// The whole of it.
@@ -17,6 +17,9 @@ pub struct Status {
     pub config: ConfigStatus,
     pub interface: InterfaceStatus,
     pub vips: Vec<VipStatus>,
+    /// Who among the nodes has which of them.
+    #[serde(default)]
+    pub vrrp: VrrpStatus,
     pub services: Vec<ServiceStatus>,
     /// Packets by how they ended.
     pub verdicts: BTreeMap<String, u64>,
@@ -59,6 +62,8 @@ pub enum VipState {
     Assigned,
     /// Not on the interface, although it should be.
     Absent,
+    /// Not on the interface, as its virtual router is not Active.
+    Standby,
     /// Somebody else's business.
     Unmanaged,
 }
@@ -68,6 +73,7 @@ impl fmt::Display for VipState {
         f.write_str(match self {
             Self::Assigned => "assigned",
             Self::Absent => "absent",
+            Self::Standby => "standby",
             Self::Unmanaged => "unmanaged",
         })
     }

@@ -338,6 +338,7 @@ impl Balancer {
                 Protocol::Mqtt => window(service, service.keep_alive_max()),
                 Protocol::Tcp | Protocol::Udp => window(service, service.keep_alive()),
             },
+            is_fresh: false,
         }
     }
 

@@ -81,6 +81,8 @@ pub struct DesiredService {
     pub window: Duration,
     /// How much longer that may become by what clients ask for.
     pub widest_window: Duration,
+    /// Whether nobody's session went by its table so far: then there are none to keep.
+    pub is_fresh: bool,
 }
 
 /// A backend that should take packets.
@@ -127,6 +129,7 @@ impl DesiredService {
             fallen: Vec::new(),
             window: Duration::ZERO,
             widest_window: Duration::ZERO,
+            is_fresh: false,
         }
     }
 }

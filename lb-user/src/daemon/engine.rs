@@ -71,6 +71,10 @@ pub(super) struct Engine<M> {
     dirty: bool,
     /// The interface's own, as last told.
     addresses: Vec<IpAddr>,
+    /// The services' addresses that this node does not have at the moment.
+    absent: BTreeSet<IpAddr>,
+    /// The services of such addresses by whose tables nobody's session went so far.
+    fresh: BTreeSet<ServiceKey>,
     /// Which services had a backend after the last change.
     up: BTreeMap<ServiceKey, bool>,
 }
@@ -100,6 +104,8 @@ impl<M: Maps> Engine<M> {
             sights: watch::Sender::new(sight),
             dirty: true,
             addresses: Vec::new(),
+            absent: BTreeSet::new(),
+            fresh: BTreeSet::new(),
             up: BTreeMap::new(),
         }
     }
@@ -139,6 +145,7 @@ impl<M: Maps> Engine<M> {
     fn advance(&mut self) -> anyhow::Result<()> {
         let mut desired = self.balancer.desired();
         self.widen_windows(&mut desired);
+        self.mark_fresh(&mut desired);
         for _ in 0..ROUNDS {
             let target = plan::next(&self.image, &desired, self.moment());
             let steps = match &self.attempted {
@@ -309,6 +316,15 @@ impl<M: Maps> Engine<M> {
         services
             .filter(|service| !self.is_up(&service.key()))
             .map(Service::name)
+    }
+
+    /// The services' addresses, and whether a backend takes new flows of any service there.
+    pub(super) fn serving(&self) -> BTreeMap<IpAddr, bool> {
+        let mut serving = BTreeMap::new();
+        for service in self.balancer.config().services() {
+            *serving.entry(service.vip()).or_default() |= self.is_up(&service.key());
+        }
+        serving
     }
 
     /// The addresses that NAT is to send from although the interface does not have them: nobody

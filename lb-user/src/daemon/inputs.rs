@@ -22,6 +22,8 @@ pub(super) struct Inputs {
     pub(super) findings: mpsc::Receiver<Findings>,
     pub(super) signals: Signals,
     pub(super) tasks: Tasks,
+    /// Why a thread of the virtual routers ended.
+    pub(super) ended: mpsc::Receiver<anyhow::Error>,
 }
 
 /// The signals that mean something.
@@ -40,7 +42,7 @@ pub(super) enum Event {
     Swept(Box<Findings>),
     Hangup,
     Stop,
-    /// A task ended that must not.
+    /// A task or thread ended that must not.
     Ended(anyhow::Error),
 }
 
@@ -66,6 +68,7 @@ impl Inputs {
             Some(answer) = self.answers.recv() => Event::Answer(answer),
             Some(found) = self.found.recv() => Event::Found(found),
             Some(findings) = self.findings.recv() => Event::Swept(Box::new(findings)),
+            Some(ended) = self.ended.recv() => Event::Ended(ended),
             Some(ended) = self.tasks.join_next() => Event::Ended(match ended {
                 Ok((name, Ok(()))) => anyhow!("task {name} ended"),
                 Ok((name, Err(error))) => error.context(format!("task {name} failed")),

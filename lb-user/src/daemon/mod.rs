@@ -5,12 +5,14 @@
 //!   probers -----Answer----->  | event loop:         |
 //!   neighbours --Found------>  | Balancer + Datapath | --> VIPs on the interface
 //!   signals ---------------->  +---------------------+ --> plans of probers and neighbours
+//!                                                      --> virtual routers, see `vrrp`
 //! ```
 //! One task, the loop in `running`, owns all decisions and the maps; the others only do I/O and
 //! talk to it over bounded channels. One of them ending is the end of the daemon.
 //!
 //! Start: limits, state directory, sockets, program and maps filled, attached, first look at the
-//! backends, VIPs, ready. Stop: API, VIPs, probes, program; each step has its deadline.
+//! backends, VIPs, virtual routers, ready. Stop: API, virtual routers, VIPs, probes, program; each
+//! step has its deadline.
 
 mod attacks;
 mod engine;
@@ -28,6 +30,7 @@ mod sweep;
 mod tests;
 mod trace;
 mod vips;
+mod vrrp;
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 
@@ -45,10 +48,11 @@ use self::{
     inputs::{Inputs, Signals},
     neighbours::Follower,
     prober::Probers,
-    running::Running,
+    running::{Pace, Running},
     state::StateDir,
     sweep::Reports,
     vips::Vips,
+    vrrp::Routers,
 };
 use crate::{
     api,
@@ -103,6 +107,9 @@ struct Balancing {
 
 /// Loads the program, fills its maps and attaches it. No VIP is there yet to bring it packets.
 async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Result<Balancing> {
+    if config.seed().is_none() && !config.vrrps().is_empty() {
+        warn!("without `seed` other nodes send clients to other backends than this one");
+    }
     let mut datapath = Datapath::open(&datapath_config(&config, &state)?)?;
     let sweeper = datapath
         .take_sweeper()
@@ -174,11 +181,14 @@ fn connect(
             },
         ),
     );
+    let (ended_sender, ended) = mpsc::channel(1);
     let (mut probers, answers) = Probers::new();
     probers.follow(config);
     let running = Running {
         engine,
         vips,
+        routers: Routers::new(ended_sender),
+        pace: Pace::default(),
         state,
         probers,
         wanted,
@@ -199,6 +209,7 @@ fn connect(
             findings,
             signals,
             tasks,
+            ended,
         },
         stop,
     ))
@@ -255,6 +266,7 @@ async fn shut_down(running: Running, inputs: Inputs, stop: &CancellationToken) {
     let Running {
         engine,
         mut vips,
+        mut routers,
         mut probers,
         ..
     } = running;
@@ -267,6 +279,8 @@ async fn shut_down(running: Running, inputs: Inputs, stop: &CancellationToken) {
         warn!("tasks did not end in time");
         tasks.abort_all();
     }
+    // The program forwards until a successor is there, and until nobody sends packets here.
+    routers.stop().await;
     vips.release().await;
     probers.stop();
     if let Err(error) = engine.maps.detach() {

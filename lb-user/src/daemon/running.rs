@@ -19,17 +19,21 @@ use super::{
     sources,
     state::StateDir,
     vips::{InterfaceGone, Newcomers, Vips},
+    vrrp::Routers,
 };
 use crate::{
     config::{
         self,
-        model::{Backend, ReloadBlockers},
+        model::{Backend, Config, ReloadBlockers, Vip},
     },
     control::{
         BackendStatus, Change, ChangeError, ConfigStatus, Flows, InterfaceStatus, Order,
         ReloadError, Reloaded, Request, Status,
     },
-    core::balancer::{Admin, BackendKey, SelectError},
+    core::{
+        balancer::{Admin, BackendKey, SelectError},
+        vrrp::node::Forwarding,
+    },
     io::{
         datapath::{AttachedMode, Datapath},
         host,
@@ -50,10 +54,26 @@ const RECHECK: Duration = Duration::from_secs(5);
 /// longer than that to answer is not healthy.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
+/// For how long maps that could not be changed are taken for good enough to forward.
+const MAPS_GRACE: Duration = Duration::from_secs(3);
+
+/// How the virtual routers keep pace with the maps.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// When the maps last held what they should.
+    settled_at: Option<Instant>,
+    /// Whether the VIPs were taken.
+    has_taken_over: bool,
+    /// Whether the routers are still those of the configuration before.
+    is_behind: bool,
+}
+
 /// The daemon while it runs.
 pub(super) struct Running {
     pub(super) engine: Engine<Datapath>,
     pub(super) vips: Vips,
+    pub(super) routers: Routers,
+    pub(super) pace: Pace,
     pub(super) state: StateDir,
     pub(super) probers: Probers,
     pub(super) wanted: watch::Sender<BTreeSet<IpAddr>>,
@@ -105,6 +125,7 @@ impl Running {
                 _ = recheck.tick() => self.recheck().await?,
             }
             self.engine.reconcile();
+            self.lead_routers()?;
         }
         inputs.requests.ready.send_replace(false);
         Ok(())
@@ -132,18 +153,56 @@ impl Running {
         Ok(Flow::Continue)
     }
 
-    /// Takes the VIPs, once packets to them are balanced.
+    /// Takes the VIPs, and lets routers take theirs, once packets to them are balanced.
     async fn take_over(&mut self) -> anyhow::Result<()> {
         let config = self.engine.balancer.config();
-        let stale = self.vips.remove_unwanted(config).await;
+        let stale = self.vips.remove_unwanted(config, &self.routers).await;
         stale.context("addresses left by an earlier run cannot be removed")?;
         self.vips
             .ensure(config, Newcomers::Assign)
             .await
-            .context("a VIP cannot be assigned")
+            .context("a VIP cannot be assigned")?;
+        self.pace.is_behind = true;
+        self.lead_routers()?;
+        self.pace.has_taken_over = true;
+        Ok(())
+    }
+
+    /// Has the engine know which addresses are not here.
+    fn note_absent(&mut self) {
+        let absent = if self.pace.has_taken_over {
+            self.routers.absent()
+        } else {
+            let vips = self.engine.balancer.config().vips().iter();
+            vips.map(Vip::address).collect()
+        };
+        self.engine.handle_absent(absent);
+    }
+
+    /// Tells the routers what can be forwarded, and has them be those of the configuration in force
+    /// when the maps are.
+    fn lead_routers(&mut self) -> anyhow::Result<()> {
+        let now = Instant::now();
+        if self.engine.is_settled() {
+            self.pace.settled_at = Some(now);
+        }
+        let settled_at = self.pace.settled_at;
+        self.routers.tell(Forwarding {
+            is_ready: settled_at.is_some_and(|at| now.duration_since(at) < MAPS_GRACE),
+            serving: self.engine.serving(),
+        });
+        if self.pace.is_behind && self.engine.is_settled() {
+            let config = self.engine.balancer.config();
+            self.routers
+                .follow(config)
+                .context("virtual routers cannot be started")?;
+            self.pace.is_behind = false;
+        }
+        Ok(())
     }
 
     async fn handle(&mut self, event: Event, inputs: &mut Inputs) -> anyhow::Result<Flow> {
+        self.note_absent();
         match event {
             Event::Request(request) => self.handle_request(request).await,
             Event::Answer(answer) => {
@@ -218,6 +277,7 @@ impl Running {
                 let interface = self.vips.interface_index();
                 drop(answer.send(self.engine.trace(&order, interface)));
             }
+            Request::Router(order, answer) => self.routers.order(order, answer),
         }
     }
 
@@ -250,15 +310,17 @@ impl Running {
             host::check_ports(ports).map_err(ReloadError::Ports)?;
         }
         // Addresses go before their services do, and come after them.
-        if let Err(error) = self.vips.remove_unwanted(&new).await {
+        if let Err(error) = self.clear(&new).await {
+            self.pace.is_behind = true;
             drop(self.ensure_vips().await);
-            return Err(ReloadError::Addresses(error));
+            return Err(error);
         }
         self.engine.handle_config(new);
         sources::find(&mut self.engine, &self.vips).await;
         sources::warn_of_trouble(&self.engine);
         let applied = self.engine.try_reconcile();
         self.follow_config();
+        self.pace.is_behind = true;
         self.generation += 1;
         let assigned = self.ensure_vips().await;
         applied.map_err(ReloadError::Maps)?;
@@ -266,6 +328,13 @@ impl Running {
         Ok(Reloaded {
             generation: self.generation,
         })
+    }
+
+    /// Removes the addresses that `new` does not have, or gives to others to hold.
+    async fn clear(&mut self, new: &Config) -> Result<(), ReloadError> {
+        self.routers.retire(new).await?;
+        let removed = self.vips.remove_unwanted(new, &self.routers).await;
+        removed.map_err(ReloadError::Addresses)
     }
 
     /// Has everybody else go by the configuration in force.
@@ -364,7 +433,8 @@ impl Running {
                 name: config.interface().to_owned(),
                 xdp_mode: self.mode.label().to_owned(),
             },
-            vips: self.vips.status(config),
+            vips: self.vips.status(config, &self.routers),
+            vrrp: self.routers.status(),
             services: self.engine.services(),
             verdicts: self.engine.verdicts(),
             flows: *self.flows.borrow(),

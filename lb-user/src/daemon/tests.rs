@@ -11,6 +11,7 @@ mod draining;
 mod keep_alives;
 mod scheduling;
 mod silence;
+mod standby;
 mod state;
 mod trace;
 

@@ -1,4 +1,5 @@
-//! Keeps the VIPs on the interface: level-triggered, and only those that are ours.
+//! Keeps the VIPs on the interface: level-triggered, and only those that are ours. Those of virtual
+//! routers come and go with their roles, which is `vrrp`'s business.
 //!
 //! The program is attached and filled before an address is added and stays until after it is
 //! removed: a packet that met the host's own TCP stack on the VIP would end its session. If the
@@ -9,11 +10,16 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use tokio::time;
 use tracing::{info, warn};
 
+use super::vrrp::Routers;
 use crate::{
     config::model::{Config, Vip},
     control::{VipState, VipStatus},
     io::netlink::{Interface, Netlink, NetlinkError, Unmarked, VipOrigin},
 };
+
+/// How long a VIP stays when nobody renews it: time for a restart to find it still there, and for
+/// a few renewals to fail.
+const LIFETIME: Duration = Duration::from_secs(30);
 
 /// For all removals of a stop together; an address that takes longer is left, and said to be.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(3);
@@ -125,7 +131,7 @@ impl Vips {
         newcomers: Newcomers,
     ) -> Result<(), NetlinkError> {
         let mut outcome = Ok(());
-        for vip in config.vips() {
+        for vip in own(config) {
             let state = match self.ensure_one(vip, newcomers).await {
                 Ok(state) => state,
                 Err(error) => {
@@ -136,7 +142,7 @@ impl Vips {
             self.states.insert(vip.address(), state);
         }
         self.states
-            .retain(|address, _| config.vips().iter().any(|vip| vip.address() == *address));
+            .retain(|address, _| own(config).any(|vip| vip.address() == *address));
         outcome
     }
 
@@ -155,7 +161,7 @@ impl Vips {
         }
         let origin = self
             .netlink
-            .ensure_vip(index, address, vip.prefix(), &mut self.unmarked)
+            .ensure_vip(index, address, vip.prefix(), LIFETIME, &mut self.unmarked)
             .await?;
         if is_new {
             let interface = &self.interface.name;
@@ -170,19 +176,25 @@ impl Vips {
     }
 
     /// Removes every address that carries our mark and that `config` does not want assigned: what
-    /// an earlier configuration, or a run that was killed, has left.
+    /// an earlier configuration, or a run that was killed, has left. What is held by `routers` is
+    /// theirs.
     ///
     /// # Errors
     ///
     /// If the kernel does not answer, or refuses.
-    pub(super) async fn remove_unwanted(&mut self, config: &Config) -> Result<(), NetlinkError> {
+    pub(super) async fn remove_unwanted(
+        &mut self,
+        config: &Config,
+        routers: &Routers,
+    ) -> Result<(), NetlinkError> {
         let ours = self
             .netlink
             .our_vips(self.interface.index, &self.unmarked)
             .await?;
         for address in ours {
-            let mut wanted = config.vips().iter().filter(|vip| vip.assign());
-            if !wanted.any(|vip| vip.address() == address) {
+            let mut wanted = own(config).filter(|vip| vip.assign());
+            let is_wanted = wanted.any(|vip| vip.address() == address);
+            if !is_wanted && !routers.is_ours(address) {
                 self.netlink
                     .remove_vip(self.interface.index, address, &mut self.unmarked)
                     .await?;
@@ -216,18 +228,26 @@ impl Vips {
     }
 
     /// What there is to tell, in the order of the file.
-    pub(super) fn status(&self, config: &Config) -> Vec<VipStatus> {
+    pub(super) fn status(&self, config: &Config, routers: &Routers) -> Vec<VipStatus> {
         let status = |vip: &Vip| VipStatus {
             address: format!("{}/{}", vip.address(), vip.prefix()),
             interface: self.interface.name.clone(),
-            state: self
-                .states
-                .get(&vip.address())
-                .copied()
+            state: routers
+                .vip_state(vip.address())
+                .or_else(|| self.states.get(&vip.address()).copied())
                 .unwrap_or(VipState::Absent),
         };
         config.vips().iter().map(status).collect()
     }
+}
+
+/// The VIPs that are always held: those of no virtual router.
+fn own(config: &Config) -> impl Iterator<Item = &Vip> {
+    let is_routers = |vip: &Vip| {
+        let mut routers = config.vrrps().iter();
+        routers.any(|router| router.vips().contains(&vip.address()))
+    };
+    config.vips().iter().filter(move |vip| !is_routers(vip))
 }
 
 const fn is_link_local(address: IpAddr) -> bool {

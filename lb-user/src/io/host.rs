@@ -45,6 +45,26 @@ pub fn raise_limits() {
     }
 }
 
+/// Has the calling thread run before all ordinary ones, by the lowest of the real-time priorities.
+/// Threads and processes that it starts are ordinary again.
+///
+/// # Errors
+///
+/// If it may not: it takes CAP_SYS_NICE, and in a control group of its own a share of real time.
+pub fn run_first() -> io::Result<()> {
+    // SAFETY: it is all integers, for which zero is a value.
+    let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameters.sched_priority = 1;
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: the kernel only reads the parameters, during the call; 0 is the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Checks that NAT would not use ports that the host itself connects from.
 ///
 /// # Errors

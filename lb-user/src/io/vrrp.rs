@@ -8,12 +8,16 @@ use std::{
     io,
     mem::MaybeUninit,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
 use socket2::{
     Domain, InterfaceIndexOrAddress, MaybeUninitSlice, MsgHdrMut, Protocol, SockAddr, Socket, Type,
 };
+
+use tokio::io::{Interest, unix::AsyncFd};
+
+pub use crate::core::vrrp::settings::Reach;
 
 use crate::core::vrrp::advert::{Envelope, GROUP_V4, GROUP_V6, HOPS, PROTOCOL};
 
@@ -37,15 +41,6 @@ pub struct Endpoint {
     pub source: IpAddr,
     /// Whether the group is joined.
     pub reach: Reach,
-}
-
-/// Who hears an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// All routers of the group.
-    Multicast,
-    /// Named peers.
-    Unicast,
 }
 
 /// Why there are no sockets for an instance.
@@ -168,6 +163,25 @@ impl VrrpSocket {
             envelope: read_control(&control, source.unwrap_or(NOBODY)),
             payload: plain,
         }))
+    }
+}
+
+impl VrrpSocket {
+    /// Has the runtime of the calling thread watch for what comes.
+    ///
+    /// # Errors
+    ///
+    /// If the runtime cannot watch any more.
+    pub fn watched(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the receiver owns its descriptor, and nothing replaces or closes it before both end.
+        let watched = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
+        watched.map_err(io::Error::from)
+    }
+}
+
+impl AsRawFd for VrrpSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.receiver.as_raw_fd()
     }
 }
 

@@ -130,6 +130,17 @@ impl Host {
         self.add_address(vip, prefix, "lo")
     }
 
+    /// The index of eth0.
+    ///
+    /// # Errors
+    /// When `ip` cannot say.
+    pub fn index(&self) -> Result<u32> {
+        let json = self.output("ip", &["-json", "link", "show", "dev", "eth0"])?;
+        let links: serde_json::Value = serde_json::from_str(&json)?;
+        let index = links[0]["ifindex"].as_u64().context("eth0 has no index")?;
+        Ok(u32::try_from(index)?)
+    }
+
     /// The MAC address of eth0.
     ///
     /// # Errors

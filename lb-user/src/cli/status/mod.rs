@@ -1,6 +1,7 @@
 //! `tidegate status`: how things are, for people or scripts.
 
 mod remarks;
+mod routers;
 mod table;
 mod view;
 
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::control::Status;
 
+pub(super) use routers::router_table;
 pub(super) use view::{backend_table, sessions_cell};
 
 /// How often `--watch` asks.
@@ -25,7 +27,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// Moves to the top left corner and clears what is below.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
-/// Shows VIPs, services, backends and traffic.
+/// Shows VIPs, virtual routers, services, backends and traffic.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tidegate status\n  tidegate status --watch\n  \

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     remarks::remarks,
+    routers::router_table,
     table::{Align, Table},
 };
 use crate::control::{BackendStatus, ServiceStatus, Sessions, Status, TrafficStatus, VipStatus};
@@ -21,6 +22,11 @@ pub(super) fn render(status: &Status, rates: bool, earlier: Earlier<'_>) -> Stri
     } in &status.vips
     {
         text += &format!("VIP {address} on {interface}: {state}\n");
+    }
+    let routers = router_table(&status.vrrp);
+    if !routers.is_empty() {
+        text += "\n";
+        text += &routers;
     }
     text += "\n";
     text += &services(status, rates, earlier);

@@ -43,3 +43,8 @@ pub(super) const CHECK_RISE: u32 = 2;
 pub(super) const CHECK_JITTER: f64 = 0.1;
 pub(super) const HTTP_PATH: &str = "/";
 pub(super) const HTTP_EXPECT: u16 = 200;
+pub(super) const VRRP_PRIORITY: u8 = 100;
+pub(super) const ADVERT_INTERVAL: Duration = Duration::from_secs(1);
+/// One announcement may be lost, and hosts that were busy hear the later ones.
+pub(super) const ANNOUNCE_REPEATS: u8 = 5;
+pub(super) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);

@@ -60,6 +60,7 @@ impl Config {
             tracking_shortest: _,
             tracking_longest: _,
             vips: _,
+            vrrps: _,
             services: _,
         } = self;
         [

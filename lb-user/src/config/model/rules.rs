@@ -7,6 +7,7 @@ mod checks;
 mod guards;
 mod services;
 mod tunnels;
+mod vrrps;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,15 +27,20 @@ impl Config {
         check_nat(&raw.nat, &raw.vips, errors);
         tunnels::check_sources(&raw.tunnel.sources, &raw.vips, errors);
         services::check(&raw, errors);
+        vrrps::check(&raw, errors);
         check_limits(&raw, errors);
         Self::build(raw)
     }
 
     fn build(raw: file::Config) -> Option<Self> {
+        let interface = raw.interface?.value;
         let services = raw.services.into_iter().map(services::build);
+        let vrrps = raw.vrrps.into_iter();
+        let vrrps = vrrps.map(|vrrp| vrrps::build(vrrp, &interface));
+        let vrrps = vrrps.collect::<Option<_>>()?;
         let (first_port, last_port) = or(raw.nat.ports, defaults::NAT_PORTS);
         Some(Self {
-            interface: raw.interface?.value,
+            interface,
             xdp_mode: or(raw.xdp_mode, XdpMode::Auto),
             seed: raw.seed.map(|seed| seed.value),
             state_dir: path(raw.state_dir, defaults::STATE_DIR),
@@ -68,6 +74,7 @@ impl Config {
             tunnel_sources: tunnels::build_sources(&raw.tunnel.sources),
             tunnel_mtu: raw.tunnel.mtu.map(|mtu| mtu.value),
             vips: raw.vips.into_iter().map(build_vip).collect::<Option<_>>()?,
+            vrrps,
             services: services.collect::<Option<_>>()?,
         })
     }

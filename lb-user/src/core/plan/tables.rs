@@ -38,8 +38,8 @@ pub(super) fn follow(
         owners,
         holds,
         deferred,
-    } = if service.forward == Forward::Nat {
-        // None of its flows depends on its slot.
+    } = if service.forward == Forward::Nat || service.is_fresh {
+        // None of its flows depends on its slot, or there are none.
         Slots {
             owners: wanted,
             ..Slots::default()

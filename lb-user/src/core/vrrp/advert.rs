@@ -71,6 +71,12 @@ impl Vrid {
     }
 }
 
+impl From<NonZeroU8> for Vrid {
+    fn from(vrid: NonZeroU8) -> Self {
+        Self(vrid)
+    }
+}
+
 impl fmt::Display for Vrid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

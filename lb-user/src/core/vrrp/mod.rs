@@ -14,38 +14,34 @@
 //! | [`announce`] | when addresses are announced |
 //! | [`frame`] | announcements as bytes |
 //! | [`group`] | routers that are Active together |
+//! | [`node`] | all groups of a node, what they need, and what keeps them back |
 //! | [`role`] | roles, causes, reasons, counters |
 //!
 //! # How a driver uses it
 //!
-//! The sockets are there (`io/vrrp.rs`, `io/link_layer.rs`), the driver is not yet: nothing of the
-//! daemon speaks VRRP so far. The driver holds one [`Group`](group::Group) for each sync group, and one for each router without any, and
-//! is the only one to touch them. For each interface and family it has a raw socket of protocol
-//! [`PROTOCOL`](advert::PROTOCOL) that tells source, destination and TTL or Hop Limit of what it
-//! receives, sends with [`HOPS`](advert::HOPS), and does not loop multicast back.
+//! The driver (`daemon/vrrp/driver.rs`) owns one [`Node`](node::Node), which holds a
+//! [`Group`](group::Group) for each sync group, and one for each router without any. For each of the
+//! node's lines it has a raw socket of protocol [`PROTOCOL`](advert::PROTOCOL) that tells source,
+//! destination and TTL or Hop Limit of what it receives, sends with [`HOPS`](advert::HOPS), and does
+//! not loop multicast back.
 //!
-//! Its loop, after `handle_startup`, or `update` with [`adopt`](machine::Machine::adopt) where the
-//! process before it was Active until just now:
+//! Its loop:
 //!
-//! 1. It waits for an advert, for a message of the daemon, or until the earliest `next_deadline`.
-//! 2. It reads all adverts that are there. Each goes through [`packet::decode`], whose refusals are
-//!    the interface's to count, as nobody knows yet whose they were. The [`Vrid`](advert::Vrid)
-//!    names group and member for `handle_advert`; without one it is [`Refusal::Vrid`]. What comes back
-//!    is for the log, at a limited rate; the router has counted it.
-//! 3. Messages go in by `update` and the verbs of [`Machine`](machine::Machine): `release` and
-//!    `resume`, `set_priority`, `set_permission`, `handle_presence`, `handle_doubt`.
+//! 1. It waits for an advert, for a message of the daemon, or until `next_deadline`.
+//! 2. It reads all adverts that are there, up to a bound, into `handle_advert`. Those that
+//!    [`packet::decode`] refuses are the interface's to count, as nobody knows yet whose they were.
+//!    The [`Vrid`](advert::Vrid) names group and member; without one it is [`Refusal::Vrid`].
+//! 3. Messages go in: the configuration, what the host is like, what the balancer can do, orders.
 //! 4. `handle_timeout`, with the time of now. Adverts go first, or a loop that was held up would take
 //!    an Active for dead whose adverts it has not read.
-//! 5. It drains `poll_change` (log, hooks, metrics, and the level `role` and `accepts` for the
-//!    applier), then `poll_advert`, encoded once for each of
-//!    [`envelopes`](settings::Settings::envelopes), then `poll_announce`.
+//! 5. It opens and closes lines, calls `settle`, and drains the polls: adverts, announcements, events
+//!    for the log. The level `held` is for the applier.
 //!
-//! The applier makes the addresses match the role, and says by `handle_presence` whether they are
-//! there: before that nothing is announced. Whoever sees that another host may have answered for them
-//! (a carrier that came back, somebody's ARP for one of them) calls `handle_doubt`.
+//! The applier makes the addresses match, and what it has placed goes in by `handle_placed`: before
+//! that nothing is announced.
 //!
-//! To stop without a gap: `release` with [`Hold::Operator`](role::Hold), the loop as ever until no
-//! role is Active, then `handle_shutdown` and the last drain. To stop at once: only the latter.
+//! To stop without a gap: `release_all`, the loop as ever until no role is Active, then
+//! `handle_shutdown` and the last drain. To stop at once: only the latter.
 //!
 //! # How long it can take
 //!
@@ -57,10 +53,12 @@
 
 pub mod advert;
 pub mod announce;
+mod configured;
 pub mod frame;
 pub mod group;
 mod label;
 pub mod machine;
+pub mod node;
 pub mod packet;
 pub mod refusal;
 pub mod role;

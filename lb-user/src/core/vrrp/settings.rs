@@ -41,6 +41,15 @@ pub struct Settings {
     pub announcements: Announcements,
 }
 
+/// Who hears the adverts of a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// All routers of the group.
+    Multicast,
+    /// Named peers.
+    Unicast,
+}
+
 /// To whom adverts go and whose are heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peers {

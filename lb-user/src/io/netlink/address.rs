@@ -19,10 +19,6 @@ use super::{Netlink, NetlinkError, ask, link::local};
 /// Marks an address as added by Tidegate. No well-known daemon uses this number.
 const OWNER: AddressProtocol = AddressProtocol::Other(0x54);
 
-/// How long a VIP stays when nobody renews it: time for a restart to find it still there, and for
-/// a few renewals to fail.
-const VIP_LIFETIME: Duration = Duration::from_secs(30);
-
 /// Who put a VIP where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VipOrigin {
@@ -38,7 +34,7 @@ pub struct Unmarked(BTreeSet<IpAddr>);
 
 impl Netlink {
     /// Puts an address on an interface, unless it is there; if it is and is ours, renews its
-    /// lifetime.
+    /// lifetime: how many whole seconds it stays when nobody renews it.
     ///
     /// # Errors
     ///
@@ -48,6 +44,7 @@ impl Netlink {
         interface: u32,
         address: IpAddr,
         prefix_length: u8,
+        lifetime: Duration,
         unmarked: &mut Unmarked,
     ) -> Result<VipOrigin, NetlinkError> {
         let found = self.find(interface, address).await?;
@@ -60,7 +57,7 @@ impl Netlink {
         if found.is_some() {
             request = request.replace();
         }
-        describe(request.message_mut(), address);
+        describe(request.message_mut(), address, lifetime);
         match ask("add an address", request.execute()).await {
             Ok(()) if found.is_some() => Ok(VipOrigin::Ours),
             Ok(()) => {
@@ -131,8 +128,8 @@ impl Netlink {
 }
 
 /// Says what an address of ours has beside its prefix.
-fn describe(message: &mut AddressMessage, address: IpAddr) {
-    let lifetime = u32::try_from(VIP_LIFETIME.as_secs()).unwrap_or(u32::MAX);
+fn describe(message: &mut AddressMessage, address: IpAddr, lifetime: Duration) {
+    let lifetime = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
     let mut lifetimes = CacheInfo::default();
     lifetimes.ifa_valid = lifetime;
     lifetimes.ifa_preferred = lifetime;

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::{
-    address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
+    link::{LinkAttribute, LinkFlags, LinkMessage},
 };
 
 use super::{Netlink, NetlinkError, ask};
@@ -16,7 +16,9 @@ pub struct Interface {
     pub index: u32,
     pub name: String,
     pub mac: [u8; 6],
-    /// Its addresses with their prefix lengths.
+    /// Whether it is switched on, and its cable plugged in.
+    pub is_up: bool,
+    /// Its addresses that can be used, with their prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
 }
 
@@ -81,6 +83,7 @@ impl Netlink {
         let messages = self.address_messages(index).await?;
         Ok(messages
             .iter()
+            .filter(|message| !is_tentative(message))
             .filter_map(|message| Some((local(message)?, message.header.prefix_len)))
             .collect())
     }
@@ -108,6 +111,12 @@ pub(super) fn local(message: &AddressMessage) -> Option<IpAddr> {
     found
 }
 
+/// Whether duplicate address detection is not over: nothing can be sent from it (RFC 4862, 5.4).
+fn is_tentative(message: &AddressMessage) -> bool {
+    let flags = message.header.flags;
+    flags.contains(AddressHeaderFlags::Tentative)
+}
+
 fn describe(message: &LinkMessage, name: &str) -> Result<Interface, NetlinkError> {
     let mut mac = None;
     for attribute in &message.attributes {
@@ -122,6 +131,10 @@ fn describe(message: &LinkMessage, name: &str) -> Result<Interface, NetlinkError
         index: message.header.index,
         name: name.to_owned(),
         mac,
+        is_up: message
+            .header
+            .flags
+            .contains(LinkFlags::Up | LinkFlags::LowerUp),
         addresses: Vec::new(),
     })
 }

@@ -1,0 +1,113 @@
+//! Virtual routers as a table.
+
+use super::{
+    table::{Align, Table},
+    view::duration,
+};
+use crate::control::{RouterStatus, VrrpStatus};
+
+/// All of them; empty if there are none.
+pub(in crate::cli) fn router_table(status: &VrrpStatus) -> String {
+    if status.routers.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&[
+        ("ROUTER", Align::Left),
+        ("VRID", Align::Right),
+        ("VIPS", Align::Left),
+        ("ROLE", Align::Left),
+        ("PRIORITY", Align::Right),
+        ("ACTIVE", Align::Left),
+        ("SINCE", Align::Left),
+        ("CAUSE", Align::Left),
+        ("SENT", Align::Right),
+        ("RECEIVED", Align::Right),
+        ("REFUSED", Align::Right),
+        ("HELD BY", Align::Left),
+    ]);
+    for router in &status.routers {
+        table.row(row(router));
+    }
+    table.render()
+}
+
+fn row(router: &RouterStatus) -> Vec<String> {
+    let vips: Vec<String> = router.vips.iter().map(ToString::to_string).collect();
+    let role = if router.leaving {
+        "leaving"
+    } else {
+        &router.role
+    };
+    let active = match router.peer {
+        Some(peer) => format!("{} ({})", peer.address, peer.priority),
+        None if router.role == "active" => "this node".to_owned(),
+        None => "unknown".to_owned(),
+    };
+    let last = router.last_change.as_ref();
+    let refused: u64 = router.adverts.refused.values().sum();
+    vec![
+        router.name.clone(),
+        router.vrid.to_string(),
+        vips.join(" "),
+        role.to_owned(),
+        router.priority.to_string(),
+        active,
+        last.map(|change| duration(change.seconds_ago))
+            .unwrap_or_default(),
+        last.map(|change| change.cause.clone()).unwrap_or_default(),
+        router.adverts.sent.to_string(),
+        router.adverts.received.to_string(),
+        refused.to_string(),
+        held_by(router),
+    ]
+}
+
+/// What keeps it from the role: a fault says more than that there is one.
+fn held_by(router: &RouterStatus) -> String {
+    let holds = router.held.iter().filter(|hold| *hold != "fault");
+    let all: Vec<&str> = holds.chain(&router.faults).map(String::as_str).collect();
+    all.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::router_table;
+    use crate::control::{VrrpStatus, example};
+
+    #[test]
+    fn a_backup_names_the_active_and_what_keeps_it_back() {
+        let text = router_table(&example::vrrp());
+        let line = text.lines().nth(1).unwrap();
+        for part in [
+            "front",
+            "backup",
+            "172.16.40.23 (200)",
+            "1 min 1 s",
+            "no_backends",
+        ] {
+            assert!(line.contains(part), "{part} is not in {line}");
+        }
+    }
+
+    #[test]
+    fn an_active_on_its_way_out_is_called_so() {
+        let mut status = example::vrrp();
+        let router = &mut status.routers[0];
+        (router.leaving, router.peer) = (true, None);
+        "active".clone_into(&mut router.role);
+        router.faults.clear();
+        router.held = vec!["operator".to_owned()];
+        let text = router_table(&status);
+        let line = text.lines().nth(1).unwrap();
+        assert!(
+            line.contains("leaving") && line.contains("this node"),
+            "{line}"
+        );
+        assert!(line.ends_with("operator"), "{line}");
+    }
+
+    #[test]
+    fn without_routers_there_is_no_table() {
+        assert_eq!(router_table(&VrrpStatus::default()), "");
+    }
+}

@@ -1,0 +1,204 @@
+//! The rules for virtual routers.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU8;
+use std::time::Duration;
+
+use super::{check_unique, or};
+use crate::config::error::Problem;
+use crate::config::file;
+use crate::config::model::{
+    OtherAddresses, Secret, Vrrp, VrrpChecksum, VrrpVersion, WithoutBackends, defaults,
+};
+use crate::config::reader::{Errors, Located, Place};
+use crate::config::value::format_duration;
+
+pub(super) fn check(raw: &file::Config, errors: &Errors) {
+    let names = raw.vrrps.iter().filter_map(|vrrp| vrrp.name.as_ref());
+    let names = names.map(|name| (&name.value, &name.place));
+    check_unique(names, "choose another name", errors);
+    let numbers = raw.vrrps.iter().filter_map(|vrrp| number(vrrp, raw));
+    let remedy = "each interface, family and number makes one virtual router";
+    check_unique(numbers, remedy, errors);
+    let vips = raw.vrrps.iter().flat_map(|vrrp| &vrrp.vips);
+    let vips = vips.map(|vip| (vip.value, &vip.place));
+    check_unique(vips, "a VIP is of one virtual router", errors);
+    for vrrp in &raw.vrrps {
+        check_vips(vrrp, &raw.vips, errors);
+        check_interval(vrrp, errors);
+        check_combinations(vrrp, errors);
+        check_hosts(vrrp, &raw.vips, errors);
+    }
+}
+
+/// What adverts are told apart by; its place is that of the number.
+fn number<'a>(
+    vrrp: &'a file::Vrrp,
+    raw: &'a file::Config,
+) -> Option<((&'a str, bool, u8), &'a Place)> {
+    let interface = vrrp.interface.as_ref().or(raw.interface.as_ref())?;
+    let vrid = vrrp.vrid.as_ref()?;
+    let key = (interface.value.as_str(), is_ipv4(vrrp)?, vrid.value);
+    Some((key, &vrid.place))
+}
+
+/// The family is that of its first address.
+fn is_ipv4(vrrp: &file::Vrrp) -> Option<bool> {
+    vrrp.vips.first().map(|vip| vip.value.is_ipv4())
+}
+
+fn version(vrrp: &file::Vrrp) -> VrrpVersion {
+    let version = vrrp.version.as_ref();
+    version.map_or(VrrpVersion::V3, |version| version.value)
+}
+
+fn check_vips(vrrp: &file::Vrrp, declared: &[file::Vip], errors: &Errors) {
+    let Some(first) = vrrp.vips.first() else {
+        let place = Place {
+            path: format!("{}.vips", vrrp.place.path),
+            line: vrrp.place.line,
+        };
+        let example = "vips = [\"192.0.2.1\"]";
+        return errors.add(&place, Problem::Missing { example });
+    };
+    for vip in &vrrp.vips {
+        let is_it = |declared: &&file::Vip| {
+            let address = declared.address.as_ref();
+            address.is_some_and(|address| address.value.0 == vip.value)
+        };
+        let address = vip.value.to_string();
+        match declared.iter().find(is_it) {
+            None => errors.add(&vip.place, Problem::UndeclaredVip { address }),
+            Some(file::Vip {
+                assign: Some(Located { value: false, .. }),
+                ..
+            }) => errors.add(&vip.place, Problem::NotAssigned { address }),
+            Some(_) => {}
+        }
+        if vip.value.is_ipv4() != first.value.is_ipv4() {
+            errors.add(&vip.place, Problem::TwoFamilies);
+        }
+    }
+    // RFC 9568, 5.2.9.
+    if let IpAddr::V6(v6) = first.value
+        && !v6.is_unicast_link_local()
+    {
+        let vrid = vrrp.vrid.as_ref().map_or(1, |vrid| vrid.value);
+        let example = Ipv6Addr::new(
+            0xfe80,
+            0,
+            0,
+            0,
+            0x0200,
+            0x5eff,
+            0xfe00,
+            0x0200 | u16::from(vrid),
+        );
+        let example = example.to_string();
+        errors.add(&first.place, Problem::NotLinkLocal { example });
+    }
+}
+
+/// RFC 9568, 5.2.7; RFC 3768, 5.3.7.
+fn check_interval(vrrp: &file::Vrrp, errors: &Errors) {
+    let Some(interval) = &vrrp.advert_interval else {
+        return;
+    };
+    let millis = interval.value.as_millis();
+    let (unit, longest, expected) = match version(vrrp) {
+        VrrpVersion::V2 => (1_000, 255_000, "a whole number of seconds up to \"255s\""),
+        VrrpVersion::V3 => (10, 40_950, "a multiple of \"10ms\" up to \"40950ms\""),
+    };
+    if !millis.is_multiple_of(unit) || millis > longest {
+        let expected = format!("an interval of this version, {expected}");
+        let found = format_duration(interval.value);
+        errors.add(&interval.place, Problem::Invalid { expected, found });
+    }
+}
+
+/// Keys that only mean something beside others.
+fn check_combinations(vrrp: &file::Vrrp, errors: &Errors) {
+    let is_v2 = version(vrrp) == VrrpVersion::V2;
+    let is_ipv4 = is_ipv4(vrrp).unwrap_or(true);
+    let refuse = |place: Option<&Place>, is_right: bool, needed: &'static str| {
+        if let Some(place) = place
+            && !is_right
+        {
+            errors.add(place, Problem::NotForRouter { needed });
+        }
+    };
+    let place = |version: &Located<VrrpVersion>| version.place.clone();
+    let version = vrrp.version.as_ref().map(place);
+    refuse(
+        version.as_ref(),
+        !is_v2 || is_ipv4,
+        "VIPs of IPv4, or `version = 3`",
+    );
+    let password = vrrp.password.as_ref().map(|password| &password.place);
+    refuse(password, is_v2, "`version = 2`");
+    let checksum = vrrp.checksum.as_ref().map(|checksum| &checksum.place);
+    refuse(
+        checksum,
+        !is_v2 && is_ipv4,
+        "`version = 3` and VIPs of IPv4",
+    );
+    let preempts = vrrp.preempt.as_ref().is_none_or(|preempt| preempt.value);
+    let delay = vrrp.preempt_delay.as_ref().map(|delay| &delay.place);
+    refuse(delay, preempts, "`preempt = true`");
+}
+
+/// Peers and source.
+fn check_hosts(vrrp: &file::Vrrp, vips: &[file::Vip], errors: &Errors) {
+    let peers = vrrp.peers.iter().map(|peer| (peer.value, &peer.place));
+    check_unique(peers, "remove one", errors);
+    let is_owner = vrrp.priority.as_ref().is_some_and(|p| p.value == u8::MAX);
+    let is_vip = |host: IpAddr| {
+        let mut declared = vips.iter().filter_map(|vip| vip.address.as_ref());
+        declared.any(|vip| vip.value.0 == host)
+    };
+    for host in vrrp.peers.iter().chain(&vrrp.source) {
+        let address = host.value.to_string();
+        if is_ipv4(vrrp).is_some_and(|is_ipv4| is_ipv4 != host.value.is_ipv4()) {
+            errors.add(&host.place, Problem::OtherFamily { address });
+        } else if is_vip(host.value) && !is_owner {
+            errors.add(&host.place, Problem::IsVip { address });
+        }
+    }
+    if let Some(source) = &vrrp.source
+        && let Some(peer) = vrrp.peers.iter().find(|peer| peer.value == source.value)
+    {
+        let line = source.place.line;
+        let remedy = "a router is not its own peer";
+        errors.add(&peer.place, Problem::Duplicate { line, remedy });
+    }
+}
+
+pub(super) fn build(raw: file::Vrrp, interface: &str) -> Option<Vrrp> {
+    let non_zero = |given: Option<Located<u8>>, default| NonZeroU8::new(or(given, default));
+    let preempts = or(raw.preempt, true);
+    let delay = or(raw.preempt_delay, Duration::ZERO);
+    let values = |given: Vec<Located<IpAddr>>| given.into_iter().map(|one| one.value).collect();
+    Some(Vrrp {
+        name: raw.name?.value,
+        interface: raw
+            .interface
+            .map_or(interface.to_owned(), |name| name.value),
+        vrid: NonZeroU8::new(raw.vrid?.value)?,
+        version: or(raw.version, VrrpVersion::V3),
+        priority: non_zero(raw.priority, defaults::VRRP_PRIORITY)?,
+        advert_interval: or(raw.advert_interval, defaults::ADVERT_INTERVAL),
+        source: raw.source.map(|source| source.value),
+        peers: values(raw.peers),
+        password: raw.password.map(|password| Secret(password.value)),
+        checksum: or(raw.checksum, VrrpChecksum::PseudoHeader),
+        other_addresses: or(raw.other_addresses, OtherAddresses::Remark),
+        preempt_after: preempts.then_some(delay),
+        startup_delay: or(raw.startup_delay, Duration::ZERO),
+        without_backends: or(raw.without_backends, WithoutBackends::Release),
+        vips: values(raw.vips),
+        group: raw.group.map(|group| group.value),
+        announce_repeats: non_zero(raw.announce_repeats, defaults::ANNOUNCE_REPEATS)?,
+        announce_interval: or(raw.announce_interval, defaults::ANNOUNCE_INTERVAL),
+        announce_refresh: raw.announce_refresh.map(|refresh| refresh.value),
+    })
+}

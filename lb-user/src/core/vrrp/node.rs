@@ -1,0 +1,401 @@
+//! All virtual routers of a node: which groups they make, what they need, what keeps them back.
+//!
+//! ```text
+//!   Plan (the configuration)   \                        / Outgoing  adverts as bytes
+//!   Links, Placed (the host)    >  Node = Unit ... Unit  - held()   addresses to have
+//!   Forwarding (the balancer)  /     a Group each       \ Event     what is worth a log line
+//! ```
+//! Facts come in as levels and may come as often as they like. What a router lacks is a [`Fault`]:
+//! while it has one it is held, and its group with it.
+
+mod events;
+mod state;
+mod unit;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use self::unit::Unit;
+use super::advert::{Envelope, Family, Vrid};
+use super::label::labelled;
+use super::packet;
+use super::refusal::{Refusal, Refusals};
+use super::settings::Reach;
+use crate::config::model::{Config, Vrrp};
+
+pub use self::events::Event;
+pub use self::state::{Report, RouterState};
+
+/// The virtual routers that a node should have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The interface that carries the addresses.
+    pub carrier: String,
+    /// All addresses of services, with the lengths of their prefixes: no router speaks from one.
+    pub vips: BTreeMap<IpAddr, u8>,
+    pub routers: Vec<Vrrp>,
+}
+
+/// An interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    pub is_up: bool,
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Interfaces by name.
+pub type Links = BTreeMap<String, Link>;
+
+/// What the balancer can do at the moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forwarding {
+    /// Whether the program is attached, and its maps hold what they should.
+    pub is_ready: bool,
+    /// Addresses of services, and whether any of these has a backend.
+    pub serving: BTreeMap<IpAddr, bool>,
+}
+
+/// Where adverts go out and come in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Line {
+    pub interface: String,
+    pub source: IpAddr,
+    pub reach: Reach,
+}
+
+/// An advert on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    pub line: Line,
+    pub to: IpAddr,
+    pub message: Vec<u8>,
+}
+
+labelled! {
+    /// What a router lacks.
+    Fault {
+        /// The program is not attached, or its maps do not hold what they should.
+        NotReady = "not_ready",
+        /// An interface is gone, switched off, or without its cable.
+        LinkDown = "link_down",
+        /// Its interface does not have the address that it would speak from.
+        NoAddress = "no_address",
+        /// It cannot speak: its socket cannot be opened.
+        NoSocket = "no_socket",
+        /// It cannot be set up as configured with that address.
+        Unfit = "unfit",
+        /// No service of its addresses has a backend.
+        NoBackends = "no_backends",
+    }
+}
+
+/// Nobody has that name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no virtual router or group named {name}")]
+pub struct UnknownRouter {
+    pub name: String,
+}
+
+/// What was read on a line.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'a> {
+    pub line: &'a Line,
+    pub envelope: Envelope,
+    pub payload: &'a [u8],
+}
+
+/// What is known of the host and the balancer.
+#[derive(Clone, Debug, Default)]
+struct Facts {
+    plan: Plan,
+    links: Links,
+    broken: BTreeSet<Line>,
+    placed: BTreeMap<IpAddr, u64>,
+    forwarding: Forwarding,
+}
+
+/// The virtual routers of a node. See the module.
+#[derive(Debug, Default)]
+pub struct Node {
+    facts: Facts,
+    units: Vec<Unit>,
+    /// Adverts that were nobody's, by interface.
+    strays: BTreeMap<String, Refusals>,
+    outgoing: VecDeque<Outgoing>,
+    announcements: VecDeque<IpAddr>,
+    events: VecDeque<Event>,
+}
+
+impl Plan {
+    /// Those of a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let vips = config.vips().iter();
+        Self {
+            carrier: config.interface().to_owned(),
+            vips: vips.map(|vip| (vip.address(), vip.prefix())).collect(),
+            routers: config.vrrps().to_vec(),
+        }
+    }
+
+    /// The addresses that a router may have, with the lengths of their prefixes.
+    pub fn held_by_routers(&self) -> impl Iterator<Item = (IpAddr, u8)> {
+        let vips = self.routers.iter().flat_map(Vrrp::vips);
+        vips.filter_map(|vip| Some((*vip, *self.vips.get(vip)?)))
+    }
+
+    /// All interfaces that matter.
+    pub fn interfaces(&self) -> impl Iterator<Item = &str> {
+        let routers = self.routers.iter().map(Vrrp::interface);
+        routers.chain([self.carrier.as_str()])
+    }
+}
+
+/// What comes in.
+impl Node {
+    /// Makes the routers those of `plan`. Groups that stay as they were are not disturbed; a router
+    /// that changes keeps its role, unless its addresses are advertised in another place.
+    pub fn handle_plan(&mut self, plan: Plan, now: Instant) {
+        let mut old = std::mem::take(&mut self.units);
+        for routers in units(&plan.routers) {
+            if let Some(at) = old.iter().position(|unit| unit.is_of(&routers)) {
+                self.units.push(old.remove(at));
+            } else {
+                self.units.push(Unit::new(routers, &old));
+            }
+        }
+        self.facts.plan = plan;
+        self.refresh(now);
+        for mut unit in old {
+            let successors: BTreeSet<&str> = self.units.iter().flat_map(Unit::actives).collect();
+            let farewells = unit.retire(&successors, now);
+            self.outgoing.extend(farewells);
+        }
+    }
+
+    /// Takes in how the interfaces are.
+    pub fn handle_links(&mut self, links: Links, now: Instant) {
+        self.facts.links = links;
+        self.refresh(now);
+    }
+
+    /// Takes in which addresses are in place, and how often each was put there: who took it away may
+    /// have had others look elsewhere.
+    pub fn handle_placed(&mut self, placed: BTreeMap<IpAddr, u64>, now: Instant) {
+        self.facts.placed = placed;
+        self.refresh(now);
+    }
+
+    /// Takes in which of the lines cannot be opened.
+    pub fn handle_broken(&mut self, broken: BTreeSet<Line>, now: Instant) {
+        if broken != self.facts.broken {
+            self.facts.broken = broken;
+            self.refresh(now);
+        }
+    }
+
+    /// Takes in what the balancer can do.
+    pub fn handle_forwarding(&mut self, forwarding: Forwarding, now: Instant) {
+        self.facts.forwarding = forwarding;
+        self.refresh(now);
+    }
+
+    /// Takes in an advert.
+    pub fn handle_advert(&mut self, incoming: &Incoming<'_>, now: Instant) {
+        let Incoming {
+            line,
+            envelope,
+            payload,
+        } = incoming;
+        let advert = match packet::decode(payload, envelope) {
+            Ok(advert) => advert,
+            Err(refusal) => return self.stray(incoming, refusal),
+        };
+        let family = Family::of(&envelope.source);
+        let Some((unit, at)) = self.find(&line.interface, family, advert.vrid) else {
+            return self.stray(incoming, Refusal::Vrid);
+        };
+        // Who speaks on another line hears it there too.
+        if unit.line(at) == Some(line) {
+            let event = unit.handle_advert(at, &advert, envelope, now);
+            self.events.extend(event);
+        }
+    }
+
+    /// Takes in that it is `now`. Adverts that have arrived by then go first.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for unit in &mut self.units {
+            unit.handle_timeout(now);
+        }
+    }
+
+    /// Has a router hand its role over, with its group, and keeps them from it.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn release(&mut self, name: &str, now: Instant) -> Result<(), UnknownRouter> {
+        self.named(name)?.release(now);
+        Ok(())
+    }
+
+    /// Ends that.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn resume(&mut self, name: &str, now: Instant) -> Result<(), UnknownRouter> {
+        self.named(name)?.resume(now);
+        Ok(())
+    }
+
+    /// Has all hand their roles over.
+    pub fn release_all(&mut self, now: Instant) {
+        for unit in &mut self.units {
+            unit.release(now);
+        }
+    }
+
+    /// Gives all roles up at once, for good.
+    pub fn handle_shutdown(&mut self, now: Instant) {
+        for mut unit in std::mem::take(&mut self.units) {
+            self.outgoing.extend(unit.retire(&BTreeSet::new(), now));
+        }
+        self.facts.plan.routers.clear();
+    }
+}
+
+/// What comes out. After all that came in, [`Node::settle`] goes first.
+impl Node {
+    /// Has the routers do what there is to do by now.
+    pub fn settle(&mut self, now: Instant) {
+        for unit in &mut self.units {
+            unit.poll(now, &mut self.outgoing, &mut self.announcements);
+            self.events.extend(unit.poll_events());
+        }
+    }
+
+    /// The next advert to send.
+    pub fn poll_outgoing(&mut self) -> Option<Outgoing> {
+        self.outgoing.pop_front()
+    }
+
+    /// The next address to announce.
+    pub fn poll_announcement(&mut self) -> Option<IpAddr> {
+        self.announcements.pop_front()
+    }
+
+    /// The next thing that is worth telling.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When there is something to do at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.units.iter().filter_map(Unit::next_deadline).min()
+    }
+
+    /// The lines that should be open, those of adverts that have not gone yet among them.
+    #[must_use]
+    pub fn lines(&self) -> BTreeSet<Line> {
+        let outgoing = self.outgoing.iter().map(|outgoing| &outgoing.line);
+        let lines = self.units.iter().flat_map(Unit::lines);
+        lines.chain(outgoing).cloned().collect()
+    }
+
+    /// The addresses that should be there.
+    #[must_use]
+    pub fn held(&self) -> BTreeSet<IpAddr> {
+        self.units.iter().flat_map(Unit::held).collect()
+    }
+
+    /// Whether any router is Active.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.units
+            .iter()
+            .any(|unit| unit.actives().next().is_some())
+    }
+
+    /// How all of them are.
+    #[must_use]
+    pub fn report(&self, now: Instant) -> Report {
+        Report {
+            routers: self
+                .units
+                .iter()
+                .flat_map(|unit| unit.states(now))
+                .collect(),
+            strays: self.strays.clone(),
+        }
+    }
+}
+
+impl Node {
+    /// Has everybody know the facts.
+    fn refresh(&mut self, now: Instant) {
+        for unit in &mut self.units {
+            unit.refresh(&self.facts, now);
+            self.events.extend(unit.poll_events());
+        }
+    }
+
+    /// Counts an advert that is nobody's, once for each interface and family.
+    fn stray(&mut self, incoming: &Incoming<'_>, refusal: Refusal) {
+        let Incoming { line, envelope, .. } = incoming;
+        let mut lines = self.units.iter().flat_map(Unit::lines);
+        let is_same = |other: &&Line| {
+            other.interface == line.interface && other.source.is_ipv4() == line.source.is_ipv4()
+        };
+        if lines.by_ref().filter(is_same).min() != Some(line) {
+            return;
+        }
+        let refusals = self.strays.entry(line.interface.clone()).or_default();
+        refusals.count(refusal);
+        self.events.push_back(Event::Stray {
+            interface: line.interface.clone(),
+            source: envelope.source,
+            refusal,
+        });
+    }
+
+    fn find(&mut self, interface: &str, family: Family, vrid: Vrid) -> Option<(&mut Unit, usize)> {
+        self.units.iter_mut().find_map(|unit| {
+            let at = unit.position(interface, family, vrid)?;
+            Some((unit, at))
+        })
+    }
+
+    fn named(&mut self, name: &str) -> Result<&mut Unit, UnknownRouter> {
+        let by_router = self.units.iter().position(|unit| unit.has_router(name));
+        let by_group = || {
+            self.units
+                .iter()
+                .position(|unit| unit.group() == Some(name))
+        };
+        let found = by_router.or_else(by_group);
+        let unit = found.and_then(|at| self.units.get_mut(at));
+        unit.ok_or_else(|| UnknownRouter {
+            name: name.to_owned(),
+        })
+    }
+}
+
+/// The routers that move together, in the order of the first of each.
+fn units(routers: &[Vrrp]) -> Vec<Vec<Vrrp>> {
+    let mut units: Vec<Vec<Vrrp>> = Vec::new();
+    for router in routers {
+        let is_of_group = |unit: &&mut Vec<Vrrp>| {
+            let mut others = unit.iter();
+            router.group().is_some() && others.any(|other| other.group() == router.group())
+        };
+        match units.iter_mut().find(is_of_group) {
+            Some(unit) => unit.push(router.clone()),
+            None => units.push(vec![router.clone()]),
+        }
+    }
+    units
+}
+
+#[cfg(test)]
+mod tests;

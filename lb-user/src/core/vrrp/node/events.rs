@@ -1,0 +1,41 @@
+//! What happens to routers that is worth telling.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::Fault;
+use crate::core::vrrp::refusal::{Refusal, Remark};
+use crate::core::vrrp::role::Change;
+use crate::core::vrrp::settings::Unfit;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A router has another role.
+    Changed { router: String, change: Change },
+    /// What it lacks is not the same any more.
+    Faults {
+        router: String,
+        faults: BTreeSet<Fault>,
+    },
+    /// An advert for it was refused.
+    Refused {
+        router: String,
+        source: IpAddr,
+        refusal: Refusal,
+    },
+    /// An advert for it was odd.
+    Remarked {
+        router: String,
+        source: IpAddr,
+        remark: Remark,
+    },
+    /// An advert was nobody's.
+    Stray {
+        interface: String,
+        source: IpAddr,
+        refusal: Refusal,
+    },
+    /// It cannot be set up with the address that it would speak from.
+    Unfit { router: String, unfit: Unfit },
+}

@@ -1,0 +1,74 @@
+//! How routers are, for those who show it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::Fault;
+use super::unit::Router;
+use crate::config::model::Vrrp;
+use crate::core::vrrp::advert::Priority;
+use crate::core::vrrp::machine::Machine;
+use crate::core::vrrp::refusal::Refusals;
+use crate::core::vrrp::role::{Change, Counters, Hold, Role};
+
+/// All of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub routers: Vec<RouterState>,
+    /// Adverts that were nobody's, by interface.
+    pub strays: BTreeMap<String, Refusals>,
+}
+
+/// One router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouterState {
+    pub vrrp: Vrrp,
+    pub role: Role,
+    /// Whether it is Active, and waits for its successor.
+    pub is_leaving: bool,
+    /// The effective priority.
+    pub priority: Priority,
+    /// The address that it speaks from.
+    pub source: Option<IpAddr>,
+    /// Who is Active, if another is.
+    pub active: Option<(IpAddr, Priority)>,
+    pub holds: Vec<Hold>,
+    pub faults: BTreeSet<Fault>,
+    /// The last change of role, and how long ago it was.
+    pub last: Option<(Change, Duration)>,
+    /// How often it came to each role.
+    pub changes: BTreeMap<Role, u64>,
+    pub counters: Counters,
+}
+
+impl RouterState {
+    /// Of a router, with its machine if it has one.
+    pub(super) fn of(router: &Router, machine: Option<&Machine>, now: Instant) -> Self {
+        let Router {
+            vrrp,
+            line: _,
+            faults,
+            unfit: _,
+            placed: _,
+            last,
+            changes,
+            was_active: _,
+        } = router;
+        let configured = Priority(vrrp.priority().get());
+        let active = machine.and_then(Machine::active);
+        Self {
+            role: machine.map_or(Role::Initialize, Machine::role),
+            is_leaving: machine.is_some_and(Machine::is_leaving),
+            priority: machine.map_or(configured, Machine::priority),
+            source: machine.map(|machine| machine.settings().source),
+            active: active.map(|peer| (peer.address, peer.priority)),
+            holds: machine.into_iter().flat_map(Machine::holds).collect(),
+            faults: faults.clone(),
+            last: last.map(|(change, at)| (change, now.duration_since(at))),
+            changes: changes.clone(),
+            counters: machine.map(|m| m.counters().clone()).unwrap_or_default(),
+            vrrp: vrrp.clone(),
+        }
+    }
+}

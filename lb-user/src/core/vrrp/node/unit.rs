@@ -1,0 +1,460 @@
+//! One group of routers, from its configuration to its machines.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::{Event, Facts, Fault, Line, Link, Outgoing, RouterState};
+use crate::config::model::{Vrrp, WithoutBackends};
+use crate::core::vrrp::advert::{Advert, Envelope, Family, Vrid};
+use crate::core::vrrp::announce::Presence;
+use crate::core::vrrp::group::Group;
+use crate::core::vrrp::machine::Machine;
+use crate::core::vrrp::packet;
+use crate::core::vrrp::role::{Change, Hold, Role};
+use crate::core::vrrp::settings::{Reach, Settings, Unfit};
+
+/// Routers that move together.
+#[derive(Debug)]
+pub(super) struct Unit {
+    routers: Vec<Router>,
+    /// `None` until all of them know the address that they speak from.
+    group: Option<Group>,
+    /// Whether an operator has released it.
+    is_released: bool,
+    events: Vec<Event>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Router {
+    pub(super) vrrp: Vrrp,
+    pub(super) line: Option<Line>,
+    pub(super) faults: BTreeSet<Fault>,
+    pub(super) unfit: Option<Unfit>,
+    /// How often its addresses were put in place, as its machine knows it; `None`: they are not.
+    pub(super) placed: Option<u64>,
+    pub(super) last: Option<(Change, Instant)>,
+    pub(super) changes: BTreeMap<Role, u64>,
+    /// Whether its machine takes the place of one that was Active.
+    pub(super) was_active: bool,
+}
+
+impl Router {
+    fn is_at(&self, interface: &str, family: Family, vrid: Vrid) -> bool {
+        let is_family = || family_of(&self.vrrp) == Some(family);
+        self.vrrp.interface() == interface && Vrid::from(self.vrrp.vrid()) == vrid && is_family()
+    }
+}
+
+impl Unit {
+    /// Of these, some of which may take the places of others.
+    pub(super) fn new(vrrps: Vec<Vrrp>, old: &[Self]) -> Self {
+        let mut is_released = false;
+        let routers = vrrps.into_iter().map(|vrrp| {
+            let mut router = Router {
+                vrrp,
+                line: None,
+                faults: BTreeSet::new(),
+                unfit: None,
+                placed: None,
+                last: None,
+                changes: BTreeMap::new(),
+                was_active: false,
+            };
+            let Some((unit, at)) = predecessor(old, &router.vrrp) else {
+                return router;
+            };
+            is_released |= unit.is_released;
+            if let Some(before) = unit.routers.get(at) {
+                router.last = before.last;
+                router.changes.clone_from(&before.changes);
+            }
+            router.was_active = unit.machine(at).is_some_and(Machine::is_standing);
+            router
+        });
+        Self {
+            routers: routers.collect(),
+            group: None,
+            is_released,
+            events: Vec::new(),
+        }
+    }
+
+    /// Whether it is the unit of these.
+    pub(super) fn is_of(&self, vrrps: &[Vrrp]) -> bool {
+        self.routers.iter().map(|router| &router.vrrp).eq(vrrps)
+    }
+
+    pub(super) fn has_router(&self, name: &str) -> bool {
+        let mut routers = self.routers.iter();
+        routers.any(|router| router.vrrp.name() == name)
+    }
+
+    pub(super) fn group(&self) -> Option<&str> {
+        self.routers.first().and_then(|router| router.vrrp.group())
+    }
+
+    pub(super) fn position(&self, interface: &str, family: Family, vrid: Vrid) -> Option<usize> {
+        let mut routers = self.routers.iter();
+        routers.position(|router| router.is_at(interface, family, vrid))
+    }
+
+    pub(super) fn line(&self, at: usize) -> Option<&Line> {
+        self.routers.get(at)?.line.as_ref()
+    }
+
+    pub(super) fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.routers
+            .iter()
+            .filter_map(|router| router.line.as_ref())
+    }
+
+    /// The names of those that are Active.
+    pub(super) fn actives(&self) -> impl Iterator<Item = &str> {
+        let members = self.members();
+        let actives = members.filter(|(_, machine)| machine.role() == Role::Active);
+        actives.map(|(router, _)| router.vrrp.name())
+    }
+
+    /// The addresses that should be there.
+    pub(super) fn held(&self) -> impl Iterator<Item = IpAddr> {
+        let members = self.members();
+        let holders = members.filter(|(_, machine)| machine.accepts());
+        holders.flat_map(|(router, _)| router.vrrp.vips().iter().copied())
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.group.as_ref().and_then(Group::next_deadline)
+    }
+
+    pub(super) fn states(&self, now: Instant) -> impl Iterator<Item = RouterState> {
+        let routers = self.routers.iter().enumerate();
+        routers.map(move |(at, router)| RouterState::of(router, self.machine(at), now))
+    }
+
+    pub(super) fn handle_advert(
+        &mut self,
+        at: usize,
+        advert: &Advert,
+        envelope: &Envelope,
+        now: Instant,
+    ) -> Option<Event> {
+        let outcome = self
+            .group
+            .as_mut()?
+            .handle_advert(at, advert, envelope, now);
+        let router = self.routers.get(at)?.vrrp.name().to_owned();
+        let source = envelope.source;
+        match outcome {
+            Ok(None) => None,
+            Ok(Some(remark)) => Some(Event::Remarked {
+                router,
+                source,
+                remark,
+            }),
+            Err(refusal) => Some(Event::Refused {
+                router,
+                source,
+                refusal,
+            }),
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if let Some(group) = &mut self.group {
+            group.handle_timeout(now);
+        }
+    }
+
+    pub(super) fn release(&mut self, now: Instant) {
+        self.is_released = true;
+        self.each(|group, at| {
+            group.update(at, now, |machine| machine.release(Hold::Operator, now));
+        });
+    }
+
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.is_released = false;
+        self.each(|group, at| {
+            group.update(at, now, |machine| machine.resume(Hold::Operator, now));
+        });
+    }
+
+    /// Stops, and says goodbye for those that nobody takes the place of.
+    pub(super) fn retire(
+        &mut self,
+        successors: &BTreeSet<&str>,
+        now: Instant,
+    ) -> VecDeque<Outgoing> {
+        let mut outgoing = VecDeque::new();
+        if let Some(group) = &mut self.group {
+            group.handle_shutdown(now);
+        }
+        self.note_changes(now);
+        self.poll_adverts(|name| !successors.contains(name), &mut outgoing);
+        outgoing
+    }
+
+    /// Takes in what is known of the host and the balancer.
+    pub(super) fn refresh(&mut self, facts: &Facts, now: Instant) {
+        let sources: Vec<Option<IpAddr>> = self
+            .routers
+            .iter()
+            .map(|router| source(&router.vrrp, facts))
+            .collect();
+        let is_stale = self.lines().any(|line| !has_source(line, facts));
+        if is_stale {
+            // The old machines give their roles up before new ones take their places.
+            for at in 0..self.routers.len() {
+                self.refresh_router(at, None, facts, now);
+            }
+            self.note_changes(now);
+        }
+        if (self.group.is_none() || is_stale)
+            && let Some(sources) = sources.iter().copied().collect::<Option<Vec<_>>>()
+        {
+            self.build(&sources, facts, now);
+        }
+        for at in 0..self.routers.len() {
+            let source = sources.get(at).copied().flatten();
+            self.refresh_router(at, source, facts, now);
+        }
+    }
+
+    /// Makes the machines that speak from these addresses, and starts them.
+    fn build(&mut self, sources: &[IpAddr], facts: &Facts, now: Instant) {
+        self.group = None;
+        let mut machines = Vec::new();
+        for (router, source) in self.routers.iter_mut().zip(sources) {
+            (router.line, router.placed) = (None, None);
+            let machine = Settings::of(&router.vrrp, *source).and_then(Machine::new);
+            let unfit = machine.as_ref().err().copied();
+            machines.extend(machine);
+            if let Some(unfit) = unfit.filter(|unfit| router.unfit != Some(*unfit)) {
+                let router = router.vrrp.name().to_owned();
+                self.events.push(Event::Unfit { router, unfit });
+            }
+            router.unfit = unfit;
+        }
+        if machines.len() < self.routers.len() {
+            return;
+        }
+        for (router, source) in self.routers.iter_mut().zip(sources) {
+            router.line = Some(Line {
+                interface: router.vrrp.interface().to_owned(),
+                source: *source,
+                reach: match router.vrrp.peers() {
+                    [] => Reach::Multicast,
+                    _ => Reach::Unicast,
+                },
+            });
+        }
+        self.group = Some(Group::new(machines));
+        if self.is_released {
+            self.release(now);
+        }
+        for (at, source) in sources.iter().enumerate() {
+            self.refresh_router(at, Some(*source), facts, now);
+        }
+        let adopted: Vec<bool> = self
+            .routers
+            .iter()
+            .map(|router| router.was_active)
+            .collect();
+        self.each(|group, at| {
+            if adopted.get(at) == Some(&true) {
+                group.update(at, now, |machine| machine.adopt(now));
+            }
+        });
+        if let Some(group) = &mut self.group {
+            group.handle_startup(now);
+        }
+        for router in &mut self.routers {
+            router.was_active = false;
+        }
+    }
+
+    /// Has one router know what it lacks, and where its addresses are.
+    fn refresh_router(&mut self, at: usize, source: Option<IpAddr>, facts: &Facts, now: Instant) {
+        let is_served = self.is_served(facts);
+        let Some(router) = self.routers.get_mut(at) else {
+            return;
+        };
+        let faults = faults(router, source, is_served, facts);
+        let is_held = !faults.is_empty();
+        let placed = router.vrrp.vips().iter();
+        let placed: Option<u64> = placed.map(|vip| facts.placed.get(vip).copied()).sum();
+        if faults != router.faults {
+            router.faults.clone_from(&faults);
+            let router = router.vrrp.name().to_owned();
+            self.events.push(Event::Faults { router, faults });
+        }
+        let Some(group) = &mut self.group else {
+            return;
+        };
+        let is_news = std::mem::replace(&mut router.placed, placed) != placed;
+        group.update(at, now, |machine| {
+            if is_held && !machine.holds().any(|hold| hold == Hold::Fault) {
+                machine.release(Hold::Fault, now);
+            } else if !is_held {
+                machine.resume(Hold::Fault, now);
+            }
+            if is_news {
+                machine.handle_presence(Presence::Absent, now);
+            }
+            if is_news && placed.is_some() {
+                machine.handle_presence(Presence::Present, now);
+            }
+        });
+    }
+
+    /// Whether any service of the unit's addresses has a backend, or there is none to have one.
+    fn is_served(&self, facts: &Facts) -> bool {
+        let vips = self.routers.iter().flat_map(|router| router.vrrp.vips());
+        let serving: Vec<bool> = vips
+            .filter_map(|vip| facts.forwarding.serving.get(vip).copied())
+            .collect();
+        serving.is_empty() || serving.contains(&true)
+    }
+
+    /// Takes what there is to do by now out of the machines.
+    pub(super) fn poll(
+        &mut self,
+        now: Instant,
+        outgoing: &mut VecDeque<Outgoing>,
+        announcements: &mut VecDeque<IpAddr>,
+    ) {
+        self.note_changes(now);
+        self.poll_adverts(|_| true, outgoing);
+        let group = self.group.as_mut();
+        let rounds = group.map(|group| std::iter::from_fn(move || group.poll_announce(now)));
+        for (_, addresses) in rounds.into_iter().flatten() {
+            announcements.extend(addresses.iter());
+        }
+    }
+
+    fn note_changes(&mut self, now: Instant) {
+        while let Some((at, change)) = self.group.as_mut().and_then(Group::poll_change) {
+            let Some(router) = self.routers.get_mut(at) else {
+                continue;
+            };
+            router.last = Some((change, now));
+            *router.changes.entry(change.to).or_default() += 1;
+            let router = router.vrrp.name().to_owned();
+            self.events.push(Event::Changed { router, change });
+        }
+    }
+
+    /// Takes out the adverts, and drops those of routers that are not `wanted`.
+    fn poll_adverts(&mut self, wanted: impl Fn(&str) -> bool, outgoing: &mut VecDeque<Outgoing>) {
+        while let Some((at, advert)) = self.group.as_mut().and_then(Group::poll_advert) {
+            let (router, machine) = (self.routers.get(at), self.machine(at));
+            let router = router.filter(|router| wanted(router.vrrp.name()));
+            let line = router.and_then(|router| router.line.as_ref());
+            let (Some(line), Some(machine)) = (line, machine) else {
+                continue;
+            };
+            let settings = machine.settings();
+            outgoing.extend(settings.envelopes().map(|envelope| {
+                let mut message = Vec::new();
+                packet::encode(&advert, &envelope, settings.dialect, &mut message);
+                Outgoing {
+                    line: line.clone(),
+                    to: envelope.destination,
+                    message,
+                }
+            }));
+        }
+    }
+
+    pub(super) fn poll_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    fn machine(&self, at: usize) -> Option<&Machine> {
+        self.group.as_ref()?.machines().nth(at)
+    }
+
+    fn members(&self) -> impl Iterator<Item = (&Router, &Machine)> {
+        let machines = self.group.iter().flat_map(Group::machines);
+        self.routers.iter().zip(machines)
+    }
+
+    fn each(&mut self, mut change: impl FnMut(&mut Group, usize)) {
+        if let Some(group) = &mut self.group {
+            for at in 0..self.routers.len() {
+                change(group, at);
+            }
+        }
+    }
+}
+
+/// The router that was advertised as this one is to be.
+fn predecessor<'a>(old: &'a [Unit], vrrp: &Vrrp) -> Option<(&'a Unit, usize)> {
+    let family = family_of(vrrp)?;
+    old.iter().find_map(|unit| {
+        let at = unit.position(vrrp.interface(), family, Vrid::from(vrrp.vrid()))?;
+        let is_same = unit.routers.get(at)?.vrrp.name() == vrrp.name();
+        is_same.then_some((unit, at))
+    })
+}
+
+fn family_of(vrrp: &Vrrp) -> Option<Family> {
+    vrrp.vips().first().map(Family::of)
+}
+
+/// The address that a router speaks from, if it is there.
+fn source(vrrp: &Vrrp, facts: &Facts) -> Option<IpAddr> {
+    let addresses = &facts.links.get(vrrp.interface())?.addresses;
+    if let Some(source) = vrrp.source() {
+        return addresses.contains(&source).then_some(source);
+    }
+    let family = family_of(vrrp)?;
+    // RFC 9568, 5.1.2.1; peers behind a router are not reached from a link-local address.
+    let is_global = vrrp.peers().iter().any(|peer| !is_link_local(peer));
+    let mut own = addresses.iter().filter(|own| {
+        let is_fit = family == Family::V4 || is_link_local(own) != is_global;
+        Family::of(own) == family && is_fit && !facts.plan.vips.contains_key(own)
+    });
+    own.next().copied()
+}
+
+fn has_source(line: &Line, facts: &Facts) -> bool {
+    let link = facts.links.get(&line.interface);
+    link.is_some_and(|link| link.addresses.contains(&line.source))
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+fn faults(
+    router: &Router,
+    source: Option<IpAddr>,
+    is_served: bool,
+    facts: &Facts,
+) -> BTreeSet<Fault> {
+    let is_up = |name: &str| facts.links.get(name).is_some_and(|link: &Link| link.is_up);
+    let has_links = is_up(router.vrrp.interface()) && is_up(&facts.plan.carrier);
+    let speaks = router.line.as_ref();
+    let has_address = match speaks {
+        Some(line) => has_source(line, facts),
+        None => source.is_some(),
+    };
+    let has_socket = speaks.is_none_or(|line| !facts.broken.contains(line));
+    let has_backends = is_served || router.vrrp.without_backends() == WithoutBackends::Stay;
+    let checks = [
+        (Fault::NotReady, facts.forwarding.is_ready),
+        (Fault::LinkDown, has_links),
+        (Fault::NoAddress, has_address),
+        (Fault::NoSocket, has_socket),
+        (Fault::Unfit, router.unfit.is_none()),
+        (Fault::NoBackends, has_backends),
+    ];
+    let failed = checks.into_iter().filter(|(_, is_fine)| !is_fine);
+    failed.map(|(fault, _)| fault).collect()
+}

@@ -1,0 +1,82 @@
+//! What becomes of the tables of a node that has no clients.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use super::{A, B, FakeMaps, config, fail, next_hop, succeed};
+use crate::{core::admin::AdminState, daemon::engine::Engine};
+
+fn vip() -> IpAddr {
+    IpAddr::from([172, 16, 40, 24])
+}
+
+fn come(engine: &mut Engine<FakeMaps>, name: &str, address: IpAddr) {
+    for _ in 0..2 {
+        succeed(engine, name);
+    }
+    engine.handle_next_hop(address, next_hop(1), 1500);
+    engine.reconcile();
+}
+
+/// A node whose backends come one after the other, which has the address or not.
+fn started(absent: BTreeSet<IpAddr>) -> Engine<FakeMaps> {
+    let config = config(super::CONFIG);
+    let mut engine = Engine::new(config, AdminState::default(), FakeMaps::default());
+    engine.handle_absent(absent);
+    come(&mut engine, "a", A);
+    come(&mut engine, "b", B);
+    engine
+}
+
+fn at_risk(engine: &Engine<FakeMaps>) -> u64 {
+    engine.services()[0].slots.at_risk
+}
+
+#[test]
+fn backends_that_come_one_after_the_other_are_as_if_all_had_been_there() {
+    let fresh = started([vip()].into());
+    assert_eq!(at_risk(&fresh), 0);
+    let mut both = Engine::new(
+        config(super::CONFIG),
+        AdminState::default(),
+        FakeMaps::default(),
+    );
+    both.handle_next_hop(A, next_hop(1), 1500);
+    both.handle_next_hop(B, next_hop(1), 1500);
+    for name in ["a", "b"] {
+        succeed(&mut both, name);
+    }
+    both.reconcile();
+    let table = |engine: &Engine<FakeMaps>| {
+        let service = engine.image.services.values().next().unwrap();
+        service.table.slots.clone()
+    };
+    assert_eq!(table(&fresh), table(&both));
+}
+
+#[test]
+fn sessions_of_a_node_that_has_the_address_are_learned() {
+    assert_ne!(at_risk(&started(BTreeSet::new())), 0);
+}
+
+#[test]
+fn who_once_had_the_address_learns_until_all_backends_were_gone() {
+    let mut engine = started(BTreeSet::new());
+    engine.handle_absent([vip()].into());
+    fail(&mut engine, "a", 2);
+    come(&mut engine, "a", A);
+    assert_ne!(at_risk(&engine), 0, "its sessions may be there");
+    fail(&mut engine, "a", 2);
+    fail(&mut engine, "b", 2);
+    come(&mut engine, "a", A);
+    come(&mut engine, "b", B);
+    assert_eq!(at_risk(&engine), 0);
+}
+
+#[test]
+fn who_takes_over_learns_from_then_on() {
+    let mut engine = started([vip()].into());
+    engine.handle_absent(BTreeSet::new());
+    fail(&mut engine, "a", 2);
+    come(&mut engine, "a", A);
+    assert_ne!(at_risk(&engine), 0);
+}

@@ -1,0 +1,290 @@
+//! The applier: makes the addresses of the routers match their roles, and tells what the interfaces
+//! are like. Level-triggered, and only what is ours is touched.
+//!
+//! The addresses' lifetime is short: when the daemon is killed nobody sends adverts, and its host
+//! must not answer for addresses that a peer has by then.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{self, Instant, MissedTickBehavior},
+};
+
+use super::{
+    Hold, Notice, Placed, Wanted,
+    notices::{Moved, Notices},
+};
+use crate::{
+    control::VipState,
+    core::vrrp::node::Link,
+    io::netlink::{Events, Interface, Netlink, NetlinkError, Unmarked, VipOrigin},
+};
+
+/// How long an address stays when nobody renews it. The kernel counts whole seconds, a peer takes
+/// over after little more than three intervals, of a second each by default.
+const LIFETIME: Duration = Duration::from_secs(3);
+
+/// How often it is renewed: two renewals may fail.
+const RENEWAL: Duration = Duration::from_secs(1);
+
+/// How long events are collected before they are acted upon: changes of routes come in long bursts.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// The applier. See the module.
+pub(super) struct Applier {
+    netlink: Netlink,
+    events: Events,
+    wanted: watch::Receiver<Wanted>,
+    placed: watch::Sender<Placed>,
+    notices: Notices,
+    unmarked: Unmarked,
+    /// Where each address is that is or was a router's.
+    states: BTreeMap<IpAddr, VipState>,
+    comings: BTreeMap<IpAddr, u64>,
+    /// Those that somebody else put there and has to remove, as was told.
+    left: BTreeSet<IpAddr>,
+}
+
+/// Why it looks at everything again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    News,
+    Renewal,
+    /// The driver has ended.
+    End,
+}
+
+impl Applier {
+    /// Opens the sockets in the namespace of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel gives none.
+    pub(super) fn new(
+        wanted: watch::Receiver<Wanted>,
+        placed: watch::Sender<Placed>,
+        notices: Notices,
+    ) -> Result<Self, NetlinkError> {
+        Ok(Self {
+            netlink: Netlink::open()?,
+            events: Events::open()?,
+            wanted,
+            placed,
+            notices,
+            unmarked: Unmarked::default(),
+            states: BTreeMap::new(),
+            comings: BTreeMap::new(),
+            left: BTreeSet::new(),
+        })
+    }
+
+    /// Runs until the driver has ended, and removes everything then.
+    ///
+    /// # Errors
+    ///
+    /// If the event socket fails.
+    pub(super) async fn run(mut self) -> Result<(), NetlinkError> {
+        let mut renewal = time::interval(RENEWAL);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look_at: Option<Instant> = None;
+        loop {
+            // Every arm may be cancelled: the event socket takes a datagram whole or not at all.
+            let reason = tokio::select! {
+                biased;
+                changed = self.wanted.changed() => match changed {
+                    Ok(()) => Reason::News,
+                    Err(_ended) => Reason::End,
+                },
+                _ = renewal.tick() => Reason::Renewal,
+                () = time::sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {
+                    look_at = None;
+                    Reason::News
+                }
+                event = self.events.next() => {
+                    event?;
+                    look_at.get_or_insert_with(|| Instant::now() + SETTLE);
+                    continue;
+                }
+            };
+            let wanted = self.wanted.borrow_and_update().clone();
+            if !wanted.plan.carrier.is_empty() {
+                self.apply(wanted, reason).await;
+            }
+            if reason == Reason::End {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Looks at everything and does what is to be done.
+    async fn apply(&mut self, wanted: Wanted, reason: Reason) {
+        let mut placed = Placed {
+            has_looked: true,
+            number: wanted.number,
+            ..Placed::default()
+        };
+        let mut is_whole = true;
+        for name in wanted.plan.interfaces().collect::<BTreeSet<_>>() {
+            match self.netlink.interface(name).await {
+                Ok(interface) => {
+                    if name == wanted.plan.carrier {
+                        is_whole &= self.place(&interface, &wanted, reason).await;
+                    }
+                    describe(&interface, &mut placed);
+                }
+                Err(NetlinkError::NoSuchInterface { .. }) => {}
+                Err(error) => {
+                    is_whole = false;
+                    self.complain(name, &error);
+                    // A kernel that does not answer has not taken the link down.
+                    recall(name, &self.placed.borrow(), &mut placed);
+                }
+            }
+        }
+        if !placed.links.contains_key(&wanted.plan.carrier) {
+            self.states.clear();
+        }
+        placed.vips.clone_from(&self.states);
+        placed.comings.clone_from(&self.comings);
+        self.placed.send_if_modified(|known| {
+            if !is_whole {
+                placed.number = known.number;
+            }
+            let is_new = *known != placed;
+            *known = placed;
+            is_new
+        });
+    }
+
+    /// Adds, renews and removes. Returns whether all of it was done.
+    async fn place(&mut self, interface: &Interface, wanted: &Wanted, reason: Reason) -> bool {
+        let mut is_whole = true;
+        let gone: Vec<IpAddr> = self.states.keys().copied().collect();
+        let gone = gone.iter().filter(|vip| !wanted.vips.contains_key(vip));
+        let gone = gone.map(|vip| (*vip, (0, Hold::NotHere)));
+        let all: Vec<_> = wanted
+            .vips
+            .iter()
+            .map(|(vip, how)| (*vip, *how))
+            .chain(gone)
+            .collect();
+        for (vip, (prefix, hold)) in all {
+            let is_there = interface.addresses.iter().any(|(there, _)| *there == vip);
+            let done = if hold == Hold::Here && reason != Reason::End {
+                self.have(interface, vip, prefix, is_there, reason).await
+            } else {
+                self.have_not(interface, vip, is_there).await
+            };
+            if let Err(error) = done {
+                is_whole = false;
+                self.states.insert(vip, VipState::Absent);
+                self.complain(&interface.name, &error);
+            }
+        }
+        self.states.retain(|vip, _| wanted.vips.contains_key(vip));
+        self.comings.retain(|vip, _| wanted.vips.contains_key(vip));
+        is_whole
+    }
+
+    async fn have(
+        &mut self,
+        interface: &Interface,
+        vip: IpAddr,
+        prefix: u8,
+        is_there: bool,
+        reason: Reason,
+    ) -> Result<(), NetlinkError> {
+        let is_known = self.states.get(&vip) == Some(&VipState::Assigned);
+        self.left.remove(&vip);
+        if is_known && is_there && reason != Reason::Renewal {
+            return Ok(());
+        }
+        let unmarked = &mut self.unmarked;
+        let asked = self
+            .netlink
+            .ensure_vip(interface.index, vip, prefix, LIFETIME, unmarked);
+        let what = match asked.await? {
+            _ if is_known && is_there => None,
+            VipOrigin::Ours if is_known => Some(Moved::Restored),
+            VipOrigin::Ours => Some(Moved::Assigned),
+            VipOrigin::Foreign => Some(Moved::Found),
+        };
+        *self.comings.entry(vip).or_default() += u64::from(what.is_some());
+        self.states.insert(vip, VipState::Assigned);
+        self.tell(interface, vip, what);
+        Ok(())
+    }
+
+    async fn have_not(
+        &mut self,
+        interface: &Interface,
+        vip: IpAddr,
+        is_there: bool,
+    ) -> Result<(), NetlinkError> {
+        self.states.insert(vip, VipState::Standby);
+        if !is_there {
+            self.left.remove(&vip);
+            return Ok(());
+        }
+        let unmarked = &mut self.unmarked;
+        self.netlink
+            .remove_vip(interface.index, vip, unmarked)
+            .await?;
+        let is_left = self.netlink.interface(&interface.name).await?;
+        let is_left = is_left.addresses.iter().any(|(there, _)| *there == vip);
+        let what = match is_left {
+            false => Some(Moved::Removed),
+            true => self.left.insert(vip).then_some(Moved::Left),
+        };
+        self.tell(interface, vip, what);
+        Ok(())
+    }
+
+    fn tell(&self, interface: &Interface, vip: IpAddr, what: Option<Moved>) {
+        let interface = interface.name.clone();
+        if let Some(what) = what {
+            self.notices.tell(Notice::Vip {
+                vip,
+                interface,
+                what,
+            });
+        }
+    }
+
+    fn complain(&self, interface: &str, error: &NetlinkError) {
+        self.notices.tell(Notice::Trouble {
+            about: interface.to_owned(),
+            error: error.to_string(),
+        });
+    }
+}
+
+/// Takes over what was known of an interface before.
+fn recall(name: &str, known: &Placed, placed: &mut Placed) {
+    if let (Some(link), Some(end)) = (known.links.get(name), known.ends.get(name)) {
+        placed.links.insert(name.to_owned(), link.clone());
+        placed.ends.insert(name.to_owned(), *end);
+    }
+}
+
+fn describe(interface: &Interface, placed: &mut Placed) {
+    let Interface {
+        index,
+        name,
+        mac,
+        is_up,
+        addresses,
+    } = interface;
+    placed.ends.insert(name.clone(), (*index, *mac));
+    let addresses = addresses.iter().map(|(address, _)| *address);
+    let link = Link {
+        is_up: *is_up,
+        addresses: addresses.collect(),
+    };
+    placed.links.insert(name.clone(), link);
+}

@@ -1,0 +1,261 @@
+//! The driver: sockets and clock around a [`Node`], in the order that `core/vrrp` asks for.
+
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time,
+};
+
+use super::{
+    Command, HAND_OVER_DEADLINE, Hold, Notice, Numbered, Placed, Wanted, lines::Lines,
+    notices::Notices, view,
+};
+use crate::{
+    control::{RouterChange, RouterChangeError, RouterOrder, VipState},
+    core::vrrp::node::{Forwarding, Node, Report},
+    io::link_layer::Announcer,
+};
+
+/// How often lines that could not be opened are tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What joins the driver to the others.
+pub(super) struct Ends {
+    pub(super) plan: watch::Receiver<Numbered>,
+    pub(super) forwarding: watch::Receiver<Forwarding>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) placed: watch::Receiver<Placed>,
+    pub(super) wanted: watch::Sender<Wanted>,
+    pub(super) report: watch::Sender<Report>,
+    pub(super) notices: Notices,
+}
+
+/// The driver. See the module.
+pub(super) struct Driver {
+    ends: Ends,
+    node: Node,
+    lines: Lines,
+    announcer: Option<(u32, [u8; 6], Announcer)>,
+    /// When the roles are given up, whoever has taken them.
+    stop_at: Option<Instant>,
+    /// When broken lines are tried again.
+    retry_at: Option<Instant>,
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Continue,
+    Stop,
+}
+
+impl Driver {
+    pub(super) fn new(ends: Ends) -> Self {
+        Self {
+            lines: Lines::new(ends.notices.clone()),
+            node: Node::default(),
+            announcer: None,
+            stop_at: None,
+            retry_at: None,
+            ends,
+        }
+    }
+
+    /// Runs until it is told to stop, or nobody is left who could.
+    pub(super) async fn run(mut self) {
+        // What is known when it starts is news as well.
+        self.ends.plan.mark_changed();
+        self.ends.forwarding.mark_changed();
+        // The applier learns which interfaces to look at.
+        self.put_out(Instant::now());
+        loop {
+            let command = self.wait().await;
+            let now = Instant::now();
+            // Adverts go first, or a loop that was held up would take an Active for dead whose adverts
+            // it has not read.
+            self.lines.read(&mut self.node, now);
+            self.take_in_levels(now);
+            let flow = match command {
+                Waited::ForNothing => Flow::Continue,
+                Waited::For(command) => self.handle(command, now),
+                Waited::InVain => Flow::Stop,
+            };
+            self.node.handle_timeout(now);
+            let is_over = self
+                .stop_at
+                .is_some_and(|at| at <= now || !self.node.is_active());
+            if flow == Flow::Stop || is_over {
+                self.node.handle_shutdown(now);
+                self.put_out(now);
+                return;
+            }
+            self.put_out(now);
+        }
+    }
+
+    /// Waits for whatever comes first. Nothing is lost when an arm is dropped: sockets and levels
+    /// stay as they are, and channels lose nothing.
+    async fn wait(&mut self) -> Waited {
+        let deadlines = [self.node.next_deadline(), self.stop_at, self.retry_at];
+        let deadline = deadlines.into_iter().flatten().min();
+        let has_looked = self.has_looked();
+        let ends = &mut self.ends;
+        let lines = &self.lines;
+        tokio::select! {
+            biased;
+            () = poll_fn(|context| lines.poll_readable(context)) => Waited::ForNothing,
+            () = sleep_until(deadline) => Waited::ForNothing,
+            command = ends.commands.recv() => command.map_or(Waited::InVain, Waited::For),
+            Ok(()) = ends.plan.changed(), if has_looked => { ends.plan.mark_changed(); Waited::ForNothing }
+            Ok(()) = ends.forwarding.changed(), if has_looked => { ends.forwarding.mark_changed(); Waited::ForNothing }
+            Ok(()) = ends.placed.changed() => { ends.placed.mark_changed(); Waited::ForNothing }
+        }
+    }
+
+    /// Whether anything is known of the interfaces.
+    fn has_looked(&self) -> bool {
+        self.ends.placed.borrow().has_looked
+    }
+
+    fn take_in_levels(&mut self, now: Instant) {
+        if has_changed(&self.ends.placed) {
+            let placed = self.ends.placed.borrow_and_update().clone();
+            self.node.handle_links(placed.links, now);
+            let present = placed.vips.iter();
+            let present = present.filter(|(_, state)| **state == VipState::Assigned);
+            let comings = present.map(|(vip, _)| (*vip, placed.comings.get(vip).copied()));
+            let comings = comings.map(|(vip, times)| (vip, times.unwrap_or_default()));
+            self.node.handle_placed(comings.collect(), now);
+        }
+        // Routers that knew nothing of the interfaces yet would complain of that.
+        if !self.has_looked() {
+            return;
+        }
+        if has_changed(&self.ends.forwarding) {
+            let forwarding = self.ends.forwarding.borrow_and_update().clone();
+            self.node.handle_forwarding(forwarding, now);
+        }
+        if has_changed(&self.ends.plan) {
+            let plan = self.ends.plan.borrow_and_update().plan.clone();
+            self.node.handle_plan(plan, now);
+        }
+    }
+
+    fn handle(&mut self, command: Command, now: Instant) -> Flow {
+        match command {
+            Command::Order(RouterOrder { name, change }, answer) => {
+                let done = match change {
+                    RouterChange::Release => self.node.release(&name, now),
+                    RouterChange::Resume => self.node.resume(&name, now),
+                };
+                let outcome = done
+                    .map(|()| view::status(&self.node.report(now)))
+                    .map_err(|unknown| RouterChangeError::Unknown { name: unknown.name });
+                // Who has asked may have gone.
+                drop(answer.send(outcome));
+            }
+            Command::Stop => {
+                self.node.release_all(now);
+                self.stop_at = Some(now + HAND_OVER_DEADLINE);
+            }
+        }
+        Flow::Continue
+    }
+
+    /// Has everything go where it belongs.
+    fn put_out(&mut self, now: Instant) {
+        self.open_lines(now);
+        self.node.settle(now);
+        while let Some(outgoing) = self.node.poll_outgoing() {
+            self.lines.send(&outgoing);
+        }
+        self.want_addresses();
+        self.announce();
+        while let Some(event) = self.node.poll_event() {
+            self.ends.notices.tell(Notice::Router(event));
+        }
+        self.ends.report.send_replace(self.node.report(now));
+    }
+
+    fn open_lines(&mut self, now: Instant) {
+        let wanted = self.node.lines();
+        let broken = self.lines.sync(&wanted, &self.ends.placed.borrow());
+        self.retry_at = (!broken.is_empty()).then(|| now + RETRY);
+        self.node.handle_broken(broken, now);
+    }
+
+    fn want_addresses(&self) {
+        let held = self.node.held();
+        let Numbered { number, plan } = self.ends.plan.borrow().clone();
+        let vips: BTreeMap<_, _> = plan
+            .held_by_routers()
+            .map(|(vip, prefix)| {
+                let is_held = held.contains(&vip);
+                let hold = if is_held { Hold::Here } else { Hold::NotHere };
+                (vip, (prefix, hold))
+            })
+            .collect();
+        let wanted = Wanted { number, plan, vips };
+        self.ends.wanted.send_if_modified(|known| {
+            let is_new = *known != wanted;
+            *known = wanted;
+            is_new
+        });
+    }
+
+    /// Tells the link where the addresses are.
+    fn announce(&mut self) {
+        while let Some(address) = self.node.poll_announcement() {
+            if let Err(error) = self.announce_one(address) {
+                self.ends.notices.tell(Notice::Trouble {
+                    about: self.ends.plan.borrow().plan.carrier.clone(),
+                    error: format!("{error:#}"),
+                });
+            }
+        }
+    }
+
+    fn announce_one(&mut self, address: std::net::IpAddr) -> anyhow::Result<()> {
+        let carrier = self.ends.plan.borrow().plan.carrier.clone();
+        let end = self.ends.placed.borrow().ends.get(&carrier).copied();
+        let Some((index, mac)) = end else {
+            return Ok(());
+        };
+        let is_current =
+            |(old, old_mac, _): &&(u32, [u8; 6], Announcer)| (*old, *old_mac) == (index, mac);
+        if self.announcer.as_ref().filter(is_current).is_none() {
+            let announcer = Announcer::open(&carrier, index, mac)?;
+            self.announcer = Some((index, mac, announcer));
+        }
+        if let Some((_, _, announcer)) = &self.announcer {
+            announcer.announce(address)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the driver has waited for.
+enum Waited {
+    /// Something that it finds by itself.
+    ForNothing,
+    For(Command),
+    /// Nobody is left who could say anything.
+    InVain,
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether there is news; of who is gone there is none.
+fn has_changed<T>(level: &watch::Receiver<T>) -> bool {
+    level.has_changed().unwrap_or(false)
+}

@@ -1,0 +1,359 @@
+//! Virtual routers: who among the nodes has the VIPs.
+//!
+//! ```text
+//!                 Plan, Forwarding              Wanted
+//!   event loop  -------------------> driver  ------------> applier ---> addresses
+//!       ^       ---- Command ------>  Node   <------------    ^
+//!       |                            sockets     Placed       |
+//!       +--- Report, notices ---------                     netlink
+//! ```
+//! Driver and applier have a thread and a runtime each, which run before all ordinary ones if that
+//! is allowed: whatever keeps the event loop busy delays no advert, and neither does a kernel that
+//! takes its time to change an address. What they have to tell the event loop's runtime logs: a
+//! reader of the log that stopped would stop them. All that passes between them is a level; only operators' commands are queued.
+
+mod applier;
+mod driver;
+mod lines;
+mod notices;
+mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use self::{applier::Applier, driver::Driver, notices::Notices};
+use crate::{
+    config::model::Config,
+    control::{ReloadError, RouterChangeError, RouterOrder, VipState, VrrpStatus},
+    core::vrrp::{
+        node::{Forwarding, Links, Plan, Report},
+        role::Role,
+    },
+    io::host,
+};
+
+use self::notices::Notice;
+
+/// Commands that may wait: they are people's.
+const COMMANDS: usize = 16;
+
+/// For the addresses of routers that go to be removed.
+const REMOVAL_DEADLINE: Duration = Duration::from_secs(3);
+
+/// For a successor to take over at intervals of up to a second, and some more; with longer ones a
+/// stop may leave a gap. Service managers wait longer than that.
+const HAND_OVER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// For a thread to end once it was told to.
+const END_DEADLINE: Duration = Duration::from_secs(3);
+
+/// What operators say.
+enum Command {
+    Order(
+        RouterOrder,
+        oneshot::Sender<Result<VrrpStatus, RouterChangeError>>,
+    ),
+    /// Hands the roles over, gives them up, and ends.
+    Stop,
+}
+
+/// A plan with its number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Numbered {
+    number: u64,
+    plan: Plan,
+}
+
+/// What the applier is to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    /// The number of the plan that it follows from.
+    number: u64,
+    plan: Plan,
+    /// All addresses of routers, with the lengths of their prefixes, and whether they should be there.
+    vips: BTreeMap<IpAddr, (u8, Hold)>,
+}
+
+/// Whether an address should be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    Here,
+    NotHere,
+}
+
+/// What the applier has found and done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Placed {
+    /// Whether it has looked at all so far.
+    has_looked: bool,
+    /// The number of the last plan that was carried out.
+    number: u64,
+    vips: BTreeMap<IpAddr, VipState>,
+    /// How often each was put there.
+    comings: BTreeMap<IpAddr, u64>,
+    links: Links,
+    /// Index and MAC address of each interface.
+    ends: BTreeMap<String, (u32, [u8; 6])>,
+}
+
+/// The daemon's end of the virtual routers.
+pub(super) struct Routers {
+    plan: watch::Sender<Numbered>,
+    forwarding: watch::Sender<Forwarding>,
+    threads: Option<Threads>,
+    /// Why a thread ended.
+    ended: mpsc::Sender<anyhow::Error>,
+}
+
+/// Driver and applier, while they run.
+struct Threads {
+    commands: mpsc::Sender<Command>,
+    report: watch::Receiver<Report>,
+    placed: watch::Receiver<Placed>,
+    driver: CancellationToken,
+    applier: CancellationToken,
+    log: JoinHandle<()>,
+}
+
+impl Routers {
+    /// None so far; `ended` will be told if a thread of theirs ends.
+    pub(super) fn new(ended: mpsc::Sender<anyhow::Error>) -> Self {
+        Self {
+            plan: watch::Sender::new(Numbered::default()),
+            forwarding: watch::Sender::new(Forwarding::default()),
+            threads: None,
+            ended,
+        }
+    }
+
+    /// Has the routers be those of `config`: what stays as it was is not disturbed.
+    ///
+    /// # Errors
+    ///
+    /// If threads are needed, and cannot be started.
+    pub(super) fn follow(&mut self, config: &Config) -> anyhow::Result<()> {
+        let plan = Plan::of(config);
+        if self.threads.is_none() && plan.routers.is_empty() {
+            return Ok(());
+        }
+        self.set_plan(plan);
+        if self.threads.is_none() {
+            self.start()?;
+        }
+        Ok(())
+    }
+
+    /// Stops the routers that have an address which is none of a router's in `config`, and waits
+    /// until it is gone: addresses go before their services do.
+    ///
+    /// # Errors
+    ///
+    /// If it stays.
+    pub(super) async fn retire(&mut self, config: &Config) -> Result<(), ReloadError> {
+        let Some(threads) = &self.threads else {
+            return Ok(());
+        };
+        let next = Plan::of(config);
+        let stays: BTreeMap<IpAddr, u8> = next.held_by_routers().collect();
+        let mut plan = self.plan.borrow().plan.clone();
+        let before = plan.routers.len();
+        plan.routers
+            .retain(|router| router.vips().iter().all(|vip| stays.contains_key(vip)));
+        if plan.routers.len() == before {
+            return Ok(());
+        }
+        let mut placed = threads.placed.clone();
+        let number = self.set_plan(plan);
+        let done = placed.wait_for(|placed| placed.number >= number);
+        match time::timeout(REMOVAL_DEADLINE, done).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(ReloadError::Routers),
+        }
+    }
+
+    /// Says what the balancer can do.
+    pub(super) fn tell(&self, forwarding: Forwarding) {
+        self.forwarding.send_if_modified(|known| {
+            let is_new = *known != forwarding;
+            *known = forwarding;
+            is_new
+        });
+    }
+
+    /// Has an operator's order carried out.
+    pub(super) fn order(
+        &self,
+        order: RouterOrder,
+        answer: oneshot::Sender<Result<VrrpStatus, RouterChangeError>>,
+    ) {
+        let Some(threads) = &self.threads else {
+            let unknown = RouterChangeError::Unknown { name: order.name };
+            return drop(answer.send(Err(unknown)));
+        };
+        if let Err(error) = threads.commands.try_send(Command::Order(order, answer))
+            && let Command::Order(_, answer) = error.into_inner()
+        {
+            drop(answer.send(Err(RouterChangeError::Busy)));
+        }
+    }
+
+    /// How the routers are.
+    pub(super) fn status(&self) -> VrrpStatus {
+        self.threads
+            .as_ref()
+            .map(|threads| view::status(&threads.report.borrow()))
+            .unwrap_or_default()
+    }
+
+    /// Where an address of a router is; `None` for those of no router.
+    pub(super) fn vip_state(&self, vip: IpAddr) -> Option<VipState> {
+        let threads = self.threads.as_ref()?;
+        let is_ours = self.is_ours(vip);
+        is_ours.then(|| {
+            let placed = threads.placed.borrow();
+            placed.vips.get(&vip).copied().unwrap_or(VipState::Absent)
+        })
+    }
+
+    /// The addresses of routers that are not Active.
+    pub(super) fn absent(&self) -> BTreeSet<IpAddr> {
+        let plan = self.plan.borrow();
+        let mut absent: BTreeSet<IpAddr> =
+            plan.plan.held_by_routers().map(|(vip, _)| vip).collect();
+        if let Some(threads) = &self.threads {
+            let report = threads.report.borrow();
+            let actives = report.routers.iter();
+            let actives = actives.filter(|router| router.role == Role::Active);
+            for vip in actives.flat_map(|router| router.vrrp.vips()) {
+                absent.remove(vip);
+            }
+        }
+        absent
+    }
+
+    /// Whether an address is a router's, and nobody else's to add or remove.
+    pub(super) fn is_ours(&self, vip: IpAddr) -> bool {
+        let plan = self.plan.borrow();
+        plan.plan.held_by_routers().any(|(ours, _)| ours == vip)
+    }
+
+    /// Hands all roles over, if there is anybody to take them, and ends.
+    pub(super) async fn stop(&mut self) {
+        let Some(threads) = self.threads.take() else {
+            return;
+        };
+        if threads.commands.send(Command::Stop).await.is_ok() {
+            let patience = HAND_OVER_DEADLINE + END_DEADLINE;
+            if time::timeout(patience, threads.driver.cancelled())
+                .await
+                .is_err()
+            {
+                warn!("virtual routers did not end in time");
+            }
+        }
+        if time::timeout(END_DEADLINE, threads.applier.cancelled())
+            .await
+            .is_err()
+        {
+            warn!("addresses of virtual routers could not be removed in time");
+        }
+        drop(time::timeout(END_DEADLINE, threads.log).await);
+    }
+
+    fn set_plan(&self, plan: Plan) -> u64 {
+        let mut number = 0;
+        self.plan.send_modify(|numbered| {
+            numbered.plan = plan;
+            numbered.number += 1;
+            number = numbered.number;
+        });
+        number
+    }
+
+    fn start(&mut self) -> anyhow::Result<()> {
+        let (commands, orders) = mpsc::channel(COMMANDS);
+        let (notices, told) = Notices::new();
+        let (wanted_sender, wanted) = watch::channel(Wanted::default());
+        let (placed_sender, placed) = watch::channel(Placed::default());
+        let (report_sender, report) = watch::channel(Report::default());
+        let (driver_end, applier_end) = (CancellationToken::new(), CancellationToken::new());
+        let driver = Driver::new(driver::Ends {
+            plan: self.plan.subscribe(),
+            forwarding: self.forwarding.subscribe(),
+            commands: orders,
+            placed: placed.clone(),
+            wanted: wanted_sender,
+            report: report_sender,
+            notices: notices.clone(),
+        });
+        self.spawn("vrrp", driver_end.clone(), notices.clone(), async move {
+            driver.run().await;
+            Ok(())
+        })?;
+        let for_applier = notices.clone();
+        self.spawn("vrrp-addresses", applier_end.clone(), notices, async move {
+            Applier::new(wanted, placed_sender, for_applier)?
+                .run()
+                .await?;
+            Ok(())
+        })?;
+        self.threads = Some(Threads {
+            commands,
+            report,
+            placed,
+            driver: driver_end,
+            applier: applier_end,
+            log: tokio::spawn(notices::log(told)),
+        });
+        Ok(())
+    }
+
+    /// Runs something on a thread of its own. `end` is cancelled with it.
+    fn spawn(
+        &self,
+        name: &'static str,
+        end: CancellationToken,
+        notices: Notices,
+        body: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let ended = self.ended.clone();
+        let run = move || {
+            let refusal = host::run_first().err().map(|error| error.to_string());
+            notices.tell(Notice::Started { name, refusal });
+            let outcome = catch_unwind(AssertUnwindSafe(|| run_alone(body)));
+            let cause = match outcome {
+                Ok(Ok(())) => anyhow!("thread {name} ended"),
+                Ok(Err(error)) => error.context(format!("thread {name} failed")),
+                Err(_panic) => anyhow!("thread {name} panicked"),
+            };
+            // Nobody is told who has stopped it.
+            drop(ended.try_send(cause));
+            end.cancel();
+        };
+        let builder = thread::Builder::new().name(name.to_owned());
+        builder.spawn(run).context("cannot start a thread")?;
+        Ok(())
+    }
+}
+
+/// Runs something to its end on a runtime of this thread.
+fn run_alone(body: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut builder = runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build();
+    runtime.context("cannot start a runtime")?.block_on(body)
+}
