@@ -69,9 +69,13 @@ impl From<ReloadError> for ApiError {
                 StatusCode::BAD_REQUEST,
                 "nothing was changed: correct the ports and reload again",
             ),
-            ReloadError::Addresses(_) | ReloadError::Routers => (
+            ReloadError::Addresses(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "nothing was changed: see the daemon's log",
+            ),
+            ReloadError::Routers => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "no service was changed: see the daemon's log, and reload again",
             ),
             ReloadError::Maps(_) | ReloadError::Vips(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,

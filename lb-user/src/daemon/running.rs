@@ -60,8 +60,10 @@ const MAPS_GRACE: Duration = Duration::from_secs(3);
 /// How the virtual routers keep pace with the maps.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// When the maps last held what they should.
-    settled_at: Option<Instant>,
+    /// Whether the maps have ever held what they should.
+    was_settled: bool,
+    /// Since when they do not.
+    unsettled_since: Option<Instant>,
     /// Whether the VIPs were taken.
     has_taken_over: bool,
     /// Whether the routers are still those of the configuration before.
@@ -124,6 +126,7 @@ impl Running {
                 }
                 _ = recheck.tick() => self.recheck().await?,
             }
+            self.note_absent();
             self.engine.reconcile();
             self.lead_routers()?;
         }
@@ -184,11 +187,15 @@ impl Running {
     fn lead_routers(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
         if self.engine.is_settled() {
-            self.pace.settled_at = Some(now);
+            self.pace.was_settled = true;
+            self.pace.unsettled_since = None;
+        } else {
+            self.pace.unsettled_since.get_or_insert(now);
         }
-        let settled_at = self.pace.settled_at;
+        let unsettled = self.pace.unsettled_since;
+        let is_recent = unsettled.is_none_or(|since| now.duration_since(since) < MAPS_GRACE);
         self.routers.tell(Forwarding {
-            is_ready: settled_at.is_some_and(|at| now.duration_since(at) < MAPS_GRACE),
+            is_ready: self.pace.was_settled && is_recent,
             serving: self.engine.serving(),
         });
         if self.pace.is_behind && self.engine.is_settled() {
@@ -318,6 +325,7 @@ impl Running {
         self.engine.handle_config(new);
         sources::find(&mut self.engine, &self.vips).await;
         sources::warn_of_trouble(&self.engine);
+        self.note_absent();
         let applied = self.engine.try_reconcile();
         self.follow_config();
         self.pace.is_behind = true;
@@ -367,6 +375,7 @@ impl Running {
             Change::Admin(_) | Change::Weight(_) => {}
         }
         self.engine.handle_change(&key, order.change);
+        self.note_absent();
         let applied = self.engine.try_reconcile();
         info!(backend = %key, change = ?order.change, lasting = ?order.lasting, "backend changed");
         let kept = self
@@ -413,6 +422,7 @@ impl Running {
         self.vips.refresh().await?;
         self.engine.handle_addresses(self.vips.own_addresses());
         sources::find(&mut self.engine, &self.vips).await;
+        self.note_absent();
         self.engine.reconcile();
         drop(self.ensure_vips().await);
         Ok(())

@@ -140,10 +140,18 @@ impl Lane {
         })
     }
 
-    /// Sends frames of so many flows, and says how many came back.
-    pub(crate) fn send(&mut self, flows: u32, frames: u32, flags: u8) -> anyhow::Result<u64> {
+    /// Sends frames of so many flows, and says how many came back. `data` bytes behind TCP's header,
+    /// ten at most, are payload; the rest of a frame is padding.
+    pub(crate) fn send(
+        &mut self,
+        flows: u32,
+        frames: u32,
+        flags: u8,
+        data: u8,
+    ) -> anyhow::Result<u64> {
         let near = index(Veth::NEAR)?;
-        let head = head(mac(Veth::FAR)?, mac(Veth::NEAR)?);
+        let mut head = head(mac(Veth::FAR)?, mac(Veth::NEAR)?);
+        head[17] += data;
         let order = Order::new(near, flows, head, VIP, flags);
         self.order.set(0, order, 0)?;
         let before = self.arrived()?;

@@ -114,6 +114,16 @@ impl Vrrp {
         &self.vips
     }
 
+    /// The same router with those of its addresses that are wanted; `None` without any.
+    #[must_use]
+    pub fn retaining(&self, is_wanted: impl Fn(&IpAddr) -> bool) -> Option<Self> {
+        let vips: Vec<IpAddr> = self.vips.iter().copied().filter(is_wanted).collect();
+        (!vips.is_empty()).then(|| Self {
+            vips,
+            ..self.clone()
+        })
+    }
+
     /// The name of its sync group.
     #[must_use]
     pub fn group(&self) -> Option<&str> {

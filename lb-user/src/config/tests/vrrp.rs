@@ -251,12 +251,35 @@ fn whatever_is_wrong_is_reported_at_its_key() {
             second("other", 52, "172.16.40.24"),
             "vrrp[1].vips[0]: also given",
         ),
+        (
+            second("other\"\ngroup = \"front", 52, "172.16.40.25"),
+            "vrrp[1].group: also given",
+        ),
+        (many_vips(256), "vrrp[0].vips[255]: "),
     ];
     for (text, expected) in broken {
         let message = wrong(&text);
         assert!(message.contains(expected), "{expected:?} in\n{message}");
         assert_eq!(message.lines().count(), 1, "{message}");
     }
+}
+
+/// A file whose one router moves so many addresses.
+fn many_vips(count: u32) -> String {
+    let address = |number: u32| std::net::Ipv4Addr::from(0xac10_3200 + number);
+    let declared: String = (0..count)
+        .map(|number| format!("[[vip]]\naddress = \"{}/32\"\n", address(number)))
+        .collect();
+    let vips: Vec<String> = (0..count)
+        .map(|number| format!("\"{}\"", address(number)))
+        .collect();
+    let router = SMALL.replace("\"172.16.40.24\"", &vips.join(", "));
+    with(&format!("{declared}{router}"))
+}
+
+#[test]
+fn as_many_addresses_as_an_advert_counts_are_right() {
+    assert_eq!(right(&many_vips(255)).vrrps()[0].vips().len(), 255);
 }
 
 #[test]

@@ -119,6 +119,9 @@ impl<M: Maps> Engine<M> {
     /// Takes in which of the services' addresses this node does not have: no client sends packets to
     /// it.
     pub(in crate::daemon) fn handle_absent(&mut self, vips: BTreeSet<IpAddr>) {
+        // Whoever had it since has sessions to keep.
+        self.fresh
+            .retain(|key| vips.contains(&IpAddr::from(key.vip())));
         self.absent = vips;
     }
 
@@ -129,9 +132,7 @@ impl<M: Maps> Engine<M> {
     pub(super) fn mark_fresh(&mut self, desired: &mut Desired) {
         for service in &mut desired.services {
             let key = service.key;
-            if !self.absent.contains(&IpAddr::from(key.vip())) {
-                self.fresh.remove(&key);
-            } else if !self.is_up(&key) {
+            if self.absent.contains(&IpAddr::from(key.vip())) && !self.is_up(&key) {
                 self.fresh.insert(key);
             }
             service.is_fresh = self.fresh.contains(&key);

@@ -72,6 +72,17 @@ fn who_once_had_the_address_learns_until_all_backends_were_gone() {
     assert_eq!(at_risk(&engine), 0);
 }
 
+/// It was Active for a while in which nothing changed.
+#[test]
+fn who_had_the_address_in_between_learns_when_it_is_a_backup_again() {
+    let mut engine = started([vip()].into());
+    engine.handle_absent(BTreeSet::new());
+    engine.handle_absent([vip()].into());
+    fail(&mut engine, "a", 2);
+    come(&mut engine, "a", A);
+    assert_ne!(at_risk(&engine), 0, "its sessions may be there");
+}
+
 #[test]
 fn who_takes_over_learns_from_then_on() {
     let mut engine = started([vip()].into());

@@ -139,7 +139,7 @@ impl Applier {
                 }
                 Err(NetlinkError::NoSuchInterface { .. }) => {}
                 Err(error) => {
-                    is_whole = false;
+                    is_whole &= name != wanted.plan.carrier;
                     self.complain(name, &error);
                     // A kernel that does not answer has not taken the link down.
                     recall(name, &self.placed.borrow(), &mut placed);
@@ -161,7 +161,8 @@ impl Applier {
         });
     }
 
-    /// Adds, renews and removes. Returns whether all of it was done.
+    /// Adds, renews and removes. Returns whether all is gone that should be: what cannot be added is
+    /// nothing to wait for.
     async fn place(&mut self, interface: &Interface, wanted: &Wanted, reason: Reason) -> bool {
         let mut is_whole = true;
         let gone: Vec<IpAddr> = self.states.keys().copied().collect();
@@ -181,12 +182,14 @@ impl Applier {
                 self.have_not(interface, vip, is_there).await
             };
             if let Err(error) = done {
-                is_whole = false;
+                is_whole &= hold == Hold::Here && reason != Reason::End;
                 self.states.insert(vip, VipState::Absent);
                 self.complain(&interface.name, &error);
             }
         }
-        self.states.retain(|vip, _| wanted.vips.contains_key(vip));
+        // One that could not be removed is left for the next look.
+        self.states
+            .retain(|vip, state| wanted.vips.contains_key(vip) || *state == VipState::Absent);
         self.comings.retain(|vip, _| wanted.vips.contains_key(vip));
         is_whole
     }

@@ -80,7 +80,7 @@ impl Driver {
             // it has not read.
             self.lines.read(&mut self.node, now);
             self.take_in_levels(now);
-            let flow = match command {
+            let flow = match command.or_at_hand(&mut self.ends.commands) {
                 Waited::ForNothing => Flow::Continue,
                 Waited::For(command) => self.handle(command, now),
                 Waited::InVain => Flow::Stop,
@@ -246,6 +246,16 @@ enum Waited {
     For(Command),
     /// Nobody is left who could say anything.
     InVain,
+}
+
+impl Waited {
+    /// Sockets come first, and a flood of adverts would have commands wait for ever.
+    fn or_at_hand(self, commands: &mut mpsc::Receiver<Command>) -> Self {
+        match self {
+            Self::ForNothing => commands.try_recv().map_or(Self::ForNothing, Self::For),
+            Self::For(_) | Self::InVain => self,
+        }
+    }
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -38,7 +38,7 @@ use tracing::warn;
 
 use self::{applier::Applier, driver::Driver, notices::Notices};
 use crate::{
-    config::model::Config,
+    config::model::{Config, Vrrp},
     control::{ReloadError, RouterChangeError, RouterOrder, VipState, VrrpStatus},
     core::vrrp::{
         node::{Forwarding, Links, Plan, Report},
@@ -158,8 +158,8 @@ impl Routers {
         Ok(())
     }
 
-    /// Stops the routers that have an address which is none of a router's in `config`, and waits
-    /// until it is gone: addresses go before their services do.
+    /// Takes the addresses off the routers that are none of a router's in `config`, and stops those
+    /// that have no other; waits until they are gone: addresses go before their services do.
     ///
     /// # Errors
     ///
@@ -170,11 +170,12 @@ impl Routers {
         };
         let next = Plan::of(config);
         let stays: BTreeMap<IpAddr, u8> = next.held_by_routers().collect();
-        let mut plan = self.plan.borrow().plan.clone();
-        let before = plan.routers.len();
-        plan.routers
-            .retain(|router| router.vips().iter().all(|vip| stays.contains_key(vip)));
-        if plan.routers.len() == before {
+        let before = self.plan.borrow().plan.clone();
+        let mut plan = before.clone();
+        // One that loses an address keeps its role, and what an operator said of it.
+        let kept = |router: &Vrrp| router.retaining(|vip| stays.contains_key(vip));
+        plan.routers = before.routers.iter().filter_map(kept).collect();
+        if plan == before {
             return Ok(());
         }
         let mut placed = threads.placed.clone();
@@ -257,14 +258,14 @@ impl Routers {
         let Some(threads) = self.threads.take() else {
             return;
         };
-        if threads.commands.send(Command::Stop).await.is_ok() {
-            let patience = HAND_OVER_DEADLINE + END_DEADLINE;
-            if time::timeout(patience, threads.driver.cancelled())
-                .await
-                .is_err()
-            {
-                warn!("virtual routers did not end in time");
+        let handed_over = async {
+            if threads.commands.send(Command::Stop).await.is_ok() {
+                threads.driver.cancelled().await;
             }
+        };
+        let patience = HAND_OVER_DEADLINE + END_DEADLINE;
+        if time::timeout(patience, handed_over).await.is_err() {
+            warn!("virtual routers did not end in time");
         }
         if time::timeout(END_DEADLINE, threads.applier.cancelled())
             .await

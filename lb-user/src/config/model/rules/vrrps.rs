@@ -23,11 +23,28 @@ pub(super) fn check(raw: &file::Config, errors: &Errors) {
     let vips = raw.vrrps.iter().flat_map(|vrrp| &vrrp.vips);
     let vips = vips.map(|vip| (vip.value, &vip.place));
     check_unique(vips, "a VIP is of one virtual router", errors);
+    check_groups(&raw.vrrps, errors);
     for vrrp in &raw.vrrps {
         check_vips(vrrp, &raw.vips, errors);
         check_interval(vrrp, errors);
         check_combinations(vrrp, errors);
         check_hosts(vrrp, &raw.vips, errors);
+    }
+}
+
+/// `tidegate vrrp release NAME` is about a router or a group.
+fn check_groups(vrrps: &[file::Vrrp], errors: &Errors) {
+    for group in vrrps.iter().filter_map(|vrrp| vrrp.group.as_ref()) {
+        let names = vrrps.iter().filter(|vrrp| {
+            let is_member = vrrp.group.as_ref().map(|own| &own.value) == Some(&group.value);
+            !is_member
+        });
+        let mut names = names.filter_map(|vrrp| vrrp.name.as_ref());
+        if let Some(name) = names.find(|name| name.value == group.value) {
+            let line = name.place.line;
+            let remedy = "a router that is not in the group has its name";
+            errors.add(&group.place, Problem::Duplicate { line, remedy });
+        }
     }
 }
 
@@ -61,6 +78,12 @@ fn check_vips(vrrp: &file::Vrrp, declared: &[file::Vip], errors: &Errors) {
         let example = "vips = [\"192.0.2.1\"]";
         return errors.add(&place, Problem::Missing { example });
     };
+    // Their number is one byte of an advert (RFC 9568, 5.2.5).
+    if let Some(vip) = vrrp.vips.get(usize::from(u8::MAX)) {
+        let expected = "at most 255 addresses of a router".to_owned();
+        let found = vrrp.vips.len().to_string();
+        errors.add(&vip.place, Problem::Invalid { expected, found });
+    }
     for vip in &vrrp.vips {
         let is_it = |declared: &&file::Vip| {
             let address = declared.address.as_ref();

@@ -54,6 +54,7 @@ impl RouterState {
             last,
             changes,
             was_active: _,
+            has_started: _,
         } = router;
         let configured = Priority(vrrp.priority().get());
         let active = machine.and_then(Machine::active);

@@ -487,3 +487,14 @@ fn lines_stay_open_for_what_is_still_to_go() {
     assert!(bench.node.poll_outgoing().is_some());
     assert!(bench.node.lines().is_empty());
 }
+
+#[test]
+fn a_router_that_changes_waits_for_no_start_again() {
+    let late = and(ONE, "startup_delay = \"10m\"");
+    let mut bench = Bench::new(&[&late]);
+    bench.wait(700_000);
+    bench.act(|node, now| node.release("one", now).unwrap());
+    bench.wait(60_000);
+    bench.plan(&[&and(&late, "priority = 120")]);
+    assert_eq!(bench.roles(), [Role::Backup]);
+}

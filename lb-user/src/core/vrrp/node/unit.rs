@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Event, Facts, Fault, Line, Link, Outgoing, RouterState};
 use crate::config::model::{Vrrp, WithoutBackends};
@@ -38,6 +38,8 @@ pub(super) struct Router {
     pub(super) changes: BTreeMap<Role, u64>,
     /// Whether its machine takes the place of one that was Active.
     pub(super) was_active: bool,
+    /// Whether a machine of it has started: another one does not wait for that again.
+    pub(super) has_started: bool,
 }
 
 impl Router {
@@ -61,6 +63,7 @@ impl Unit {
                 last: None,
                 changes: BTreeMap::new(),
                 was_active: false,
+                has_started: false,
             };
             let Some((unit, at)) = predecessor(old, &router.vrrp) else {
                 return router;
@@ -69,8 +72,11 @@ impl Unit {
             if let Some(before) = unit.routers.get(at) {
                 router.last = before.last;
                 router.changes.clone_from(&before.changes);
+                router.has_started = before.has_started;
             }
-            router.was_active = unit.machine(at).is_some_and(Machine::is_standing);
+            let before = unit.machine(at);
+            router.was_active = before.is_some_and(Machine::is_standing);
+            router.has_started |= before.is_some_and(|machine| machine.role() != Role::Initialize);
             router
         });
         Self {
@@ -224,11 +230,23 @@ impl Unit {
 
     /// Makes the machines that speak from these addresses, and starts them.
     fn build(&mut self, sources: &[IpAddr], facts: &Facts, now: Instant) {
-        self.group = None;
+        let before = self.group.take();
+        let before = before.iter().flat_map(Group::machines);
+        for (router, machine) in self.routers.iter_mut().zip(before) {
+            router.has_started |= machine.role() != Role::Initialize;
+        }
         let mut machines = Vec::new();
         for (router, source) in self.routers.iter_mut().zip(sources) {
             (router.line, router.placed) = (None, None);
-            let machine = Settings::of(&router.vrrp, *source).and_then(Machine::new);
+            let settings = Settings::of(&router.vrrp, *source).map(|settings| Settings {
+                startup_delay: if router.has_started {
+                    Duration::ZERO
+                } else {
+                    settings.startup_delay
+                },
+                ..settings
+            });
+            let machine = settings.and_then(Machine::new);
             let unfit = machine.as_ref().err().copied();
             machines.extend(machine);
             if let Some(unfit) = unfit.filter(|unfit| router.unfit != Some(*unfit)) {
