@@ -240,7 +240,7 @@ const _: () = {
     assert!(size_of::<Reply>() == 64);
     assert!(size_of::<NatPool>() == 272);
     assert!(size_of::<Traffic>() == 72);
-    assert!(size_of::<crate::generator::Order>() == 44);
+    assert!(size_of::<crate::generator::Order>() == 48);
 };
 
 #[cfg(feature = "user")]

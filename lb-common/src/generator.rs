@@ -1,11 +1,15 @@
 //! What the packet benchmark tells its generator of frames; never part of the product.
 
+/// More than there can be flows, so that it does not divide their number.
+const PRIME: u32 = 0x9e37_79b1;
+
 /// What the generator is to make.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
     interface: u32,
     flows: u32,
+    step: u32,
     head: [u8; 26],
     destination: [u8; 4],
     flags: u8,
@@ -15,7 +19,8 @@ pub struct Order {
 }
 
 impl Order {
-    /// Frames to send out of `interface`, of `flows` flows in turns that a prefetcher cannot guess.
+    /// Frames to send out of `interface`, of `flows` flows, at most 2^31, in turns that a prefetcher
+    /// cannot guess: each flow has one in a round.
     ///
     /// `head` is the frame up to the IPv4 source address, `destination` the VIP, `flags` TCP's.
     #[must_use]
@@ -29,6 +34,7 @@ impl Order {
         Self {
             interface,
             flows,
+            step: if flows == 0 { 0 } else { PRIME % flows },
             head,
             destination,
             flags,
@@ -71,6 +77,13 @@ impl Order {
     #[must_use]
     pub const fn flows(&self) -> u32 {
         if self.flows == 0 { 1 } else { self.flows }
+    }
+
+    /// From a frame's flow to the next frame's. It has no divisor in common with the number of flows.
+    #[inline(always)]
+    #[must_use]
+    pub const fn step(&self) -> u32 {
+        self.step
     }
 
     /// First bytes of the frame, up to the IPv4 source address.

@@ -24,6 +24,9 @@ const LENGTH: usize = 54;
 static ORDER: Array<Order> = Array::with_max_entries(1, 0);
 #[map]
 static MADE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+/// The flow of the last frame that was made.
+#[map]
+static AT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static SUNK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -35,9 +38,12 @@ pub fn generate(context: XdpContext) -> u32 {
 #[inline(always)]
 fn make(context: &XdpContext) -> Option<u32> {
     let order = ORDER.get(0)?;
-    let number = count(&MADE)?;
-    // An odd multiplier visits every flow of a power of two once in a round, far apart.
-    let flow = (number as u32).wrapping_mul(0x9e37_79b1) % order.flows();
+    let at = AT.get_ptr_mut(0)?;
+    // SAFETY: it is this CPU's own, and the program is not preempted by itself.
+    let flow = unsafe {
+        *at = (*at + order.step()) % order.flows();
+        *at
+    };
     lay(context, order, flow)?;
     // SAFETY: the helper only notes the interface for the action that it returns.
     Some(unsafe { bpf_redirect(order.interface(), 0) } as u32)

@@ -18,7 +18,7 @@ mod mode;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use lb_common::parse::{TCP_ACK, TCP_SYN};
+use lb_common::parse::TCP_ACK;
 use serde::Serialize;
 
 use crate::{lane::Lane, mode::Mode};
@@ -100,10 +100,7 @@ fn measure(mode: &Mode, flows: u32) -> anyhow::Result<Figure> {
         drop(lane);
         let mut lane = Lane::with_service(mode, flows)?;
         if mode.is_tracked() {
-            // Every flow gets its record, and moves to the established table by its first data, before
-            // the clock runs.
-            lane.send(flows, flows, TCP_SYN, 0)?;
-            lane.send(flows, flows * 2, TCP_ACK, 2)?;
+            lane.establish(flows)?;
         }
         cost = cost.min(run(&mut lane, flows, TCP_ACK)?);
     }

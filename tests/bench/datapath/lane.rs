@@ -11,7 +11,10 @@ use lb_common::abi::{
     Access, Backend, BackendId, Features, Forward, Ip, NatPool, NextHop, PROTOCOL_TCP, SLOT_COUNT,
     Service, ServiceId, ServiceKey, TunnelSources,
 };
-use lb_common::generator::Order;
+use lb_common::{
+    generator::Order,
+    parse::{TCP_ACK, TCP_SYN},
+};
 use lb_user::{
     config::model::Prefix,
     core::{
@@ -70,7 +73,6 @@ impl Drop for Veth {
 }
 
 /// The program under test.
-#[expect(dead_code, reason = "held so that it stays attached")]
 enum Subject {
     Floor,
     Service(Box<Datapath>),
@@ -80,7 +82,7 @@ pub(crate) struct Lane {
     programs: Ebpf,
     order: Array<MapData, Order>,
     sunk: PerCpuArray<MapData, u64>,
-    _subject: Subject,
+    subject: Subject,
     _veth: Veth,
 }
 
@@ -135,7 +137,7 @@ impl Lane {
             order: order.try_into()?,
             sunk: sunk.try_into()?,
             programs,
-            _subject: subject,
+            subject,
             _veth: veth,
         })
     }
@@ -159,6 +161,27 @@ impl Lane {
         let generator = generator.fd()?.as_fd().try_clone_to_owned()?;
         prog_run::run_live(generator.as_fd(), near, 64, frames)?;
         Ok(self.arrived()? - before)
+    }
+
+    /// Gives every flow its record, and moves it to the established table by its first data.
+    pub(crate) fn establish(&mut self, flows: u32) -> anyhow::Result<()> {
+        // Twice, as a busy machine loses frames.
+        self.send(flows, flows * 2, TCP_SYN, 0)?;
+        self.send(flows, flows * 2, TCP_ACK, 2)?;
+        let Subject::Service(datapath) = &self.subject else {
+            return Ok(());
+        };
+        let (mut begun, mut untracked) = (0, 0);
+        for backend in 0..BACKENDS {
+            let traffic = datapath.backend_traffic(BackendId(backend))?;
+            begun += traffic.new_connections;
+            untracked += traffic.untracked;
+        }
+        anyhow::ensure!(
+            begun * 100 >= u64::from(flows) * 99 && untracked == 0,
+            "{begun} of {flows} flows have a record, {untracked} packets found no room for one"
+        );
+        Ok(())
     }
 
     fn arrived(&self) -> anyhow::Result<u64> {
