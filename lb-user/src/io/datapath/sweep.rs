@@ -22,7 +22,7 @@ use lb_common::{
     flow::HashKeys,
 };
 
-use super::{DatapathError, Limits, batch, error::failed, take};
+use super::{DatapathError, Limits, apply::is_missing, batch, error::failed, take};
 use crate::core::{
     flows::{Fate, Judge, Place, Sight},
     load::{self, Loads},
@@ -282,7 +282,7 @@ impl<V: aya::Pod> Table<V> {
 
     fn forget(&mut self, key: &FlowKey) -> Result<(), DatapathError> {
         match self.map.remove(key) {
-            Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
             other => other.map_err(failed(self.name, "updated")),
         }
     }
