@@ -17,6 +17,7 @@ mod reload;
 mod routed;
 mod scheduling;
 mod shutdown;
+mod sync;
 mod vrrp;
 mod vrrp_peers;
 mod vrrp_sockets;

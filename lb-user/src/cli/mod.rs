@@ -12,6 +12,7 @@ mod output;
 mod reload;
 mod run;
 mod status;
+mod sync;
 mod top;
 mod trace;
 mod vrrp;
@@ -51,6 +52,7 @@ enum Command {
     Top(top::Args),
     Trace(trace::Args),
     Vrrp(vrrp::Args),
+    Sync(sync::Args),
     Decap(decap::Args),
 }
 
@@ -116,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Vrrp(args) => vrrp::run(&args),
+        Command::Sync(args) => sync::run(&args),
         Command::Decap(args) => decap::run(&args),
     };
     match outcome {

@@ -12,5 +12,6 @@ pub mod plan;
 pub mod ring;
 pub mod settle;
 pub mod slots;
+pub mod sync;
 pub mod trace;
 pub mod vrrp;

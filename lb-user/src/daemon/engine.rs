@@ -5,6 +5,7 @@
 
 mod draining;
 mod held;
+mod inherited;
 mod learning;
 
 use std::{
@@ -20,7 +21,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use self::learning::expiry;
-pub(super) use self::learning::longest_waited_for;
+pub(super) use self::{inherited::Told, learning::longest_waited_for};
 use super::{attacks::Watches, ledger::Ledger, maps::Maps, sources::Narrow};
 use crate::{
     config::model::{Config, Service},
@@ -33,6 +34,7 @@ use crate::{
         image::{MapImage, MapOp, ServiceImage},
         plan,
         settle::Findings,
+        sync::record::SlotTable,
     },
     io::probe::ProbeResult,
 };
@@ -75,6 +77,8 @@ pub(super) struct Engine<M> {
     absent: BTreeSet<IpAddr>,
     /// The services of such addresses by whose tables nobody's session went so far.
     fresh: BTreeSet<ServiceKey>,
+    /// What the peer has told of slots, of services that this node stands by for.
+    inherited: BTreeMap<ServiceKey, Arc<SlotTable>>,
     /// Which services had a backend after the last change.
     up: BTreeMap<ServiceKey, bool>,
 }
@@ -106,6 +110,7 @@ impl<M: Maps> Engine<M> {
             addresses: Vec::new(),
             absent: BTreeSet::new(),
             fresh: BTreeSet::new(),
+            inherited: BTreeMap::new(),
             up: BTreeMap::new(),
         }
     }
@@ -130,6 +135,7 @@ impl<M: Maps> Engine<M> {
         let outcome = self.advance();
         if outcome.is_ok() {
             self.publish();
+            self.note_inherited();
         }
         self.dirty = outcome.is_err();
         self.counters.apply_errors += u64::from(self.dirty);
@@ -146,6 +152,7 @@ impl<M: Maps> Engine<M> {
         let mut desired = self.balancer.desired();
         self.widen_windows(&mut desired);
         self.mark_fresh(&mut desired);
+        self.inherit(&mut desired);
         for _ in 0..ROUNDS {
             let target = plan::next(&self.image, &desired, self.moment());
             let steps = match &self.attempted {
@@ -332,7 +339,8 @@ impl<M: Maps> Engine<M> {
     pub(super) fn foreign_sources(&self) -> impl Iterator<Item = IpAddr> {
         let in_use = self.balancer.config().translates();
         let sources = self.balancer.sources().filter(move |_| in_use);
-        sources.filter(|source| !self.addresses.contains(source))
+        // A VIP comes and goes with its router.
+        sources.filter(|source| !self.addresses.contains(source) && !self.balancer.is_vip(*source))
     }
 
     /// The tunnels that cannot carry all packets of their clients.

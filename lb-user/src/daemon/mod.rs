@@ -26,6 +26,7 @@ mod sources;
 mod state;
 mod status;
 mod sweep;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -44,13 +45,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
-    engine::{Engine, nat_ports},
+    engine::{Engine, Told, nat_ports},
     inputs::{Inputs, Signals},
     neighbours::Follower,
     prober::Probers,
     running::{Pace, Running},
     state::StateDir,
     sweep::Reports,
+    sync::{Syncer, Tap},
     vips::Vips,
     vrrp::Routers,
 };
@@ -59,7 +61,9 @@ use crate::{
     config::model::{self, Config},
     control,
     io::{
-        datapath::{Attached, AttachedMode, Datapath, DatapathConfig, Limits, Sweeper, XdpMode},
+        datapath::{
+            Attached, AttachedMode, Datapath, DatapathConfig, Limits, Recorder, Sweeper, XdpMode,
+        },
         host,
         netlink::Netlink,
     },
@@ -101,6 +105,7 @@ pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
 struct Balancing {
     engine: Engine<Datapath>,
     sweeper: Sweeper,
+    recorder: Recorder,
     mode: AttachedMode,
     state: StateDir,
 }
@@ -113,6 +118,9 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
     let mut datapath = Datapath::open(&datapath_config(&config, &state)?)?;
     let sweeper = datapath
         .take_sweeper()
+        .context("a fresh datapath has no flow tables")?;
+    let recorder = datapath
+        .take_recorder()
         .context("a fresh datapath has no flow tables")?;
     let admin = state.admin();
     let mut engine = Engine::new(config, admin, datapath);
@@ -136,6 +144,7 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
     Ok(Balancing {
         engine,
         sweeper,
+        recorder,
         mode,
         state,
     })
@@ -152,6 +161,7 @@ fn connect(
     let Balancing {
         engine,
         sweeper,
+        recorder,
         mode,
         state,
     } = balancing;
@@ -166,6 +176,7 @@ fn connect(
         Ok(follower.run().await?)
     });
     let sights = engine.sights();
+    let (syncer, tap, told) = synchronize(&engine, recorder, &stop, &mut tasks);
     let (findings_sender, findings) = mpsc::channel(1);
     let (flows_sender, flows) = watch::channel(control::Flows::default());
     spawn(
@@ -178,6 +189,7 @@ fn connect(
             Reports {
                 flows: flows_sender,
                 findings: findings_sender,
+                tap,
             },
         ),
     );
@@ -188,6 +200,7 @@ fn connect(
         engine,
         vips,
         routers: Routers::new(ended_sender),
+        syncer,
         pace: Pace::default(),
         state,
         probers,
@@ -207,12 +220,32 @@ fn connect(
             answers,
             found,
             findings,
+            told,
             signals,
             tasks,
             ended,
         },
         stop,
     ))
+}
+
+/// Starts what keeps this node and its peer up to date, if there is one.
+fn synchronize(
+    engine: &Engine<Datapath>,
+    recorder: Recorder,
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> (Option<Syncer>, Option<Tap>, mpsc::Receiver<Told>) {
+    let config = engine.balancer.config();
+    let Some(peer) = config.sync() else {
+        return (None, None, mpsc::channel(1).1);
+    };
+    let most = config.limits().flows as usize;
+    let keys = engine.maps.hash_keys();
+    let parts = sync::parts(peer, recorder, &keys, engine.sights(), most);
+    spawn(tasks, "sync-out", stop, parts.outgoing.run());
+    spawn(tasks, "sync-in", stop, parts.incoming.run());
+    (Some(parts.syncer), Some(parts.tap), parts.told)
 }
 
 /// What has to be had before anything is changed on the host.

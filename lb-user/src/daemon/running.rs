@@ -18,6 +18,7 @@ use super::{
     prober::{Answer, Probers},
     sources,
     state::StateDir,
+    sync::Syncer,
     vips::{InterfaceGone, Newcomers, Vips},
     vrrp::Routers,
 };
@@ -75,6 +76,7 @@ pub(super) struct Running {
     pub(super) engine: Engine<Datapath>,
     pub(super) vips: Vips,
     pub(super) routers: Routers,
+    pub(super) syncer: Option<Syncer>,
     pub(super) pace: Pace,
     pub(super) state: StateDir,
     pub(super) probers: Probers,
@@ -180,6 +182,11 @@ impl Running {
             vips.map(Vip::address).collect()
         };
         self.engine.handle_absent(absent);
+        if self.pace.has_taken_over
+            && let Some(syncer) = &self.syncer
+        {
+            syncer.follow(&self.routers);
+        }
     }
 
     /// Tells the routers what can be forwarded, and has them be those of the configuration in force
@@ -226,6 +233,12 @@ impl Running {
                 }
             }
             Event::Swept(findings) => self.engine.handle_findings(*findings),
+            Event::Told(told) => {
+                self.engine.handle_told(told);
+                while let Ok(told) = inputs.told.try_recv() {
+                    self.engine.handle_told(told);
+                }
+            }
             Event::Hangup => drop(self.reload().await),
             Event::Stop => return Ok(Flow::Stop),
             Event::Ended(error) => return Err(error),
@@ -445,6 +458,7 @@ impl Running {
             },
             vips: self.vips.status(config, &self.routers),
             vrrp: self.routers.status(),
+            sync: self.syncer.as_ref().map(Syncer::status),
             services: self.engine.services(),
             verdicts: self.engine.verdicts(),
             flows: *self.flows.borrow(),

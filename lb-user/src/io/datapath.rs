@@ -36,6 +36,7 @@ mod lookup;
 mod memory;
 #[cfg(test)]
 mod needs;
+mod replica;
 mod services;
 mod sweep;
 #[cfg(feature = "trace")]
@@ -43,6 +44,7 @@ mod trace;
 
 pub use error::DatapathError;
 pub use memory::possible_cpus;
+pub use replica::{Recorded, Recorder};
 pub use sweep::{FlowCounts, Round, Sweeper, now};
 
 use error::failed;
@@ -189,6 +191,7 @@ pub struct Datapath {
     /// Entries of the larger flow table.
     flow_capacity: usize,
     sweeper: Option<Sweeper>,
+    recorder: Option<Recorder>,
     #[cfg(feature = "trace")]
     _trace: trace::Reader,
     /// The kernel empties it when nobody holds it from here.
@@ -217,6 +220,8 @@ impl Datapath {
         #[cfg(feature = "trace")]
         let trace = trace::Reader::start(&mut ebpf)?;
         let stages = load_programs(&mut ebpf)?;
+        // Each map is taken once, below.
+        let keep_alives = lookup::second_array(&ebpf, abi::KEEP_ALIVES)?;
         Ok(Self {
             interface: config.interface.clone(),
             mode: config.mode,
@@ -237,8 +242,13 @@ impl Datapath {
             keep_alives: take(&mut ebpf, abi::KEEP_ALIVES)?,
             keys,
             lookup: Lookup::open(&mut ebpf)?,
+            recorder: Some(Recorder::open(&ebpf)?),
             flow_capacity: config.limits.flows.max(config.limits.half_open) as usize,
-            sweeper: Some(Sweeper::new(&mut ebpf, &config.limits, keys)?),
+            sweeper: Some(Sweeper::new(
+                &mut ebpf,
+                &config.limits,
+                (keys, keep_alives),
+            )?),
             #[cfg(feature = "trace")]
             _trace: trace,
             _stages: stages,
@@ -324,6 +334,12 @@ impl Datapath {
     /// `None` at every call but the first.
     pub fn take_sweeper(&mut self) -> Option<Sweeper> {
         self.sweeper.take()
+    }
+
+    /// Hands out what writes records that a peer has told of, for a task of their own.
+    /// `None` at every call but the first.
+    pub fn take_recorder(&mut self) -> Option<Recorder> {
+        self.recorder.take()
     }
 }
 

@@ -122,6 +122,7 @@ impl<M: Maps> Engine<M> {
         // Whoever had it since has sessions to keep.
         self.fresh
             .retain(|key| vips.contains(&IpAddr::from(key.vip())));
+        self.note_take_over(&vips);
         self.absent = vips;
     }
 
