@@ -9,6 +9,7 @@
 //! while it has one it is held, and its group with it.
 
 mod events;
+mod faults;
 mod state;
 mod unit;
 
@@ -18,13 +19,13 @@ use std::time::Instant;
 
 use self::unit::Unit;
 use super::advert::{Envelope, Family, Vrid};
-use super::label::labelled;
 use super::packet;
 use super::refusal::{Refusal, Refusals};
 use super::settings::Reach;
 use crate::config::model::{Config, Vrrp};
 
 pub use self::events::Event;
+pub use self::faults::Fault;
 pub use self::state::{Report, RouterState};
 
 /// The virtual routers that a node should have.
@@ -70,24 +71,6 @@ pub struct Outgoing {
     pub line: Line,
     pub to: IpAddr,
     pub message: Vec<u8>,
-}
-
-labelled! {
-    /// What a router lacks.
-    Fault {
-        /// The program is not attached, or its maps do not hold what they should.
-        NotReady = "not_ready",
-        /// An interface is gone, switched off, or without its cable.
-        LinkDown = "link_down",
-        /// Its interface does not have the address that it would speak from.
-        NoAddress = "no_address",
-        /// It cannot speak: its socket cannot be opened.
-        NoSocket = "no_socket",
-        /// It cannot be set up as configured with that address.
-        Unfit = "unfit",
-        /// No service of its addresses has a backend.
-        NoBackends = "no_backends",
-    }
 }
 
 /// Nobody has that name.

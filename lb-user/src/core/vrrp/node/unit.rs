@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::{Event, Facts, Fault, Line, Link, Outgoing, RouterState};
-use crate::config::model::{Vrrp, WithoutBackends};
+use super::faults::{Fault, family_of, faults, has_source, source};
+use super::{Event, Facts, Line, Outgoing, RouterState};
+use crate::config::model::Vrrp;
 use crate::core::vrrp::advert::{Advert, Envelope, Family, Vrid};
 use crate::core::vrrp::announce::Presence;
 use crate::core::vrrp::group::Group;
@@ -416,63 +417,4 @@ fn predecessor<'a>(old: &'a [Unit], vrrp: &Vrrp) -> Option<(&'a Unit, usize)> {
         let is_same = unit.routers.get(at)?.vrrp.name() == vrrp.name();
         is_same.then_some((unit, at))
     })
-}
-
-fn family_of(vrrp: &Vrrp) -> Option<Family> {
-    vrrp.vips().first().map(Family::of)
-}
-
-/// The address that a router speaks from, if it is there.
-fn source(vrrp: &Vrrp, facts: &Facts) -> Option<IpAddr> {
-    let addresses = &facts.links.get(vrrp.interface())?.addresses;
-    if let Some(source) = vrrp.source() {
-        return addresses.contains(&source).then_some(source);
-    }
-    let family = family_of(vrrp)?;
-    // RFC 9568, 5.1.2.1; peers behind a router are not reached from a link-local address.
-    let is_global = vrrp.peers().iter().any(|peer| !is_link_local(peer));
-    let mut own = addresses.iter().filter(|own| {
-        let is_fit = family == Family::V4 || is_link_local(own) != is_global;
-        Family::of(own) == family && is_fit && !facts.plan.vips.contains_key(own)
-    });
-    own.next().copied()
-}
-
-fn has_source(line: &Line, facts: &Facts) -> bool {
-    let link = facts.links.get(&line.interface);
-    link.is_some_and(|link| link.addresses.contains(&line.source))
-}
-
-fn is_link_local(address: &IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    }
-}
-
-fn faults(
-    router: &Router,
-    source: Option<IpAddr>,
-    is_served: bool,
-    facts: &Facts,
-) -> BTreeSet<Fault> {
-    let is_up = |name: &str| facts.links.get(name).is_some_and(|link: &Link| link.is_up);
-    let has_links = is_up(router.vrrp.interface()) && is_up(&facts.plan.carrier);
-    let speaks = router.line.as_ref();
-    let has_address = match speaks {
-        Some(line) => has_source(line, facts),
-        None => source.is_some(),
-    };
-    let has_socket = speaks.is_none_or(|line| !facts.broken.contains(line));
-    let has_backends = is_served || router.vrrp.without_backends() == WithoutBackends::Stay;
-    let checks = [
-        (Fault::NotReady, facts.forwarding.is_ready),
-        (Fault::LinkDown, has_links),
-        (Fault::NoAddress, has_address),
-        (Fault::NoSocket, has_socket),
-        (Fault::Unfit, router.unfit.is_none()),
-        (Fault::NoBackends, has_backends),
-    ];
-    let failed = checks.into_iter().filter(|(_, is_fine)| !is_fine);
-    failed.map(|(fault, _)| fault).collect()
 }
