@@ -18,5 +18,6 @@ mod routed;
 mod scheduling;
 mod shutdown;
 mod vrrp;
+mod vrrp_faults;
 mod vrrp_peers;
 mod vrrp_sockets;

@@ -36,6 +36,8 @@ pub struct RouterStatus {
     pub held: Vec<String>,
     /// What it lacks: `not_ready`, `link_down`, `no_address`, `no_socket`, `unfit`, `no_backends`.
     pub faults: Vec<String>,
+    /// Why the priority in force is lower than the configured one: `silent_backends`.
+    pub lowered_by: Vec<String>,
     pub last_change: Option<RoleChange>,
     /// How often it came to each role.
     pub changes: BTreeMap<String, u64>,

@@ -318,15 +318,6 @@ impl<M: Maps> Engine<M> {
             .map(Service::name)
     }
 
-    /// The services' addresses, and whether a backend takes new flows of any service there.
-    pub(super) fn serving(&self) -> BTreeMap<IpAddr, bool> {
-        let mut serving = BTreeMap::new();
-        for service in self.balancer.config().services() {
-            *serving.entry(service.vip()).or_default() |= self.is_up(&service.key());
-        }
-        serving
-    }
-
     /// The addresses that NAT is to send from although the interface does not have them: nobody
     /// answers for them.
     pub(super) fn foreign_sources(&self) -> impl Iterator<Item = IpAddr> {

@@ -196,7 +196,7 @@ impl Running {
         let is_recent = unsettled.is_none_or(|since| now.duration_since(since) < MAPS_GRACE);
         self.routers.tell(Forwarding {
             is_ready: self.pace.was_settled && is_recent,
-            serving: self.engine.serving(),
+            backing: self.engine.backing(),
         });
         if self.pace.is_behind && self.engine.is_settled() {
             let config = self.engine.balancer.config();

@@ -159,7 +159,7 @@ impl Machine {
         self.change_to(State::Initialize { start_at: None }, Cause::Shutdown);
     }
 
-    /// Sets the effective priority, as tracking finds it. An owner's stays.
+    /// Sets the effective priority, as tracking finds it. An owner's stays. The next advert tells it.
     pub fn set_priority(&mut self, priority: Priority) {
         if self.settings.priority != Priority::OWNER {
             // RFC 9568, 5.2.4.

@@ -25,7 +25,7 @@ use super::settings::Reach;
 use crate::config::model::{Config, Vrrp};
 
 pub use self::events::Event;
-pub use self::faults::Fault;
+pub use self::faults::{Fault, Handicap};
 pub use self::state::{Report, RouterState};
 
 /// The virtual routers that a node should have.
@@ -53,8 +53,19 @@ pub type Links = BTreeMap<String, Link>;
 pub struct Forwarding {
     /// Whether the program is attached, and its maps hold what they should.
     pub is_ready: bool,
-    /// Addresses of services, and whether any of these has a backend.
-    pub serving: BTreeMap<IpAddr, bool>,
+    /// Addresses of services, and what these have to send packets to.
+    pub backing: BTreeMap<IpAddr, Backing>,
+}
+
+/// What services have to send packets to, from nothing to all that they need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Backing {
+    /// No backend takes new flows.
+    Nobody,
+    /// Those that do are held: nobody has answered this node for a while. It may be the one that is
+    /// cut off, or they may all be dead.
+    Silent,
+    Sound,
 }
 
 /// Where adverts go out and come in.

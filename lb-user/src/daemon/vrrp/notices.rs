@@ -136,6 +136,18 @@ fn log_event(event: &Event, limiter: &mut Limiter) {
                 warn!(router, faults, "virtual router cannot be Active");
             }
         }
+        Event::Handicap {
+            router,
+            handicap: Some(handicap),
+            priority,
+        } => {
+            warn!(router, %priority, cause = %handicap, "virtual router has a lower priority, peers go first");
+        }
+        Event::Handicap {
+            router,
+            handicap: None,
+            priority,
+        } => info!(router, %priority, "virtual router has its own priority again"),
         Event::Unfit { router, unfit } => {
             warn!(router, error = %unfit, "virtual router cannot be set up on this interface");
         }

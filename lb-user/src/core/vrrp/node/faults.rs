@@ -1,12 +1,13 @@
-//! What keeps routers back: what they lack, and the addresses that they could speak from.
+//! What keeps routers back: what they lack, what lowers their priority, and the addresses that they
+//! could speak from.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::unit::Router;
-use super::{Facts, Line, Link};
+use super::{Backing, Facts, Line, Link};
 use crate::config::model::{Vrrp, WithoutBackends};
-use crate::core::vrrp::advert::Family;
+use crate::core::vrrp::advert::{Family, Priority};
 use crate::core::vrrp::label::labelled;
 
 labelled! {
@@ -24,6 +25,23 @@ labelled! {
         Unfit = "unfit",
         /// No service of its addresses has a backend.
         NoBackends = "no_backends",
+    }
+}
+
+labelled! {
+    /// Why a router has a lower priority than configured.
+    Handicap {
+        /// Nobody answers who is behind its addresses. That is no [`Fault`]: of two nodes that hear
+        /// nobody one must be Active when the backends can be reached again.
+        SilentBackends = "silent_backends",
+    }
+}
+
+impl Handicap {
+    /// What is left of a priority: less than any that is usual, and still more for who had more, so
+    /// that two nodes with the same handicap stay what they are.
+    pub(super) fn lower(priority: Priority) -> Priority {
+        Priority((priority.0 / 16).max(1))
     }
 }
 
@@ -65,7 +83,7 @@ fn is_link_local(address: &IpAddr) -> bool {
 pub(super) fn faults(
     router: &Router,
     source: Option<IpAddr>,
-    is_served: bool,
+    backing: Backing,
     facts: &Facts,
 ) -> BTreeSet<Fault> {
     let is_up = |name: &str| facts.links.get(name).is_some_and(|link: &Link| link.is_up);
@@ -76,7 +94,7 @@ pub(super) fn faults(
         None => source.is_some(),
     };
     let has_socket = speaks.is_none_or(|line| !facts.broken.contains(line));
-    let has_backends = is_served || router.vrrp.without_backends() == WithoutBackends::Stay;
+    let has_backends = backing != Backing::Nobody || stays(&router.vrrp);
     let checks = [
         (Fault::NotReady, facts.forwarding.is_ready),
         (Fault::LinkDown, has_links),
@@ -87,4 +105,16 @@ pub(super) fn faults(
     ];
     let failed = checks.into_iter().filter(|(_, is_fine)| !is_fine);
     failed.map(|(fault, _)| fault).collect()
+}
+
+/// Why a router should have a lower priority than configured.
+pub(super) fn handicap(vrrp: &Vrrp, backing: Backing) -> Option<Handicap> {
+    // RFC 9568, 5.2.4: an owner's is 255.
+    let is_owner = Priority(vrrp.priority().get()) == Priority::OWNER;
+    let is_silent = backing == Backing::Silent && !stays(vrrp);
+    (is_silent && !is_owner).then_some(Handicap::SilentBackends)
+}
+
+fn stays(vrrp: &Vrrp) -> bool {
+    vrrp.without_backends() == WithoutBackends::Stay
 }

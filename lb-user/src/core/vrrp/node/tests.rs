@@ -7,8 +7,11 @@ use std::time::Instant;
 mod adverts;
 mod faults;
 mod plans;
+mod priorities;
 
-use super::{Event, Fault, Forwarding, Incoming, Line, Link, Node, Outgoing, Plan, RouterState};
+use super::{
+    Backing, Event, Fault, Forwarding, Incoming, Line, Link, Node, Outgoing, Plan, RouterState,
+};
 use crate::config;
 use crate::core::vrrp::advert::{Advert, Envelope, Priority};
 use crate::core::vrrp::machine::tests::bench::{epoch, ms};
@@ -133,11 +136,11 @@ impl Bench {
         self.act(|node, now| node.handle_plan(plan(routers), now));
     }
 
-    fn forward(&mut self, is_ready: bool, serving: &[(&str, bool)]) {
-        let serving = serving.iter().map(|(vip, is_up)| (ip(vip), *is_up));
+    fn forward(&mut self, is_ready: bool, backing: &[(&str, Backing)]) {
+        let backing = backing.iter().map(|(vip, backing)| (ip(vip), *backing));
         let forwarding = Forwarding {
             is_ready,
-            serving: serving.collect(),
+            backing: backing.collect(),
         };
         self.act(|node, now| node.handle_forwarding(forwarding, now));
     }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::faults::{Fault, family_of, faults, has_source, source};
-use super::{Event, Facts, Line, Outgoing, RouterState};
+use super::faults::{Fault, Handicap, family_of, faults, handicap, has_source, source};
+use super::{Backing, Event, Facts, Line, Outgoing, RouterState};
 use crate::config::model::Vrrp;
-use crate::core::vrrp::advert::{Advert, Envelope, Family, Vrid};
+use crate::core::vrrp::advert::{Advert, Envelope, Family, Priority, Vrid};
 use crate::core::vrrp::announce::Presence;
 use crate::core::vrrp::group::Group;
 use crate::core::vrrp::machine::Machine;
@@ -32,6 +32,7 @@ pub(super) struct Router {
     pub(super) vrrp: Vrrp,
     pub(super) line: Option<Line>,
     pub(super) faults: BTreeSet<Fault>,
+    pub(super) handicap: Option<Handicap>,
     pub(super) unfit: Option<Unfit>,
     /// How often its addresses were put in place, as its machine knows it; `None`: they are not.
     pub(super) placed: Option<u64>,
@@ -59,6 +60,7 @@ impl Unit {
                 vrrp,
                 line: None,
                 faults: BTreeSet::new(),
+                handicap: None,
                 unfit: None,
                 placed: None,
                 last: None,
@@ -296,11 +298,11 @@ impl Unit {
 
     /// Has one router know what it lacks, and where its addresses are.
     fn refresh_router(&mut self, at: usize, source: Option<IpAddr>, facts: &Facts, now: Instant) {
-        let is_served = self.is_served(facts);
+        let backing = self.backing(facts);
         let Some(router) = self.routers.get_mut(at) else {
             return;
         };
-        let faults = faults(router, source, is_served, facts);
+        let faults = faults(router, source, backing, facts);
         let is_held = !faults.is_empty();
         let placed = router.vrrp.vips().iter();
         let placed: Option<u64> = placed.map(|vip| facts.placed.get(vip).copied()).sum();
@@ -309,11 +311,23 @@ impl Unit {
             let router = router.vrrp.name().to_owned();
             self.events.push(Event::Faults { router, faults });
         }
+        let handicap = handicap(&router.vrrp, backing);
+        let configured = Priority(router.vrrp.priority().get());
+        let priority = handicap.map_or(configured, |_| Handicap::lower(configured));
+        if std::mem::replace(&mut router.handicap, handicap) != handicap {
+            let router = router.vrrp.name().to_owned();
+            self.events.push(Event::Handicap {
+                router,
+                handicap,
+                priority,
+            });
+        }
         let Some(group) = &mut self.group else {
             return;
         };
         let is_news = std::mem::replace(&mut router.placed, placed) != placed;
         group.update(at, now, |machine| {
+            machine.set_priority(priority);
             if is_held && !machine.holds().any(|hold| hold == Hold::Fault) {
                 machine.release(Hold::Fault, now);
             } else if !is_held {
@@ -328,13 +342,11 @@ impl Unit {
         });
     }
 
-    /// Whether any service of the unit's addresses has a backend, or there is none to have one.
-    fn is_served(&self, facts: &Facts) -> bool {
+    /// The best that any service of the unit's addresses has; without services nothing is needed.
+    fn backing(&self, facts: &Facts) -> Backing {
         let vips = self.routers.iter().flat_map(|router| router.vrrp.vips());
-        let serving: Vec<bool> = vips
-            .filter_map(|vip| facts.forwarding.serving.get(vip).copied())
-            .collect();
-        serving.is_empty() || serving.contains(&true)
+        let backing = vips.filter_map(|vip| facts.forwarding.backing.get(vip).copied());
+        backing.max().unwrap_or(Backing::Sound)
     }
 
     /// Takes what there is to do by now out of the machines.
