@@ -99,3 +99,34 @@ fn who_does_not_preempt_leaves_the_role_with_a_node_that_hears_no_broker() -> Re
     pair.tell(0, &["vrrp", "release", "front", "--wait"])?;
     pair.wait_for_roles(["backup", "active"])
 }
+
+/// A router whose address is of IPv6, which speaks on another interface than it has its address on.
+const SIDE: &str = "[[vip]]\naddress = \"fe80::40:24/64\"\n\
+                    [[vrrp]]\nname = \"side\"\ninterface = \"side\"\nvrid = 60\n\
+                    advert_interval = \"200ms\"\nvips = [\"fe80::40:24\"]\n";
+
+#[test]
+fn who_cannot_have_its_address_leaves_the_role_until_it_is_to_try_again() -> Result<()> {
+    let mut pair = Pair::new()?;
+    let netns = pair.host(0).netns();
+    netns.ip(&[
+        "link add side type veth peer name far",
+        "link set side up",
+        "link set far up",
+    ])?;
+    // The kernel takes no address of IPv6 there.
+    netns.sysctl("net.ipv6.conf.eth0.disable_ipv6", "1")?;
+    pair.start(0, &node(SIDE))?;
+    wait_until(SOON, "the address being missed", || {
+        let router = pair.router(0).ok()?;
+        (router.role == "backup" && router.faults == ["no_vip"]).then_some(())
+    })?;
+    let router = pair.router(0)?;
+    ensure!(router.changes.get("active") == Some(&1), "{router:?}");
+    ensure!(router.held == ["fault"], "{router:?}");
+
+    let netns = pair.host(0).netns();
+    netns.sysctl("net.ipv6.conf.eth0.disable_ipv6", "0")?;
+    pair.tell(0, &["vrrp", "resume", "side"])?;
+    pair.wait_for_role(0, "active")
+}

@@ -11,6 +11,7 @@
 mod events;
 mod faults;
 mod state;
+mod trial;
 mod unit;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -68,6 +69,15 @@ pub enum Backing {
     Sound,
 }
 
+/// What became of an address that should be in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// It is, and was put there so often: who took it away may have had others look elsewhere.
+    Done(u64),
+    /// It could not be put there.
+    Refused,
+}
+
 /// Where adverts go out and come in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Line {
@@ -105,7 +115,7 @@ struct Facts {
     plan: Plan,
     links: Links,
     broken: BTreeSet<Line>,
-    placed: BTreeMap<IpAddr, u64>,
+    placed: BTreeMap<IpAddr, Placement>,
     forwarding: Forwarding,
 }
 
@@ -174,9 +184,8 @@ impl Node {
         self.refresh(now);
     }
 
-    /// Takes in which addresses are in place, and how often each was put there: who took it away may
-    /// have had others look elsewhere.
-    pub fn handle_placed(&mut self, placed: BTreeMap<IpAddr, u64>, now: Instant) {
+    /// Takes in what became of the addresses.
+    pub fn handle_placed(&mut self, placed: BTreeMap<IpAddr, Placement>, now: Instant) {
         self.facts.placed = placed;
         self.refresh(now);
     }
@@ -220,7 +229,7 @@ impl Node {
     /// Takes in that it is `now`. Adverts that have arrived by then go first.
     pub fn handle_timeout(&mut self, now: Instant) {
         for unit in &mut self.units {
-            unit.handle_timeout(now);
+            unit.handle_timeout(&self.facts, now);
         }
     }
 
@@ -229,16 +238,21 @@ impl Node {
     /// # Errors
     /// If there is none of that name.
     pub fn release(&mut self, name: &str, now: Instant) -> Result<(), UnknownRouter> {
-        self.named(name)?.release(now);
+        let at = self.named(name)?;
+        let unit = self.units.get_mut(at);
+        unit.into_iter().for_each(|unit| unit.release(now));
         Ok(())
     }
 
-    /// Ends that.
+    /// Ends that, and has them try again what they could not do.
     ///
     /// # Errors
     /// If there is none of that name.
     pub fn resume(&mut self, name: &str, now: Instant) -> Result<(), UnknownRouter> {
-        self.named(name)?.resume(now);
+        let at = self.named(name)?;
+        let unit = self.units.get_mut(at);
+        unit.into_iter()
+            .for_each(|unit| unit.resume(&self.facts, now));
         Ok(())
     }
 
@@ -360,16 +374,14 @@ impl Node {
         })
     }
 
-    fn named(&mut self, name: &str) -> Result<&mut Unit, UnknownRouter> {
+    fn named(&self, name: &str) -> Result<usize, UnknownRouter> {
         let by_router = self.units.iter().position(|unit| unit.has_router(name));
         let by_group = || {
             self.units
                 .iter()
                 .position(|unit| unit.group() == Some(name))
         };
-        let found = by_router.or_else(by_group);
-        let unit = found.and_then(|at| self.units.get_mut(at));
-        unit.ok_or_else(|| UnknownRouter {
+        by_router.or_else(by_group).ok_or_else(|| UnknownRouter {
             name: name.to_owned(),
         })
     }

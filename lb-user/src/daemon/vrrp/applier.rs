@@ -46,6 +46,8 @@ pub(super) struct Applier {
     /// Where each address is that is or was a router's.
     states: BTreeMap<IpAddr, VipState>,
     comings: BTreeMap<IpAddr, u64>,
+    /// Those that could not be put there at the last attempt.
+    refused: BTreeSet<IpAddr>,
     /// Those that somebody else put there and has to remove, as was told.
     left: BTreeSet<IpAddr>,
 }
@@ -79,6 +81,7 @@ impl Applier {
             unmarked: Unmarked::default(),
             states: BTreeMap::new(),
             comings: BTreeMap::new(),
+            refused: BTreeSet::new(),
             left: BTreeSet::new(),
         })
     }
@@ -148,9 +151,11 @@ impl Applier {
         }
         if !placed.links.contains_key(&wanted.plan.carrier) {
             self.states.clear();
+            self.refused.clear();
         }
         placed.vips.clone_from(&self.states);
         placed.comings.clone_from(&self.comings);
+        placed.refused.clone_from(&self.refused);
         self.placed.send_if_modified(|known| {
             if !is_whole {
                 placed.number = known.number;
@@ -176,13 +181,19 @@ impl Applier {
             .collect();
         for (vip, (prefix, hold)) in all {
             let is_there = interface.addresses.iter().any(|(there, _)| *there == vip);
+            self.refused.remove(&vip);
             let done = if hold == Hold::Here && reason != Reason::End {
                 self.have(interface, vip, prefix, is_there, reason).await
             } else {
                 self.have_not(interface, vip, is_there).await
             };
             if let Err(error) = done {
-                is_whole &= hold == Hold::Here && reason != Reason::End;
+                let is_wanted = hold == Hold::Here && reason != Reason::End;
+                is_whole &= is_wanted;
+                // One whose renewal fails is there for as long as it lasts.
+                if is_wanted && !is_there {
+                    self.refused.insert(vip);
+                }
                 self.states.insert(vip, VipState::Absent);
                 self.complain(&interface.name, &error);
             }

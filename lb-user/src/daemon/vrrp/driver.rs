@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     control::{RouterChange, RouterChangeError, RouterOrder, VipState},
-    core::vrrp::node::{Forwarding, Node, Report},
+    core::vrrp::node::{Forwarding, Node, Placement, Report},
     io::link_layer::Announcer,
 };
 
@@ -129,8 +129,9 @@ impl Driver {
             let present = placed.vips.iter();
             let present = present.filter(|(_, state)| **state == VipState::Assigned);
             let comings = present.map(|(vip, _)| (*vip, placed.comings.get(vip).copied()));
-            let comings = comings.map(|(vip, times)| (vip, times.unwrap_or_default()));
-            self.node.handle_placed(comings.collect(), now);
+            let done = comings.map(|(vip, times)| (vip, Placement::Done(times.unwrap_or_default())));
+            let refused = placed.refused.iter().map(|vip| (*vip, Placement::Refused));
+            self.node.handle_placed(done.chain(refused).collect(), now);
         }
         // Routers that knew nothing of the interfaces yet would complain of that.
         if !self.has_looked() {

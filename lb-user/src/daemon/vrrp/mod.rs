@@ -106,6 +106,8 @@ struct Placed {
     vips: BTreeMap<IpAddr, VipState>,
     /// How often each was put there.
     comings: BTreeMap<IpAddr, u64>,
+    /// Those that could not be put there.
+    refused: BTreeSet<IpAddr>,
     links: Links,
     /// Index and MAC address of each interface.
     ends: BTreeMap<String, (u32, [u8; 6])>,

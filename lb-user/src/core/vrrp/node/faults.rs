@@ -25,6 +25,8 @@ labelled! {
         Unfit = "unfit",
         /// No service of its addresses has a backend.
         NoBackends = "no_backends",
+        /// Its addresses could not be put on the interface; it tries again later.
+        NoVip = "no_vip",
     }
 }
 
@@ -102,6 +104,7 @@ pub(super) fn faults(
         (Fault::NoSocket, has_socket),
         (Fault::Unfit, router.unfit.is_none()),
         (Fault::NoBackends, has_backends),
+        (Fault::NoVip, !router.trial.is_over()),
     ];
     let failed = checks.into_iter().filter(|(_, is_fine)| !is_fine);
     failed.map(|(fault, _)| fault).collect()

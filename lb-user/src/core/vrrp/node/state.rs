@@ -54,6 +54,7 @@ impl RouterState {
             handicap,
             unfit: _,
             placed: _,
+            trial: _,
             last,
             changes,
             was_active: _,

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::faults::{Fault, Handicap, family_of, faults, handicap, has_source, source};
-use super::{Backing, Event, Facts, Line, Outgoing, RouterState};
+use super::trial::{Outcome, Trial};
+use super::{Backing, Event, Facts, Line, Outgoing, Placement, RouterState};
 use crate::config::model::Vrrp;
 use crate::core::vrrp::advert::{Advert, Envelope, Family, Priority, Vrid};
 use crate::core::vrrp::announce::Presence;
@@ -36,6 +37,7 @@ pub(super) struct Router {
     pub(super) unfit: Option<Unfit>,
     /// How often its addresses were put in place, as its machine knows it; `None`: they are not.
     pub(super) placed: Option<u64>,
+    pub(super) trial: Trial,
     pub(super) last: Option<(Change, Instant)>,
     pub(super) changes: BTreeMap<Role, u64>,
     /// Whether its machine takes the place of one that was Active.
@@ -63,6 +65,7 @@ impl Unit {
                 handicap: None,
                 unfit: None,
                 placed: None,
+                trial: Trial::new(),
                 last: None,
                 changes: BTreeMap::new(),
                 was_active: false,
@@ -134,7 +137,9 @@ impl Unit {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.group.as_ref().and_then(Group::next_deadline)
+        let trials = self.routers.iter().map(|router| router.trial.deadline());
+        let group = self.group.as_ref().and_then(Group::next_deadline);
+        trials.chain([group]).flatten().min()
     }
 
     pub(super) fn states(&self, now: Instant) -> impl Iterator<Item = RouterState> {
@@ -170,9 +175,13 @@ impl Unit {
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, facts: &Facts, now: Instant) {
         if let Some(group) = &mut self.group {
             group.handle_timeout(now);
+        }
+        let mut trials = self.routers.iter().filter_map(|r| r.trial.deadline());
+        if trials.any(|deadline| deadline <= now) {
+            self.refresh(facts, now);
         }
     }
 
@@ -183,11 +192,15 @@ impl Unit {
         });
     }
 
-    pub(super) fn resume(&mut self, now: Instant) {
+    pub(super) fn resume(&mut self, facts: &Facts, now: Instant) {
         self.is_released = false;
         self.each(|group, at| {
             group.update(at, now, |machine| machine.resume(Hold::Operator, now));
         });
+        for router in &mut self.routers {
+            router.trial = Trial::new();
+        }
+        self.refresh(facts, now);
     }
 
     /// Stops, and says goodbye for those that nobody takes the place of.
@@ -299,13 +312,22 @@ impl Unit {
     /// Has one router know what it lacks, and where its addresses are.
     fn refresh_router(&mut self, at: usize, source: Option<IpAddr>, facts: &Facts, now: Instant) {
         let backing = self.backing(facts);
+        let is_wanted = self.machine(at).is_some_and(Machine::accepts);
         let Some(router) = self.routers.get_mut(at) else {
             return;
         };
+        let placements = router.vrrp.vips().iter().map(|vip| facts.placed.get(vip));
+        let placed: Option<u64> = placements.clone().map(times).sum();
+        let is_refused = placements.flatten().any(|it| *it == Placement::Refused);
+        let outcome = match placed {
+            _ if !is_wanted => Outcome::Open,
+            _ if is_refused => Outcome::Refused,
+            Some(_) => Outcome::Placed,
+            None => Outcome::Open,
+        };
+        router.trial.note(outcome, now);
         let faults = faults(router, source, backing, facts);
         let is_held = !faults.is_empty();
-        let placed = router.vrrp.vips().iter();
-        let placed: Option<u64> = placed.map(|vip| facts.placed.get(vip).copied()).sum();
         if faults != router.faults {
             router.faults.clone_from(&faults);
             let router = router.vrrp.name().to_owned();
@@ -418,6 +440,14 @@ impl Unit {
                 change(group, at);
             }
         }
+    }
+}
+
+/// How often an address was put in place; `None` if it is not there.
+fn times(placement: Option<&Placement>) -> Option<u64> {
+    match placement? {
+        Placement::Done(times) => Some(*times),
+        Placement::Refused => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Bench, ONE, SIX, TWO, and, ip, line};
 use crate::core::vrrp::advert::{Envelope, Family, HOPS, Priority};
-use crate::core::vrrp::node::Incoming;
+use crate::core::vrrp::node::{Incoming, Placement};
 use crate::core::vrrp::refusal::Refusal;
 use crate::core::vrrp::role::Role;
 use crate::core::vrrp::settings::Reach;
@@ -29,7 +29,7 @@ fn addresses_are_announced_when_they_are_there() {
     assert!(bench.announced.is_empty());
     let vip = ip("172.16.40.24");
     let place = |bench: &mut Bench, times| {
-        bench.act(|node, now| node.handle_placed([(vip, times)].into(), now));
+        bench.act(|node, now| node.handle_placed([(vip, Placement::Done(times))].into(), now));
     };
     place(&mut bench, 1);
     assert_eq!(bench.announced, [vip]);

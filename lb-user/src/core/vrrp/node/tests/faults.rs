@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Bench, ONE, SIX, TWO, and, ip, line, link};
-use crate::core::vrrp::node::{Backing, Event, Fault, Node};
+use crate::core::vrrp::node::{Backing, Event, Fault, Node, Placement};
 use crate::core::vrrp::role::{Cause, Role};
 use crate::core::vrrp::settings::Reach;
 
@@ -139,4 +139,62 @@ fn a_router_that_is_its_own_peer_is_told_of_once() {
     let unfits = bench.events.iter();
     let unfits = unfits.filter(|event| matches!(event, Event::Unfit { .. }));
     assert_eq!(unfits.count(), 1);
+}
+
+/// An Active whose address cannot be put on the interface, as was just found out.
+fn refused() -> Bench {
+    let mut bench = Bench::active(&[ONE, TWO]);
+    place(&mut bench, Placement::Refused);
+    bench
+}
+
+/// What became of the address of the first router.
+fn place(bench: &mut Bench, placement: Placement) {
+    let placed = [(ip("172.16.40.24"), placement)].into();
+    bench.act(|node, now| node.handle_placed(placed, now));
+}
+
+#[test]
+fn who_cannot_have_its_address_leaves_the_role_to_others_for_a_while() {
+    let mut bench = refused();
+    bench.wait(2_999);
+    assert_eq!(bench.roles(), [Role::Active; 2], "it may be there in time");
+    bench.sent.clear();
+    bench.wait(1);
+    assert_eq!(bench.roles(), [Role::Backup, Role::Active]);
+    assert_eq!(bench.faults(0), [Fault::NoVip]);
+    assert_eq!(bench.priorities()[0], (51, 0));
+    // Nobody has to put it there meanwhile.
+    bench.act(|node, now| node.handle_placed([].into(), now));
+    bench.wait(59_999);
+    assert_eq!(bench.roles(), [Role::Backup, Role::Active]);
+    bench.wait(4_000);
+    assert_eq!(bench.roles(), [Role::Active; 2], "it tries again");
+    place(&mut bench, Placement::Done(1));
+    bench.wait(60_000);
+    assert_eq!(bench.roles(), [Role::Active; 2]);
+}
+
+#[test]
+fn an_address_that_is_placed_at_another_attempt_costs_no_role() {
+    let mut bench = refused();
+    bench.wait(2_000);
+    place(&mut bench, Placement::Done(1));
+    bench.wait(60_000);
+    assert_eq!(bench.roles(), [Role::Active; 2]);
+}
+
+#[test]
+fn an_operator_or_a_change_has_it_try_again_at_once() {
+    let resume = |bench: &mut Bench| bench.act(|node, now| node.resume("one", now).unwrap());
+    let change = |bench: &mut Bench| bench.plan(&[&and(ONE, "priority = 120"), TWO]);
+    for cure in [resume as fn(&mut Bench), change] {
+        let mut bench = refused();
+        bench.wait(3_000);
+        assert_eq!(bench.faults(0), [Fault::NoVip]);
+        cure(&mut bench);
+        assert!(bench.faults(0).is_empty());
+        bench.wait(4_000);
+        assert_eq!(bench.roles(), [Role::Active; 2]);
+    }
 }
