@@ -3,8 +3,9 @@
 use anyhow::{Result, ensure};
 use tests::balancer::SOON;
 use tests::pair::{Pair, node, router};
-use xtask::lab::wait_until;
+use xtask::lab::{Family, wait_until};
 
+const VIP: &str = "172.16.40.24/32";
 const CLIENTS: u32 = 200;
 
 /// Waits until a node has, or has not, a lower priority because nobody answers it.
@@ -98,6 +99,28 @@ fn who_does_not_preempt_leaves_the_role_with_a_node_that_hears_no_broker() -> Re
     // An operator can have it take over.
     pair.tell(0, &["vrrp", "release", "front", "--wait"])?;
     pair.wait_for_roles(["backup", "active"])
+}
+
+#[test]
+fn an_interface_that_comes_back_under_its_name_gets_no_address() -> Result<()> {
+    let mut pair = Pair::new()?;
+    pair.start(0, &node(&router(200, "")))?;
+    pair.wait_for_role(0, "active")?;
+    let (host, switch) = (pair.host(0), pair.lab.topology.switch().netns());
+    host.netns().ip(&["link delete eth0"])?;
+    let link = format!("link add lb1 type veth peer name eth0 netns {}", host.netns().name());
+    switch.ip(&[&link, "link set lb1 master br0 up"])?;
+    let address = format!("address add {}/24 dev eth0", host.address(Family::V4));
+    host.netns().ip(&[&address, "link set eth0 up"])?;
+    let ended = wait_until(SOON, "the end of a balancer without a program", || {
+        // Nothing but this host would answer the clients.
+        let has_it = pair.has(0, VIP).ok()?;
+        let is_over = has_it || !pair.process(0).ok()?.is_running();
+        is_over.then_some(!has_it)
+    })?;
+    ensure!(ended, "the address is where no program is");
+    ensure!(pair.process(0)?.stderr().contains("was removed"));
+    Ok(())
 }
 
 /// A router whose address is of IPv6, which speaks on another interface than it has its address on.

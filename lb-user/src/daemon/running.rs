@@ -419,7 +419,11 @@ impl Running {
     }
 
     async fn recheck(&mut self) -> Result<(), InterfaceGone> {
-        self.vips.refresh().await?;
+        let looked = self.vips.refresh().await;
+        if looked.is_err() {
+            self.routers.abandon();
+        }
+        looked?;
         self.engine.handle_addresses(self.vips.own_addresses());
         sources::find(&mut self.engine, &self.vips).await;
         self.note_absent();

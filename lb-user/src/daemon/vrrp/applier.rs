@@ -42,6 +42,8 @@ pub(super) struct Applier {
     wanted: watch::Receiver<Wanted>,
     placed: watch::Sender<Placed>,
     notices: Notices,
+    /// The interface that the program is attached to, by its index.
+    carrier: u32,
     unmarked: Unmarked,
     /// Where each address is that is or was a router's.
     states: BTreeMap<IpAddr, VipState>,
@@ -68,6 +70,7 @@ impl Applier {
     ///
     /// If the kernel gives none.
     pub(super) fn new(
+        carrier: u32,
         wanted: watch::Receiver<Wanted>,
         placed: watch::Sender<Placed>,
         notices: Notices,
@@ -78,6 +81,7 @@ impl Applier {
             wanted,
             placed,
             notices,
+            carrier,
             unmarked: Unmarked::default(),
             states: BTreeMap::new(),
             comings: BTreeMap::new(),
@@ -134,6 +138,9 @@ impl Applier {
         let mut is_whole = true;
         for name in wanted.plan.interfaces().collect::<BTreeSet<_>>() {
             match self.netlink.interface(name).await {
+                // One that has come back under the name has no program: to the routers it is none.
+                Ok(interface)
+                    if name == wanted.plan.carrier && interface.index != self.carrier => {}
                 Ok(interface) => {
                     if name == wanted.plan.carrier {
                         is_whole &= self.place(&interface, &wanted, reason).await;

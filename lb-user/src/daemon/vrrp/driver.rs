@@ -164,6 +164,7 @@ impl Driver {
                 self.node.release_all(now);
                 self.stop_at = Some(now + HAND_OVER_DEADLINE);
             }
+            Command::End => return Flow::Stop,
         }
         Flow::Continue
     }

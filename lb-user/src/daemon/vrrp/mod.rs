@@ -70,6 +70,8 @@ enum Command {
     ),
     /// Hands the roles over, gives them up, and ends.
     Stop,
+    /// Gives them up at once, and ends.
+    End,
 }
 
 /// A plan with its number.
@@ -118,6 +120,8 @@ pub(super) struct Routers {
     plan: watch::Sender<Numbered>,
     forwarding: watch::Sender<Forwarding>,
     threads: Option<Threads>,
+    /// The interface that the program is attached to, by its index.
+    carrier: u32,
     /// Why a thread ended.
     ended: mpsc::Sender<anyhow::Error>,
 }
@@ -133,12 +137,13 @@ struct Threads {
 }
 
 impl Routers {
-    /// None so far; `ended` will be told if a thread of theirs ends.
-    pub(super) fn new(ended: mpsc::Sender<anyhow::Error>) -> Self {
+    /// None so far, for the interface of that index; `ended` is told if a thread of theirs ends.
+    pub(super) fn new(carrier: u32, ended: mpsc::Sender<anyhow::Error>) -> Self {
         Self {
             plan: watch::Sender::new(Numbered::default()),
             forwarding: watch::Sender::new(Forwarding::default()),
             threads: None,
+            carrier,
             ended,
         }
     }
@@ -255,6 +260,16 @@ impl Routers {
         plan.plan.held_by_routers().any(|(ours, _)| ours == vip)
     }
 
+    /// Has all roles given up at once, as nothing is forwarded any more: [`Self::stop`] then waits
+    /// for no successor.
+    pub(super) fn abandon(&self) {
+        if let Some(threads) = &self.threads
+            && threads.commands.try_send(Command::End).is_err()
+        {
+            warn!("virtual routers are busy, and will wait for their successors");
+        }
+    }
+
     /// Hands all roles over, if there is anybody to take them, and ends.
     pub(super) async fn stop(&mut self) {
         let Some(threads) = self.threads.take() else {
@@ -308,9 +323,9 @@ impl Routers {
             driver.run().await;
             Ok(())
         })?;
-        let for_applier = notices.clone();
+        let (carrier, for_applier) = (self.carrier, notices.clone());
         self.spawn("vrrp-addresses", applier_end.clone(), notices, async move {
-            Applier::new(wanted, placed_sender, for_applier)?
+            Applier::new(carrier, wanted, placed_sender, for_applier)?
                 .run()
                 .await?;
             Ok(())
