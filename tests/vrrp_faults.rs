@@ -11,9 +11,11 @@ const CLIENTS: u32 = 200;
 /// Waits until a node has, or has not, a lower priority because nobody answers it.
 fn wait_for_silence(pair: &Pair, at: usize, is_silent: bool) -> Result<()> {
     let wanted: &[&str] = if is_silent { &["silent_backends"] } else { &[] };
-    wait_until(SOON, &format!("node {at} having a lower priority: {is_silent}"), || {
-        (pair.router(at).ok()?.lowered_by == wanted).then_some(())
-    })?;
+    wait_until(
+        SOON,
+        &format!("node {at} having a lower priority: {is_silent}"),
+        || (pair.router(at).ok()?.lowered_by == wanted).then_some(()),
+    )?;
     Ok(())
 }
 
@@ -24,7 +26,10 @@ fn who_is_cut_off_from_the_brokers_leaves_the_role_to_who_is_not() -> Result<()>
     pair.cut_from_brokers(0, true)?;
     pair.wait_for_roles(["backup", "active"])?;
     let router = pair.router(0)?;
-    ensure!(router.faults.is_empty() && router.priority == 12, "{router:?}");
+    ensure!(
+        router.faults.is_empty() && router.priority == 12,
+        "{router:?}"
+    );
     ensure!(router.lowered_by == ["silent_backends"], "{router:?}");
     let cause = router.last_change.map(|change| change.cause);
     ensure!(cause.as_deref() == Some("higher_priority"), "{cause:?}");
@@ -108,7 +113,10 @@ fn an_interface_that_comes_back_under_its_name_gets_no_address() -> Result<()> {
     pair.wait_for_role(0, "active")?;
     let (host, switch) = (pair.host(0), pair.lab.topology.switch().netns());
     host.netns().ip(&["link delete eth0"])?;
-    let link = format!("link add lb1 type veth peer name eth0 netns {}", host.netns().name());
+    let link = format!(
+        "link add lb1 type veth peer name eth0 netns {}",
+        host.netns().name()
+    );
     switch.ip(&[&link, "link set lb1 master br0 up"])?;
     let address = format!("address add {}/24 dev eth0", host.address(Family::V4));
     host.netns().ip(&[&address, "link set eth0 up"])?;

@@ -139,8 +139,8 @@ impl Applier {
         for name in wanted.plan.interfaces().collect::<BTreeSet<_>>() {
             match self.netlink.interface(name).await {
                 // One that has come back under the name has no program: to the routers it is none.
-                Ok(interface)
-                    if name == wanted.plan.carrier && interface.index != self.carrier => {}
+                Ok(interface) if name == wanted.plan.carrier && interface.index != self.carrier => {
+                }
                 Ok(interface) => {
                     if name == wanted.plan.carrier {
                         is_whole &= self.place(&interface, &wanted, reason).await;

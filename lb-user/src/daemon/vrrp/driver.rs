@@ -129,7 +129,8 @@ impl Driver {
             let present = placed.vips.iter();
             let present = present.filter(|(_, state)| **state == VipState::Assigned);
             let comings = present.map(|(vip, _)| (*vip, placed.comings.get(vip).copied()));
-            let done = comings.map(|(vip, times)| (vip, Placement::Done(times.unwrap_or_default())));
+            let done =
+                comings.map(|(vip, times)| (vip, Placement::Done(times.unwrap_or_default())));
             let refused = placed.refused.iter().map(|vip| (*vip, Placement::Refused));
             self.node.handle_placed(done.chain(refused).collect(), now);
         }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::{Fault, Handicap};
 use super::unit::Router;
+use super::{Fault, Handicap};
 use crate::config::model::Vrrp;
 use crate::core::vrrp::advert::Priority;
 use crate::core::vrrp::machine::Machine;

@@ -97,11 +97,23 @@ fn a_link_that_goes_down_ends_the_role_of_the_whole_group() {
 fn who_serves_nobody_releases_the_role_unless_told_to_stay() {
     let stays = and(TWO, "without_backends = \"stay\"");
     let mut bench = Bench::active(&[ONE, &stays]);
-    bench.forward(true, &[("172.16.40.24", Backing::Nobody), ("172.16.40.25", Backing::Nobody)]);
+    bench.forward(
+        true,
+        &[
+            ("172.16.40.24", Backing::Nobody),
+            ("172.16.40.25", Backing::Nobody),
+        ],
+    );
     assert_eq!(bench.roles(), [Role::Backup, Role::Active]);
     assert_eq!(bench.faults(0), [Fault::NoBackends]);
     assert_eq!(bench.priorities(), [(51, 0)]);
-    bench.forward(true, &[("172.16.40.24", Backing::Sound), ("172.16.40.25", Backing::Nobody)]);
+    bench.forward(
+        true,
+        &[
+            ("172.16.40.24", Backing::Sound),
+            ("172.16.40.25", Backing::Nobody),
+        ],
+    );
     bench.wait(4_000);
     assert_eq!(bench.roles(), [Role::Active; 2]);
 }
@@ -110,9 +122,21 @@ fn who_serves_nobody_releases_the_role_unless_told_to_stay() {
 fn a_group_stays_while_one_of_its_addresses_is_served() {
     let (one, six) = (and(ONE, "group = \"g\""), and(SIX, "group = \"g\""));
     let mut bench = Bench::active(&[&one, &six]);
-    bench.forward(true, &[("172.16.40.24", Backing::Sound), ("fd00:40::24", Backing::Nobody)]);
+    bench.forward(
+        true,
+        &[
+            ("172.16.40.24", Backing::Sound),
+            ("fd00:40::24", Backing::Nobody),
+        ],
+    );
     assert_eq!(bench.roles(), [Role::Active; 2]);
-    bench.forward(true, &[("172.16.40.24", Backing::Nobody), ("fd00:40::24", Backing::Nobody)]);
+    bench.forward(
+        true,
+        &[
+            ("172.16.40.24", Backing::Nobody),
+            ("fd00:40::24", Backing::Nobody),
+        ],
+    );
     assert_eq!(bench.roles(), [Role::Backup; 2]);
 }
 

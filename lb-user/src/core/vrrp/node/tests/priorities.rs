@@ -86,7 +86,10 @@ fn a_priority_is_never_lowered_to_none() {
 
 #[test]
 fn who_is_to_stay_without_backends_and_who_owns_the_addresses_keep_their_priority() {
-    for keys in ["priority = 200\nwithout_backends = \"stay\"", "priority = 255"] {
+    for keys in [
+        "priority = 200\nwithout_backends = \"stay\"",
+        "priority = 255",
+    ] {
         let mut bench = Bench::active(&[&and(ONE, keys)]);
         let before = bench.states()[0].priority;
         bench.forward(true, &SILENT);
@@ -101,7 +104,10 @@ fn a_group_keeps_its_priority_while_one_of_its_addresses_is_served() {
     let mut bench = Bench::active(&[&one, &six]);
     let lowered = |bench: &Bench| {
         let states = bench.states();
-        states.iter().filter(|state| state.handicap.is_some()).count()
+        states
+            .iter()
+            .filter(|state| state.handicap.is_some())
+            .count()
     };
     let v6 = |backing| [SILENT[0], ("fd00:40::24", backing)];
     bench.forward(true, &v6(Backing::Sound));
