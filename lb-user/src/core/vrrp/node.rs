@@ -86,6 +86,15 @@ pub struct Line {
     pub reach: Reach,
 }
 
+/// Lines that should be open and are not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closed {
+    /// Those that are being opened: who is Active goes on meanwhile, and nobody becomes it.
+    pub opening: BTreeSet<Line>,
+    /// Those that cannot be opened.
+    pub broken: BTreeSet<Line>,
+}
+
 /// An advert on its way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
@@ -114,7 +123,7 @@ pub struct Incoming<'a> {
 struct Facts {
     plan: Plan,
     links: Links,
-    broken: BTreeSet<Line>,
+    closed: Closed,
     placed: BTreeMap<IpAddr, Placement>,
     forwarding: Forwarding,
 }
@@ -190,10 +199,10 @@ impl Node {
         self.refresh(now);
     }
 
-    /// Takes in which of the lines cannot be opened.
-    pub fn handle_broken(&mut self, broken: BTreeSet<Line>, now: Instant) {
-        if broken != self.facts.broken {
-            self.facts.broken = broken;
+    /// Takes in which of the lines are not open.
+    pub fn handle_closed(&mut self, closed: Closed, now: Instant) {
+        if closed != self.facts.closed {
+            self.facts.closed = closed;
             self.refresh(now);
         }
     }

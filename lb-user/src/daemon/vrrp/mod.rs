@@ -4,18 +4,22 @@
 //!                 Plan, Forwarding              Wanted
 //!   event loop  -------------------> driver  ------------> applier ---> addresses
 //!       ^       ---- Command ------>  Node   <------------    ^
-//!       |                            sockets     Placed       |
-//!       +--- Report, notices ---------                     netlink
+//!       |                             |  ^       Placed       |
+//!       +--- Report, notices ---------|  | VrrpSocket      netlink
+//!                                     v  |
+//!                                    opener
 //! ```
-//! Driver and applier have a thread and a runtime each, which run before all ordinary ones if that
-//! is allowed: whatever keeps the event loop busy delays no advert, and neither does a kernel that
-//! takes its time to change an address. What they have to tell the event loop's runtime logs: a
-//! reader of the log that stopped would stop them. All that passes between them is a level; only operators' commands are queued.
+//! Driver, applier and opener have a thread and a runtime each, which run before all ordinary ones
+//! if that is allowed: whatever keeps the event loop busy delays no advert, and neither does a kernel
+//! that takes its time to change an address or to open a socket. What they have to tell the event
+//! loop's runtime logs: a reader of the log that stopped would stop them. All that passes between
+//! driver, applier and event loop is a level; only operators' commands are queued.
 
 mod applier;
 mod driver;
 mod lines;
 mod notices;
+mod sockets;
 mod view;
 
 use std::{
@@ -310,7 +314,8 @@ impl Routers {
         let (placed_sender, placed) = watch::channel(Placed::default());
         let (report_sender, report) = watch::channel(Report::default());
         let (driver_end, applier_end) = (CancellationToken::new(), CancellationToken::new());
-        let driver = Driver::new(driver::Ends {
+        let (sockets, opener) = sockets::channel();
+        let ends = driver::Ends {
             plan: self.plan.subscribe(),
             forwarding: self.forwarding.subscribe(),
             commands: orders,
@@ -318,7 +323,17 @@ impl Routers {
             wanted: wanted_sender,
             report: report_sender,
             notices: notices.clone(),
-        });
+        };
+        let driver = Driver::new(ends, sockets);
+        self.spawn(
+            "vrrp-sockets",
+            CancellationToken::new(),
+            notices.clone(),
+            async {
+                opener.run().await;
+                Ok(())
+            },
+        )?;
         self.spawn("vrrp", driver_end.clone(), notices.clone(), async move {
             driver.run().await;
             Ok(())

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::unit::Router;
-use super::{Backing, Facts, Line, Link};
+use super::{Backing, Closed, Facts, Line, Link};
 use crate::config::model::{Vrrp, WithoutBackends};
 use crate::core::vrrp::advert::{Family, Priority};
 use crate::core::vrrp::label::labelled;
@@ -19,7 +19,7 @@ labelled! {
         LinkDown = "link_down",
         /// Its interface does not have the address that it would speak from.
         NoAddress = "no_address",
-        /// It cannot speak: its socket cannot be opened.
+        /// It cannot speak: its socket cannot be opened, or not so soon.
         NoSocket = "no_socket",
         /// It cannot be set up as configured with that address.
         Unfit = "unfit",
@@ -86,6 +86,7 @@ pub(super) fn faults(
     router: &Router,
     source: Option<IpAddr>,
     backing: Backing,
+    is_active: bool,
     facts: &Facts,
 ) -> BTreeSet<Fault> {
     let is_up = |name: &str| facts.links.get(name).is_some_and(|link: &Link| link.is_up);
@@ -95,7 +96,11 @@ pub(super) fn faults(
         Some(line) => has_source(line, facts),
         None => source.is_some(),
     };
-    let has_socket = speaks.is_none_or(|line| !facts.broken.contains(line));
+    let Closed { opening, broken } = &facts.closed;
+    let has_socket = speaks.is_none_or(|line| {
+        let is_opening = opening.contains(line) && !is_active;
+        !is_opening && !broken.contains(line)
+    });
     let has_backends = backing != Backing::Nobody || stays(&router.vrrp);
     let checks = [
         (Fault::NotReady, facts.forwarding.is_ready),

@@ -312,7 +312,9 @@ impl Unit {
     /// Has one router know what it lacks, and where its addresses are.
     fn refresh_router(&mut self, at: usize, source: Option<IpAddr>, facts: &Facts, now: Instant) {
         let backing = self.backing(facts);
-        let is_wanted = self.machine(at).is_some_and(Machine::accepts);
+        let machine = self.machine(at);
+        let is_active = machine.is_some_and(|machine| machine.role() == Role::Active);
+        let is_wanted = machine.is_some_and(Machine::accepts);
         let Some(router) = self.routers.get_mut(at) else {
             return;
         };
@@ -326,7 +328,7 @@ impl Unit {
             None => Outcome::Open,
         };
         router.trial.note(outcome, now);
-        let faults = faults(router, source, backing, facts);
+        let faults = faults(router, source, backing, is_active, facts);
         let is_held = !faults.is_empty();
         if faults != router.faults {
             router.faults.clone_from(&faults);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Bench, ONE, SIX, TWO, and, ip, line, link};
-use crate::core::vrrp::node::{Backing, Event, Fault, Node, Placement};
+use crate::core::vrrp::node::{Backing, Closed, Event, Fault, Node, Placement};
 use crate::core::vrrp::role::{Cause, Role};
 use crate::core::vrrp::settings::Reach;
 
@@ -143,13 +143,39 @@ fn a_group_stays_while_one_of_its_addresses_is_served() {
 #[test]
 fn who_cannot_speak_is_not_active() {
     let mut bench = Bench::active(&[ONE, SIX]);
-    let broken = BTreeSet::from([line(Reach::Multicast)]);
-    bench.act(|node, now| node.handle_broken(broken, now));
+    let broken = Closed {
+        broken: BTreeSet::from([line(Reach::Multicast)]),
+        ..Closed::default()
+    };
+    bench.act(|node, now| node.handle_closed(broken, now));
     assert_eq!(bench.roles(), [Role::Backup, Role::Active]);
     assert_eq!(bench.faults(0), [Fault::NoSocket]);
-    bench.act(|node, now| node.handle_broken(BTreeSet::new(), now));
+    bench.act(|node, now| node.handle_closed(Closed::default(), now));
     bench.wait(4_000);
     assert_eq!(bench.roles(), [Role::Active; 2]);
+}
+
+/// It would hear no Active.
+#[test]
+fn nobody_becomes_active_whose_socket_is_being_opened_but_who_is_goes_on() {
+    let opening = Closed {
+        opening: BTreeSet::from([line(Reach::Multicast)]),
+        ..Closed::default()
+    };
+    let open = |bench: &mut Bench| {
+        bench.act(|node, now| node.handle_closed(opening.clone(), now));
+        bench.wait(60_000);
+    };
+    let mut bench = Bench::active(&[ONE]);
+    open(&mut bench);
+    assert_eq!(bench.roles(), [Role::Active]);
+    let mut bench = Bench::new(&[ONE]);
+    open(&mut bench);
+    assert_eq!(bench.roles(), [Role::Backup]);
+    assert_eq!(bench.faults(0), [Fault::NoSocket]);
+    bench.act(|node, now| node.handle_closed(Closed::default(), now));
+    bench.wait(4_000);
+    assert_eq!(bench.roles(), [Role::Active]);
 }
 
 #[test]
