@@ -229,8 +229,9 @@ fn a_reload_disturbs_no_router_that_stays_as_it_was() -> Result<()> {
     let now = pair.router(0)?;
     ensure!(same(&now), "{now:?} was {before:?}");
 
-    // One that changes keeps its role, one that goes takes its address along.
-    pair.write(0, &first.replace("priority = 200", "priority = 210"))?;
+    // One that changes, be it its name, keeps its role, one that goes takes its address along.
+    let changed = first.replace("priority = 200", "priority = 210");
+    pair.write(0, &changed.replace("name = \"front\"", "name = \"edge\""))?;
     pair.tell(0, &["reload"])?;
     ensure!(!pair.has(0, "172.16.40.25/32")?, "its address is left");
     wait_until(SOON, "the new priority at the peer", || {

@@ -168,7 +168,7 @@ impl Plan {
 /// What comes in.
 impl Node {
     /// Makes the routers those of `plan`. Groups that stay as they were are not disturbed; a router
-    /// that changes keeps its role, unless its addresses are advertised in another place.
+    /// that changes, be it its name, keeps its role, unless peers would take it for another.
     pub fn handle_plan(&mut self, plan: Plan, now: Instant) {
         let mut old = std::mem::take(&mut self.units);
         for routers in units(&plan.routers) {
@@ -181,7 +181,7 @@ impl Node {
         self.facts.plan = plan;
         self.refresh(now);
         for mut unit in old {
-            let successors: BTreeSet<&str> = self.units.iter().flat_map(Unit::actives).collect();
+            let successors: BTreeSet<_> = self.units.iter().flat_map(Unit::actives).collect();
             let farewells = unit.retire(&successors, now);
             self.outgoing.extend(farewells);
         }

@@ -46,10 +46,12 @@ pub(super) struct Router {
     pub(super) has_started: bool,
 }
 
+/// What routers are told apart by where they are heard: interface, family and number.
+pub(super) type Identity<'a> = (&'a str, Option<Family>, Vrid);
+
 impl Router {
-    fn is_at(&self, interface: &str, family: Family, vrid: Vrid) -> bool {
-        let is_family = || family_of(&self.vrrp) == Some(family);
-        self.vrrp.interface() == interface && Vrid::from(self.vrrp.vrid()) == vrid && is_family()
+    fn identity(&self) -> Identity<'_> {
+        identity(&self.vrrp)
     }
 }
 
@@ -109,7 +111,7 @@ impl Unit {
 
     pub(super) fn position(&self, interface: &str, family: Family, vrid: Vrid) -> Option<usize> {
         let mut routers = self.routers.iter();
-        routers.position(|router| router.is_at(interface, family, vrid))
+        routers.position(|router| router.identity() == (interface, Some(family), vrid))
     }
 
     pub(super) fn line(&self, at: usize) -> Option<&Line> {
@@ -122,11 +124,11 @@ impl Unit {
             .filter_map(|router| router.line.as_ref())
     }
 
-    /// The names of those that are Active.
-    pub(super) fn actives(&self) -> impl Iterator<Item = &str> {
+    /// Those that are Active.
+    pub(super) fn actives(&self) -> impl Iterator<Item = Identity<'_>> {
         let members = self.members();
         let actives = members.filter(|(_, machine)| machine.role() == Role::Active);
-        actives.map(|(router, _)| router.vrrp.name())
+        actives.map(|(router, _)| router.identity())
     }
 
     /// The addresses that should be there.
@@ -206,7 +208,7 @@ impl Unit {
     /// Stops, and says goodbye for those that nobody takes the place of.
     pub(super) fn retire(
         &mut self,
-        successors: &BTreeSet<&str>,
+        successors: &BTreeSet<Identity<'_>>,
         now: Instant,
     ) -> VecDeque<Outgoing> {
         let mut outgoing = VecDeque::new();
@@ -214,7 +216,7 @@ impl Unit {
             group.handle_shutdown(now);
         }
         self.note_changes(now);
-        self.poll_adverts(|name| !successors.contains(name), &mut outgoing);
+        self.poll_adverts(|it| !successors.contains(&it), &mut outgoing);
         outgoing
     }
 
@@ -402,10 +404,14 @@ impl Unit {
     }
 
     /// Takes out the adverts, and drops those of routers that are not `wanted`.
-    fn poll_adverts(&mut self, wanted: impl Fn(&str) -> bool, outgoing: &mut VecDeque<Outgoing>) {
+    fn poll_adverts(
+        &mut self,
+        wanted: impl Fn(Identity<'_>) -> bool,
+        outgoing: &mut VecDeque<Outgoing>,
+    ) {
         while let Some((at, advert)) = self.group.as_mut().and_then(Group::poll_advert) {
             let (router, machine) = (self.routers.get(at), self.machine(at));
-            let router = router.filter(|router| wanted(router.vrrp.name()));
+            let router = router.filter(|router| wanted(router.identity()));
             let line = router.and_then(|router| router.line.as_ref());
             let (Some(line), Some(machine)) = (line, machine) else {
                 continue;
@@ -453,12 +459,15 @@ fn times(placement: Option<&Placement>) -> Option<u64> {
     }
 }
 
-/// The router that was advertised as this one is to be.
+/// The router that was advertised as this one is to be, under whatever name.
 fn predecessor<'a>(old: &'a [Unit], vrrp: &Vrrp) -> Option<(&'a Unit, usize)> {
-    let family = family_of(vrrp)?;
     old.iter().find_map(|unit| {
-        let at = unit.position(vrrp.interface(), family, Vrid::from(vrrp.vrid()))?;
-        let is_same = unit.routers.get(at)?.vrrp.name() == vrrp.name();
-        is_same.then_some((unit, at))
+        let mut routers = unit.routers.iter();
+        let at = routers.position(|router| router.identity() == identity(vrrp))?;
+        Some((unit, at))
     })
+}
+
+fn identity(vrrp: &Vrrp) -> Identity<'_> {
+    (vrrp.interface(), family_of(vrrp), Vrid::from(vrrp.vrid()))
 }

@@ -32,6 +32,19 @@ fn a_router_that_changes_keeps_its_role() {
 }
 
 #[test]
+fn a_router_that_is_renamed_keeps_its_role_and_what_was_said_of_it() {
+    let renamed = ONE.replace("\"one\"", "\"uno\"");
+    let mut bench = Bench::active(&[ONE]);
+    bench.plan(&[&renamed]);
+    assert_eq!(bench.roles(), [Role::Active]);
+    assert_eq!(bench.priorities(), [(51, 100)], "and no release");
+    bench.act(|node, now| node.release("uno", now).unwrap());
+    bench.plan(&[ONE]);
+    bench.wait(60_000);
+    assert_eq!(bench.roles(), [Role::Backup]);
+}
+
+#[test]
 fn a_released_router_that_changes_stays_released() {
     let mut bench = Bench::active(&[ONE]);
     bench.act(|node, now| node.release("one", now).unwrap());
