@@ -22,7 +22,7 @@ use super::{
 use crate::{
     control::VipState,
     core::vrrp::node::Link,
-    io::netlink::{Events, Interface, Netlink, NetlinkError, Unmarked, VipOrigin},
+    io::netlink::{Event, Events, Interface, Netlink, NetlinkError, Unmarked, VipOrigin},
 };
 
 /// How long an address stays when nobody renews it. The kernel counts whole seconds, a peer takes
@@ -113,8 +113,9 @@ impl Applier {
                     Reason::News
                 }
                 event = self.events.next() => {
-                    event?;
-                    look_at.get_or_insert_with(|| Instant::now() + SETTLE);
+                    if concerns_us(&event?) {
+                        look_at.get_or_insert_with(|| Instant::now() + SETTLE);
+                    }
                     continue;
                 }
             };
@@ -285,6 +286,14 @@ impl Applier {
     }
 }
 
+/// Whether interfaces or their addresses may have changed: neighbours come and go all the time.
+const fn concerns_us(event: &Event) -> bool {
+    match event {
+        Event::Neighbours(_) => false,
+        Event::Anything => true,
+    }
+}
+
 /// Takes over what was known of an interface before.
 fn recall(name: &str, known: &Placed, placed: &mut Placed) {
     if let (Some(link), Some(end)) = (known.links.get(name), known.ends.get(name)) {
@@ -308,4 +317,18 @@ fn describe(interface: &Interface, placed: &mut Placed) {
         addresses: addresses.collect(),
     };
     placed.links.insert(name.clone(), link);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::{Event, concerns_us};
+
+    #[test]
+    fn neighbours_that_come_and_go_are_no_reason_to_look_at_interfaces() {
+        let neighbour = IpAddr::from([172, 16, 40, 20]);
+        assert!(!concerns_us(&Event::Neighbours(vec![neighbour])));
+        assert!(concerns_us(&Event::Anything));
+    }
 }
