@@ -52,7 +52,7 @@ pub type Links = BTreeMap<String, Link>;
 /// What the balancer can do at the moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forwarding {
-    /// Whether the program is attached, and its maps hold what they should.
+    /// Whether the program is attached, and its maps hold what they should, or did a moment ago.
     pub is_ready: bool,
     /// Addresses of services, and what these have to send packets to.
     pub backing: BTreeMap<IpAddr, Backing>,

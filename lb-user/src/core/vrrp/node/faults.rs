@@ -13,7 +13,7 @@ use crate::core::vrrp::label::labelled;
 labelled! {
     /// What a router lacks.
     Fault {
-        /// The program is not attached, or its maps do not hold what they should.
+        /// The program is not attached, or its maps have not held what they should for a while.
         NotReady = "not_ready",
         /// An interface is gone, switched off, or without its cable.
         LinkDown = "link_down",
