@@ -117,7 +117,8 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
     let admin = state.admin();
     let mut engine = Engine::new(config, admin, datapath);
     engine.handle_addresses(vips.own_addresses());
-    engine.balancer.set_interface(vips.interface_index());
+    let (index, mac) = vips.carrier();
+    engine.handle_interface(index, mac);
     sources::find(&mut engine, vips).await;
     engine
         .try_reconcile()

@@ -424,6 +424,8 @@ impl Running {
             self.routers.abandon();
         }
         looked?;
+        let (index, mac) = self.vips.carrier();
+        self.engine.handle_interface(index, mac);
         self.engine.handle_addresses(self.vips.own_addresses());
         sources::find(&mut self.engine, &self.vips).await;
         self.note_absent();
