@@ -19,5 +19,6 @@ mod scheduling;
 mod shutdown;
 mod sync;
 mod vrrp;
+mod vrrp_faults;
 mod vrrp_peers;
 mod vrrp_sockets;

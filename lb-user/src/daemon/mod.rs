@@ -195,12 +195,13 @@ fn connect(
         ),
     );
     let (ended_sender, ended) = mpsc::channel(1);
+    let routers = Routers::new(vips.interface_index(), ended_sender);
     let (mut probers, answers) = Probers::new();
     probers.follow(config);
     let running = Running {
         engine,
         vips,
-        routers: Routers::new(ended_sender),
+        routers,
         syncer,
         pace: Pace::default(),
         state,
