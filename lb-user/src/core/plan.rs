@@ -50,7 +50,7 @@ use crate::core::slots::Terms;
 
 /// How long a backend that fell has its id and its flows kept. Of a way that is broken for longer, most
 /// sessions will have sent something meanwhile, and met another backend.
-const KEPT: Duration = Duration::from_secs(60);
+pub(super) const KEPT: Duration = Duration::from_secs(60);
 
 /// What the kernel should do, by names of the outside world.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,9 +11,11 @@
 //! talk to it over bounded channels. One of them ending is the end of the daemon.
 //!
 //! Start: limits, state directory, sockets, program and maps filled, attached, first look at the
-//! backends, VIPs, virtual routers, ready. Stop: API, virtual routers, VIPs, probes, program; each
-//! step has its deadline.
+//! backends, VIPs, virtual routers, ready. If an earlier daemon has left its program, see [`adopt`]: the
+//! maps are filled already, and it is replaced. Stop: API, virtual routers, probes; VIPs and program
+//! stay, or go in this order. Each step has its deadline.
 
+mod adopt;
 mod attacks;
 mod engine;
 mod inputs;
@@ -31,6 +33,8 @@ mod tests;
 mod trace;
 mod vips;
 mod vrrp;
+
+pub use adopt::take_off;
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 
@@ -57,7 +61,7 @@ use self::{
 use crate::{
     api,
     config::model::{self, Config},
-    control,
+    control::{self, Departure},
     io::{
         datapath::{Attached, AttachedMode, Datapath, DatapathConfig, Limits, Sweeper, XdpMode},
         host,
@@ -89,8 +93,11 @@ pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
     }
     let netlink = Netlink::open()?;
     let interface = netlink.interface(config.interface()).await?;
-    let vips = Vips::new(netlink, interface);
+    let mut vips = Vips::new(netlink, interface);
     let balancing = balance(config, state, &vips).await?;
+    if balancing.engine.maps.is_pinned() {
+        vips.outlive();
+    }
     let (mut running, mut inputs, stop) = connect(path, balancing, vips, servers, signals)?;
     let outcome = running.serve(&mut inputs).await;
     shut_down(running, inputs, &stop).await;
@@ -103,6 +110,7 @@ struct Balancing {
     sweeper: Sweeper,
     mode: AttachedMode,
     state: StateDir,
+    has_predecessor: bool,
 }
 
 /// Loads the program, fills its maps and attaches it. No VIP is there yet to bring it packets.
@@ -110,22 +118,47 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
     if config.seed().is_none() && !config.vrrps().is_empty() {
         warn!("without `seed` other nodes send clients to other backends than this one");
     }
-    let mut datapath = Datapath::open(&datapath_config(&config, &state)?)?;
+    let pins = adopt::pins(&config, vips.interface_index())?;
+    let seed = adopt::seed(&config, pins.as_ref(), &state)?;
+    let settings = datapath_config(&config, seed);
+    let mut datapath = match pins {
+        Some(pins) => Datapath::open_pinned(&settings, pins)?,
+        None => Datapath::open(&settings)?,
+    };
     let sweeper = datapath
         .take_sweeper()
         .context("a fresh datapath has no flow tables")?;
+    let predecessor = adopt::picture(&mut datapath)?;
+    let config = adopt::with_remnants(config, predecessor.as_ref(), &state)?;
     let admin = state.admin();
     let mut engine = Engine::new(config, admin, datapath);
+    let has_predecessor = predecessor.is_some();
+    if let Some(image) = predecessor {
+        engine.adopt(image, sweeper.has_room()?)?;
+    }
     engine.handle_addresses(vips.own_addresses());
     engine.balancer.set_interface(vips.interface_index());
     sources::find(&mut engine, vips).await;
     engine
         .try_reconcile()
         .context("the maps cannot be filled")?;
-    let Attached { mode, refusal } = engine.maps.attach()?;
+    let Attached {
+        mode,
+        is_successor,
+        refusal,
+    } = engine.maps.attach()?;
     let config = engine.balancer.config();
     let interface = config.interface();
-    info!(interface, mode = mode.label(), "program attached");
+    let mode_label = mode.label();
+    if is_successor {
+        info!(
+            interface,
+            mode = mode_label,
+            "program replaced that was there"
+        );
+    } else {
+        info!(interface, mode = mode_label, "program attached");
+    }
     if let Some(refusal) = refusal {
         let reason = format!("{:#}", anyhow::Error::from(refusal));
         warn!(
@@ -138,6 +171,7 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
         sweeper,
         mode,
         state,
+        has_predecessor,
     })
 }
 
@@ -153,7 +187,8 @@ fn connect(
         engine,
         sweeper,
         mode,
-        state,
+        mut state,
+        has_predecessor,
     } = balancing;
     let config = engine.balancer.config();
     let (stop, mut tasks) = (CancellationToken::new(), Tasks::new());
@@ -184,11 +219,14 @@ fn connect(
     let (ended_sender, ended) = mpsc::channel(1);
     let (mut probers, answers) = Probers::new();
     probers.follow(config);
+    if let Err(error) = state.keep_names(config) {
+        warn!(%error, "names of backends cannot be kept for the next start");
+    }
     let running = Running {
         engine,
         vips,
         routers: Routers::new(ended_sender),
-        pace: Pace::default(),
+        pace: Pace::new(has_predecessor),
         state,
         probers,
         wanted,
@@ -199,6 +237,7 @@ fn connect(
         started: time::Instant::now(),
         generation: 1,
         last_error: None,
+        departure: Departure::Keep,
     };
     Ok((
         running,
@@ -226,20 +265,17 @@ async fn bind(config: &Config) -> anyhow::Result<api::Servers> {
     Ok(servers)
 }
 
-fn datapath_config(config: &Config, state: &StateDir) -> anyhow::Result<DatapathConfig> {
-    Ok(DatapathConfig {
+fn datapath_config(config: &Config, seed: [u8; 16]) -> DatapathConfig {
+    DatapathConfig {
         interface: config.interface().to_owned(),
         mode: match config.xdp_mode() {
             model::XdpMode::Auto => XdpMode::Auto,
             model::XdpMode::Native => XdpMode::Native,
             model::XdpMode::Generic => XdpMode::Generic,
         },
-        seed: match config.seed() {
-            Some(seed) => seed,
-            None => state.seed()?,
-        },
+        seed,
         limits: Limits::from(config.limits()),
-    })
+    }
 }
 
 /// The backends whose next hops are to be followed.
@@ -261,13 +297,15 @@ fn spawn(
     tasks.spawn(async move { (name, stop.run_until_cancelled(task).await.unwrap_or(Ok(()))) });
 }
 
-/// Puts the host back as it was found.
+/// Ends all that this process does; puts the host back as it was found if traffic is to end, or if
+/// the program cannot go on alone.
 async fn shut_down(running: Running, inputs: Inputs, stop: &CancellationToken) {
     let Running {
         engine,
         mut vips,
         mut routers,
         mut probers,
+        departure,
         ..
     } = running;
     // Without the requests' receiver, whoever still asks is told that the daemon is stopping.
@@ -281,8 +319,12 @@ async fn shut_down(running: Running, inputs: Inputs, stop: &CancellationToken) {
     }
     // The program forwards until a successor is there, and until nobody sends packets here.
     routers.stop().await;
-    vips.release().await;
     probers.stop();
+    if departure == Departure::Keep && engine.maps.is_pinned() {
+        info!("stopped; the program goes on forwarding until `tidegate stop --detach`");
+        return;
+    }
+    vips.release().await;
     if let Err(error) = engine.maps.detach() {
         let error = format!("{:#}", anyhow::Error::from(error));
         warn!(
