@@ -204,31 +204,106 @@ fn a_daemon_that_is_killed_in_the_middle_of_changes_costs_nobody() -> Result<()>
     Ok(())
 }
 
+/// The same with room for other numbers of everything.
+fn with_other_limits(text: &str, flows: u32) -> String {
+    let flows = format!("flows = {flows}");
+    text.replace("services = 4", "services = 6")
+        .replace("backends = 16", "backends = 12")
+        .replace("flows = 10000", &flows)
+        .replace("half_open = 10000", "half_open = 8000")
+}
+
+fn nothing_is_left_of_a_move(lab: &Lab) -> Result<()> {
+    for entry in std::fs::read_dir(pins(lab))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        ensure!(!name.ends_with("-next"), "{name} is left");
+    }
+    Ok(())
+}
+
 #[test]
-fn other_limits_are_refused_and_traffic_goes_on() -> Result<()> {
+fn sessions_move_to_maps_of_other_sizes() -> Result<()> {
+    for way in WAYS {
+        let good = text(way, &BOTH);
+        let mut lab = Lab::serving(&good)?;
+        let old = lab.stay("old", CLIENTS)?;
+        end(&mut lab, Signal::TERM)?;
+        let other = with_other_limits(&good, 20_000);
+        lab.start(&other)?;
+        nothing_is_left_of_a_move(&lab)?;
+        lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
+        let slots = lab.service()?.slots;
+        ensure!(slots.at_risk == 0, "nothing has changed, but {slots:?}");
+        let new = lab.stay("new", CLIENTS)?;
+        // What is there then is as good as what was there before.
+        end(&mut lab, Signal::KILL)?;
+        come_and_go(&lab)?;
+        lab.start(&other)?;
+        lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
+        nobody_is_lost([old, new])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn limits_without_room_are_refused_and_traffic_goes_on() -> Result<()> {
     let good = text(WAYS[1], &BOTH);
     let mut lab = Lab::serving(&good)?;
     let old = lab.stay("old", CLIENTS)?;
     end(&mut lab, Signal::TERM)?;
-    let larger = good.replace("flows = 10000", "flows = 20000");
-    let mut refused = lab.spawn("refused", &larger)?;
+    let mut refused = lab.spawn("refused", &with_other_limits(&good, 10))?;
     ensure!(refused.wait(SOON)?.code() == Some(1));
     let said = refused.stderr();
-    ensure!(said.contains("`limits` have changed"), "{said}");
+    ensure!(said.contains("`limits` have no room"), "{said}");
     ensure!(said.contains("tidegate stop --detach"), "{said}");
+    nothing_is_left_of_a_move(&lab)?;
     come_and_go(&lab)?;
 
     lab.start(&good)?;
     lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
-    nobody_is_lost([old])?;
+    nobody_is_lost([old])
+}
 
-    // As it was told: then all begins anew.
+#[test]
+fn another_seed_is_refused_until_traffic_has_ended() -> Result<()> {
+    let good = text(WAYS[0], &BOTH);
+    let mut lab = Lab::serving(&good)?;
     end(&mut lab, Signal::TERM)?;
+    let other = format!("seed = \"00112233445566778899aabbccddeeff\"\n{good}");
+    let mut refused = lab.spawn("refused", &other)?;
+    ensure!(refused.wait(SOON)?.code() == Some(1));
+    let said = refused.stderr();
+    ensure!(said.contains("`seed` has changed"), "{said}");
+    ensure!(said.contains("tidegate stop --detach"), "{said}");
+    come_and_go(&lab)?;
+    // As it was told: then all begins anew.
     let off = lab.tidegate(&["stop", "--detach", "--config", "tidegate.toml"])?;
     ensure!(off.status.success(), "{off:?}");
-    lab.start(&larger)?;
+    lab.start(&other)?;
     lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
     nobody_is_lost([lab.stay("new", CLIENTS)?])
+}
+
+#[test]
+fn a_move_that_is_killed_half_way_costs_nobody() -> Result<()> {
+    let good = text(WAYS[1], &BOTH);
+    let mut lab = Lab::serving(&good)?;
+    let old = lab.stay("old", CLIENTS)?;
+    end(&mut lab, Signal::TERM)?;
+    for round in 0..6 {
+        let other = with_other_limits(&good, 11_000 + round);
+        let mut process = lab.spawn("half", &other)?;
+        // Whatever it is at, then: loading takes most of the time.
+        std::thread::sleep(Duration::from_millis(100 + 150 * u64::from(round)));
+        process.kill()?;
+        ensure!(lab.has_program()?, "the program went with the daemon");
+    }
+    come_and_go(&lab)?;
+    lab.start(&good)?;
+    nothing_is_left_of_a_move(&lab)?;
+    lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
+    let new = lab.stay("new", CLIENTS)?;
+    nobody_is_lost([old, new])
 }
 
 #[test]

@@ -12,9 +12,9 @@ use tracing::{info, warn};
 use super::{engine::Engine, maps::Maps, state::StateDir, vips::Vips};
 use crate::{
     config::model::Config,
-    core::{balancer::adopt, image::MapImage, restore},
+    core::{balancer::adopt, image::MapImage},
     io::{
-        datapath::{self, Datapath, Mismatch, PinError, Pins},
+        datapath::{Datapath, Mismatch, PinError, Pins},
         netlink::Netlink,
     },
 };
@@ -53,18 +53,17 @@ pub(super) fn seed(
 
 /// What packets go by, if they do.
 pub(super) fn picture(datapath: &mut Datapath) -> anyhow::Result<Option<MapImage>> {
-    let contents = datapath
+    let image = datapath
         .adopted()
-        .context("the maps that are in use cannot be read")?;
-    Ok(contents.map(|contents| {
-        let image = restore::image(&contents, datapath::now());
+        .context("the maps that are in use cannot be taken over")?;
+    if let Some(image) = &image {
         let (services, backends) = (image.services.len(), image.backends.len());
         info!(
             services,
             backends, "goes on where an earlier daemon has stopped"
         );
-        image
-    }))
+    }
+    Ok(image)
 }
 
 /// `config`, with the backends that it lacks and that packets are sent to.

@@ -1,64 +1,117 @@
-//! Reading back what the maps hold, for a daemon that finds them in use.
+//! Reading back what pinned maps hold, for a daemon that finds them in use.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use aya::{
     Pod,
-    maps::{Array, MapData},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError},
 };
-use lb_common::abi::{self, Access, AccessKey, BackendId, Service, ServiceId, Slot};
+use lb_common::abi::{
+    self, Access, AccessKey, Backend, BackendId, NatPool, Rates, Service, ServiceId, ServiceKey,
+    Slot, SlotLine, Tick, TunnelSources,
+};
 
-use super::{Datapath, DatapathError, error::failed};
+use super::{
+    Datapath, DatapathError,
+    error::failed,
+    pins::{NOTES, Pinned, Pins},
+};
 use crate::{
     config::model::Prefix,
-    core::restore::{self, Contents, Entries},
+    core::{
+        image::{MapImage, MapOp},
+        plan,
+        restore::{self, Contents, Entries},
+    },
 };
 
+/// Maps that another process has filled, by handles of their own.
+struct Held {
+    services: HashMap<MapData, ServiceKey, Service>,
+    backends: Array<MapData, Backend>,
+    slots: Array<MapData, SlotLine>,
+    rates: Array<MapData, Rates>,
+    access: LpmTrie<MapData, AccessKey, u32>,
+    nat_pool: Array<MapData, NatPool>,
+    tunnel_sources: Array<MapData, TunnelSources>,
+    notes: Array<MapData, u32>,
+}
+
 impl Datapath {
-    /// What the maps hold, if another process has filled them; markers that half a change has left or
-    /// has not brought are put right.
+    /// The image of what another process has left, if it has; the maps hold it from here on, if they
+    /// are not the same.
     ///
     /// # Errors
-    /// If the kernel does not let them be read.
-    pub fn adopted(&mut self) -> Result<Option<Contents>, DatapathError> {
-        let Some(pinned) = self.pinned.as_ref().filter(|pinned| pinned.is_adopted()) else {
+    /// If the kernel does not let maps be read or filled; if they are too small.
+    pub fn adopted(&mut self) -> Result<Option<MapImage>, DatapathError> {
+        let Some(found) = self.pinned.as_ref().and_then(Pinned::found) else {
             return Ok(None);
         };
-        let services = self.services.all()?;
-        let own = services.values().filter(|entry| !entry.is_marker());
+        let contents = Held::open(found)?.contents()?;
+        let image = restore::image(&contents, super::now());
+        if let Some(pinned) = &mut self.pinned
+            && pinned.is_moving()
+        {
+            pinned.copy(&image)?;
+            self.apply(&plan::diff(&MapImage::empty(), &image))?;
+            return Ok(Some(image));
+        }
+        let (missing, stray) = restore::markers(&contents.services);
+        let missing = missing
+            .into_iter()
+            .map(|key| MapOp::SetService(key, Service::marker()));
+        let stray = stray.into_iter().map(MapOp::RemoveService);
+        self.apply(&missing.chain(stray).collect::<Vec<_>>())?;
+        Ok(Some(image))
+    }
+}
+
+impl Held {
+    fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        Ok(Self {
+            services: open(pins, abi::SERVICES)?,
+            backends: open(pins, abi::BACKENDS)?,
+            slots: open(pins, abi::SLOTS)?,
+            rates: open(pins, abi::RATES)?,
+            access: open(pins, abi::ACCESS)?,
+            nat_pool: open(pins, abi::NAT_POOL)?,
+            tunnel_sources: open(pins, abi::TUNNEL_SOURCES)?,
+            notes: open(pins, NOTES)?,
+        })
+    }
+
+    fn contents(&self) -> Result<Contents, DatapathError> {
+        let services: Result<BTreeMap<_, _>, _> = self.services.iter().collect();
         let mut contents = Contents {
+            services: services.map_err(failed(abi::SERVICES, "read"))?,
             backends: BTreeMap::new(),
             tables: BTreeMap::new(),
             learning: BTreeMap::new(),
             rates: BTreeMap::new(),
-            access: self.access_entries()?,
+            access: self.access_lists()?,
             nat_pool: get(&self.nat_pool, abi::NAT_POOL, 0)?,
             tunnel_sources: get(&self.tunnel_sources, abi::TUNNEL_SOURCES, 0)?,
-            services: BTreeMap::new(),
         };
-        for entry in own {
+        for entry in contents.services.values() {
+            if entry.is_marker() {
+                continue;
+            }
             let id = entry.id();
             if entry.has_backends() {
                 contents.tables.insert(id, self.table(entry)?);
             }
-            let until = pinned.noted(id)?;
-            contents.learning.extend(until.map(|until| (id, until)));
+            let until = get(&self.notes, NOTES, u32::from(id.0))?;
+            contents
+                .learning
+                .extend((until > 0).then_some((id, Tick(until))));
             let rates = get(&self.rates, abi::RATES, u32::from(id.0))?;
             contents.rates.insert(id, rates);
         }
         for id in (0..self.backends.len()).filter_map(|id| u16::try_from(id).ok()) {
-            let id = BackendId(id);
-            contents.backends.insert(id, self.backend_entry(id)?);
+            let entry = get(&self.backends, abi::BACKENDS, id.into())?;
+            contents.backends.insert(BackendId(id), entry);
         }
-        let (missing, stray) = restore::markers(&services);
-        for key in &missing {
-            self.services.set(key, &Service::marker())?;
-        }
-        for key in &stray {
-            self.services.remove(key)?;
-        }
-        contents.services = services;
-        Ok(Some(contents))
+        Ok(contents)
     }
 
     /// The active table of a service.
@@ -80,9 +133,7 @@ impl Datapath {
         })
     }
 
-    fn access_entries(
-        &self,
-    ) -> Result<BTreeMap<ServiceId, BTreeMap<Prefix, Access>>, DatapathError> {
+    fn access_lists(&self) -> Result<BTreeMap<ServiceId, BTreeMap<Prefix, Access>>, DatapathError> {
         let mut lists: BTreeMap<ServiceId, BTreeMap<Prefix, Access>> = BTreeMap::new();
         for entry in self.access.iter() {
             let (key, access) = entry.map_err(failed(abi::ACCESS, "read"))?;
@@ -97,13 +148,18 @@ impl Datapath {
             } else {
                 Access::Deny
             };
-            lists
-                .entry(data.service())
-                .or_default()
-                .insert(prefix, access);
+            let list = lists.entry(data.service()).or_default();
+            list.insert(prefix, access);
         }
         Ok(lists)
     }
+}
+
+fn open<T: TryFrom<Map, Error = MapError>>(
+    pins: &Pins,
+    name: &'static str,
+) -> Result<T, DatapathError> {
+    super::pins::open(&pins.path(name)).map_err(failed(name, "opened"))
 }
 
 fn get<V: Pod>(

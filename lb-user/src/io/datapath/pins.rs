@@ -16,6 +16,7 @@
 //! | no `link` | what a creation or a removal left half-way is removed, all is made anew |
 //! | a `link` whose interface is gone | the same: no packet can come that way again |
 //! | a `link`, and the layout that is wanted | adopts it: opens the maps, loads its own program, and replaces the one in force by one update of the link |
+//! | the same, with maps of other sizes | moves: makes maps beside the old ones, copies what they hold, and then the same, see [`moving`] |
 //! | a `link`, and anything else | refuses, and says what to do: traffic goes on |
 //!
 //! A program keeps the maps that it was loaded with. Those that hold what is between the daemon and the
@@ -30,6 +31,7 @@
 mod files;
 mod layout;
 mod link;
+mod moving;
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -47,7 +49,9 @@ use rustix::fs::{FlockOperation, flock};
 
 pub use self::layout::{Layout, Mismatch};
 pub(super) use self::link::Link;
+use self::moving::Move;
 use super::{AttachedMode, DatapathError, apply::await_grace_period, error::failed};
+use crate::core::image::MapImage;
 
 /// The maps that outlive the daemon.
 const PINNED: [&str; 19] = [
@@ -73,7 +77,7 @@ const PINNED: [&str; 19] = [
 ];
 
 const LAYOUT: &str = "LAYOUT";
-const NOTES: &str = "NOTES";
+pub(super) const NOTES: &str = "NOTES";
 const LINK: &str = "link";
 const STAGES: &str = "STAGES-";
 
@@ -112,6 +116,8 @@ pub(super) enum Start {
     Create,
     /// Goes on with what is like this.
     Adopt(Layout),
+    /// The same, in maps of other sizes.
+    Move(Layout),
 }
 
 /// A directory of pins, held for as long as this lives.
@@ -195,21 +201,24 @@ impl Pins {
             self.clear()?;
             return Ok(Start::Create);
         };
+        self.settle_move(link.program())?;
         let found = self.read_layout();
-        let found = found.ok_or(Mismatch::Version).and_then(|found| {
-            found.check(wanted)?;
+        let start = found.ok_or(Mismatch::Version).and_then(|found| {
+            let start = match found.check(wanted) {
+                Err(Mismatch::Limits) => Start::Move(found),
+                other => other.map(|()| Start::Adopt(found))?,
+            };
             if link.interface() != self.interface {
                 return Err(Mismatch::Interface);
             }
             let mut names = PINNED.into_iter().chain([NOTES]);
             if names.all(|name| self.path(name).exists()) {
-                Ok(found)
+                Ok(start)
             } else {
                 Err(Mismatch::Missing)
             }
         });
-        let found = found.map_err(|mismatch| Self::refuse(&self.name, mismatch))?;
-        Ok(Start::Adopt(found))
+        start.map_err(|mismatch| Self::refuse(&self.name, mismatch))
     }
 
     fn read_layout(&self) -> Option<Layout> {
@@ -258,19 +267,20 @@ pub(super) struct Pinned {
     stages: String,
     /// Whether packets go through the program.
     is_in_force: bool,
+    moved: Move,
 }
 
 impl Pinned {
     /// Makes ready for maps like `layout`.
     pub(super) fn begin(pins: Pins, layout: Layout) -> Result<Self, DatapathError> {
         let start = pins.begin(&layout)?;
-        if start == Start::Create {
+        let place = start.place(&pins, NOTES);
+        if let Start::Create | Start::Move(_) = start {
             let notes = Array::<MapData, u32>::create(layout.services(), 0);
-            let notes = notes.map_err(failed(NOTES, "created"))?;
-            let pinned = notes.pin(pins.path(NOTES));
+            let pinned = notes.map_err(failed(NOTES, "created"))?.pin(&place);
             pinned.map_err(pins.cannot(NOTES, "pinned"))?;
         }
-        let notes = open(&pins.path(NOTES)).map_err(failed(NOTES, "opened"))?;
+        let notes = open(&place).map_err(failed(NOTES, "opened"))?;
         Ok(Self {
             pins,
             layout,
@@ -278,12 +288,14 @@ impl Pinned {
             notes,
             stages: String::new(),
             is_in_force: false,
+            moved: Move::default(),
         })
     }
 
     /// Where each map is to be found, or to be left.
     pub(super) fn places(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
-        PINNED.into_iter().map(|name| (name, self.pins.path(name)))
+        let places = PINNED.into_iter();
+        places.map(|name| (name, self.start.place(&self.pins, name)))
     }
 
     /// Pins the array of the programs that are called.
@@ -297,9 +309,20 @@ impl Pinned {
         Ok(pinned.map_err(self.pins.cannot(&self.stages, "pinned"))?)
     }
 
-    /// Whether the maps were there before.
-    pub(super) fn is_adopted(&self) -> bool {
-        self.start != Start::Create
+    /// Where maps are that were there before, if they were.
+    pub(super) fn found(&self) -> Option<&Pins> {
+        (self.start != Start::Create).then_some(&self.pins)
+    }
+
+    /// Whether these are not the maps that the program is loaded with.
+    pub(super) const fn is_moving(&self) -> bool {
+        matches!(self.start, Start::Move(_))
+    }
+
+    /// Copies what flows, backends and services have beside `image`.
+    pub(super) fn copy(&mut self, image: &MapImage) -> Result<(), DatapathError> {
+        self.moved.copy_arrays(&self.pins, image)?;
+        self.moved.copy_flows(&self.pins)
     }
 
     /// Has the program that was attached just now stay.
@@ -309,14 +332,18 @@ impl Pinned {
         link: XdpLinkId,
         mode: AttachedMode,
     ) -> Result<Link, DatapathError> {
-        let mut map = Array::create(1, 0).map_err(failed(LAYOUT, "created"))?;
-        let layout = self.layout.attached(mode);
-        map.set(0, layout, 0).map_err(failed(LAYOUT, "updated"))?;
-        let pinned = map.pin(self.pins.path(LAYOUT));
-        pinned.map_err(self.pins.cannot(LAYOUT, "pinned"))?;
+        self.keep_layout(mode)?;
         let link = self.pins.keep(program, link)?;
         self.is_in_force = true;
         Ok(link)
+    }
+
+    fn keep_layout(&self, mode: AttachedMode) -> Result<(), DatapathError> {
+        let mut map = Array::create(1, 0).map_err(failed(LAYOUT, "created"))?;
+        let layout = self.layout.attached(mode);
+        map.set(0, layout, 0).map_err(failed(LAYOUT, "updated"))?;
+        let pinned = map.pin(self.start.place(&self.pins, LAYOUT));
+        Ok(pinned.map_err(self.pins.cannot(LAYOUT, "pinned"))?)
     }
 
     /// If another program is in force, puts this one in its place, and says how that is attached.
@@ -324,13 +351,23 @@ impl Pinned {
         &mut self,
         program: &mut Xdp,
     ) -> Result<Option<(Link, AttachedMode)>, DatapathError> {
-        let Start::Adopt(found) = self.start else {
+        let (Start::Adopt(found) | Start::Move(found)) = self.start else {
             return Ok(None);
         };
+        if self.is_moving() {
+            self.keep_layout(found.mode())?;
+            self.pins.pin_program(program)?;
+            self.moved.copy_flows(&self.pins)?;
+        }
         let link = self.pins.replace(program)?;
         self.is_in_force = true;
-        // A packet may still be in the other program, about to call its stages.
+        // A packet may still be in the other program, about to record a flow or to call its stages.
         await_grace_period();
+        if self.is_moving() {
+            let copied = std::mem::take(&mut self.moved).copy_flows(&self.pins);
+            self.pins.end_move()?;
+            copied?;
+        }
         for name in self.pins.names()? {
             if name.starts_with(STAGES) && name != self.stages {
                 let removed = files::remove(&self.pins.path(&name));
@@ -347,13 +384,6 @@ impl Pinned {
         written.map_err(failed(NOTES, "updated"))
     }
 
-    /// What was noted last.
-    pub(super) fn noted(&self, id: ServiceId) -> Result<Option<Tick>, DatapathError> {
-        let until = self.notes.get(&u32::from(id.0), 0);
-        let until = until.map_err(failed(NOTES, "read"))?;
-        Ok((until > 0).then_some(Tick(until)))
-    }
-
     /// Removes everything.
     pub(super) fn remove(&self) -> Result<(), DatapathError> {
         Ok(self.pins.remove()?)
@@ -368,15 +398,27 @@ impl Drop for Pinned {
         }
         drop(match self.start {
             Start::Create => self.pins.clear(),
-            Start::Adopt(_) if self.stages.is_empty() => Ok(()),
-            Start::Adopt(_) => files::remove(&self.pins.path(&self.stages))
-                .map_err(self.pins.cannot(&self.stages, "removed")),
+            Start::Adopt(_) => Ok(()),
+            Start::Move(_) => self.pins.give_up_move(),
         });
+        if !self.stages.is_empty() {
+            drop(files::remove(&self.pins.path(&self.stages)));
+        }
     }
 }
 
-fn open<V: aya::Pod>(path: &Path) -> Result<Array<MapData, V>, MapError> {
+impl Start {
+    /// Where a map is to be found, or to be left.
+    fn place(self, pins: &Pins, name: &str) -> PathBuf {
+        match self {
+            Self::Create | Self::Adopt(_) => pins.path(name),
+            Self::Move(_) => pins.path(&format!("{name}{}", moving::NEXT)),
+        }
+    }
+}
+
+pub(super) fn open<T: TryFrom<Map, Error = MapError>>(path: &Path) -> Result<T, MapError> {
     MapData::from_pin(path)
         .and_then(Map::from_map_data)
-        .and_then(Array::try_from)
+        .and_then(T::try_from)
 }

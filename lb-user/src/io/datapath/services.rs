@@ -4,8 +4,6 @@
 //! packet copies it: half of another service, or all of it. So the next entry is written when no
 //! packet can still read the one before.
 
-use std::collections::BTreeMap;
-
 use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError},
@@ -31,13 +29,6 @@ impl Services {
             map: take(ebpf, abi::SERVICES)?,
             is_one_freed: false,
         })
-    }
-
-    /// Every entry, markers included.
-    pub(super) fn all(&self) -> Result<BTreeMap<ServiceKey, Service>, DatapathError> {
-        let entries = self.map.iter();
-        let entries: Result<_, MapError> = entries.collect();
-        entries.map_err(failed(abi::SERVICES, "read"))
     }
 
     pub(super) fn set(&mut self, key: &ServiceKey, service: &Service) -> Result<(), DatapathError> {

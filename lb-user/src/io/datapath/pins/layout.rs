@@ -58,7 +58,7 @@ pub enum Mismatch {
         "its maps have the layout of another version of tidegate: start the version that it was, to go on"
     )]
     Version,
-    #[error("`limits` have changed: put the old values back, to go on")]
+    #[error("`limits` have no room for what its maps hold: put the old values back, to go on")]
     Limits,
     #[error("`seed` has changed: put the old value back, to go on")]
     Seed,

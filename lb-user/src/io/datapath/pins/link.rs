@@ -25,6 +25,7 @@ pub(in crate::io::datapath) struct Link(#[expect(dead_code, reason = "held, not 
 /// A link whose interface is there.
 pub(super) struct Living {
     interface: u32,
+    program: u32,
 }
 
 impl Living {
@@ -32,15 +33,20 @@ impl Living {
     pub(super) const fn interface(&self) -> u32 {
         self.interface
     }
+
+    /// The program's id.
+    pub(super) const fn program(&self) -> u32 {
+        self.program
+    }
 }
 
 impl Pins {
     /// What the pinned link holds its program on; `None` if there is no link, or nothing that a packet
     /// could come by.
     pub(super) fn living_link(&self) -> Result<Option<Living>, PinError> {
-        match interface_of(&self.path(LINK)) {
-            Ok(0) => Ok(None),
-            Ok(interface) => Ok(Some(Living { interface })),
+        match look_at(&self.path(LINK)) {
+            Ok(Living { interface: 0, .. }) => Ok(None),
+            Ok(living) => Ok(Some(living)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.cannot(LINK, "opened")(error)),
         }
@@ -81,8 +87,8 @@ fn take(
     Ok(FdLink::try_from(link)?)
 }
 
-/// The index of the interface that a pinned XDP link is on; 0 if that is gone.
-fn interface_of(path: &Path) -> io::Result<u32> {
+/// What a pinned XDP link is on; the interface is 0 if it is gone.
+fn look_at(path: &Path) -> io::Result<Living> {
     const BPF_OBJ_GET: libc::c_long = 7;
     const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
     const BPF_LINK_TYPE_XDP: u32 = 6;
@@ -156,5 +162,8 @@ fn interface_of(path: &Path) -> io::Result<u32> {
     if info.kind != BPF_LINK_TYPE_XDP {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    Ok(info.interface)
+    let Info {
+        interface, program, ..
+    } = info;
+    Ok(Living { interface, program })
 }
