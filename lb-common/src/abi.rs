@@ -18,7 +18,7 @@ mod service;
 mod tunnel;
 
 pub use self::{
-    backend::{Backend, BackendId, BackendState, Load, NextHop, Slot, SlotLine},
+    backend::{Backend, BackendId, BackendState, Load, NextHop, OwnMac, Slot, SlotLine},
     flow::{Flow, FlowKey, FlowState, Fragment, FragmentKey, KeepAlive, Reply, Tick},
     guard::{Access, AccessKey, Bucket, GuardCounts, Rate, Rates, SourceKey},
     ip::Ip,
@@ -52,6 +52,8 @@ pub const HALF_OPEN_REPLIES: &str = "HALF_OPEN_REPLIES";
 pub const NAT_POOL: &str = "NAT_POOL";
 /// Array of [`Load`], one a backend.
 pub const LOADS: &str = "LOADS";
+/// Array of one [`OwnMac`].
+pub const OWN_MAC: &str = "OWN_MAC";
 /// Array of one [`TunnelSources`].
 pub const TUNNEL_SOURCES: &str = "TUNNEL_SOURCES";
 /// LRU hash: [`FragmentKey`] to [`Fragment`]: packets of which a first piece was seen.
@@ -242,6 +244,7 @@ const _: () = {
     // With the kernel's own 48 bytes, its key and a bucket, a session stays below 128.
     assert!(size_of::<Flow>() == 16);
     assert!(size_of::<NextHop>() == 16);
+    assert!(size_of::<OwnMac>() == 8);
     assert!(size_of::<Reply>() == 64);
     assert!(size_of::<NatPool>() == 272);
     assert!(size_of::<Traffic>() == 72);
@@ -252,8 +255,8 @@ const _: () = {
 mod pod {
     use super::{
         AccessKey, Backend, Bucket, Flow, FlowKey, Fragment, FragmentKey, GuardCounts, Ip, Load,
-        MqttPackets, NatPool, Rates, Reply, Service, ServiceKey, SlotLine, SourceKey, Traffic,
-        TunnelSources,
+        MqttPackets, NatPool, OwnMac, Rates, Reply, Service, ServiceKey, SlotLine, SourceKey,
+        Traffic, TunnelSources,
     };
     use crate::{challenge, flow::HashKeys, generator::Order};
 
@@ -280,6 +283,7 @@ mod pod {
         MqttPackets,
         NatPool,
         Order,
+        OwnMac,
         Rates,
         Reply,
         Service,

@@ -23,7 +23,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Backend, BackendId, Flow, FlowKey, Ip, NatPool, NextHop, Reply, Service, ServiceId,
+        Backend, BackendId, Flow, FlowKey, Ip, NatPool, NextHop, OwnMac, Reply, Service, ServiceId,
         ServiceKey, Slot, SlotLine, Stage, Tick, Traffic, TunnelSources,
     },
     flow::HashKeys,
@@ -66,6 +66,8 @@ static REPLIES: HashMap<FlowKey, Reply> = HashMap::with_max_entries(1, 0);
 static HALF_OPEN_REPLIES: LruHashMap<FlowKey, Reply> = LruHashMap::with_max_entries(1, 0);
 #[map]
 static NAT_POOL: Array<NatPool> = Array::with_max_entries(1, 0);
+#[map]
+static OWN_MAC: Array<OwnMac> = Array::with_max_entries(1, 0);
 #[map]
 static TUNNEL_SOURCES: Array<TunnelSources> = Array::with_max_entries(1, 0);
 #[map]
@@ -229,6 +231,12 @@ pub fn load_ip(ip: &Ip) -> Ip {
 #[inline(always)]
 pub fn nat_pool() -> Option<&'static NatPool> {
     NAT_POOL.get(0).filter(|pool| pool.port_count() > 0)
+}
+
+/// Whether a frame is for another host, by its destination.
+#[inline(always)]
+pub fn is_for_another(mac: &[u8; 6]) -> bool {
+    OWN_MAC.get(0).is_some_and(|own| own.is_others(mac))
 }
 
 /// What tunnels send from.

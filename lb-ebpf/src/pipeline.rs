@@ -25,7 +25,11 @@ use crate::{
 /// Parses the frame, finds its service, and sends it on.
 #[inline(always)]
 pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
-    let frame = Frame::new(context);
+    let mut frame = Frame::new(context);
+    if maps::is_for_another(frame.bytes(0).ok_or(Verdict::PassNotOurs)?) {
+        // The kernel drops it. Forwarded, it would be there twice, and with NAT from two balancers.
+        return Err(Verdict::PassNotOurs);
+    }
     let mut cursor = frame.cursor();
     let family = parse::ethernet(&mut cursor).ok_or(Verdict::PassNotOurs)?;
     let network = Network::parse(&mut cursor, family).map_err(|_damaged| Verdict::PassMalformed)?;

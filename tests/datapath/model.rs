@@ -14,6 +14,10 @@ use lb_user::core::image::{MapImage, ServiceImage};
 /// The verdicts that are right for a frame: one, unless flow tables decide.
 pub(crate) fn verdicts(image: &MapImage, frame: &[u8]) -> Vec<Verdict> {
     let mut cursor = SliceCursor::new(frame);
+    let is_others = |mac| image.own_mac.is_others(mac);
+    if frame.first_chunk().is_none_or(is_others) {
+        return vec![Verdict::PassNotOurs];
+    }
     let Some(family) = parse::ethernet(&mut cursor) else {
         return vec![Verdict::PassNotOurs];
     };

@@ -74,7 +74,6 @@ fn replies_follow_the_client_to_another_mac_address() -> Result<()> {
             flow.send(&world, &flow.next(later))?;
             let moved = flow.next(later).with(|packet| {
                 packet.source_mac = [0x02, 0xcc, 1, 2, 3, 4];
-                packet.destination_mac = [0x02, 0xdd, 1, 2, 3, 4];
             });
             flow.send(&world, &moved)?;
             let flow = Flow {

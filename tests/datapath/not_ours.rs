@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use lb_common::{parse::TCP_SYN, verdict::Verdict};
+use lb_common::{
+    parse::{TCP_ACK, TCP_SYN},
+    verdict::Verdict,
+};
 use tests::packet::{Packet, Transport};
 
 use super::case::{Case, check};
-use super::services::{DSR_MAGLEV, FAMILIES, Family, NAT_PORTS, new_port, world};
+use super::services::{DSR_MAGLEV, FAMILIES, Family, KINDS, NAT_PORTS, new_port, world};
 
 const SYN: Transport = Transport::Tcp(TCP_SYN);
 
@@ -37,6 +40,27 @@ fn another_port_or_address_is_not_ours() -> Result<()> {
                 ),
                 untouched(name("from VIP"), &to(family.client(), DSR_MAGLEV)),
             ]);
+        }
+    }
+    check(&*world()?, &cases)
+}
+
+#[test]
+fn frames_for_another_host_are_not_ours() -> Result<()> {
+    let mut cases = Vec::new();
+    for family in FAMILIES {
+        for service in KINDS {
+            for transport in [SYN, Transport::Tcp(TCP_ACK), Transport::Udp] {
+                let packet = family.packet(transport, service);
+                for byte in 0..6 {
+                    let other = packet.clone().with(|packet| {
+                        // Not the bit that says that it is for a group.
+                        packet.destination_mac[byte] ^= 2;
+                    });
+                    let name = format!("{family:?} {service} {transport:?} byte {byte}");
+                    cases.push(untouched(name, &other));
+                }
+            }
         }
     }
     check(&*world()?, &cases)

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use lb_common::abi::{
-    Balance, Forward, Ip, NatPool, NextHop, PROTOCOL_TCP, PROTOCOL_UDP, ServiceKey,
+    Balance, Forward, Ip, NatPool, NextHop, OwnMac, PROTOCOL_TCP, PROTOCOL_UDP, ServiceKey,
 };
 use lb_user::{
     config::model::Limits,
@@ -175,6 +175,7 @@ fn desired(services: Vec<DesiredService>) -> Desired {
     Desired {
         services,
         nat_pool: nat_pool(NAT_PORTS),
+        own_mac: OwnMac::new(Packet::TO_US),
         // Set by the world.
         ..Desired::nothing(Limits {
             services: 0,

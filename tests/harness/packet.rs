@@ -73,11 +73,14 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// What frames for the host under test are sent to.
+    pub const TO_US: [u8; 6] = [0x02, 0, 0, 0, 0, 0x24];
+
     /// A packet from one end to another, of the family of the addresses.
     #[must_use]
     pub fn new(transport: Transport, source: (IpAddr, u16), destination: (IpAddr, u16)) -> Self {
         Self {
-            destination_mac: [0x02, 0, 0, 0, 0, 0x24],
+            destination_mac: Self::TO_US,
             source_mac: [0x02, 0, 0, 0, 0x01, 0x00],
             tags: Vec::new(),
             source: source.0,
@@ -137,7 +140,7 @@ impl Packet {
         .with(|packet| {
             packet.ttl = 64;
             packet.source_mac = from.mac;
-            packet.destination_mac = from.source_mac;
+            packet.destination_mac = Self::TO_US;
         })
     }
 

@@ -168,6 +168,53 @@ pub struct NextHop {
     pub source_mac: [u8; 6],
 }
 
+/// The MAC address of the interface that the program is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct OwnMac {
+    mac: [u8; 6],
+    is_known: u8,
+    padding: u8,
+}
+
+impl OwnMac {
+    /// Every frame may be for this host.
+    pub const UNKNOWN: Self = Self {
+        mac: [0; 6],
+        is_known: 0,
+        padding: 0,
+    };
+
+    /// That of an interface.
+    #[must_use]
+    pub const fn new(mac: [u8; 6]) -> Self {
+        Self {
+            mac,
+            is_known: 1,
+            padding: 0,
+        }
+    }
+
+    /// Whether a frame is for one host, and that is not this one: switches send such frames to all
+    /// while they do not know better, and an interface in promiscuous mode lets them through.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_others(&self, destination: &[u8; 6]) -> bool {
+        let (own, its) = (Self::words(&self.mac), Self::words(destination));
+        let is_group = its.0.to_ne_bytes()[0] & 1 != 0;
+        self.is_known != 0 && (own.0 != its.0 || own.1 != its.1) && !is_group
+    }
+
+    /// By two loads: taken apart, it would be six.
+    #[inline(always)]
+    const fn words(mac: &[u8; 6]) -> (u32, u16) {
+        match (mac.first_chunk(), mac.last_chunk()) {
+            (Some(first), Some(last)) => (u32::from_ne_bytes(*first), u16::from_ne_bytes(*last)),
+            _ => (0, 0),
+        }
+    }
+}
+
 impl Backend {
     /// No backend.
     pub const ABSENT: Self = Self {

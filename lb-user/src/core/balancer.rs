@@ -19,6 +19,7 @@
 //! those that it has.
 
 pub mod adopt;
+mod carrier;
 mod leaving;
 mod ramps;
 mod select;
@@ -94,7 +95,7 @@ pub struct Balancer {
     default_sources: Vec<IpAddr>,
     tunnel_sources: Vec<IpAddr>,
     mtus: BTreeMap<IpAddr, u16>,
-    interface: Option<u32>,
+    interface: Option<(u32, [u8; 6])>,
     /// Services that see a flood of SYNs.
     attacked: BTreeSet<ServiceKey>,
     /// Backends that do not take their whole share yet.
@@ -215,11 +216,6 @@ impl Balancer {
         self.next_hops.get(&address).copied()
     }
 
-    /// Says which interface replies are seen on: that of the VIPs, by its index.
-    pub fn set_interface(&mut self, index: u32) {
-        self.interface = Some(index);
-    }
-
     /// Says whether a service sees a flood of SYNs.
     pub fn set_attacked(&mut self, service: ServiceKey, is_attacked: bool) {
         if is_attacked {
@@ -312,6 +308,7 @@ impl Balancer {
                 .collect(),
             nat_pool: self.nat_pool(),
             tunnel_sources: self.tunnel_sources(),
+            own_mac: self.own_mac(),
             limits: self.config.limits(),
         }
     }
@@ -401,15 +398,6 @@ impl Balancer {
             limit: backend.max_connections(),
             mtu: self.path_mtu(service, backend),
         }
-    }
-
-    /// Whether what `backend` answers comes back to us where it has to: translated replies that come
-    /// in by another interface end at the host's own TCP.
-    #[must_use]
-    pub fn sees_replies(&self, service: &Service, backend: &Backend) -> bool {
-        let next_hop = self.next_hop(backend.address());
-        let elsewhere = next_hop.is_some_and(|hop| Some(hop.interface) != self.interface);
-        service.forward() != Forward::Nat || self.interface.is_none() || !elsewhere
     }
 
     /// Whether packets can be sent to `backend`. Before its next hop is known they would be dropped.

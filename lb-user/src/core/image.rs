@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lb_common::abi::{
     Access, Backend, BackendId, Balance, Encapsulation, Features, Forward, Ip, NatPool, NextHop,
-    Rates, Service, ServiceId, ServiceKey, Slot, Tick, TunnelSources,
+    OwnMac, Rates, Service, ServiceId, ServiceKey, Slot, Tick, TunnelSources,
 };
 
 use crate::config::model::{AccessList, Prefix};
@@ -24,6 +24,7 @@ pub struct MapImage {
     pub backends: BTreeMap<BackendId, BackendImage>,
     pub nat_pool: NatPool,
     pub tunnel_sources: TunnelSources,
+    pub own_mac: OwnMac,
     /// The last epoch of every id that was ever used: flows recorded for its former users may still
     /// be there. Not in the maps.
     pub epochs: BTreeMap<BackendId, u16>,
@@ -41,6 +42,7 @@ impl MapImage {
             backends: BTreeMap::new(),
             nat_pool: NatPool::EMPTY,
             tunnel_sources: TunnelSources::EMPTY,
+            own_mac: OwnMac::UNKNOWN,
             epochs: BTreeMap::new(),
             fallen: BTreeMap::new(),
         }
@@ -192,6 +194,7 @@ pub struct Fallen {
 pub enum Setting {
     NatPool(Box<NatPool>),
     TunnelSources(Box<TunnelSources>),
+    OwnMac(OwnMac),
     Rates(ServiceId, Rates),
 }
 

@@ -36,8 +36,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::abi::{
-    BackendId, Balance, Features, Forward, Ip, NatPool, NextHop, Rates, ServiceId, ServiceKey,
-    Tick, TunnelSources,
+    BackendId, Balance, Features, Forward, Ip, NatPool, NextHop, OwnMac, Rates, ServiceId,
+    ServiceKey, Tick, TunnelSources,
 };
 
 pub use self::access::stale;
@@ -58,6 +58,8 @@ pub struct Desired {
     pub services: Vec<DesiredService>,
     pub nat_pool: NatPool,
     pub tunnel_sources: TunnelSources,
+    /// What frames for this host are sent to.
+    pub own_mac: OwnMac,
     /// How many ids there are.
     pub limits: Limits,
 }
@@ -107,6 +109,7 @@ impl Desired {
             services: Vec::new(),
             nat_pool: NatPool::EMPTY,
             tunnel_sources: TunnelSources::EMPTY,
+            own_mac: OwnMac::UNKNOWN,
             limits,
         }
     }
@@ -178,6 +181,7 @@ pub fn next(previous: &MapImage, desired: &Desired, moment: Moment) -> MapImage 
         backends: BTreeMap::new(),
         nat_pool: desired.nat_pool,
         tunnel_sources: desired.tunnel_sources,
+        own_mac: desired.own_mac,
         epochs: previous.epochs.clone(),
         fallen: BTreeMap::new(),
     };

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::abi::{
-    Access, Backend, BackendId, NatPool, Rates, Service, ServiceId, ServiceKey, Slot, Tick,
+    Access, Backend, BackendId, NatPool, OwnMac, Rates, Service, ServiceId, ServiceKey, Slot, Tick,
     TunnelSources,
 };
 
@@ -69,6 +69,8 @@ pub fn image(contents: &Contents, now: Tick) -> MapImage {
             .collect(),
         nat_pool: contents.nat_pool,
         tunnel_sources: contents.tunnel_sources,
+        // Each program has its own.
+        own_mac: OwnMac::UNKNOWN,
         epochs: contents
             .backends
             .iter()

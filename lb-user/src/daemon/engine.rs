@@ -290,6 +290,11 @@ impl<M: Maps> Engine<M> {
         self.dirty = true;
     }
 
+    /// Takes in which interface the program is attached to, and what frames for it are sent to.
+    pub(super) fn handle_interface(&mut self, index: u32, mac: [u8; 6]) {
+        self.dirty |= self.balancer.set_interface(index, mac);
+    }
+
     /// Takes in the interface's own addresses.
     pub(super) fn handle_addresses(&mut self, addresses: Vec<IpAddr>) {
         self.addresses = addresses;

@@ -137,7 +137,8 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
         engine.adopt(image, sweeper.has_room()?)?;
     }
     engine.handle_addresses(vips.own_addresses());
-    engine.balancer.set_interface(vips.interface_index());
+    let (index, mac) = vips.carrier();
+    engine.handle_interface(index, mac);
     sources::find(&mut engine, vips).await;
     engine
         .try_reconcile()

@@ -450,6 +450,8 @@ impl Running {
 
     async fn recheck(&mut self) -> Result<(), InterfaceGone> {
         self.vips.refresh().await?;
+        let (index, mac) = self.vips.carrier();
+        self.engine.handle_interface(index, mac);
         self.engine.handle_addresses(self.vips.own_addresses());
         sources::find(&mut self.engine, &self.vips).await;
         self.note_absent();

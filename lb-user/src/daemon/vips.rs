@@ -72,6 +72,11 @@ impl Vips {
         self.interface.index
     }
 
+    /// The index of that interface, and what frames for it are sent to.
+    pub(super) const fn carrier(&self) -> (u32, [u8; 6]) {
+        (self.interface.index, self.interface.mac)
+    }
+
     /// Addresses of the interface that a connection can be made from.
     pub(super) fn own_addresses(&self) -> Vec<IpAddr> {
         let addresses = self.interface.addresses.iter().map(|(address, _)| *address);

@@ -21,8 +21,8 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        self, AccessKey, Backend, GENERATIONS, GuardCounts, Load, MqttPackets, NatPool, Rates,
-        SlotLine, Stage, TABLE_LINES, Traffic, TunnelSources,
+        self, AccessKey, Backend, GENERATIONS, GuardCounts, Load, MqttPackets, NatPool, OwnMac,
+        Rates, SlotLine, Stage, TABLE_LINES, Traffic, TunnelSources,
     },
     challenge,
     flow::HashKeys,
@@ -191,6 +191,7 @@ pub struct Datapath {
     slots: Array<MapData, SlotLine>,
     nat_pool: Array<MapData, NatPool>,
     tunnel_sources: Array<MapData, TunnelSources>,
+    own_mac: Array<MapData, OwnMac>,
     rates: Array<MapData, Rates>,
     access: LpmTrie<MapData, AccessKey, u32>,
     guard_counts: PerCpuArray<MapData, GuardCounts>,
@@ -264,6 +265,7 @@ impl Datapath {
             slots: take(&mut ebpf, abi::SLOTS)?,
             nat_pool: take(&mut ebpf, abi::NAT_POOL)?,
             tunnel_sources: take(&mut ebpf, abi::TUNNEL_SOURCES)?,
+            own_mac: take(&mut ebpf, abi::OWN_MAC)?,
             rates: take(&mut ebpf, abi::RATES)?,
             access: take(&mut ebpf, abi::ACCESS)?,
             guard_counts: take(&mut ebpf, abi::GUARD_COUNTS)?,

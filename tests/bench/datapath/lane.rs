@@ -8,8 +8,8 @@ use aya::{
     maps::{Array, MapData, PerCpuArray},
 };
 use lb_common::abi::{
-    Access, Backend, BackendId, Features, Forward, Ip, NatPool, NextHop, PROTOCOL_TCP, SLOT_COUNT,
-    Service, ServiceId, ServiceKey, TunnelSources,
+    Access, Backend, BackendId, Features, Forward, Ip, NatPool, NextHop, OwnMac, PROTOCOL_TCP,
+    SLOT_COUNT, Service, ServiceId, ServiceKey, TunnelSources,
 };
 use lb_common::{
     generator::Order,
@@ -201,6 +201,7 @@ fn service(mode: &Mode) -> anyhow::Result<Vec<MapOp>> {
     // Room for twice the flows of the largest measurement.
     let sources = [1, 2, 3, 4].map(|host| Ip::from_v4([172, 16, 42, host]));
     let tunnel_sources = TunnelSources::EMPTY.with(Ip::from_v4([172, 16, 43, 0]), 8);
+    ops.push(MapOp::Set(Setting::OwnMac(OwnMac::new(hop.source_mac))));
     ops.push(MapOp::Set(Setting::TunnelSources(Box::new(tunnel_sources))));
     ops.push(MapOp::Set(Setting::NatPool(Box::new(match mode.forward {
         Forward::Nat => NatPool::new(&sources, 1024, 65_535),

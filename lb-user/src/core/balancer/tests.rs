@@ -308,7 +308,7 @@ fn nat_never_sends_from_a_vip() {
 #[test]
 fn nat_leaves_out_a_backend_whose_replies_come_in_elsewhere() {
     let mut balancer = all_up();
-    balancer.set_interface(2);
+    balancer.set_interface(2, [2; 6]);
     let address = IpAddr::from([172, 16, 40, 20]);
     balancer.set_next_hop(address, hop(3));
     assert_eq!(desired(&balancer, 1), []);

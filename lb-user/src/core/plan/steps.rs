@@ -23,6 +23,9 @@ pub fn diff(old: &MapImage, new: &MapImage) -> Vec<MapOp> {
             new.tunnel_sources,
         ))));
     }
+    if old.own_mac != new.own_mac {
+        ops.push(MapOp::Set(Setting::OwnMac(new.own_mac)));
+    }
     ops.extend(changed_rates(old, new));
     ops.extend(
         changed(&old.backends, &new.backends).map(|(&id, b)| MapOp::SetBackend(id, entry(b))),

@@ -61,6 +61,7 @@ impl Datapath {
             Setting::TunnelSources(sources) => {
                 set(&mut self.tunnel_sources, abi::TUNNEL_SOURCES, 0, **sources)
             }
+            Setting::OwnMac(mac) => set(&mut self.own_mac, abi::OWN_MAC, 0, *mac),
             Setting::Rates(id, rates) => set(&mut self.rates, abi::RATES, u32::from(id.0), *rates),
         }
     }

@@ -35,7 +35,8 @@ impl Maps {
         match op {
             MapOp::Set(Setting::NatPool(pool)) => self.nat_pool = Some(*pool),
             MapOp::Set(Setting::Rates(id, rates)) => drop(self.rates.insert(id, rates)),
-            MapOp::Set(Setting::TunnelSources(_)) | MapOp::AwaitGracePeriod => {}
+            MapOp::Set(Setting::TunnelSources(_) | Setting::OwnMac(_))
+            | MapOp::AwaitGracePeriod => {}
             MapOp::SetAccess(id, entries) => self.access.entry(id).or_default().extend(entries),
             MapOp::RemoveAccess(id, prefixes) => {
                 let list = self.access.entry(id).or_default();
