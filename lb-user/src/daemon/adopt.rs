@@ -15,7 +15,7 @@ use crate::{
     core::{balancer::adopt, image::MapImage},
     io::{
         datapath::{Datapath, Mismatch, PinError, Pins},
-        netlink::Netlink,
+        netlink::{Netlink, NetlinkError},
     },
 };
 
@@ -110,9 +110,16 @@ impl<M: Maps> Engine<M> {
 pub async fn take_off(config: &Config) -> anyhow::Result<()> {
     let _state = StateDir::open(config.state_dir(), config.interface())?;
     let netlink = Netlink::open()?;
-    let interface = netlink.interface(config.interface()).await?;
-    let mut vips = Vips::new(netlink, interface);
-    let pins = Pins::open(config.pin_dir(), config.interface(), vips.interface_index())?;
-    vips.release().await;
+    let interface = match netlink.interface(config.interface()).await {
+        Ok(interface) => Some(interface),
+        // Its addresses have gone with it, and its pins have not.
+        Err(NetlinkError::NoSuchInterface { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let index = interface.as_ref().map_or(0, |interface| interface.index);
+    let pins = Pins::open(config.pin_dir(), config.interface(), index)?;
+    if let Some(interface) = interface {
+        Vips::new(netlink, interface).release().await;
+    }
     Ok(pins.remove()?)
 }

@@ -328,10 +328,7 @@ async fn shut_down(running: Running, inputs: Inputs, stop: &CancellationToken) {
     vips.release().await;
     if let Err(error) = engine.maps.detach() {
         let error = format!("{:#}", anyhow::Error::from(error));
-        warn!(
-            error,
-            "program could not be detached, it goes with the process"
-        );
+        warn!(error, "program could not be taken off");
     }
     info!("stopped");
 }

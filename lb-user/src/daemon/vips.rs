@@ -18,7 +18,7 @@ use crate::{
     io::netlink::{Interface, Netlink, NetlinkError, Unmarked, VipOrigin},
 };
 
-/// How long a VIP stays when nobody renews it, if the program goes with the daemon: time for a restart to find it still there, and for
+/// How long a VIP stays when nobody renews it, unless it is to outlive the daemon: time for a restart to find it still there, and for
 /// a few renewals to fail.
 const LIFETIME: Duration = Duration::from_secs(30);
 
@@ -172,15 +172,15 @@ impl Vips {
         if is_new && newcomers == Newcomers::Hold {
             return Ok(VipState::Absent);
         }
+        // One that no later process could know as ours must go by itself.
+        let lifetime = if is_new || !self.unmarked.is_empty() {
+            LIFETIME
+        } else {
+            self.lifetime
+        };
         let origin = self
             .netlink
-            .ensure_vip(
-                index,
-                address,
-                vip.prefix(),
-                self.lifetime,
-                &mut self.unmarked,
-            )
+            .ensure_vip(index, address, vip.prefix(), lifetime, &mut self.unmarked)
             .await?;
         if is_new {
             let interface = &self.interface.name;

@@ -21,13 +21,12 @@
 //!
 //! A program keeps the maps that it was loaded with. Those that hold what is between the daemon and the
 //! operator alone (counters), between parts of one program (`JOB`, `STAGES`, its constants), or what the
-//! next daemon knows as well (`OWN_MAC`), are not
-//! pinned, and new with each program: so they may change from one version to the next. The kernel
-//! empties an array of programs that nobody holds but a program. So it is pinned as well, under a name
-//! of its own, and the one before goes when no packet can be in its program any more.
+//! next daemon knows as well (`OWN_MAC`), are not pinned, and new with each program: so they may change
+//! from one version to the next. The kernel empties an array of programs that nobody holds but a
+//! program. So it is pinned as well, under a name of its own, and the one before goes when no packet can
+//! be in its program any more.
 //!
-//! Mount points of BPF file systems are not one: each mount has its own files. Where there is none yet,
-//! one is mounted.
+//! Every mount of a BPF file system has files of its own. Where there is none yet, one is mounted.
 
 mod files;
 mod layout;

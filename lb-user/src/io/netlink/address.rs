@@ -152,6 +152,12 @@ fn describe(message: &mut AddressMessage, address: IpAddr, lifetime: Duration) {
 }
 
 impl Unmarked {
+    /// Whether the kernel keeps a note of all that this process has added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes in what the kernel says of an address that was added just now.
     fn note(&mut self, added: &AddressMessage) {
         if let Some(address) = local(added)

@@ -31,6 +31,10 @@ pub(super) fn mount(directory: &Path) -> Result<(), PinError> {
         directory
     };
     let mounted = fs::create_dir_all(place).and_then(|()| {
+        // What somebody keeps there would be hidden.
+        if fs::read_dir(place)?.next().is_some() {
+            return Err(ErrorKind::DirectoryNotEmpty.into());
+        }
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         mount_file_system("bpf", place, "bpf", flags, Some(c"mode=0700")).map_err(io::Error::from)
     });
