@@ -19,5 +19,6 @@ mod routed;
 mod scheduling;
 mod shutdown;
 mod vrrp;
+mod vrrp_faults;
 mod vrrp_peers;
 mod vrrp_sockets;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lb_user::io::vrrp::{Endpoint, Reach, VrrpSocket};
 use rustix::process::Signal;
 use tests::balancer::SOON;
@@ -142,18 +142,24 @@ fn the_address_goes_with_a_killed_daemon_and_comes_back_with_it() -> Result<()> 
 fn what_a_killed_daemon_left_is_removed_before_its_router_is_active() -> Result<()> {
     let mut pair = Pair::new()?;
     let alone = node(&router(200, ""));
-    pair.start(0, &alone)?;
-    pair.wait_for_role(0, "active")?;
-    pair.process(0)?.kill()?;
     // It would not be Active for minutes.
-    pair.start(
-        0,
-        &alone.replace("vips = ", "startup_delay = \"10m\"\nvips = "),
-    )?;
-    // Ready is who has removed what was left.
-    ensure!(!pair.has(0, VIP)?, "the address is still there");
-    ensure!(pair.router(0)?.role == "initialize");
-    Ok(())
+    let late = alone.replace("vips = ", "startup_delay = \"10m\"\nvips = ");
+    // On a machine that is busy the address may have gone by itself.
+    for _ in 0..5 {
+        pair.start(0, &alone)?;
+        pair.wait_for_role(0, "active")?;
+        pair.process(0)?.kill()?;
+        pair.start(0, &late)?;
+        ensure!(!pair.has(0, VIP)?, "the address is still there");
+        ensure!(pair.router(0)?.role == "initialize");
+        let said = pair.process(0)?.stderr();
+        let before = said.split(" ready").next().unwrap_or_default();
+        if before.contains("VIP removed") {
+            return Ok(());
+        }
+        pair.process(0)?.terminate(SOON)?;
+    }
+    bail!("the daemon removed nothing in five attempts")
 }
 
 #[test]
@@ -229,8 +235,9 @@ fn a_reload_disturbs_no_router_that_stays_as_it_was() -> Result<()> {
     let now = pair.router(0)?;
     ensure!(same(&now), "{now:?} was {before:?}");
 
-    // One that changes keeps its role, one that goes takes its address along.
-    pair.write(0, &first.replace("priority = 200", "priority = 210"))?;
+    // One that changes, be it its name, keeps its role, one that goes takes its address along.
+    let changed = first.replace("priority = 200", "priority = 210");
+    pair.write(0, &changed.replace("name = \"front\"", "name = \"edge\""))?;
     pair.tell(0, &["reload"])?;
     ensure!(!pair.has(0, "172.16.40.25/32")?, "its address is left");
     wait_until(SOON, "the new priority at the peer", || {

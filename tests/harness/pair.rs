@@ -293,11 +293,24 @@ impl Pair {
     /// # Errors
     /// When the kernel refuses.
     pub fn part(&self, parted: bool) -> Result<()> {
-        let isolated = if parted { "on" } else { "off" };
+        self.isolate(&[self.host(0), self.host(1)], parted)
+    }
+
+    /// Has a node reach the brokers or not, which reach everybody but each other meanwhile.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn cut_from_brokers(&self, at: usize, is_cut: bool) -> Result<()> {
+        let [one, two] = self.lab.topology.brokers();
+        self.isolate(&[self.host(at), one, two], is_cut)
+    }
+
+    /// Has no two of these hosts reach each other, or all.
+    fn isolate(&self, hosts: &[&Host], isolated: bool) -> Result<()> {
+        let isolated = if isolated { "on" } else { "off" };
         let switch = self.lab.topology.switch().netns();
-        for at in [0, 1] {
+        for name in hosts.iter().map(|host| host.name()) {
             let mut command = switch.command("bridge")?;
-            let name = self.host(at).name();
             command.args(["link", "set", "dev", name, "isolated", isolated]);
             ensure!(command.status()?.success(), "{name} cannot be isolated");
         }

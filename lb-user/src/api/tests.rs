@@ -293,7 +293,9 @@ async fn metrics_port_changes_nothing() {
 
 #[tokio::test]
 async fn metrics_page_names_every_family_once() {
-    let page = metrics::render(&status());
+    let mut status = status();
+    status.vrrp.routers[0].lowered_by = vec!["silent_backends".to_owned()];
+    let page = metrics::render(&status);
     for line in [
         r#"tidegate_packets_total{verdict="tx_dsr"} 9"#,
         r#"tidegate_service_dropped_total{service="mqtt"} 2"#,
@@ -310,6 +312,7 @@ async fn metrics_page_names_every_family_once() {
         r#"tidegate_vrrp_refused_total{router="front",reason="hops"} 3"#,
         r#"tidegate_vrrp_strays_total{interface="eth0",reason="vrid"} 9"#,
         r#"tidegate_vrrp_fault{router="front",fault="no_backends"} 1"#,
+        r#"tidegate_vrrp_priority_lowered{router="front",cause="silent_backends"} 1"#,
         r#"tidegate_reloads_total{result="ok"} 1"#,
     ] {
         assert!(

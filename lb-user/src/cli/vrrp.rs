@@ -52,7 +52,7 @@ enum Action {
         #[arg(long, requires = "wait", value_name = "TIME", default_value = "1m", value_parser = time)]
         timeout: Duration,
     },
-    /// Has a virtual router take part again.
+    /// Has a virtual router take part again, at once if it waits after a failure.
     #[command(after_help = "Example:\n  tidegate vrrp resume front")]
     Resume {
         /// The name of a virtual router or of a group.

@@ -34,8 +34,11 @@ pub struct RouterStatus {
     pub peer: Option<PeerStatus>,
     /// Why it must not be Active: `operator`, `fault`, `group`.
     pub held: Vec<String>,
-    /// What it lacks: `not_ready`, `link_down`, `no_address`, `no_socket`, `unfit`, `no_backends`.
+    /// What it lacks: `not_ready`, `link_down`, `no_address`, `no_socket`, `unfit`, `no_backends`,
+    /// `no_vip`.
     pub faults: Vec<String>,
+    /// Why the priority in force is lower than the configured one: `silent_backends`.
+    pub lowered_by: Vec<String>,
     pub last_change: Option<RoleChange>,
     /// How often it came to each role.
     pub changes: BTreeMap<String, u64>,
@@ -86,7 +89,7 @@ pub struct RouterOrder {
 pub enum RouterChange {
     /// It hands its role over, and takes none.
     Release,
-    /// It takes part again.
+    /// It takes part again, and does not wait any more after a failure.
     Resume,
 }
 

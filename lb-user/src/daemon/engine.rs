@@ -4,6 +4,7 @@
 //! maps hold what it wants. There is no other way to the maps.
 
 mod draining;
+mod fresh;
 mod held;
 mod learning;
 
@@ -73,8 +74,9 @@ pub(super) struct Engine<M> {
     addresses: Vec<IpAddr>,
     /// The services' addresses that this node does not have at the moment.
     absent: BTreeSet<IpAddr>,
-    /// The services of such addresses by whose tables nobody's session went so far.
-    fresh: BTreeSet<ServiceKey>,
+    /// The services of such addresses by whose tables nobody's session went so far, with those of their
+    /// backends that were found down since.
+    fresh: BTreeMap<ServiceKey, BTreeSet<BackendKey>>,
     /// Which services had a backend after the last change.
     up: BTreeMap<ServiceKey, bool>,
 }
@@ -105,7 +107,7 @@ impl<M: Maps> Engine<M> {
             dirty: true,
             addresses: Vec::new(),
             absent: BTreeSet::new(),
-            fresh: BTreeSet::new(),
+            fresh: BTreeMap::new(),
             up: BTreeMap::new(),
         }
     }
@@ -135,11 +137,13 @@ impl<M: Maps> Engine<M> {
     /// If the kernel refuses, which is counted; the next call then writes everything anew.
     pub(super) fn try_reconcile(&mut self) -> anyhow::Result<()> {
         if !self.dirty {
+            self.review_fresh();
             return Ok(());
         }
         let outcome = self.advance();
         if outcome.is_ok() {
             self.publish();
+            self.review_fresh();
         }
         self.dirty = outcome.is_err();
         self.counters.apply_errors += u64::from(self.dirty);
@@ -243,6 +247,7 @@ impl<M: Maps> Engine<M> {
             }
         };
         let transition = self.balancer.observe(backend, outcome);
+        self.note_seen(backend, reason.is_some());
         self.note_held(backend);
         let Some(transition) = transition else {
             return;
@@ -331,15 +336,6 @@ impl<M: Maps> Engine<M> {
         services
             .filter(|service| !self.is_up(&service.key()))
             .map(Service::name)
-    }
-
-    /// The services' addresses, and whether a backend takes new flows of any service there.
-    pub(super) fn serving(&self) -> BTreeMap<IpAddr, bool> {
-        let mut serving = BTreeMap::new();
-        for service in self.balancer.config().services() {
-            *serving.entry(service.vip()).or_default() |= self.is_up(&service.key());
-        }
-        serving
     }
 
     /// The addresses that NAT is to send from although the interface does not have them: nobody

@@ -218,6 +218,7 @@ fn connect(
         ),
     );
     let (ended_sender, ended) = mpsc::channel(1);
+    let routers = Routers::new(vips.interface_index(), ended_sender);
     let (mut probers, answers) = Probers::new();
     probers.follow(config);
     if let Err(error) = state.keep_names(config) {
@@ -226,7 +227,7 @@ fn connect(
     let running = Running {
         engine,
         vips,
-        routers: Routers::new(ended_sender),
+        routers,
         pace: Pace::new(has_predecessor),
         state,
         probers,

@@ -216,7 +216,7 @@ impl Running {
         let is_recent = unsettled.is_none_or(|since| now.duration_since(since) < MAPS_GRACE);
         self.routers.tell(Forwarding {
             is_ready: self.pace.was_settled && is_recent,
-            serving: self.engine.serving(),
+            backing: self.engine.backing(),
         });
         if self.pace.is_behind && self.engine.is_settled() {
             let config = self.engine.balancer.config();
@@ -449,7 +449,11 @@ impl Running {
     }
 
     async fn recheck(&mut self) -> Result<(), InterfaceGone> {
-        self.vips.refresh().await?;
+        let looked = self.vips.refresh().await;
+        if looked.is_err() {
+            self.routers.abandon();
+        }
+        looked?;
         let (index, mac) = self.vips.carrier();
         self.engine.handle_interface(index, mac);
         self.engine.handle_addresses(self.vips.own_addresses());

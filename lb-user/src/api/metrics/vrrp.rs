@@ -71,6 +71,13 @@ fn roles(page: &mut Page, routers: &[RouterStatus]) {
             page.sample(&[("router", &router.name), ("fault", fault)], 1);
         }
     }
+    let help = "Why its priority is lower than configured: 1 for what is so.";
+    page.family("tidegate_vrrp_priority_lowered", "gauge", help);
+    for router in routers {
+        for cause in &router.lowered_by {
+            page.sample(&[("router", &router.name), ("cause", cause)], 1);
+        }
+    }
 }
 
 fn reasons(page: &mut Page, status: &VrrpStatus) {

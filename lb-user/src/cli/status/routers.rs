@@ -23,7 +23,7 @@ pub(in crate::cli) fn router_table(status: &VrrpStatus) -> String {
         ("SENT", Align::Right),
         ("RECEIVED", Align::Right),
         ("REFUSED", Align::Right),
-        ("HELD BY", Align::Left),
+        ("KEPT BACK BY", Align::Left),
     ]);
     for router in &status.routers {
         table.row(row(router));
@@ -58,14 +58,15 @@ fn row(router: &RouterStatus) -> Vec<String> {
         router.adverts.sent.to_string(),
         router.adverts.received.to_string(),
         refused.to_string(),
-        held_by(router),
+        kept_back_by(router),
     ]
 }
 
-/// What keeps it from the role: a fault says more than that there is one.
-fn held_by(router: &RouterStatus) -> String {
+/// What keeps it from the role, or has others go first: a fault says more than that there is one.
+fn kept_back_by(router: &RouterStatus) -> String {
     let holds = router.held.iter().filter(|hold| *hold != "fault");
-    let all: Vec<&str> = holds.chain(&router.faults).map(String::as_str).collect();
+    let all = holds.chain(&router.faults).chain(&router.lowered_by);
+    let all: Vec<&str> = all.map(String::as_str).collect();
     all.join(" ")
 }
 
@@ -104,6 +105,20 @@ mod tests {
             "{line}"
         );
         assert!(line.ends_with("operator"), "{line}");
+    }
+
+    #[test]
+    fn a_lowered_priority_has_its_cause_beside_it() {
+        let mut status = example::vrrp();
+        let router = &mut status.routers[0];
+        (router.priority, router.peer) = (6, None);
+        "active".clone_into(&mut router.role);
+        (router.faults, router.held) = (Vec::new(), Vec::new());
+        router.lowered_by = vec!["silent_backends".to_owned()];
+        let text = router_table(&status);
+        let line = text.lines().nth(1).unwrap();
+        assert!(line.contains("active         6  this node"), "{line}");
+        assert!(line.ends_with("silent_backends"), "{line}");
     }
 
     #[test]

@@ -47,7 +47,6 @@ pub struct Machine {
     /// The effective priority.
     priority: Priority,
     holds: BTreeSet<Hold>,
-    permission: Permission,
     /// The peer that is Active, as far as is known.
     active: Option<Peer>,
     /// The priority of the advert that is to be sent. A later one makes an earlier one untrue.
@@ -102,14 +101,6 @@ struct Leaving {
     cause: Cause,
 }
 
-/// Whether a Backup may take over from a living Active, beyond Preempt_Mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Permission {
-    Granted,
-    /// Not yet: it lacks what the Active knows. From a dead one it takes over all the same.
-    Withheld,
-}
-
 /// Start, and what the daemon says.
 impl Machine {
     /// A router that has not been started.
@@ -123,7 +114,6 @@ impl Machine {
             settings,
             state: State::Initialize { start_at: None },
             holds: BTreeSet::new(),
-            permission: Permission::Granted,
             active: None,
             pending: None,
             announcer: Announcer::default(),
@@ -159,17 +149,12 @@ impl Machine {
         self.change_to(State::Initialize { start_at: None }, Cause::Shutdown);
     }
 
-    /// Sets the effective priority, as tracking finds it. An owner's stays.
+    /// Sets the effective priority, as tracking finds it. An owner's stays. The next advert tells it.
     pub fn set_priority(&mut self, priority: Priority) {
         if self.settings.priority != Priority::OWNER {
             // RFC 9568, 5.2.4.
             self.priority = Priority(priority.0.clamp(1, Priority::OWNER.0 - 1));
         }
-    }
-
-    /// Withholds or grants the permission to take over from a living Active.
-    pub fn set_permission(&mut self, permission: Permission) {
-        self.permission = permission;
     }
 
     /// The router must not be Active, until [`Self::resume`] for the same reason.
@@ -215,9 +200,8 @@ impl Machine {
         }
     }
 
-    /// Something else says that a peer may have been Active: the carrier came back, or another host
-    /// announced one of the addresses.
-    pub fn handle_doubt(&mut self, now: Instant) {
+    /// A peer may have been Active, and others may have learnt its MAC address.
+    fn handle_doubt(&mut self, now: Instant) {
         if self.role() == Role::Active {
             let memory = self.own_down();
             self.announcer

@@ -9,7 +9,9 @@
 //! while it has one it is held, and its group with it.
 
 mod events;
+mod faults;
 mod state;
+mod trial;
 mod unit;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,13 +20,13 @@ use std::time::Instant;
 
 use self::unit::Unit;
 use super::advert::{Envelope, Family, Vrid};
-use super::label::labelled;
 use super::packet;
 use super::refusal::{Refusal, Refusals};
 use super::settings::Reach;
 use crate::config::model::{Config, Vrrp};
 
 pub use self::events::Event;
+pub use self::faults::{Fault, Handicap};
 pub use self::state::{Report, RouterState};
 
 /// The virtual routers that a node should have.
@@ -50,10 +52,30 @@ pub type Links = BTreeMap<String, Link>;
 /// What the balancer can do at the moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forwarding {
-    /// Whether the program is attached, and its maps hold what they should.
+    /// Whether the program is attached, and its maps hold what they should, or did a moment ago.
     pub is_ready: bool,
-    /// Addresses of services, and whether any of these has a backend.
-    pub serving: BTreeMap<IpAddr, bool>,
+    /// Addresses of services, and what these have to send packets to.
+    pub backing: BTreeMap<IpAddr, Backing>,
+}
+
+/// What services have to send packets to, from nothing to all that they need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Backing {
+    /// No backend takes new flows.
+    Nobody,
+    /// Those that do are held: nobody has answered this node for a while. It may be the one that is
+    /// cut off, or they may all be dead.
+    Silent,
+    Sound,
+}
+
+/// What became of an address that should be in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// It is, and was put there so often: who took it away may have had others look elsewhere.
+    Done(u64),
+    /// It could not be put there.
+    Refused,
 }
 
 /// Where adverts go out and come in.
@@ -64,30 +86,21 @@ pub struct Line {
     pub reach: Reach,
 }
 
+/// Lines that should be open and are not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closed {
+    /// Those that are being opened: who is Active goes on meanwhile, and nobody becomes it.
+    pub opening: BTreeSet<Line>,
+    /// Those that cannot be opened.
+    pub broken: BTreeSet<Line>,
+}
+
 /// An advert on its way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
     pub line: Line,
     pub to: IpAddr,
     pub message: Vec<u8>,
-}
-
-labelled! {
-    /// What a router lacks.
-    Fault {
-        /// The program is not attached, or its maps do not hold what they should.
-        NotReady = "not_ready",
-        /// An interface is gone, switched off, or without its cable.
-        LinkDown = "link_down",
-        /// Its interface does not have the address that it would speak from.
-        NoAddress = "no_address",
-        /// It cannot speak: its socket cannot be opened.
-        NoSocket = "no_socket",
-        /// It cannot be set up as configured with that address.
-        Unfit = "unfit",
-        /// No service of its addresses has a backend.
-        NoBackends = "no_backends",
-    }
 }
 
 /// Nobody has that name.
@@ -110,8 +123,8 @@ pub struct Incoming<'a> {
 struct Facts {
     plan: Plan,
     links: Links,
-    broken: BTreeSet<Line>,
-    placed: BTreeMap<IpAddr, u64>,
+    closed: Closed,
+    placed: BTreeMap<IpAddr, Placement>,
     forwarding: Forwarding,
 }
 
@@ -155,7 +168,7 @@ impl Plan {
 /// What comes in.
 impl Node {
     /// Makes the routers those of `plan`. Groups that stay as they were are not disturbed; a router
-    /// that changes keeps its role, unless its addresses are advertised in another place.
+    /// that changes, be it its name, keeps its role, unless peers would take it for another.
     pub fn handle_plan(&mut self, plan: Plan, now: Instant) {
         let mut old = std::mem::take(&mut self.units);
         for routers in units(&plan.routers) {
@@ -168,7 +181,7 @@ impl Node {
         self.facts.plan = plan;
         self.refresh(now);
         for mut unit in old {
-            let successors: BTreeSet<&str> = self.units.iter().flat_map(Unit::actives).collect();
+            let successors: BTreeSet<_> = self.units.iter().flat_map(Unit::actives).collect();
             let farewells = unit.retire(&successors, now);
             self.outgoing.extend(farewells);
         }
@@ -180,17 +193,16 @@ impl Node {
         self.refresh(now);
     }
 
-    /// Takes in which addresses are in place, and how often each was put there: who took it away may
-    /// have had others look elsewhere.
-    pub fn handle_placed(&mut self, placed: BTreeMap<IpAddr, u64>, now: Instant) {
+    /// Takes in what became of the addresses.
+    pub fn handle_placed(&mut self, placed: BTreeMap<IpAddr, Placement>, now: Instant) {
         self.facts.placed = placed;
         self.refresh(now);
     }
 
-    /// Takes in which of the lines cannot be opened.
-    pub fn handle_broken(&mut self, broken: BTreeSet<Line>, now: Instant) {
-        if broken != self.facts.broken {
-            self.facts.broken = broken;
+    /// Takes in which of the lines are not open.
+    pub fn handle_closed(&mut self, closed: Closed, now: Instant) {
+        if closed != self.facts.closed {
+            self.facts.closed = closed;
             self.refresh(now);
         }
     }
@@ -226,7 +238,7 @@ impl Node {
     /// Takes in that it is `now`. Adverts that have arrived by then go first.
     pub fn handle_timeout(&mut self, now: Instant) {
         for unit in &mut self.units {
-            unit.handle_timeout(now);
+            unit.handle_timeout(&self.facts, now);
         }
     }
 
@@ -235,16 +247,21 @@ impl Node {
     /// # Errors
     /// If there is none of that name.
     pub fn release(&mut self, name: &str, now: Instant) -> Result<(), UnknownRouter> {
-        self.named(name)?.release(now);
+        let at = self.named(name)?;
+        let unit = self.units.get_mut(at);
+        unit.into_iter().for_each(|unit| unit.release(now));
         Ok(())
     }
 
-    /// Ends that.
+    /// Ends that, and has them try again what they could not do.
     ///
     /// # Errors
     /// If there is none of that name.
     pub fn resume(&mut self, name: &str, now: Instant) -> Result<(), UnknownRouter> {
-        self.named(name)?.resume(now);
+        let at = self.named(name)?;
+        let unit = self.units.get_mut(at);
+        unit.into_iter()
+            .for_each(|unit| unit.resume(&self.facts, now));
         Ok(())
     }
 
@@ -366,16 +383,14 @@ impl Node {
         })
     }
 
-    fn named(&mut self, name: &str) -> Result<&mut Unit, UnknownRouter> {
+    fn named(&self, name: &str) -> Result<usize, UnknownRouter> {
         let by_router = self.units.iter().position(|unit| unit.has_router(name));
         let by_group = || {
             self.units
                 .iter()
                 .position(|unit| unit.group() == Some(name))
         };
-        let found = by_router.or_else(by_group);
-        let unit = found.and_then(|at| self.units.get_mut(at));
-        unit.ok_or_else(|| UnknownRouter {
+        by_router.or_else(by_group).ok_or_else(|| UnknownRouter {
             name: name.to_owned(),
         })
     }

@@ -1,9 +1,15 @@
 //! Tells of backends that are held: up although they are silent, as everybody else is.
 
+use std::{collections::BTreeMap, net::IpAddr};
+
 use tracing::{info, warn};
 
 use super::Engine;
-use crate::{core::balancer::BackendKey, daemon::maps::Maps};
+use crate::{
+    config::model::Service,
+    core::{balancer::BackendKey, health::HealthState, vrrp::node::Backing},
+    daemon::maps::Maps,
+};
 
 impl<M: Maps> Engine<M> {
     /// Takes in what a probe of `backend` may have changed.
@@ -25,6 +31,33 @@ impl<M: Maps> Engine<M> {
             backends.map(|(service, backend)| BackendKey::new(service.name(), backend.name()));
         self.held = keys.filter(|key| self.balancer.is_held(key)).collect();
         self.tell_of_held(had_any);
+    }
+
+    /// The services' addresses, and the best that any service there has to send packets to.
+    pub(in crate::daemon) fn backing(&self) -> BTreeMap<IpAddr, Backing> {
+        let mut all = BTreeMap::new();
+        for service in self.balancer.config().services() {
+            let best = all.entry(service.vip()).or_insert(Backing::Nobody);
+            *best = self.backing_of(service).max(*best);
+        }
+        all
+    }
+
+    fn backing_of(&self, service: &Service) -> Backing {
+        if !self.is_up(&service.key()) {
+            return Backing::Nobody;
+        }
+        let backends = service.backends().iter();
+        let is_sound = backends
+            .map(|backend| BackendKey::new(service.name(), backend.name()))
+            .any(|key| {
+                self.balancer.health(&key) == HealthState::Up && !self.balancer.is_held(&key)
+            });
+        if is_sound {
+            Backing::Sound
+        } else {
+            Backing::Silent
+        }
     }
 
     /// Logs the first and the last of them: a link that is down concerns them all.

@@ -1,6 +1,6 @@
 //! What the engine makes of walks over the flow tables.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use lb_common::abi::{Forward, Tick};
 use tokio::sync::watch;
@@ -114,31 +114,6 @@ impl<M: Maps> Engine<M> {
                  its session; raise keep_alive_max if that device is real"
             );
         }
-    }
-
-    /// Takes in which of the services' addresses this node does not have: no client sends packets to
-    /// it.
-    pub(in crate::daemon) fn handle_absent(&mut self, vips: BTreeSet<IpAddr>) {
-        // Whoever had it since has sessions to keep.
-        self.fresh
-            .retain(|key| vips.contains(&IpAddr::from(key.vip())));
-        self.absent = vips;
-    }
-
-    /// Finds the services that start anew: none of their backends was there at some moment since this
-    /// node last had the address. When it takes over it must do as its peer does, whose table has had
-    /// all backends all the time, and not as if the first of them that it came to see had served
-    /// everybody.
-    pub(super) fn mark_fresh(&mut self, desired: &mut Desired) {
-        for service in &mut desired.services {
-            let key = service.key;
-            if self.absent.contains(&IpAddr::from(key.vip())) && !self.is_up(&key) {
-                self.fresh.insert(key);
-            }
-            service.is_fresh = self.fresh.contains(&key);
-        }
-        self.fresh
-            .retain(|key| desired.services.iter().any(|service| service.key == *key));
     }
 
     /// Takes in what a walk over the flow tables has found: slots may be safe again.

@@ -14,6 +14,7 @@ use crate::{
         balancer::Admin,
         flows::{Fate, Judge, Place},
         health::Question,
+        vrrp::node::Backing,
     },
     daemon::engine::Engine,
     io::probe::{ProbeFailure, Stage},
@@ -71,6 +72,47 @@ fn silence_of_all_changes_nothing_however_long_it_lasts() {
     }
     assert_eq!(engine.image, before);
     assert!(!status(&engine, "a").held);
+}
+
+/// What stands behind the address, as virtual routers are told.
+fn backing(engine: &Engine<FakeMaps>) -> Backing {
+    engine.backing().into_values().next().unwrap()
+}
+
+#[test]
+fn who_hears_nobody_has_silent_backends_until_one_answers() {
+    let mut engine = running();
+    assert_eq!(backing(&engine), Backing::Sound);
+    for number in 0..5 {
+        fall_silent(&mut engine, "a", 10 + number, 5);
+    }
+    assert_eq!(backing(&engine), Backing::Sound, "b has not been asked");
+    for number in 0..5 {
+        fall_silent(&mut engine, "b", 20 + number, 5);
+    }
+    assert_eq!(backing(&engine), Backing::Silent);
+    succeed(&mut engine, "a");
+    assert_eq!(backing(&engine), Backing::Sound);
+}
+
+#[test]
+fn one_that_is_held_beside_others_that_are_down_is_silent_and_one_alone_is_too() {
+    let mut engine = running();
+    fail(&mut engine, "a", 2);
+    assert_eq!(backing(&engine), Backing::Sound);
+    for number in 0..5 {
+        fall_silent(&mut engine, "b", 10 + number, 5);
+    }
+    assert_eq!(backing(&engine), Backing::Silent);
+    fail(&mut engine, "b", 2);
+    assert_eq!(backing(&engine), Backing::Nobody);
+}
+
+#[test]
+fn who_is_not_asked_is_not_silent() {
+    let check = CONFIG.lines().find(|line| line.starts_with("check"));
+    let unasked = CONFIG.replace(check.unwrap(), "check = { type = \"none\" }");
+    assert_eq!(backing(&up_with(config(&unasked))), Backing::Sound);
 }
 
 #[test]

@@ -1,9 +1,14 @@
 //! What becomes of the tables of a node that has no clients.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::{A, B, FakeMaps, config, fail, next_hop, succeed};
-use crate::{core::admin::AdminState, daemon::engine::Engine};
+use crate::{config::model::Config, core::admin::AdminState, daemon::engine::Engine};
+
+const C: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 40, 22));
 
 fn vip() -> IpAddr {
     IpAddr::from([172, 16, 40, 24])
@@ -70,6 +75,55 @@ fn who_once_had_the_address_learns_until_all_backends_were_gone() {
     come(&mut engine, "a", A);
     come(&mut engine, "b", B);
     assert_eq!(at_risk(&engine), 0);
+}
+
+/// The usual configuration with a third backend.
+fn with_c() -> Config {
+    let (b, c) = (
+        "172.16.40.21\" }",
+        "{ name = \"c\", address = \"172.16.40.22\" }",
+    );
+    config(&super::CONFIG.replace(b, &format!("{b}, {c}")))
+}
+
+/// Its peer, which has the clients, does the same.
+#[test]
+fn a_backend_that_is_added_to_a_backup_is_learned_as_usual() {
+    let mut engine = started([vip()].into());
+    engine.handle_config(with_c());
+    engine.reconcile();
+    come(&mut engine, "c", C);
+    assert_ne!(at_risk(&engine), 0);
+}
+
+#[test]
+fn one_that_is_down_from_the_start_is_waited_for_until_it_is_found_so() {
+    let start = |refusals| {
+        let mut engine = Engine::new(with_c(), AdminState::default(), FakeMaps::default());
+        engine.handle_absent([vip()].into());
+        come(&mut engine, "a", A);
+        come(&mut engine, "b", B);
+        fail(&mut engine, "c", refusals);
+        come(&mut engine, "c", C);
+        engine
+    };
+    assert_eq!(at_risk(&start(1)), 0, "nothing was said of it yet");
+    assert_ne!(at_risk(&start(2)), 0);
+}
+
+#[test]
+fn those_that_all_were_gone_may_return_one_after_the_other() {
+    let start = |refusals| {
+        let mut engine = started([vip()].into());
+        fail(&mut engine, "a", 2);
+        fail(&mut engine, "b", 2);
+        come(&mut engine, "a", A);
+        fail(&mut engine, "b", refusals);
+        come(&mut engine, "b", B);
+        engine
+    };
+    assert_eq!(at_risk(&start(0)), 0);
+    assert_ne!(at_risk(&start(1)), 0, "its peer has seen that too");
 }
 
 /// It was Active for a while in which nothing changed.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     control::VipState,
     core::vrrp::node::Link,
-    io::netlink::{Events, Interface, Netlink, NetlinkError, Unmarked, VipOrigin},
+    io::netlink::{Event, Events, Interface, Netlink, NetlinkError, Unmarked, VipOrigin},
 };
 
 /// How long an address stays when nobody renews it. The kernel counts whole seconds, a peer takes
@@ -42,10 +42,14 @@ pub(super) struct Applier {
     wanted: watch::Receiver<Wanted>,
     placed: watch::Sender<Placed>,
     notices: Notices,
+    /// The interface that the program is attached to, by its index.
+    carrier: u32,
     unmarked: Unmarked,
     /// Where each address is that is or was a router's.
     states: BTreeMap<IpAddr, VipState>,
     comings: BTreeMap<IpAddr, u64>,
+    /// Those that could not be put there at the last attempt.
+    refused: BTreeSet<IpAddr>,
     /// Those that somebody else put there and has to remove, as was told.
     left: BTreeSet<IpAddr>,
 }
@@ -66,6 +70,7 @@ impl Applier {
     ///
     /// If the kernel gives none.
     pub(super) fn new(
+        carrier: u32,
         wanted: watch::Receiver<Wanted>,
         placed: watch::Sender<Placed>,
         notices: Notices,
@@ -76,9 +81,11 @@ impl Applier {
             wanted,
             placed,
             notices,
+            carrier,
             unmarked: Unmarked::default(),
             states: BTreeMap::new(),
             comings: BTreeMap::new(),
+            refused: BTreeSet::new(),
             left: BTreeSet::new(),
         })
     }
@@ -106,8 +113,9 @@ impl Applier {
                     Reason::News
                 }
                 event = self.events.next() => {
-                    event?;
-                    look_at.get_or_insert_with(|| Instant::now() + SETTLE);
+                    if concerns_us(&event?) {
+                        look_at.get_or_insert_with(|| Instant::now() + SETTLE);
+                    }
                     continue;
                 }
             };
@@ -131,6 +139,9 @@ impl Applier {
         let mut is_whole = true;
         for name in wanted.plan.interfaces().collect::<BTreeSet<_>>() {
             match self.netlink.interface(name).await {
+                // One that has come back under the name has no program: to the routers it is none.
+                Ok(interface) if name == wanted.plan.carrier && interface.index != self.carrier => {
+                }
                 Ok(interface) => {
                     if name == wanted.plan.carrier {
                         is_whole &= self.place(&interface, &wanted, reason).await;
@@ -148,9 +159,11 @@ impl Applier {
         }
         if !placed.links.contains_key(&wanted.plan.carrier) {
             self.states.clear();
+            self.refused.clear();
         }
         placed.vips.clone_from(&self.states);
         placed.comings.clone_from(&self.comings);
+        placed.refused.clone_from(&self.refused);
         self.placed.send_if_modified(|known| {
             if !is_whole {
                 placed.number = known.number;
@@ -176,13 +189,19 @@ impl Applier {
             .collect();
         for (vip, (prefix, hold)) in all {
             let is_there = interface.addresses.iter().any(|(there, _)| *there == vip);
+            self.refused.remove(&vip);
             let done = if hold == Hold::Here && reason != Reason::End {
                 self.have(interface, vip, prefix, is_there, reason).await
             } else {
                 self.have_not(interface, vip, is_there).await
             };
             if let Err(error) = done {
-                is_whole &= hold == Hold::Here && reason != Reason::End;
+                let is_wanted = hold == Hold::Here && reason != Reason::End;
+                is_whole &= is_wanted;
+                // One whose renewal fails is there for as long as it lasts.
+                if is_wanted && !is_there {
+                    self.refused.insert(vip);
+                }
                 self.states.insert(vip, VipState::Absent);
                 self.complain(&interface.name, &error);
             }
@@ -267,6 +286,14 @@ impl Applier {
     }
 }
 
+/// Whether interfaces or their addresses may have changed: neighbours come and go all the time.
+const fn concerns_us(event: &Event) -> bool {
+    match event {
+        Event::Neighbours(_) => false,
+        Event::Anything => true,
+    }
+}
+
 /// Takes over what was known of an interface before.
 fn recall(name: &str, known: &Placed, placed: &mut Placed) {
     if let (Some(link), Some(end)) = (known.links.get(name), known.ends.get(name)) {
@@ -290,4 +317,18 @@ fn describe(interface: &Interface, placed: &mut Placed) {
         addresses: addresses.collect(),
     };
     placed.links.insert(name.clone(), link);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::{Event, concerns_us};
+
+    #[test]
+    fn neighbours_that_come_and_go_are_no_reason_to_look_at_interfaces() {
+        let neighbour = IpAddr::from([172, 16, 40, 20]);
+        assert!(!concerns_us(&Event::Neighbours(vec![neighbour])));
+        assert!(concerns_us(&Event::Anything));
+    }
 }

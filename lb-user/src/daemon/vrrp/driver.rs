@@ -1,10 +1,6 @@
 //! The driver: sockets and clock around a [`Node`], in the order that `core/vrrp` asks for.
 
-use std::{
-    collections::BTreeMap,
-    future::poll_fn,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, future::poll_fn, time::Instant};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -13,16 +9,13 @@ use tokio::{
 
 use super::{
     Command, HAND_OVER_DEADLINE, Hold, Notice, Numbered, Placed, Wanted, lines::Lines,
-    notices::Notices, view,
+    notices::Notices, sockets::Client, view,
 };
 use crate::{
     control::{RouterChange, RouterChangeError, RouterOrder, VipState},
-    core::vrrp::node::{Forwarding, Node, Report},
+    core::vrrp::node::{Forwarding, Line, Node, Placement, Report},
     io::link_layer::Announcer,
 };
-
-/// How often lines that could not be opened are tried again.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// What joins the driver to the others.
 pub(super) struct Ends {
@@ -43,8 +36,6 @@ pub(super) struct Driver {
     announcer: Option<(u32, [u8; 6], Announcer)>,
     /// When the roles are given up, whoever has taken them.
     stop_at: Option<Instant>,
-    /// When broken lines are tried again.
-    retry_at: Option<Instant>,
 }
 
 /// Whether to go on.
@@ -55,13 +46,12 @@ enum Flow {
 }
 
 impl Driver {
-    pub(super) fn new(ends: Ends) -> Self {
+    pub(super) fn new(ends: Ends, sockets: Client) -> Self {
         Self {
-            lines: Lines::new(ends.notices.clone()),
+            lines: Lines::new(sockets, ends.notices.clone()),
             node: Node::default(),
             announcer: None,
             stop_at: None,
-            retry_at: None,
             ends,
         }
     }
@@ -72,7 +62,7 @@ impl Driver {
         self.ends.plan.mark_changed();
         self.ends.forwarding.mark_changed();
         // The applier learns which interfaces to look at.
-        self.put_out(Instant::now());
+        self.put_out(Instant::now()).await;
         loop {
             let command = self.wait().await;
             let now = Instant::now();
@@ -91,17 +81,18 @@ impl Driver {
                 .is_some_and(|at| at <= now || !self.node.is_active());
             if flow == Flow::Stop || is_over {
                 self.node.handle_shutdown(now);
-                self.put_out(now);
+                self.put_out(now).await;
                 return;
             }
-            self.put_out(now);
+            self.put_out(now).await;
         }
     }
 
     /// Waits for whatever comes first. Nothing is lost when an arm is dropped: sockets and levels
     /// stay as they are, and channels lose nothing.
     async fn wait(&mut self) -> Waited {
-        let deadlines = [self.node.next_deadline(), self.stop_at, self.retry_at];
+        let lines = self.lines.deadline(Instant::now());
+        let deadlines = [self.node.next_deadline(), self.stop_at, lines];
         let deadline = deadlines.into_iter().flatten().min();
         let has_looked = self.has_looked();
         let ends = &mut self.ends;
@@ -129,8 +120,10 @@ impl Driver {
             let present = placed.vips.iter();
             let present = present.filter(|(_, state)| **state == VipState::Assigned);
             let comings = present.map(|(vip, _)| (*vip, placed.comings.get(vip).copied()));
-            let comings = comings.map(|(vip, times)| (vip, times.unwrap_or_default()));
-            self.node.handle_placed(comings.collect(), now);
+            let done =
+                comings.map(|(vip, times)| (vip, Placement::Done(times.unwrap_or_default())));
+            let refused = placed.refused.iter().map(|vip| (*vip, Placement::Refused));
+            self.node.handle_placed(done.chain(refused).collect(), now);
         }
         // Routers that knew nothing of the interfaces yet would complain of that.
         if !self.has_looked() {
@@ -163,13 +156,14 @@ impl Driver {
                 self.node.release_all(now);
                 self.stop_at = Some(now + HAND_OVER_DEADLINE);
             }
+            Command::End => return Flow::Stop,
         }
         Flow::Continue
     }
 
     /// Has everything go where it belongs.
-    fn put_out(&mut self, now: Instant) {
-        self.open_lines(now);
+    async fn put_out(&mut self, now: Instant) {
+        self.open_lines(now).await;
         self.node.settle(now);
         while let Some(outgoing) = self.node.poll_outgoing() {
             self.lines.send(&outgoing);
@@ -182,11 +176,12 @@ impl Driver {
         self.ends.report.send_replace(self.node.report(now));
     }
 
-    fn open_lines(&mut self, now: Instant) {
+    async fn open_lines(&mut self, now: Instant) {
         let wanted = self.node.lines();
-        let broken = self.lines.sync(&wanted, &self.ends.placed.borrow());
-        self.retry_at = (!broken.is_empty()).then(|| now + RETRY);
-        self.node.handle_broken(broken, now);
+        let ends = self.ends.placed.borrow().ends.clone();
+        let index_of = |line: &Line| ends.get(&line.interface).map(|(index, _)| *index);
+        let closed = self.lines.sync(&wanted, index_of, now).await;
+        self.node.handle_closed(closed, now);
     }
 
     fn want_addresses(&self) {

@@ -4,18 +4,22 @@
 //!                 Plan, Forwarding              Wanted
 //!   event loop  -------------------> driver  ------------> applier ---> addresses
 //!       ^       ---- Command ------>  Node   <------------    ^
-//!       |                            sockets     Placed       |
-//!       +--- Report, notices ---------                     netlink
+//!       |                             |  ^       Placed       |
+//!       +--- Report, notices ---------|  | VrrpSocket      netlink
+//!                                     v  |
+//!                                    opener
 //! ```
-//! Driver and applier have a thread and a runtime each, which run before all ordinary ones if that
-//! is allowed: whatever keeps the event loop busy delays no advert, and neither does a kernel that
-//! takes its time to change an address. What they have to tell the event loop's runtime logs: a
-//! reader of the log that stopped would stop them. All that passes between them is a level; only operators' commands are queued.
+//! Driver, applier and opener have a thread and a runtime each, which run before all ordinary ones
+//! if that is allowed: whatever keeps the event loop busy delays no advert, and neither does a kernel
+//! that takes its time to change an address or to open a socket. What they have to tell the event
+//! loop's runtime logs: a reader of the log that stopped would stop them. All that passes between
+//! driver, applier and event loop is a level; only operators' commands are queued.
 
 mod applier;
 mod driver;
 mod lines;
 mod notices;
+mod sockets;
 mod view;
 
 use std::{
@@ -70,6 +74,8 @@ enum Command {
     ),
     /// Hands the roles over, gives them up, and ends.
     Stop,
+    /// Gives them up at once, and ends.
+    End,
 }
 
 /// A plan with its number.
@@ -106,6 +112,8 @@ struct Placed {
     vips: BTreeMap<IpAddr, VipState>,
     /// How often each was put there.
     comings: BTreeMap<IpAddr, u64>,
+    /// Those that could not be put there.
+    refused: BTreeSet<IpAddr>,
     links: Links,
     /// Index and MAC address of each interface.
     ends: BTreeMap<String, (u32, [u8; 6])>,
@@ -116,6 +124,8 @@ pub(super) struct Routers {
     plan: watch::Sender<Numbered>,
     forwarding: watch::Sender<Forwarding>,
     threads: Option<Threads>,
+    /// The interface that the program is attached to, by its index.
+    carrier: u32,
     /// Why a thread ended.
     ended: mpsc::Sender<anyhow::Error>,
 }
@@ -131,12 +141,13 @@ struct Threads {
 }
 
 impl Routers {
-    /// None so far; `ended` will be told if a thread of theirs ends.
-    pub(super) fn new(ended: mpsc::Sender<anyhow::Error>) -> Self {
+    /// None so far, for the interface of that index; `ended` is told if a thread of theirs ends.
+    pub(super) fn new(carrier: u32, ended: mpsc::Sender<anyhow::Error>) -> Self {
         Self {
             plan: watch::Sender::new(Numbered::default()),
             forwarding: watch::Sender::new(Forwarding::default()),
             threads: None,
+            carrier,
             ended,
         }
     }
@@ -253,6 +264,16 @@ impl Routers {
         plan.plan.held_by_routers().any(|(ours, _)| ours == vip)
     }
 
+    /// Has all roles given up at once, as nothing is forwarded any more: [`Self::stop`] then waits
+    /// for no successor.
+    pub(super) fn abandon(&self) {
+        if let Some(threads) = &self.threads
+            && threads.commands.try_send(Command::End).is_err()
+        {
+            warn!("virtual routers are busy, and will wait for their successors");
+        }
+    }
+
     /// Hands all roles over, if there is anybody to take them, and ends.
     pub(super) async fn stop(&mut self) {
         let Some(threads) = self.threads.take() else {
@@ -293,7 +314,8 @@ impl Routers {
         let (placed_sender, placed) = watch::channel(Placed::default());
         let (report_sender, report) = watch::channel(Report::default());
         let (driver_end, applier_end) = (CancellationToken::new(), CancellationToken::new());
-        let driver = Driver::new(driver::Ends {
+        let (sockets, opener) = sockets::channel();
+        let ends = driver::Ends {
             plan: self.plan.subscribe(),
             forwarding: self.forwarding.subscribe(),
             commands: orders,
@@ -301,14 +323,24 @@ impl Routers {
             wanted: wanted_sender,
             report: report_sender,
             notices: notices.clone(),
-        });
+        };
+        let driver = Driver::new(ends, sockets);
+        self.spawn(
+            "vrrp-sockets",
+            CancellationToken::new(),
+            notices.clone(),
+            async {
+                opener.run().await;
+                Ok(())
+            },
+        )?;
         self.spawn("vrrp", driver_end.clone(), notices.clone(), async move {
             driver.run().await;
             Ok(())
         })?;
-        let for_applier = notices.clone();
+        let (carrier, for_applier) = (self.carrier, notices.clone());
         self.spawn("vrrp-addresses", applier_end.clone(), notices, async move {
-            Applier::new(wanted, placed_sender, for_applier)?
+            Applier::new(carrier, wanted, placed_sender, for_applier)?
                 .run()
                 .await?;
             Ok(())

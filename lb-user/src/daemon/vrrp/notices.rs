@@ -1,4 +1,5 @@
-//! What the threads have to tell, and the log of it: each line at a limited rate.
+//! What the threads have to tell, and the log of it: each line at a limited rate. Changes have a queue
+//! of their own, as what anybody on the segment can cause with each packet would fill it.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +12,8 @@ use tracing::{info, warn};
 
 use crate::core::vrrp::{node::Event, role::Role};
 
-/// Notices that may wait to be logged; more are dropped. What matters is in status and metrics too.
+/// Notices of either kind that may wait to be logged; more are dropped. What matters is in status and
+/// metrics too.
 const DEPTH: usize = 256;
 
 /// How often the same is said: a misconfigured peer says it with each advert.
@@ -55,28 +57,78 @@ pub(in crate::daemon) enum Moved {
     Left,
 }
 
+impl Notice {
+    /// Whether it comes back with each advert, or with each attempt.
+    const fn is_noise(&self) -> bool {
+        match self {
+            Self::Trouble { .. }
+            | Self::Router(Event::Refused { .. } | Event::Remarked { .. } | Event::Stray { .. }) => {
+                true
+            }
+            Self::Started { .. }
+            | Self::Vip { .. }
+            | Self::Router(
+                Event::Changed { .. }
+                | Event::Faults { .. }
+                | Event::Handicap { .. }
+                | Event::Unfit { .. },
+            ) => false,
+        }
+    }
+}
+
 /// The threads' end.
 #[derive(Clone)]
 pub(super) struct Notices {
-    sender: mpsc::Sender<Notice>,
+    changes: mpsc::Sender<Notice>,
+    noise: mpsc::Sender<Notice>,
+}
+
+/// The log's end.
+pub(super) struct Told {
+    changes: mpsc::Receiver<Notice>,
+    noise: mpsc::Receiver<Notice>,
 }
 
 impl Notices {
-    pub(super) fn new() -> (Self, mpsc::Receiver<Notice>) {
-        let (sender, receiver) = mpsc::channel(DEPTH);
-        (Self { sender }, receiver)
+    pub(super) fn new() -> (Self, Told) {
+        let (change_sender, changes) = mpsc::channel(DEPTH);
+        let (noise_sender, noise) = mpsc::channel(DEPTH);
+        let notices = Self {
+            changes: change_sender,
+            noise: noise_sender,
+        };
+        (notices, Told { changes, noise })
     }
 
     /// Tells, or drops it if too much waits.
     pub(super) fn tell(&self, notice: Notice) {
-        drop(self.sender.try_send(notice));
+        let queue = if notice.is_noise() {
+            &self.noise
+        } else {
+            &self.changes
+        };
+        drop(queue.try_send(notice));
     }
 }
 
-/// Logs until both threads have ended.
-pub(super) async fn log(mut told: mpsc::Receiver<Notice>) {
-    let mut limiter = Limiter::default();
-    while let Some(notice) = told.recv().await {
+impl Told {
+    /// The next notice, changes first; `None` when nobody is left to tell anything.
+    async fn next(&mut self) -> Option<Notice> {
+        tokio::select! {
+            biased;
+            Some(change) = self.changes.recv() => Some(change),
+            Some(noise) = self.noise.recv() => Some(noise),
+            else => None,
+        }
+    }
+}
+
+/// Logs until all threads have ended.
+pub(super) async fn log(mut told: Told) {
+    // Made-up sources fill the one for adverts.
+    let (mut troubles, mut adverts) = (Limiter::default(), Limiter::default());
+    while let Some(notice) = told.next().await {
         match notice {
             Notice::Started { name, refusal } => match refusal {
                 None => info!(thread = name, "thread runs before ordinary ones"),
@@ -91,14 +143,14 @@ pub(super) async fn log(mut told: mpsc::Receiver<Notice>) {
                 what,
             } => log_vip(vip, &interface, what),
             Notice::Trouble { about, error } => {
-                if let Some(unsaid) = limiter.admit(&format!("{about} {error}"), Instant::now()) {
+                if let Some(unsaid) = troubles.admit(&format!("{about} {error}"), Instant::now()) {
                     warn!(
                         interface = about,
                         error, unsaid, "VRRP is in trouble, will be tried again"
                     );
                 }
             }
-            Notice::Router(event) => log_event(&event, &mut limiter),
+            Notice::Router(event) => log_event(&event, &mut adverts),
         }
     }
 }
@@ -136,6 +188,18 @@ fn log_event(event: &Event, limiter: &mut Limiter) {
                 warn!(router, faults, "virtual router cannot be Active");
             }
         }
+        Event::Handicap {
+            router,
+            handicap: Some(handicap),
+            priority,
+        } => {
+            warn!(router, %priority, cause = %handicap, "virtual router has a lower priority, peers go first");
+        }
+        Event::Handicap {
+            router,
+            handicap: None,
+            priority,
+        } => info!(router, %priority, "virtual router has its own priority again"),
         Event::Unfit { router, unfit } => {
             warn!(router, error = %unfit, "virtual router cannot be set up on this interface");
         }
@@ -205,7 +269,12 @@ impl Limiter {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{Limiter, MEMORY, QUIET};
+    use super::{DEPTH, Limiter, MEMORY, Notice, Notices, QUIET};
+    use crate::core::vrrp::{
+        node::Event,
+        refusal::Refusal,
+        role::{Cause, Change, Role},
+    };
 
     #[test]
     fn the_same_is_said_once_in_a_while_and_told_how_often_it_came() {
@@ -218,6 +287,34 @@ mod tests {
         assert_eq!(limiter.admit("b", start), Some(0));
         assert_eq!(limiter.admit("a", start + QUIET), Some(9));
         assert_eq!(limiter.admit("a", start + QUIET * 2), Some(0));
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_refused_adverts_keeps_no_change_of_role_from_the_log() {
+        let (notices, mut told) = Notices::new();
+        let refused = Notice::Router(Event::Refused {
+            router: "front".to_owned(),
+            source: [172, 16, 40, 99].into(),
+            refusal: Refusal::Checksum,
+        });
+        let changed = Notice::Router(Event::Changed {
+            router: "front".to_owned(),
+            change: Change {
+                from: Role::Active,
+                to: Role::Backup,
+                cause: Cause::HigherPriority,
+            },
+        });
+        for _ in 0..DEPTH * 2 {
+            notices.tell(refused.clone());
+        }
+        notices.tell(changed.clone());
+        drop(notices);
+        assert_eq!(told.next().await, Some(changed));
+        for _ in 0..DEPTH {
+            assert_eq!(told.next().await, Some(refused.clone()));
+        }
+        assert_eq!(told.next().await, None);
     }
 
     #[test]

@@ -33,6 +33,7 @@ fn router(state: &RouterState) -> RouterStatus {
         active,
         holds,
         faults,
+        handicap,
         last,
         changes,
         counters,
@@ -58,6 +59,7 @@ fn router(state: &RouterState) -> RouterStatus {
         }),
         held: holds.iter().map(ToString::to_string).collect(),
         faults: faults.iter().map(ToString::to_string).collect(),
+        lowered_by: handicap.iter().map(ToString::to_string).collect(),
         last_change: last.map(|(change, ago)| RoleChange {
             from: change.from.to_string(),
             to: change.to.to_string(),

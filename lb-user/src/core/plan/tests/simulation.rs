@@ -28,7 +28,7 @@ impl Maps {
     fn apply(&mut self, op: &MapOp) {
         match op.clone() {
             MapOp::Set(Setting::NatPool(pool)) => self.nat_pool = Some(*pool),
-            MapOp::Set(Setting::TunnelSources(_) | Setting::OwnMac(_) | Setting::Rates(..))
+            MapOp::Set(Setting::TunnelSources(_) | Setting::Rates(..) | Setting::OwnMac(_))
             | MapOp::SetAccess(..)
             | MapOp::RemoveAccess(..) => {}
             MapOp::SetBackend(id, backend) => {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Backup, Leaving, Machine, Permission, State, Wait};
+use super::{Backup, Leaving, Machine, State, Wait};
 use crate::core::vrrp::advert::{Advert, Envelope, Priority};
 use crate::core::vrrp::refusal::{Refusal, Remark};
 use crate::core::vrrp::role::{Cause, Peer};
@@ -100,7 +100,7 @@ impl Machine {
 
     /// For how long an Active of lower priority is left alone; `None` for ever.
     fn preemption_delay(&self) -> Option<Duration> {
-        if !self.holds.is_empty() || self.permission == Permission::Withheld {
+        if !self.holds.is_empty() {
             return None;
         }
         match self.settings.preemption {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Backup, Leaving, Machine, Permission, State, Wait};
+use super::{Backup, Leaving, Machine, State, Wait};
 use crate::core::vrrp::advert::{Interval, Priority};
 use crate::core::vrrp::role::{Cause, Change, Peer};
 use crate::core::vrrp::settings::Settings;
@@ -11,8 +11,7 @@ use crate::core::vrrp::timers;
 impl Machine {
     /// RFC 9568, 6.4.1.
     pub(super) fn start(&mut self, now: Instant) {
-        let is_free = self.holds.is_empty() && self.permission == Permission::Granted;
-        if self.settings.priority == Priority::OWNER && is_free {
+        if self.settings.priority == Priority::OWNER && self.holds.is_empty() {
             self.become_active(Cause::Owner, now);
         } else {
             self.become_backup(Cause::Startup, None, now);

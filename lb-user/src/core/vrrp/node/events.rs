@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::Fault;
+use super::{Fault, Handicap};
+use crate::core::vrrp::advert::Priority;
 use crate::core::vrrp::refusal::{Refusal, Remark};
 use crate::core::vrrp::role::Change;
 use crate::core::vrrp::settings::Unfit;
@@ -17,6 +18,12 @@ pub enum Event {
     Faults {
         router: String,
         faults: BTreeSet<Fault>,
+    },
+    /// Its priority is lower than configured, or is what is configured again.
+    Handicap {
+        router: String,
+        handicap: Option<Handicap>,
+        priority: Priority,
     },
     /// An advert for it was refused.
     Refused {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::Fault;
 use super::unit::Router;
+use super::{Fault, Handicap};
 use crate::config::model::Vrrp;
 use crate::core::vrrp::advert::Priority;
 use crate::core::vrrp::machine::Machine;
@@ -35,6 +35,8 @@ pub struct RouterState {
     pub active: Option<(IpAddr, Priority)>,
     pub holds: Vec<Hold>,
     pub faults: BTreeSet<Fault>,
+    /// Why its priority is lower than configured, if it is.
+    pub handicap: Option<Handicap>,
     /// The last change of role, and how long ago it was.
     pub last: Option<(Change, Duration)>,
     /// How often it came to each role.
@@ -49,8 +51,10 @@ impl RouterState {
             vrrp,
             line: _,
             faults,
+            handicap,
             unfit: _,
             placed: _,
+            trial: _,
             last,
             changes,
             was_active: _,
@@ -66,6 +70,7 @@ impl RouterState {
             active: active.map(|peer| (peer.address, peer.priority)),
             holds: machine.into_iter().flat_map(Machine::holds).collect(),
             faults: faults.clone(),
+            handicap: *handicap,
             last: last.map(|(change, at)| (change, now.duration_since(at))),
             changes: changes.clone(),
             counters: machine.map(|m| m.counters().clone()).unwrap_or_default(),

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::{Event, Facts, Fault, Line, Link, Outgoing, RouterState};
-use crate::config::model::{Vrrp, WithoutBackends};
-use crate::core::vrrp::advert::{Advert, Envelope, Family, Vrid};
+use super::faults::{Fault, Handicap, family_of, faults, handicap, has_source, source};
+use super::trial::{Outcome, Trial};
+use super::{Backing, Event, Facts, Line, Outgoing, Placement, RouterState};
+use crate::config::model::Vrrp;
+use crate::core::vrrp::advert::{Advert, Envelope, Family, Priority, Vrid};
 use crate::core::vrrp::announce::Presence;
 use crate::core::vrrp::group::Group;
 use crate::core::vrrp::machine::Machine;
@@ -31,9 +33,11 @@ pub(super) struct Router {
     pub(super) vrrp: Vrrp,
     pub(super) line: Option<Line>,
     pub(super) faults: BTreeSet<Fault>,
+    pub(super) handicap: Option<Handicap>,
     pub(super) unfit: Option<Unfit>,
     /// How often its addresses were put in place, as its machine knows it; `None`: they are not.
     pub(super) placed: Option<u64>,
+    pub(super) trial: Trial,
     pub(super) last: Option<(Change, Instant)>,
     pub(super) changes: BTreeMap<Role, u64>,
     /// Whether its machine takes the place of one that was Active.
@@ -42,10 +46,12 @@ pub(super) struct Router {
     pub(super) has_started: bool,
 }
 
+/// What routers are told apart by where they are heard: interface, family and number.
+pub(super) type Identity<'a> = (&'a str, Option<Family>, Vrid);
+
 impl Router {
-    fn is_at(&self, interface: &str, family: Family, vrid: Vrid) -> bool {
-        let is_family = || family_of(&self.vrrp) == Some(family);
-        self.vrrp.interface() == interface && Vrid::from(self.vrrp.vrid()) == vrid && is_family()
+    fn identity(&self) -> Identity<'_> {
+        identity(&self.vrrp)
     }
 }
 
@@ -58,8 +64,10 @@ impl Unit {
                 vrrp,
                 line: None,
                 faults: BTreeSet::new(),
+                handicap: None,
                 unfit: None,
                 placed: None,
+                trial: Trial::new(),
                 last: None,
                 changes: BTreeMap::new(),
                 was_active: false,
@@ -103,7 +111,7 @@ impl Unit {
 
     pub(super) fn position(&self, interface: &str, family: Family, vrid: Vrid) -> Option<usize> {
         let mut routers = self.routers.iter();
-        routers.position(|router| router.is_at(interface, family, vrid))
+        routers.position(|router| router.identity() == (interface, Some(family), vrid))
     }
 
     pub(super) fn line(&self, at: usize) -> Option<&Line> {
@@ -116,11 +124,11 @@ impl Unit {
             .filter_map(|router| router.line.as_ref())
     }
 
-    /// The names of those that are Active.
-    pub(super) fn actives(&self) -> impl Iterator<Item = &str> {
+    /// Those that are Active.
+    pub(super) fn actives(&self) -> impl Iterator<Item = Identity<'_>> {
         let members = self.members();
         let actives = members.filter(|(_, machine)| machine.role() == Role::Active);
-        actives.map(|(router, _)| router.vrrp.name())
+        actives.map(|(router, _)| router.identity())
     }
 
     /// The addresses that should be there.
@@ -131,7 +139,9 @@ impl Unit {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.group.as_ref().and_then(Group::next_deadline)
+        let trials = self.routers.iter().map(|router| router.trial.deadline());
+        let group = self.group.as_ref().and_then(Group::next_deadline);
+        trials.chain([group]).flatten().min()
     }
 
     pub(super) fn states(&self, now: Instant) -> impl Iterator<Item = RouterState> {
@@ -167,9 +177,13 @@ impl Unit {
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, facts: &Facts, now: Instant) {
         if let Some(group) = &mut self.group {
             group.handle_timeout(now);
+        }
+        let mut trials = self.routers.iter().filter_map(|r| r.trial.deadline());
+        if trials.any(|deadline| deadline <= now) {
+            self.refresh(facts, now);
         }
     }
 
@@ -180,17 +194,21 @@ impl Unit {
         });
     }
 
-    pub(super) fn resume(&mut self, now: Instant) {
+    pub(super) fn resume(&mut self, facts: &Facts, now: Instant) {
         self.is_released = false;
         self.each(|group, at| {
             group.update(at, now, |machine| machine.resume(Hold::Operator, now));
         });
+        for router in &mut self.routers {
+            router.trial = Trial::new();
+        }
+        self.refresh(facts, now);
     }
 
     /// Stops, and says goodbye for those that nobody takes the place of.
     pub(super) fn retire(
         &mut self,
-        successors: &BTreeSet<&str>,
+        successors: &BTreeSet<Identity<'_>>,
         now: Instant,
     ) -> VecDeque<Outgoing> {
         let mut outgoing = VecDeque::new();
@@ -198,7 +216,7 @@ impl Unit {
             group.handle_shutdown(now);
         }
         self.note_changes(now);
-        self.poll_adverts(|name| !successors.contains(name), &mut outgoing);
+        self.poll_adverts(|it| !successors.contains(&it), &mut outgoing);
         outgoing
     }
 
@@ -295,24 +313,47 @@ impl Unit {
 
     /// Has one router know what it lacks, and where its addresses are.
     fn refresh_router(&mut self, at: usize, source: Option<IpAddr>, facts: &Facts, now: Instant) {
-        let is_served = self.is_served(facts);
+        let backing = self.backing(facts);
+        let machine = self.machine(at);
+        let is_active = machine.is_some_and(|machine| machine.role() == Role::Active);
+        let is_wanted = machine.is_some_and(Machine::accepts);
         let Some(router) = self.routers.get_mut(at) else {
             return;
         };
-        let faults = faults(router, source, is_served, facts);
+        let placements = router.vrrp.vips().iter().map(|vip| facts.placed.get(vip));
+        let placed: Option<u64> = placements.clone().map(times).sum();
+        let is_refused = placements.flatten().any(|it| *it == Placement::Refused);
+        let outcome = match placed {
+            _ if !is_wanted => Outcome::Open,
+            _ if is_refused => Outcome::Refused,
+            Some(_) => Outcome::Placed,
+            None => Outcome::Open,
+        };
+        router.trial.note(outcome, now);
+        let faults = faults(router, source, backing, is_active, facts);
         let is_held = !faults.is_empty();
-        let placed = router.vrrp.vips().iter();
-        let placed: Option<u64> = placed.map(|vip| facts.placed.get(vip).copied()).sum();
         if faults != router.faults {
             router.faults.clone_from(&faults);
             let router = router.vrrp.name().to_owned();
             self.events.push(Event::Faults { router, faults });
+        }
+        let handicap = handicap(&router.vrrp, backing);
+        let configured = Priority(router.vrrp.priority().get());
+        let priority = handicap.map_or(configured, |_| Handicap::lower(configured));
+        if std::mem::replace(&mut router.handicap, handicap) != handicap {
+            let router = router.vrrp.name().to_owned();
+            self.events.push(Event::Handicap {
+                router,
+                handicap,
+                priority,
+            });
         }
         let Some(group) = &mut self.group else {
             return;
         };
         let is_news = std::mem::replace(&mut router.placed, placed) != placed;
         group.update(at, now, |machine| {
+            machine.set_priority(priority);
             if is_held && !machine.holds().any(|hold| hold == Hold::Fault) {
                 machine.release(Hold::Fault, now);
             } else if !is_held {
@@ -327,13 +368,11 @@ impl Unit {
         });
     }
 
-    /// Whether any service of the unit's addresses has a backend, or there is none to have one.
-    fn is_served(&self, facts: &Facts) -> bool {
+    /// The best that any service of the unit's addresses has; without services nothing is needed.
+    fn backing(&self, facts: &Facts) -> Backing {
         let vips = self.routers.iter().flat_map(|router| router.vrrp.vips());
-        let serving: Vec<bool> = vips
-            .filter_map(|vip| facts.forwarding.serving.get(vip).copied())
-            .collect();
-        serving.is_empty() || serving.contains(&true)
+        let backing = vips.filter_map(|vip| facts.forwarding.backing.get(vip).copied());
+        backing.max().unwrap_or(Backing::Sound)
     }
 
     /// Takes what there is to do by now out of the machines.
@@ -365,10 +404,14 @@ impl Unit {
     }
 
     /// Takes out the adverts, and drops those of routers that are not `wanted`.
-    fn poll_adverts(&mut self, wanted: impl Fn(&str) -> bool, outgoing: &mut VecDeque<Outgoing>) {
+    fn poll_adverts(
+        &mut self,
+        wanted: impl Fn(Identity<'_>) -> bool,
+        outgoing: &mut VecDeque<Outgoing>,
+    ) {
         while let Some((at, advert)) = self.group.as_mut().and_then(Group::poll_advert) {
             let (router, machine) = (self.routers.get(at), self.machine(at));
-            let router = router.filter(|router| wanted(router.vrrp.name()));
+            let router = router.filter(|router| wanted(router.identity()));
             let line = router.and_then(|router| router.line.as_ref());
             let (Some(line), Some(machine)) = (line, machine) else {
                 continue;
@@ -408,71 +451,23 @@ impl Unit {
     }
 }
 
-/// The router that was advertised as this one is to be.
+/// How often an address was put in place; `None` if it is not there.
+fn times(placement: Option<&Placement>) -> Option<u64> {
+    match placement? {
+        Placement::Done(times) => Some(*times),
+        Placement::Refused => None,
+    }
+}
+
+/// The router that was advertised as this one is to be, under whatever name.
 fn predecessor<'a>(old: &'a [Unit], vrrp: &Vrrp) -> Option<(&'a Unit, usize)> {
-    let family = family_of(vrrp)?;
     old.iter().find_map(|unit| {
-        let at = unit.position(vrrp.interface(), family, Vrid::from(vrrp.vrid()))?;
-        let is_same = unit.routers.get(at)?.vrrp.name() == vrrp.name();
-        is_same.then_some((unit, at))
+        let mut routers = unit.routers.iter();
+        let at = routers.position(|router| router.identity() == identity(vrrp))?;
+        Some((unit, at))
     })
 }
 
-fn family_of(vrrp: &Vrrp) -> Option<Family> {
-    vrrp.vips().first().map(Family::of)
-}
-
-/// The address that a router speaks from, if it is there.
-fn source(vrrp: &Vrrp, facts: &Facts) -> Option<IpAddr> {
-    let addresses = &facts.links.get(vrrp.interface())?.addresses;
-    if let Some(source) = vrrp.source() {
-        return addresses.contains(&source).then_some(source);
-    }
-    let family = family_of(vrrp)?;
-    // RFC 9568, 5.1.2.1; peers behind a router are not reached from a link-local address.
-    let is_global = vrrp.peers().iter().any(|peer| !is_link_local(peer));
-    let mut own = addresses.iter().filter(|own| {
-        let is_fit = family == Family::V4 || is_link_local(own) != is_global;
-        Family::of(own) == family && is_fit && !facts.plan.vips.contains_key(own)
-    });
-    own.next().copied()
-}
-
-fn has_source(line: &Line, facts: &Facts) -> bool {
-    let link = facts.links.get(&line.interface);
-    link.is_some_and(|link| link.addresses.contains(&line.source))
-}
-
-fn is_link_local(address: &IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    }
-}
-
-fn faults(
-    router: &Router,
-    source: Option<IpAddr>,
-    is_served: bool,
-    facts: &Facts,
-) -> BTreeSet<Fault> {
-    let is_up = |name: &str| facts.links.get(name).is_some_and(|link: &Link| link.is_up);
-    let has_links = is_up(router.vrrp.interface()) && is_up(&facts.plan.carrier);
-    let speaks = router.line.as_ref();
-    let has_address = match speaks {
-        Some(line) => has_source(line, facts),
-        None => source.is_some(),
-    };
-    let has_socket = speaks.is_none_or(|line| !facts.broken.contains(line));
-    let has_backends = is_served || router.vrrp.without_backends() == WithoutBackends::Stay;
-    let checks = [
-        (Fault::NotReady, facts.forwarding.is_ready),
-        (Fault::LinkDown, has_links),
-        (Fault::NoAddress, has_address),
-        (Fault::NoSocket, has_socket),
-        (Fault::Unfit, router.unfit.is_none()),
-        (Fault::NoBackends, has_backends),
-    ];
-    let failed = checks.into_iter().filter(|(_, is_fine)| !is_fine);
-    failed.map(|(fault, _)| fault).collect()
+fn identity(vrrp: &Vrrp) -> Identity<'_> {
+    (vrrp.interface(), family_of(vrrp), Vrid::from(vrrp.vrid()))
 }

@@ -3,7 +3,7 @@
 use super::bench::{Bench, from, ms, settings, settings_v2};
 use crate::core::vrrp::advert::{Addresses, Priority};
 use crate::core::vrrp::announce::Presence;
-use crate::core::vrrp::machine::{Machine, Permission};
+use crate::core::vrrp::machine::Machine;
 use crate::core::vrrp::refusal::{Refusal, Remark};
 use crate::core::vrrp::role::{Cause, Change, Hold, Role};
 use crate::core::vrrp::settings::{Announcements, Peers, Preemption, Settings};
@@ -114,33 +114,6 @@ fn preemption_delay_does_not_hold_up_who_hears_a_release() {
     assert_eq!(bench.hear(0), Ok(None));
     bench.wait(500);
     assert_eq!(last(&bench), (500, Role::Active, Cause::PeerReleased));
-}
-
-#[test]
-fn without_permission_a_living_active_is_left_alone() {
-    let mut bench = Bench::started(settings(128));
-    bench.machine.set_permission(Permission::Withheld);
-    hear_for(&mut bench, 60, 1);
-    assert_eq!(bench.role(), Role::Backup);
-    bench.machine.set_permission(Permission::Granted);
-    hear_for(&mut bench, 4, 1);
-    assert_eq!(last(&bench), (63_500, Role::Active, Cause::Preemption));
-}
-
-#[test]
-fn without_permission_a_dead_active_is_replaced_all_the_same() {
-    let mut bench = Bench::backup(settings(128), 1);
-    bench.machine.set_permission(Permission::Withheld);
-    bench.wait(3_500);
-    assert_eq!(bench.role(), Role::Active);
-}
-
-#[test]
-fn without_permission_an_owner_starts_as_backup() {
-    let mut bench = Bench::new(settings(255));
-    bench.machine.set_permission(Permission::Withheld);
-    bench.act(Machine::handle_startup);
-    assert_eq!(last(&bench), (0, Role::Backup, Cause::Startup));
 }
 
 // Priority

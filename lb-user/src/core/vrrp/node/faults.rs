@@ -1,0 +1,128 @@
+//! What keeps routers back: what they lack, what lowers their priority, and the addresses that they
+//! could speak from.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::unit::Router;
+use super::{Backing, Closed, Facts, Line, Link};
+use crate::config::model::{Vrrp, WithoutBackends};
+use crate::core::vrrp::advert::{Family, Priority};
+use crate::core::vrrp::label::labelled;
+
+labelled! {
+    /// What a router lacks.
+    Fault {
+        /// The program is not attached, or its maps have not held what they should for a while.
+        NotReady = "not_ready",
+        /// An interface is gone, switched off, or without its cable.
+        LinkDown = "link_down",
+        /// Its interface does not have the address that it would speak from.
+        NoAddress = "no_address",
+        /// It cannot speak: its socket cannot be opened, or not so soon.
+        NoSocket = "no_socket",
+        /// It cannot be set up as configured with that address.
+        Unfit = "unfit",
+        /// No service of its addresses has a backend.
+        NoBackends = "no_backends",
+        /// Its addresses could not be put on the interface; it tries again later.
+        NoVip = "no_vip",
+    }
+}
+
+labelled! {
+    /// Why a router has a lower priority than configured.
+    Handicap {
+        /// Nobody answers who is behind its addresses. That is no [`Fault`]: of two nodes that hear
+        /// nobody one must be Active when the backends can be reached again.
+        SilentBackends = "silent_backends",
+    }
+}
+
+impl Handicap {
+    /// What is left of a priority: less than any that is usual, and still more for who had more, so
+    /// that two nodes with the same handicap stay what they are.
+    pub(super) fn lower(priority: Priority) -> Priority {
+        Priority((priority.0 / 16).max(1))
+    }
+}
+
+/// The family of a router's addresses.
+pub(super) fn family_of(vrrp: &Vrrp) -> Option<Family> {
+    vrrp.vips().first().map(Family::of)
+}
+
+/// The address that a router speaks from, if it is there.
+pub(super) fn source(vrrp: &Vrrp, facts: &Facts) -> Option<IpAddr> {
+    let addresses = &facts.links.get(vrrp.interface())?.addresses;
+    if let Some(source) = vrrp.source() {
+        return addresses.contains(&source).then_some(source);
+    }
+    let family = family_of(vrrp)?;
+    // RFC 9568, 5.1.2.1; peers behind a router are not reached from a link-local address.
+    let is_global = vrrp.peers().iter().any(|peer| !is_link_local(peer));
+    let mut own = addresses.iter().filter(|own| {
+        let is_fit = family == Family::V4 || is_link_local(own) != is_global;
+        Family::of(own) == family && is_fit && !facts.plan.vips.contains_key(own)
+    });
+    own.next().copied()
+}
+
+/// Whether the address is there that is spoken from on a line.
+pub(super) fn has_source(line: &Line, facts: &Facts) -> bool {
+    let link = facts.links.get(&line.interface);
+    link.is_some_and(|link| link.addresses.contains(&line.source))
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+/// What a router lacks that would speak from `source`.
+pub(super) fn faults(
+    router: &Router,
+    source: Option<IpAddr>,
+    backing: Backing,
+    is_active: bool,
+    facts: &Facts,
+) -> BTreeSet<Fault> {
+    let is_up = |name: &str| facts.links.get(name).is_some_and(|link: &Link| link.is_up);
+    let has_links = is_up(router.vrrp.interface()) && is_up(&facts.plan.carrier);
+    let speaks = router.line.as_ref();
+    let has_address = match speaks {
+        Some(line) => has_source(line, facts),
+        None => source.is_some(),
+    };
+    let Closed { opening, broken } = &facts.closed;
+    let has_socket = speaks.is_none_or(|line| {
+        let is_opening = opening.contains(line) && !is_active;
+        !is_opening && !broken.contains(line)
+    });
+    let has_backends = backing != Backing::Nobody || stays(&router.vrrp);
+    let checks = [
+        (Fault::NotReady, facts.forwarding.is_ready),
+        (Fault::LinkDown, has_links),
+        (Fault::NoAddress, has_address),
+        (Fault::NoSocket, has_socket),
+        (Fault::Unfit, router.unfit.is_none()),
+        (Fault::NoBackends, has_backends),
+        (Fault::NoVip, !router.trial.is_over()),
+    ];
+    let failed = checks.into_iter().filter(|(_, is_fine)| !is_fine);
+    failed.map(|(fault, _)| fault).collect()
+}
+
+/// Why a router should have a lower priority than configured.
+pub(super) fn handicap(vrrp: &Vrrp, backing: Backing) -> Option<Handicap> {
+    // RFC 9568, 5.2.4: an owner's is 255.
+    let is_owner = Priority(vrrp.priority().get()) == Priority::OWNER;
+    let is_silent = backing == Backing::Silent && !stays(vrrp);
+    (is_silent && !is_owner).then_some(Handicap::SilentBackends)
+}
+
+fn stays(vrrp: &Vrrp) -> bool {
+    vrrp.without_backends() == WithoutBackends::Stay
+}

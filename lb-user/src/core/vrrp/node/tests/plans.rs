@@ -1,0 +1,86 @@
+//! Routers that come, change and go.
+
+use super::{Bench, ONE, TWO, and, ip, line};
+use crate::core::vrrp::node::Node;
+use crate::core::vrrp::role::{Cause, Role};
+use crate::core::vrrp::settings::Reach;
+
+#[test]
+fn a_plan_disturbs_nobody_who_stays_as_it_was() {
+    let mut bench = Bench::active(&[ONE, TWO]);
+    let before = bench.states();
+    bench.plan(&[ONE]);
+    assert_eq!(bench.states(), before[..1]);
+    assert_eq!(bench.priorities(), [(52, 0)], "who goes says goodbye");
+    assert_eq!(bench.node.held(), [ip("172.16.40.24")].into());
+    bench.plan(&[TWO, ONE]);
+    assert_eq!(bench.roles(), [Role::Backup, Role::Active]);
+    assert_eq!(bench.states()[1], before[0]);
+}
+
+#[test]
+fn a_router_that_changes_keeps_its_role() {
+    let mut bench = Bench::active(&[ONE, TWO]);
+    bench.plan(&[&and(ONE, "priority = 120"), TWO]);
+    assert_eq!(bench.roles(), [Role::Active; 2]);
+    assert_eq!(bench.cause(), Cause::Adopted);
+    assert_eq!(bench.priorities(), [(51, 120)]);
+    // What nobody hears of is not the same router.
+    bench.plan(&[&ONE.replace("51", "61"), TWO]);
+    assert_eq!(bench.roles(), [Role::Backup, Role::Active]);
+    assert_eq!(bench.priorities(), [(51, 0)]);
+}
+
+#[test]
+fn a_router_that_is_renamed_keeps_its_role_and_what_was_said_of_it() {
+    let renamed = ONE.replace("\"one\"", "\"uno\"");
+    let mut bench = Bench::active(&[ONE]);
+    bench.plan(&[&renamed]);
+    assert_eq!(bench.roles(), [Role::Active]);
+    assert_eq!(bench.priorities(), [(51, 100)], "and no release");
+    bench.act(|node, now| node.release("uno", now).unwrap());
+    bench.plan(&[ONE]);
+    bench.wait(60_000);
+    assert_eq!(bench.roles(), [Role::Backup]);
+}
+
+#[test]
+fn a_released_router_that_changes_stays_released() {
+    let mut bench = Bench::active(&[ONE]);
+    bench.act(|node, now| node.release("one", now).unwrap());
+    bench.plan(&[&and(ONE, "priority = 120")]);
+    bench.wait(60_000);
+    assert_eq!(bench.roles(), [Role::Backup]);
+    bench.act(|node, now| node.resume("one", now).unwrap());
+    bench.wait(4_000);
+    assert_eq!(bench.roles(), [Role::Active]);
+}
+
+#[test]
+fn a_shutdown_says_goodbye_for_all() {
+    let mut bench = Bench::active(&[ONE, TWO]);
+    bench.act(Node::handle_shutdown);
+    assert_eq!(bench.priorities(), [(51, 0), (52, 0)]);
+    assert!(bench.node.held().is_empty() && bench.node.lines().is_empty());
+    assert_eq!(bench.node.next_deadline(), None);
+}
+
+#[test]
+fn lines_stay_open_for_what_is_still_to_go() {
+    let mut bench = Bench::active(&[ONE]);
+    bench.node.handle_shutdown(bench.now);
+    assert_eq!(bench.node.lines(), [line(Reach::Multicast)].into());
+    assert!(bench.node.poll_outgoing().is_some());
+    assert!(bench.node.lines().is_empty());
+}
+
+#[test]
+fn a_router_that_changes_waits_for_no_start_again() {
+    let late = and(ONE, "startup_delay = \"10m\"");
+    let mut bench = Bench::new(&[&late]);
+    bench.wait(700_000);
+    bench.act(|node, now| node.release("one", now).unwrap());
+    bench.wait(60_000);
+    bench.plan(&[&and(&late, "priority = 120")]);
+    assert_eq!(bench.roles(), [Role::Backup]);
+}
