@@ -11,7 +11,7 @@
 //! talk to it over bounded channels. One of them ending is the end of the daemon.
 //!
 //! Start: limits, state directory, sockets, program and maps filled, attached, first look at the
-//! backends, VIPs, virtual routers, ready. If an earlier daemon has left its program, see [`adopt`]: the
+//! backends, VIPs, virtual routers, ready. If an earlier daemon has left its program, see `adopt.rs`: the
 //! maps are filled already, and it is replaced. Stop: API, virtual routers, probes; VIPs and program
 //! stay, or go in this order. Each step has its deadline.
 

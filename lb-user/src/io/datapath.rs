@@ -6,7 +6,7 @@
 //! milliseconds, an access list for about 2 us an entry. One task owns the [`Datapath`].
 //!
 //! The program is attached through a BPF link. With [`Datapath::open_pinned`] that and the maps
-//! outlive the process, see [`pins`]; with [`Datapath::open`] the interface is as before if the process
+//! outlive the process, see `pins.rs`; with [`Datapath::open`] the interface is as before if the process
 //! ends in any way.
 
 use std::{
