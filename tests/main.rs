@@ -14,6 +14,7 @@ mod insight;
 mod link;
 mod path_mtu;
 mod reload;
+mod restart;
 mod routed;
 mod scheduling;
 mod shutdown;

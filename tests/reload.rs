@@ -41,7 +41,7 @@ fn a_broken_file_is_refused_and_changes_nothing() -> Result<()> {
             "172.16.40.300",
             "service[0].backend[1].address",
         ),
-        ("[[vip]]", "[[vip", "tidegate.toml:10: not TOML"),
+        ("[[vip]]", "[[vip", "tidegate.toml:11: not TOML"),
     ] {
         lab.write(&good.replace(from, to))?;
         let output = lab.ask(&["reload"])?;

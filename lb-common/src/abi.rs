@@ -27,6 +27,11 @@ pub use self::{
     tunnel::TunnelSources,
 };
 
+/// The number of the layout of all that outlives the daemon: the maps that it pins. Whoever changes
+/// what a key or a value in one of them means gives it the next one; a change of their sizes is
+/// noticed without.
+pub const LAYOUT: u32 = 1;
+
 /// Hash: [`ServiceKey`] to [`Service`].
 pub const SERVICES: &str = "SERVICES";
 /// Array: [`BackendId`] to [`Backend`].
@@ -295,8 +300,9 @@ mod tests {
     use core::net::IpAddr;
 
     use super::{
-        Backend, BackendId, Balance, Flow, FlowState, Forward, Ip, KeepAlive, NatPool, NextHop,
-        SLOT_COUNT, Service, ServiceId, Slot, TABLE_LINES, TunnelSources,
+        AccessKey, Backend, BackendId, Balance, Encapsulation, Features, Flow, FlowState, Forward,
+        Ip, KeepAlive, NatPool, NextHop, SLOT_COUNT, Service, ServiceId, Slot, TABLE_LINES,
+        TunnelSources,
     };
 
     #[test]
@@ -337,6 +343,47 @@ mod tests {
         assert_eq!(sources.source(false, 0), None);
         let fixed = sources.with(Ip::new([0xfd; 16]), 0);
         assert_eq!(fixed.source(false, u32::MAX), Some(Ip::new([0xfd; 16])));
+    }
+
+    #[test]
+    fn an_entry_says_what_it_was_made_of() {
+        let features = Features {
+            mqtt: true,
+            default_deny: true,
+            rates: true,
+            ..Features::default()
+        };
+        for balance in [
+            Balance::Maglev,
+            Balance::RoundRobin,
+            Balance::LeastConn,
+            Balance::Source,
+        ] {
+            for forward in [Forward::Dsr, Forward::Nat, Forward::Tunnel] {
+                for generation in [0, 1] {
+                    let entry = Service::new(ServiceId(5), generation, 3, balance, forward)
+                        .with_tunnel(Encapsulation::Gue, 6_080)
+                        .with_features(features);
+                    assert_eq!((entry.balance(), entry.forward()), (balance, forward));
+                    assert_eq!((entry.id(), entry.generation()), (ServiceId(5), generation));
+                    assert_eq!(entry.encapsulation(), Encapsulation::Gue);
+                    assert_eq!(entry.features(), features);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_read_from_its_key() {
+        let key = AccessKey::new(ServiceId(700), Ip::from_v4([10, 1, 0, 0]));
+        assert_eq!(
+            (key.service(), key.address()),
+            (ServiceId(700), Ip::from_v4([10, 1, 0, 0]))
+        );
+        for (is_v4, length) in [(true, 0), (true, 16), (true, 32), (false, 0), (false, 128)] {
+            let bits = AccessKey::prefix_bits(is_v4, length);
+            assert_eq!(AccessKey::length_of(is_v4, bits), length);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod sync;
 mod trace;
 mod vrrp;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
@@ -66,6 +67,25 @@ pub enum Request {
         RouterOrder,
         oneshot::Sender<Result<VrrpStatus, RouterChangeError>>,
     ),
+    Stop(Departure, oneshot::Sender<Leaving>),
+}
+
+/// What becomes of traffic when the daemon stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// The program goes on by the tables as they are, if it is pinned.
+    Keep,
+    /// The program is taken off, after the addresses.
+    Detach,
+}
+
+/// The daemon's word that it is about to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// The process that ends.
+    pub pid: u32,
+    /// Whether the program goes on without it.
+    pub forwards: bool,
 }
 
 /// What an operator wants of a backend.
@@ -205,6 +225,15 @@ impl Handle {
         order: RouterOrder,
     ) -> Result<Result<VrrpStatus, RouterChangeError>, Stopping> {
         self.ask(|answer| Request::Router(order, answer)).await
+    }
+
+    /// Has the daemon stop.
+    ///
+    /// # Errors
+    ///
+    /// If it does already.
+    pub async fn stop(&self, departure: Departure) -> Result<Leaving, Stopping> {
+        self.ask(|answer| Request::Stop(departure, answer)).await
     }
 
     /// Whether packets are being balanced.

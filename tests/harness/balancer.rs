@@ -317,6 +317,7 @@ pub fn config(balance: &str, forward: &str, backends: &[(&str, u8)]) -> String {
     let mut text = format!(
         r#"interface = "eth0"
 state_dir = "$DIR/state"
+pin_dir = "$DIR/bpf"
 [api]
 socket = "$DIR/tidegate.sock"
 [limits]

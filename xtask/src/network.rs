@@ -179,10 +179,12 @@ impl Network {
         for (host, assign) in [(&self.topology.lb1, "true"), (&self.topology.lb2, "false")] {
             let socket = format!("{:?}", socket_of(host));
             let state = format!("{:?}", host.work_dir().join("state"));
+            let pins = format!("{:?}", host.work_dir().join("bpf"));
             let config = self
                 .config
                 .clone()
                 .set("", "state_dir", &state)
+                .set("", "pin_dir", &pins)
                 .set("api", "socket", &socket)
                 .set("vip", "assign", assign)
                 .write(host, "tidegate.toml")?;

@@ -26,6 +26,25 @@ impl AccessKey {
         }
     }
 
+    /// The service that it is said for.
+    #[must_use]
+    pub const fn service(&self) -> ServiceId {
+        ServiceId(u32::from_be_bytes(self.service) as u16)
+    }
+
+    /// The client's address, or the first of the prefix.
+    #[must_use]
+    pub const fn address(&self) -> Ip {
+        self.address
+    }
+
+    /// The length of the prefix of an address whose key has so many bits that count.
+    #[must_use]
+    pub const fn length_of(is_v4: bool, bits: u32) -> u8 {
+        let before = Self::prefix_bits(is_v4, 0);
+        bits.saturating_sub(before) as u8
+    }
+
     /// How many bits of a key count for a prefix of an address; IPv4's start behind 96 bits that are
     /// the same for all.
     #[must_use]

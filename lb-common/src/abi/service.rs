@@ -228,6 +228,60 @@ impl Service {
         self.table
     }
 
+    /// Which half of its table space is active: 0 or 1.
+    #[must_use]
+    pub const fn generation(&self) -> u32 {
+        self.table / TABLE_LINES % GENERATIONS
+    }
+
+    /// How it picks the backend of a new flow.
+    #[must_use]
+    pub const fn balance(&self) -> Balance {
+        if self.is_round_robin() {
+            Balance::RoundRobin
+        } else if self.is_least_conn() {
+            Balance::LeastConn
+        } else if self.is_by_source() {
+            Balance::Source
+        } else {
+            Balance::Maglev
+        }
+    }
+
+    /// How it reaches its backends.
+    #[must_use]
+    pub const fn forward(&self) -> Forward {
+        if self.is_nat() {
+            Forward::Nat
+        } else if self.is_tunnel() {
+            Forward::Tunnel
+        } else {
+            Forward::Dsr
+        }
+    }
+
+    /// What its tunnels put packets into.
+    #[must_use]
+    pub const fn encapsulation(&self) -> Encapsulation {
+        if self.is_gue() {
+            Encapsulation::Gue
+        } else {
+            Encapsulation::IpIp
+        }
+    }
+
+    /// What it does besides choosing and forwarding.
+    #[must_use]
+    pub const fn features(&self) -> Features {
+        Features {
+            mqtt: self.is_mqtt(),
+            access_list: self.has_access_list(),
+            default_deny: self.denies_by_default(),
+            rates: self.has_rates(),
+            challenge: self.challenges(),
+        }
+    }
+
     /// Positions of the ring in use.
     #[inline(always)]
     #[must_use]

@@ -10,6 +10,7 @@
 //! | `POST /v1/backends/{service}/{name}/enable` | socket | used as health and weight allow |
 //! | `POST /v1/backends/{service}/{name}/disable` | socket | no packets |
 //! | `POST /v1/backends/{service}/{name}/weight` | socket | `{"weight": 0..=256}` |
+//! | `POST /v1/stop` | socket | the daemon stops; with `?detach=true` traffic does, too |
 //! | `GET /v1/vrrp` | socket | [`crate::control::VrrpStatus`] |
 //! | `POST /v1/vrrp/{name}/release` | socket | a virtual router or group hands its role over |
 //! | `POST /v1/vrrp/{name}/resume` | socket | it takes part again |

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{error::ApiError, metrics};
 use crate::{
     control::{
-        BackendStatus, Change, Handle, Lasting, Order, Reloaded, RouterChange, RouterOrder, Status,
-        Trace, TraceOrder, VrrpStatus,
+        BackendStatus, Change, Departure, Handle, Lasting, Leaving, Order, Reloaded, RouterChange,
+        RouterOrder, Status, Trace, TraceOrder, VrrpStatus,
     },
     core::balancer::Admin,
 };
@@ -50,6 +50,13 @@ impl Options {
     }
 }
 
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StopOptions {
+    #[serde(default)]
+    detach: bool,
+}
+
 /// What a reload answers.
 #[derive(Serialize)]
 struct ReloadedBody {
@@ -67,6 +74,7 @@ pub(super) fn control(handle: Handle) -> Router {
         .route("/v1/backends/{service}/{name}/enable", post(enable))
         .route("/v1/backends/{service}/{name}/disable", post(disable))
         .route("/v1/backends/{service}/{name}/weight", post(weight))
+        .route("/v1/stop", post(stop))
         .route("/v1/vrrp", get(vrrp))
         .route("/v1/vrrp/{name}/release", post(release))
         .route("/v1/vrrp/{name}/resume", post(resume))
@@ -95,6 +103,18 @@ async fn status(State(handle): State<Handle>) -> Result<Json<Status>, ApiError> 
 async fn reload(State(handle): State<Handle>) -> Result<Json<ReloadedBody>, ApiError> {
     let Reloaded { generation } = handle.reload().await??;
     Ok(Json(ReloadedBody { generation }))
+}
+
+async fn stop(
+    State(handle): State<Handle>,
+    Query(options): Query<StopOptions>,
+) -> Result<Json<Leaving>, ApiError> {
+    let departure = if options.detach {
+        Departure::Detach
+    } else {
+        Departure::Keep
+    };
+    Ok(Json(handle.stop(departure).await?))
 }
 
 async fn backends(State(handle): State<Handle>) -> Result<Json<Vec<BackendEntry>>, ApiError> {

@@ -15,8 +15,8 @@ use super::{metrics, routes};
 use crate::{
     config,
     control::{
-        self, Change, ChangeError, Lasting, Order, ReloadError, Reloaded, Request as Ask,
-        RouterChangeError, Status,
+        self, Change, ChangeError, Departure, Lasting, Order, ReloadError, Reloaded,
+        Request as Ask, RouterChangeError, Status,
         example::{backend, status, trace, vrrp},
     },
     core::balancer::{Admin, SelectError},
@@ -40,6 +40,10 @@ fn daemon(mut requests: control::Requests) -> JoinHandle<Option<Order>> {
                 Err(RouterChangeError::Unknown { name: order.name })
             })),
             Ask::Trace(order, answer) => drop(answer.send(Ok(trace(&order)))),
+            Ask::Stop(departure, answer) => {
+                let forwards = departure == Departure::Keep;
+                let _ = answer.send(control::Leaving { pid: 7, forwards });
+            }
             Ask::Change(order, answer) => {
                 let unknown = SelectError::Unknown {
                     name: order.backend.clone(),
@@ -240,6 +244,16 @@ async fn wrong_requests_are_answered_with_a_hint() {
             body["error"].is_string() && body["hint"].is_string(),
             "{route}: {body}"
         );
+    }
+}
+
+#[tokio::test]
+async fn traffic_ends_with_a_stop_only_if_that_is_said() {
+    for (route, forwards) in [("/v1/stop", true), ("/v1/stop?detach=true", false)] {
+        let (router, _daemon) = control();
+        let (code, body) = send(router, Method::POST, route, "").await;
+        assert_eq!(code, StatusCode::OK);
+        assert_eq!(body, json!({"pid": 7, "forwards": forwards}));
     }
 }
 

@@ -12,6 +12,7 @@ mod output;
 mod reload;
 mod run;
 mod status;
+mod stop;
 mod sync;
 mod top;
 mod trace;
@@ -48,6 +49,7 @@ enum Command {
     Check(check::Args),
     Status(status::Args),
     Reload(reload::Args),
+    Stop(stop::Args),
     Backend(backend::Args),
     Top(top::Args),
     Trace(trace::Args),
@@ -114,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Reload(args) => reload::run(&args),
+        Command::Stop(args) => stop::run(&args),
         Command::Backend(args) => backend::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Trace(args) => trace::run(&args),

@@ -31,6 +31,7 @@ pub(super) struct Config {
     pub(super) xdp_mode: Option<Located<XdpMode>>,
     pub(super) seed: Option<Located<[u8; 16]>>,
     pub(super) state_dir: Option<Located<String>>,
+    pub(super) pin_dir: Option<Located<String>>,
     pub(super) log: Log,
     pub(super) api: Api,
     pub(super) metrics_listen: Option<Located<SocketAddr>>,
@@ -58,6 +59,10 @@ impl Config {
             ),
             seed: root.optional("seed", seed),
             state_dir: root.optional("state_dir", text),
+            pin_dir: root.optional(
+                "pin_dir",
+                text_that("an absolute path", |path| path.starts_with('/')),
+            ),
             log: root.table("log", Log::read).unwrap_or_default(),
             api: root.table("api", Api::read).unwrap_or_default(),
             metrics_listen: root.table("metrics", read_metrics).flatten(),

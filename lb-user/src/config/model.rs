@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::guard::{AccessList, Challenge, Guard, Prefix};
-pub use self::leaving::NoRoomToLeave;
+pub use self::leaving::{NoRoomToLeave, Remnant};
 pub use self::reload::{ReloadBlocker, ReloadBlockers};
 pub use self::service::{
     Backend, Check, HttpCheck, MqttCheck, MqttVersion, Probe, Protocol, Secret, Service,
@@ -35,6 +35,7 @@ pub struct Config {
     xdp_mode: XdpMode,
     seed: Option<[u8; 16]>,
     state_dir: PathBuf,
+    pin_dir: PathBuf,
     log: Log,
     api: Api,
     metrics: Option<SocketAddr>,
@@ -74,6 +75,12 @@ impl Config {
     #[must_use]
     pub fn state_dir(&self) -> &Path {
         &self.state_dir
+    }
+
+    /// Where in a BPF file system the program and its maps are kept, which outlive the daemon.
+    #[must_use]
+    pub fn pin_dir(&self) -> &Path {
+        &self.pin_dir
     }
 
     /// What is logged, and how.

@@ -18,6 +18,7 @@
 //! slots that change hands are, see [`super::slots`]: so a backend that stops taking new flows keeps
 //! those that it has.
 
+pub mod adopt;
 mod carrier;
 mod leaving;
 mod ramps;

@@ -9,6 +9,7 @@ pub mod image;
 pub mod load;
 pub mod maglev;
 pub mod plan;
+pub mod restore;
 pub mod ring;
 pub mod settle;
 pub mod slots;

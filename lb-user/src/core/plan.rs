@@ -51,7 +51,7 @@ use crate::core::sync::record::{BackendName, SlotTable};
 
 /// How long a backend that fell has its id and its flows kept. Of a way that is broken for longer, most
 /// sessions will have sent something meanwhile, and met another backend.
-const KEPT: Duration = Duration::from_secs(60);
+pub(super) const KEPT: Duration = Duration::from_secs(60);
 
 /// What the kernel should do, by names of the outside world.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +160,7 @@ impl DesiredBackend {
 }
 
 /// No window ends then.
-const NEVER: Tick = Tick(u32::MAX);
+pub(super) const NEVER: Tick = Tick(u32::MAX);
 
 /// What a change depends on besides what is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -117,6 +117,16 @@ impl<M: Maps> Engine<M> {
         }
     }
 
+    /// Goes on with maps that hold `image`. Whether there was room for all flows until now is known by
+    /// what the program was told last.
+    pub(super) fn go_on_with(&mut self, image: MapImage, has_room: bool) {
+        self.image = image;
+        self.has_room = has_room;
+        if !has_room {
+            self.room_since = self.maps.now();
+        }
+    }
+
     /// As [`Self::try_reconcile`], where nobody waits for the outcome: a failure is logged.
     pub(super) fn reconcile(&mut self) {
         if let Err(error) = self.try_reconcile() {

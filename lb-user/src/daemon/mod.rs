@@ -11,9 +11,11 @@
 //! talk to it over bounded channels. One of them ending is the end of the daemon.
 //!
 //! Start: limits, state directory, sockets, program and maps filled, attached, first look at the
-//! backends, VIPs, virtual routers, ready. Stop: API, virtual routers, VIPs, probes, program; each
-//! step has its deadline.
+//! backends, VIPs, virtual routers, ready. If an earlier daemon has left its program, see `adopt.rs`: the
+//! maps are filled already, and it is replaced. Stop: API, virtual routers, probes; VIPs and program
+//! stay, or go in this order. Each step has its deadline.
 
+mod adopt;
 mod attacks;
 mod engine;
 mod inputs;
@@ -32,6 +34,8 @@ mod tests;
 mod trace;
 mod vips;
 mod vrrp;
+
+pub use adopt::take_off;
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 
@@ -59,7 +63,7 @@ use self::{
 use crate::{
     api,
     config::model::{self, Config},
-    control,
+    control::{self, Departure},
     io::{
         datapath::{
             Attached, AttachedMode, Datapath, DatapathConfig, Limits, Recorder, Sweeper, XdpMode,
@@ -93,8 +97,11 @@ pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
     }
     let netlink = Netlink::open()?;
     let interface = netlink.interface(config.interface()).await?;
-    let vips = Vips::new(netlink, interface);
+    let mut vips = Vips::new(netlink, interface);
     let balancing = balance(config, state, &vips).await?;
+    if balancing.engine.maps.is_pinned() {
+        vips.outlive();
+    }
     let (mut running, mut inputs, stop) = connect(path, balancing, vips, servers, signals)?;
     let outcome = running.serve(&mut inputs).await;
     shut_down(running, inputs, &stop).await;
@@ -108,6 +115,7 @@ struct Balancing {
     recorder: Recorder,
     mode: AttachedMode,
     state: StateDir,
+    has_predecessor: bool,
 }
 
 /// Loads the program, fills its maps and attaches it. No VIP is there yet to bring it packets.
@@ -115,15 +123,27 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
     if config.seed().is_none() && !config.vrrps().is_empty() {
         warn!("without `seed` other nodes send clients to other backends than this one");
     }
-    let mut datapath = Datapath::open(&datapath_config(&config, &state)?)?;
+    let pins = adopt::pins(&config, vips.interface_index())?;
+    let seed = adopt::seed(&config, pins.as_ref(), &state)?;
+    let settings = datapath_config(&config, seed);
+    let mut datapath = match pins {
+        Some(pins) => Datapath::open_pinned(&settings, pins)?,
+        None => Datapath::open(&settings)?,
+    };
     let sweeper = datapath
         .take_sweeper()
         .context("a fresh datapath has no flow tables")?;
     let recorder = datapath
         .take_recorder()
         .context("a fresh datapath has no flow tables")?;
+    let predecessor = adopt::picture(&mut datapath)?;
+    let config = adopt::with_remnants(config, predecessor.as_ref(), &state)?;
     let admin = state.admin();
     let mut engine = Engine::new(config, admin, datapath);
+    let has_predecessor = predecessor.is_some();
+    if let Some(image) = predecessor {
+        engine.adopt(image, sweeper.has_room()?)?;
+    }
     engine.handle_addresses(vips.own_addresses());
     let (index, mac) = vips.carrier();
     engine.handle_interface(index, mac);
@@ -131,10 +151,23 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
     engine
         .try_reconcile()
         .context("the maps cannot be filled")?;
-    let Attached { mode, refusal } = engine.maps.attach()?;
+    let Attached {
+        mode,
+        is_successor,
+        refusal,
+    } = engine.maps.attach()?;
     let config = engine.balancer.config();
     let interface = config.interface();
-    info!(interface, mode = mode.label(), "program attached");
+    let mode_label = mode.label();
+    if is_successor {
+        info!(
+            interface,
+            mode = mode_label,
+            "program replaced that was there"
+        );
+    } else {
+        info!(interface, mode = mode_label, "program attached");
+    }
     if let Some(refusal) = refusal {
         let reason = format!("{:#}", anyhow::Error::from(refusal));
         warn!(
@@ -148,6 +181,7 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
         recorder,
         mode,
         state,
+        has_predecessor,
     })
 }
 
@@ -164,7 +198,8 @@ fn connect(
         sweeper,
         recorder,
         mode,
-        state,
+        mut state,
+        has_predecessor,
     } = balancing;
     let config = engine.balancer.config();
     let (stop, mut tasks) = (CancellationToken::new(), Tasks::new());
@@ -198,12 +233,15 @@ fn connect(
     let routers = Routers::new(vips.interface_index(), ended_sender);
     let (mut probers, answers) = Probers::new();
     probers.follow(config);
+    if let Err(error) = state.keep_names(config) {
+        warn!(%error, "names of backends cannot be kept for the next start");
+    }
     let running = Running {
         engine,
         vips,
         routers,
         syncer,
-        pace: Pace::default(),
+        pace: Pace::new(has_predecessor),
         state,
         probers,
         wanted,
@@ -214,6 +252,7 @@ fn connect(
         started: time::Instant::now(),
         generation: 1,
         last_error: None,
+        departure: Departure::Keep,
     };
     Ok((
         running,
@@ -261,20 +300,17 @@ async fn bind(config: &Config) -> anyhow::Result<api::Servers> {
     Ok(servers)
 }
 
-fn datapath_config(config: &Config, state: &StateDir) -> anyhow::Result<DatapathConfig> {
-    Ok(DatapathConfig {
+fn datapath_config(config: &Config, seed: [u8; 16]) -> DatapathConfig {
+    DatapathConfig {
         interface: config.interface().to_owned(),
         mode: match config.xdp_mode() {
             model::XdpMode::Auto => XdpMode::Auto,
             model::XdpMode::Native => XdpMode::Native,
             model::XdpMode::Generic => XdpMode::Generic,
         },
-        seed: match config.seed() {
-            Some(seed) => seed,
-            None => state.seed()?,
-        },
+        seed,
         limits: Limits::from(config.limits()),
-    })
+    }
 }
 
 /// The backends whose next hops are to be followed.
@@ -296,13 +332,15 @@ fn spawn(
     tasks.spawn(async move { (name, stop.run_until_cancelled(task).await.unwrap_or(Ok(()))) });
 }
 
-/// Puts the host back as it was found.
+/// Ends all that this process does; puts the host back as it was found if traffic is to end, or if
+/// the program cannot go on alone.
 async fn shut_down(running: Running, inputs: Inputs, stop: &CancellationToken) {
     let Running {
         engine,
         mut vips,
         mut routers,
         mut probers,
+        departure,
         ..
     } = running;
     // Without the requests' receiver, whoever still asks is told that the daemon is stopping.
@@ -316,14 +354,15 @@ async fn shut_down(running: Running, inputs: Inputs, stop: &CancellationToken) {
     }
     // The program forwards until a successor is there, and until nobody sends packets here.
     routers.stop().await;
-    vips.release().await;
     probers.stop();
+    if departure == Departure::Keep && engine.maps.is_pinned() {
+        info!("stopped; the program goes on forwarding until `tidegate stop --detach`");
+        return;
+    }
+    vips.release().await;
     if let Err(error) = engine.maps.detach() {
         let error = format!("{:#}", anyhow::Error::from(error));
-        warn!(
-            error,
-            "program could not be detached, it goes with the process"
-        );
+        warn!(error, "program could not be taken off");
     }
     info!("stopped");
 }

@@ -28,8 +28,8 @@ use crate::{
         model::{Backend, Config, ReloadBlockers, Vip},
     },
     control::{
-        BackendStatus, Change, ChangeError, ConfigStatus, Flows, InterfaceStatus, Order,
-        ReloadError, Reloaded, Request, Status,
+        BackendStatus, Change, ChangeError, ConfigStatus, Departure, Flows, InterfaceStatus,
+        Leaving, Order, ReloadError, Reloaded, Request, Status,
     },
     core::{
         balancer::{Admin, BackendKey, SelectError},
@@ -65,10 +65,22 @@ pub(super) struct Pace {
     was_settled: bool,
     /// Since when they do not.
     unsettled_since: Option<Instant>,
+    /// Whether packets came by the maps before this process had them.
+    has_predecessor: bool,
     /// Whether the VIPs were taken.
     has_taken_over: bool,
     /// Whether the routers are still those of the configuration before.
     is_behind: bool,
+}
+
+impl Pace {
+    /// At the start of a process.
+    pub(super) fn new(has_predecessor: bool) -> Self {
+        Self {
+            has_predecessor,
+            ..Self::default()
+        }
+    }
 }
 
 /// The daemon while it runs.
@@ -88,6 +100,8 @@ pub(super) struct Running {
     pub(super) started: Instant,
     pub(super) generation: u64,
     pub(super) last_error: Option<String>,
+    /// What becomes of traffic in the end.
+    pub(super) departure: Departure,
 }
 
 /// Whether to go on.
@@ -138,7 +152,10 @@ impl Running {
 
     /// Waits until the backends have been asked once, so that the first packets find them.
     async fn look_around(&mut self, inputs: &mut Inputs) -> anyhow::Result<Flow> {
-        let deadline = Instant::now() + FIRST_LOOK;
+        let mut deadline = Instant::now();
+        if !self.pace.has_predecessor {
+            deadline += FIRST_LOOK;
+        }
         while !self.engine.has_looked_around() {
             let Ok(event) = time::timeout_at(deadline, inputs.next()).await else {
                 break;
@@ -177,6 +194,9 @@ impl Running {
     fn note_absent(&mut self) {
         let absent = if self.pace.has_taken_over {
             self.routers.absent()
+        } else if self.pace.has_predecessor {
+            // Whatever is here, clients may have been served.
+            BTreeSet::new()
         } else {
             let vips = self.engine.balancer.config().vips().iter();
             vips.map(Vip::address).collect()
@@ -218,6 +238,14 @@ impl Running {
     async fn handle(&mut self, event: Event, inputs: &mut Inputs) -> anyhow::Result<Flow> {
         self.note_absent();
         match event {
+            Event::Request(Request::Stop(departure, answer)) => {
+                self.departure = departure;
+                let forwards = departure == Departure::Keep && self.engine.maps.is_pinned();
+                let pid = std::process::id();
+                // Whoever asked may have gone meanwhile.
+                let _ = answer.send(Leaving { pid, forwards });
+                return Ok(Flow::Stop);
+            }
             Event::Request(request) => self.handle_request(request).await,
             Event::Answer(answer) => {
                 self.handle_answer(answer);
@@ -298,6 +326,8 @@ impl Running {
                 drop(answer.send(self.engine.trace(&order, interface)));
             }
             Request::Router(order, answer) => self.routers.order(order, answer),
+            // The caller has seen to it.
+            Request::Stop(..) => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! The state directory: what outlives the daemon, and the lock that keeps a second one away.
 //!
 //! `lock` names who holds the directory, `seed` is the hash seed where the configuration has none,
-//! `admin.json` is what operators said about backends.
+//! `admin.json` is what operators said about backends, `names.json` what backends are called.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,6 +30,8 @@ pub(super) struct StateDir {
     kept: BTreeMap<String, Value>,
     /// Whose state is not to be kept.
     temporary: BTreeSet<String>,
+    /// What `names.json` says.
+    names: BTreeMap<String, String>,
 }
 
 impl StateDir {
@@ -47,7 +49,15 @@ impl StateDir {
             _lock: lock,
             kept: BTreeMap::new(),
             temporary: BTreeSet::new(),
+            names: BTreeMap::new(),
         })
+    }
+
+    /// What backends were called in the last run, by their places: [`Config::names`]. Without the file
+    /// those that leave are called by their addresses.
+    pub(super) fn names(&self) -> BTreeMap<String, String> {
+        let text = fs::read_to_string(self.path.join("names.json")).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
     }
 
     /// The seed kept here, made at the first call.
@@ -134,14 +144,15 @@ impl StateDir {
     }
 
     /// Forgets what was said of backends that are not in the file: the file must not bring back what
-    /// the balancer has forgotten.
+    /// the balancer has forgotten. Keeps the names of all.
     ///
     /// # Errors
     ///
-    /// If the file cannot be written; the old one stays then.
+    /// If a file cannot be written; the old one stays then.
     pub(super) fn follow(&mut self, config: &Config) -> io::Result<()> {
+        self.keep_names(config)?;
         let backends = config.backends();
-        // At the next start there will be none that leaves.
+        // What was said of one that leaves is over with its return to the file.
         let backends = backends.filter(|(_, backend)| !backend.is_leaving());
         let known: BTreeSet<String> = backends
             .map(|(service, backend)| BackendKey::new(service.name(), backend.name()).to_string())
@@ -153,6 +164,25 @@ impl StateDir {
             return Ok(());
         }
         self.write(kept)
+    }
+
+    /// Keeps what backends are called, for [`Self::names`].
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written; the old one stays then.
+    pub(super) fn keep_names(&mut self, config: &Config) -> io::Result<()> {
+        let names = config.names();
+        if names == self.names {
+            return Ok(());
+        }
+        let text = serde_json::to_string_pretty(&names)?;
+        replace(
+            &self.path.join("names.json"),
+            format!("{text}\n").as_bytes(),
+        )?;
+        self.names = names;
+        Ok(())
     }
 
     fn write(&mut self, kept: BTreeMap<String, Value>) -> io::Result<()> {

@@ -2,8 +2,9 @@
 //! routers come and go with their roles, which is `vrrp`'s business.
 //!
 //! The program is attached and filled before an address is added and stays until after it is
-//! removed: a packet that met the host's own TCP stack on the VIP would end its session. If the
-//! daemon is killed, the addresses go when their lifetime ends, unless a restart renews it first.
+//! removed: a packet that met the host's own TCP stack on the VIP would end its session. So where the
+//! program outlives the daemon, the addresses do, too. Where it does not, they go when their lifetime
+//! ends, unless a restart renews it first.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -17,7 +18,7 @@ use crate::{
     io::netlink::{Interface, Netlink, NetlinkError, Unmarked, VipOrigin},
 };
 
-/// How long a VIP stays when nobody renews it: time for a restart to find it still there, and for
+/// How long a VIP stays when nobody renews it, unless it is to outlive the daemon: time for a restart to find it still there, and for
 /// a few renewals to fail.
 const LIFETIME: Duration = Duration::from_secs(30);
 
@@ -47,6 +48,7 @@ pub(super) struct Vips {
     interface: Interface,
     states: BTreeMap<IpAddr, VipState>,
     unmarked: Unmarked,
+    lifetime: Duration,
 }
 
 impl Vips {
@@ -56,7 +58,13 @@ impl Vips {
             interface,
             states: BTreeMap::new(),
             unmarked: Unmarked::default(),
+            lifetime: LIFETIME,
         }
+    }
+
+    /// Has the addresses stay when nobody renews them any more, as the program does.
+    pub(super) const fn outlive(&mut self) {
+        self.lifetime = Duration::MAX;
     }
 
     /// The interface that the program is attached to.
@@ -164,9 +172,15 @@ impl Vips {
         if is_new && newcomers == Newcomers::Hold {
             return Ok(VipState::Absent);
         }
+        // One that no later process could know as ours must go by itself.
+        let lifetime = if is_new || !self.unmarked.is_empty() {
+            LIFETIME
+        } else {
+            self.lifetime
+        };
         let origin = self
             .netlink
-            .ensure_vip(index, address, vip.prefix(), LIFETIME, &mut self.unmarked)
+            .ensure_vip(index, address, vip.prefix(), lifetime, &mut self.unmarked)
             .await?;
         if is_new {
             let interface = &self.interface.name;

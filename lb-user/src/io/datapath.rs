@@ -5,8 +5,9 @@
 //! business, when to call is the daemon's. Calls block for microseconds, a table write for a few
 //! milliseconds, an access list for about 2 us an entry. One task owns the [`Datapath`].
 //!
-//! The program is attached through a BPF link that this process holds: if the process ends in any
-//! way, the interface is as before.
+//! The program is attached through a BPF link. With [`Datapath::open_pinned`] that and the maps
+//! outlive the process, see `pins.rs`; with [`Datapath::open`] the interface is as before if the process
+//! ends in any way.
 
 use std::{
     io,
@@ -29,6 +30,7 @@ use lb_common::{
 
 mod apply;
 mod batch;
+mod contents;
 mod counters;
 mod error;
 mod load;
@@ -36,6 +38,7 @@ mod lookup;
 mod memory;
 #[cfg(test)]
 mod needs;
+mod pins;
 mod replica;
 mod services;
 mod sweep;
@@ -44,11 +47,13 @@ mod trace;
 
 pub use error::DatapathError;
 pub use memory::possible_cpus;
+pub use pins::{Layout, Mismatch, PinError, Pins};
 pub use replica::{Recorded, Recorder};
 pub use sweep::{FlowCounts, Round, Sweeper, now};
 
 use error::failed;
 use lookup::Lookup;
+use pins::{Link, Pinned};
 use services::Services;
 
 /// Built from source by build.rs; empty where that was not possible.
@@ -95,6 +100,8 @@ impl AttachedMode {
 #[derive(Debug)]
 pub struct Attached {
     pub mode: AttachedMode,
+    /// Whether it has taken the place of an earlier one.
+    pub is_successor: bool,
     /// Why a faster mode could not be used, where one was tried.
     pub refusal: Option<DatapathError>,
 }
@@ -166,12 +173,20 @@ pub struct DatapathConfig {
     pub limits: Limits,
 }
 
+/// What holds the program on its interface.
+enum Hold {
+    /// Goes with the process.
+    Own(XdpLinkId),
+    Pinned(#[expect(dead_code, reason = "held, not used")] Link),
+}
+
 /// The loaded program.
 pub struct Datapath {
     interface: String,
     mode: XdpMode,
     ebpf: Ebpf,
-    link: Option<XdpLinkId>,
+    link: Option<Hold>,
+    pinned: Option<Pinned>,
     services: Services,
     backends: Array<MapData, Backend>,
     loads: Array<MapData, Load>,
@@ -205,6 +220,20 @@ impl Datapath {
     /// # Errors
     /// If the build has no object, or the kernel refuses it.
     pub fn open(config: &DatapathConfig) -> Result<Self, DatapathError> {
+        Self::load(config, None)
+    }
+
+    /// The same with maps that stay, or that an earlier process has left.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; if maps were left that cannot be used.
+    pub fn open_pinned(config: &DatapathConfig, pins: Pins) -> Result<Self, DatapathError> {
+        let layout = Layout::new(config.seed, &config.limits);
+        let layout = layout.map_err(|source| DatapathError::Namespace { source })?;
+        Self::load(config, Some(Pinned::begin(pins, layout)?))
+    }
+
+    fn load(config: &DatapathConfig, mut pinned: Option<Pinned>) -> Result<Self, DatapathError> {
         if OBJECT.is_empty() {
             return Err(DatapathError::NoObject);
         }
@@ -216,10 +245,17 @@ impl Datapath {
         for (name, entries) in config.limits.entries() {
             loader.map_max_entries(name, entries);
         }
+        for (name, place) in pinned.iter().flat_map(Pinned::places) {
+            loader.map_pin_path(name, place);
+        }
         let load = |source| DatapathError::Load(Box::new(source));
         let mut ebpf = loader.load(OBJECT).map_err(load)?;
         #[cfg(feature = "trace")]
         let trace = trace::Reader::start(&mut ebpf)?;
+        if let Some(pinned) = &mut pinned {
+            let missing = DatapathError::Missing { name: abi::STAGES };
+            pinned.keep_stages(ebpf.map(abi::STAGES).ok_or(missing)?)?;
+        }
         let stages = load_programs(&mut ebpf)?;
         // Each map is taken once, below.
         let keep_alives = lookup::second_array(&ebpf, abi::KEEP_ALIVES)?;
@@ -227,6 +263,7 @@ impl Datapath {
             interface: config.interface.clone(),
             mode: config.mode,
             link: None,
+            pinned,
             services: Services::open(&mut ebpf)?,
             backends: take(&mut ebpf, abi::BACKENDS)?,
             loads: load::open(&ebpf)?,
@@ -258,11 +295,34 @@ impl Datapath {
         })
     }
 
-    /// Lets the program see the interface's packets.
+    /// Lets the program see the interface's packets, in place of the one that was pinned if there is
+    /// one.
     ///
     /// # Errors
     /// [`DatapathError::InterfaceBusy`] if a program is attached already, by whomever.
     pub fn attach(&mut self) -> Result<Attached, DatapathError> {
+        let program = program(&mut self.ebpf, abi::PROGRAM)?;
+        if let Some(pinned) = &mut self.pinned
+            && let Some((link, mode)) = pinned.succeed(program)?
+        {
+            self.link = Some(Hold::Pinned(link));
+            return Ok(Attached {
+                mode,
+                is_successor: true,
+                refusal: None,
+            });
+        }
+        let attached = self.attach_anew()?;
+        if let Some(pinned) = &mut self.pinned
+            && let Some(Hold::Own(link)) = self.link.take()
+        {
+            let program = self::program(&mut self.ebpf, abi::PROGRAM)?;
+            self.link = Some(Hold::Pinned(pinned.keep(program, link, attached.mode)?));
+        }
+        Ok(attached)
+    }
+
+    fn attach_anew(&mut self) -> Result<Attached, DatapathError> {
         let modes: &[AttachedMode] = match self.mode {
             XdpMode::Auto => &[AttachedMode::Native, AttachedMode::Generic],
             XdpMode::Native => &[AttachedMode::Native],
@@ -272,8 +332,12 @@ impl Datapath {
         for &mode in modes {
             match program(&mut self.ebpf, abi::PROGRAM)?.attach(&self.interface, mode.flag()) {
                 Ok(link) => {
-                    self.link = Some(link);
-                    return Ok(Attached { mode, refusal });
+                    self.link = Some(Hold::Own(link));
+                    return Ok(Attached {
+                        mode,
+                        is_successor: false,
+                        refusal,
+                    });
                 }
                 Err(source) => refusal = Some(self.refused(mode, source)),
             }
@@ -302,12 +366,22 @@ impl Datapath {
         }
     }
 
-    /// Takes the program off the interface and gives the maps back.
+    /// Whether program and maps stay when the process ends.
+    #[must_use]
+    pub const fn is_pinned(&self) -> bool {
+        self.pinned.is_some()
+    }
+
+    /// Takes the program off the interface and gives the maps back, pinned or not.
     ///
     /// # Errors
-    /// If the kernel keeps the program attached; it goes with the process at the latest.
+    /// If the kernel keeps the program attached; it goes with the process at the latest, or with the
+    /// pin.
     pub fn detach(mut self) -> Result<(), DatapathError> {
-        let Some(link) = self.link.take() else {
+        if let Some(pinned) = &self.pinned {
+            pinned.remove()?;
+        }
+        let Some(Hold::Own(link)) = self.link.take() else {
             return Ok(());
         };
         let (interface, mode) = (self.interface.clone(), "its");

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::mount::{UnmountFlags, unmount};
 
 use super::{dead_owner, unique_name};
 
@@ -33,10 +34,22 @@ impl WorkDir {
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
+        unmount_below(&self.0);
         if std::env::var_os(KEEP).is_none() {
             // A directory that stays is found by `clean_leftovers`.
             let _ = std::fs::remove_dir_all(&self.0);
         }
+    }
+}
+
+/// Unmounts the BPF file systems that balancers have mounted in a directory: with its file system goes
+/// what is pinned there, and with that the program from its interface.
+fn unmount_below(directory: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    for target in targets.filter(|target| Path::new(target).starts_with(directory)) {
+        // One that stays is found by `clean_leftovers`.
+        let _ = unmount(target, UnmountFlags::DETACH);
     }
 }
 
@@ -50,6 +63,7 @@ pub(super) fn clean_leftovers() -> Result<()> {
     for entry in entries.flatten() {
         if dead_owner(&entry.file_name().to_string_lossy()).is_some() {
             let path = entry.path();
+            unmount_below(&path);
             let removed = std::fs::remove_dir_all(&path);
             // Another run may have been quicker.
             if path.exists() {

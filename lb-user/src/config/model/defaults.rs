@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Limits;
 
 pub(super) const STATE_DIR: &str = "/var/lib/tidegate";
+pub(super) const PIN_DIR: &str = "/sys/fs/bpf/tidegate";
 pub(super) const LOG_LEVEL: &str = "info";
 pub(super) const API_SOCKET: &str = "/run/tidegate/tidegate.sock";
 pub(super) const API_MODE: u32 = 0o660;

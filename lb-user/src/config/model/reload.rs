@@ -43,6 +43,7 @@ impl Config {
             xdp_mode,
             seed,
             state_dir,
+            pin_dir,
             log,
             api:
                 Api {
@@ -69,6 +70,7 @@ impl Config {
             ("xdp_mode", *xdp_mode != new.xdp_mode),
             ("seed", *seed != new.seed),
             ("state_dir", *state_dir != new.state_dir),
+            ("pin_dir", *pin_dir != new.pin_dir),
             ("log", *log != new.log),
             ("api.socket", *socket != new.api.socket),
             ("api.mode", *mode != new.api.mode),

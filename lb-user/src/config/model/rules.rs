@@ -50,6 +50,7 @@ impl Config {
             xdp_mode: or(raw.xdp_mode, XdpMode::Auto),
             seed: raw.seed.map(|seed| seed.value),
             state_dir: path(raw.state_dir, defaults::STATE_DIR),
+            pin_dir: path(raw.pin_dir, defaults::PIN_DIR),
             log: Log {
                 level: raw
                     .log

@@ -11,6 +11,7 @@ fn settings_that_are_fixed_at_start_block_a_reload() {
             "seed",
             format!("seed = \"00112233445566778899aabbccddeeff\"{RIGHT}"),
         ),
+        ("pin_dir", format!("pin_dir = \"/tmp\"{RIGHT}")),
         ("state_dir", format!("state_dir = \"/tmp\"{RIGHT}")),
         ("log", format!("log.level = \"debug\"{RIGHT}")),
         ("api.socket", format!("api.socket = \"/tmp/socket\"{RIGHT}")),

@@ -2,6 +2,7 @@
 
 mod access;
 mod ids;
+mod restored;
 mod simulation;
 
 use std::net::IpAddr;

@@ -117,6 +117,9 @@ impl Datapath {
         generation: u32,
         table: &Table,
     ) -> Result<(), DatapathError> {
+        if let Some(pinned) = &mut self.pinned {
+            pinned.note(service, table.holds.until())?;
+        }
         let first = (u32::from(service.0) * GENERATIONS + generation) * TABLE_LINES;
         let ring = first + abi::SLOT_LINES;
         for (line, slots) in (first..).zip(lines(table.entries())) {

@@ -1,5 +1,6 @@
 //! What can go wrong with the kernel.
 
+use super::PinError;
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 
 /// Why something could not be done to the kernel.
@@ -27,6 +28,10 @@ pub enum DatapathError {
         mode: &'static str,
         source: Box<ProgramError>,
     },
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    #[error("the kernel does not tell this network namespace")]
+    Namespace { source: std::io::Error },
     #[error("the object has no {name:?}")]
     Missing { name: &'static str },
     #[cfg(feature = "trace")]

@@ -83,6 +83,15 @@ impl Sweeper {
         })
     }
 
+    /// Whether the program was last told that there is room for flows.
+    ///
+    /// # Errors
+    /// If the kernel does not let it be read.
+    pub fn has_room(&self) -> Result<bool, DatapathError> {
+        let full = self.full.get(&0, 0);
+        Ok(full.map_err(failed(abi::FLOWS_FULL, "read"))? == 0)
+    }
+
     /// Removes every flow that was silent for too long, was closed long enough ago, never got past
     /// its first packet, or goes the same way without a record; then the replies whose flow is gone,
     /// which frees their ports.
@@ -198,8 +207,7 @@ impl Sweeper {
     /// Tells the program whether to go easy on the table of established flows, and says whether all
     /// of them have found room since the last time.
     fn look_for_room(&mut self, tracked: u64) -> Result<bool, DatapathError> {
-        let full = self.full.get(&0, 0);
-        let was_full = full.map_err(failed(abi::FLOWS_FULL, "read"))? != 0;
+        let was_full = !self.has_room()?;
         // The rest is for flows of sessions that are there already, should a flood of others come.
         let is_crowded = tracked * 100 >= self.capacity * 95;
         let is_roomy = tracked * 10 <= self.capacity * 9;

@@ -5,8 +5,9 @@
 //! operator had put there is left alone. An older kernel drops the note: then only this process knows
 //! what it added, as [`Unmarked`].
 //!
-//! Our addresses have a lifetime, and go by themselves when nobody renews it: the program goes with
-//! the daemon, and without it the host would answer for the VIP, resetting every session.
+//! Our addresses have a lifetime, and go by themselves when nobody renews it: where the program goes
+//! with the daemon, the host would answer for the VIP, resetting every session; and those of a virtual
+//! router are another node's by then.
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
@@ -34,7 +35,8 @@ pub struct Unmarked(BTreeSet<IpAddr>);
 
 impl Netlink {
     /// Puts an address on an interface, unless it is there; if it is and is ours, renews its
-    /// lifetime: how many whole seconds it stays when nobody renews it.
+    /// lifetime: how many whole seconds it stays when nobody renews it; it stays for good if these do not
+    /// fit into 32 bits.
     ///
     /// # Errors
     ///
@@ -150,6 +152,12 @@ fn describe(message: &mut AddressMessage, address: IpAddr, lifetime: Duration) {
 }
 
 impl Unmarked {
+    /// Whether the kernel keeps a note of all that this process has added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes in what the kernel says of an address that was added just now.
     fn note(&mut self, added: &AddressMessage) {
         if let Some(address) = local(added)

@@ -269,6 +269,7 @@ impl Site {
         let mut text = format!(
             r#"interface = "eth0"
 state_dir = "state"
+pin_dir = "{}"
 [api]
 socket = "{SOCKET}"
 [limits]
@@ -293,6 +294,7 @@ timeout = "2s"
 fall = 2
 rise = 1
 "#,
+            self.topology.lb1.work_dir().join("bpf").display(),
             name_of(balance),
             name_of(forward),
         );

@@ -208,7 +208,7 @@ fn services() -> impl Strategy<Value = Vec<DesiredService>> {
     })
 }
 
-fn wishes() -> impl Strategy<Value = Vec<Desired>> {
+pub(super) fn wishes() -> impl Strategy<Value = Vec<Desired>> {
     let wish = (services(), any::<u8>()).prop_map(|(services, port)| Desired {
         nat_pool: NatPool::new(
             &[Ip::from_v4([10, 0, 0, 1])],
