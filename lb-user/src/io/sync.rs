@@ -12,7 +12,7 @@
 //!   | length | frame, encrypted       |      frame: 1 for "more follows" or 0, then bytes
 //!   +--------+------------------------+
 //! ```
-//! Each direction gets a new key after [`REKEY`] frames (section 11.3).
+//! Each direction gets a new key after so many (`REKEY`) frames (section 11.3).
 
 mod key;
 #[cfg(test)]
