@@ -28,6 +28,7 @@ mod nat_ports;
 mod not_ours;
 mod rates;
 mod refused;
+mod replica;
 mod scheduling;
 mod services;
 mod slots;

@@ -18,6 +18,7 @@ mod restart;
 mod routed;
 mod scheduling;
 mod shutdown;
+mod sync;
 mod vrrp;
 mod vrrp_faults;
 mod vrrp_peers;

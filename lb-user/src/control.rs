@@ -8,6 +8,7 @@
 pub(crate) mod example;
 mod insight;
 mod status;
+mod sync;
 mod trace;
 mod vrrp;
 
@@ -27,6 +28,7 @@ pub use status::{
     BackendStatus, ConfigStatus, Counters, Flows, GuardStatus, Health, InterfaceStatus,
     ProbeStatus, ServiceState, ServiceStatus, Status, TrafficStatus, VipState, VipStatus,
 };
+pub use sync::{ReceivingStatus, SendingStatus, SyncStatus};
 pub use trace::{
     FlowTrace, PathTrace, ServiceTrace, StepTrace, ThenTrace, Trace, TraceError, TraceOrder, WhatIf,
 };

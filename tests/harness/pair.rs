@@ -10,7 +10,7 @@ use xtask::load::Load;
 use crate::balancer::{BOTH, Lab, SOON, config};
 
 /// The same on both nodes, or they would send the same client to different backends.
-const SEED: &str = "00112233445566778899aabbccddeeff";
+pub const SEED: &str = "00112233445566778899aabbccddeeff";
 
 /// The reference network with its brokers, and what runs on lb1 and lb2.
 pub struct Pair {

@@ -1,6 +1,11 @@
 //! The loaded program with its maps filled, in a network namespace where nothing else happens.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use lb_common::{
@@ -16,6 +21,7 @@ use lb_user::{
         plan::{self, Desired, Moment},
         settle::Findings,
         slots::State,
+        sync::source::Walk,
     },
     io::datapath::{self, Datapath, DatapathConfig, FlowCounts, Limits, Round, Sweeper, XdpMode},
 };
@@ -178,16 +184,33 @@ impl World {
     /// # Errors
     /// When the kernel refuses.
     pub fn walk(&mut self, idle: Duration) -> Result<Round> {
-        let sight = Sight {
+        let sight = self.sight(idle);
+        let sweeper = self.sweeper.as_mut().context("the sweeper was taken")?;
+        Ok(sweeper.round(&sight)?)
+    }
+
+    fn sight(&self, idle: Duration) -> Sight {
+        Sight {
             image: Arc::new(self.image.clone()),
             expiry: Expiry {
                 idle,
                 shortest: idle,
                 longest: idle,
             },
-        };
+        }
+    }
+
+    /// Walks over the flow tables as well, and takes down what a peer is told of the services with
+    /// one of these VIPs.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn walk_for(&mut self, idle: Duration, vips: &BTreeSet<IpAddr>) -> Result<Walk> {
+        let sight = self.sight(idle);
+        let mut walk = Walk::new(&sight.image, vips);
         let sweeper = self.sweeper.as_mut().context("the sweeper was taken")?;
-        Ok(sweeper.round(&sight)?)
+        sweeper.round_noting(&sight, Some(&mut walk))?;
+        Ok(walk)
     }
 
     /// Corrects the counts of flows by what a walk has found, as the daemon does.

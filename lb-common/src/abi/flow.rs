@@ -209,6 +209,18 @@ impl KeepAlive {
         }
     }
 
+    /// As a number, for a peer.
+    #[must_use]
+    pub const fn to_bits(self) -> u16 {
+        self.0
+    }
+
+    /// What a peer has made a number of: each means something.
+    #[must_use]
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
     /// What is known of a flow after one more CONNECT. It may be forged, so it takes nothing back.
     #[inline(always)]
     #[must_use]

@@ -1,5 +1,6 @@
 //! A status as Prometheus text.
 
+mod sync;
 mod vrrp;
 
 use std::fmt::Write as _;
@@ -25,6 +26,7 @@ pub fn render(status: &Status) -> String {
     services(&mut page, &status.services);
     backends(&mut page, &status.services);
     vrrp::routers(&mut page, &status.vrrp);
+    sync::channel(&mut page, status.sync.as_ref());
     page.text
 }
 

@@ -13,6 +13,7 @@ mod reload;
 mod run;
 mod status;
 mod stop;
+mod sync;
 mod top;
 mod trace;
 mod vrrp;
@@ -53,6 +54,7 @@ enum Command {
     Top(top::Args),
     Trace(trace::Args),
     Vrrp(vrrp::Args),
+    Sync(sync::Args),
     Decap(decap::Args),
 }
 
@@ -119,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Vrrp(args) => vrrp::run(&args),
+        Command::Sync(args) => sync::run(&args),
         Command::Decap(args) => decap::run(&args),
     };
     match outcome {

@@ -183,6 +183,8 @@ pub enum Problem {
          put it before this one"
     )]
     NotLinkLocal { example: String },
+    #[error("the address of another host, of the family of `listen`, has to be here")]
+    NoPeer,
     #[error("{address} is assigned by somebody else; remove `assign = false`, or this")]
     NotAssigned { address: String },
 }

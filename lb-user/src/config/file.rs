@@ -17,8 +17,8 @@ use super::model::{Backend, Challenge, LogFormat, MqttVersion, Prefix, Protocol,
 use super::prefixes::{self, List};
 use super::reader::{Located, Place, Table};
 use super::value::{
-    Meaning, boolean, duration, fraction, host_address, host_prefix, loopback_socket, mode, name,
-    number, port, port_range, seed, source_prefix, text, text_that, word,
+    Meaning, boolean, duration, fraction, host_address, host_prefix, host_socket, loopback_socket,
+    mode, name, number, port, port_range, seed, source_prefix, text, text_that, word,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -39,6 +39,7 @@ pub(super) struct Config {
     pub(super) tracking: Tracking,
     pub(super) nat: Nat,
     pub(super) tunnel: Tunnel,
+    pub(super) sync: Option<Sync>,
     pub(super) vips: Vec<Vip>,
     pub(super) vrrps: Vec<Vrrp>,
     pub(super) services: Vec<Service>,
@@ -69,6 +70,7 @@ impl Config {
             tracking: root.table("tracking", Tracking::read).unwrap_or_default(),
             nat: root.table("nat", Nat::read).unwrap_or_default(),
             tunnel: root.table("tunnel", Tunnel::read).unwrap_or_default(),
+            sync: root.table("sync", Sync::read),
             vips: root.tables("vip", Vip::read),
             vrrps: root.tables("vrrp", Vrrp::read),
             services: root.tables("service", Service::read),
@@ -205,6 +207,24 @@ impl Tunnel {
             sources: table.list("sources", source_prefix),
             // Every host takes packets of 576 bytes (RFC 791, section 3.1).
             mtu: table.optional("mtu", number(576..=u16::MAX)),
+        }
+    }
+}
+
+pub(super) struct Sync {
+    pub(super) listen: Option<Located<SocketAddr>>,
+    pub(super) peer: Option<Located<SocketAddr>>,
+    pub(super) key_file: Option<Located<String>>,
+}
+
+impl Sync {
+    fn read(table: &mut Table<'_>) -> Self {
+        let (listen, peer) = ("listen = \"10.0.0.1:9464\"", "peer = \"10.0.0.2:9464\"");
+        let key_file = "key_file = \"/etc/tidegate/sync.key\"";
+        Self {
+            listen: table.required("listen", listen, host_socket),
+            peer: table.required("peer", peer, host_socket),
+            key_file: table.required("key_file", key_file, text),
         }
     }
 }

@@ -10,6 +10,7 @@ mod leaving;
 mod reload;
 mod rules;
 mod service;
+mod sync;
 mod tunnel;
 mod vrrp;
 
@@ -23,6 +24,7 @@ pub use self::reload::{ReloadBlocker, ReloadBlockers};
 pub use self::service::{
     Backend, Check, HttpCheck, MqttCheck, MqttVersion, Probe, Protocol, Secret, Service,
 };
+pub use self::sync::Sync;
 pub use self::tunnel::{SourcePrefix, Tunnel};
 pub use self::vrrp::{OtherAddresses, Vrrp, VrrpChecksum, VrrpVersion, WithoutBackends};
 
@@ -44,6 +46,7 @@ pub struct Config {
     nat: Nat,
     tunnel_sources: Vec<SourcePrefix>,
     tunnel_mtu: Option<u16>,
+    sync: Option<Sync>,
     vips: Vec<Vip>,
     vrrps: Vec<Vrrp>,
     services: Vec<Service>,
@@ -140,6 +143,12 @@ impl Config {
     #[must_use]
     pub const fn tunnel_mtu(&self) -> Option<u16> {
         self.tunnel_mtu
+    }
+
+    /// The channel to the other node of a pair, if there is one.
+    #[must_use]
+    pub const fn sync(&self) -> Option<&Sync> {
+        self.sync.as_ref()
     }
 
     /// The declared VIPs, in the order of the file.

@@ -5,6 +5,7 @@ mod guard;
 mod keep_alives;
 mod reload;
 mod rules;
+mod sync;
 mod tunnels;
 mod vrrp;
 

@@ -233,6 +233,20 @@ pub(super) fn loopback_socket(value: &DeValue<'_>) -> Meaning<SocketAddr> {
     }
 }
 
+/// The address of a host with a port.
+pub(super) fn host_socket(value: &DeValue<'_>) -> Meaning<SocketAddr> {
+    let parsed = value
+        .as_str()
+        .and_then(|text| text.parse::<SocketAddr>().ok());
+    parsed
+        .filter(|socket| socket.port() != 0)
+        .filter(|socket| !socket.ip().is_unspecified() && !socket.ip().is_multicast())
+        .ok_or_else(|| {
+            let expected = "the address of a host and a port, such as \"10.0.0.1:9464\"";
+            invalid(expected, value)
+        })
+}
+
 /// Two ports, the lower one first.
 pub(super) fn port_range(value: &DeValue<'_>) -> Meaning<(u16, u16)> {
     let parse = |port: &str| port.trim().parse::<u16>().ok().filter(|port| *port != 0);

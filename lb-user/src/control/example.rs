@@ -2,9 +2,10 @@
 
 use super::{
     AdvertsStatus, BackendStatus, ConfigStatus, Counters, FlowTrace, Flows, GuardStatus, Health,
-    InterfaceStatus, MqttStatus, PathTrace, PeerStatus, ProbeStatus, RoleChange, RouterStatus,
-    ServiceState, ServiceStatus, ServiceTrace, Sessions, SlotsStatus, Status, StepTrace, ThenTrace,
-    Trace, TraceOrder, TrafficStatus, VipState, VipStatus, VrrpStatus,
+    InterfaceStatus, MqttStatus, PathTrace, PeerStatus, ProbeStatus, ReceivingStatus, RoleChange,
+    RouterStatus, SendingStatus, ServiceState, ServiceStatus, ServiceTrace, Sessions, SlotsStatus,
+    Status, StepTrace, SyncStatus, ThenTrace, Trace, TraceOrder, TrafficStatus, VipState,
+    VipStatus, VrrpStatus,
 };
 use crate::core::balancer::Admin;
 
@@ -114,6 +115,30 @@ pub(crate) fn vrrp() -> VrrpStatus {
     }
 }
 
+pub(crate) fn sync() -> SyncStatus {
+    SyncStatus {
+        listen: ([172, 16, 40, 22], 9464).into(),
+        peer: ([172, 16, 40, 23], 9464).into(),
+        sending: SendingStatus {
+            connected: true,
+            in_sync_seconds: Some(61),
+            lag_seconds: 0.5,
+            entries: 7,
+            pending: 1,
+            messages: 9,
+            snapshots: 1,
+            error: None,
+        },
+        receiving: ReceivingStatus {
+            taken: 5,
+            refused: [("unknown_backend".to_owned(), 2)].into(),
+            rejected: [("key".to_owned(), 3)].into(),
+            error: Some("the peer has another key, or is no peer".to_owned()),
+            ..ReceivingStatus::default()
+        },
+    }
+}
+
 pub(crate) fn status() -> Status {
     Status {
         version: "0.1.0".to_owned(),
@@ -134,6 +159,7 @@ pub(crate) fn status() -> Status {
             state: VipState::Assigned,
         }],
         vrrp: vrrp(),
+        sync: Some(sync()),
         services: vec![ServiceStatus {
             name: "mqtt".to_owned(),
             vip: "172.16.40.24".to_owned(),

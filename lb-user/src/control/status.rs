@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use lb_common::abi::Traffic;
 use serde::{Deserialize, Serialize};
 
-use super::{DrainStatus, MqttStatus, Sessions, SlotsStatus, VrrpStatus};
+use super::{DrainStatus, MqttStatus, Sessions, SlotsStatus, SyncStatus, VrrpStatus};
 use crate::core::{balancer::Admin, health::HealthState};
 
 /// The whole of it.
@@ -20,6 +20,9 @@ pub struct Status {
     /// Who among the nodes has which of them.
     #[serde(default)]
     pub vrrp: VrrpStatus,
+    /// The channel to the other node, if one is configured.
+    #[serde(default)]
+    pub sync: Option<SyncStatus>,
     pub services: Vec<ServiceStatus>,
     /// Packets by how they ended.
     pub verdicts: BTreeMap<String, u64>,

@@ -247,8 +247,9 @@ impl Balancer {
         let is_missing =
             |default: &&IpAddr| !given.iter().any(|g| g.is_ipv4() == default.is_ipv4());
         let defaults = self.default_sources.iter().filter(is_missing);
-        let all = given.iter().chain(defaults).copied();
-        all.filter(|source| !self.is_vip(*source))
+        // One that is given may be a VIP of no service.
+        let defaults = defaults.filter(|source| !self.is_vip(**source));
+        given.iter().chain(defaults).copied()
     }
 
     fn has_source_for(&self, destination: IpAddr) -> bool {
@@ -319,9 +320,6 @@ impl Balancer {
             .iter()
             .filter(|b| self.is_present(service, b));
         DesiredService {
-            key: service.key(),
-            balance: service.balance(),
-            forward: service.forward(),
             tunnel: tunnels::form(service),
             features: self.features(service),
             rates: service.guard().rates(),
@@ -336,7 +334,7 @@ impl Balancer {
                 Protocol::Mqtt => window(service, service.keep_alive_max()),
                 Protocol::Tcp | Protocol::Udp => window(service, service.keep_alive()),
             },
-            is_fresh: false,
+            ..DesiredService::new(service.key(), service.balance(), service.forward())
         }
     }
 

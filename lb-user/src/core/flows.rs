@@ -83,6 +83,7 @@ struct Service {
     key: ServiceKey,
     balance: Balance,
     records_all: bool,
+    is_standby: bool,
     is_mqtt: bool,
     window: Duration,
     table: Arc<Table>,
@@ -182,7 +183,9 @@ impl Judge {
         if silence > ticks(self.limit(service, place, key, flow)) {
             return (Fate::Over, None);
         }
-        let Some(service) = service.filter(|service| !service.records_all) else {
+        // What a peer has told of is the peer's to take back: its slots may follow later.
+        let by_slot = |service: &&Service| !service.records_all && !service.is_standby;
+        let Some(service) = service.filter(by_slot) else {
             return (Fate::Stays, None);
         };
         let slot = flow::slot(self.keys.hash_by(service.balance, key));
@@ -275,6 +278,7 @@ impl Service {
             key,
             balance: image.balance,
             records_all: image.records_all(),
+            is_standby: image.is_standby,
             is_mqtt: image.features.mqtt,
             window: image.window,
             table: Arc::clone(&image.table),

@@ -75,6 +75,9 @@ pub struct ServiceImage {
     pub access: Arc<AccessList>,
     /// How long a live session may be silent. Not in the maps.
     pub window: Duration,
+    /// Whether this node stands by for a peer that tells it of flows: these have not passed here. Not
+    /// in the maps.
+    pub is_standby: bool,
     /// Which half of its table space holds `table`: 0 or 1; flips when the table changes.
     pub generation: u32,
     pub table: Arc<Table>,

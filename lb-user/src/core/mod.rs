@@ -13,5 +13,6 @@ pub mod restore;
 pub mod ring;
 pub mod settle;
 pub mod slots;
+pub mod sync;
 pub mod trace;
 pub mod vrrp;

@@ -46,7 +46,8 @@ pub use self::steps::diff;
 use crate::config::model::{AccessList, Limits};
 use crate::core::image::{BackendImage, Fallen, MapImage, ServiceImage, Table, Tunnel};
 use crate::core::maglev::{Lender, Member};
-use crate::core::slots::Terms;
+use crate::core::slots::{Holds, Terms};
+use crate::core::sync::record::{BackendName, SlotTable};
 
 /// How long a backend that fell has its id and its flows kept. Of a way that is broken for longer, most
 /// sessions will have sent something meanwhile, and met another backend.
@@ -85,6 +86,10 @@ pub struct DesiredService {
     pub widest_window: Duration,
     /// Whether nobody's session went by its table so far: then there are none to keep.
     pub is_fresh: bool,
+    /// Whether this node stands by for a peer: learning windows do not run.
+    pub is_standby: bool,
+    /// Who has its slots at the peer whose sessions this node would take over.
+    pub inherited: Option<Arc<SlotTable>>,
 }
 
 /// A backend that should take packets.
@@ -133,6 +138,8 @@ impl DesiredService {
             window: Duration::ZERO,
             widest_window: Duration::ZERO,
             is_fresh: false,
+            is_standby: false,
+            inherited: None,
         }
     }
 }
@@ -151,6 +158,9 @@ impl DesiredBackend {
         }
     }
 }
+
+/// No window ends then.
+pub(super) const NEVER: Tick = Tick(u32::MAX);
 
 /// What a change depends on besides what is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,10 +206,15 @@ pub fn next(previous: &MapImage, desired: &Desired, moment: Moment) -> MapImage 
         let present = previous.services.get(&service.key);
         let terms = Terms {
             is_alive: |id| image.backends.contains_key(&id),
-            until: moment.now.after(service.window),
+            until: if service.is_standby {
+                NEVER
+            } else {
+                moment.now.after(service.window)
+            },
             has_room: moment.has_room,
         };
-        let table = tables::follow(present, service, &members, &terms);
+        let inherited = inherited(&image, service, id, terms.until);
+        let table = tables::follow((present, inherited), service, &members, &terms);
         let installed = install(present, service, id, table);
         image.services.insert(service.key, installed);
     }
@@ -256,6 +271,25 @@ fn place_backends(
     members
 }
 
+/// The peer's owners and states, by the ids of this node; backends that it does not have are nobody.
+fn inherited(
+    image: &MapImage,
+    service: &DesiredService,
+    service_id: ServiceId,
+    until: Tick,
+) -> Option<(Vec<BackendId>, Holds)> {
+    let table = service.inherited.as_ref()?;
+    let backends = image.backends.iter();
+    let ours = backends.filter(|(_, backend)| backend.service == service_id);
+    let ids: BTreeMap<BackendName, BackendId> = ours
+        .map(|(id, backend)| {
+            let (address, port) = (backend.address.into(), backend.port);
+            (BackendName { address, port }, *id)
+        })
+        .collect();
+    Some(table.resolve(|name| ids.get(name).copied(), until))
+}
+
 /// Who of a service takes no packets, and gets its id back if it returns in time.
 fn fallen(
     index: &Holders,
@@ -302,6 +336,7 @@ fn install(
         rates: service.rates,
         access,
         window: service.window,
+        is_standby: service.is_standby,
         generation,
         table,
     }

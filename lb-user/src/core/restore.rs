@@ -25,7 +25,7 @@ use lb_common::abi::{
 
 use crate::config::model::{AccessList, Prefix};
 use crate::core::image::{BackendImage, Fallen, MapImage, ServiceImage, Table, Tunnel};
-use crate::core::plan::KEPT;
+use crate::core::plan::{KEPT, NEVER};
 use crate::core::slots::{Holds, State};
 
 /// What the maps hold.
@@ -124,6 +124,8 @@ fn service(
         },
         access: Arc::new(AccessList::new(said, features.default_deny)),
         window: Duration::ZERO,
+        // Its windows stand still, and begin if it does not stand by any more.
+        is_standby: until == NEVER,
         generation: entry.generation(),
         table: Arc::new(entries.map_or_else(Table::default, |it| table(it, backends, until))),
     }

@@ -85,10 +85,12 @@ pub struct Learned {
 ///
 /// Slots whose learning window is over become mixed, if all flows could be recorded throughout it.
 /// Mixed slots without stray records become safe: a few at a time are not worth writing a table.
+/// Services that this node stands by for stay as they are.
 #[must_use]
 pub fn settle(image: &MapImage, findings: &Findings, learned: Learned) -> MapImage {
     let mut settled = image.clone();
-    for (key, service) in &mut settled.services {
+    let services = settled.services.iter_mut();
+    for (key, service) in services.filter(|(_, service)| !service.is_standby) {
         let strays = strays(key, service, findings);
         let has_learned = |until: Tick| {
             learned.now >= until && learned.now >= learned.room_since.after(service.window)

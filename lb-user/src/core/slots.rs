@@ -126,6 +126,15 @@ impl Holds {
         })
     }
 
+    /// The same with all learning windows ending at one time.
+    #[must_use]
+    pub fn ending(&self, until: Tick) -> Self {
+        self.map(|_, state| match state {
+            State::AtRisk { previous, .. } => State::AtRisk { previous, until },
+            State::Safe | State::Mixed => state,
+        })
+    }
+
     /// The same slots in the states that `change` gives them.
     #[must_use]
     pub fn map(&self, mut change: impl FnMut(u32, State) -> State) -> Self {

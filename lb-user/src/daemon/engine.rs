@@ -6,6 +6,7 @@
 mod draining;
 mod fresh;
 mod held;
+mod inherited;
 mod learning;
 
 use std::{
@@ -21,7 +22,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use self::learning::expiry;
-pub(super) use self::learning::longest_waited_for;
+pub(super) use self::{inherited::Told, learning::longest_waited_for};
 use super::{attacks::Watches, ledger::Ledger, maps::Maps, sources::Narrow};
 use crate::{
     config::model::{Config, Service},
@@ -34,6 +35,7 @@ use crate::{
         image::{MapImage, MapOp, ServiceImage},
         plan,
         settle::Findings,
+        sync::record::SlotTable,
     },
     io::probe::ProbeResult,
 };
@@ -77,6 +79,8 @@ pub(super) struct Engine<M> {
     /// The services of such addresses by whose tables nobody's session went so far, with those of their
     /// backends that were found down since.
     fresh: BTreeMap<ServiceKey, BTreeSet<BackendKey>>,
+    /// What the peer has told of slots, of services that this node stands by for.
+    inherited: BTreeMap<ServiceKey, Arc<SlotTable>>,
     /// Which services had a backend after the last change.
     up: BTreeMap<ServiceKey, bool>,
 }
@@ -108,6 +112,7 @@ impl<M: Maps> Engine<M> {
             addresses: Vec::new(),
             absent: BTreeSet::new(),
             fresh: BTreeMap::new(),
+            inherited: BTreeMap::new(),
             up: BTreeMap::new(),
         }
     }
@@ -144,6 +149,7 @@ impl<M: Maps> Engine<M> {
         if outcome.is_ok() {
             self.publish();
             self.review_fresh();
+            self.note_inherited();
         }
         self.dirty = outcome.is_err();
         self.counters.apply_errors += u64::from(self.dirty);
@@ -160,6 +166,7 @@ impl<M: Maps> Engine<M> {
         let mut desired = self.balancer.desired();
         self.widen_windows(&mut desired);
         self.mark_fresh(&mut desired);
+        self.inherit(&mut desired);
         for _ in 0..ROUNDS {
             let target = plan::next(&self.image, &desired, self.moment());
             let steps = match &self.attempted {
@@ -343,7 +350,8 @@ impl<M: Maps> Engine<M> {
     pub(super) fn foreign_sources(&self) -> impl Iterator<Item = IpAddr> {
         let in_use = self.balancer.config().translates();
         let sources = self.balancer.sources().filter(move |_| in_use);
-        sources.filter(|source| !self.addresses.contains(source))
+        // A VIP comes and goes with its router.
+        sources.filter(|source| !self.addresses.contains(source) && !self.balancer.is_vip(*source))
     }
 
     /// The tunnels that cannot carry all packets of their clients.

@@ -8,7 +8,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{Tasks, neighbours::Found, prober::Answer};
+use super::{Tasks, engine::Told, neighbours::Found, prober::Answer};
 use crate::{
     control::{Request, Requests},
     core::settle::Findings,
@@ -20,6 +20,8 @@ pub(super) struct Inputs {
     pub(super) answers: mpsc::Receiver<Answer>,
     pub(super) found: mpsc::Receiver<Found>,
     pub(super) findings: mpsc::Receiver<Findings>,
+    /// What the peer says; nothing without one.
+    pub(super) told: mpsc::Receiver<Told>,
     pub(super) signals: Signals,
     pub(super) tasks: Tasks,
     /// Why a thread of the virtual routers ended.
@@ -40,6 +42,8 @@ pub(super) enum Event {
     Found(Found),
     /// The flow tables were looked through.
     Swept(Box<Findings>),
+    /// The peer has said something.
+    Told(Told),
     Hangup,
     Stop,
     /// A task or thread ended that must not.
@@ -68,6 +72,7 @@ impl Inputs {
             Some(answer) = self.answers.recv() => Event::Answer(answer),
             Some(found) = self.found.recv() => Event::Found(found),
             Some(findings) = self.findings.recv() => Event::Swept(Box::new(findings)),
+            Some(told) = self.told.recv() => Event::Told(told),
             Some(ended) = self.ended.recv() => Event::Ended(ended),
             Some(ended) = self.tasks.join_next() => Event::Ended(match ended {
                 Ok((name, Ok(()))) => anyhow!("task {name} ended"),

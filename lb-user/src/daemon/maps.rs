@@ -22,6 +22,8 @@ pub(super) trait Maps: Send + 'static {
     fn open_flows(&self, id: BackendId) -> anyhow::Result<u64>;
     /// The longest keep-alive that a client of a service id's users has asked for.
     fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>>;
+    /// Takes in what a client has asked for at another node.
+    fn raise_keep_alive(&mut self, id: ServiceId, to: Duration) -> anyhow::Result<()>;
     /// Forgets that, before the id gets another user.
     fn forget_keep_alive(&mut self, id: ServiceId) -> anyhow::Result<()>;
     /// The clock of flows.
@@ -53,6 +55,10 @@ impl Maps for Datapath {
 
     fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>> {
         Ok(Self::longest_keep_alive(self, id)?)
+    }
+
+    fn raise_keep_alive(&mut self, id: ServiceId, to: Duration) -> anyhow::Result<()> {
+        Ok(Self::raise_keep_alive(self, id, to)?)
     }
 
     fn forget_keep_alive(&mut self, id: ServiceId) -> anyhow::Result<()> {

@@ -22,12 +22,14 @@ mod inputs;
 mod ledger;
 mod maps;
 mod neighbours;
+mod pace;
 mod prober;
 mod running;
 mod sources;
 mod state;
 mod status;
 mod sweep;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -48,13 +50,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
-    engine::{Engine, nat_ports},
+    engine::{Engine, Told, nat_ports},
     inputs::{Inputs, Signals},
     neighbours::Follower,
+    pace::Pace,
     prober::Probers,
-    running::{Pace, Running},
+    running::Running,
     state::StateDir,
     sweep::Reports,
+    sync::{Syncer, Tap},
     vips::Vips,
     vrrp::Routers,
 };
@@ -63,7 +67,9 @@ use crate::{
     config::model::{self, Config},
     control::{self, Departure},
     io::{
-        datapath::{Attached, AttachedMode, Datapath, DatapathConfig, Limits, Sweeper, XdpMode},
+        datapath::{
+            Attached, AttachedMode, Datapath, DatapathConfig, Limits, Recorder, Sweeper, XdpMode,
+        },
         host,
         netlink::Netlink,
     },
@@ -108,6 +114,7 @@ pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
 struct Balancing {
     engine: Engine<Datapath>,
     sweeper: Sweeper,
+    recorder: Recorder,
     mode: AttachedMode,
     state: StateDir,
     has_predecessor: bool,
@@ -130,6 +137,9 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
         .context("a fresh datapath has no flow tables")?;
     let predecessor = adopt::picture(&mut datapath)?;
     let config = adopt::with_remnants(config, predecessor.as_ref(), &state)?;
+    let recorder = datapath
+        .take_recorder()
+        .context("a fresh datapath has no flow tables")?;
     let admin = state.admin();
     let mut engine = Engine::new(config, admin, datapath);
     let has_predecessor = predecessor.is_some();
@@ -170,6 +180,7 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
     Ok(Balancing {
         engine,
         sweeper,
+        recorder,
         mode,
         state,
         has_predecessor,
@@ -187,6 +198,7 @@ fn connect(
     let Balancing {
         engine,
         sweeper,
+        recorder,
         mode,
         mut state,
         has_predecessor,
@@ -202,6 +214,7 @@ fn connect(
         Ok(follower.run().await?)
     });
     let sights = engine.sights();
+    let (syncer, tap, told) = synchronize(&engine, recorder, &stop, &mut tasks);
     let (findings_sender, findings) = mpsc::channel(1);
     let (flows_sender, flows) = watch::channel(control::Flows::default());
     spawn(
@@ -214,6 +227,7 @@ fn connect(
             Reports {
                 flows: flows_sender,
                 findings: findings_sender,
+                tap,
             },
         ),
     );
@@ -228,6 +242,7 @@ fn connect(
         engine,
         vips,
         routers,
+        syncer,
         pace: Pace::new(has_predecessor),
         state,
         probers,
@@ -248,12 +263,32 @@ fn connect(
             answers,
             found,
             findings,
+            told,
             signals,
             tasks,
             ended,
         },
         stop,
     ))
+}
+
+/// Starts what keeps this node and its peer up to date, if there is one.
+fn synchronize(
+    engine: &Engine<Datapath>,
+    recorder: Recorder,
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> (Option<Syncer>, Option<Tap>, mpsc::Receiver<Told>) {
+    let config = engine.balancer.config();
+    let Some(peer) = config.sync() else {
+        return (None, None, mpsc::channel(1).1);
+    };
+    let most = config.limits().flows as usize;
+    let keys = engine.maps.hash_keys();
+    let parts = sync::parts(peer, recorder, &keys, engine.sights(), most);
+    spawn(tasks, "sync-out", stop, parts.outgoing.run());
+    spawn(tasks, "sync-in", stop, parts.incoming.run());
+    (Some(parts.syncer), Some(parts.tap), parts.told)
 }
 
 /// What has to be had before anything is changed on the host.

@@ -15,9 +15,11 @@ use super::{
     engine::{Engine, nat_ports},
     inputs::{Event, Inputs},
     neighbours::Found,
+    pace::Pace,
     prober::{Answer, Probers},
     sources,
     state::StateDir,
+    sync::Syncer,
     vips::{InterfaceGone, Newcomers, Vips},
     vrrp::Routers,
 };
@@ -57,36 +59,12 @@ const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// For how long maps that could not be changed are taken for good enough to forward.
 const MAPS_GRACE: Duration = Duration::from_secs(3);
 
-/// How the virtual routers keep pace with the maps.
-#[derive(Debug, Default)]
-pub(super) struct Pace {
-    /// Whether the maps have ever held what they should.
-    was_settled: bool,
-    /// Since when they do not.
-    unsettled_since: Option<Instant>,
-    /// Whether packets came by the maps before this process had them.
-    has_predecessor: bool,
-    /// Whether the VIPs were taken.
-    has_taken_over: bool,
-    /// Whether the routers are still those of the configuration before.
-    is_behind: bool,
-}
-
-impl Pace {
-    /// At the start of a process.
-    pub(super) fn new(has_predecessor: bool) -> Self {
-        Self {
-            has_predecessor,
-            ..Self::default()
-        }
-    }
-}
-
 /// The daemon while it runs.
 pub(super) struct Running {
     pub(super) engine: Engine<Datapath>,
     pub(super) vips: Vips,
     pub(super) routers: Routers,
+    pub(super) syncer: Option<Syncer>,
     pub(super) pace: Pace,
     pub(super) state: StateDir,
     pub(super) probers: Probers,
@@ -200,6 +178,11 @@ impl Running {
             vips.map(Vip::address).collect()
         };
         self.engine.handle_absent(absent);
+        if self.pace.has_taken_over
+            && let Some(syncer) = &self.syncer
+        {
+            syncer.follow(&self.routers);
+        }
     }
 
     /// Tells the routers what can be forwarded, and has them be those of the configuration in force
@@ -254,6 +237,12 @@ impl Running {
                 }
             }
             Event::Swept(findings) => self.engine.handle_findings(*findings),
+            Event::Told(told) => {
+                self.engine.handle_told(told);
+                while let Ok(told) = inputs.told.try_recv() {
+                    self.engine.handle_told(told);
+                }
+            }
             Event::Hangup => drop(self.reload().await),
             Event::Stop => return Ok(Flow::Stop),
             Event::Ended(error) => return Err(error),
@@ -481,6 +470,7 @@ impl Running {
             },
             vips: self.vips.status(config, &self.routers),
             vrrp: self.routers.status(),
+            sync: self.syncer.as_ref().map(Syncer::status),
             services: self.engine.services(),
             verdicts: self.engine.verdicts(),
             flows: *self.flows.borrow(),

@@ -9,6 +9,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
+use super::sync::Tap;
 use crate::{
     control::Flows,
     core::{flows::Sight, settle::Findings},
@@ -26,6 +27,8 @@ pub(super) struct Reports {
     pub(super) flows: watch::Sender<Flows>,
     /// One may wait: the next round does not begin before it is taken.
     pub(super) findings: mpsc::Sender<Findings>,
+    /// Who tells the peer, if there is one.
+    pub(super) tap: Option<Tap>,
 }
 
 /// Sweeps until nobody wants to know.
@@ -38,13 +41,18 @@ pub(super) async fn run(
     sights: watch::Receiver<Sight>,
     reports: Reports,
 ) -> anyhow::Result<()> {
-    let Reports { flows, findings } = reports;
+    let Reports {
+        flows,
+        findings,
+        tap,
+    } = reports;
     while !flows.is_closed() {
         let sight = sights.borrow().clone();
         let started = time::Instant::now();
-        let (back, round) = spawn_blocking(move || {
-            let round = sweeper.round(&sight);
-            (sweeper, round)
+        let mut walk = tap.as_ref().map(|tap| tap.begin(&sight));
+        let (back, round, walk) = spawn_blocking(move || {
+            let round = sweeper.round_noting(&sight, walk.as_mut().map(|(_, walk)| walk));
+            (sweeper, round, walk)
         })
         .await?;
         sweeper = back;
@@ -59,6 +67,10 @@ pub(super) async fn run(
                     half_open: counts.half_open,
                 };
                 flows.send_replace(now);
+                // Before the findings: what is settled by them follows what was met.
+                if let Some((tap, walk)) = tap.as_ref().zip(walk) {
+                    tap.end(walk).await;
+                }
                 // Without anybody to take them the daemon is stopping.
                 let _ = findings.send(round.findings).await;
             }

@@ -8,6 +8,7 @@ use std::{
 
 mod attacks;
 mod draining;
+mod inherited;
 mod keep_alives;
 mod scheduling;
 mod silence;
@@ -163,6 +164,12 @@ impl Maps for FakeMaps {
 
     fn longest_keep_alive(&self, id: ServiceId) -> anyhow::Result<Option<Duration>> {
         Ok(self.keep_alives.get(&id).copied())
+    }
+
+    fn raise_keep_alive(&mut self, id: ServiceId, to: Duration) -> anyhow::Result<()> {
+        let seen = self.keep_alives.entry(id).or_default();
+        *seen = to.max(*seen);
+        Ok(())
     }
 
     fn forget_keep_alive(&mut self, id: ServiceId) -> anyhow::Result<()> {

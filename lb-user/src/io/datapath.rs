@@ -39,6 +39,7 @@ mod memory;
 #[cfg(test)]
 mod needs;
 mod pins;
+mod replica;
 mod services;
 mod sweep;
 #[cfg(feature = "trace")]
@@ -47,6 +48,7 @@ mod trace;
 pub use error::DatapathError;
 pub use memory::possible_cpus;
 pub use pins::{Layout, Mismatch, PinError, Pins};
+pub use replica::{Recorded, Recorder};
 pub use sweep::{FlowCounts, Round, Sweeper, now};
 
 use error::failed;
@@ -205,6 +207,7 @@ pub struct Datapath {
     /// Entries of the larger flow table.
     flow_capacity: usize,
     sweeper: Option<Sweeper>,
+    recorder: Option<Recorder>,
     #[cfg(feature = "trace")]
     _trace: trace::Reader,
     /// The kernel empties it when nobody holds it from here.
@@ -254,6 +257,8 @@ impl Datapath {
             pinned.keep_stages(ebpf.map(abi::STAGES).ok_or(missing)?)?;
         }
         let stages = load_programs(&mut ebpf)?;
+        // Each map is taken once, below.
+        let keep_alives = lookup::second_array(&ebpf, abi::KEEP_ALIVES)?;
         Ok(Self {
             interface: config.interface.clone(),
             mode: config.mode,
@@ -276,8 +281,13 @@ impl Datapath {
             keep_alives: take(&mut ebpf, abi::KEEP_ALIVES)?,
             keys,
             lookup: Lookup::open(&mut ebpf)?,
+            recorder: Some(Recorder::open(&ebpf)?),
             flow_capacity: config.limits.flows.max(config.limits.half_open) as usize,
-            sweeper: Some(Sweeper::new(&mut ebpf, &config.limits, keys)?),
+            sweeper: Some(Sweeper::new(
+                &mut ebpf,
+                &config.limits,
+                (keys, keep_alives),
+            )?),
             #[cfg(feature = "trace")]
             _trace: trace,
             _stages: stages,
@@ -400,6 +410,12 @@ impl Datapath {
     /// `None` at every call but the first.
     pub fn take_sweeper(&mut self) -> Option<Sweeper> {
         self.sweeper.take()
+    }
+
+    /// Hands out what writes records that a peer has told of, for a task of their own.
+    /// `None` at every call but the first.
+    pub fn take_recorder(&mut self) -> Option<Recorder> {
+        self.recorder.take()
     }
 }
 

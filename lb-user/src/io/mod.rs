@@ -1,8 +1,9 @@
-//! Effects: one kernel interface per file, no decisions.
+//! Effects: one interface to the outside a file, no decisions.
 
 pub mod datapath;
 pub mod host;
 pub mod link_layer;
 pub mod netlink;
 pub mod probe;
+pub mod sync;
 pub mod vrrp;

@@ -2,6 +2,7 @@
 
 mod remarks;
 mod routers;
+mod sync;
 mod table;
 mod view;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     remarks::remarks,
     routers::router_table,
+    sync,
     table::{Align, Table},
 };
 use crate::control::{BackendStatus, ServiceStatus, Sessions, Status, TrafficStatus, VipStatus};
@@ -28,6 +29,7 @@ pub(super) fn render(status: &Status, rates: bool, earlier: Earlier<'_>) -> Stri
         text += "\n";
         text += &routers;
     }
+    text += &sync::lines(status.sync.as_ref());
     text += "\n";
     text += &services(status, rates, earlier);
     text += "\n";

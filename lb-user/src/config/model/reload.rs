@@ -54,6 +54,7 @@ impl Config {
             metrics,
             limits,
             nat,
+            sync,
             // Everything below is applied by a reload.
             tracking_idle: _,
             tunnel_sources: _,
@@ -76,6 +77,7 @@ impl Config {
             ("api.group", *group != new.api.group),
             ("metrics.listen", *metrics != new.metrics),
             ("limits", *limits != new.limits),
+            ("sync", *sync != new.sync),
             // Flows are recorded with the number of their source, whose address must stay.
             ("nat", self.translates() && *nat != new.nat),
         ]

@@ -6,6 +6,7 @@
 mod checks;
 mod guards;
 mod services;
+mod syncs;
 mod tunnels;
 mod vrrps;
 
@@ -24,10 +25,11 @@ impl Config {
     /// missing.
     pub(in crate::config) fn check(raw: file::Config, errors: &Errors) -> Option<Self> {
         check_vips(&raw.vips, errors);
-        check_nat(&raw.nat, &raw.vips, errors);
+        check_nat(&raw, errors);
         tunnels::check_sources(&raw.tunnel.sources, &raw.vips, errors);
         services::check(&raw, errors);
         vrrps::check(&raw, errors);
+        syncs::check(&raw, errors);
         check_limits(&raw, errors);
         Self::build(raw)
     }
@@ -38,6 +40,10 @@ impl Config {
         let vrrps = raw.vrrps.into_iter();
         let vrrps = vrrps.map(|vrrp| vrrps::build(vrrp, &interface));
         let vrrps = vrrps.collect::<Option<_>>()?;
+        let sync = match raw.sync {
+            Some(sync) => Some(syncs::build(sync)?),
+            None => None,
+        };
         let (first_port, last_port) = or(raw.nat.ports, defaults::NAT_PORTS);
         Some(Self {
             interface,
@@ -74,6 +80,7 @@ impl Config {
             },
             tunnel_sources: tunnels::build_sources(&raw.tunnel.sources),
             tunnel_mtu: raw.tunnel.mtu.map(|mtu| mtu.value),
+            sync,
             vips: raw.vips.into_iter().map(build_vip).collect::<Option<_>>()?,
             vrrps,
             services: services.collect::<Option<_>>()?,
@@ -146,7 +153,8 @@ fn check_vips(vips: &[file::Vip], errors: &Errors) {
     check_unique(addresses, "remove one", errors);
 }
 
-fn check_nat(nat: &file::Nat, vips: &[file::Vip], errors: &Errors) {
+fn check_nat(raw: &file::Config, errors: &Errors) {
+    let nat = &raw.nat;
     check_unique(
         nat.sources.iter().map(|s| (s.value, &s.place)),
         "remove one",
@@ -154,10 +162,9 @@ fn check_nat(nat: &file::Nat, vips: &[file::Vip], errors: &Errors) {
     );
     for source in &nat.sources {
         let address = source.value;
-        if vips
-            .iter()
-            .any(|vip| vip.address.as_ref().is_some_and(|v| v.value.0 == address))
-        {
+        // One that has no service may be: then a virtual router takes it to where the flows are.
+        let mut vips = raw.services.iter().filter_map(|it| it.vip.as_ref());
+        if vips.any(|vip| vip.value == address) {
             errors.add(
                 &source.place,
                 Problem::IsVip {

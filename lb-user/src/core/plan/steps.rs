@@ -71,6 +71,7 @@ fn service_entry(service: &ServiceImage) -> Service {
         access: _,
         window: _,
         generation,
+        is_standby: _,
         ref table,
     } = *service;
     let mut entry = Service::new(id, generation, ring_length(table), balance, forward);

@@ -10,9 +10,9 @@ use crate::core::plan::DesiredService;
 use crate::core::ring;
 use crate::core::slots::{self, Holds, Slots, State, Terms};
 
-/// The table that follows the one that is there, if it is another.
+/// The table that follows the one that is there, or that the peer has, if it is another.
 pub(super) fn follow(
-    previous: Option<&ServiceImage>,
+    (previous, inherited): (Option<&ServiceImage>, Option<(Vec<BackendId>, Holds)>),
     service: &DesiredService,
     members: &[Member],
     terms: &Terms<impl Fn(BackendId) -> bool>,
@@ -25,8 +25,17 @@ pub(super) fn follow(
         .collect();
     let lenders: BTreeSet<Lender> = service.lenders.iter().copied().collect();
     let has_same_owners = !old.deferred && old.weights == weights && old.lenders == lenders;
-    let holds = holds(previous, service);
-    if has_same_owners && holds == old.holds && !has_widows(&holds, terms) {
+    let is_inherited = inherited.is_some();
+    let own = || (old.slots.clone(), holds(previous, service));
+    let (owners, holds) = inherited.unwrap_or_else(own);
+    let was_standby = previous.is_some_and(|previous| previous.is_standby);
+    let holds = if service.is_standby || was_standby {
+        holds.ending(terms.until)
+    } else {
+        holds
+    };
+    let is_same = has_same_owners && !is_inherited && holds == old.holds;
+    if is_same && !has_widows(&holds, terms) {
         return None;
     }
     let wanted = if has_same_owners {
@@ -38,14 +47,14 @@ pub(super) fn follow(
         owners,
         holds,
         deferred,
-    } = if service.forward == Forward::Nat || service.is_fresh {
+    } = if service.forward == Forward::Nat || service.is_fresh && !is_inherited {
         // None of its flows depends on its slot, or there are none.
         Slots {
             owners: wanted,
             ..Slots::default()
         }
     } else {
-        slots::change((&old.slots, &holds), &wanted, terms)
+        slots::change((&owners, &holds), &wanted, terms)
     };
     let records_all = records_all(service.balance, service.forward);
     let table = Table {

@@ -147,7 +147,8 @@ impl<M: Maps> Engine<M> {
 
     /// How long until no slot of a service is at risk, if nothing changes.
     fn learning_seconds(&self, service: &ServiceImage) -> u64 {
-        let Some(until) = service.table.holds.until() else {
+        let until = service.table.holds.until();
+        let Some(until) = until.filter(|_| !service.is_standby) else {
             return 0;
         };
         // Only a window throughout which all flows could be recorded counts.

@@ -26,6 +26,7 @@ impl<M: Maps> Engine<M> {
         // Whoever had it since has sessions to keep.
         self.fresh
             .retain(|key, _| vips.contains(&IpAddr::from(key.vip())));
+        self.note_take_over(&vips);
         self.absent = vips;
     }
 

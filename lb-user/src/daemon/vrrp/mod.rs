@@ -258,6 +258,12 @@ impl Routers {
         absent
     }
 
+    /// The addresses of all routers.
+    pub(super) fn vips(&self) -> BTreeSet<IpAddr> {
+        let plan = self.plan.borrow();
+        plan.plan.held_by_routers().map(|(vip, _)| vip).collect()
+    }
+
     /// Whether an address is a router's, and nobody else's to add or remove.
     pub(super) fn is_ours(&self, vip: IpAddr) -> bool {
         let plan = self.plan.borrow();

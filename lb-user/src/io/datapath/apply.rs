@@ -137,8 +137,8 @@ fn access_key(service: ServiceId, prefix: &Prefix) -> Key<AccessKey> {
     Key::new(bits, AccessKey::new(service, prefix.address()))
 }
 
-/// A trie's own way to say that there is no such key is an error of the system call.
-fn is_missing(error: &MapError) -> bool {
+/// Whether there is no such key: of what is to be removed, aya says so by an error of the system call.
+pub(super) fn is_missing(error: &MapError) -> bool {
     matches!(error, MapError::KeyNotFound) || super::errno(error) == Some(libc::ENOENT)
 }
 

@@ -70,6 +70,20 @@ impl Datapath {
         Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
     }
 
+    /// Takes in what a client has asked for elsewhere.
+    ///
+    /// # Errors
+    /// If the kernel does not let it be read or written.
+    pub fn raise_keep_alive(&mut self, id: ServiceId, to: Duration) -> Result<(), DatapathError> {
+        if self.longest_keep_alive(id)? >= Some(to) {
+            return Ok(());
+        }
+        // A CONNECT has two bytes for it.
+        let seconds = to.as_secs().min(u16::MAX.into()) as u32;
+        let written = self.keep_alives.set(u32::from(id.0), seconds, 0);
+        written.map_err(failed(abi::KEEP_ALIVES, "written"))
+    }
+
     /// Forgets the longest keep-alive, before a service id gets another user.
     ///
     /// # Errors

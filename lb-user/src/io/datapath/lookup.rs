@@ -121,19 +121,36 @@ fn recorded(key: FlowKey, flow: Flow, half_open: bool, now: Tick) -> RecordedFlo
     }
 }
 
-fn second(
+pub(super) fn second<V: Pod>(
     ebpf: &Ebpf,
     name: &'static str,
-) -> Result<HashMap<MapData, FlowKey, Flow>, DatapathError> {
+) -> Result<HashMap<MapData, FlowKey, V>, DatapathError> {
     let missing = || DatapathError::Missing { name };
     let (Map::HashMap(data) | Map::LruHashMap(data)) = ebpf.map(name).ok_or_else(missing)? else {
         return Err(missing());
     };
+    let map = another(data, name)?;
+    HashMap::try_from(map).map_err(failed(name, "opened"))
+}
+
+/// A second handle of an array.
+pub(super) fn second_array<V: Pod>(
+    ebpf: &Ebpf,
+    name: &'static str,
+) -> Result<Array<MapData, V>, DatapathError> {
+    let missing = || DatapathError::Missing { name };
+    let Map::Array(data) = ebpf.map(name).ok_or_else(missing)? else {
+        return Err(missing());
+    };
+    let map = another(data, name)?;
+    Array::try_from(map).map_err(failed(name, "opened"))
+}
+
+fn another(data: &MapData, name: &'static str) -> Result<Map, DatapathError> {
     let fd = data.fd().as_fd().try_clone_to_owned();
     let fd = fd.map_err(|error| failed(name, "opened")(MapError::IoError(error)))?;
     MapData::from_fd(fd)
         .and_then(Map::from_map_data)
-        .and_then(HashMap::try_from)
         .map_err(failed(name, "opened"))
 }
 

@@ -6,11 +6,16 @@
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError},
+    maps::{HashMap, MapData},
 };
 use lb_common::abi::{self, Service, ServiceKey};
 
-use super::{DatapathError, apply::await_grace_period, error::failed, take};
+use super::{
+    DatapathError,
+    apply::{await_grace_period, is_missing},
+    error::failed,
+    take,
+};
 
 /// Fails if the key is there.
 const NEW: u64 = 1;
@@ -45,7 +50,7 @@ impl Services {
     pub(super) fn remove(&mut self, key: &ServiceKey) -> Result<(), DatapathError> {
         self.is_one_freed = true;
         match self.map.remove(key) {
-            Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
             other => other.map_err(failed(abi::SERVICES, "updated")),
         }
     }

@@ -22,11 +22,12 @@ use lb_common::{
     flow::HashKeys,
 };
 
-use super::{DatapathError, Limits, batch, error::failed, take};
+use super::{DatapathError, Limits, apply::is_missing, batch, error::failed, take};
 use crate::core::{
     flows::{Fate, Judge, Place, Sight},
     load::{self, Loads},
     settle::Findings,
+    sync::source::Walk,
 };
 
 /// What a round found and did.
@@ -56,6 +57,7 @@ pub struct Sweeper {
     half_open_replies: Table<Reply>,
     full: Array<MapData, u32>,
     loads: Array<MapData, Load>,
+    keep_alives: Array<MapData, u32>,
     capacity: u64,
     /// Flows that the last round left in the larger table.
     tracked: u64,
@@ -65,7 +67,7 @@ impl Sweeper {
     pub(super) fn new(
         ebpf: &mut Ebpf,
         limits: &Limits,
-        keys: HashKeys,
+        (keys, keep_alives): (HashKeys, Array<MapData, u32>),
     ) -> Result<Self, DatapathError> {
         Ok(Self {
             keys,
@@ -75,6 +77,7 @@ impl Sweeper {
             half_open_replies: Table::take(ebpf, abi::HALF_OPEN_REPLIES)?,
             full: take(ebpf, abi::FLOWS_FULL)?,
             loads: super::load::open(ebpf)?,
+            keep_alives,
             capacity: limits.flows.into(),
             tracked: 0,
         })
@@ -98,19 +101,39 @@ impl Sweeper {
     /// # Errors
     /// If the kernel does not let a table be read or changed.
     pub fn round(&mut self, sight: &Sight) -> Result<Round, DatapathError> {
+        self.round_noting(sight, None)
+    }
+
+    /// The same, and has `walk` take down what a peer is told of.
+    ///
+    /// # Errors
+    /// As [`Self::round`].
+    pub fn round_noting(
+        &mut self,
+        sight: &Sight,
+        mut walk: Option<&mut Walk>,
+    ) -> Result<Round, DatapathError> {
         let started = now();
         let before = self.loads(sight)?;
         // By the last round: half empty is far from full.
         let is_roomy = self.tracked < self.capacity / 2;
         let mut judge = Judge::new(sight, self.keys, started, is_roomy);
         let mut translated = Translated::default();
+        let mut nobody = |_: &FlowKey, _: &Flow| {};
         // A flow moves from the first to the second, inserted before it is removed.
         let (half_open, begun) =
             self.half_open
-                .judge(Place::HalfOpen, &mut judge, &mut translated)?;
-        let (tracked, established) =
-            self.flows
-                .judge(Place::Established, &mut judge, &mut translated)?;
+                .judge(Place::HalfOpen, &mut judge, &mut translated, &mut nobody)?;
+        let (tracked, established) = self.flows.judge(
+            Place::Established,
+            &mut judge,
+            &mut translated,
+            &mut |key, flow| {
+                if let Some(walk) = walk.as_deref_mut() {
+                    walk.note(key, flow);
+                }
+            },
+        )?;
         self.tracked = tracked;
         let has_room = self.look_for_room(tracked)?;
         translated.0.sort_unstable();
@@ -123,6 +146,9 @@ impl Sweeper {
             has_flow([flows, half_open_flows, flows], &client, reply_port(key)).map(|has| !has)
         };
         self.replies.forget_if(is_orphan)?;
+        if let Some(walk) = walk {
+            self.note_beside_flows(walk)?;
+        }
         self.half_open_replies.forget_if(is_orphan)?;
         let complete = !judge.is_behind;
         let (strays, sessions) = judge.finish();
@@ -149,6 +175,24 @@ impl Sweeper {
                 loads,
             },
         })
+    }
+
+    /// Has a walk take down what is not in the flow tables.
+    fn note_beside_flows(&self, walk: &mut Walk) -> Result<(), DatapathError> {
+        if walk.flows.iter().any(|(_, flow)| flow.is_translated()) {
+            self.replies.walk(|key, reply| {
+                walk.note_client(client(key, reply), reply.next_hop.mac);
+            })?;
+        }
+        for key in &walk.services {
+            let Some(service) = walk.image.services.get(key) else {
+                continue;
+            };
+            let seconds = self.keep_alives.get(&u32::from(service.id.0), 0);
+            let seconds = seconds.map_err(failed(abi::KEEP_ALIVES, "read"))?;
+            walk.keep_alives.insert(*key, seconds);
+        }
+        Ok(())
     }
 
     /// What the program has counted of those backends that it counts, by id and epoch.
@@ -290,7 +334,7 @@ impl<V: aya::Pod> Table<V> {
 
     fn forget(&mut self, key: &FlowKey) -> Result<(), DatapathError> {
         match self.map.remove(key) {
-            Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
             other => other.map_err(failed(self.name, "updated")),
         }
     }
@@ -305,6 +349,7 @@ impl Table<Flow> {
         place: Place,
         judge: &mut Judge,
         translated: &mut Translated,
+        stays: &mut impl FnMut(&FlowKey, &Flow),
     ) -> Result<(u64, u64), DatapathError> {
         let mut leaving = Vec::new();
         let mut stay = 0;
@@ -312,6 +357,7 @@ impl Table<Flow> {
             Fate::Stays => {
                 stay += 1;
                 translated.note(key, flow);
+                stays(key, flow);
             }
             Fate::Over | Fate::Needless => leaving.push(*key),
         })?;
@@ -324,6 +370,7 @@ impl Table<Flow> {
                 Fate::Stays => {
                     stay += 1;
                     translated.note(&key, &flow);
+                    stays(&key, &flow);
                 }
                 Fate::Over | Fate::Needless => {
                     self.forget(&key)?;

@@ -1,0 +1,147 @@
+//! The messages of a stream, and their bytes.
+//!
+//! Bytes come from a channel that has authenticated the peer; what they say is checked all the same,
+//! as a peer may be of another version or out of its mind.
+
+use std::fmt;
+
+use lb_common::abi::Tick;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The version of the protocol. Nodes of different versions do not understand each other.
+pub const VERSION: u16 = 1;
+
+/// The longest message: a table of all slots with every slot held takes less than half of it.
+pub const LONGEST: usize = 2 << 20;
+
+/// What a sender says first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: u16,
+    /// Tells the seeds of two nodes apart: with another seed, slots are others.
+    pub seed: u64,
+}
+
+/// What the receiver says to that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Greeting {
+    /// How far it came in which stream, if in any.
+    Welcome(Option<Standing>),
+    Refused(Refusal),
+}
+
+/// What a receiver has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The number of the stream.
+    pub stream: u64,
+    /// That of its last message that was taken in.
+    pub applied: u64,
+}
+
+/// Why a receiver takes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// It speaks another version, which this is.
+    Version(u16),
+    /// Its seed is another.
+    Seed,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(version) => write!(
+                f,
+                "one node speaks version {version} of the protocol, the other does not: \
+                 run the same release on both"
+            ),
+            Self::Seed => f.write_str("the nodes have different seeds: give both the same `seed`"),
+        }
+    }
+}
+
+impl Hello {
+    /// Why a receiver with this `seed` should not take it.
+    #[must_use]
+    pub fn refusal(&self, seed: u64) -> Option<Refusal> {
+        if self.version != VERSION {
+            Some(Refusal::Version(VERSION))
+        } else if self.seed != seed {
+            Some(Refusal::Seed)
+        } else {
+            None
+        }
+    }
+}
+
+/// What a sender says then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message<K, V> {
+    /// A snapshot begins, and with it a stream.
+    Begin { stream: u64, number: u64 },
+    /// What is new, in the order in which it has to be taken in.
+    Items {
+        number: u64,
+        /// The sender's clock of flows when it was sent.
+        now: u32,
+        items: Vec<Item<K, V>>,
+    },
+    /// All that is there has been named since the begin.
+    End { number: u64 },
+    /// There is nothing new.
+    Beat,
+}
+
+impl<K, V> Message<K, V> {
+    /// The sender's clock of flows, where it matters.
+    #[must_use]
+    pub const fn now(&self) -> Option<Tick> {
+        match self {
+            Self::Items { now, .. } => Some(Tick(*now)),
+            Self::Begin { .. } | Self::End { .. } | Self::Beat => None,
+        }
+    }
+}
+
+/// One thing that is new.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Item<K, V> {
+    Put(K, V),
+    Remove(K),
+}
+
+/// What a receiver says then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// Everything up to this number was taken in.
+    Ack(u64),
+    /// It is there.
+    Beat,
+}
+
+/// Why bytes are no message.
+#[derive(Debug, thiserror::Error)]
+#[error("not a message: {0}")]
+pub struct Malformed(#[from] postcard::Error);
+
+/// The bytes of a message.
+///
+/// # Errors
+/// If it has no bytes, which the types rule out.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, Malformed> {
+    Ok(postcard::to_stdvec(message)?)
+}
+
+/// The message of these bytes, and of no more.
+///
+/// # Errors
+/// If they are none.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
+    let (message, rest) = postcard::take_from_bytes(bytes)?;
+    if rest.is_empty() {
+        Ok(message)
+    } else {
+        Err(Malformed(postcard::Error::SerdeDeCustom))
+    }
+}

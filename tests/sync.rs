@@ -1,0 +1,196 @@
+//! Two nodes that tell each other of their flows: whoever takes over has them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lb_user::control::{ServiceStatus, SyncStatus};
+use tests::balancer::{BOTH, SOON, config};
+use tests::pair::{Pair, SEED, router};
+use xtask::lab::wait_until;
+
+const CLIENTS: u32 = 200;
+
+/// A status tells of a lag that was measured this long ago at most.
+const TOLD: Duration = Duration::from_secs(2);
+
+/// What NAT sends from: it goes where the VIP goes.
+const NAT_SOURCE: &str = "172.16.40.25";
+
+/// The configuration of a node with a peer.
+fn node(at: usize, balance: &str, forward: &str, backends: &[(&str, u8)]) -> String {
+    let (ours, peers, priority) = [(22, 23, 200), (23, 22, 100)][at];
+    let plain = config(balance, forward, backends);
+    let plain = plain.replace("[[vip]]\naddress = \"fd00:40::24/128\"\n", "");
+    // No backend is to fall because the machine is busy: that would end sessions too.
+    let plain = plain
+        .replace("\"200ms\"", "\"1s\"")
+        .replace("fall = 2", "fall = 10");
+    let sync = format!(
+        "[sync]\nlisten = \"172.16.40.{ours}:9464\"\npeer = \"172.16.40.{peers}:9464\"\n\
+         key_file = \"$DIR/sync.key\"\n"
+    );
+    let text = format!("seed = \"{SEED}\"\n{plain}\n{sync}{}", router(priority, ""));
+    if forward != "nat" {
+        return text;
+    }
+    let vips = format!("vips = [\"172.16.40.24\", \"{NAT_SOURCE}\"]");
+    let text = text.replace("vips = [\"172.16.40.24\"]", &vips);
+    format!("{text}\n[[vip]]\naddress = \"{NAT_SOURCE}/32\"\n[nat]\nsources = [\"{NAT_SOURCE}\"]\n")
+}
+
+/// Gives a node's host a key.
+fn give_key(pair: &Pair, at: usize, digit: char) -> Result<()> {
+    let path = pair.host(at).work_dir().join("sync.key");
+    fs::write(&path, digit.to_string().repeat(64))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    Ok(())
+}
+
+fn sync(pair: &Pair, at: usize) -> Result<SyncStatus> {
+    pair.status(at)?.sync.context("there is no peer")
+}
+
+fn service(pair: &Pair, at: usize) -> Result<ServiceStatus> {
+    let mut services = pair.status(at)?.services.into_iter();
+    services.next().context("there is no service")
+}
+
+/// Two nodes with the same key, of which the first has the role.
+fn serving(balance: &str, forward: &str, backends: &[(&str, u8)]) -> Result<Pair> {
+    let mut pair = Pair::new()?;
+    for at in [0, 1] {
+        give_key(&pair, at, 'a')?;
+        pair.start(at, &node(at, balance, forward, backends))?;
+    }
+    pair.wait_for_roles(["active", "backup"])?;
+    Ok(pair)
+}
+
+/// Waits until a node's peer has all that the node has when this is called: `flows` at least.
+fn wait_for_sync(pair: &Pair, from: usize, flows: u64) -> Result<()> {
+    let (mut last, started) = (None, Instant::now());
+    let found = wait_until(SOON, "the peer being in sync", || {
+        let (ours, theirs) = (sync(pair, from).ok()?, sync(pair, 1 - from).ok()?);
+        let is_told = ours.sending.in_sync_seconds.is_some()
+            && started.elapsed() > Duration::from_secs_f64(ours.sending.lag_seconds) + TOLD
+            && theirs.receiving.in_sync_seconds.is_some();
+        let has = pair.status(1 - from).ok()?.flows.tracked;
+        last = Some((ours, theirs, has));
+        (is_told && has >= flows).then_some(())
+    });
+    found.with_context(|| format!("{last:?}"))
+}
+
+fn host_dies_with_nobody(balance: &str, forward: &str) -> Result<()> {
+    let pair = serving(balance, forward, &BOTH)?;
+    let load = pair.stay("clients", CLIENTS)?;
+    pair.wait_for_packets(0, "mqtt", CLIENTS.into())?;
+    wait_for_sync(&pair, 0, CLIENTS.into())?;
+    let refused = sync(&pair, 1)?.receiving.refused;
+    pair.lab.topology.switch().unplug(pair.host(0))?;
+    pair.wait_for_role(1, "active")?;
+    pair.wait_for_client(1)?;
+    pair.wait_for_packets(1, "mqtt", CLIENTS.into())?;
+    Pair::end(load).with_context(|| format!("{refused:?}"))
+}
+
+#[test]
+fn a_dead_host_takes_no_session_of_round_robin_along() -> Result<()> {
+    host_dies_with_nobody("round_robin", "dsr")
+}
+
+#[test]
+fn a_dead_host_takes_no_session_of_least_conn_along() -> Result<()> {
+    host_dies_with_nobody("least_conn", "dsr")
+}
+
+#[test]
+fn a_dead_host_takes_no_session_of_nat_along() -> Result<()> {
+    host_dies_with_nobody("round_robin", "nat")
+}
+
+#[test]
+fn sessions_of_a_backend_that_has_just_lost_its_slots_stay() -> Result<()> {
+    let pair = serving("maglev", "dsr", &BOTH[..1])?;
+    let load = pair.stay("clients", CLIENTS)?;
+    for at in [1, 0] {
+        pair.write(at, &node(at, "maglev", "dsr", &BOTH))?;
+        pair.tell(at, &["reload"])?;
+    }
+    wait_until(SOON, "both nodes having the slots at risk", || {
+        let both = [service(&pair, 0).ok()?.slots, service(&pair, 1).ok()?.slots];
+        (both[0].at_risk > 0 && both[0].at_risk == both[1].at_risk).then_some(())
+    })?;
+    // These are the new backend's, in slots whose other sessions are the old one's.
+    let late = pair.stay("late", CLIENTS)?;
+    let [_, newcomers] = pair.lab.clients()?;
+    ensure!(newcomers > 0, "nobody went to the new backend");
+    pair.wait_for_packets(0, "mqtt", u64::from(2 * CLIENTS))?;
+    wait_for_sync(&pair, 0, newcomers as u64)?;
+    pair.lab.topology.switch().unplug(pair.host(0))?;
+    pair.wait_for_role(1, "active")?;
+    pair.wait_for_client(1)?;
+    pair.wait_for_packets(1, "mqtt", u64::from(2 * CLIENTS))?;
+    Pair::end(load)?;
+    Pair::end(late)
+}
+
+#[test]
+fn roles_that_change_take_the_flows_along_each_time() -> Result<()> {
+    let pair = serving("round_robin", "dsr", &BOTH)?;
+    let arguments = ["-i", "1", "--hold", "10m", "--events"];
+    let mut load = pair.lab.load("clients", "conn", CLIENTS, &arguments)?;
+    load.wait_ready(SOON)?;
+    for (from, to) in [(0, 1), (1, 0), (0, 1)] {
+        wait_for_sync(&pair, from, CLIENTS.into())?;
+        let order = if from == 0 { "release" } else { "resume" };
+        pair.tell(0, &["vrrp", order, "front"])?;
+        pair.wait_for_role(to, "active")?;
+        pair.wait_for_role(from, "backup")?;
+        pair.wait_for_client(to)?;
+        pair.wait_for_packets(to, "mqtt", CLIENTS.into())?;
+        let (here, there) = (sync(&pair, from)?, sync(&pair, to)?);
+        let lost = load.losses().len();
+        ensure!(lost == 0, "{lost} lost, {from} to {to}: {here:?} {there:?}");
+    }
+    Pair::end(load)
+}
+
+#[test]
+fn another_key_is_told_on_both_nodes_and_stops_nobody() -> Result<()> {
+    let mut pair = Pair::new()?;
+    give_key(&pair, 0, 'a')?;
+    pair.start(0, &node(0, "round_robin", "dsr", &BOTH))?;
+    // The peer has no key at all.
+    pair.start(1, &node(1, "round_robin", "dsr", &BOTH))?;
+    pair.wait_for_roles(["active", "backup"])?;
+    let error = |pair: &Pair, at| {
+        let now = sync(pair, at).ok()?;
+        let errors = [now.sending.error, now.receiving.error];
+        let is_out = now.sending.in_sync_seconds.is_none();
+        is_out.then(|| errors.into_iter().flatten().collect::<Vec<_>>().join("; "))
+    };
+    let says = |pair: &Pair, at, text: &str| {
+        let what = format!("node {at} saying {text}");
+        wait_until(SOON, &what, || {
+            error(pair, at).filter(|error| error.contains(text))
+        })
+    };
+    says(&pair, 1, "sync.key")?;
+    says(&pair, 0, "key may be another")?;
+    give_key(&pair, 1, 'b')?;
+    says(&pair, 1, "has another key")?;
+    let load = pair.stay("clients", CLIENTS)?;
+    pair.wait_for_packets(0, "mqtt", CLIENTS.into())?;
+    let text = pair.tell(0, &["status"])?;
+    ensure!(text.contains("NOT IN SYNC"), "{text}");
+    let rejected = sync(&pair, 1)?.receiving.rejected;
+    ensure!(rejected.get("key") > Some(&0), "{rejected:?}");
+
+    // The right one needs no restart.
+    give_key(&pair, 1, 'a')?;
+    wait_for_sync(&pair, 0, CLIENTS.into())?;
+    Pair::end(load)
+}
