@@ -125,6 +125,7 @@ fn service(
         },
         access: Arc::new(AccessList::new(said, features.default_deny)),
         window: Duration::ZERO,
+        // Its windows stand still, and begin if it does not stand by any more.
         is_standby: until == NEVER,
         generation: entry.generation(),
         table: Arc::new(entries.map_or_else(Table::default, |it| table(it, backends, until))),

@@ -22,6 +22,7 @@ mod inputs;
 mod ledger;
 mod maps;
 mod neighbours;
+mod pace;
 mod prober;
 mod running;
 mod sources;
@@ -52,8 +53,9 @@ use self::{
     engine::{Engine, Told, nat_ports},
     inputs::{Inputs, Signals},
     neighbours::Follower,
+    pace::Pace,
     prober::Probers,
-    running::{Pace, Running},
+    running::Running,
     state::StateDir,
     sweep::Reports,
     sync::{Syncer, Tap},
@@ -133,11 +135,11 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
     let sweeper = datapath
         .take_sweeper()
         .context("a fresh datapath has no flow tables")?;
+    let predecessor = adopt::picture(&mut datapath)?;
+    let config = adopt::with_remnants(config, predecessor.as_ref(), &state)?;
     let recorder = datapath
         .take_recorder()
         .context("a fresh datapath has no flow tables")?;
-    let predecessor = adopt::picture(&mut datapath)?;
-    let config = adopt::with_remnants(config, predecessor.as_ref(), &state)?;
     let admin = state.admin();
     let mut engine = Engine::new(config, admin, datapath);
     let has_predecessor = predecessor.is_some();

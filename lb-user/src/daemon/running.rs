@@ -15,6 +15,7 @@ use super::{
     engine::{Engine, nat_ports},
     inputs::{Event, Inputs},
     neighbours::Found,
+    pace::Pace,
     prober::{Answer, Probers},
     sources,
     state::StateDir,
@@ -57,31 +58,6 @@ const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// For how long maps that could not be changed are taken for good enough to forward.
 const MAPS_GRACE: Duration = Duration::from_secs(3);
-
-/// How the virtual routers keep pace with the maps.
-#[derive(Debug, Default)]
-pub(super) struct Pace {
-    /// Whether the maps have ever held what they should.
-    was_settled: bool,
-    /// Since when they do not.
-    unsettled_since: Option<Instant>,
-    /// Whether packets came by the maps before this process had them.
-    has_predecessor: bool,
-    /// Whether the VIPs were taken.
-    has_taken_over: bool,
-    /// Whether the routers are still those of the configuration before.
-    is_behind: bool,
-}
-
-impl Pace {
-    /// At the start of a process.
-    pub(super) fn new(has_predecessor: bool) -> Self {
-        Self {
-            has_predecessor,
-            ..Self::default()
-        }
-    }
-}
 
 /// The daemon while it runs.
 pub(super) struct Running {

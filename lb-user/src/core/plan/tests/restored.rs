@@ -326,6 +326,25 @@ fn a_window_runs_on() {
 }
 
 #[test]
+fn windows_that_stood_still_begin_when_the_node_does_not_stand_by_any_more() {
+    let two = |weights: [u16; 2], is_standby| {
+        let mut service = service(0, &[backend(20, weights[0]), backend(21, weights[1])]);
+        (service.window, service.is_standby) = (Duration::from_secs(60), is_standby);
+        desired(&[service])
+    };
+    let mut maps = Maps::default();
+    let first = (two([1, 1], true), Moment::at(Tick(100)));
+    let image = go_on(&mut maps, &MapImage::empty(), &first);
+    let second = (two([1, 0], true), Moment::at(Tick(200)));
+    go_on(&mut maps, &image, &second);
+    let restored = maps.restore(Tick(300));
+    assert!(restored.services[&key(0)].is_standby);
+    let next = plan::next(&restored, &two([1, 0], false), Moment::at(Tick(300)));
+    let until = next.services[&key(0)].table.holds.until();
+    assert_eq!(until, Some(Tick(300).after(Duration::from_secs(60))));
+}
+
+#[test]
 fn who_fell_gets_back_what_is_recorded_for_it() {
     let up = desired(&[service(
         0,
