@@ -59,7 +59,7 @@ impl Pair {
 
     /// Has the second node record what the first one does; says how much was taken in, and refused.
     fn tell(&mut self) -> Result<(usize, Vec<Refused>)> {
-        let vips = [IpAddr::from(Family::V4.vip())].into();
+        let vips = [Family::V4.vip()].into();
         let walk = self.here.walk_for(HOUR, &vips)?;
         self.source.handle_walk(walk, Duration::ZERO);
         let names = Names::new(self.there.image(), vips);

@@ -11,6 +11,7 @@
 //! | what a table was made from | something else: [`Table::deferred`] has it made again |
 //! | who of those without a place fell | all, for as long as after a fall |
 //! | the window of a service | nothing: the next image has the configuration's |
+//! | whether it stood by for a peer | that it did, if the noted moment is never |
 //!
 //! A marker may be missing or left over, which no image can say: [`markers`] does.
 

@@ -195,11 +195,14 @@ async fn read_handshake(stream: &mut TcpStream) -> Result<Vec<u8>, ChannelError>
 }
 
 fn ended(error: io::Error) -> ChannelError {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::BrokenPipe => ChannelError::Refused,
-        _ => ChannelError::Io(error),
+    let is_end = matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    );
+    if is_end {
+        ChannelError::Refused
+    } else {
+        ChannelError::Io(error)
     }
 }
 
