@@ -135,11 +135,11 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
     let sweeper = datapath
         .take_sweeper()
         .context("a fresh datapath has no flow tables")?;
+    let predecessor = adopt::picture(&mut datapath)?;
+    let config = adopt::with_remnants(config, predecessor.as_ref(), &state)?;
     let recorder = datapath
         .take_recorder()
         .context("a fresh datapath has no flow tables")?;
-    let predecessor = adopt::picture(&mut datapath)?;
-    let config = adopt::with_remnants(config, predecessor.as_ref(), &state)?;
     let admin = state.admin();
     let mut engine = Engine::new(config, admin, datapath);
     let has_predecessor = predecessor.is_some();
