@@ -202,7 +202,14 @@ impl OwnMac {
     pub const fn is_others(&self, destination: &[u8; 6]) -> bool {
         let (own, its) = (Self::words(&self.mac), Self::words(destination));
         let is_group = its.0.to_ne_bytes()[0] & 1 != 0;
-        self.is_known != 0 && (own.0 != its.0 || own.1 != its.1) && !is_group
+        let differs = own.0 != its.0 || own.1 != its.1;
+        self.is_known != 0 && differs && !is_group && !Self::is_virtual(destination)
+    }
+
+    /// That of a virtual router (RFC 9568, 7.3), which an interface may have besides.
+    #[inline(always)]
+    const fn is_virtual(mac: &[u8; 6]) -> bool {
+        matches!(mac, [0, 0, 0x5e, 0, 1 | 2, _])
     }
 
     /// By two loads: taken apart, it would be six.

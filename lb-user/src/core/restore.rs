@@ -13,7 +13,8 @@
 //! | the window of a service | nothing: the next image has the configuration's |
 //! | whether it stood by for a peer | that it did, if the noted moment is never |
 //!
-//! A marker may be missing or left over, which no image can say: [`markers`] does.
+//! A marker may be missing or left over, and an access list be nobody's, which no image can say:
+//! [`markers`] and [`unheard`] do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -191,6 +192,19 @@ fn fallen(
             },
         ))
     })
+}
+
+/// The prefixes that are said of ids that no service has: the next one to get the id would go by them.
+#[must_use]
+pub fn unheard(contents: &Contents) -> Vec<(ServiceId, Vec<Prefix>)> {
+    let own = contents.services.values();
+    let ids: BTreeSet<ServiceId> = own
+        .filter(|entry| !entry.is_marker())
+        .map(Service::id)
+        .collect();
+    let said = contents.access.iter().filter(|(id, _)| !ids.contains(id));
+    said.map(|(&id, list)| (id, list.keys().copied().collect()))
+        .collect()
 }
 
 /// The markers that are missing, and those that mark nothing any more.

@@ -106,7 +106,7 @@ impl<M: Maps> Engine<M> {
 ///
 /// # Errors
 ///
-/// If a daemon runs, or the kernel refuses.
+/// If a daemon runs, or the kernel refuses: as long as an address is there the program stays.
 pub async fn take_off(config: &Config) -> anyhow::Result<()> {
     let _state = StateDir::open(config.state_dir(), config.interface())?;
     let netlink = Netlink::open()?;
@@ -119,7 +119,7 @@ pub async fn take_off(config: &Config) -> anyhow::Result<()> {
     let index = interface.as_ref().map_or(0, |interface| interface.index);
     let pins = Pins::open(config.pin_dir(), config.interface(), index)?;
     if let Some(interface) = interface {
-        Vips::new(netlink, interface).release().await;
+        Vips::new(netlink, interface).release().await?;
     }
     Ok(pins.remove()?)
 }

@@ -41,6 +41,7 @@ pub use adopt::take_off;
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
+use lb_common::abi::OwnMac;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -66,6 +67,7 @@ use crate::{
     api,
     config::model::{self, Config},
     control::{self, Departure},
+    core::image::{MapOp, Setting},
     io::{
         datapath::{
             Attached, AttachedMode, Datapath, DatapathConfig, Limits, Recorder, Sweeper, XdpMode,
@@ -100,13 +102,13 @@ pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
     let netlink = Netlink::open()?;
     let interface = netlink.interface(config.interface()).await?;
     let mut vips = Vips::new(netlink, interface);
-    let balancing = balance(config, state, &vips).await?;
+    let balancing = balance(config, state, &mut vips).await?;
     if balancing.engine.maps.is_pinned() {
         vips.outlive();
     }
-    let (mut running, mut inputs, stop) = connect(path, balancing, vips, servers, signals)?;
+    let (mut running, mut inputs, stops) = connect(path, balancing, vips, servers, signals)?;
     let outcome = running.serve(&mut inputs).await;
-    shut_down(running, inputs, &stop).await;
+    shut_down(running, inputs, &stops).await;
     outcome
 }
 
@@ -121,7 +123,11 @@ struct Balancing {
 }
 
 /// Loads the program, fills its maps and attaches it. No VIP is there yet to bring it packets.
-async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Result<Balancing> {
+async fn balance(
+    config: Config,
+    mut state: StateDir,
+    vips: &mut Vips,
+) -> anyhow::Result<Balancing> {
     if config.seed().is_none() && !config.vrrps().is_empty() {
         warn!("without `seed` other nodes send clients to other backends than this one");
     }
@@ -145,6 +151,9 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
     let has_predecessor = predecessor.is_some();
     if let Some(image) = predecessor {
         engine.adopt(image, sweeper.has_room()?)?;
+        // Before their services go. No router runs yet.
+        let stale = vips.remove_unwanted(engine.balancer.config(), |_| false);
+        stale.await.context("an address cannot be removed")?;
     }
     engine.handle_addresses(vips.own_addresses());
     let (index, mac) = vips.carrier();
@@ -187,6 +196,14 @@ async fn balance(config: Config, mut state: StateDir, vips: &Vips) -> anyhow::Re
     })
 }
 
+/// What ends the tasks.
+struct Stops {
+    /// Most of them.
+    first: CancellationToken,
+    /// Those that tell the peer of flows, which begin here until another host has the VIPs.
+    last: CancellationToken,
+}
+
 /// Starts the tasks and joins them to the loop.
 fn connect(
     path: PathBuf,
@@ -194,7 +211,7 @@ fn connect(
     vips: Vips,
     servers: api::Servers,
     signals: Signals,
-) -> anyhow::Result<(Running, Inputs, CancellationToken)> {
+) -> anyhow::Result<(Running, Inputs, Stops)> {
     let Balancing {
         engine,
         sweeper,
@@ -204,7 +221,8 @@ fn connect(
         has_predecessor,
     } = balancing;
     let config = engine.balancer.config();
-    let (stop, mut tasks) = (CancellationToken::new(), Tasks::new());
+    let (stop, last) = (CancellationToken::new(), CancellationToken::new());
+    let mut tasks = Tasks::new();
     let (handle, requests) = control::channel();
     servers.spawn(&handle, &stop, &mut tasks);
     let (wanted, wanted_receiver) = watch::channel(addresses(config));
@@ -214,13 +232,13 @@ fn connect(
         Ok(follower.run().await?)
     });
     let sights = engine.sights();
-    let (syncer, tap, told) = synchronize(&engine, recorder, &stop, &mut tasks);
+    let (syncer, tap, told) = synchronize(&engine, recorder, &last, &mut tasks);
     let (findings_sender, findings) = mpsc::channel(1);
     let (flows_sender, flows) = watch::channel(control::Flows::default());
     spawn(
         &mut tasks,
         "sweep",
-        &stop,
+        &last,
         sweep::run(
             sweeper,
             sights,
@@ -268,7 +286,7 @@ fn connect(
             tasks,
             ended,
         },
-        stop,
+        Stops { first: stop, last },
     ))
 }
 
@@ -336,32 +354,53 @@ fn spawn(
 
 /// Ends all that this process does; puts the host back as it was found if traffic is to end, or if
 /// the program cannot go on alone.
-async fn shut_down(running: Running, inputs: Inputs, stop: &CancellationToken) {
+async fn shut_down(running: Running, inputs: Inputs, stops: &Stops) {
     let Running {
-        engine,
+        mut engine,
         mut vips,
         mut routers,
         mut probers,
         departure,
         ..
     } = running;
-    // Without the requests' receiver, whoever still asks is told that the daemon is stopping.
-    let Inputs { mut tasks, .. } = inputs;
+    let Inputs {
+        requests,
+        findings,
+        mut tasks,
+        ..
+    } = inputs;
     info!("stopping");
-    stop.cancel();
+    // Whoever still asks is told that the daemon is stopping, and no walk waits for its findings to be
+    // taken.
+    drop((requests, findings));
+    stops.first.cancel();
+    // The program forwards until a successor is there, and until nobody sends packets here.
+    routers.stop().await;
+    stops.last.cancel();
     let end = async { while tasks.join_next().await.is_some() {} };
     if time::timeout(TASKS_DEADLINE, end).await.is_err() {
         warn!("tasks did not end in time");
         tasks.abort_all();
     }
-    // The program forwards until a successor is there, and until nobody sends packets here.
-    routers.stop().await;
     probers.stop();
-    if departure == Departure::Keep && engine.maps.is_pinned() {
+    let is_pinned = engine.maps.is_pinned();
+    if departure == Departure::Keep && is_pinned {
+        // Nobody follows the interface's address any more.
+        let all = MapOp::Set(Setting::OwnMac(OwnMac::UNKNOWN));
+        if let Err(error) = engine.maps.apply(&[all]) {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            warn!(error, "the interface must keep its MAC address meanwhile");
+        }
         info!("stopped; the program goes on forwarding until `tidegate stop --detach`");
         return;
     }
-    vips.release().await;
+    if let Err(error) = vips.release().await {
+        let error = format!("{error:#}");
+        warn!(error, is_pinned, "program stays if it is pinned");
+        if is_pinned {
+            return;
+        }
+    }
     if let Err(error) = engine.maps.detach() {
         let error = format!("{:#}", anyhow::Error::from(error));
         warn!(error, "program could not be taken off");

@@ -154,7 +154,10 @@ impl Running {
     /// Takes the VIPs, and lets routers take theirs, once packets to them are balanced.
     async fn take_over(&mut self) -> anyhow::Result<()> {
         let config = self.engine.balancer.config();
-        let stale = self.vips.remove_unwanted(config, &self.routers).await;
+        let stale = self
+            .vips
+            .remove_unwanted(config, |it| self.routers.is_ours(it))
+            .await;
         stale.context("addresses left by an earlier run cannot be removed")?;
         self.vips
             .ensure(config, Newcomers::Assign)
@@ -269,6 +272,11 @@ impl Running {
                     "backend is behind another interface, where nat gets no replies: it is left out");
             }
         }
+        if next_hop.interface == self.vips.interface_index() {
+            // Found just now, so it is the interface's own.
+            self.engine
+                .handle_interface(next_hop.interface, next_hop.source_mac);
+        }
         let known = self.engine.narrow_tunnels();
         self.engine.handle_next_hop(address, next_hop, mtu);
         for narrow in self.engine.narrow_tunnels().difference(&known) {
@@ -360,7 +368,10 @@ impl Running {
     /// Removes the addresses that `new` does not have, or gives to others to hold.
     async fn clear(&mut self, new: &Config) -> Result<(), ReloadError> {
         self.routers.retire(new).await?;
-        let removed = self.vips.remove_unwanted(new, &self.routers).await;
+        let removed = self
+            .vips
+            .remove_unwanted(new, |it| self.routers.is_ours(it))
+            .await;
         removed.map_err(ReloadError::Addresses)
     }
 

@@ -8,6 +8,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
+use anyhow::Context as _;
 use tokio::time;
 use tracing::{info, warn};
 
@@ -195,8 +196,8 @@ impl Vips {
     }
 
     /// Removes every address that carries our mark and that `config` does not want assigned: what
-    /// an earlier configuration, or a run that was killed, has left. What is held by `routers` is
-    /// theirs.
+    /// an earlier configuration, or a run that was killed, has left. What a router holds is its own:
+    /// `is_routers`.
     ///
     /// # Errors
     ///
@@ -204,7 +205,7 @@ impl Vips {
     pub(super) async fn remove_unwanted(
         &mut self,
         config: &Config,
-        routers: &Routers,
+        is_routers: impl Fn(IpAddr) -> bool,
     ) -> Result<(), NetlinkError> {
         let ours = self
             .netlink
@@ -213,7 +214,7 @@ impl Vips {
         for address in ours {
             let mut wanted = own(config).filter(|vip| vip.assign());
             let is_wanted = wanted.any(|vip| vip.address() == address);
-            if !is_wanted && !routers.is_ours(address) {
+            if !is_wanted && !is_routers(address) {
                 self.netlink
                     .remove_vip(self.interface.index, address, &mut self.unmarked)
                     .await?;
@@ -225,7 +226,11 @@ impl Vips {
     }
 
     /// Removes all that is ours, at the end.
-    pub(super) async fn release(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// If an address may still be there: without the program the host itself would answer for it.
+    pub(super) async fn release(&mut self) -> anyhow::Result<()> {
         let removal = async {
             for address in self
                 .netlink
@@ -239,11 +244,11 @@ impl Vips {
             }
             Ok::<(), NetlinkError>(())
         };
-        match time::timeout(RELEASE_DEADLINE, removal).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "VIPs could not be removed, check `ip address`"),
-            Err(_elapsed) => warn!("VIPs could not be removed in time, check `ip address`"),
-        }
+        let outcome = time::timeout(RELEASE_DEADLINE, removal).await;
+        outcome
+            .context("the kernel did not answer in time")
+            .and_then(|removed| Ok(removed?))
+            .context("VIPs could not be removed, check `ip address`")
     }
 
     /// What there is to tell, in the order of the file.

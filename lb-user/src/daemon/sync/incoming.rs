@@ -132,7 +132,7 @@ impl Incoming {
         let mut beat = time::interval(BEAT);
         loop {
             let event = tokio::select! {
-                called = listener.accept() => Event::Called(called),
+                called = accept(listener) => Event::Called(called),
                 Some(shown) = handshakes.join_next() => Event::Shown(shown?),
                 said = hear(&mut session) => Event::Said(said),
                 changed = self.ends.duty.changed() => {
@@ -339,6 +339,15 @@ impl Incoming {
                 .collect();
         });
     }
+}
+
+/// Who calls next. Errors, such as too many open files, stay for a while.
+async fn accept(listener: &TcpListener) -> std::io::Result<(TcpStream, SocketAddr)> {
+    let called = listener.accept().await;
+    if called.is_err() {
+        time::sleep(RETRY).await;
+    }
+    called
 }
 
 /// What the peer says next; never anything if it is not there.

@@ -118,7 +118,7 @@ impl Datapath {
         table: &Table,
     ) -> Result<(), DatapathError> {
         if let Some(pinned) = &mut self.pinned {
-            pinned.note(service, table.holds.until())?;
+            pinned.note(service, generation, table.holds.until())?;
         }
         let first = (u32::from(service.0) * GENERATIONS + generation) * TABLE_LINES;
         let ring = first + abi::SLOT_LINES;

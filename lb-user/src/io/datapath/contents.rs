@@ -14,7 +14,7 @@ use lb_common::abi::{
 use super::{
     Datapath, DatapathError,
     error::failed,
-    pins::{NOTES, Pinned, Pins},
+    pins::{NOTES, Pinned, Pins, note_at},
 };
 use crate::{
     config::model::Prefix,
@@ -61,7 +61,10 @@ impl Datapath {
             .into_iter()
             .map(|key| MapOp::SetService(key, Service::marker()));
         let stray = stray.into_iter().map(MapOp::RemoveService);
-        self.apply(&missing.chain(stray).collect::<Vec<_>>())?;
+        let unheard = restore::unheard(&contents)
+            .into_iter()
+            .map(|(id, prefixes)| MapOp::RemoveAccess(id, prefixes));
+        self.apply(&missing.chain(stray).chain(unheard).collect::<Vec<_>>())?;
         Ok(Some(image))
     }
 }
@@ -100,7 +103,7 @@ impl Held {
             if entry.has_backends() {
                 contents.tables.insert(id, self.table(entry)?);
             }
-            let until = get(&self.notes, NOTES, u32::from(id.0))?;
+            let until = get(&self.notes, NOTES, note_at(id, entry.generation()))?;
             contents
                 .learning
                 .extend((until > 0).then_some((id, Tick(until))));

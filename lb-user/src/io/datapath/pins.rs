@@ -44,7 +44,7 @@ use aya::{
     maps::{Array, Map, MapData, MapError},
     programs::{Xdp, xdp::XdpLinkId},
 };
-use lb_common::abi::{self, ServiceId, Tick};
+use lb_common::abi::{self, GENERATIONS, ServiceId, Tick};
 use rustix::fs::{FlockOperation, flock};
 
 pub use self::layout::{Layout, Mismatch};
@@ -276,7 +276,7 @@ impl Pinned {
         let start = pins.begin(&layout)?;
         let place = start.place(&pins, NOTES);
         if let Start::Create | Start::Move(_) = start {
-            let notes = Array::<MapData, u32>::create(layout.services(), 0);
+            let notes = Array::<MapData, u32>::create(layout.services() * GENERATIONS, 0);
             let pinned = notes.map_err(failed(NOTES, "created"))?.pin(&place);
             pinned.map_err(pins.cannot(NOTES, "pinned"))?;
         }
@@ -377,10 +377,15 @@ impl Pinned {
         Ok(Some((link, found.mode())))
     }
 
-    /// Notes until when slots of a service's newest table may be at risk.
-    pub(super) fn note(&mut self, id: ServiceId, until: Option<Tick>) -> Result<(), DatapathError> {
+    /// Notes until when slots of a service's table may be at risk.
+    pub(super) fn note(
+        &mut self,
+        id: ServiceId,
+        generation: u32,
+        until: Option<Tick>,
+    ) -> Result<(), DatapathError> {
         let until = until.map_or(0, |until| until.0);
-        let written = self.notes.set(u32::from(id.0), until, 0);
+        let written = self.notes.set(note_at(id, generation), until, 0);
         written.map_err(failed(NOTES, "updated"))
     }
 
@@ -415,6 +420,12 @@ impl Start {
             Self::Move(_) => pins.path(&format!("{name}{}", moving::NEXT)),
         }
     }
+}
+
+/// Where the note of a table is. The table that is being written has one of its own: a process may
+/// be killed before it is in force.
+pub(super) const fn note_at(id: ServiceId, generation: u32) -> u32 {
+    id.0 as u32 * GENERATIONS + generation
 }
 
 pub(super) fn open<T: TryFrom<Map, Error = MapError>>(path: &Path) -> Result<T, MapError> {

@@ -24,7 +24,7 @@ struct Maps {
     services: BTreeMap<ServiceKey, Service>,
     backends: BTreeMap<BackendId, Backend>,
     tables: BTreeMap<(ServiceId, u32), Arc<Table>>,
-    notes: BTreeMap<ServiceId, Tick>,
+    notes: BTreeMap<(ServiceId, u32), Tick>,
     rates: BTreeMap<ServiceId, Rates>,
     access: BTreeMap<ServiceId, BTreeMap<Prefix, Access>>,
     nat_pool: Option<NatPool>,
@@ -53,8 +53,9 @@ impl Maps {
                 table,
             } => {
                 let until = table.holds.until();
-                self.notes.remove(&service);
-                self.notes.extend(until.map(|until| (service, until)));
+                let at = (service, generation);
+                self.notes.remove(&at);
+                self.notes.extend(until.map(|until| (at, until)));
                 self.tables.insert((service, generation), table);
             }
             MapOp::SetService(key, service) => drop(self.services.insert(key, service)),
@@ -76,11 +77,15 @@ impl Maps {
             Some((entry.id(), Entries { slots, ring }))
         };
         let own = self.services.values().filter(|entry| !entry.is_marker());
+        let noted = |entry: &Service| {
+            let until = self.notes.get(&(entry.id(), entry.generation()))?;
+            Some((entry.id(), *until))
+        };
         Contents {
             services: self.services.clone(),
             backends: self.backends.clone(),
-            tables: own.filter_map(active).collect(),
-            learning: self.notes.clone(),
+            tables: own.clone().filter_map(active).collect(),
+            learning: own.filter_map(noted).collect(),
             rates: self.rates.clone(),
             access: self.access.clone(),
             nat_pool: self.nat_pool.unwrap_or(NatPool::EMPTY),
@@ -97,6 +102,9 @@ impl Maps {
         }
         for key in stray {
             self.apply(MapOp::RemoveService(key));
+        }
+        for (id, prefixes) in restore::unheard(&contents) {
+            self.apply(MapOp::RemoveAccess(id, prefixes));
         }
         restore::image(&contents, now)
     }
@@ -323,6 +331,49 @@ fn a_window_runs_on() {
     shorter.services[0].window = Duration::from_secs(1);
     let next = plan::next(&restored, &shorter, Moment::at(Tick(250)));
     assert_eq!(next.services[&key(0)].table.holds.until(), Some(until));
+}
+
+/// Killed in the middle of writing one that has nothing at risk.
+#[test]
+fn a_table_that_is_not_in_force_yet_ends_no_window() {
+    let two = |weights: [u16; 2]| {
+        let mut service = service(0, &[backend(20, weights[0]), backend(21, weights[1])]);
+        service.window = Duration::from_secs(60);
+        desired(&[service])
+    };
+    let mut maps = Maps::default();
+    let image = go_on(
+        &mut maps,
+        &MapImage::empty(),
+        &(two([1, 1]), Moment::at(Tick(100))),
+    );
+    let image = go_on(&mut maps, &image, &(two([1, 0]), Moment::at(Tick(200))));
+    let until = image.services[&key(0)].table.holds.until();
+    assert!(until.is_some());
+    let back = plan::next(&image, &two([1, 1]), Moment::at(Tick(210)));
+    let steps = diff(&image, &back).into_iter();
+    let written = steps.take_while(|step| !matches!(step, MapOp::SetService(..)));
+    written.for_each(|step| maps.apply(step));
+    let restored = maps.restore(Tick(220));
+    assert_eq!(restored.services[&key(0)].table.holds.until(), until);
+}
+
+#[test]
+fn an_access_list_that_is_nobodys_is_taken_back() {
+    let prefix = Prefix::new([10, 0, 0, 0].into(), 8).unwrap();
+    let mut maps = Maps::default();
+    let wish = (
+        desired(&[service(0, &[backend(20, 1)])]),
+        Moment::at(Tick(5)),
+    );
+    let image = go_on(&mut maps, &MapImage::empty(), &wish);
+    let (own, nobodys) = (image.services[&key(0)].id, ServiceId(9));
+    for id in [own, nobodys] {
+        maps.apply(MapOp::SetAccess(id, vec![(prefix, Access::Allow)]));
+    }
+    maps.restore(Tick(6));
+    assert!(maps.access[&nobodys].is_empty());
+    assert_eq!(maps.access[&own].len(), 1, "the next image takes it back");
 }
 
 #[test]

@@ -31,6 +31,11 @@ pub(super) fn mount(directory: &Path) -> Result<(), PinError> {
         directory
     };
     let mounted = fs::create_dir_all(place).and_then(|()| {
+        if is_apart() {
+            let reason = "this process has mounts of its own, which end with it (a container?): \
+                          give it the host's";
+            return Err(io::Error::other(reason));
+        }
         // What somebody keeps there would be hidden.
         if fs::read_dir(place)?.next().is_some() {
             return Err(ErrorKind::DirectoryNotEmpty.into());
@@ -42,6 +47,13 @@ pub(super) fn mount(directory: &Path) -> Result<(), PinError> {
         path: place.to_owned(),
         source,
     })
+}
+
+/// Whether this process, and what comes of it, sees mounts that the host does not: what is pinned there
+/// goes with the last of them, under traffic. As far as that can be known.
+fn is_apart() -> bool {
+    let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt"));
+    matches!((namespace("self"), namespace("1")), (Ok(own), Ok(first)) if own != first)
 }
 
 /// Whether `directory`, or what there is on the way to it, is in a BPF file system.

@@ -46,6 +46,8 @@ impl Move {
         array::<Load>(pins, abi::LOADS)?;
         array::<u64>(pins, abi::RING_POSITIONS)?;
         array::<u32>(pins, abi::KEEP_ALIVES)?;
+        // Or windows would end that had no room for what they met.
+        array::<u32>(pins, abi::FLOWS_FULL)?;
         array::<Bucket>(pins, abi::SERVICE_BUCKETS)?;
         let services: Array<MapData, Bucket> = next(pins, abi::SERVICE_BUCKETS)?;
         let backends: Array<MapData, Backend> = next(pins, abi::BACKENDS)?;
