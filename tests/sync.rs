@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use lb_user::control::{ServiceStatus, SyncStatus};
 use tests::balancer::{BOTH, SOON, config};
 use tests::pair::{Pair, SEED, router};
-use xtask::lab::wait_until;
+use xtask::lab::{Process, wait_until};
 
 const CLIENTS: u32 = 200;
 
@@ -156,6 +156,50 @@ fn roles_that_change_take_the_flows_along_each_time() -> Result<()> {
         ensure!(lost == 0, "{lost} lost, {from} to {to}: {here:?} {there:?}");
     }
     Pair::end(load)
+}
+
+/// The Active's daemon ends, its peer takes over, it comes back to what it has left in the kernel, and
+/// has the role again.
+fn a_daemon_returns(end: fn(&mut Process) -> Result<()>, forward: &str) -> Result<()> {
+    let text = |at| {
+        let text = node(at, "round_robin", forward, &BOTH);
+        // Not before it is in sync.
+        text.replace("preempt_delay = \"2s\"", "preempt = false")
+    };
+    let mut pair = Pair::new()?;
+    for at in [0, 1] {
+        give_key(&pair, at, 'a')?;
+        pair.start(at, &text(at))?;
+    }
+    pair.wait_for_roles(["active", "backup"])?;
+    let old = pair.stay("old", CLIENTS)?;
+    pair.wait_for_packets(0, "mqtt", CLIENTS.into())?;
+    wait_for_sync(&pair, 0, CLIENTS.into())?;
+    end(pair.process(0)?)?;
+    pair.wait_for_role(1, "active")?;
+    pair.wait_for_client(1)?;
+    let late = pair.stay("late", CLIENTS)?;
+    pair.wait_for_packets(1, "mqtt", u64::from(2 * CLIENTS))?;
+
+    pair.start(0, &text(0))?;
+    pair.wait_for_role(0, "backup")?;
+    wait_for_sync(&pair, 1, u64::from(2 * CLIENTS))?;
+    pair.tell(1, &["vrrp", "release", "front"])?;
+    pair.wait_for_role(0, "active")?;
+    pair.wait_for_client(0)?;
+    pair.wait_for_packets(0, "mqtt", u64::from(2 * CLIENTS))?;
+    Pair::end(old)?;
+    Pair::end(late)
+}
+
+#[test]
+fn a_restart_of_the_active_costs_no_session() -> Result<()> {
+    a_daemon_returns(|process| process.terminate(SOON).map(drop), "dsr")
+}
+
+#[test]
+fn a_killed_active_that_returns_costs_no_session() -> Result<()> {
+    a_daemon_returns(|process| process.kill().map(drop), "nat")
 }
 
 #[test]
