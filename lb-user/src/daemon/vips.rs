@@ -19,8 +19,8 @@ use crate::{
     io::netlink::{Interface, Netlink, NetlinkError, Unmarked, VipOrigin},
 };
 
-/// How long a VIP stays when nobody renews it, unless it is to outlive the daemon: time for a restart to find it still there, and for
-/// a few renewals to fail.
+/// How long a VIP stays when nobody renews it, unless it is to outlive the daemon: time for a restart
+/// to find it still there, and for a few renewals to fail.
 const LIFETIME: Duration = Duration::from_secs(30);
 
 /// For all removals of a stop together; an address that takes longer is left, and said to be.
