@@ -174,8 +174,8 @@ impl Running {
         let absent = if self.pace.has_taken_over {
             self.routers.absent()
         } else if self.pace.has_predecessor {
-            // Whatever is here, clients may have been served.
-            BTreeSet::new()
+            // Clients may have been served, but for those that the predecessor stood by for.
+            self.engine.stood_by()
         } else {
             let vips = self.engine.balancer.config().vips().iter();
             vips.map(Vip::address).collect()
