@@ -202,6 +202,7 @@ impl Running {
         let is_recent = unsettled.is_none_or(|since| now.duration_since(since) < MAPS_GRACE);
         self.routers.tell(Forwarding {
             is_ready: self.pace.was_settled && is_recent,
+            is_behind: self.syncer.as_ref().is_some_and(Syncer::is_behind),
             backing: self.engine.backing(),
         });
         if self.pace.is_behind && self.engine.is_settled() {

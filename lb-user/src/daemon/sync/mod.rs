@@ -208,6 +208,11 @@ impl Syncer {
         });
     }
 
+    /// Whether the peer may know of sessions that this node has not been told of.
+    pub(super) fn is_behind(&self) -> bool {
+        self.receiving.borrow().since.is_none()
+    }
+
     /// How things are.
     pub(super) fn status(&self) -> SyncStatus {
         let (sending, receiving) = (self.sending.borrow(), self.receiving.borrow());
