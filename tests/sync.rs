@@ -278,3 +278,52 @@ fn another_key_is_told_on_both_nodes_and_stops_nobody() -> Result<()> {
     wait_for_sync(&pair, 0, CLIENTS.into())?;
     Pair::end(load)
 }
+
+/// A node of two that have an address each: IPv4 is the first one's, IPv6 the second one's.
+fn crossed(at: usize) -> String {
+    let text = node(at, "round_robin", "dsr", &BOTH);
+    let priority = [100, 200][at];
+    let v6 = format!(
+        "[[vip]]\naddress = \"fe80::40:24/64\"\n[[vip]]\naddress = \"fd00:40::24/128\"\n\
+         [[vrrp]]\nname = \"front-v6\"\nvrid = 51\npriority = {priority}\n\
+         advert_interval = \"200ms\"\nvips = [\"fe80::40:24\", \"fd00:40::24\"]\n"
+    );
+    let service = "[[service]]\nname = \"mqtt-v6\"\nvip = \"fd00:40::24\"\nport = 1883\n\
+                   balance = \"round_robin\"\nforward = \"dsr\"\n\
+                   check = { type = \"mqtt\", interval = \"1s\", timeout = \"1s\", fall = 10 }\n\
+                   backend = [{ name = \"broker1\", address = \"fd00:40::20\" },\
+                   { name = \"broker2\", address = \"fd00:40::21\" }]\n";
+    text + &v6 + service
+}
+
+#[test]
+fn two_active_nodes_stand_in_for_each_other() -> Result<()> {
+    let mut pair = Pair::new()?;
+    for at in [0, 1] {
+        give_key(&pair, at, 'a')?;
+        pair.start(at, &crossed(at))?;
+    }
+    let wait_for = |pair: &Pair, at, roles: [&str; 2]| {
+        let what = format!("node {at} being {roles:?}");
+        wait_until(SOON, &what, || {
+            let routers = pair.vrrp(at).ok()?.routers;
+            let found = routers.iter().map(|router| router.role.as_str());
+            found.eq(roles).then_some(())
+        })
+    };
+    wait_for(&pair, 0, ["active", "backup"])?;
+    wait_for(&pair, 1, ["backup", "active"])?;
+    let v4 = pair.stay("clients", CLIENTS)?;
+    let v6 = pair.stay_v6("clients-v6", CLIENTS)?;
+    pair.wait_for_packets(0, "mqtt", CLIENTS.into())?;
+    pair.wait_for_packets(1, "mqtt-v6", CLIENTS.into())?;
+    for from in [0, 1] {
+        wait_for_sync(&pair, from, u64::from(2 * CLIENTS))?;
+    }
+    pair.lab.topology.switch().unplug(pair.host(1))?;
+    wait_for(&pair, 0, ["active", "active"])?;
+    pair.wait_for_packets(0, "mqtt", CLIENTS.into())?;
+    pair.wait_for_packets(0, "mqtt-v6", CLIENTS.into())?;
+    Pair::end(v4)?;
+    Pair::end(v6)
+}

@@ -205,3 +205,48 @@ async fn a_replayed_handshake_gives_nobody_a_channel() {
         Err(ChannelError::Forged)
     ));
 }
+
+/// The next frame, as it is on the wire.
+async fn raw_frame(reader: &mut Reader) -> Vec<u8> {
+    while reader.whole_frame().is_none() {
+        let read = reader.stream.read_buf(&mut reader.raw);
+        assert!(time::timeout(SOON, read).await.unwrap().unwrap() > 0);
+    }
+    let length = reader.whole_frame().unwrap();
+    reader.raw.drain(..2 + length).collect()
+}
+
+#[tokio::test]
+async fn a_million_forged_and_replayed_frames_change_nothing() {
+    const FORGED: usize = 1_000_000;
+    let ((mut writer, _), (_, mut reader)) = connected().await;
+    let mut frames = Vec::new();
+    for number in 0..4_u8 {
+        writer.send(&[number; 20]).await.unwrap();
+        frames.push(raw_frame(&mut reader).await);
+    }
+    reader.raw.extend_from_slice(&frames[0]);
+    assert!(reader.decrypt(frames[0].len() - 2).unwrap());
+    reader.message.clear();
+    let before = reader.frames;
+    // The first is a replay now, the third and fourth come too soon, the second is damaged.
+    for number in 0..FORGED {
+        let at = number % frames.len();
+        let mut frame = frames[at].clone();
+        if at == 1 {
+            let bit = number / frames.len() % ((frame.len() - 2) * 8);
+            frame[2 + bit / 8] ^= 1 << (bit % 8);
+        }
+        reader.raw.clear();
+        reader.raw.extend_from_slice(&frame);
+        let outcome = reader.decrypt(frame.len() - 2);
+        assert!(matches!(outcome, Err(ChannelError::Forged)), "frame {at}");
+    }
+    assert_eq!((reader.frames, reader.message.len()), (before, 0));
+    for (number, frame) in (0..).zip(&frames).skip(1) {
+        reader.raw.clear();
+        reader.raw.extend_from_slice(frame);
+        assert!(reader.decrypt(frame.len() - 2).unwrap());
+        assert_eq!(std::mem::take(&mut reader.message), [number; 20]);
+    }
+}
