@@ -239,7 +239,15 @@ fn connect(
         Ok(follower.run().await?)
     });
     let sights = engine.sights();
-    let (syncer, tap, told) = synchronize(&engine, (recorder, events), &last, &mut tasks)?;
+    let (ended_sender, ended) = mpsc::channel(1);
+    let routers = Routers::new(vips.interface_index(), ended_sender);
+    let handles = sync::Handles {
+        recorder,
+        events,
+        roles: routers.roles(),
+        sights: engine.sights(),
+    };
+    let (syncer, tap, told) = synchronize(&engine, handles, &last, &mut tasks)?;
     let (findings_sender, findings) = mpsc::channel(1);
     let (flows_sender, flows) = watch::channel(control::Flows::default());
     spawn(
@@ -256,8 +264,6 @@ fn connect(
             },
         ),
     );
-    let (ended_sender, ended) = mpsc::channel(1);
-    let routers = Routers::new(vips.interface_index(), ended_sender);
     let (mut probers, answers) = Probers::new();
     probers.follow(config);
     if let Err(error) = state.keep_names(config) {
@@ -300,7 +306,7 @@ fn connect(
 /// Starts what keeps this node and its peer up to date, if there is one.
 fn synchronize(
     engine: &Engine<Datapath>,
-    tables: (Recorder, FlowEvents),
+    handles: sync::Handles,
     stop: &CancellationToken,
     tasks: &mut Tasks,
 ) -> anyhow::Result<(Option<Syncer>, Option<Tap>, mpsc::Receiver<Told>)> {
@@ -310,7 +316,7 @@ fn synchronize(
     };
     let most = config.limits().flows as usize;
     let keys = engine.maps.hash_keys();
-    let parts = sync::parts(peer, tables, &keys, engine.sights(), most);
+    let parts = sync::parts(peer, handles, &keys, most);
     let parts = parts.context("new flows cannot be waited for")?;
     spawn(tasks, "sync-out", stop, parts.outgoing.run());
     spawn(tasks, "sync-in", stop, parts.incoming.run());
@@ -369,6 +375,7 @@ async fn shut_down(running: Running, inputs: Inputs, stops: &Stops) {
         mut vips,
         mut routers,
         mut probers,
+        pace,
         departure,
         ..
     } = running;
@@ -393,7 +400,9 @@ async fn shut_down(running: Running, inputs: Inputs, stops: &Stops) {
     }
     probers.stop();
     let is_pinned = engine.maps.is_pinned();
-    if departure == Departure::Keep && is_pinned {
+    // Nobody's packets come yet to a program that is new.
+    let is_in_use = pace.has_taken_over || pace.has_predecessor;
+    if departure == Departure::Keep && is_pinned && is_in_use {
         // Nobody follows the interface's address any more.
         let all = MapOp::Set(Setting::OwnMac(OwnMac::UNKNOWN));
         if let Err(error) = engine.maps.apply(&[all]) {

@@ -28,13 +28,17 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{engine::Told, vrrp::Routers};
+use super::{
+    engine::Told,
+    prober::random,
+    vrrp::{Roles, Routers},
+};
 use crate::{
     config::model::Sync,
     control::{ReceivingStatus, SendingStatus, SyncStatus},
     core::{
         flows::Sight,
-        sync::{names::fingerprint, source::Walk},
+        sync::{Hello, VERSION, names::fingerprint, source::Walk},
     },
     io::{
         datapath::{FlowEvents, Recorder},
@@ -149,23 +153,40 @@ impl SyncError {
     }
 }
 
+/// What the tasks work with.
+pub(super) struct Handles {
+    pub(super) recorder: Recorder,
+    pub(super) events: FlowEvents,
+    pub(super) roles: Roles,
+    pub(super) sights: watch::Receiver<Sight>,
+}
+
 /// Makes the parts of a node's end.
 ///
 /// # Errors
 /// If the program's reports cannot be waited for.
 pub(super) fn parts(
     config: &Sync,
-    (recorder, events): (Recorder, FlowEvents),
+    handles: Handles,
     keys: &HashKeys,
-    sights: watch::Receiver<Sight>,
     most: usize,
 ) -> std::io::Result<Parts> {
+    let Handles {
+        recorder,
+        events,
+        roles,
+        sights,
+    } = handles;
     let (duty_sender, duty) = watch::channel(Duty::default());
     let (walk_sender, walks) = mpsc::channel(1);
     let (told_sender, told) = mpsc::channel(TOLD);
     let (sending_sender, sending) = watch::channel(Progress::default());
     let (receiving_sender, receiving) = watch::channel(Progress::default());
-    let seed = fingerprint(keys);
+    let hello = Hello {
+        version: VERSION,
+        seed: fingerprint(keys),
+        node: random(),
+    };
     let started = Instant::now();
     let inputs = outgoing::Inputs {
         walks,
@@ -183,12 +204,13 @@ pub(super) fn parts(
             walks: walk_sender,
         },
         told,
-        outgoing: outgoing::Outgoing::new(config.clone(), seed, inputs, started, sending_sender),
+        outgoing: outgoing::Outgoing::new(config.clone(), hello, inputs, started, sending_sender),
         incoming: incoming::Incoming::new(
             config.clone(),
-            seed,
+            hello,
             incoming::Ends {
                 duty,
+                roles,
                 sights,
                 told: told_sender,
                 progress: receiving_sender,
@@ -209,6 +231,11 @@ impl Syncer {
             *duty = now;
             is_new
         });
+    }
+
+    /// Whether the peer may know of sessions that this node has not been told of.
+    pub(super) fn is_behind(&self) -> bool {
+        self.receiving.borrow().since.is_none()
     }
 
     /// How things are.

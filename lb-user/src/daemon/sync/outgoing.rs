@@ -19,7 +19,7 @@ use crate::{
     config::model::Sync,
     control::{FlowLag, SendingStatus},
     core::sync::{
-        Answer, Greeting, Hello, Message, Now, VERSION,
+        Answer, Greeting, Hello, Message, Now,
         message::{Standing, decode, encode},
         record::{Key as Name, Record},
         source::Source,
@@ -51,7 +51,7 @@ enum Input {
 /// The task.
 pub(in crate::daemon) struct Outgoing {
     config: Sync,
-    seed: u64,
+    hello: Hello,
     inputs: Inputs,
     progress: watch::Sender<Progress<SendingStatus>>,
     source: Source,
@@ -68,14 +68,14 @@ struct Link {
 impl Outgoing {
     pub(super) fn new(
         config: Sync,
-        seed: u64,
+        hello: Hello,
         inputs: Inputs,
         started: Instant,
         progress: watch::Sender<Progress<SendingStatus>>,
     ) -> Self {
         Self {
             config,
-            seed,
+            hello,
             inputs,
             progress,
             source: Source::new(first_stream()),
@@ -118,7 +118,7 @@ impl Outgoing {
 
     /// Makes a connection, taking in what comes meanwhile: neither sweep nor program wait for a peer.
     async fn call(&mut self) -> Result<Link, SyncError> {
-        let dial = dial(self.config.clone(), self.seed);
+        let dial = dial(self.config.clone(), self.hello);
         tokio::pin!(dial);
         loop {
             tokio::select! {
@@ -265,14 +265,13 @@ impl Inputs {
 }
 
 /// Makes a connection and asks the peer how far it is.
-async fn dial(config: Sync, seed: u64) -> Result<Link, SyncError> {
+async fn dial(config: Sync, hello: Hello) -> Result<Link, SyncError> {
     let key = Key::load(config.key_file())?;
     let called = time::timeout(CALL, connect(config.listen(), config.peer())).await;
     let stream = called.map_err(|_elapsed| SyncError::NoAnswer)?;
     let stream = stream.map_err(SyncError::Call)?;
     let (mut writer, mut reader) = call(stream, &key, LONGEST_ANSWER).await?;
-    let version = VERSION;
-    writer.send(&encode(&Hello { version, seed })?).await?;
+    writer.send(&encode(&hello)?).await?;
     let greeting = time::timeout(SILENCE, reader.receive()).await;
     match decode(&greeting.map_err(|_elapsed| SyncError::NoAnswer)??)? {
         Greeting::Welcome(standing) => Ok(Link {
