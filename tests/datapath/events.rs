@@ -61,7 +61,7 @@ fn forward(world: &World, packet: &Packet) -> Result<()> {
 
 /// What has been reported: of these flows once each, and of no other.
 fn expect(events: &mut FlowEvents, flows: &[FlowKey]) -> Result<Vec<FlowEvent>> {
-    let found: Vec<FlowEvent> = std::iter::from_fn(|| events.next()).collect();
+    let found: Vec<FlowEvent> = std::iter::from_fn(|| events.pop()).collect();
     let keys: Vec<FlowKey> = found.iter().map(|event| event.key).collect();
     ensure!(keys == flows, "{keys:?} and not {flows:?}");
     for event in &found {
@@ -210,7 +210,7 @@ fn what_a_full_ring_has_no_room_for_is_counted_and_goes_on() -> Result<()> {
             forward(&world, &syn)?;
             forward(&world, &with_data(&syn))?;
         }
-        let found = std::iter::from_fn(|| events.next()).count();
+        let found = std::iter::from_fn(|| events.pop()).count();
         ensure!(found > 0 && found < FLOWS, "{found}");
         ensure!(events.lost()? == (FLOWS - found) as u64);
         // There is room again.

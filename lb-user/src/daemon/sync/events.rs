@@ -117,5 +117,5 @@ impl Events {
 
 /// What is in the ring, up to a bound.
 fn take(ring: &mut FlowEvents) -> Vec<FlowEvent> {
-    std::iter::from_fn(|| ring.next()).take(MOST).collect()
+    std::iter::from_fn(|| ring.pop()).take(MOST).collect()
 }

@@ -48,7 +48,7 @@ impl FlowEvents {
     }
 
     /// The next report, if there is one. Does not block.
-    pub fn next(&mut self) -> Option<FlowEvent> {
+    pub fn pop(&mut self) -> Option<FlowEvent> {
         loop {
             let entry = self.ring.next()?;
             if entry.len() == size_of::<FlowEvent>() {
