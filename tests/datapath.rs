@@ -12,6 +12,7 @@ mod conversation;
 mod counters;
 mod decap;
 mod entries;
+mod events;
 mod fixtures;
 mod forged;
 mod forwarding;

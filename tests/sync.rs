@@ -111,6 +111,35 @@ fn a_dead_host_takes_no_session_of_nat_along() -> Result<()> {
     host_dies_with_nobody("round_robin", "nat")
 }
 
+/// Waits until so many new flows were reported to a node, and its peer has acknowledged all of them.
+fn wait_for_new_flows(pair: &Pair, from: usize, flows: u64) -> Result<()> {
+    let mut last = None;
+    let found = wait_until(SOON, "the peer having the new flows", || {
+        let sending = sync(pair, from).ok()?.sending;
+        let is_told = sending.events >= flows && sending.unacknowledged == 0;
+        last = Some(sending);
+        is_told.then_some(())
+    });
+    found.with_context(|| format!("{last:?}"))
+}
+
+/// The sweep looks each second, and most of these are younger.
+#[test]
+fn clients_that_have_just_connected_survive_a_dead_host() -> Result<()> {
+    let pair = serving("least_conn", "nat", &BOTH)?;
+    wait_for_sync(&pair, 0, 0)?;
+    let mut load = pair
+        .lab
+        .load("clients", "conn", CLIENTS, &["-i", "0", "--hold", "10m"])?;
+    load.wait_ready(SOON)?;
+    wait_for_new_flows(&pair, 0, CLIENTS.into())?;
+    pair.lab.topology.switch().unplug(pair.host(0))?;
+    pair.wait_for_role(1, "active")?;
+    pair.wait_for_client(1)?;
+    pair.wait_for_packets(1, "mqtt", CLIENTS.into())?;
+    Pair::end(load)
+}
+
 #[test]
 fn sessions_of_a_backend_that_has_just_lost_its_slots_stay() -> Result<()> {
     let pair = serving("maglev", "dsr", &BOTH[..1])?;

@@ -19,7 +19,7 @@ mod tunnel;
 
 pub use self::{
     backend::{Backend, BackendId, BackendState, Load, NextHop, OwnMac, Slot, SlotLine},
-    flow::{Flow, FlowKey, FlowState, Fragment, FragmentKey, KeepAlive, Reply, Tick},
+    flow::{Flow, FlowEvent, FlowKey, FlowState, Fragment, FragmentKey, KeepAlive, Reply, Tick},
     guard::{Access, AccessKey, Bucket, GuardCounts, Rate, Rates, SourceKey},
     ip::Ip,
     nat::NatPool,
@@ -85,6 +85,12 @@ pub const VERDICTS: &str = "VERDICTS";
 pub const SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
 /// Per-CPU array of [`Traffic`], one a backend.
 pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
+/// Ring buffer of [`FlowEvent`]: flows that have come to be in [`FLOWS`], for a daemon with a peer.
+pub const FLOW_EVENTS: &str = "FLOW_EVENTS";
+/// Per-CPU array of one `u64`: events for which [`FLOW_EVENTS`] had no room.
+pub const FLOW_EVENTS_LOST: &str = "FLOW_EVENTS_LOST";
+/// Read-only global of type `u32`: 1 if there are to be [`FLOW_EVENTS`].
+pub const REPORTS_FLOWS: &str = "REPORTS_FLOWS";
 /// Read-only global of type [`crate::flow::HashKeys`].
 pub const HASH_KEYS: &str = "HASH_KEYS";
 /// Read-only global of type [`crate::challenge::Key`].
@@ -243,6 +249,8 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 40);
     // With the kernel's own 48 bytes, its key and a bucket, a session stays below 128.
     assert!(size_of::<Flow>() == 16);
+    // With the kernel's own 8 bytes a cache line.
+    assert!(size_of::<FlowEvent>() == 56);
     assert!(size_of::<NextHop>() == 16);
     assert!(size_of::<OwnMac>() == 8);
     assert!(size_of::<Reply>() == 64);

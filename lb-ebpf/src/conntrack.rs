@@ -28,6 +28,9 @@ const FIRST_WINDOW: u32 = 1 << 16;
 /// one in 4,096 forged FINs lies so that a session's next data is taken for that.
 const LATE: u32 = 1 << 20;
 
+/// Where the packets of a flow that is not translated come from is of no interest.
+pub const UNTRANSLATED: [u8; 6] = [0; 6];
+
 /// What a packet says about its flow.
 #[derive(Clone, Copy)]
 pub struct Signal {
@@ -222,9 +225,10 @@ pub fn new_flow(target: &Target, now: Tick, keep_alive: KeepAlive, sequence: u32
     }
 }
 
-/// Moves a flow to the established table, if there is room; says where it is then.
+/// Moves a flow to the established table, if there is room; says where it is then. `client` is where
+/// a translated one's packets come from.
 #[inline(always)]
-pub fn establish(key: &FlowKey, known: &Known) -> Option<Known> {
+pub fn establish(key: &FlowKey, known: &Known, client: [u8; 6]) -> Option<Known> {
     let flow = known.record.get();
     let inserted = maps::insert_flow(Table::Established, key, &flow);
     if inserted.is_none() {
@@ -232,6 +236,7 @@ pub fn establish(key: &FlowKey, known: &Known) -> Option<Known> {
         return None;
     }
     let record = maps::flow(Table::Established, key)?;
+    maps::report(key, client);
     maps::remove_flow(Table::HalfOpen, key);
     Some(Known {
         table: Table::Established,
@@ -253,14 +258,14 @@ pub fn learn(packet: &Packet<'_>, target: &Target, signal: Signal, now: Tick) ->
     let mut flow = new_flow(target, now, KeepAlive::NONE, end);
     flow.state = signal.next(FlowState::Established as u8, false);
     if maps::add_flow(key, &flow).is_some() {
-        return note_learned(target, &flow);
+        return note_learned(key, target, &flow);
     }
     match maps::flow(Table::Established, key) {
         // Recorded meanwhile, or for a backend that is no more.
         Some(record) if holder(&record.get()).is_some() => Some(()),
         Some(_) => {
             maps::insert_flow(Table::Established, key, &flow)?;
-            note_learned(target, &flow)
+            note_learned(key, target, &flow)
         }
         None => {
             maps::set_full();
@@ -270,7 +275,8 @@ pub fn learn(packet: &Packet<'_>, target: &Target, signal: Signal, now: Tick) ->
 }
 
 #[inline(always)]
-fn note_learned(target: &Target, flow: &Flow) -> Option<()> {
+fn note_learned(key: &FlowKey, target: &Target, flow: &Flow) -> Option<()> {
+    maps::report(key, UNTRANSLATED);
     if FlowState::is_live(flow.state) {
         maps::note_opened(target);
     }

@@ -1,8 +1,8 @@
 //! Every map of the program, with accessors; nothing else names a map.
 //!
 //! The daemon writes SERVICES, BACKENDS, SLOTS and NAT_POOL and reads the counters. The program
-//! writes the counters, RING_POSITIONS and the flow tables, which the daemon sweeps. Capacities of
-//! 1 are placeholders: the loader sets them from the configuration.
+//! writes the counters, RING_POSITIONS, FLOW_EVENTS and the flow tables, which the daemon sweeps.
+//! Capacities of 1 are placeholders: the loader sets them from the configuration.
 //!
 //! An entry of a hash map that is replaced or removed may be handed out again while a packet still
 //! reads it, so values are copied out at once, and the daemon replaces one service in a grace period.
@@ -35,12 +35,14 @@ use crate::job::Job;
 
 mod answer;
 mod closing;
+mod events;
 mod fragments;
 mod guard;
 mod load;
 
 pub use answer::may_answer;
 pub use closing::{client_end, is_last, note_backend_end, note_client_end};
+pub use events::report;
 pub use fragments::{fragment, insert_fragment};
 pub use guard::{
     access, challenge_key, count_guard, has_answered, note_answer, now_nanos, rates,

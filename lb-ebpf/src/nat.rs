@@ -130,7 +130,7 @@ pub fn establish(
         }
         return None;
     }
-    let Some(established) = conntrack::establish(key, known) else {
+    let Some(established) = conntrack::establish(key, known, scratch.reply.next_hop.mac) else {
         maps::remove_reply(Table::Established, &scratch.reply_key);
         return None;
     };

@@ -28,7 +28,7 @@ pub use status::{
     BackendStatus, ConfigStatus, Counters, Flows, GuardStatus, Health, InterfaceStatus,
     ProbeStatus, ServiceState, ServiceStatus, Status, TrafficStatus, VipState, VipStatus,
 };
-pub use sync::{ReceivingStatus, SendingStatus, SyncStatus};
+pub use sync::{FlowLag, ReceivingStatus, SendingStatus, SyncStatus};
 pub use trace::{
     FlowTrace, PathTrace, ServiceTrace, StepTrace, ThenTrace, Trace, TraceError, TraceOrder, WhatIf,
 };

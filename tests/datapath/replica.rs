@@ -99,7 +99,7 @@ impl Pair {
                     }
                 }
             }
-            self.source.sender.handle_ack(number);
+            self.source.sender.handle_ack(number, Duration::ZERO);
         }
         Ok((taken, refused))
     }

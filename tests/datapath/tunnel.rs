@@ -96,6 +96,11 @@ fn service(
 }
 
 pub(super) fn world() -> Result<World> {
+    World::new(desired())
+}
+
+/// Every form, of both families and protocols.
+pub(super) fn desired() -> Desired {
     let mut services = Vec::new();
     for inner in FAMILIES {
         for protocol in [PROTOCOL_TCP, PROTOCOL_UDP] {
@@ -108,7 +113,7 @@ pub(super) fn world() -> Result<World> {
             }
         }
     }
-    World::new(Desired {
+    Desired {
         services,
         tunnel_sources: sources(),
         // Set by the world.
@@ -121,7 +126,7 @@ pub(super) fn world() -> Result<World> {
             fragments: 0,
             sources: 0,
         })
-    })
+    }
 }
 
 /// One service alone: IPv4 in IPv4 by IP in IP, over TCP.

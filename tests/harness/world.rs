@@ -64,8 +64,13 @@ impl World {
     /// # Errors
     /// Without root, or when the kernel refuses the program.
     pub fn new(desired: Desired) -> Result<Self> {
+        let limits = Self::limits(&desired)?;
+        Self::with_limits(desired, limits)
+    }
+
+    fn limits(desired: &Desired) -> Result<Limits> {
         let backends: usize = desired.services.iter().map(|s| s.backends.len()).sum();
-        let limits = Limits {
+        Ok(Limits {
             services: u16::try_from(desired.services.len())?,
             backends: u16::try_from(backends)?,
             flows: FLOWS,
@@ -73,15 +78,27 @@ impl World {
             access_entries: ACCESS_ENTRIES,
             fragments: FRAGMENTS,
             sources: FLOWS,
-        };
-        Self::with_limits(desired, limits)
+        })
     }
 
     /// The same with other capacities.
     ///
     /// # Errors
     /// As [`World::new`].
-    pub fn with_limits(mut desired: Desired, limits: Limits) -> Result<Self> {
+    pub fn with_limits(desired: Desired, limits: Limits) -> Result<Self> {
+        Self::load(desired, limits, 0)
+    }
+
+    /// As [`World::new`], with a program that reports new flows in a ring of so many bytes.
+    ///
+    /// # Errors
+    /// As [`World::new`].
+    pub fn reporting(desired: Desired, events: u32) -> Result<Self> {
+        let limits = Self::limits(&desired)?;
+        Self::load(desired, limits, events)
+    }
+
+    fn load(mut desired: Desired, limits: Limits, events: u32) -> Result<Self> {
         ensure!(
             rustix::process::geteuid().is_root(),
             "these tests load a BPF program, which needs root: run `cargo xtask test`"
@@ -100,6 +117,7 @@ impl World {
             mode: XdpMode::Auto,
             seed: SEED,
             limits,
+            events,
         })?;
         let sweeper = datapath.take_sweeper();
         let mut world = Self {

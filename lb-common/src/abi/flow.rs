@@ -326,6 +326,20 @@ impl Flow {
     }
 }
 
+/// That a flow is recorded as established, for the daemon to read its record and tell a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct FlowEvent {
+    /// When that was: `CLOCK_MONOTONIC` in nanoseconds.
+    pub at: u64,
+    /// From client to VIP.
+    pub key: FlowKey,
+    /// Of a translated flow, where the client's packets come from.
+    pub client: [u8; 6],
+    /// Zero.
+    pub padding: u16,
+}
+
 /// The pieces of one IP packet. Ports are in the first piece only, so what it was sent to is kept for
 /// the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

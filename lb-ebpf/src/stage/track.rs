@@ -60,7 +60,7 @@ fn find(packet: &Packet<'_>, service: &Service) -> Result<(Target, bool), Verdic
         let again = signal.starts && !FlowState::is_live(known.record.get().state);
         let revives = conntrack::follow(&known, packet, signal);
         if conntrack::touch(&known, signal, revives, now)
-            && conntrack::establish(&packet.flow, &known).is_none()
+            && conntrack::establish(&packet.flow, &known, conntrack::UNTRANSLATED).is_none()
         {
             packet.count_untracked(&known.target);
         }

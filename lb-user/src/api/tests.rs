@@ -313,6 +313,9 @@ async fn metrics_page_names_every_family_once() {
         r#"tidegate_vrrp_strays_total{interface="eth0",reason="vrid"} 9"#,
         r#"tidegate_vrrp_fault{router="front",fault="no_backends"} 1"#,
         r#"tidegate_vrrp_priority_lowered{router="front",cause="silent_backends"} 1"#,
+        r#"tidegate_sync_flow_lag_seconds{quantile="0.99"} 0.004"#,
+        r"tidegate_sync_unacknowledged 1",
+        r"tidegate_sync_sent_bytes_total 900",
         r#"tidegate_reloads_total{result="ok"} 1"#,
     ] {
         assert!(

@@ -1,11 +1,11 @@
 //! A status for tests of those who show it.
 
 use super::{
-    AdvertsStatus, BackendStatus, ConfigStatus, Counters, FlowTrace, Flows, GuardStatus, Health,
-    InterfaceStatus, MqttStatus, PathTrace, PeerStatus, ProbeStatus, ReceivingStatus, RoleChange,
-    RouterStatus, SendingStatus, ServiceState, ServiceStatus, ServiceTrace, Sessions, SlotsStatus,
-    Status, StepTrace, SyncStatus, ThenTrace, Trace, TraceOrder, TrafficStatus, VipState,
-    VipStatus, VrrpStatus,
+    AdvertsStatus, BackendStatus, ConfigStatus, Counters, FlowLag, FlowTrace, Flows, GuardStatus,
+    Health, InterfaceStatus, MqttStatus, PathTrace, PeerStatus, ProbeStatus, ReceivingStatus,
+    RoleChange, RouterStatus, SendingStatus, ServiceState, ServiceStatus, ServiceTrace, Sessions,
+    SlotsStatus, Status, StepTrace, SyncStatus, ThenTrace, Trace, TraceOrder, TrafficStatus,
+    VipState, VipStatus, VrrpStatus,
 };
 use crate::core::balancer::Admin;
 
@@ -126,7 +126,17 @@ pub(crate) fn sync() -> SyncStatus {
             lag_seconds: 0.5,
             entries: 7,
             pending: 1,
+            flow_lag: FlowLag {
+                flows: 6,
+                p50_seconds: 0.0015,
+                p99_seconds: 0.004,
+                max_seconds: 0.0082,
+            },
+            unacknowledged: 1,
+            events: 7,
+            events_lost: 0,
             messages: 9,
+            bytes: 900,
             snapshots: 1,
             error: None,
         },

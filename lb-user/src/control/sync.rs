@@ -28,12 +28,33 @@ pub struct SendingStatus {
     pub entries: u64,
     /// Those of them that it is not known to have as they are.
     pub pending: u64,
+    /// From a new flow's being established to its being in the peer's tables.
+    pub flow_lag: FlowLag,
+    /// New flows that are not known to be there.
+    pub unacknowledged: u64,
+    /// New flows that the program has reported since the start.
+    pub events: u64,
+    /// Those that it could not report, as there were too many at once: the next walk has them.
+    pub events_lost: u64,
     /// Messages sent since the start.
     pub messages: u64,
+    /// What they took on the wire.
+    pub bytes: u64,
     /// Those of them that began a snapshot.
     pub snapshots: u64,
     /// Why the peer is told nothing, if it is not.
     pub error: Option<String>,
+}
+
+/// How long new flows of the last minute took to be in the peer's tables. By one clock: what the
+/// peer's acknowledgement took to come back is in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowLag {
+    pub flows: u64,
+    /// Up to a sixteenth more than it was.
+    pub p50_seconds: f64,
+    pub p99_seconds: f64,
+    pub max_seconds: f64,
 }
 
 /// What a node is told.

@@ -61,7 +61,7 @@ use self::{
     sweep::Reports,
     sync::{Syncer, Tap},
     vips::Vips,
-    vrrp::{Roles, Routers},
+    vrrp::Routers,
 };
 use crate::{
     api,
@@ -70,7 +70,8 @@ use crate::{
     core::image::{MapOp, Setting},
     io::{
         datapath::{
-            Attached, AttachedMode, Datapath, DatapathConfig, Limits, Recorder, Sweeper, XdpMode,
+            Attached, AttachedMode, Datapath, DatapathConfig, FlowEvents, Limits, Recorder,
+            Sweeper, XdpMode,
         },
         host,
         netlink::Netlink,
@@ -117,6 +118,7 @@ struct Balancing {
     engine: Engine<Datapath>,
     sweeper: Sweeper,
     recorder: Recorder,
+    events: FlowEvents,
     mode: AttachedMode,
     state: StateDir,
     has_predecessor: bool,
@@ -146,6 +148,9 @@ async fn balance(
     let recorder = datapath
         .take_recorder()
         .context("a fresh datapath has no flow tables")?;
+    let events = datapath
+        .take_events()
+        .context("a fresh datapath has no ring of events")?;
     let admin = state.admin();
     let mut engine = Engine::new(config, admin, datapath);
     let has_predecessor = predecessor.is_some();
@@ -190,6 +195,7 @@ async fn balance(
         engine,
         sweeper,
         recorder,
+        events,
         mode,
         state,
         has_predecessor,
@@ -216,6 +222,7 @@ fn connect(
         engine,
         sweeper,
         recorder,
+        events,
         mode,
         mut state,
         has_predecessor,
@@ -234,8 +241,13 @@ fn connect(
     let sights = engine.sights();
     let (ended_sender, ended) = mpsc::channel(1);
     let routers = Routers::new(vips.interface_index(), ended_sender);
-    let replica = (recorder, routers.roles());
-    let (syncer, tap, told) = synchronize(&engine, replica, &last, &mut tasks);
+    let handles = sync::Handles {
+        recorder,
+        events,
+        roles: routers.roles(),
+        sights: engine.sights(),
+    };
+    let (syncer, tap, told) = synchronize(&engine, handles, &last, &mut tasks)?;
     let (findings_sender, findings) = mpsc::channel(1);
     let (flows_sender, flows) = watch::channel(control::Flows::default());
     spawn(
@@ -294,20 +306,21 @@ fn connect(
 /// Starts what keeps this node and its peer up to date, if there is one.
 fn synchronize(
     engine: &Engine<Datapath>,
-    (recorder, roles): (Recorder, Roles),
+    handles: sync::Handles,
     stop: &CancellationToken,
     tasks: &mut Tasks,
-) -> (Option<Syncer>, Option<Tap>, mpsc::Receiver<Told>) {
+) -> anyhow::Result<(Option<Syncer>, Option<Tap>, mpsc::Receiver<Told>)> {
     let config = engine.balancer.config();
     let Some(peer) = config.sync() else {
-        return (None, None, mpsc::channel(1).1);
+        return Ok((None, None, mpsc::channel(1).1));
     };
     let most = config.limits().flows as usize;
     let keys = engine.maps.hash_keys();
-    let parts = sync::parts(peer, recorder, &keys, engine.sights(), roles, most);
+    let parts = sync::parts(peer, handles, &keys, most);
+    let parts = parts.context("new flows cannot be waited for")?;
     spawn(tasks, "sync-out", stop, parts.outgoing.run());
     spawn(tasks, "sync-in", stop, parts.incoming.run());
-    (Some(parts.syncer), Some(parts.tap), parts.told)
+    Ok((Some(parts.syncer), Some(parts.tap), parts.told))
 }
 
 /// What has to be had before anything is changed on the host.
@@ -331,6 +344,7 @@ fn datapath_config(config: &Config, seed: [u8; 16]) -> DatapathConfig {
         },
         seed,
         limits: Limits::from(config.limits()),
+        events: config.sync().map_or(0, |_| sync::EVENTS),
     }
 }
 

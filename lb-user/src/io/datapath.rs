@@ -33,6 +33,7 @@ mod batch;
 mod contents;
 mod counters;
 mod error;
+mod events;
 mod load;
 mod lookup;
 mod memory;
@@ -46,6 +47,8 @@ mod sweep;
 mod trace;
 
 pub use error::DatapathError;
+pub use events::FlowEvents;
+pub use lookup::monotonic;
 pub use memory::possible_cpus;
 pub use pins::{Layout, Mismatch, PinError, Pins};
 pub use replica::{Recorded, Recorder};
@@ -171,6 +174,8 @@ pub struct DatapathConfig {
     pub mode: XdpMode,
     pub seed: [u8; 16],
     pub limits: Limits,
+    /// Bytes of the ring in which established flows are reported: a power of two. 0: none are.
+    pub events: u32,
 }
 
 /// What holds the program on its interface.
@@ -208,6 +213,7 @@ pub struct Datapath {
     flow_capacity: usize,
     sweeper: Option<Sweeper>,
     recorder: Option<Recorder>,
+    events: Option<FlowEvents>,
     #[cfg(feature = "trace")]
     _trace: trace::Reader,
     /// The kernel empties it when nobody holds it from here.
@@ -242,6 +248,9 @@ impl Datapath {
         loader.override_global(abi::HASH_KEYS, &keys, true);
         let challenge_key = challenge::Key::from_seed(config.seed);
         loader.override_global(abi::CHALLENGE_KEY, &challenge_key, true);
+        let reports_flows = u32::from(config.events > 0);
+        loader.override_global(abi::REPORTS_FLOWS, &reports_flows, true);
+        loader.map_max_entries(abi::FLOW_EVENTS, config.events.max(1));
         for (name, entries) in config.limits.entries() {
             loader.map_max_entries(name, entries);
         }
@@ -282,6 +291,7 @@ impl Datapath {
             keys,
             lookup: Lookup::open(&mut ebpf)?,
             recorder: Some(Recorder::open(&ebpf)?),
+            events: Some(FlowEvents::take(&mut ebpf)?),
             flow_capacity: config.limits.flows.max(config.limits.half_open) as usize,
             sweeper: Some(Sweeper::new(
                 &mut ebpf,
@@ -416,6 +426,12 @@ impl Datapath {
     /// `None` at every call but the first.
     pub fn take_recorder(&mut self) -> Option<Recorder> {
         self.recorder.take()
+    }
+
+    /// Hands out what reads of flows that were established, for a task of their own.
+    /// `None` at every call but the first.
+    pub fn take_events(&mut self) -> Option<FlowEvents> {
+        self.events.take()
     }
 }
 

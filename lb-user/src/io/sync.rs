@@ -209,29 +209,31 @@ fn ended(error: io::Error) -> ChannelError {
 async fn write_frame(
     stream: &mut (impl tokio::io::AsyncWrite + Unpin),
     frame: &[u8],
-) -> Result<(), ChannelError> {
+) -> Result<usize, ChannelError> {
     // As large as a frame can be.
     let length = u16::try_from(frame.len()).map_err(|_error| ChannelError::Forged)?;
     let bytes = [&length.to_be_bytes(), frame].concat();
     stream.write_all(&bytes).await?;
-    Ok(())
+    Ok(bytes.len())
 }
 
 impl Writer {
-    /// Sends a message. What is cancelled half way leaves the channel of no use.
+    /// Sends a message, and says in how many bytes. What is cancelled half way leaves the channel of no
+    /// use.
     ///
     /// # Errors
     /// If the peer has gone, or takes nothing.
-    pub async fn send(&mut self, message: &[u8]) -> Result<(), ChannelError> {
+    pub async fn send(&mut self, message: &[u8]) -> Result<usize, ChannelError> {
         let mut chunks = message.chunks(FRAME - TAG - 1).peekable();
+        let mut sent = 0;
         loop {
             let chunk = chunks.next().unwrap_or_default();
             let more = chunks.peek().is_some();
             let frame = self.encrypt(chunk, more)?;
             let written = time::timeout(WRITE, write_frame(&mut self.stream, &frame)).await;
-            written.map_err(|_elapsed| ChannelError::Stuck)??;
+            sent += written.map_err(|_elapsed| ChannelError::Stuck)??;
             if !more {
-                return Ok(());
+                return Ok(sent);
             }
         }
     }

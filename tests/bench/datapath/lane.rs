@@ -118,6 +118,7 @@ impl Lane {
                 fragments: 1,
                 sources: 1_024,
             },
+            events: 0,
         })?;
         datapath.apply(&service(mode)?)?;
         datapath.attach()?;

@@ -3,6 +3,7 @@
 pub mod churn;
 mod flood;
 mod path;
+mod sync;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -30,6 +31,8 @@ pub enum Args {
     Churn(churn::Args),
     /// SYNs from random sources while sessions are held and clients connect.
     Flood(flood::Args),
+    /// Two nodes that tell each other of their flows: lag, bytes, CPU, memory.
+    Sync(sync::Args),
 }
 
 /// Measures.
@@ -51,5 +54,6 @@ pub fn run(args: &Args) -> Result<()> {
         Args::Path(args) => path::run(args),
         Args::Churn(args) => churn::run(args),
         Args::Flood(args) => flood::run(args),
+        Args::Sync(args) => sync::run(args),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::view::duration;
-use crate::control::{ReceivingStatus, SendingStatus, SyncStatus};
+use crate::control::{FlowLag, ReceivingStatus, SendingStatus, SyncStatus};
 
 /// Both directions; empty without a peer.
 pub(super) fn lines(status: Option<&SyncStatus>) -> String {
@@ -30,18 +30,41 @@ fn to(sending: &SendingStatus) -> String {
         lag_seconds,
         entries,
         pending,
+        flow_lag,
+        unacknowledged,
+        events: _,
+        events_lost,
         messages: _,
+        bytes: _,
         snapshots: _,
         error,
     } = sending;
     match (in_sync_seconds, error) {
-        (Some(seconds), _) => format!(
-            "in sync for {}, lag {lag_seconds:.1} s, {entries} entries, {pending} pending",
-            duration(*seconds)
-        ),
+        (Some(seconds), _) => {
+            let mut parts = vec![format!(
+                "in sync for {}, lag {lag_seconds:.1} s, {entries} entries, {pending} pending",
+                duration(*seconds)
+            )];
+            parts.extend(new_flows(flow_lag));
+            let count = |count: &u64, what| (*count > 0).then(|| format!("{count} {what}"));
+            parts.extend(count(unacknowledged, "new flows not acknowledged"));
+            parts.extend(count(events_lost, "new flows not reported at once"));
+            parts.join("; ")
+        }
         (None, Some(error)) => format!("NOT IN SYNC: {error}"),
         (None, None) => format!("not in sync yet, {pending} of {entries} entries pending"),
     }
+}
+
+fn new_flows(lag: &FlowLag) -> Option<String> {
+    let FlowLag {
+        flows,
+        p50_seconds,
+        p99_seconds,
+        max_seconds,
+    } = lag;
+    let [p50, p99, max] = [p50_seconds, p99_seconds, max_seconds].map(|it| it * 1e3);
+    (*flows > 0).then(|| format!("new flows: p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms"))
 }
 
 fn from(receiving: &ReceivingStatus) -> String {
@@ -83,7 +106,8 @@ mod tests {
     fn each_direction_says_how_it_is() {
         let text = lines(Some(&example::sync()));
         for part in [
-            "sync to 172.16.40.23:9464: in sync for 1 min 1 s, lag 0.5 s, 7 entries, 1 pending",
+            "sync to 172.16.40.23:9464: in sync for 1 min 1 s, lag 0.5 s, 7 entries, 1 pending; \
+             new flows: p50 1.5 ms, p99 4.0 ms, max 8.2 ms; 1 new flows not acknowledged\n",
             "sync from 172.16.40.23:9464: NOT IN SYNC: the peer has another key",
             "5 records taken in, 0 taken back; refused: unknown_backend 2; connections rejected: key 3",
         ] {

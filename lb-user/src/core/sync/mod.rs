@@ -21,6 +21,10 @@
 //! What waits to be sent are the *keys* of what has changed, each once, however often it changes; so
 //! an increment always has the newest value, and nothing is sent twice that changed twice.
 //!
+//! What is to be sent is found by walks over the tables, which have all of it and take their time; and
+//! the program reports flows that were just established, which are sent before anything else. What a
+//! report says is never more than what a walk would: if one is lost, the next walk has the flow.
+//!
 //! When a connection breaks, both ends keep what they have. The receiver says in its Welcome how far
 //! it came in which stream; if the sender still knows the rest, that is what it sends. If it does
 //! not (it is another stream, a snapshot was cut off, or too much has changed meanwhile), it begins
@@ -32,8 +36,10 @@
 //! that both know: VIP, port and protocol, address and port ([`record`]); [`names`] turns these into
 //! the receiver's own ids, and refuses what the receiver does not have.
 
+mod lags;
 pub mod message;
 pub mod names;
+mod queue;
 pub mod receiver;
 pub mod record;
 pub mod sender;
@@ -41,6 +47,7 @@ pub mod source;
 #[cfg(test)]
 mod tests;
 
+pub use lags::Quantiles;
 pub use message::{Answer, Greeting, Hello, Item, Message, Refusal, VERSION};
 pub use receiver::{Receiver, Step, Violation};
 pub use sender::{Now, Sender};

@@ -147,6 +147,10 @@ impl Value for Record {
             Self::Slots(table) => 3 * table.owners.len() + 9 * table.holds.len(),
         }
     }
+
+    fn is_measured(&self) -> bool {
+        matches!(self, Self::Flow(_))
+    }
 }
 
 /// Who has the slots of a service, and what is held of them.

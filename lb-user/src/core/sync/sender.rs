@@ -1,8 +1,13 @@
 //! The sending end: what the peer should have, and what it does not have yet.
 //!
 //! Driven by walks over the flow tables: [`Sender::begin_walk`], an [`Sender::offer`] for each entry,
-//! [`Sender::end_walk`]. What differs from what was offered before waits in a queue of keys, and
-//! [`Sender::poll`] makes messages of it, as many as may be under way without an acknowledgement.
+//! [`Sender::end_walk`]; and by what was just made, [`Sender::announce`]. What differs from what was
+//! offered before waits in a queue of keys, and [`Sender::poll`] makes messages of it, as many as may
+//! be under way without an acknowledgement. What was announced goes before the rest.
+//!
+//! A walk takes its time, and what is announced meanwhile it may have met before that, or not at all.
+//! So each entry has the time at which it was last seen, and a walk that began before that says
+//! nothing about it.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -10,7 +15,9 @@ use std::time::Duration;
 
 use lb_common::abi::Tick;
 
+use super::lags::{Lags, Quantiles};
 use super::message::{Item, Message, Standing};
+use super::queue::{Queue, Turn, Waiting};
 
 /// Messages under way without an acknowledgement: enough to fill the way to a neighbour.
 const WINDOW: usize = 8;
@@ -25,6 +32,8 @@ pub trait Value: Clone {
     fn outdates(&self, sent: &Self) -> bool;
     /// How many bytes it takes, about.
     fn size(&self) -> usize;
+    /// Whether it matters how long a new one takes to be at the peer.
+    fn is_measured(&self) -> bool;
 }
 
 /// The moment: since any fixed one, and on the clock of flows.
@@ -37,10 +46,10 @@ pub struct Now {
 /// The sending end of a stream.
 pub struct Sender<K, V> {
     entries: HashMap<K, Entry<V>>,
-    /// The number of the walk that goes on, or was the last.
-    walk: u32,
-    /// What is to be sent, and since when.
-    queue: VecDeque<(K, Duration)>,
+    /// When the walk began that goes on, or was the last.
+    walk: Duration,
+    /// What is to be sent.
+    waiting: Queue<K>,
     /// What was sent and is not acknowledged.
     flight: VecDeque<Sent<K>>,
     stream: u64,
@@ -49,19 +58,20 @@ pub struct Sender<K, V> {
     is_linked: bool,
     snapshot: Snapshot,
     most_waiting: usize,
+    lags: Lags,
 }
 
 struct Entry<V> {
     /// `None`: it has gone, and the peer is to hear of it.
     value: Option<V>,
-    /// The last walk that met it.
-    walk: u32,
+    /// When it was last seen: a time after that, or when the walk began that met it.
+    met: Duration,
     is_queued: bool,
 }
 
 struct Sent<K> {
     number: u64,
-    keys: Vec<K>,
+    keys: Vec<Waiting<K>>,
     since: Duration,
 }
 
@@ -82,14 +92,15 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
     pub fn new(stream: u64) -> Self {
         Self {
             entries: HashMap::new(),
-            walk: 0,
-            queue: VecDeque::new(),
+            walk: Duration::ZERO,
+            waiting: Queue::new(),
             flight: VecDeque::new(),
             stream,
             next: 1,
             is_linked: false,
             snapshot: Snapshot::Needed,
             most_waiting: BACKLOG,
+            lags: Lags::default(),
         }
     }
 
@@ -100,31 +111,45 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
         self
     }
 
-    /// A walk over everything begins.
-    pub const fn begin_walk(&mut self) {
-        self.walk = self.walk.wrapping_add(1);
+    /// A walk over everything is taken in, which began at some time.
+    pub const fn begin_walk(&mut self, begun: Duration) {
+        self.walk = begun;
     }
 
-    /// Takes in what the walk has met.
+    /// Takes in what the walk has met, and what may have been like that since `at`.
     pub fn offer(&mut self, key: K, value: V, at: Duration) {
-        let walk = self.walk;
+        let is_newer = |entry: &Entry<V>| entry.met > self.walk;
+        if !self.entries.get(&key).is_some_and(is_newer) {
+            let made = value.is_measured().then_some(at);
+            self.take_in(key, value, self.walk, Turn::Last { since: at, made });
+        }
+    }
+
+    /// Takes in what was made at a time, and was there at a later one, `met`: it is sent first.
+    pub fn announce(&mut self, key: K, value: V, made: Duration, met: Duration) {
+        self.take_in(key, value, met, Turn::First { made });
+    }
+
+    /// Has a value sent, if it is news.
+    fn take_in(&mut self, key: K, value: V, met: Duration, turn: Turn) {
         let Some(entry) = self.entries.get_mut(&key) else {
             let entry = Entry {
                 value: Some(value),
-                walk,
+                met,
                 is_queued: false,
             };
             self.entries.insert(key.clone(), entry);
-            return self.enqueue(key, at);
+            return self.enqueue(key, turn);
         };
-        entry.walk = walk;
+        entry.met = met;
+        let is_known = entry.value.is_some();
         let is_news = entry.value.as_ref().is_none_or(|old| value.outdates(old));
         // What is not worth a message does not count as sent either.
         if is_news || entry.is_queued {
             entry.value = Some(value);
         }
         if is_news {
-            self.enqueue(key, at);
+            self.enqueue(key, if is_known { turn.of_known() } else { turn });
         }
     }
 
@@ -133,19 +158,20 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
         let Some(entry) = self.entries.get_mut(key) else {
             return false;
         };
-        entry.walk = self.walk;
+        entry.met = entry.met.max(self.walk);
         entry.value.is_some()
     }
 
-    /// The walk has met everything: what it has not met has gone.
+    /// The walk has met everything: what was there before, and it has not met, has gone.
     pub fn end_walk(&mut self, at: Duration) {
         let walk = self.walk;
         let gone = self.entries.iter();
-        let gone = gone.filter(|(_, entry)| entry.walk != walk && entry.value.is_some());
+        let gone = gone.filter(|(_, entry)| entry.met < walk && entry.value.is_some());
         let gone: Vec<K> = gone.map(|(key, _)| key.clone()).collect();
+        let (since, made) = (at, None);
         for key in gone {
             self.remove(&key);
-            self.enqueue(key, at);
+            self.enqueue(key, Turn::Last { since, made });
         }
     }
 
@@ -155,7 +181,7 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
         }
     }
 
-    fn enqueue(&mut self, key: K, at: Duration) {
+    fn enqueue(&mut self, key: K, turn: Turn) {
         if self.snapshot == Snapshot::Needed {
             self.forget_gone(&key);
             return;
@@ -165,9 +191,9 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
         };
         if !entry.is_queued {
             entry.is_queued = true;
-            self.queue.push_back((key, at));
+            self.waiting.push(key, turn);
         }
-        if !self.is_linked && self.queue.len() > self.most_waiting {
+        if !self.is_linked && self.waiting.len() > self.most_waiting {
             self.restart();
         }
     }
@@ -182,7 +208,7 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
     /// Has the next thing that is sent be a snapshot: increments would not do.
     pub fn restart(&mut self) {
         self.snapshot = Snapshot::Needed;
-        self.queue.clear();
+        self.waiting.clear();
         self.flight.clear();
         self.entries.retain(|_, entry| {
             entry.is_queued = false;
@@ -226,16 +252,16 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
     }
 
     fn send_again(&mut self, sent: Sent<K>) {
-        for key in sent.keys.into_iter().rev() {
+        for waiting in sent.keys.into_iter().rev() {
             let gone = Entry {
                 value: None,
-                walk: self.walk,
+                met: self.walk,
                 is_queued: false,
             };
-            let entry = self.entries.entry(key.clone()).or_insert(gone);
+            let entry = self.entries.entry(waiting.key.clone()).or_insert(gone);
             if !entry.is_queued {
                 entry.is_queued = true;
-                self.queue.push_front((key, sent.since));
+                self.waiting.push_back_in_front(waiting);
             }
         }
     }
@@ -246,7 +272,7 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
         if let Snapshot::Running { .. } = self.snapshot {
             self.restart();
         }
-        if self.queue.len() > self.most_waiting {
+        if self.waiting.len() > self.most_waiting {
             self.restart();
         }
     }
@@ -273,7 +299,7 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
             entry.is_queued = true;
         }
         self.snapshot = Snapshot::Running { left: keys.len() };
-        self.queue = keys.into_iter().map(|key| (key, at)).collect();
+        self.waiting = Queue::of_all(keys, at);
         let number = self.number(Vec::new(), at);
         Message::Begin {
             stream: self.stream,
@@ -291,17 +317,17 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
     }
 
     fn items(&mut self, now: Now) -> Option<Message<K, V>> {
-        let since = self.queue.front()?.1;
+        if !self.has_more() {
+            return None;
+        }
         let (mut items, mut keys, mut size) = (Vec::new(), Vec::new(), 0);
-        while size < ENOUGH && self.has_more() {
-            let Some((key, _)) = self.queue.pop_front() else {
+        while size < ENOUGH {
+            let Some(waiting) = self.next_waiting() else {
                 break;
             };
-            if let Snapshot::Running { left } = &mut self.snapshot {
-                *left -= 1;
-            }
             size += size_of::<K>();
-            let Some(entry) = self.entries.get_mut(&key) else {
+            let key = &waiting.key;
+            let Some(entry) = self.entries.get_mut(key) else {
                 continue;
             };
             entry.is_queued = false;
@@ -309,12 +335,13 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
                 size += value.size();
                 items.push(Item::Put(key.clone(), value.clone()));
             } else {
-                self.entries.remove(&key);
+                self.entries.remove(key);
                 items.push(Item::Remove(key.clone()));
             }
-            keys.push(key);
+            keys.push(waiting);
         }
-        let number = self.number(keys, since);
+        let since = keys.iter().map(|waiting| waiting.since).min();
+        let number = self.number(keys, since.unwrap_or(now.at));
         Some(Message::Items {
             number,
             now: now.tick.0,
@@ -322,15 +349,26 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
         })
     }
 
+    /// Takes what is to be sent next, before the end of a snapshot or at all.
+    fn next_waiting(&mut self) -> Option<Waiting<K>> {
+        if let Some(urgent) = self.waiting.pop_urgent() {
+            return Some(urgent);
+        }
+        if let Snapshot::Running { left } = &mut self.snapshot {
+            *left = left.checked_sub(1)?;
+        }
+        self.waiting.pop()
+    }
+
     /// Whether anything is to be sent before the end of a snapshot, or at all.
     fn has_more(&self) -> bool {
         match self.snapshot {
             Snapshot::Running { left } => left > 0,
-            Snapshot::Needed | Snapshot::Ended { .. } => !self.queue.is_empty(),
+            Snapshot::Needed | Snapshot::Ended { .. } => self.waiting.len() > 0,
         }
     }
 
-    fn number(&mut self, keys: Vec<K>, since: Duration) -> u64 {
+    fn number(&mut self, keys: Vec<Waiting<K>>, since: Duration) -> u64 {
         let number = self.next;
         self.next += 1;
         self.flight.push_back(Sent {
@@ -342,13 +380,16 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
     }
 
     /// Takes in that the peer has taken in everything up to a number.
-    pub fn handle_ack(&mut self, number: u64) {
+    pub fn handle_ack(&mut self, number: u64, at: Duration) {
         while self
             .flight
             .front()
             .is_some_and(|sent| sent.number <= number)
         {
-            self.flight.pop_front();
+            let keys = self.flight.pop_front().map(|sent| sent.keys);
+            for made in keys.iter().flatten().filter_map(|waiting| waiting.made) {
+                self.lags.note(at, at.saturating_sub(made));
+            }
         }
         if let Snapshot::Ended {
             number: end,
@@ -375,10 +416,23 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
     /// For how long the oldest thing is known here that the peer is not known to have.
     #[must_use]
     pub fn lag(&self, at: Duration) -> Duration {
-        let sent = self.flight.front().map(|sent| sent.since);
-        let waiting = self.queue.front().map(|(_, since)| *since);
-        let oldest = sent.into_iter().chain(waiting).min();
+        let sent = self.flight.iter().map(|sent| sent.since).min();
+        let oldest = sent.into_iter().chain(self.waiting.oldest()).min();
         oldest.map_or(Duration::ZERO, |since| at.saturating_sub(since))
+    }
+
+    /// How long those that are measured have taken to be at the peer, over the last minute.
+    #[must_use]
+    pub fn lags(&self, at: Duration) -> Quantiles {
+        self.lags.quantiles(at)
+    }
+
+    /// How many of those wait or are under way.
+    #[must_use]
+    pub fn unacknowledged(&self) -> usize {
+        let sent = self.flight.iter().flat_map(|sent| &sent.keys);
+        let sent = sent.filter(|waiting| waiting.made.is_some()).count();
+        sent + self.waiting.measured()
     }
 
     /// How many entries the peer is not known to have as they are.
@@ -387,13 +441,13 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
         let under_way: usize = self.flight.iter().map(|sent| sent.keys.len()).sum();
         match self.snapshot {
             Snapshot::Needed => self.entries.len(),
-            Snapshot::Running { .. } | Snapshot::Ended { .. } => self.queue.len() + under_way,
+            Snapshot::Running { .. } | Snapshot::Ended { .. } => self.waiting.len() + under_way,
         }
     }
 
     #[cfg(test)]
     pub(super) fn queue_length(&self) -> usize {
-        self.queue.len()
+        self.waiting.len()
     }
 
     /// How many entries the peer should have.

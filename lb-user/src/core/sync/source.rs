@@ -1,4 +1,5 @@
-//! From what a walk over the flow tables has met to what the peer should have.
+//! From what a walk over the flow tables has met, and what the program reports between two of them, to
+//! what the peer should have.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -59,9 +60,24 @@ impl Walk {
     }
 }
 
+/// A flow that the program has just established.
+#[derive(Clone, Copy, Debug)]
+pub struct Established {
+    pub key: FlowKey,
+    pub flow: Flow,
+    /// Of a translated flow, where the client's packets come from.
+    pub client: [u8; 6],
+    /// When it was established.
+    pub made: Duration,
+    /// A time after `flow` was read.
+    pub met: Duration,
+}
+
 /// What the peer should have.
 pub struct Source {
     pub sender: Sender<Key, Record>,
+    /// The backends of an image.
+    backends: Option<(Arc<MapImage>, Backends)>,
     /// The image and services of the last walk.
     last: Option<(Arc<MapImage>, BTreeSet<ServiceKey>)>,
     /// When it began.
@@ -74,6 +90,7 @@ impl Source {
     pub fn new(stream: u64) -> Self {
         Self {
             sender: Sender::new(stream),
+            backends: None,
             last: None,
             looked: None,
         }
@@ -107,7 +124,7 @@ impl Source {
             self.sender.clear();
         }
         let is_same = last.is_some_and(|(before, _)| Arc::ptr_eq(&before, &image));
-        self.sender.begin_walk();
+        self.sender.begin_walk(begun);
         let backends = names::backends(&image);
         for (key, flow) in &flows {
             let client = clients.get(key).copied().unwrap_or_default();
@@ -130,6 +147,32 @@ impl Source {
         }
         self.sender.end_walk(at);
         self.last = Some((image, services));
+    }
+
+    /// Takes in a flow by what is in force, if it is one of a service that the last walk was for: else
+    /// the next walk has it.
+    pub fn handle_established(&mut self, image: &Arc<MapImage>, established: &Established) {
+        let Established {
+            key,
+            flow,
+            client,
+            made,
+            met,
+        } = established;
+        let has_service = |(_, services): &(_, BTreeSet<_>)| services.contains(&key.service());
+        if !self.last.as_ref().is_some_and(has_service) {
+            return;
+        }
+        let is_same = |(known, _): &(Arc<_>, _)| Arc::ptr_eq(known, image);
+        if !self.backends.as_ref().is_some_and(is_same) {
+            self.backends = Some((Arc::clone(image), names::backends(image)));
+        }
+        let backends = self.backends.as_ref().map(|(_, backends)| backends);
+        if let Some(record) = backends.and_then(|it| record(image, it, flow, *client)) {
+            let name = Key::Flow(FlowName::from(key));
+            self.sender
+                .announce(name, Record::Flow(record), *made, *met);
+        }
     }
 }
 

@@ -21,6 +21,10 @@ impl Value for u32 {
         // Few to a message, so that there are many.
         8_000
     }
+
+    fn is_measured(&self) -> bool {
+        true
+    }
 }
 
 /// Two ends, what is under way between them, and what each has.
@@ -32,6 +36,8 @@ struct Link {
     back: VecDeque<Answer>,
     is_up: bool,
     source: BTreeMap<u8, u32>,
+    /// What a walk has met that began at a time, and goes on.
+    met: Option<(Duration, BTreeMap<u8, u32>)>,
     copy: BTreeMap<u8, u32>,
     clock: u64,
     snapshots: usize,
@@ -46,6 +52,7 @@ impl Link {
             back: VecDeque::new(),
             is_up: false,
             source: BTreeMap::new(),
+            met: None,
             copy: BTreeMap::new(),
             clock: 0,
             snapshots: 0,
@@ -61,12 +68,32 @@ impl Link {
     }
 
     fn walk(&mut self) {
+        self.begin_walk();
+        self.end_walk();
+    }
+
+    /// Meets everything, but what it was like is told later.
+    fn begin_walk(&mut self) {
         let at = self.now().at;
-        self.sender.begin_walk();
-        for (&key, &value) in &self.source {
+        self.met.get_or_insert_with(|| (at, self.source.clone()));
+    }
+
+    fn end_walk(&mut self) {
+        let Some((at, met)) = self.met.take() else {
+            return;
+        };
+        self.sender.begin_walk(at);
+        for (key, value) in met {
             self.sender.offer(key, value, at);
         }
         self.sender.end_walk(at);
+    }
+
+    /// Something new is reported at once.
+    fn announce(&mut self, key: u8, value: u32) {
+        self.source.insert(key, value);
+        let (made, met) = (self.now().at, self.now().at);
+        self.sender.announce(key, value, made, met);
     }
 
     fn connect(&mut self) {
@@ -127,13 +154,15 @@ impl Link {
         let Some(Answer::Ack(number)) = self.back.pop_front() else {
             return false;
         };
-        self.sender.handle_ack(number);
+        let at = self.now().at;
+        self.sender.handle_ack(number, at);
         true
     }
 
     /// Until nothing is left to do.
     fn settle(&mut self) {
         self.connect();
+        self.end_walk();
         self.walk();
         while self.send() || self.receive() || self.acknowledge() {}
     }
@@ -149,7 +178,9 @@ impl Link {
 enum Event {
     Set(u8, u32),
     Unset(u8),
-    Walk,
+    Announce(u8, u32),
+    BeginWalk,
+    EndWalk,
     Connect,
     Disconnect,
     Send,
@@ -166,7 +197,9 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => (0..40_u8, any::<u32>()).prop_map(|(key, value)| Event::Set(key, value)),
         4 => (0..40_u8).prop_map(Event::Unset),
-        6 => Just(Event::Walk),
+        4 => (0..40_u8, any::<u32>()).prop_map(|(key, value)| Event::Announce(key, value)),
+        6 => Just(Event::BeginWalk),
+        6 => Just(Event::EndWalk),
         4 => Just(Event::Connect),
         1 => Just(Event::Disconnect),
         12 => Just(Event::Send),
@@ -182,7 +215,9 @@ fn carry_out(link: &mut Link, event: Event) {
     match event {
         Event::Set(key, value) => drop(link.source.insert(key, value)),
         Event::Unset(key) => drop(link.source.remove(&key)),
-        Event::Walk => link.walk(),
+        Event::Announce(key, value) => link.announce(key, value),
+        Event::BeginWalk => link.begin_walk(),
+        Event::EndWalk => link.end_walk(),
         Event::Connect => link.connect(),
         Event::Disconnect => link.disconnect(),
         Event::Send => drop(link.send()),
@@ -199,6 +234,7 @@ fn carry_out(link: &mut Link, event: Event) {
         }
         Event::Clear => {
             link.source.clear();
+            link.met = None;
             link.sender.clear();
         }
     }
@@ -315,6 +351,76 @@ fn lag_is_the_age_of_what_the_peer_is_not_known_to_have() {
     assert!(later(&mut link) > Duration::from_secs(20));
     assert!(link.receive() && link.acknowledge());
     assert_eq!(later(&mut link), Duration::ZERO);
+}
+
+#[test]
+fn what_is_announced_goes_before_the_rest() {
+    let mut link = Link::new(1_000);
+    link.settle();
+    link.source = (0..30).map(|key| (key, 1)).collect();
+    link.walk();
+    link.announce(77, 1);
+    link.send();
+    link.receive();
+    assert!(link.copy.contains_key(&77) && link.copy.len() < 30);
+    // In a snapshot as well.
+    link.sender.restart();
+    assert!(link.send() && link.send());
+    link.announce(78, 1);
+    link.send();
+    while link.receive() {}
+    assert!(link.copy.contains_key(&78) && !link.receiver.is_whole());
+    link.settle();
+    link.assert_equal();
+}
+
+#[test]
+fn a_walk_takes_back_nothing_that_was_announced_since_it_began() {
+    let mut link = Link::new(1_000);
+    link.source.insert(2, 1);
+    link.settle();
+    link.begin_walk();
+    link.announce(1, 1);
+    link.announce(2, 2);
+    link.end_walk();
+    while link.send() || link.receive() || link.acknowledge() {}
+    link.assert_equal();
+    // What has gone since is found by the next one.
+    link.source.remove(&1);
+    link.settle();
+    link.assert_equal();
+}
+
+#[test]
+fn lags_are_those_of_what_is_new() {
+    let mut link = Link::new(1_000);
+    link.source = (0..20).map(|key| (key, 1)).collect();
+    link.settle();
+    link.source.insert(3, 2);
+    link.settle();
+    let lags = |link: &Link| link.sender.lags(Duration::from_secs(link.clock));
+    assert_eq!(lags(&link).count, 0, "a snapshot and changes are not new");
+    link.announce(30, 1);
+    link.announce(31, 1);
+    link.source.insert(32, 1);
+    link.walk();
+    assert_eq!(link.sender.unacknowledged(), 3);
+    link.send();
+    assert_eq!(link.sender.unacknowledged(), 3);
+    // They are sent again.
+    link.disconnect();
+    link.connect();
+    assert_eq!(link.sender.unacknowledged(), 3);
+    let now = link.clock;
+    while link.send() || link.receive() || link.acknowledge() {}
+    assert_eq!(link.sender.unacknowledged(), 0);
+    let found = lags(&link);
+    assert_eq!(found.count, 3);
+    assert!(
+        found.max <= Duration::from_secs(link.clock - now + 8),
+        "{found:?}"
+    );
+    assert!(found.p50 >= Duration::from_secs(3), "{found:?}");
 }
 
 #[test]

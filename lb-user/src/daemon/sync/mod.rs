@@ -2,14 +2,15 @@
 //! with sockets, clocks and maps.
 //!
 //! ```text
-//!   sweep --Walk--> outgoing ==TCP, Noise==> peer's incoming --records--> flow tables
-//!                   (this node is Active)       |  (it stands by)
-//!                                               +--Told: slots, keep-alives--> event loop
+//!   sweep ---Walk---> outgoing ==TCP, Noise==> peer's incoming --records--> flow tables
+//!   program -events->    (this node is Active)    |  (it stands by)
+//!                                                 +--Told: slots, keep-alives--> event loop
 //! ```
 //! Each is a task. Which VIPs it is about is a level, [`Duty`], that the event loop sets by the roles
 //! of the virtual routers; VIPs of no router are not synced, as both nodes may have them. Neither
 //! task ever ends the daemon: without a peer the service goes on, and says so.
 
+mod events;
 mod incoming;
 mod outgoing;
 mod records;
@@ -40,13 +41,17 @@ use crate::{
         sync::{Hello, VERSION, names::fingerprint, source::Walk},
     },
     io::{
-        datapath::Recorder,
+        datapath::{FlowEvents, Recorder},
         sync::{ChannelError, KeyError},
     },
 };
 
 /// What the event loop is told and has not taken in: the peer waits.
 const TOLD: usize = 16;
+
+/// Bytes of the ring in which the program reports new flows, 64 each: what 10,000 a second need while
+/// a walk over a million flows is taken in, which takes a second or two.
+pub(super) const EVENTS: u32 = 1 << 20;
 
 /// How soon a connection is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -148,15 +153,30 @@ impl SyncError {
     }
 }
 
+/// What the tasks work with.
+pub(super) struct Handles {
+    pub(super) recorder: Recorder,
+    pub(super) events: FlowEvents,
+    pub(super) roles: Roles,
+    pub(super) sights: watch::Receiver<Sight>,
+}
+
 /// Makes the parts of a node's end.
+///
+/// # Errors
+/// If the program's reports cannot be waited for.
 pub(super) fn parts(
     config: &Sync,
-    recorder: Recorder,
+    handles: Handles,
     keys: &HashKeys,
-    sights: watch::Receiver<Sight>,
-    roles: Roles,
     most: usize,
-) -> Parts {
+) -> std::io::Result<Parts> {
+    let Handles {
+        recorder,
+        events,
+        roles,
+        sights,
+    } = handles;
     let (duty_sender, duty) = watch::channel(Duty::default());
     let (walk_sender, walks) = mpsc::channel(1);
     let (told_sender, told) = mpsc::channel(TOLD);
@@ -167,7 +187,12 @@ pub(super) fn parts(
         seed: fingerprint(keys),
         node: random(),
     };
-    Parts {
+    let started = Instant::now();
+    let inputs = outgoing::Inputs {
+        walks,
+        events: events::Events::new(events, sights.clone(), started)?,
+    };
+    Ok(Parts {
         syncer: Syncer {
             config: config.clone(),
             duty: duty_sender,
@@ -179,7 +204,7 @@ pub(super) fn parts(
             walks: walk_sender,
         },
         told,
-        outgoing: outgoing::Outgoing::new(config.clone(), hello, walks, sending_sender),
+        outgoing: outgoing::Outgoing::new(config.clone(), hello, inputs, started, sending_sender),
         incoming: incoming::Incoming::new(
             config.clone(),
             hello,
@@ -192,7 +217,7 @@ pub(super) fn parts(
             },
             (recorder, most),
         ),
-    }
+    })
 }
 
 impl Syncer {

@@ -10,10 +10,14 @@ use tokio::{
 };
 use tracing::info;
 
-use super::{BEAT, Begun, Progress, RETRY, SILENCE, SyncError, first_stream, note_error};
+use lb_common::abi::FlowEvent;
+
+use super::{
+    BEAT, Begun, Progress, RETRY, SILENCE, SyncError, events::Events, first_stream, note_error,
+};
 use crate::{
     config::model::Sync,
-    control::SendingStatus,
+    control::{FlowLag, SendingStatus},
     core::sync::{
         Answer, Greeting, Hello, Message, Now,
         message::{Standing, decode, encode},
@@ -32,11 +36,23 @@ const CALL: Duration = Duration::from_secs(3);
 /// The longest answer: a number or two.
 const LONGEST_ANSWER: usize = 64;
 
+/// What the peer is told of comes from here.
+pub(super) struct Inputs {
+    pub(super) walks: mpsc::Receiver<Begun>,
+    pub(super) events: Events,
+}
+
+/// What has come.
+enum Input {
+    Walk(Begun),
+    Events(std::io::Result<Vec<FlowEvent>>),
+}
+
 /// The task.
 pub(in crate::daemon) struct Outgoing {
     config: Sync,
     hello: Hello,
-    walks: mpsc::Receiver<Begun>,
+    inputs: Inputs,
     progress: watch::Sender<Progress<SendingStatus>>,
     source: Source,
     started: Instant,
@@ -53,16 +69,17 @@ impl Outgoing {
     pub(super) fn new(
         config: Sync,
         hello: Hello,
-        walks: mpsc::Receiver<Begun>,
+        inputs: Inputs,
+        started: Instant,
         progress: watch::Sender<Progress<SendingStatus>>,
     ) -> Self {
         Self {
             config,
             hello,
-            walks,
+            inputs,
             progress,
             source: Source::new(first_stream()),
-            started: Instant::now(),
+            started,
         }
     }
 
@@ -91,35 +108,55 @@ impl Outgoing {
         });
     }
 
-    /// Takes in walks until it is time for the next call.
+    /// Takes in what comes until it is time for the next call.
     async fn pause(&mut self) {
         let until = Instant::now() + RETRY;
-        while let Ok(walk) = time::timeout_at(until, self.walks.recv()).await {
-            match walk {
-                Some(walk) => self.handle_walk(walk),
-                // The daemon is stopping.
-                None => return time::sleep_until(until).await,
-            }
+        while let Ok(input) = time::timeout_at(until, self.inputs.next()).await {
+            self.handle(input);
         }
     }
 
-    /// Makes a connection, taking in walks meanwhile: the sweep does not wait for a peer.
+    /// Makes a connection, taking in what comes meanwhile: neither sweep nor program wait for a peer.
     async fn call(&mut self) -> Result<Link, SyncError> {
         let dial = dial(self.config.clone(), self.hello);
         tokio::pin!(dial);
         loop {
             tokio::select! {
                 link = &mut dial => return link,
-                Some(walk) = self.walks.recv() => self.handle_walk(walk),
+                input = self.inputs.next() => self.handle(input),
             }
         }
     }
 
+    fn handle(&mut self, input: Input) {
+        match input {
+            Input::Walk(walk) => self.handle_walk(walk),
+            Input::Events(Ok(events)) => {
+                let given = self.inputs.events.give(&events, &mut self.source);
+                self.count_events(given);
+            }
+            // The runtime is going, and this task with it.
+            Input::Events(Err(_)) => {}
+        }
+    }
+
     fn handle_walk(&mut self, (begun, walk): Begun) {
+        // What the walk finds new was not reported then.
+        self.look_for_events();
         let begun = begun.saturating_duration_since(self.started);
         // Of a million flows it takes a second.
         block_in_place(|| self.source.handle_walk(walk, begun));
         self.tell();
+        self.tell_lag();
+    }
+
+    fn look_for_events(&mut self) {
+        let given = self.inputs.events.give_all(&mut self.source);
+        self.count_events(given);
+    }
+
+    fn count_events(&self, given: u64) {
+        self.progress.send_modify(|it| it.status.events += given);
     }
 
     /// Tells the peer what is new for as long as it is there.
@@ -139,11 +176,13 @@ impl Outgoing {
             self.send(&mut writer).await?;
             self.tell();
             tokio::select! {
-                Some(walk) = self.walks.recv() => self.handle_walk(walk),
+                input = self.inputs.next() => self.handle(input),
                 answer = reader.receive() => {
                     heard = Instant::now();
                     match decode(&answer?)? {
-                        Answer::Ack(number) => self.source.sender.handle_ack(number),
+                        Answer::Ack(number) => {
+                            self.source.sender.handle_ack(number, self.started.elapsed());
+                        }
                         Answer::Beat => {}
                     }
                 }
@@ -151,6 +190,7 @@ impl Outgoing {
                     if heard.elapsed() > SILENCE {
                         return Err(SyncError::Silent);
                     }
+                    self.tell_lag();
                     let nothing: Message<Name, Record> = Message::Beat;
                     writer.send(&encode(&nothing)?).await?;
                 }
@@ -169,9 +209,10 @@ impl Outgoing {
                 return Ok(());
             };
             let begins = matches!(message, Message::Begin { .. });
-            writer.send(&encode(&message)?).await?;
+            let bytes = writer.send(&encode(&message)?).await?;
             self.progress.send_modify(|progress| {
                 progress.status.messages += 1;
+                progress.status.bytes += bytes as u64;
                 progress.status.snapshots += u64::from(begins);
             });
         }
@@ -192,7 +233,34 @@ impl Outgoing {
             progress.status.lag_seconds = lag.as_secs_f64();
             progress.status.entries = sender.entries() as u64;
             progress.status.pending = sender.pending() as u64;
+            progress.status.unacknowledged = sender.unacknowledged() as u64;
         });
+    }
+
+    /// Says how long new flows take, which takes some counting.
+    fn tell_lag(&self) {
+        let lags = self.source.sender.lags(self.started.elapsed());
+        let lost = self.inputs.events.lost();
+        self.progress.send_modify(|progress| {
+            progress.status.events_lost = lost;
+            progress.status.flow_lag = FlowLag {
+                flows: lags.count,
+                p50_seconds: lags.p50.as_secs_f64(),
+                p99_seconds: lags.p99.as_secs_f64(),
+                max_seconds: lags.max.as_secs_f64(),
+            };
+        });
+    }
+}
+
+impl Inputs {
+    /// What comes next. May be cancelled.
+    async fn next(&mut self) -> Input {
+        tokio::select! {
+            // Without a sweep the daemon is stopping; what begins meanwhile is reported.
+            Some(walk) = self.walks.recv() => Input::Walk(walk),
+            events = self.events.next() => Input::Events(events),
+        }
     }
 }
 

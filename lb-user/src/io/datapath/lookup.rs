@@ -154,13 +154,14 @@ fn another(data: &MapData, name: &'static str) -> Result<Map, DatapathError> {
         .map_err(failed(name, "opened"))
 }
 
-/// The kernel's clock of buckets, in nanoseconds.
-fn monotonic() -> u64 {
+/// The kernel's clock of buckets and events, in nanoseconds.
+#[must_use]
+pub fn monotonic() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
-fn get<K: Pod, V: Pod>(
+pub(super) fn get<K: Pod, V: Pod>(
     table: &HashMap<MapData, K, V>,
     name: &'static str,
     key: &K,

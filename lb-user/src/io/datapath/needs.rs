@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::OBJECT;
 
 /// The helpers that the programs may call, by number and name, and the kernel that brought them.
-const HELPERS: [(i32, &str, &str); 11] = [
+const HELPERS: [(i32, &str, &str); 13] = [
     (1, "map_lookup_elem", "3.19"),
     (2, "map_update_elem", "3.19"),
     (3, "map_delete_elem", "3.19"),
@@ -16,6 +16,8 @@ const HELPERS: [(i32, &str, &str); 11] = [
     (28, "csum_diff", "4.6"),
     (44, "xdp_adjust_head", "4.10"),
     (65, "xdp_adjust_tail", "4.18"),
+    (131, "ringbuf_reserve", "5.8"),
+    (132, "ringbuf_submit", "5.8"),
     (160, "ktime_get_coarse_ns", "5.11"),
 ];
 

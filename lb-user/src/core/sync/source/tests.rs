@@ -10,7 +10,7 @@ use lb_common::abi::{
     Tick,
 };
 
-use super::{Source, Walk};
+use super::{Established, Source, Walk};
 use crate::config::model::Limits;
 use crate::core::image::MapImage;
 use crate::core::plan::{self, Desired, DesiredBackend, DesiredService, Moment};
@@ -71,6 +71,8 @@ fn flow(image: &MapImage, service: u8, port: u16) -> (FlowKey, Flow) {
 struct Bench {
     source: Source,
     image: Arc<MapImage>,
+    /// Seconds.
+    clock: u64,
 }
 
 /// What was sent, without how it was numbered.
@@ -89,7 +91,28 @@ impl Bench {
         Self {
             source,
             image: image(),
+            clock: 0,
         }
+    }
+
+    fn now(&mut self) -> Duration {
+        self.clock += 1;
+        Duration::from_secs(self.clock)
+    }
+
+    fn establish(&mut self, service: u8, port: u16) -> Sent {
+        let (key, flow) = flow(&self.image, service, port);
+        let (made, met) = (self.now(), self.now());
+        let client = [0; 6];
+        let established = Established {
+            key,
+            flow,
+            client,
+            made,
+            met,
+        };
+        self.source.handle_established(&self.image, &established);
+        self.sent()
     }
 
     fn walk(&mut self, vips: &[u8], flows: &[(u8, u16)]) -> Sent {
@@ -99,7 +122,8 @@ impl Bench {
             let (key, record) = flow(&self.image, *service, *port);
             walk.note(&key, &record);
         }
-        self.source.handle_walk(walk, Duration::ZERO);
+        let begun = self.now();
+        self.source.handle_walk(walk, begun);
         self.sent()
     }
 
@@ -119,7 +143,7 @@ impl Bench {
                 Message::End { number } => (number, Vec::new()),
                 Message::Beat => continue,
             };
-            self.source.sender.handle_ack(number);
+            self.source.sender.handle_ack(number, Duration::ZERO);
             for item in items {
                 match item {
                     Item::Put(Key::Flow(name), Record::Flow(_)) => sent.flows.push(name.port),
@@ -148,6 +172,25 @@ fn the_first_walk_is_a_snapshot_and_others_are_what_has_changed() {
         (&[13][..], &[10][..])
     );
     assert_eq!((third.snapshots, third.others), (0, Vec::new()));
+}
+
+#[test]
+fn a_flow_that_is_established_is_told_of_without_a_walk() {
+    let mut bench = Bench::new();
+    let early = bench.establish(1, 10);
+    assert_eq!(early.flows, [0_u16; 0], "no walk was for it");
+    bench.walk(&[1], &[(1, 10)]);
+    assert_eq!(bench.establish(1, 11).flows, [11]);
+    assert_eq!(bench.establish(1, 11), Sent::default(), "it is known");
+    assert_eq!(bench.establish(2, 12), Sent::default(), "it is the peer's");
+    assert_eq!(bench.walk(&[1], &[(1, 10), (1, 11)]), Sent::default());
+    // Of a backend that has come since.
+    let mut changed = MapImage::clone(&bench.image);
+    for backend in changed.backends.values_mut() {
+        backend.epoch += 1;
+    }
+    bench.image = Arc::new(changed);
+    assert_eq!(bench.establish(1, 13).flows, [13]);
 }
 
 #[test]
