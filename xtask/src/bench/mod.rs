@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measures against a floor and against what users would pick instead.
 
 pub mod churn;
+mod failover;
 mod flood;
 mod path;
 
@@ -30,6 +31,8 @@ pub enum Args {
     Churn(churn::Args),
     /// SYNs from random sources while sessions are held and clients connect.
     Flood(flood::Args),
+    /// How long the VIP is silent when its host dies, stops or hands over: Tidegate and keepalived.
+    Failover(failover::Args),
 }
 
 /// Measures.
@@ -51,5 +54,6 @@ pub fn run(args: &Args) -> Result<()> {
         Args::Path(args) => path::run(args),
         Args::Churn(args) => churn::run(args),
         Args::Flood(args) => flood::run(args),
+        Args::Failover(args) => failover::run(args),
     }
 }
