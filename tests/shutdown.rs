@@ -98,6 +98,28 @@ fn refused(mut process: Process, part: &str) -> Result<()> {
 }
 
 #[test]
+fn a_first_start_that_fails_leaves_no_program() -> Result<()> {
+    let lab = Lab::new()?;
+    let before = lab.addresses()?;
+    let both = config("maglev", "dsr", &BOTH);
+    // The address of a VIP is refused, after the program was attached.
+    let netns = lab.host().netns();
+    netns.sysctl("net.ipv6.conf.eth0.disable_ipv6", "1")?;
+    refused(lab.spawn("first", &both)?, "a VIP cannot be assigned")?;
+    ensure!(!lab.has_program()?);
+    netns.sysctl("net.ipv6.conf.eth0.disable_ipv6", "0")?;
+    let addresses = lab.addresses()?;
+    ensure!(!addresses.contains(VIP_V4), "{addresses}, {before} before");
+    let output = lab.tidegate(&["stop", "--detach", "--config", "tidegate.toml"])?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success() && said.contains("no program of its own"),
+        "{output:?}"
+    );
+    Ok(())
+}
+
+#[test]
 fn a_second_balancer_on_the_interface_is_refused() -> Result<()> {
     let both = config("maglev", "dsr", &BOTH);
     let mut lab = Lab::serving(&both)?;

@@ -158,14 +158,22 @@ fn roles_that_change_take_the_flows_along_each_time() -> Result<()> {
     Pair::end(load)
 }
 
+/// The same for a node that waits for nothing but being in sync before it takes its role back.
+fn at_once(text: &str) -> String {
+    text.replace("preempt_delay = \"2s\"\n", "")
+}
+
+/// Waits until a node would tell a peer of so many flows.
+fn wait_for_entries(pair: &Pair, at: usize, flows: u64) -> Result<()> {
+    Ok(wait_until(SOON, "all flows being met", || {
+        (sync(pair, at).ok()?.sending.entries >= flows).then_some(())
+    })?)
+}
+
 /// The Active's daemon ends, its peer takes over, it comes back to what it has left in the kernel, and
 /// has the role again.
 fn a_daemon_returns(end: fn(&mut Process) -> Result<()>, forward: &str) -> Result<()> {
-    let text = |at| {
-        let text = node(at, "round_robin", forward, &BOTH);
-        // Not before it is in sync.
-        text.replace("preempt_delay = \"2s\"", "preempt = false")
-    };
+    let text = |at| at_once(&node(at, "round_robin", forward, &BOTH));
     let mut pair = Pair::new()?;
     for at in [0, 1] {
         give_key(&pair, at, 'a')?;
@@ -181,10 +189,8 @@ fn a_daemon_returns(end: fn(&mut Process) -> Result<()>, forward: &str) -> Resul
     let late = pair.stay("late", CLIENTS)?;
     pair.wait_for_packets(1, "mqtt", u64::from(2 * CLIENTS))?;
 
+    wait_for_entries(&pair, 1, u64::from(2 * CLIENTS))?;
     pair.start(0, &text(0))?;
-    pair.wait_for_role(0, "backup")?;
-    wait_for_sync(&pair, 1, u64::from(2 * CLIENTS))?;
-    pair.tell(1, &["vrrp", "release", "front"])?;
     pair.wait_for_role(0, "active")?;
     pair.wait_for_client(0)?;
     pair.wait_for_packets(0, "mqtt", u64::from(2 * CLIENTS))?;
@@ -200,6 +206,40 @@ fn a_restart_of_the_active_costs_no_session() -> Result<()> {
 #[test]
 fn a_killed_active_that_returns_costs_no_session() -> Result<()> {
     a_daemon_returns(|process| process.kill().map(drop), "nat")
+}
+
+#[test]
+fn a_node_that_is_not_in_sync_takes_no_role_from_a_living_peer() -> Result<()> {
+    let mut pair = Pair::new()?;
+    let text = |at| at_once(&node(at, "round_robin", "dsr", &BOTH));
+    give_key(&pair, 1, 'a')?;
+    give_key(&pair, 0, 'b')?;
+    pair.start(1, &text(1))?;
+    pair.wait_for_role(1, "active")?;
+    let load = pair.stay("clients", CLIENTS)?;
+    pair.wait_for_packets(1, "mqtt", CLIENTS.into())?;
+    wait_for_entries(&pair, 1, CLIENTS.into())?;
+    pair.start(0, &text(0))?;
+    let heard = |pair: &Pair| {
+        let router = pair.router(0).ok()?;
+        router.awaits_sync.then_some(router.adverts.received)
+    };
+    let first = wait_until(SOON, "the node waiting for its peer's sessions", || {
+        heard(&pair)
+    })?;
+    wait_until(SOON, "many adverts of a lower priority", || {
+        (heard(&pair)? > first + 20).then_some(())
+    })?;
+    ensure!(pair.router(0)?.role == "backup", "{:?}", pair.router(0)?);
+    let text = pair.tell(0, &["vrrp", "status"])?;
+    ensure!(text.contains("sync"), "{text}");
+
+    give_key(&pair, 0, 'a')?;
+    pair.wait_for_role(0, "active")?;
+    pair.wait_for_client(0)?;
+    pair.wait_for_packets(0, "mqtt", CLIENTS.into())?;
+    ensure!(!pair.router(0)?.awaits_sync);
+    Pair::end(load)
 }
 
 #[test]

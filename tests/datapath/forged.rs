@@ -13,7 +13,7 @@ use lb_common::{
 use lb_user::{
     core::{
         plan::{self, Moment},
-        settle::{self, Learned},
+        settle,
         slots::State,
     },
     io::datapath::Limits,
@@ -140,11 +140,11 @@ fn changes_wait_for_room_and_deaths_do_not() -> Result<()> {
     ensure!(!round.findings.has_room);
     // The window is long over, but what was not recorded in it may be anybody's.
     let now = Tick(1_000_000);
-    let learned = Learned {
+    let full = Moment {
         now,
-        room_since: now,
+        has_room: false,
     };
-    let settled = settle::settle(world.image(), &round.findings, learned);
+    let settled = settle::settle(world.image(), &round.findings, full);
     ensure!(settled == *world.image(), "slots were taken for learned");
 
     let mut desired = desired_small(DSR_MAGLEV);
@@ -201,10 +201,8 @@ fn the_sweep_makes_room_again() -> Result<()> {
         "{:?}",
         round.counts
     );
-    let now = Tick(1_000_000);
-    let room_since = Tick(0);
-    let learned = Learned { now, room_since };
-    let settled = settle::settle(world.image(), &round.findings, learned);
+    let late = Moment::at(Tick(1_000_000));
+    let settled = settle::settle(world.image(), &round.findings, late);
     let service = settled.services.values().next();
     let (mixed, at_risk) = service.context("there is one")?.table.holds.count();
     ensure!(

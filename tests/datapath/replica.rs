@@ -182,8 +182,11 @@ fn what_is_taken_back_is_forgotten_with_its_port() -> Result<()> {
     let reply = flow.reply(&pair.here, ACK)?;
     ensure!(pair.there.send(&reply)?.verdict == Verdict::TxNatReply);
     let services = pair.there.image().services.keys().copied().collect();
-    ensure!(pair.recorder.retain(&services, |_| true)? == 0);
-    ensure!(pair.recorder.retain(&services, |_| false)? == 1);
+    ensure!(pair.recorder.retain(&services, |_| true, |_| true)? == 0);
+    // It is this node's own meanwhile.
+    ensure!(pair.recorder.retain(&services, |_| false, |_| false)? == 0);
+    ensure!(pair.there.send(&reply)?.verdict == Verdict::TxNatReply);
+    ensure!(pair.recorder.retain(&services, |_| false, |_| true)? == 1);
     ensure!(pair.there.sweep(HOUR)?.tracked == 0);
     ensure!(pair.there.send(&reply)?.verdict == Verdict::PassNotOurs);
     Ok(())

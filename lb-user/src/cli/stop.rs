@@ -51,8 +51,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match stop(config.api().socket(), args.detach) {
         Err(Unstopped::Client(ClientError::NotRunning { .. })) => {
             let client = Client::new(config.api().socket())?;
-            client.block_on(daemon::take_off(&config))?;
-            output::print("no daemon ran; the program is taken off\n")?;
+            let was_there = client.block_on(daemon::take_off(&config))?;
+            output::print(if was_there {
+                "no daemon ran; the program is taken off\n"
+            } else {
+                "no daemon ran, and there was no program of its own to take off\n"
+            })?;
             Ok(())
         }
         outcome => outcome.map_err(Failure::from),

@@ -95,6 +95,7 @@ pub(crate) fn vrrp() -> VrrpStatus {
         held: vec!["fault".to_owned()],
         faults: vec!["no_backends".to_owned()],
         lowered_by: Vec::new(),
+        awaits_sync: false,
         last_change: Some(RoleChange {
             from: "active".to_owned(),
             to: "backup".to_owned(),

@@ -39,6 +39,9 @@ pub struct RouterStatus {
     pub faults: Vec<String>,
     /// Why the priority in force is lower than the configured one: `silent_backends`.
     pub lowered_by: Vec<String>,
+    /// Whether it leaves an Active of lower priority alone until it is in sync with it.
+    #[serde(default)]
+    pub awaits_sync: bool,
     pub last_change: Option<RoleChange>,
     /// How often it came to each role.
     pub changes: BTreeMap<String, u64>,

@@ -10,6 +10,7 @@ use lb_common::abi::{BackendId, ServiceKey, Tick};
 
 use crate::core::image::{MapImage, ServiceImage, Table};
 use crate::core::load::Census;
+use crate::core::plan::Moment;
 use crate::core::slots::{Holds, State};
 
 /// A set of slots of one service: a bit each.
@@ -73,28 +74,17 @@ pub struct Sessions {
     pub begun: u64,
 }
 
-/// The time, as far as it matters for learning windows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Learned {
-    pub now: Tick,
-    /// Since when every flow that should be recorded could be.
-    pub room_since: Tick,
-}
-
 /// The image that follows `image` when nothing else is wanted than before.
 ///
-/// Slots whose learning window is over become mixed, if all flows could be recorded throughout it.
-/// Mixed slots without stray records become safe: a few at a time are not worth writing a table.
+/// Slots whose learning window is over become mixed, unless there is no room to record flows. Mixed slots without stray records become safe: a few at a time are not worth writing a table.
 /// Services that this node stands by for stay as they are.
 #[must_use]
-pub fn settle(image: &MapImage, findings: &Findings, learned: Learned) -> MapImage {
+pub fn settle(image: &MapImage, findings: &Findings, moment: Moment) -> MapImage {
     let mut settled = image.clone();
     let services = settled.services.iter_mut();
     for (key, service) in services.filter(|(_, service)| !service.is_standby) {
         let strays = strays(key, service, findings);
-        let has_learned = |until: Tick| {
-            learned.now >= until && learned.now >= learned.room_since.after(service.window)
-        };
+        let has_learned = |until: Tick| moment.has_room && moment.now >= until;
         let holds = settle_slots(&service.table.holds, has_learned, strays);
         if holds == service.table.holds {
             continue;
@@ -108,6 +98,25 @@ pub fn settle(image: &MapImage, findings: &Findings, learned: Learned) -> MapIma
         service.table = Arc::new(with_holds(&service.table, holds));
     }
     settled
+}
+
+/// The image that follows `image` when there is room for flows again.
+///
+/// Flows that could not be recorded meanwhile may be anybody's, so learning windows begin once more.
+/// The maps are told, not this process alone: another one may have to go on with them.
+#[must_use]
+pub fn begin_windows(image: &MapImage, now: Tick) -> MapImage {
+    let mut begun = image.clone();
+    let services = begun.services.values_mut();
+    for service in services.filter(|service| !service.is_standby) {
+        let end = now.after(service.window);
+        let holds = service.table.holds.beginning(end);
+        if holds != service.table.holds {
+            service.generation ^= 1;
+            service.table = Arc::new(with_holds(&service.table, holds));
+        }
+    }
+    begun
 }
 
 /// The stray records of a service, if the walk went by the table that is in force.

@@ -135,6 +135,18 @@ impl Holds {
         })
     }
 
+    /// The same with no learning window that ends before `end`.
+    #[must_use]
+    pub fn beginning(&self, end: Tick) -> Self {
+        self.map(|_, state| match state {
+            State::AtRisk { previous, until } => {
+                let until = until.max(end);
+                State::AtRisk { previous, until }
+            }
+            State::Safe | State::Mixed => state,
+        })
+    }
+
     /// The same slots in the states that `change` gives them.
     #[must_use]
     pub fn map(&self, mut change: impl FnMut(u32, State) -> State) -> Self {

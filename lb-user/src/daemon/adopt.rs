@@ -102,12 +102,12 @@ impl<M: Maps> Engine<M> {
     }
 }
 
-/// Takes a program off that runs without a daemon, with its addresses.
+/// Takes a program off that runs without a daemon, with its addresses; says whether there was one.
 ///
 /// # Errors
 ///
 /// If a daemon runs, or the kernel refuses: as long as an address is there the program stays.
-pub async fn take_off(config: &Config) -> anyhow::Result<()> {
+pub async fn take_off(config: &Config) -> anyhow::Result<bool> {
     let _state = StateDir::open(config.state_dir(), config.interface())?;
     let netlink = Netlink::open()?;
     let interface = match netlink.interface(config.interface()).await {

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::abi::{Forward, NextHop, Service as ServiceEntry, ServiceKey, Tick};
+use lb_common::abi::{Forward, NextHop, Service as ServiceEntry, ServiceKey};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -66,7 +66,6 @@ pub(super) struct Engine<M> {
     /// The keep-alive that the log last told of as too long, by service.
     told_claims: BTreeMap<ServiceKey, Duration>,
     /// Since when every flow that should be recorded could be.
-    room_since: Tick,
     has_room: bool,
     /// What is in force, for those who walk the flow tables.
     sights: watch::Sender<Sight>,
@@ -105,7 +104,6 @@ impl<M: Maps> Engine<M> {
             watches: Watches::new(),
             findings: None,
             told_claims: BTreeMap::new(),
-            room_since: Tick(0),
             has_room: true,
             sights: watch::Sender::new(sight),
             dirty: true,
@@ -122,9 +120,6 @@ impl<M: Maps> Engine<M> {
     pub(super) fn go_on_with(&mut self, image: MapImage, has_room: bool) {
         self.image = image;
         self.has_room = has_room;
-        if !has_room {
-            self.room_since = self.maps.now();
-        }
     }
 
     /// As [`Self::try_reconcile`], where nobody waits for the outcome: a failure is logged.

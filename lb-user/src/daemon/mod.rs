@@ -61,7 +61,7 @@ use self::{
     sweep::Reports,
     sync::{Syncer, Tap},
     vips::Vips,
-    vrrp::Routers,
+    vrrp::{Roles, Routers},
 };
 use crate::{
     api,
@@ -232,7 +232,10 @@ fn connect(
         Ok(follower.run().await?)
     });
     let sights = engine.sights();
-    let (syncer, tap, told) = synchronize(&engine, recorder, &last, &mut tasks);
+    let (ended_sender, ended) = mpsc::channel(1);
+    let routers = Routers::new(vips.interface_index(), ended_sender);
+    let replica = (recorder, routers.roles());
+    let (syncer, tap, told) = synchronize(&engine, replica, &last, &mut tasks);
     let (findings_sender, findings) = mpsc::channel(1);
     let (flows_sender, flows) = watch::channel(control::Flows::default());
     spawn(
@@ -249,8 +252,6 @@ fn connect(
             },
         ),
     );
-    let (ended_sender, ended) = mpsc::channel(1);
-    let routers = Routers::new(vips.interface_index(), ended_sender);
     let (mut probers, answers) = Probers::new();
     probers.follow(config);
     if let Err(error) = state.keep_names(config) {
@@ -293,7 +294,7 @@ fn connect(
 /// Starts what keeps this node and its peer up to date, if there is one.
 fn synchronize(
     engine: &Engine<Datapath>,
-    recorder: Recorder,
+    (recorder, roles): (Recorder, Roles),
     stop: &CancellationToken,
     tasks: &mut Tasks,
 ) -> (Option<Syncer>, Option<Tap>, mpsc::Receiver<Told>) {
@@ -303,7 +304,7 @@ fn synchronize(
     };
     let most = config.limits().flows as usize;
     let keys = engine.maps.hash_keys();
-    let parts = sync::parts(peer, recorder, &keys, engine.sights(), most);
+    let parts = sync::parts(peer, recorder, &keys, engine.sights(), roles, most);
     spawn(tasks, "sync-out", stop, parts.outgoing.run());
     spawn(tasks, "sync-in", stop, parts.incoming.run());
     (Some(parts.syncer), Some(parts.tap), parts.told)
@@ -360,6 +361,7 @@ async fn shut_down(running: Running, inputs: Inputs, stops: &Stops) {
         mut vips,
         mut routers,
         mut probers,
+        pace,
         departure,
         ..
     } = running;
@@ -384,7 +386,9 @@ async fn shut_down(running: Running, inputs: Inputs, stops: &Stops) {
     }
     probers.stop();
     let is_pinned = engine.maps.is_pinned();
-    if departure == Departure::Keep && is_pinned {
+    // Nobody's packets come yet to a program that is new.
+    let is_in_use = pace.has_taken_over || pace.has_predecessor;
+    if departure == Departure::Keep && is_pinned && is_in_use {
         // Nobody follows the interface's address any more.
         let all = MapOp::Set(Setting::OwnMac(OwnMac::UNKNOWN));
         if let Err(error) = engine.maps.apply(&[all]) {

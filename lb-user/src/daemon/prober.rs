@@ -233,7 +233,7 @@ fn jittered(interval: Duration, jitter: f64) -> Duration {
 }
 
 /// The standard library keys every new hasher state anew, which is all the chance needed here.
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 

@@ -174,8 +174,8 @@ impl Running {
         let absent = if self.pace.has_taken_over {
             self.routers.absent()
         } else if self.pace.has_predecessor {
-            // Whatever is here, clients may have been served.
-            BTreeSet::new()
+            // Clients may have been served, but for those that the predecessor stood by for.
+            self.engine.stood_by()
         } else {
             let vips = self.engine.balancer.config().vips().iter();
             vips.map(Vip::address).collect()
@@ -202,6 +202,7 @@ impl Running {
         let is_recent = unsettled.is_none_or(|since| now.duration_since(since) < MAPS_GRACE);
         self.routers.tell(Forwarding {
             is_ready: self.pace.was_settled && is_recent,
+            is_behind: self.syncer.as_ref().is_some_and(Syncer::is_behind),
             backing: self.engine.backing(),
         });
         if self.pace.is_behind && self.engine.is_settled() {

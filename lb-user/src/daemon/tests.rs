@@ -10,6 +10,7 @@ mod attacks;
 mod draining;
 mod inherited;
 mod keep_alives;
+mod room;
 mod scheduling;
 mod silence;
 mod standby;

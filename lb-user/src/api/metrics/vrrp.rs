@@ -78,6 +78,12 @@ fn roles(page: &mut Page, routers: &[RouterStatus]) {
             page.sample(&[("router", &router.name), ("cause", cause)], 1);
         }
     }
+    let help = "Whether it leaves an Active of lower priority alone until it is in sync with it.";
+    page.family("tidegate_vrrp_awaits_sync", "gauge", help);
+    for router in routers {
+        let labels = [("router", router.name.as_str())];
+        page.sample(&labels, u64::from(router.awaits_sync));
+    }
 }
 
 fn reasons(page: &mut Page, status: &VrrpStatus) {

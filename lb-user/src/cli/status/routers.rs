@@ -66,7 +66,8 @@ fn row(router: &RouterStatus) -> Vec<String> {
 fn kept_back_by(router: &RouterStatus) -> String {
     let holds = router.held.iter().filter(|hold| *hold != "fault");
     let all = holds.chain(&router.faults).chain(&router.lowered_by);
-    let all: Vec<&str> = all.map(String::as_str).collect();
+    let all = all.map(String::as_str);
+    let all: Vec<&str> = all.chain(router.awaits_sync.then_some("sync")).collect();
     all.join(" ")
 }
 
@@ -119,6 +120,16 @@ mod tests {
         let line = text.lines().nth(1).unwrap();
         assert!(line.contains("active         6  this node"), "{line}");
         assert!(line.ends_with("silent_backends"), "{line}");
+    }
+
+    #[test]
+    fn one_that_waits_for_its_peers_sessions_says_so() {
+        let mut status = example::vrrp();
+        let router = &mut status.routers[0];
+        (router.faults, router.held) = (Vec::new(), Vec::new());
+        router.awaits_sync = true;
+        let text = router_table(&status);
+        assert!(text.lines().nth(1).unwrap().ends_with("sync"), "{text}");
     }
 
     #[test]

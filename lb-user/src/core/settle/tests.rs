@@ -43,7 +43,6 @@ struct Flow {
 #[derive(Default)]
 struct Sim {
     now: u32,
-    room_since: u32,
     slots: Slots,
     alive: BTreeMap<u16, BackendId>,
     next_id: u16,
@@ -156,14 +155,17 @@ impl Sim {
         });
         if self.full {
             self.full = self.records.len() > ROOM / 2;
-            self.room_since = now;
+            if !self.full {
+                self.slots.holds = holds.beginning(Tick(now + WINDOW + 1));
+            }
         }
+        let holds = &self.slots.holds;
         let mut strays = SlotSet::default();
         for (slot, ..) in self.records.values() {
             strays.insert(*slot);
         }
-        let learned = self.room_since + WINDOW + 1;
-        let has_learned = |until: Tick| now >= until.0 && now >= learned;
+        let full = self.full;
+        let has_learned = |until: Tick| !full && now >= until.0;
         self.slots.holds = settle_slots(holds, has_learned, Some(&strays));
     }
 

@@ -9,17 +9,19 @@ use lb_common::abi::Tick;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The version of the protocol. Nodes of different versions do not understand each other.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The longest message: a table of all slots with every slot held takes less than half of it.
 pub const LONGEST: usize = 2 << 20;
 
-/// What a sender says first.
+/// What a sender says first: who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     pub version: u16,
     /// Tells the seeds of two nodes apart: with another seed, slots are others.
     pub seed: u64,
+    /// Any number that another process does not have.
+    pub node: u64,
 }
 
 /// What the receiver says to that.
@@ -46,6 +48,8 @@ pub enum Refusal {
     Version(u16),
     /// Its seed is another.
     Seed,
+    /// It is the caller.
+    Itself,
 }
 
 impl fmt::Display for Refusal {
@@ -57,17 +61,24 @@ impl fmt::Display for Refusal {
                  run the same release on both"
             ),
             Self::Seed => f.write_str("the nodes have different seeds: give both the same `seed`"),
+            Self::Itself => f.write_str(
+                "the peer's address leads back to this node: `[sync] peer` is the other node's \
+                 `listen`",
+            ),
         }
     }
 }
 
 impl Hello {
-    /// Why a receiver with this `seed` should not take it.
+    /// Why a receiver that would say `own` should not take it. Whoever is on the way can lead a call
+    /// back to the caller, which has the right key.
     #[must_use]
-    pub fn refusal(&self, seed: u64) -> Option<Refusal> {
-        if self.version != VERSION {
-            Some(Refusal::Version(VERSION))
-        } else if self.seed != seed {
+    pub fn refusal(&self, own: &Self) -> Option<Refusal> {
+        if self.version != own.version {
+            Some(Refusal::Version(own.version))
+        } else if self.node == own.node {
+            Some(Refusal::Itself)
+        } else if self.seed != own.seed {
             Some(Refusal::Seed)
         } else {
             None

@@ -108,7 +108,13 @@ impl Names {
         }
     }
 
-    /// Whether there are services or backends that were not there `before`, or are others now.
+    /// The VIPs that it was made for.
+    #[must_use]
+    pub const fn standby(&self) -> &BTreeSet<IpAddr> {
+        &self.standby
+    }
+
+    /// Whether there is anything that flows could need and was not there `before`, or is another now.
     #[must_use]
     pub fn has_more_than(&self, before: &Self) -> bool {
         let backends = self.backends.iter();
@@ -116,9 +122,10 @@ impl Names {
             let known = before.backends.get(place);
             known.is_some_and(|known| (known.id, known.epoch) == (it.id, it.epoch))
         });
-        let mut services = self.services.keys();
+        let mut services = self.services.iter();
         !backends.all(|is_known| is_known)
-            || !services.all(|name| before.services.contains_key(name))
+            || !services.all(|(name, it)| before.services.get(name) == Some(it))
+            || self.pool != before.pool
     }
 
     /// Whether this node takes in what concerns a service.

@@ -367,14 +367,18 @@ fn nodes_that_do_not_fit_together_say_why() {
     let hello = Hello {
         version: VERSION,
         seed: 5,
+        node: 1,
     };
-    assert_eq!(hello.refusal(5), None);
-    assert_eq!(hello.refusal(6), Some(Refusal::Seed));
+    let other = Hello { node: 2, ..hello };
+    assert_eq!(hello.refusal(&other), None);
+    assert_eq!(hello.refusal(&hello), Some(Refusal::Itself));
+    let sown = Hello { seed: 6, ..other };
+    assert_eq!(hello.refusal(&sown), Some(Refusal::Seed));
     let newer = Hello {
         version: VERSION + 1,
-        ..hello
+        ..other
     };
-    let refusal = newer.refusal(5).unwrap();
+    let refusal = newer.refusal(&hello).unwrap();
     assert_eq!(refusal, Refusal::Version(VERSION));
     assert!(refusal.to_string().contains("same release"));
 }

@@ -47,8 +47,11 @@ pub struct Machine {
     /// The effective priority.
     priority: Priority,
     holds: BTreeSet<Hold>,
+    is_behind: bool,
     /// The peer that is Active, as far as is known.
     active: Option<Peer>,
+    /// The highest priority that it has had.
+    peak: Priority,
     /// The priority of the advert that is to be sent. A later one makes an earlier one untrue.
     pending: Option<Priority>,
     announcer: Announcer,
@@ -114,7 +117,9 @@ impl Machine {
             settings,
             state: State::Initialize { start_at: None },
             holds: BTreeSet::new(),
+            is_behind: false,
             active: None,
+            peak: Priority::RELEASE,
             pending: None,
             announcer: Announcer::default(),
             change: None,
@@ -155,6 +160,12 @@ impl Machine {
             // RFC 9568, 5.2.4.
             self.priority = Priority(priority.0.clamp(1, Priority::OWNER.0 - 1));
         }
+    }
+
+    /// Takes in whether the node lacks what a living Active may know of sessions: it takes no role from
+    /// one then, beyond Preempt_Mode. From a dead one it does all the same.
+    pub const fn set_behind(&mut self, is_behind: bool) {
+        self.is_behind = is_behind;
     }
 
     /// The router must not be Active, until [`Self::resume`] for the same reason.

@@ -54,6 +54,8 @@ pub type Links = BTreeMap<String, Link>;
 pub struct Forwarding {
     /// Whether the program is attached, and its maps hold what they should, or did a moment ago.
     pub is_ready: bool,
+    /// Whether the other node may know of sessions that this one has not been told of.
+    pub is_behind: bool,
     /// Addresses of services, and what these have to send packets to.
     pub backing: BTreeMap<IpAddr, Backing>,
 }

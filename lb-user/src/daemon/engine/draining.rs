@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lb_common::abi::{BackendId, Ip, SLOT_COUNT, ServiceKey, Tick};
+use lb_common::abi::{BackendId, Ip, SLOT_COUNT, ServiceKey};
 use tracing::info;
 
 use super::Engine;
@@ -151,12 +151,14 @@ impl<M: Maps> Engine<M> {
         let Some(until) = until.filter(|_| !service.is_standby) else {
             return 0;
         };
-        // Only a window throughout which all flows could be recorded counts.
-        let until = match self.room_since {
-            Tick(0) => until,
-            since => until.max(since.after(service.window)),
+        let now = self.maps.now();
+        // Windows begin once more when there is room again.
+        let until = if self.has_room {
+            until
+        } else {
+            until.max(now.after(service.window))
         };
-        let ticks = u64::from(until.since(self.maps.now()));
+        let ticks = u64::from(until.since(now));
         Duration::from_nanos(ticks << 30).as_secs_f64().ceil() as u64
     }
 }

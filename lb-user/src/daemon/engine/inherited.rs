@@ -54,6 +54,15 @@ impl<M: Maps> Engine<M> {
         has_peer && self.absent.contains(&IpAddr::from(key.vip()))
     }
 
+    /// The addresses that a peer has had, as far as the maps say.
+    pub(in crate::daemon) fn stood_by(&self) -> BTreeSet<IpAddr> {
+        let services = self.image.services.iter();
+        let standing_by = services.filter(|(_, service)| service.is_standby);
+        standing_by
+            .map(|(key, _)| IpAddr::from(key.vip()))
+            .collect()
+    }
+
     /// Has services follow the peer's slots.
     pub(super) fn inherit(&self, desired: &mut Desired) {
         for service in &mut desired.services {

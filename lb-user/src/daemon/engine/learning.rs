@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lb_common::abi::{Forward, Tick};
+use lb_common::abi::Forward;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -13,7 +13,7 @@ use crate::{
         flows::{Expiry, Sight},
         image::{MapImage, ServiceImage},
         plan::{self, Desired, Moment},
-        settle::{self, Findings, Learned},
+        settle::{self, Findings},
         slots,
     },
     daemon::maps::Maps,
@@ -118,30 +118,36 @@ impl<M: Maps> Engine<M> {
 
     /// Takes in what a walk over the flow tables has found: slots may be safe again.
     pub(in crate::daemon) fn handle_findings(&mut self, findings: Findings) {
-        let now = self.maps.now();
         self.tell_of_claims();
-        self.note_room(findings.has_room, now);
+        self.note_room(findings.has_room);
         self.correct_loads(&findings);
-        if self.attempted.is_none() {
-            let learned = Learned {
-                now,
-                room_since: self.room_since,
-            };
-            let target = settle::settle(&self.image, &findings, learned);
-            let steps = plan::diff(&self.image, &target);
-            if !steps.is_empty() {
-                match self.install(target, &steps) {
-                    Ok(()) => self.publish(),
-                    Err(error) => {
-                        self.dirty = true;
-                        self.counters.apply_errors += 1;
-                        let error = format!("{error:#}");
-                        error!(error, "slots could not be settled, will be written anew");
-                    }
-                }
+        let settled = settle::settle(&self.image, &findings, self.moment());
+        self.write_states(settled);
+        self.findings = Some(findings);
+    }
+
+    /// Has the maps hold `target`, in which nothing but states of slots is new; says whether they do.
+    fn write_states(&mut self, target: MapImage) -> bool {
+        if self.attempted.is_some() {
+            return false;
+        }
+        let steps = plan::diff(&self.image, &target);
+        if steps.is_empty() {
+            return true;
+        }
+        match self.install(target, &steps) {
+            Ok(()) => {
+                self.publish();
+                true
+            }
+            Err(error) => {
+                self.dirty = true;
+                self.counters.apply_errors += 1;
+                let error = format!("{error:#}");
+                error!(error, "slots could not be settled, will be written anew");
+                false
             }
         }
-        self.findings = Some(findings);
     }
 
     /// Tells the program what it cannot see of its flows' ends.
@@ -155,24 +161,31 @@ impl<M: Maps> Engine<M> {
         }
     }
 
-    fn note_room(&mut self, has_room: bool, now: Tick) {
-        if !has_room {
-            self.room_since = now;
+    fn note_room(&mut self, has_room: bool) {
+        match (self.has_room, has_room) {
+            (true, false) => {
+                self.has_room = false;
+                warn!(
+                    "no room for more flows: new ones keep to their slots, changes of backends wait; \
+                     limits.flows is the number there is room for"
+                );
+            }
+            (false, true) => self.handle_room(),
+            (true, true) | (false, false) => {}
         }
-        if has_room == self.has_room {
+    }
+
+    /// Takes in that there is room again. Until windows have begun once more, there is none to speak of.
+    fn handle_room(&mut self) {
+        let begun = settle::begin_windows(&self.image, self.maps.now());
+        // How long they are is not known before the image is what is wanted.
+        if !self.is_settled() || !self.write_states(begun) {
             return;
         }
-        self.has_room = has_room;
-        if has_room {
-            info!("there is room for flows again");
-            let is_deferred = |service: &ServiceImage| service.table.deferred;
-            self.dirty |= self.image.services.values().any(is_deferred);
-        } else {
-            warn!(
-                "no room for more flows: new ones keep to their slots, changes of backends wait; \
-                 limits.flows is the number there is room for"
-            );
-        }
+        self.has_room = true;
+        info!("there is room for flows again");
+        let is_deferred = |service: &ServiceImage| service.table.deferred;
+        self.dirty |= self.image.services.values().any(is_deferred);
     }
 }
 

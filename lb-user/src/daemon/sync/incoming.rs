@@ -5,7 +5,11 @@
 //! before, who may be gone without a word. Having answered a handshake is not enough for that: its
 //! first message may be replayed, and only the next one cannot be.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -31,7 +35,7 @@ use crate::{
             record::{Key as Name, Record},
         },
     },
-    daemon::engine::Told,
+    daemon::{engine::Told, vrrp::Roles},
     io::{
         datapath::{self, Recorder},
         sync::{Key, Reader, Writer, answer},
@@ -47,15 +51,27 @@ const BESIDE_FLOWS: usize = 2 * 1_024;
 /// What ties the task to others.
 pub(super) struct Ends {
     pub(super) duty: watch::Receiver<Duty>,
+    pub(super) roles: Roles,
     pub(super) sights: watch::Receiver<Sight>,
     pub(super) told: mpsc::Sender<Told>,
     pub(super) progress: watch::Sender<Progress<ReceivingStatus>>,
 }
 
+impl Ends {
+    /// The VIPs that the peer tells of. Routers know of a take-over before the event loop does.
+    fn standby(&self) -> BTreeSet<IpAddr> {
+        let duty = self.duty.borrow();
+        let standby = duty.standby.iter();
+        let mut standby: BTreeSet<IpAddr> = standby.copied().collect();
+        standby.retain(|vip| !self.roles.is_active(*vip));
+        standby
+    }
+}
+
 /// The task.
 pub(in crate::daemon) struct Incoming {
     config: Sync,
-    seed: u64,
+    hello: Hello,
     ends: Ends,
     receiver: Receiver<Name>,
     /// Not here while it is at work on another thread.
@@ -85,23 +101,21 @@ enum Event {
 impl Incoming {
     pub(super) fn new(
         config: Sync,
-        seed: u64,
+        hello: Hello,
         ends: Ends,
         (recorder, most): (Recorder, usize),
     ) -> Self {
-        let names = Arc::new(Names::new(
-            &ends.sights.borrow().image,
-            ends.duty.borrow().standby.clone(),
-        ));
-        let counts = Counts::default();
+        let names = Arc::new(Names::new(&ends.sights.borrow().image, ends.standby()));
+        let (counts, roles) = (Counts::default(), ends.roles.clone());
         Self {
             config,
-            seed,
+            hello,
             ends,
             receiver: Receiver::new(most + BESIDE_FLOWS),
             records: Some(Records {
                 recorder,
                 names,
+                roles,
                 counts: counts.clone(),
             }),
             counts,
@@ -136,6 +150,10 @@ impl Incoming {
                 Some(shown) = handshakes.join_next() => Event::Shown(shown?),
                 said = hear(&mut session) => Event::Said(said),
                 changed = self.ends.duty.changed() => {
+                    changed?;
+                    Event::Duty
+                }
+                changed = self.ends.roles.changed() => {
                     changed?;
                     Event::Duty
                 }
@@ -174,10 +192,9 @@ impl Incoming {
                 }
             }
             Event::Duty => {
-                // What was refused until now was not, as far as the peer knows.
-                self.receiver.forget();
-                self.rename();
-                *session = None;
+                if self.is_reassigned() {
+                    self.reconsider(session);
+                }
             }
             Event::Beat => self.handle_beat(session).await?,
         }
@@ -220,7 +237,7 @@ impl Incoming {
         mut caller: Session,
         hello: Hello,
     ) -> Result<Option<Session>, SyncError> {
-        if let Some(refusal) = hello.refusal(self.seed) {
+        if let Some(refusal) = hello.refusal(&self.hello) {
             caller
                 .writer
                 .send(&encode(&Greeting::Refused(refusal))?)
@@ -276,10 +293,8 @@ impl Incoming {
     }
 
     async fn handle_beat(&mut self, session: &mut Option<Session>) -> Result<(), SyncError> {
-        if self.ends.sights.has_changed().unwrap_or_default() && self.rename() {
-            // What was refused for want of them was not, as far as the peer knows.
-            self.receiver.forget();
-            *session = None;
+        if self.ends.sights.has_changed().unwrap_or_default() {
+            self.reconsider(session);
         }
         let Some(session) = session else {
             return Ok(());
@@ -291,10 +306,27 @@ impl Incoming {
         Ok(())
     }
 
-    /// Goes by what is in force now; says whether there are backends that were not there before.
+    /// Goes by what is in force now. If more is taken in by that, the peer has to tell of it again:
+    /// what was refused was not, as far as it knows.
+    fn reconsider(&mut self, session: &mut Option<Session>) {
+        let is_reassigned = self.is_reassigned();
+        if self.rename() || is_reassigned {
+            self.receiver.forget();
+            *session = None;
+        }
+    }
+
+    /// Whether this node stands by for other VIPs than it did.
+    fn is_reassigned(&self) -> bool {
+        let standby = self.ends.standby();
+        let mut records = self.records.iter();
+        records.any(|records| *records.names.standby() != standby)
+    }
+
+    /// Takes what is in force now for names; says whether there are more than there were before.
     fn rename(&mut self) -> bool {
         let image = Arc::clone(&self.ends.sights.borrow_and_update().image);
-        let names = Names::new(&image, self.ends.duty.borrow().standby.clone());
+        let names = Names::new(&image, self.ends.standby());
         let Some(records) = &mut self.records else {
             return false;
         };

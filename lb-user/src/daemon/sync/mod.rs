@@ -27,13 +27,17 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{engine::Told, vrrp::Routers};
+use super::{
+    engine::Told,
+    prober::random,
+    vrrp::{Roles, Routers},
+};
 use crate::{
     config::model::Sync,
     control::{ReceivingStatus, SendingStatus, SyncStatus},
     core::{
         flows::Sight,
-        sync::{names::fingerprint, source::Walk},
+        sync::{Hello, VERSION, names::fingerprint, source::Walk},
     },
     io::{
         datapath::Recorder,
@@ -150,6 +154,7 @@ pub(super) fn parts(
     recorder: Recorder,
     keys: &HashKeys,
     sights: watch::Receiver<Sight>,
+    roles: Roles,
     most: usize,
 ) -> Parts {
     let (duty_sender, duty) = watch::channel(Duty::default());
@@ -157,7 +162,11 @@ pub(super) fn parts(
     let (told_sender, told) = mpsc::channel(TOLD);
     let (sending_sender, sending) = watch::channel(Progress::default());
     let (receiving_sender, receiving) = watch::channel(Progress::default());
-    let seed = fingerprint(keys);
+    let hello = Hello {
+        version: VERSION,
+        seed: fingerprint(keys),
+        node: random(),
+    };
     Parts {
         syncer: Syncer {
             config: config.clone(),
@@ -170,12 +179,13 @@ pub(super) fn parts(
             walks: walk_sender,
         },
         told,
-        outgoing: outgoing::Outgoing::new(config.clone(), seed, walks, sending_sender),
+        outgoing: outgoing::Outgoing::new(config.clone(), hello, walks, sending_sender),
         incoming: incoming::Incoming::new(
             config.clone(),
-            seed,
+            hello,
             incoming::Ends {
                 duty,
+                roles,
                 sights,
                 told: told_sender,
                 progress: receiving_sender,
@@ -196,6 +206,11 @@ impl Syncer {
             *duty = now;
             is_new
         });
+    }
+
+    /// Whether the peer may know of sessions that this node has not been told of.
+    pub(super) fn is_behind(&self) -> bool {
+        self.receiving.borrow().since.is_none()
     }
 
     /// How things are.

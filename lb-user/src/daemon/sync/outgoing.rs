@@ -15,7 +15,7 @@ use crate::{
     config::model::Sync,
     control::SendingStatus,
     core::sync::{
-        Answer, Greeting, Hello, Message, Now, VERSION,
+        Answer, Greeting, Hello, Message, Now,
         message::{Standing, decode, encode},
         record::{Key as Name, Record},
         source::Source,
@@ -35,7 +35,7 @@ const LONGEST_ANSWER: usize = 64;
 /// The task.
 pub(in crate::daemon) struct Outgoing {
     config: Sync,
-    seed: u64,
+    hello: Hello,
     walks: mpsc::Receiver<Begun>,
     progress: watch::Sender<Progress<SendingStatus>>,
     source: Source,
@@ -52,13 +52,13 @@ struct Link {
 impl Outgoing {
     pub(super) fn new(
         config: Sync,
-        seed: u64,
+        hello: Hello,
         walks: mpsc::Receiver<Begun>,
         progress: watch::Sender<Progress<SendingStatus>>,
     ) -> Self {
         Self {
             config,
-            seed,
+            hello,
             walks,
             progress,
             source: Source::new(first_stream()),
@@ -105,7 +105,7 @@ impl Outgoing {
 
     /// Makes a connection, taking in walks meanwhile: the sweep does not wait for a peer.
     async fn call(&mut self) -> Result<Link, SyncError> {
-        let dial = dial(self.config.clone(), self.seed);
+        let dial = dial(self.config.clone(), self.hello);
         tokio::pin!(dial);
         loop {
             tokio::select! {
@@ -197,14 +197,13 @@ impl Outgoing {
 }
 
 /// Makes a connection and asks the peer how far it is.
-async fn dial(config: Sync, seed: u64) -> Result<Link, SyncError> {
+async fn dial(config: Sync, hello: Hello) -> Result<Link, SyncError> {
     let key = Key::load(config.key_file())?;
     let called = time::timeout(CALL, connect(config.listen(), config.peer())).await;
     let stream = called.map_err(|_elapsed| SyncError::NoAnswer)?;
     let stream = stream.map_err(SyncError::Call)?;
     let (mut writer, mut reader) = call(stream, &key, LONGEST_ANSWER).await?;
-    let version = VERSION;
-    writer.send(&encode(&Hello { version, seed })?).await?;
+    writer.send(&encode(&hello)?).await?;
     let greeting = time::timeout(SILENCE, reader.receive()).await;
     match decode(&greeting.map_err(|_elapsed| SyncError::NoAnswer)??)? {
         Greeting::Welcome(standing) => Ok(Link {

@@ -11,7 +11,7 @@ use crate::{
         names::{Names, Refused},
         record::{FlowName, FlowRecord, Key, Record},
     },
-    daemon::engine::Told,
+    daemon::{engine::Told, vrrp::Roles},
     io::datapath::{DatapathError, Recorded, Recorder},
 };
 
@@ -27,6 +27,7 @@ pub(super) struct Counts {
 pub(super) struct Records {
     pub(super) recorder: Recorder,
     pub(super) names: Arc<Names>,
+    pub(super) roles: Roles,
     pub(super) counts: Counts,
 }
 
@@ -113,7 +114,8 @@ impl Records {
         *self.counts.refused.entry(refusal).or_default() += 1;
     }
 
-    /// Forgets the flows of the services of a snapshot that it does not name. Blocks.
+    /// Forgets the flows of the services of a snapshot that it does not name. Blocks; if this node
+    /// takes over meanwhile, flows are its own from then on.
     ///
     /// # Errors
     /// If the kernel does not let the tables be read or changed.
@@ -124,7 +126,8 @@ impl Records {
         });
         let services = services.collect();
         let is_named = |key: &FlowKey| named.contains(&Key::Flow(FlowName::from(key)));
-        self.counts.removed += self.recorder.retain(&services, is_named)?;
+        let is_peers = |key: &FlowKey| !self.roles.is_active(key.service().vip().into());
+        self.counts.removed += self.recorder.retain(&services, is_named, is_peers)?;
         Ok(())
     }
 }

@@ -193,3 +193,31 @@ fn a_keep_alive_that_the_peer_has_seen_counts() {
         assert_eq!(engine.maps.keep_alives[&id], Duration::from_secs(seen));
     }
 }
+
+#[test]
+fn a_restarted_node_stands_by_for_what_it_stood_by_for() {
+    let mut engine = standby();
+    let at_risk = State::AtRisk {
+        previous: BackendId(1),
+        until: Tick(3),
+    };
+    engine.handle_told(told(&engine, A, at_risk));
+    engine.reconcile();
+    let before = slots(&engine);
+    let mut next = Engine::new(
+        config(&super::CONFIG.replace("[[service]]", SYNC)),
+        AdminState::default(),
+        std::mem::take(&mut engine.maps),
+    );
+    assert_eq!(next.stood_by(), BTreeSet::new());
+    next.balancer.adopt(&engine.image);
+    next.go_on_with(engine.image.clone(), true);
+    let stood_by = next.stood_by();
+    assert_eq!(stood_by, [vip()].into());
+    next.handle_absent(stood_by);
+    for (address, last) in [(A, 1), (B, 2)] {
+        next.handle_next_hop(address, next_hop(last), 1500);
+    }
+    next.reconcile();
+    assert_eq!(slots(&next), before);
+}

@@ -123,6 +123,7 @@ struct Placed {
 pub(super) struct Routers {
     plan: watch::Sender<Numbered>,
     forwarding: watch::Sender<Forwarding>,
+    report: watch::Sender<Report>,
     threads: Option<Threads>,
     /// The interface that the program is attached to, by its index.
     carrier: u32,
@@ -130,10 +131,13 @@ pub(super) struct Routers {
     ended: mpsc::Sender<anyhow::Error>,
 }
 
+/// Who has the VIPs, as the routers' own thread says: the event loop hears of it a moment later.
+#[derive(Clone)]
+pub(super) struct Roles(watch::Receiver<Report>);
+
 /// Driver and applier, while they run.
 struct Threads {
     commands: mpsc::Sender<Command>,
-    report: watch::Receiver<Report>,
     placed: watch::Receiver<Placed>,
     driver: CancellationToken,
     applier: CancellationToken,
@@ -146,6 +150,7 @@ impl Routers {
         Self {
             plan: watch::Sender::new(Numbered::default()),
             forwarding: watch::Sender::new(Forwarding::default()),
+            report: watch::Sender::new(Report::default()),
             threads: None,
             carrier,
             ended,
@@ -228,7 +233,7 @@ impl Routers {
     pub(super) fn status(&self) -> VrrpStatus {
         self.threads
             .as_ref()
-            .map(|threads| view::status(&threads.report.borrow()))
+            .map(|_threads| view::status(&self.report.borrow()))
             .unwrap_or_default()
     }
 
@@ -247,15 +252,15 @@ impl Routers {
         let plan = self.plan.borrow();
         let mut absent: BTreeSet<IpAddr> =
             plan.plan.held_by_routers().map(|(vip, _)| vip).collect();
-        if let Some(threads) = &self.threads {
-            let report = threads.report.borrow();
-            let actives = report.routers.iter();
-            let actives = actives.filter(|router| router.role == Role::Active);
-            for vip in actives.flat_map(|router| router.vrrp.vips()) {
-                absent.remove(vip);
-            }
+        for vip in actives(&self.report.borrow()) {
+            absent.remove(vip);
         }
         absent
+    }
+
+    /// What they are at any moment.
+    pub(super) fn roles(&self) -> Roles {
+        Roles(self.report.subscribe())
     }
 
     /// The addresses of all routers.
@@ -318,7 +323,6 @@ impl Routers {
         let (notices, told) = Notices::new();
         let (wanted_sender, wanted) = watch::channel(Wanted::default());
         let (placed_sender, placed) = watch::channel(Placed::default());
-        let (report_sender, report) = watch::channel(Report::default());
         let (driver_end, applier_end) = (CancellationToken::new(), CancellationToken::new());
         let (sockets, opener) = sockets::channel();
         let ends = driver::Ends {
@@ -327,7 +331,7 @@ impl Routers {
             commands: orders,
             placed: placed.clone(),
             wanted: wanted_sender,
-            report: report_sender,
+            report: self.report.clone(),
             notices: notices.clone(),
         };
         let driver = Driver::new(ends, sockets);
@@ -353,7 +357,6 @@ impl Routers {
         })?;
         self.threads = Some(Threads {
             commands,
-            report,
             placed,
             driver: driver_end,
             applier: applier_end,
@@ -388,6 +391,29 @@ impl Routers {
         builder.spawn(run).context("cannot start a thread")?;
         Ok(())
     }
+}
+
+impl Roles {
+    /// Whether an address is that of a router that is Active here.
+    pub(super) fn is_active(&self, vip: IpAddr) -> bool {
+        actives(&self.0.borrow()).any(|active| *active == vip)
+    }
+
+    /// Waits until something about the routers has changed.
+    ///
+    /// # Errors
+    ///
+    /// If there are none any more.
+    pub(super) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.0.changed().await
+    }
+}
+
+/// The addresses of the routers that are Active.
+fn actives(report: &Report) -> impl Iterator<Item = &IpAddr> {
+    let actives = report.routers.iter();
+    let actives = actives.filter(|router| router.role == Role::Active);
+    actives.flat_map(|router| router.vrrp.vips())
 }
 
 /// Runs something to its end on a runtime of this thread.

@@ -34,6 +34,7 @@ fn router(state: &RouterState) -> RouterStatus {
         holds,
         faults,
         handicap,
+        awaits_sync,
         last,
         changes,
         counters,
@@ -60,6 +61,7 @@ fn router(state: &RouterState) -> RouterStatus {
         held: holds.iter().map(ToString::to_string).collect(),
         faults: faults.iter().map(ToString::to_string).collect(),
         lowered_by: handicap.iter().map(ToString::to_string).collect(),
+        awaits_sync: *awaits_sync,
         last_change: last.map(|(change, ago)| RoleChange {
             from: change.from.to_string(),
             to: change.to.to_string(),

@@ -168,17 +168,19 @@ impl Pins {
         Ok(self.living_link()?.and_then(|_| self.read_layout()))
     }
 
-    /// Removes all, the link first: the program is gone when nobody holds the link here either.
+    /// Removes all, the link first: the program is gone when nobody holds the link here either. Says
+    /// whether there was one.
     ///
     /// # Errors
     ///
     /// If something stays; the next start removes it.
-    pub fn remove(&self) -> Result<(), PinError> {
+    pub fn remove(&self) -> Result<bool, PinError> {
+        let was_there = self.living_link()?.is_some();
         self.remove_link()?;
         self.clear()?;
         // Made again by the next start.
         drop(fs::remove_dir(&self.directory));
-        Ok(())
+        Ok(was_there)
     }
 
     /// That `mismatch` is in the way of going on.
@@ -391,7 +393,8 @@ impl Pinned {
 
     /// Removes everything.
     pub(super) fn remove(&self) -> Result<(), DatapathError> {
-        Ok(self.pins.remove()?)
+        self.pins.remove()?;
+        Ok(())
     }
 }
 

@@ -73,6 +73,7 @@ impl Recorder {
     }
 
     /// Forgets the flows of some services that are not among those named; says how many these were.
+    /// Asks of each again whether it is the peer's, just before: a walk over large tables takes a while.
     ///
     /// # Errors
     /// If the kernel does not let the tables be read or changed.
@@ -80,6 +81,7 @@ impl Recorder {
         &mut self,
         services: &BTreeSet<ServiceKey>,
         is_named: impl Fn(&FlowKey) -> bool,
+        is_peers: impl Fn(&FlowKey) -> bool,
     ) -> Result<u64, DatapathError> {
         let mut stale = Vec::new();
         for (fd, name) in &self.fds {
@@ -90,10 +92,12 @@ impl Recorder {
             });
             walked.map_err(|source| DatapathError::Walk { name, source })?;
         }
-        for key in &stale {
+        let mut count = 0;
+        for key in stale.iter().filter(|key| is_peers(key)) {
             self.forget(key)?;
+            count += 1;
         }
-        Ok(stale.len() as u64)
+        Ok(count)
     }
 }
 

@@ -222,4 +222,9 @@ fn a_backend_that_is_new_or_another_is_noticed() {
         backend.epoch += 1;
     }
     assert!(names(&again).has_more_than(&names(&one)));
+    let nat = image(Forward::Nat, &[7], &[source(1)]);
+    assert!(names(&nat).has_more_than(&names(&one)));
+    let other_source = image(Forward::Nat, &[7], &[source(2)]);
+    assert!(names(&other_source).has_more_than(&names(&nat)));
+    assert!(!names(&nat).has_more_than(&names(&nat)));
 }

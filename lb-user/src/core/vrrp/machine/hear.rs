@@ -67,6 +67,11 @@ impl Machine {
     /// RFC 9568, 6.4.2.
     fn hear_as_backup(&mut self, backup: Backup, peer: Peer) {
         let now = peer.heard_at;
+        let is_known = self
+            .active
+            .is_some_and(|active| active.address == peer.address);
+        let before = if is_known { self.peak } else { peer.priority };
+        self.peak = before.max(peer.priority);
         self.active = Some(peer);
         if peer.priority >= self.priority {
             self.follow(peer, None);
@@ -100,7 +105,7 @@ impl Machine {
 
     /// For how long an Active of lower priority is left alone; `None` for ever.
     fn preemption_delay(&self) -> Option<Duration> {
-        if !self.holds.is_empty() {
+        if !self.holds.is_empty() || self.awaits_sync() {
             return None;
         }
         match self.settings.preemption {

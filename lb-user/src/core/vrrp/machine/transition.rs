@@ -11,7 +11,8 @@ use crate::core::vrrp::timers;
 impl Machine {
     /// RFC 9568, 6.4.1.
     pub(super) fn start(&mut self, now: Instant) {
-        if self.settings.priority == Priority::OWNER && self.holds.is_empty() {
+        let is_free = self.holds.is_empty() && !self.is_behind;
+        if self.settings.priority == Priority::OWNER && is_free {
             self.become_active(Cause::Owner, now);
         } else {
             self.become_backup(Cause::Startup, None, now);

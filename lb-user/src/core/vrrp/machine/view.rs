@@ -3,7 +3,7 @@
 use super::{Machine, State};
 use crate::core::vrrp::advert::Priority;
 use crate::core::vrrp::role::{Counters, Hold, Peer, Role};
-use crate::core::vrrp::settings::{AcceptMode, Settings};
+use crate::core::vrrp::settings::{AcceptMode, Preemption, Settings};
 
 impl Machine {
     /// What the router does: the applier makes the addresses match.
@@ -37,6 +37,21 @@ impl Machine {
     #[must_use]
     pub fn active(&self) -> Option<&Peer> {
         self.active.as_ref()
+    }
+
+    /// Whether it leaves an Active of lower priority alone for want of what that one knows. One whose
+    /// priority has fallen wants to be replaced, and is.
+    #[must_use]
+    pub fn awaits_sync(&self) -> bool {
+        let is_content = |peer: &Peer| peer.priority < self.priority && peer.priority >= self.peak;
+        let preempts = match self.settings.preemption {
+            Preemption::After(_) => true,
+            Preemption::Never => self.priority == Priority::OWNER,
+        };
+        self.is_behind
+            && preempts
+            && self.role() == Role::Backup
+            && self.active.as_ref().is_some_and(is_content)
     }
 
     /// The effective priority.

@@ -37,6 +37,8 @@ pub struct RouterState {
     pub faults: BTreeSet<Fault>,
     /// Why its priority is lower than configured, if it is.
     pub handicap: Option<Handicap>,
+    /// Whether it leaves an Active of lower priority alone until it knows of its sessions.
+    pub awaits_sync: bool,
     /// The last change of role, and how long ago it was.
     pub last: Option<(Change, Duration)>,
     /// How often it came to each role.
@@ -71,6 +73,7 @@ impl RouterState {
             holds: machine.into_iter().flat_map(Machine::holds).collect(),
             faults: faults.clone(),
             handicap: *handicap,
+            awaits_sync: machine.is_some_and(Machine::awaits_sync),
             last: last.map(|(change, at)| (change, now.duration_since(at))),
             changes: changes.clone(),
             counters: machine.map(|m| m.counters().clone()).unwrap_or_default(),

@@ -140,6 +140,7 @@ impl Bench {
         let backing = backing.iter().map(|(vip, backing)| (ip(vip), *backing));
         let forwarding = Forwarding {
             is_ready,
+            is_behind: false,
             backing: backing.collect(),
         };
         self.act(|node, now| node.handle_forwarding(forwarding, now));

@@ -354,6 +354,7 @@ impl Unit {
         let is_news = std::mem::replace(&mut router.placed, placed) != placed;
         group.update(at, now, |machine| {
             machine.set_priority(priority);
+            machine.set_behind(facts.forwarding.is_behind);
             if is_held && !machine.holds().any(|hold| hold == Hold::Fault) {
                 machine.release(Hold::Fault, now);
             } else if !is_held {

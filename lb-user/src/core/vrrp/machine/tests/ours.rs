@@ -116,6 +116,45 @@ fn preemption_delay_does_not_hold_up_who_hears_a_release() {
     assert_eq!(last(&bench), (500, Role::Active, Cause::PeerReleased));
 }
 
+#[test]
+fn one_that_is_behind_leaves_a_living_active_alone() {
+    let mut bench = Bench::started(settings(128));
+    bench.machine.set_behind(true);
+    hear_for(&mut bench, 60, 1);
+    assert_eq!(bench.role(), Role::Backup);
+    assert!(bench.machine.awaits_sync());
+    bench.machine.set_behind(false);
+    assert!(!bench.machine.awaits_sync());
+    hear_for(&mut bench, 4, 1);
+    assert_eq!(last(&bench), (63_500, Role::Active, Cause::Preemption));
+}
+
+#[test]
+fn one_that_is_behind_takes_over_from_an_active_whose_priority_has_fallen() {
+    let mut bench = Bench::started(settings(128));
+    bench.machine.set_behind(true);
+    hear_for(&mut bench, 60, 100);
+    assert_eq!(bench.role(), Role::Backup);
+    hear_for(&mut bench, 4, 6);
+    assert_eq!(last(&bench), (63_500, Role::Active, Cause::Preemption));
+}
+
+#[test]
+fn one_that_is_behind_replaces_a_dead_active_all_the_same() {
+    let mut bench = Bench::backup(settings(128), 1);
+    bench.machine.set_behind(true);
+    bench.wait(3_500);
+    assert_eq!(bench.role(), Role::Active);
+}
+
+#[test]
+fn an_owner_that_is_behind_starts_as_backup() {
+    let mut bench = Bench::new(settings(255));
+    bench.machine.set_behind(true);
+    bench.act(Machine::handle_startup);
+    assert_eq!(last(&bench), (0, Role::Backup, Cause::Startup));
+}
+
 // Priority
 
 #[test]
