@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measures against a floor and against what users would pick instead.
 
 pub mod churn;
+mod failover;
 mod flood;
 mod path;
 mod sync;
@@ -31,6 +32,8 @@ pub enum Args {
     Churn(churn::Args),
     /// SYNs from random sources while sessions are held and clients connect.
     Flood(flood::Args),
+    /// How long the VIP is silent when its host dies, stops or hands over: Tidegate and keepalived.
+    Failover(failover::Args),
     /// Two nodes that tell each other of their flows: lag, bytes, CPU, memory.
     Sync(sync::Args),
 }
@@ -54,6 +57,7 @@ pub fn run(args: &Args) -> Result<()> {
         Args::Path(args) => path::run(args),
         Args::Churn(args) => churn::run(args),
         Args::Flood(args) => flood::run(args),
+        Args::Failover(args) => failover::run(args),
         Args::Sync(args) => sync::run(args),
     }
 }

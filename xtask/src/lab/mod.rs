@@ -28,7 +28,7 @@ pub use host::Host;
 pub use netns::NetNs;
 pub use process::Process;
 pub use router::Router;
-pub use sys::{interrupted, note_interrupts, ticks_per_second};
+pub use sys::{interrupted, note_interrupts, run_first, ticks_per_second};
 pub use topology::{Family, Switch, Topology};
 pub use wait::{Expired, wait_until};
 pub use workdir::WorkDir;

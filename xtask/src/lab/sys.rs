@@ -38,6 +38,19 @@ pub fn ticks_per_second() -> f64 {
     ticks as f64
 }
 
+/// Has the calling thread run before all ordinary ones, for who measures; threads and programs that it
+/// starts are ordinary again.
+///
+/// # Errors
+/// When that is not allowed.
+pub fn run_first() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 2 };
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: the kernel only reads the parameters, during the call; 0 is the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
+    check(libc::c_long::from(result)).map(drop)
+}
+
 /// Makes the command run inside a network namespace.
 pub(super) fn enter_netns(command: &mut Command, netns: OwnedFd) {
     let enter = move || check(setns(&netns)).map(drop);
