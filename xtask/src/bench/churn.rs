@@ -279,10 +279,12 @@ impl Churn {
         (0..states.len()).filter(leaving).collect()
     }
 
-    /// Clients that were on their way when the first were asked are asked later.
+    /// Clients that were on their way when the first were asked are asked later; so are those that came
+    /// back, as who connects from the port of a session that has ended within a minute does.
     fn ask_clients_to_leave(&mut self) -> Result<()> {
         for backend in self.leaving() {
             let mut leaving = self.site.clients_of(backend)?;
+            self.asked[backend].retain(|client| leaving.contains(client));
             leaving.retain(|client| !self.asked[backend].contains(client));
             self.clients.move_clients(&leaving)?;
             self.asked[backend].extend(leaving);
