@@ -156,3 +156,44 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
         Err(Malformed(postcard::Error::SerdeDeCustom))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::{Hello, Message, Refusal, VERSION, decode, encode};
+
+    type Wire = Message<u8, u32>;
+
+    #[test]
+    fn nodes_that_do_not_fit_together_say_why() {
+        let hello = Hello {
+            version: VERSION,
+            seed: 5,
+            node: 1,
+        };
+        let other = Hello { node: 2, ..hello };
+        assert_eq!(hello.refusal(&other), None);
+        assert_eq!(hello.refusal(&hello), Some(Refusal::Itself));
+        let sown = Hello { seed: 6, ..other };
+        assert_eq!(hello.refusal(&sown), Some(Refusal::Seed));
+        let newer = Hello {
+            version: VERSION + 1,
+            ..other
+        };
+        let refusal = newer.refusal(&hello).unwrap();
+        assert_eq!(refusal, Refusal::Version(VERSION));
+        assert!(refusal.to_string().contains("same release"));
+    }
+
+    #[test]
+    fn bytes_behind_a_message_are_an_error() {
+        let mut bytes = encode(&Wire::Beat).unwrap();
+        assert!(decode::<Wire>(&bytes).is_ok());
+        bytes.push(0);
+        assert!(decode::<Wire>(&bytes).is_err());
+        // A length that no message has takes no memory.
+        let claims_much = [1, 1, 1, 0xff, 0xff, 0xff, 0xff, 0x0f];
+        assert!(decode::<Message<u8, HashMap<u8, u8>>>(&claims_much).is_err());
+    }
+}
