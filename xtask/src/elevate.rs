@@ -5,21 +5,32 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
+use crate::build::{self, Profile, cargo};
 use crate::exec::{self, which};
 use crate::lab::{BIN_DIR, Binaries};
+use crate::setup::{self, Purpose};
 
-/// Whether this is the run that [`through_sudo`] started: everything is built.
-pub(crate) fn is_second_run() -> bool {
-    std::env::var_os(BIN_DIR).is_some()
-}
-
-/// Repeats this run through sudo, with these programs, if it is not root's; `false` when it is and may go on.
+/// The programs of a laboratory that is root's. Installs what it lacks, and builds them and these of the
+/// tests' programs beside them; then repeats this run through sudo if it is not root's: `None` when that
+/// is done.
 ///
 /// # Errors
-/// When there is no sudo, or the second run fails.
-pub(crate) fn through_sudo(programs: &Binaries) -> Result<bool> {
+/// Names what cannot be installed or built; when there is no sudo, or the second run fails.
+pub(crate) fn with_programs(helpers: &[&str]) -> Result<Option<Binaries>> {
+    // The second run: everything is built.
+    if std::env::var_os(BIN_DIR).is_some() {
+        return Binaries::find().map(Some);
+    }
+    setup::ensure(Purpose::Lab)?;
+    for helper in helpers {
+        let mut command = cargo();
+        command.args(["build", "--release", "--package", "tests", "--bin", helper]);
+        exec::show_run(&mut command)?;
+    }
+    let programs = build::programs(Profile::Release)?;
     let dir = programs.tidegate.parent().unwrap_or(Path::new("."));
-    again(Some(dir))
+    let is_done = again(Some(dir))?;
+    Ok((!is_done).then_some(programs))
 }
 
 /// Repeats a run that needs no programs through sudo if it is not root's; `false` when it is and may go on.

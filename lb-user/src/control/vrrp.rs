@@ -40,7 +40,6 @@ pub struct RouterStatus {
     /// Why the priority in force is lower than the configured one: `silent_backends`.
     pub lowered_by: Vec<String>,
     /// Whether it leaves an Active of lower priority alone until it is in sync with it.
-    #[serde(default)]
     pub awaits_sync: bool,
     pub last_change: Option<RoleChange>,
     /// How often it came to each role.

@@ -10,12 +10,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::build::{self, Profile};
 use crate::elevate;
 use crate::lab::{Binaries, Process, interrupted, note_interrupts, wait_until};
 use crate::load::Load;
 use crate::network::{Balance, Forward, name_of};
-use crate::setup::{self, Purpose};
 
 use changes::{Change, Planner, State};
 use site::{KEEP_ALIVE, Mode, Site, unix_now};
@@ -88,15 +86,9 @@ const ALL: [(Forward, Balance); 7] = [
 
 /// Sets up, builds, measures and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let programs = if elevate::is_second_run() {
-        Binaries::find()?
-    } else {
-        setup::ensure(Purpose::Lab)?;
-        build::programs(Profile::Release)?
-    };
-    if elevate::through_sudo(&programs)? {
+    let Some(programs) = elevate::with_programs(&[])? else {
         return Ok(());
-    }
+    };
     note_interrupts();
     let modes = if args.all {
         ALL.to_vec()

@@ -10,11 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::build::{self, Profile};
 use crate::elevate;
-use crate::lab::{Binaries, Family, interrupted, note_interrupts, wait_until};
+use crate::lab::{Family, interrupted, note_interrupts, wait_until};
 use crate::network::name_of;
-use crate::setup::{self, Purpose};
 
 use nodes::{ACTIVE, BACKUP, Nodes, SOON, Speaker, TTLS, v4};
 use probe::{Answers, Pinger};
@@ -102,15 +100,9 @@ impl Case {
 
 /// Sets up, builds, measures and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let programs = if elevate::is_second_run() {
-        Binaries::find()?
-    } else {
-        setup::ensure(Purpose::Lab)?;
-        build::programs(Profile::Release)?
-    };
-    if elevate::through_sudo(&programs)? {
+    let Some(programs) = elevate::with_programs(&[])? else {
         return Ok(());
-    }
+    };
     note_interrupts();
     let mut rows = Vec::new();
     for interval in &args.intervals {

@@ -8,13 +8,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::build::{self, Profile, cargo};
 use crate::elevate;
 use crate::exec;
 use crate::lab::{Binaries, Family, Process, interrupted, note_interrupts, wait_until};
 use crate::load::{Load, Summary};
 use crate::network::{Backend, Balance, Forward, Network, PORT, Shape, name_of};
-use crate::setup::{self, Purpose};
 
 /// Each held session's PINGREQs: one that is lost shows soon.
 const HELD: [&str; 8] = [
@@ -103,18 +101,9 @@ struct Sent {
 
 /// Sets up, builds, measures and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let programs = if elevate::is_second_run() {
-        Binaries::find()?
-    } else {
-        setup::ensure(Purpose::Lab)?;
-        let mut generator = cargo();
-        generator.args(["build", "--release", "--package", "tests", "--bin", "flood"]);
-        exec::show_run(&mut generator)?;
-        build::programs(Profile::Release)?
-    };
-    if elevate::through_sudo(&programs)? {
+    let Some(programs) = elevate::with_programs(&["flood"])? else {
         return Ok(());
-    }
+    };
     note_interrupts();
     let outcome = measure(args, &programs)?;
     outcome.print(args.json);

@@ -9,12 +9,10 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::build::{self, Profile};
 use crate::elevate;
 use crate::lab::{Binaries, note_interrupts, ticks_per_second};
 use crate::load::{Load, Summary};
 use crate::network::name_of;
-use crate::setup::{self, Purpose};
 
 use routes::{Path, Route};
 
@@ -145,15 +143,9 @@ impl Figures {
 
 /// Sets up, builds, measures and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let programs = if elevate::is_second_run() {
-        Binaries::find()?
-    } else {
-        setup::ensure(Purpose::Lab)?;
-        build::programs(Profile::Release)?
-    };
-    if elevate::through_sudo(&programs)? {
+    let Some(programs) = elevate::with_programs(&[])? else {
         return Ok(());
-    }
+    };
     note_interrupts();
     let mut rounds: Vec<Vec<Figures>> = vec![Vec::new(); args.paths.len()];
     for round in 1..=args.rounds {

@@ -9,17 +9,17 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::build::{self, Profile, cargo};
 use crate::elevate;
-use crate::exec;
 use crate::lab::{Binaries, note_interrupts};
 use crate::network::{Balance, Forward, name_of};
-use crate::setup::{self, Purpose};
 
 use site::{Sending, Site};
 
 /// Clients of one run at most: one process has files for so many.
 const MOST_CLIENTS: u32 = 14_000;
+
+/// For clients to be up, behind those that start before them.
+const READY: Duration = Duration::from_secs(120);
 
 /// What is measured: a way that translates, and one that only remembers.
 const MODES: [(Forward, Balance); 2] = [
@@ -87,18 +87,9 @@ struct Snapshot {
 
 /// Sets up, builds, measures and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let programs = if elevate::is_second_run() {
-        Binaries::find()?
-    } else {
-        setup::ensure(Purpose::Lab)?;
-        let mut filler = cargo();
-        filler.args(["build", "--release", "--package", "tests", "--bin", "fill"]);
-        exec::show_run(&mut filler)?;
-        build::programs(Profile::Release)?
-    };
-    if elevate::through_sudo(&programs)? {
+    let Some(programs) = elevate::with_programs(&["fill"])? else {
         return Ok(());
-    }
+    };
     note_interrupts();
     let mut runs = Vec::new();
     for (forward, balance) in MODES {
@@ -131,7 +122,7 @@ fn connect(args: &Args, site: &Site, held: u32, rate: u32) -> Result<Lags> {
     let (before, spent) = (site.sending()?, site.spent()?);
     let start = Instant::now();
     let mut load = site.load(count, 1_000.0 / f64::from(rate))?;
-    load.wait_ready(Duration::from_secs(120))?;
+    load.wait_ready(READY)?;
     let took = start.elapsed().as_secs_f64();
     let now = site.spent()?;
     let after = site.wait_for_flows(before.events + u64::from(count))?;
@@ -168,7 +159,9 @@ fn hold(args: &Args, held: u32, programs: &Binaries) -> Result<(Snapshot, Vec<La
     // The table is not to be called full.
     let room = (held + MOST_CLIENTS * 2) / 9 * 10;
     let mut site = Site::new(forward, balance, room, programs)?;
-    let load = site.load(1, 0.0)?;
+    // One like which all others are.
+    let mut load = site.load(1, 0.0)?;
+    load.wait_ready(READY)?;
     let before = site.spent()?[0];
     site.fill(held)?;
     site.wait_for_entries(held.into())?;

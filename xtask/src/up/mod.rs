@@ -7,11 +7,9 @@ use std::fmt;
 
 use anyhow::Result;
 
-use crate::build::{self, Profile};
 use crate::elevate;
 use crate::lab::{Binaries, Family, note_interrupts};
 use crate::network::{Backend, Balance, Forward, Network, Shape};
-use crate::setup::{self, Purpose};
 
 /// What to show.
 #[derive(Clone, Debug, clap::Args)]
@@ -79,15 +77,9 @@ impl Args {
 /// # Errors
 /// Names the step that failed.
 pub fn run(args: &Args) -> Result<()> {
-    let programs = if elevate::is_second_run() {
-        Binaries::find()?
-    } else {
-        setup::ensure(Purpose::Lab)?;
-        build::programs(Profile::Release)?
-    };
-    if elevate::through_sudo(&programs)? {
+    let Some(programs) = elevate::with_programs(&[])? else {
         return Ok(());
-    }
+    };
     with(args, &programs)
 }
 

@@ -21,8 +21,8 @@
 //!
 //! A program keeps the maps that it was loaded with. Those that hold what is between the daemon and the
 //! operator alone (counters), between parts of one program (`JOB`, `STAGES`, its constants), or what the
-//! next daemon knows as well (`OWN_MAC`) or finds by itself (`FLOW_EVENTS`), are not pinned, and new with each program: so they may change
-//! from one version to the next. The kernel empties an array of programs that nobody holds but a
+//! next daemon knows as well (`OWN_MAC`) or finds by itself (`FLOW_EVENTS`), are not pinned, and new with
+//! each program: so they may change from one version to the next. The kernel empties an array of programs that nobody holds but a
 //! program. So it is pinned as well, under a name of its own, and the one before goes when no packet can
 //! be in its program any more.
 //!
