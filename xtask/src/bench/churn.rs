@@ -16,6 +16,7 @@ use crate::load::Load;
 use crate::network::{Balance, Forward, name_of};
 
 use changes::{Change, Planner, State};
+use sessions::Session;
 use site::{KEEP_ALIVE, Mode, Site, unix_now};
 
 pub use report::{Outcome, Victim};
@@ -165,8 +166,8 @@ struct Churn {
     site: Site,
     clients: Load,
     planner: Planner,
-    /// Of each backend: clients that were asked to leave it.
-    asked: Vec<Vec<u32>>,
+    /// Of each backend: sessions whose clients were asked to leave it.
+    asked: Vec<Vec<Session>>,
     /// When clients were last asked to.
     asked_at: Option<Instant>,
     /// Of each backend: who waits for it to be drained.
@@ -275,10 +276,10 @@ impl Churn {
     /// back, as who connects from the port of a session that has ended within a minute does.
     fn ask_clients_to_leave(&mut self) -> Result<()> {
         for backend in self.leaving() {
-            let mut leaving = self.site.clients_of(backend)?;
-            self.asked[backend].retain(|client| leaving.contains(client));
-            leaving.retain(|client| !self.asked[backend].contains(client));
-            self.clients.move_clients(&leaving)?;
+            let mut leaving = self.site.sessions_of(backend)?;
+            leaving.retain(|session| !self.asked[backend].contains(session));
+            let clients: Vec<u32> = leaving.iter().map(|session| session.client).collect();
+            self.clients.move_clients(&clients)?;
             self.asked[backend].extend(leaving);
         }
         Ok(())

@@ -23,6 +23,13 @@ pub(super) struct Incarnation {
 #[derive(Debug, Default)]
 pub(super) struct Sessions(BTreeMap<u32, Vec<Connect>>);
 
+/// A session: which of its client, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Session {
+    pub(super) client: u32,
+    pub(super) number: usize,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Connect {
     at: f64,
@@ -48,11 +55,15 @@ impl Sessions {
         Some(last.incarnation)
     }
 
-    /// The clients whose last connect was to an incarnation.
-    pub(super) fn clients_of(&self, incarnation: usize) -> Vec<u32> {
-        let clients = self.0.keys().copied();
+    /// The sessions of the clients whose last connect was to an incarnation.
+    pub(super) fn of(&self, incarnation: usize) -> Vec<Session> {
+        let clients = self.0.iter();
         clients
-            .filter(|client| self.home(*client, f64::INFINITY) == Some(incarnation))
+            .filter(|(client, _)| self.home(**client, f64::INFINITY) == Some(incarnation))
+            .map(|(&client, connects)| Session {
+                client,
+                number: connects.len(),
+            })
             .collect()
     }
 
@@ -140,6 +151,12 @@ mod tests {
         assert!(!excused(loss(1, 2.0)), "before the death");
         assert!(!excused(loss(1, 6.0)), "at another broker by then");
         assert!(!excused(loss(3, 6.0)), "never seen");
-        assert_eq!(sessions.clients_of(0), [2]);
+        assert_eq!(
+            sessions.of(0),
+            [Session {
+                client: 2,
+                number: 1
+            }]
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use super::sessions::{Incarnation, Sessions};
+use super::sessions::{Incarnation, Session, Sessions};
 use crate::exec;
 use crate::lab::{Binaries, ConfigText, Example, Family, Host, Process, Topology, wait_until};
 use crate::load::Load;
@@ -223,9 +223,9 @@ impl Site {
             .collect()
     }
 
-    /// The clients of a backend, by its log.
-    pub(super) fn clients_of(&self, backend: usize) -> Result<Vec<u32>> {
-        Ok(self.sessions().clients_of(self.running(backend)?))
+    /// The sessions of a backend, by its log.
+    pub(super) fn sessions_of(&self, backend: usize) -> Result<Vec<Session>> {
+        Ok(self.sessions().of(self.running(backend)?))
     }
 
     /// `broker1`, ...
