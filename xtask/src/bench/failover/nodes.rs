@@ -1,5 +1,6 @@
 //! The two hosts that stand in for each other: with Tidegate, or with keepalived.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -113,6 +114,11 @@ impl Nodes {
             }
             Speaker::Keepalived => {
                 let directory = host.work_dir().display().to_string();
+                // One that was killed leaves them, and their number may still be somebody's.
+                for file in ["keepalived.pid", "vrrp.pid"] {
+                    // Most of the time there is none.
+                    let _ = fs::remove_file(host.work_dir().join(file));
+                }
                 let mut command = host.command("keepalived")?;
                 command.args(["--dont-fork", "--log-console", "--no-syslog", "--vrrp"]);
                 command.args(["--use-file", &format!("{directory}/keepalived.conf")]);
@@ -355,7 +361,7 @@ pub(super) fn v4(address: IpAddr) -> Ipv4Addr {
 }
 
 fn children_of(pid: u32) -> Vec<i32> {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let list = list.unwrap_or_default();
     list.split_whitespace()
         .filter_map(|child| child.parse().ok())
