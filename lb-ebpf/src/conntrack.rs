@@ -95,9 +95,9 @@ pub struct Known {
 /// Finds the record of a flow whose backend still takes packets.
 ///
 /// A SYN on a flow that is over starts a new one, so it finds nothing, if its backend has said so, or
-/// takes no new flows and has not been sent anything for a while. Else it finds the record: the old
-/// connection, should there be one, is that backend's to judge, as without a balancer (RFC 9293,
-/// 3.6.1).
+/// takes no new flows and has no session left or was not sent anything of this one for a while. Else
+/// it finds the record: the old connection, should there be one, is that backend's to judge, as
+/// without a balancer (RFC 9293, 3.6.1).
 #[inline(always)]
 pub fn find(service: &Service, key: &FlowKey, signal: Signal) -> Option<Known> {
     let (table, record) = locate(key, signal)?;
@@ -119,7 +119,8 @@ fn is_over(flow: &Flow, target: &Target) -> bool {
     }
     let takes_new = target.backend.weight() != 0 && select::has_room(target);
     let is_silent = || maps::now().since(Tick(flow.seen)) > FlowState::DOUBTFUL;
-    flow.state == FlowState::Ended as u8 || !takes_new && is_silent()
+    let ended = flow.state == FlowState::Ended as u8;
+    ended || !takes_new && (target.backend.is_emptied() || is_silent())
 }
 
 /// Whether a record is of use to a packet: a half-open one only if the packet's number follows its

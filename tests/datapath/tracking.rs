@@ -140,6 +140,53 @@ fn a_closed_flow_of_a_backend_that_takes_no_new_ones_starts_elsewhere() -> Resul
 }
 
 #[test]
+fn nobody_is_taken_back_to_a_backend_that_has_no_session_left() -> Result<()> {
+    for service in [DSR_ROUND_ROBIN, NAT_ROUND_ROBIN] {
+        let mut world = small_world(service)?;
+        let open = |world: &World| -> Result<(Packet, BackendId)> {
+            let syn = Family::V4.packet(SYN, service);
+            let backend = send(world, &syn)?;
+            send(world, &next(&syn, ACK))?;
+            Ok((syn, backend))
+        };
+        let (closing, backend) = open(&world)?;
+        send(&world, &next(&closing, FIN))?;
+        let mut live = open(&world)?;
+        while live.1 != backend {
+            live = open(&world)?;
+        }
+        world.change(|desired| {
+            desired.services[0].backends[usize::from(backend.0)].weight = 0;
+        })?;
+        let settle = |world: &mut World| {
+            let findings = world.walk(HOUR)?.findings;
+            world.settle(&findings)
+        };
+        wait_until(
+            Duration::from_secs(10),
+            "the end of learning windows",
+            || {
+                settle(&mut world).ok()?;
+                let mut services = world.image().services.values();
+                services.all(|it| it.table.holds.is_empty()).then_some(())
+            },
+        )?;
+        settle(&mut world)?;
+        ensure!(send(&world, &closing)? == backend, "a session is left");
+        send(&world, &next(&live.0, FIN))?;
+        settle(&mut world)?;
+        ensure!(send(&world, &closing)? != backend, "nobody is left");
+        // It may have been forged: what goes on goes on.
+        ensure!(send(&world, &next(&live.0, ACK))? == backend);
+        world.change(|desired| {
+            desired.services[0].backends[usize::from(backend.0)].weight = 1;
+        })?;
+        ensure!(send(&world, &live.0)? == backend, "it takes new flows");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_closed_flow_of_a_full_backend_starts_elsewhere() -> Result<()> {
     for service in [DSR_ROUND_ROBIN, NAT_ROUND_ROBIN] {
         let mut world = small_world(service)?;

@@ -19,7 +19,7 @@ use lb_user::{
         flows::{Expiry, Sight},
         image::{MapImage, ServiceImage, Table},
         plan::{self, Desired, Moment},
-        settle::Findings,
+        settle::{self, Findings},
         slots::State,
         sync::source::Walk,
     },
@@ -126,7 +126,7 @@ impl World {
             desired,
             image: MapImage::empty(),
         };
-        world.settle()?;
+        world.converge()?;
         Ok(world)
     }
 
@@ -136,11 +136,11 @@ impl World {
     /// When the kernel refuses an update.
     pub fn change(&mut self, change: impl FnOnce(&mut Desired)) -> Result<()> {
         change(&mut self.desired);
-        self.settle()
+        self.converge()
     }
 
     /// Image, diff, apply: until nothing is left to do.
-    fn settle(&mut self) -> Result<()> {
+    fn converge(&mut self) -> Result<()> {
         loop {
             let moment = Moment::at(datapath::now());
             let next = plan::next(&self.image, &self.desired, moment);
@@ -150,6 +150,17 @@ impl World {
             self.datapath.apply(&plan::diff(&self.image, &next))?;
             self.image = next;
         }
+    }
+
+    /// Does what the daemon does after a walk.
+    ///
+    /// # Errors
+    /// When the kernel refuses an update.
+    pub fn settle(&mut self, findings: &Findings) -> Result<()> {
+        let next = settle::settle(&self.image, findings, Moment::at(datapath::now()));
+        self.datapath.apply(&plan::diff(&self.image, &next))?;
+        self.image = next;
+        Ok(())
     }
 
     /// Gives all slots of each service an owner and a state.

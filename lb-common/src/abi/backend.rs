@@ -120,7 +120,8 @@ pub struct Backend {
     mtu: u16,
     limit: u32,
     correction: i32,
-    reserved: [u8; 12],
+    emptied: u8,
+    reserved: [u8; 11],
 }
 
 /// What the program counts of a backend's tracked flows, over all CPUs; a cache line of its own.
@@ -238,7 +239,8 @@ impl Backend {
         mtu: 0,
         limit: 0,
         correction: 0,
-        reserved: [0; 12],
+        emptied: 0,
+        reserved: [0; 11],
     };
 
     /// A serving backend.
@@ -302,6 +304,12 @@ impl Backend {
     #[must_use]
     pub const fn with_mtu(self, mtu: u16) -> Self {
         Self { mtu, ..self }
+    }
+
+    /// The same backend, of which no session was found: whoever connects anew is not taken back.
+    #[must_use]
+    pub const fn emptied(self) -> Self {
+        Self { emptied: 1, ..self }
     }
 
     /// The same backend, which takes no packets any more. The rest stays for a packet that has just
@@ -375,6 +383,13 @@ impl Backend {
     #[must_use]
     pub const fn mtu(&self) -> u16 {
         self.mtu
+    }
+
+    /// Whether it takes no new flows, and no session of it was found: a SYN does not bring one back.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_emptied(&self) -> bool {
+        self.emptied != 0
     }
 
     /// Whether there is a backend that takes packets.

@@ -179,6 +179,8 @@ pub struct BackendImage {
     pub counted: bool,
     /// The largest IP packet on the way to it, in bytes; 0: not known.
     pub mtu: u16,
+    /// Whether it takes no new flows and had no session left: see [`super::settle::settle`].
+    pub emptied: bool,
 }
 
 /// A backend that packets are not sent to for the moment.

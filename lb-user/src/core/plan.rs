@@ -257,6 +257,7 @@ fn place_backends(
             limit,
             counted: limit > 0 || service.balance == Balance::LeastConn,
             mtu,
+            emptied: weight == 0 && holder.is_some_and(|holder| holder.is_emptied),
         };
         image.backends.insert(id, placed);
         if weight > 0 {

@@ -95,6 +95,7 @@ fn backend(entry: &Backend) -> BackendImage {
         limit: entry.limit(),
         counted: entry.is_counted(),
         mtu: entry.mtu(),
+        emptied: entry.is_emptied(),
     }
 }
 

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lb_common::abi::{BackendId, ServiceKey, Tick};
+use lb_common::abi::{BackendId, ServiceId, ServiceKey, Tick};
 
-use crate::core::image::{MapImage, ServiceImage, Table};
+use crate::core::image::{BackendImage, MapImage, ServiceImage, Table};
 use crate::core::load::Census;
 use crate::core::plan::Moment;
 use crate::core::slots::{Holds, State};
@@ -55,6 +55,22 @@ pub struct Findings {
 }
 
 impl Findings {
+    /// Whether the walk has found all flows of a backend, and none can have come after it.
+    #[must_use]
+    pub fn has_all(&self, key: &ServiceKey, service: &ServiceImage, id: BackendId) -> bool {
+        let table = &service.table;
+        let gets_more = table.slots.contains(&id) || table.ring.contains(&id);
+        !gets_more && !table.holds.has_previous(id) && self.is_current(key, service)
+    }
+
+    /// Whether no flow could be taken back to a backend that has this epoch, for as long as the walk
+    /// took: see [`settle`].
+    #[must_use]
+    pub fn was_emptied(&self, id: BackendId, epoch: u16) -> bool {
+        let backend = self.image.backends.get(&id);
+        backend.is_some_and(|backend| backend.emptied && backend.epoch == epoch)
+    }
+
     /// Whether the walk has seen everything, by the table that is in force for a service now.
     #[must_use]
     pub fn is_current(&self, key: &ServiceKey, service: &ServiceImage) -> bool {
@@ -77,10 +93,21 @@ pub struct Sessions {
 /// The image that follows `image` when nothing else is wanted than before.
 ///
 /// Slots whose learning window is over become mixed, unless there is no room to record flows. Mixed slots without stray records become safe: a few at a time are not worth writing a table.
-/// Services that this node stands by for stay as they are.
+/// Slots of services that this node stands by for stay as they are.
+///
+/// A backend that gets no new flows and of which no session was found is emptied. Until then a client
+/// that connects again from the port of a connection that seems to be closed meets the backend of that
+/// one, which alone knows whether it is. So a session may begin behind a walk's back, and only what
+/// the next one finds is all that there is.
 #[must_use]
 pub fn settle(image: &MapImage, findings: &Findings, moment: Moment) -> MapImage {
     let mut settled = image.clone();
+    for id in emptied(image, findings, moment) {
+        settled
+            .backends
+            .entry(id)
+            .and_modify(|backend| backend.emptied = true);
+    }
     let services = settled.services.iter_mut();
     for (key, service) in services.filter(|(_, service)| !service.is_standby) {
         let strays = strays(key, service, findings);
@@ -98,6 +125,29 @@ pub fn settle(image: &MapImage, findings: &Findings, moment: Moment) -> MapImage
         service.table = Arc::new(with_holds(&service.table, holds));
     }
     settled
+}
+
+/// The backends that get no new flows and have no session left.
+fn emptied(
+    image: &MapImage,
+    findings: &Findings,
+    moment: Moment,
+) -> impl Iterator<Item = BackendId> {
+    let services: BTreeMap<ServiceId, (&ServiceKey, &ServiceImage)> = image
+        .services
+        .iter()
+        .map(|(key, service)| (service.id, (key, service)))
+        .collect();
+    let drains = |backend: &BackendImage| backend.weight == 0 && !backend.emptied;
+    let candidates = image.backends.iter();
+    candidates
+        .filter(move |(_, backend)| moment.has_room && drains(backend))
+        .filter_map(move |(&id, backend)| {
+            let (key, service) = services.get(&backend.service)?;
+            let left = findings.sessions.get(&(id, backend.epoch))?;
+            let is_empty = left.live + left.begun == 0;
+            (is_empty && findings.has_all(key, service, id)).then_some(id)
+        })
 }
 
 /// The image that follows `image` when there is room for flows again.

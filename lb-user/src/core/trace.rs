@@ -241,8 +241,9 @@ impl Scene<'_> {
         let backend = self.image.backends.get(&id)?;
         let takes_new = backend.weight != 0 && !self.full.contains(&id);
         let is_silent = record.silent > Duration::from_nanos(u64::from(FlowState::DOUBTFUL) << 30);
-        let is_over = flow.state == FlowState::Ended as u8
-            || !FlowState::is_live(flow.state) && !takes_new && is_silent;
+        let is_left = !takes_new && (backend.emptied || is_silent);
+        let is_over =
+            flow.state == FlowState::Ended as u8 || !FlowState::is_live(flow.state) && is_left;
         if segment == Segment::First && is_over {
             return None;
         }

@@ -41,19 +41,31 @@ pub(super) struct Holder {
     pub(super) epoch: u16,
     /// Until when it is kept, if its user fell.
     pub(super) until: Option<Tick>,
+    /// Whether no session of it was left.
+    pub(super) is_emptied: bool,
 }
 
 /// All that have an id in `previous`, those whose id is kept included.
 pub(super) fn holders(previous: &MapImage, now: Tick) -> Holders {
     let serving = previous.backends.iter().map(|(&id, backend)| {
-        let (epoch, until) = (backend.epoch, None);
         let place = (backend.service, backend.address, backend.port);
-        (place, Holder { id, epoch, until })
+        let holder = Holder {
+            id,
+            epoch: backend.epoch,
+            until: None,
+            is_emptied: backend.emptied,
+        };
+        (place, holder)
     });
     let fallen = kept(previous, now).map(|(id, fallen)| {
-        let (epoch, until) = (fallen.epoch, Some(fallen.until));
         let place = (fallen.service, fallen.address, fallen.port);
-        (place, Holder { id, epoch, until })
+        let holder = Holder {
+            id,
+            epoch: fallen.epoch,
+            until: Some(fallen.until),
+            is_emptied: false,
+        };
+        (place, holder)
     });
     fallen.chain(serving).collect()
 }

@@ -109,11 +109,13 @@ fn entry(backend: &BackendImage) -> Backend {
         limit,
         counted,
         mtu,
+        emptied,
     } = *backend;
     let entry = Backend::new(address, port, service, epoch, next_hop)
         .with_load(weight, limit)
         .with_mtu(mtu);
-    if counted { entry.counted() } else { entry }
+    let entry = if counted { entry.counted() } else { entry };
+    if emptied { entry.emptied() } else { entry }
 }
 
 /// An empty table is not written: its service says that it has no backends.

@@ -25,6 +25,8 @@ enum Event {
     Dismiss(u16),
     Open(u32),
     Close(usize),
+    /// A client that has closed connects again, from the same port.
+    Return(usize),
     /// A tick passes; flows send whose turn it is.
     Wait,
     Sweep,
@@ -39,6 +41,28 @@ struct Flow {
     sent: u32,
 }
 
+/// What is recorded of a flow.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    slot: u32,
+    backend: BackendId,
+    /// The time of the last packet.
+    seen: u32,
+    /// Whether it has not been seen to close.
+    live: bool,
+}
+
+/// What the last walk has found.
+#[derive(Default)]
+struct Walk {
+    /// What it went by: the table, and how many had been wanted before.
+    slots: Slots,
+    changes: u32,
+    emptied: BTreeSet<BackendId>,
+    /// Whose sessions it met.
+    live: BTreeSet<BackendId>,
+}
+
 /// The service with its flows. Backends get a new id at each return.
 #[derive(Default)]
 struct Sim {
@@ -48,9 +72,15 @@ struct Sim {
     next_id: u16,
     flows: BTreeMap<usize, Flow>,
     next_flow: usize,
-    /// Records, with the time of the last packet.
-    records: BTreeMap<usize, (u32, BackendId, u32)>,
+    records: BTreeMap<usize, Record>,
     full: bool,
+    /// The slots of flows that have closed.
+    closed: BTreeMap<usize, u32>,
+    /// Backends that nobody is taken back to.
+    emptied: BTreeSet<BackendId>,
+    walk: Walk,
+    /// How many tables have been wanted.
+    changes: u32,
 }
 
 impl Sim {
@@ -74,6 +104,8 @@ impl Sim {
             has_room: !self.full,
         };
         self.slots = change((&self.slots.owners, &self.slots.holds), wanted, &terms);
+        self.emptied.retain(|id| !wanted.contains(id));
+        self.changes += 1;
     }
 
     /// As the program does it: the backend of a packet.
@@ -83,10 +115,18 @@ impl Sim {
         if state == State::Safe {
             return Some(owner);
         }
-        let known = self.records.get(&number).map(|&(_, backend, _)| backend);
-        if let Some(backend) = known.filter(|id| self.is_alive(*id)) {
-            self.records.insert(number, (slot, backend, self.now));
-            return Some(backend);
+        let recorded = |backend| Record {
+            slot,
+            backend,
+            seen: self.now,
+            live: true,
+        };
+        let known = self.records.get(&number).copied();
+        let is_over =
+            |known: &Record| starts && !known.live && self.emptied.contains(&known.backend);
+        if let Some(known) = known.filter(|known| self.is_alive(known.backend) && !is_over(known)) {
+            self.records.insert(number, recorded(known.backend));
+            return Some(known.backend);
         }
         let (backend, record) = match state {
             State::Safe | State::Mixed => (owner, false),
@@ -96,17 +136,34 @@ impl Sim {
         };
         if record {
             if self.records.len() < ROOM || starts {
-                self.records.insert(number, (slot, backend, self.now));
+                self.records.insert(number, recorded(backend));
             } else {
                 self.full = true;
             }
+        } else if starts {
+            self.records.remove(&number);
         }
         Some(backend)
     }
 
     fn open(&mut self, slot: u32) {
-        let number = self.next_flow;
         self.next_flow += 1;
+        self.connect(self.next_flow - 1, slot);
+    }
+
+    fn close(&mut self, number: usize) {
+        let Some(flow) = self.flows.remove(&number) else {
+            return;
+        };
+        self.closed.insert(number, flow.slot);
+        if self.packet(number, flow.slot, false).is_some()
+            && let Some(record) = self.records.get_mut(&number)
+        {
+            record.live = false;
+        }
+    }
+
+    fn connect(&mut self, number: usize, slot: u32) {
         let backend = self.packet(number, slot, true);
         if let Some(backend) = backend.filter(|id| self.is_alive(*id)) {
             let sent = self.now;
@@ -145,14 +202,29 @@ impl Sim {
         let (owners, holds) = (&self.slots.owners, &self.slots.holds);
         let alive: BTreeSet<BackendId> = self.alive.values().copied().collect();
         let now = self.now;
-        self.records.retain(|_, (slot, backend, seen)| {
-            let is_equal = owners.get(*slot as usize) == Some(backend);
-            let may_go = match holds.get(*slot) {
+        self.walk = Walk {
+            slots: self.slots.clone(),
+            changes: self.changes,
+            emptied: self.emptied.clone(),
+            live: BTreeSet::new(),
+        };
+        self.records.retain(|_, record| {
+            let is_equal = owners.get(record.slot as usize) == Some(&record.backend);
+            let may_go = match holds.get(record.slot) {
                 State::Safe | State::Mixed => is_equal,
                 State::AtRisk { .. } => false,
             };
-            !may_go && alive.contains(backend) && now - *seen <= WINDOW
+            !may_go && alive.contains(&record.backend) && now - record.seen <= WINDOW
         });
+        let live = self.records.values().filter(|record| record.live);
+        self.walk.live = live.map(|record| record.backend).collect();
+        let all: Vec<BackendId> = self.alive.values().copied().collect();
+        for id in all {
+            if self.has_all(id) && !self.walk.live.contains(&id) {
+                self.emptied.insert(id);
+            }
+        }
+        let holds = &self.slots.holds;
         if self.full {
             self.full = self.records.len() > ROOM / 2;
             if !self.full {
@@ -161,24 +233,29 @@ impl Sim {
         }
         let holds = &self.slots.holds;
         let mut strays = SlotSet::default();
-        for (slot, ..) in self.records.values() {
-            strays.insert(*slot);
+        for record in self.records.values() {
+            strays.insert(record.slot);
         }
         let full = self.full;
         let has_learned = |until: Tick| !full && now >= until.0;
         self.slots.holds = settle_slots(holds, has_learned, Some(&strays));
     }
 
-    /// Whether no session of a backend is left, as far as is known after a walk.
-    fn is_drained(&self, id: BackendId) -> bool {
+    /// Whether the last walk has found all sessions of a backend that gets no more.
+    fn has_all(&self, id: BackendId) -> bool {
         let gets_more = self.slots.owners.contains(&id);
         let is_at_risk = self.slots.holds.has_previous(id);
-        let left = self.records.values().any(|(_, backend, _)| *backend == id);
-        !(gets_more || is_at_risk || left || self.full)
+        let is_current = (self.walk.changes, &self.walk.slots) == (self.changes, &self.slots);
+        is_current && !(gets_more || is_at_risk || self.full)
+    }
+
+    /// Whether no session of a backend is left, as far as is known after a walk.
+    fn is_drained(&self, id: BackendId) -> bool {
+        let was_emptied = self.walk.emptied.contains(&id);
+        self.has_all(id) && was_emptied && !self.walk.live.contains(&id)
     }
 
     fn dismiss(&mut self, backend: u16) {
-        self.sweep();
         let Some(&id) = self.alive.get(&backend) else {
             return;
         };
@@ -213,8 +290,15 @@ impl Sim {
             Event::Dismiss(backend) => self.dismiss(*backend),
             Event::Open(slot) => self.open(*slot),
             Event::Close(at) => {
-                let number = self.flows.keys().nth(*at).copied();
-                self.flows.retain(|flow, _| Some(*flow) != number);
+                if let Some(&number) = self.flows.keys().nth(*at) {
+                    self.close(number);
+                }
+            }
+            Event::Return(at) => {
+                if let Some((&number, &slot)) = self.closed.iter().nth(*at) {
+                    self.closed.remove(&number);
+                    self.connect(number, slot);
+                }
             }
             Event::Wait => self.wait(),
             Event::Sweep => self.sweep(),
@@ -237,6 +321,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (0..BACKENDS).prop_map(Event::Dismiss),
         6 => (0..SLOTS).prop_map(Event::Open),
         2 => (0_usize..20).prop_map(Event::Close),
+        2 => (0_usize..20).prop_map(Event::Return),
         8 => Just(Event::Wait),
         6 => Just(Event::Sweep),
         1 => (1_u8..30).prop_map(Event::Forge),

@@ -33,15 +33,17 @@ impl<M: Maps> Engine<M> {
                 ..DrainStatus::default()
             };
         };
-        let table = &service.table;
-        let is_at_risk = table.holds.has_previous(id);
-        let gets_more = table.slots.contains(&id) || table.ring.contains(&id);
-        let left_exact = is_settled && !is_at_risk && !gets_more && self.is_known(key, service);
+        let findings = self.findings.as_ref().filter(|_| self.has_room);
+        let all_found = findings.filter(|findings| findings.has_all(key, service, id));
+        let epoch = self.image.backends.get(&id).map(|backend| backend.epoch);
+        let was_emptied = all_found
+            .zip(epoch)
+            .is_some_and(|(findings, epoch)| findings.was_emptied(id, epoch));
         DrainStatus {
-            drained: left_exact && left == 0,
+            drained: is_settled && was_emptied && left == 0,
             left,
-            left_exact,
-            drain_learning_seconds: if is_at_risk {
+            left_exact: is_settled && all_found.is_some(),
+            drain_learning_seconds: if service.table.holds.has_previous(id) {
                 self.learning_seconds(service)
             } else {
                 0
@@ -137,12 +139,6 @@ impl<M: Maps> Engine<M> {
             learning_seconds: self.learning_seconds(service),
             deferred: service.table.deferred,
         }
-    }
-
-    /// Whether the last walk was made by the table in force and has found all that there is.
-    fn is_known(&self, key: &ServiceKey, service: &ServiceImage) -> bool {
-        let findings = self.findings.as_ref();
-        self.has_room && findings.is_some_and(|findings| findings.is_current(key, service))
     }
 
     /// How long until no slot of a service is at risk, if nothing changes.

@@ -101,7 +101,35 @@ fn backend_is_drained_when_a_walk_by_the_table_in_force_finds_nothing_of_it() {
     assert!(!a(&engine).drain.unwrap().drained);
 
     engine.handle_findings(walk(&engine, live(0)));
+    engine.handle_findings(walk(&engine, live(0)));
     assert!(a(&engine).drain.unwrap().drained);
+}
+
+#[test]
+fn backend_is_drained_when_none_was_left_and_none_has_come_back_meanwhile() {
+    let mut engine = up_with(config(&super::CONFIG.replace("\"dsr\"", "\"nat\"")));
+    let entry = |engine: &Engine<FakeMaps>| {
+        let mut entries = engine.maps.backends.values();
+        *entries.find(|entry| *entry.address() == A.into()).unwrap()
+    };
+    drain_a(&mut engine);
+    engine.handle_findings(walk(&engine, live(1)));
+    assert!(!entry(&engine).is_emptied());
+    let begun_before = walk(&engine, live(0));
+    engine.handle_findings(walk(&engine, live(0)));
+    assert!(entry(&engine).is_emptied());
+    let drain = a(&engine).drain.unwrap();
+    assert!(drain.left_exact && drain.left == 0 && !drain.drained);
+    engine.handle_findings(begun_before);
+    assert!(!a(&engine).drain.unwrap().drained);
+    engine.handle_findings(walk(&engine, live(1)));
+    assert!(!a(&engine).drain.unwrap().drained, "one had come back");
+    engine.handle_findings(walk(&engine, live(0)));
+    assert!(a(&engine).drain.unwrap().drained);
+
+    engine.handle_change(&key("a"), Change::Admin(Admin::Enabled));
+    engine.reconcile();
+    assert!(!entry(&engine).is_emptied(), "it takes new flows again");
 }
 
 #[test]
@@ -134,6 +162,7 @@ fn nat_counts_its_sessions_and_learns_nothing() {
         "{drain:?}"
     );
     engine.handle_findings(walk(&engine, live(0)));
+    engine.handle_findings(walk(&engine, live(0)));
     assert!(a(&engine).drain.unwrap().drained);
 }
 
@@ -162,6 +191,8 @@ fn backend_that_is_taken_out_is_there_until_its_last_session_has_ended() {
         engine.reconcile();
         assert!(!engine.dismiss_drained(), "{left} sessions are left");
     }
+    engine.handle_findings(walk(&engine, live(0)));
+    assert!(!engine.dismiss_drained(), "one may have come back");
     engine.handle_findings(walk(&engine, live(0)));
     assert!(engine.dismiss_drained());
     engine.reconcile();
