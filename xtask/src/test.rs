@@ -38,6 +38,10 @@ enum Level {
     Netns,
 }
 
+/// What property tests begin with. The same every time: whether a change passes must not depend on
+/// luck. Plain `cargo test` looks at other cases each time.
+const SEED: &str = "PROPTEST_RNG_SEED";
+
 /// The module of the privileged tests that holds the packet fixtures.
 const DATAPATH: &str = "datapath::";
 
@@ -66,7 +70,11 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if wanted(Level::Unit) {
         steps.step("unit tests", || {
-            exec::show_run(cargo().arg("test").args(filter))
+            let mut command = cargo();
+            if std::env::var_os(SEED).is_none() {
+                command.env(SEED, "1");
+            }
+            exec::show_run(command.arg("test").args(filter))
         })?;
     }
     if wanted(Level::Datapath) {
