@@ -61,7 +61,10 @@ impl Pair {
     fn tell(&mut self) -> Result<(usize, Vec<Refused>)> {
         let vips = [Family::V4.vip()].into();
         let walk = self.here.walk_for(HOUR, &vips)?;
-        self.source.handle_walk(walk, Duration::ZERO);
+        self.source.begin_walk(walk, Duration::ZERO);
+        while self.source.is_walking() {
+            self.source.continue_walk();
+        }
         let names = Names::new(self.there.image(), vips);
         let (mut taken, mut refused) = (0, Vec::new());
         let clock = Now {

@@ -48,6 +48,9 @@ pub struct Sender<K, V> {
     entries: HashMap<K, Entry<V>>,
     /// When the walk began that goes on, or was the last.
     walk: Duration,
+    /// Whether what is here is all that a walk has met: a snapshot of less would have the peer forget
+    /// the rest.
+    is_whole: bool,
     /// What is to be sent.
     waiting: Queue<K>,
     /// What was sent and is not acknowledged.
@@ -93,6 +96,7 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
         Self {
             entries: HashMap::new(),
             walk: Duration::ZERO,
+            is_whole: false,
             waiting: Queue::new(),
             flight: VecDeque::new(),
             stream,
@@ -111,9 +115,11 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
         self
     }
 
-    /// A walk over everything is taken in, which began at some time.
+    /// A walk over everything is taken in, which began at some time. No snapshot begins before its
+    /// end.
     pub const fn begin_walk(&mut self, begun: Duration) {
         self.walk = begun;
+        self.is_whole = false;
     }
 
     /// Takes in what the walk has met, and what may have been like that since `at`.
@@ -165,6 +171,7 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
     /// The walk has met everything: what was there before, and it has not met, has gone.
     pub fn end_walk(&mut self, at: Duration) {
         let walk = self.walk;
+        self.is_whole = true;
         let gone = self.entries.iter();
         let gone = gone.filter(|(_, entry)| entry.met < walk && entry.value.is_some());
         let gone: Vec<K> = gone.map(|(key, _)| key.clone()).collect();
@@ -216,9 +223,10 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
         });
     }
 
-    /// The same with nothing that the peer should have.
+    /// The same with nothing that the peer should have, until a walk has ended.
     pub fn clear(&mut self) {
         self.entries.clear();
+        self.is_whole = false;
         self.restart();
     }
 
@@ -283,6 +291,7 @@ impl<K: Clone + Eq + Hash + Ord, V: Value> Sender<K, V> {
             return None;
         }
         match self.snapshot {
+            Snapshot::Needed if !self.is_whole => None,
             Snapshot::Needed => Some(self.begin(now.at)),
             Snapshot::Running { left: 0 } => Some(self.end(now.at)),
             Snapshot::Running { .. } | Snapshot::Ended { .. } => self.items(now),

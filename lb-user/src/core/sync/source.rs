@@ -82,7 +82,24 @@ pub struct Source {
     last: Option<(Arc<MapImage>, BTreeSet<ServiceKey>)>,
     /// When it began.
     looked: Option<Duration>,
+    intake: Option<Intake>,
 }
+
+/// A walk of which not all has been taken in.
+struct Intake {
+    image: Arc<MapImage>,
+    /// The backends of the image.
+    backends: Backends,
+    flows: std::vec::IntoIter<(FlowKey, Flow)>,
+    clients: HashMap<FlowKey, [u8; 6]>,
+    /// What the walk has met may have been like that since.
+    since: Duration,
+    /// Whether the one before was made by the same image.
+    is_same: bool,
+}
+
+/// So many flows are taken in at once: those that begin meanwhile wait for a few milliseconds.
+const STRIDE: usize = 2048;
 
 impl Source {
     /// See [`Sender::new`].
@@ -93,6 +110,7 @@ impl Source {
             backends: None,
             last: None,
             looked: None,
+            intake: None,
         }
     }
 
@@ -106,10 +124,11 @@ impl Source {
         })
     }
 
-    /// Takes in what a walk has met that began at some time.
-    pub fn handle_walk(&mut self, walk: Walk, begun: Duration) {
+    /// Begins to take in what a walk has met that began at some time. [`Self::continue_walk`] does the
+    /// rest.
+    pub fn begin_walk(&mut self, walk: Walk, begun: Duration) {
         // Since the walk before, what has changed may have been like that.
-        let at = self.looked.replace(begun).unwrap_or(begun);
+        let since = self.looked.replace(begun).unwrap_or(begun);
         let Walk {
             image,
             services,
@@ -123,30 +142,74 @@ impl Source {
         if last.as_ref().is_none_or(|(_, before)| *before != services) {
             self.sender.clear();
         }
-        let is_same = last.is_some_and(|(before, _)| Arc::ptr_eq(&before, &image));
         self.sender.begin_walk(begun);
-        let backends = names::backends(&image);
-        for (key, flow) in &flows {
-            let client = clients.get(key).copied().unwrap_or_default();
-            if let Some(record) = record(&image, &backends, flow, client) {
-                let name = Key::Flow(FlowName::from(key));
-                self.sender.offer(name, Record::Flow(record), at);
-            }
-        }
         for (service, seconds) in keep_alives {
             let name = Key::KeepAlive(service.into());
-            self.sender.offer(name, Record::KeepAlive(seconds), at);
+            self.sender.offer(name, Record::KeepAlive(seconds), since);
         }
-        for (key, service) in &image.services {
+        self.intake = Some(Intake {
+            backends: names::backends(&image),
+            flows: flows.into_iter(),
+            clients,
+            since,
+            is_same: last.is_some_and(|(before, _)| Arc::ptr_eq(&before, &image)),
+            image: Arc::clone(&image),
+        });
+        self.last = Some((image, services));
+    }
+
+    /// Whether a walk is being taken in.
+    #[must_use]
+    pub const fn is_walking(&self) -> bool {
+        self.intake.is_some()
+    }
+
+    /// Takes in some more of the walk; slots come last, as they depend on records.
+    pub fn continue_walk(&mut self) {
+        let Some(mut intake) = self.intake.take() else {
+            return;
+        };
+        let Intake {
+            image,
+            backends,
+            flows,
+            clients,
+            since,
+            is_same,
+        } = &mut intake;
+        for (key, flow) in flows.by_ref().take(STRIDE) {
+            let client = clients.get(&key).copied().unwrap_or_default();
+            if let Some(record) = record(image, backends, &flow, client) {
+                let name = Key::Flow(FlowName::from(&key));
+                self.sender.offer(name, Record::Flow(record), *since);
+            }
+        }
+        if flows.len() > 0 {
+            self.intake = Some(intake);
+            return;
+        }
+        let ours = |key: &ServiceKey| {
+            let services = self.last.as_ref().map(|(_, services)| services);
+            services.is_some_and(|services| services.contains(key))
+        };
+        for (key, service) in image.services.iter().filter(|(key, _)| ours(key)) {
             let name = Key::Slots(ServiceName::from(*key));
-            if !services.contains(key) || (is_same && self.sender.keep(&name)) {
+            if *is_same && self.sender.keep(&name) {
                 continue;
             }
-            let table = Box::new(slots(service, &backends));
-            self.sender.offer(name, Record::Slots(table), at);
+            let table = Box::new(slots(service, backends));
+            self.sender.offer(name, Record::Slots(table), *since);
         }
-        self.sender.end_walk(at);
-        self.last = Some((image, services));
+        self.sender.end_walk(*since);
+    }
+
+    /// Takes in a walk at one go.
+    #[cfg(test)]
+    pub(super) fn handle_walk(&mut self, walk: Walk, begun: Duration) {
+        self.begin_walk(walk, begun);
+        while self.is_walking() {
+            self.continue_walk();
+        }
     }
 
     /// Takes in a flow by what is in force, if it is one of a service that the last walk was for: else

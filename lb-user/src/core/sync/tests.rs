@@ -38,6 +38,8 @@ struct Link {
     source: BTreeMap<u8, u32>,
     /// What a walk has met that began at a time, and goes on.
     met: Option<(Duration, BTreeMap<u8, u32>)>,
+    /// What is left to take in of one.
+    taken: Option<(Duration, BTreeMap<u8, u32>)>,
     copy: BTreeMap<u8, u32>,
     clock: u64,
     snapshots: usize,
@@ -53,6 +55,7 @@ impl Link {
             is_up: false,
             source: BTreeMap::new(),
             met: None,
+            taken: None,
             copy: BTreeMap::new(),
             clock: 0,
             snapshots: 0,
@@ -69,7 +72,7 @@ impl Link {
 
     fn walk(&mut self) {
         self.begin_walk();
-        self.end_walk();
+        while self.take_in() {}
     }
 
     /// Meets everything, but what it was like is told later.
@@ -78,15 +81,26 @@ impl Link {
         self.met.get_or_insert_with(|| (at, self.source.clone()));
     }
 
-    fn end_walk(&mut self) {
-        let Some((at, met)) = self.met.take() else {
-            return;
-        };
-        self.sender.begin_walk(at);
-        for (key, value) in met {
-            self.sender.offer(key, value, at);
+    /// Takes in a part of what was met; says whether there was any.
+    fn take_in(&mut self) -> bool {
+        if self.taken.is_none() {
+            let Some((at, met)) = self.met.take() else {
+                return false;
+            };
+            self.sender.begin_walk(at);
+            self.taken = Some((at, met));
         }
-        self.sender.end_walk(at);
+        if let Some((at, met)) = &mut self.taken {
+            for _entry in 0..5 {
+                let Some((key, value)) = met.pop_first() else {
+                    self.sender.end_walk(*at);
+                    self.taken = None;
+                    break;
+                };
+                self.sender.offer(key, value, *at);
+            }
+        }
+        true
     }
 
     /// Something new is reported at once.
@@ -162,7 +176,7 @@ impl Link {
     /// Until nothing is left to do.
     fn settle(&mut self) {
         self.connect();
-        self.end_walk();
+        while self.take_in() {}
         self.walk();
         while self.send() || self.receive() || self.acknowledge() {}
     }
@@ -180,7 +194,7 @@ enum Event {
     Unset(u8),
     Announce(u8, u32),
     BeginWalk,
-    EndWalk,
+    TakeIn,
     Connect,
     Disconnect,
     Send,
@@ -199,7 +213,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => (0..40_u8).prop_map(Event::Unset),
         4 => (0..40_u8, any::<u32>()).prop_map(|(key, value)| Event::Announce(key, value)),
         6 => Just(Event::BeginWalk),
-        6 => Just(Event::EndWalk),
+        12 => Just(Event::TakeIn),
         4 => Just(Event::Connect),
         1 => Just(Event::Disconnect),
         12 => Just(Event::Send),
@@ -217,7 +231,7 @@ fn carry_out(link: &mut Link, event: Event) {
         Event::Unset(key) => drop(link.source.remove(&key)),
         Event::Announce(key, value) => link.announce(key, value),
         Event::BeginWalk => link.begin_walk(),
-        Event::EndWalk => link.end_walk(),
+        Event::TakeIn => drop(link.take_in()),
         Event::Connect => link.connect(),
         Event::Disconnect => link.disconnect(),
         Event::Send => drop(link.send()),
@@ -235,6 +249,7 @@ fn carry_out(link: &mut Link, event: Event) {
         Event::Clear => {
             link.source.clear();
             link.met = None;
+            link.taken = None;
             link.sender.clear();
         }
     }
@@ -382,11 +397,28 @@ fn a_walk_takes_back_nothing_that_was_announced_since_it_began() {
     link.begin_walk();
     link.announce(1, 1);
     link.announce(2, 2);
-    link.end_walk();
+    while link.take_in() {}
     while link.send() || link.receive() || link.acknowledge() {}
     link.assert_equal();
     // What has gone since is found by the next one.
     link.source.remove(&1);
+    link.settle();
+    link.assert_equal();
+}
+
+#[test]
+fn a_snapshot_is_of_a_whole_walk() {
+    let mut link = Link::new(1_000);
+    link.source = (0..20).map(|key| (key, 1)).collect();
+    link.copy = link.source.clone();
+    link.connect();
+    assert!(!link.send(), "nothing is known yet");
+    link.begin_walk();
+    for _part in 0..3 {
+        link.take_in();
+        while link.send() || link.receive() || link.acknowledge() {}
+        assert_eq!(link.copy, link.source, "the peer has forgotten some");
+    }
     link.settle();
     link.assert_equal();
 }

@@ -50,7 +50,7 @@ use crate::{
 const TOLD: usize = 16;
 
 /// Bytes of the ring in which the program reports new flows, 64 each: what 10,000 a second need while
-/// a walk over a million flows is taken in, which takes a second or two.
+/// this process has to wait for a CPU for a second.
 pub(super) const EVENTS: u32 = 1 << 20;
 
 /// How soon a connection is tried again.

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::{
     net::TcpSocket,
     sync::{mpsc, watch},
-    task::block_in_place,
+    task::yield_now,
     time::{self, Instant},
 };
 use tracing::info;
@@ -46,6 +46,8 @@ pub(super) struct Inputs {
 enum Input {
     Walk(Begun),
     Events(std::io::Result<Vec<FlowEvent>>),
+    /// Nothing, while there is more of a walk to be taken in.
+    Nothing,
 }
 
 /// The task.
@@ -111,7 +113,7 @@ impl Outgoing {
     /// Takes in what comes until it is time for the next call.
     async fn pause(&mut self) {
         let until = Instant::now() + RETRY;
-        while let Ok(input) = time::timeout_at(until, self.inputs.next()).await {
+        while let Ok(input) = time::timeout_at(until, self.inputs.next(&self.source)).await {
             self.handle(input);
         }
     }
@@ -123,7 +125,7 @@ impl Outgoing {
         loop {
             tokio::select! {
                 link = &mut dial => return link,
-                input = self.inputs.next() => self.handle(input),
+                input = self.inputs.next(&self.source) => self.handle(input),
             }
         }
     }
@@ -137,6 +139,13 @@ impl Outgoing {
             }
             // The runtime is going, and this task with it.
             Input::Events(Err(_)) => {}
+            Input::Nothing => {
+                self.source.continue_walk();
+                if !self.source.is_walking() {
+                    self.tell();
+                    self.tell_lag();
+                }
+            }
         }
     }
 
@@ -144,10 +153,7 @@ impl Outgoing {
         // What the walk finds new was not reported then.
         self.look_for_events();
         let begun = begun.saturating_duration_since(self.started);
-        // Of a million flows it takes a second.
-        block_in_place(|| self.source.handle_walk(walk, begun));
-        self.tell();
-        self.tell_lag();
+        self.source.begin_walk(walk, begun);
     }
 
     fn look_for_events(&mut self) {
@@ -176,7 +182,7 @@ impl Outgoing {
             self.send(&mut writer).await?;
             self.tell();
             tokio::select! {
-                input = self.inputs.next() => self.handle(input),
+                input = self.inputs.next(&self.source) => self.handle(input),
                 answer = reader.receive() => {
                     heard = Instant::now();
                     match decode(&answer?)? {
@@ -254,12 +260,13 @@ impl Outgoing {
 }
 
 impl Inputs {
-    /// What comes next. May be cancelled.
-    async fn next(&mut self) -> Input {
+    /// What comes next; the next walk after the end of the one before. May be cancelled.
+    async fn next(&mut self, source: &Source) -> Input {
         tokio::select! {
             // Without a sweep the daemon is stopping; what begins meanwhile is reported.
-            Some(walk) = self.walks.recv() => Input::Walk(walk),
+            Some(walk) = self.walks.recv(), if !source.is_walking() => Input::Walk(walk),
             events = self.events.next() => Input::Events(events),
+            () = yield_now(), if source.is_walking() => Input::Nothing,
         }
     }
 }

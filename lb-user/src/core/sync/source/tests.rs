@@ -225,6 +225,30 @@ fn slots_are_told_of_again_when_they_change() {
 }
 
 #[test]
+fn what_begins_while_a_walk_is_taken_in_does_not_wait_for_its_end() {
+    let mut bench = Bench::new();
+    bench.walk(&[1], &[(1, 10)]);
+    let mut walk = Walk::new(&bench.image, &[vip(1)].into());
+    for port in 100..10_000 {
+        let (key, record) = flow(&bench.image, 1, port);
+        walk.note(&key, &record);
+    }
+    let begun = bench.now();
+    bench.source.begin_walk(walk, begun);
+    bench.source.continue_walk();
+    assert!(bench.source.is_walking());
+    let sent = bench.establish(1, 20);
+    assert!(sent.flows.contains(&20) && !sent.flows.contains(&9_999));
+    assert_eq!(sent.removed, [0_u16; 0]);
+    while bench.source.is_walking() {
+        bench.source.continue_walk();
+    }
+    let rest = bench.sent();
+    assert_eq!(rest.removed, [10], "only what the walk has not met");
+    assert_eq!(sent.flows.len() + rest.flows.len(), 9_900 + 1);
+}
+
+#[test]
 fn flows_of_who_has_gone_are_not_told_of() {
     let mut bench = Bench::new();
     let mut walk = Walk::new(&bench.image, &[vip(1)].into());
