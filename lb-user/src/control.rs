@@ -4,13 +4,17 @@
 //! outside can know, taken at one moment; its serialized form is the API's and a promise to scripts:
 //! fields are added, not renamed.
 
+mod events;
 #[cfg(test)]
 pub(crate) mod example;
 mod insight;
+mod notify;
 mod status;
 mod sync;
 mod trace;
 mod vrrp;
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,9 +25,12 @@ use crate::{
         model::{NoRoomToLeave, ReloadBlockers},
     },
     core::balancer::{Admin, BackendKey, SelectError},
+    journal::Journal,
 };
 
+pub use events::{EventRecord, EventsPage};
 pub use insight::{DrainStatus, MqttStatus, Sessions, SlotsStatus};
+pub use notify::{NotifierStatus, NotifyTest, UnknownNotifier};
 pub use status::{
     BackendStatus, ConfigStatus, Counters, Flows, GuardStatus, Health, InterfaceStatus,
     ProbeStatus, ServiceState, ServiceStatus, Status, TrafficStatus, VipState, VipStatus,
@@ -35,7 +42,7 @@ pub use trace::{
 
 pub use vrrp::{
     AdvertsStatus, PeerStatus, RoleChange, RouterChange, RouterChangeError, RouterOrder,
-    RouterStatus, VrrpStatus,
+    RouterStatus, TrackStatus, VrrpStatus,
 };
 
 /// Requests that may wait: more askers than this at once wait at the door.
@@ -46,6 +53,7 @@ const DEPTH: usize = 16;
 pub struct Handle {
     requests: mpsc::Sender<Request>,
     ready: watch::Receiver<bool>,
+    journal: Journal,
 }
 
 /// The daemon's end.
@@ -66,6 +74,11 @@ pub enum Request {
     Router(
         RouterOrder,
         oneshot::Sender<Result<VrrpStatus, RouterChangeError>>,
+    ),
+    /// Tries a notification, or all of them.
+    Notify(
+        Option<String>,
+        oneshot::Sender<Result<Vec<NotifyTest>, UnknownNotifier>>,
     ),
     Stop(Departure, oneshot::Sender<Leaving>),
 }
@@ -102,6 +115,15 @@ pub struct Order {
 pub enum Change {
     Admin(Admin),
     Weight(u16),
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admin(admin) => admin.fmt(f),
+            Self::Weight(weight) => write!(f, "weight {weight}"),
+        }
+    }
 }
 
 /// Whether a change survives a restart of the daemon.
@@ -163,14 +185,15 @@ pub enum ChangeError {
 #[error("the daemon is stopping")]
 pub struct Stopping;
 
-/// Makes the two ends.
+/// Makes the two ends; events are read without asking anybody.
 #[must_use]
-pub fn channel() -> (Handle, Requests) {
+pub fn channel(journal: Journal) -> (Handle, Requests) {
     let (sender, receiver) = mpsc::channel(DEPTH);
     let (ready, is_ready) = watch::channel(false);
     let handle = Handle {
         requests: sender,
         ready: is_ready,
+        journal,
     };
     (handle, Requests { receiver, ready })
 }
@@ -227,6 +250,18 @@ impl Handle {
         self.ask(|answer| Request::Router(order, answer)).await
     }
 
+    /// Has the notification of that name tried, or all.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon is stopping; inside, if there is none of that name.
+    pub async fn test_notification(
+        &self,
+        name: Option<String>,
+    ) -> Result<Result<Vec<NotifyTest>, UnknownNotifier>, Stopping> {
+        self.ask(|answer| Request::Notify(name, answer)).await
+    }
+
     /// Has the daemon stop.
     ///
     /// # Errors
@@ -234,6 +269,12 @@ impl Handle {
     /// If it does already.
     pub async fn stop(&self, departure: Departure) -> Result<Leaving, Stopping> {
         self.ask(|answer| Request::Stop(departure, answer)).await
+    }
+
+    /// Where events are.
+    #[must_use]
+    pub const fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Whether packets are being balanced.

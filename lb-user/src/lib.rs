@@ -11,3 +11,4 @@ pub mod control;
 pub mod core;
 pub mod daemon;
 pub mod io;
+pub mod journal;

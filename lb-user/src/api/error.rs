@@ -8,7 +8,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    control::{ChangeError, ReloadError, RouterChangeError, Stopping, TraceError},
+    control::{ChangeError, ReloadError, RouterChangeError, Stopping, TraceError, UnknownNotifier},
     core::balancer::SelectError,
 };
 
@@ -47,6 +47,13 @@ impl From<Stopping> for ApiError {
     fn from(error: Stopping) -> Self {
         let hint = "wait until it is up again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string(), hint)
+    }
+}
+
+impl From<UnknownNotifier> for ApiError {
+    fn from(error: UnknownNotifier) -> Self {
+        let hint = "`tidegate status --json` lists those that there are, under `notifiers`";
+        Self::new(StatusCode::NOT_FOUND, error.to_string(), hint)
     }
 }
 

@@ -59,6 +59,25 @@ fn daemon(page: &mut Page, status: &Status) {
         "Changes that the kernel did not take.",
     );
     page.sample(&[], status.counters.apply_errors);
+    page.family("tidegate_events_total", "counter", "Events by kind.");
+    for (kind, count) in &status.events {
+        page.sample(&[("kind", kind)], count);
+    }
+    page.family(
+        "tidegate_notifications_total",
+        "counter",
+        "Events that were told, given up, or held back as too many.",
+    );
+    for notifier in &status.notifiers {
+        let results = [
+            ("sent", notifier.sent),
+            ("failed", notifier.failed),
+            ("held_back", notifier.held_back),
+        ];
+        for (result, count) in results {
+            page.sample(&[("notifier", &notifier.name), ("result", result)], count);
+        }
+    }
     page.family("tidegate_flows", "gauge", "Tracked flows by state.");
     page.sample(&[("state", "tracked")], status.flows.tracked);
     page.sample(&[("state", "half_open")], status.flows.half_open);

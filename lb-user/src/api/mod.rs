@@ -11,6 +11,8 @@
 //! | `POST /v1/backends/{service}/{name}/disable` | socket | no packets |
 //! | `POST /v1/backends/{service}/{name}/weight` | socket | `{"weight": 0..=256}` |
 //! | `POST /v1/stop` | socket | the daemon stops; with `?detach=true` traffic does, too |
+//! | `GET /v1/events` | socket | [`crate::control::EventsPage`]; see `events.rs` for its options |
+//! | `POST /v1/notify/test` | socket | tries all notifications, or the one of `?name=` |
 //! | `GET /v1/vrrp` | socket | [`crate::control::VrrpStatus`] |
 //! | `POST /v1/vrrp/{name}/release` | socket | a virtual router or group hands its role over |
 //! | `POST /v1/vrrp/{name}/resume` | socket | it takes part again |
@@ -24,6 +26,7 @@
 //! nothing else.
 
 mod error;
+mod events;
 pub mod metrics;
 mod routes;
 mod servers;

@@ -9,11 +9,11 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{error::ApiError, metrics};
+use super::{error::ApiError, events, metrics};
 use crate::{
     control::{
-        BackendStatus, Change, Departure, Handle, Lasting, Leaving, Order, Reloaded, RouterChange,
-        RouterOrder, Status, Trace, TraceOrder, VrrpStatus,
+        BackendStatus, Change, Departure, Handle, Lasting, Leaving, NotifyTest, Order, Reloaded,
+        RouterChange, RouterOrder, Status, Trace, TraceOrder, VrrpStatus,
     },
     core::balancer::Admin,
 };
@@ -75,6 +75,8 @@ pub(super) fn control(handle: Handle) -> Router {
         .route("/v1/backends/{service}/{name}/disable", post(disable))
         .route("/v1/backends/{service}/{name}/weight", post(weight))
         .route("/v1/stop", post(stop))
+        .route("/v1/events", get(events::list))
+        .route("/v1/notify/test", post(test_notification))
         .route("/v1/vrrp", get(vrrp))
         .route("/v1/vrrp/{name}/release", post(release))
         .route("/v1/vrrp/{name}/resume", post(resume))
@@ -197,6 +199,19 @@ async fn change(
         lasting: options.lasting(),
     };
     Ok(Json(handle.change(order).await??))
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NotifyOptions {
+    name: Option<String>,
+}
+
+async fn test_notification(
+    State(handle): State<Handle>,
+    Query(options): Query<NotifyOptions>,
+) -> Result<Json<Vec<NotifyTest>>, ApiError> {
+    Ok(Json(handle.test_notification(options.name).await??))
 }
 
 async fn vrrp(State(handle): State<Handle>) -> Result<Json<VrrpStatus>, ApiError> {

@@ -16,10 +16,14 @@ use crate::{
     config,
     control::{
         self, Change, ChangeError, Departure, Lasting, Order, ReloadError, Reloaded,
-        Request as Ask, RouterChangeError, Status,
+        Request as Ask, RouterChangeError, Status, UnknownNotifier,
         example::{backend, status, trace, vrrp},
     },
-    core::balancer::{Admin, SelectError},
+    core::{
+        balancer::{Admin, SelectError},
+        event::Event,
+    },
+    journal::Journal,
 };
 
 /// Answers one request; gives back the order, if it was one.
@@ -38,6 +42,10 @@ fn daemon(mut requests: control::Requests) -> JoinHandle<Option<Order>> {
                 Ok(vrrp())
             } else {
                 Err(RouterChangeError::Unknown { name: order.name })
+            })),
+            Ask::Notify(name, answer) => drop(answer.send(match name {
+                None => Ok(Vec::new()),
+                Some(name) => Err(UnknownNotifier { name }),
             })),
             Ask::Trace(order, answer) => drop(answer.send(Ok(trace(&order)))),
             Ask::Stop(departure, answer) => {
@@ -64,7 +72,7 @@ fn daemon(mut requests: control::Requests) -> JoinHandle<Option<Order>> {
 }
 
 fn control() -> (Router, JoinHandle<Option<Order>>) {
-    let (handle, requests) = control::channel();
+    let (handle, requests) = control::channel(Journal::default());
     (routes::control(handle), daemon(requests))
 }
 
@@ -259,7 +267,7 @@ async fn traffic_ends_with_a_stop_only_if_that_is_said() {
 
 #[tokio::test]
 async fn daemon_that_is_gone_is_unavailable() {
-    let (handle, requests) = control::channel();
+    let (handle, requests) = control::channel(Journal::default());
     drop(requests);
     let (code, _) = send(routes::control(handle), Method::GET, "/v1/status", "").await;
     assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
@@ -267,7 +275,7 @@ async fn daemon_that_is_gone_is_unavailable() {
 
 #[tokio::test]
 async fn readiness_follows_the_daemon_and_health_the_process() {
-    let (handle, requests) = control::channel();
+    let (handle, requests) = control::channel(Journal::default());
     for (ready, code) in [
         (false, StatusCode::SERVICE_UNAVAILABLE),
         (true, StatusCode::OK),
@@ -285,7 +293,7 @@ async fn readiness_follows_the_daemon_and_health_the_process() {
 
 #[tokio::test]
 async fn metrics_port_changes_nothing() {
-    let (handle, _requests) = control::channel();
+    let (handle, _requests) = control::channel(Journal::default());
     let router = routes::observation(handle);
     let (code, _) = send(router, Method::POST, "/v1/reload", "").await;
     assert_eq!(code, StatusCode::NOT_FOUND);
@@ -339,4 +347,70 @@ async fn labels_cannot_break_out_of_their_quotes() {
     status.services[0].name = "a\"b\\c\nd".to_owned();
     let page = metrics::render(&status);
     assert!(page.contains(r#"{service="a\"b\\c\nd"}"#), "{page}");
+}
+
+/// Asks for events; nobody has to answer at the other end.
+async fn events(journal: &Journal, options: &str) -> (StatusCode, Value) {
+    let (handle, _requests) = control::channel(journal.clone());
+    let request = Request::get(format!("/v1/events{options}"));
+    let request = request.body(Body::empty()).unwrap();
+    let response = routes::control(handle).oneshot(request).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+#[tokio::test]
+async fn events_are_listed_filtered_and_waited_for() {
+    let journal = Journal::default();
+    for service in ["a", "b"] {
+        let service = service.to_owned();
+        journal.tell(Event::ServiceDown { service });
+    }
+    let (status, all) = events(&journal, "").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(all["events"][1]["service"], "b");
+    assert_eq!(
+        (&all["missed"], &all["last"]),
+        (&json!(0), &json!(journal.last()))
+    );
+    let (_, one) = events(
+        &journal,
+        "?service=a&kind=service_down,service_up&seconds=60",
+    )
+    .await;
+    assert_eq!(one["events"].as_array().unwrap().len(), 1);
+    assert_eq!(one["events"][0]["severity"], "error");
+
+    // One that is asked for ends the wait, and another does not.
+    let waiter = journal.clone();
+    let options = format!("?since={}&wait=60&kind=stopping", journal.last());
+    let waiting = tokio::spawn(async move { events(&waiter, &options).await });
+    journal.tell(Event::BackendsHeard {});
+    journal.tell(Event::Stopping {});
+    let (_, came) = waiting.await.unwrap();
+    assert_eq!(came["events"].as_array().unwrap().len(), 1);
+    assert_eq!(came["events"][0]["kind"], "stopping");
+
+    // So does the end of the daemon.
+    let waiter = journal.clone();
+    let options = format!("?since={}&wait=60", journal.last());
+    let waiting = tokio::spawn(async move { events(&waiter, &options).await });
+    journal.close();
+    let (_, none) = waiting.await.unwrap();
+    assert_eq!(none["events"], json!([]));
+}
+
+#[tokio::test]
+async fn unknown_kinds_of_events_are_refused_with_the_known_ones() {
+    for options in ["?kind=nosuch", "?severity=nosuch"] {
+        let (status, body) = events(&Journal::default(), options).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        let error = body["error"].as_str().unwrap();
+        assert!(error.ends_with("named nosuch"), "{body}");
+        assert!(
+            body["hint"].as_str().unwrap().starts_with("known: "),
+            "{body}"
+        );
+    }
 }

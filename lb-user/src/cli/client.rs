@@ -173,6 +173,7 @@ mod tests {
     use crate::{
         api::{BindError, Servers},
         control::{self, Request, Status, example},
+        journal::Journal,
     };
 
     fn socket(name: &str) -> PathBuf {
@@ -185,7 +186,7 @@ mod tests {
         let servers = runtime.block_on(Servers::bind(&path, 0o600, None)).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let (handle, mut requests) = control::channel();
+        let (handle, mut requests) = control::channel(Journal::default());
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         runtime.block_on(async { servers.spawn(&handle, &stop, &mut tasks) });
         runtime.spawn(async move {

@@ -8,6 +8,8 @@ mod check;
 mod client;
 mod decap;
 mod drain;
+mod events;
+mod notify;
 mod output;
 mod reload;
 mod run;
@@ -54,6 +56,8 @@ enum Command {
     Top(top::Args),
     Trace(trace::Args),
     Vrrp(vrrp::Args),
+    Events(events::Args),
+    Notify(notify::Args),
     Sync(sync::Args),
     Decap(decap::Args),
 }
@@ -121,6 +125,8 @@ pub fn main() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Vrrp(args) => vrrp::run(&args),
+        Command::Events(args) => events::run(&args),
+        Command::Notify(args) => notify::run(&args),
         Command::Sync(args) => sync::run(&args),
         Command::Decap(args) => decap::run(&args),
     };

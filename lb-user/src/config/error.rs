@@ -185,6 +185,16 @@ pub enum Problem {
     NotLinkLocal { example: String },
     #[error("the address of another host, of the family of `listen`, has to be here")]
     NoPeer,
+    #[error("only for notifications of type {needed}; remove it, or change `type`")]
+    NotForNotifyType { needed: &'static str },
+    #[error("a login takes both `username` and `password_file`")]
+    HalfALogin,
+    #[error(
+        "without TLS the password would travel in the clear; set `tls = \"starttls\"` or \"always\""
+    )]
+    PasswordInTheClear,
+    #[error("give either `gateway` or `script`")]
+    NotOneTarget,
     #[error("{address} is assigned by somebody else; remove `assign = false`, or this")]
     NotAssigned { address: String },
 }

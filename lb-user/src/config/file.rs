@@ -3,6 +3,7 @@
 //! Mirrors the TOML table by table. A key that is absent or was reported as wrong is `None`; what
 //! holds between keys, and what an absent key stands for, is [`super::model`]'s to say.
 
+mod notify;
 mod vrrp;
 
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +13,8 @@ use lb_common::abi::{BackendId, Balance, Encapsulation, Forward};
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
-pub(super) use self::vrrp::Vrrp;
+pub(super) use self::notify::{Notify, NotifyType};
+pub(super) use self::vrrp::{Track, Vrrp};
 use super::model::{Backend, Challenge, LogFormat, MqttVersion, Prefix, Protocol, XdpMode};
 use super::prefixes::{self, List};
 use super::reader::{Located, Place, Table};
@@ -42,6 +44,7 @@ pub(super) struct Config {
     pub(super) sync: Option<Sync>,
     pub(super) vips: Vec<Vip>,
     pub(super) vrrps: Vec<Vrrp>,
+    pub(super) notifies: Vec<Notify>,
     pub(super) services: Vec<Service>,
 }
 
@@ -73,6 +76,7 @@ impl Config {
             sync: root.table("sync", Sync::read),
             vips: root.tables("vip", Vip::read),
             vrrps: root.tables("vrrp", Vrrp::read),
+            notifies: root.tables("notify", Notify::read),
             services: root.tables("service", Service::read),
         }
     }

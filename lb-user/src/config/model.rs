@@ -7,10 +7,12 @@
 mod defaults;
 mod guard;
 mod leaving;
+mod notify;
 mod reload;
 mod rules;
 mod service;
 mod sync;
+mod track;
 mod tunnel;
 mod vrrp;
 
@@ -20,11 +22,13 @@ use std::time::Duration;
 
 pub use self::guard::{AccessList, Challenge, Guard, Prefix};
 pub use self::leaving::{NoRoomToLeave, Remnant};
+pub use self::notify::{Email, Exec, MailTls, Means, Notify, Webhook};
 pub use self::reload::{ReloadBlocker, ReloadBlockers};
 pub use self::service::{
     Backend, Check, HttpCheck, MqttCheck, MqttVersion, Probe, Protocol, Secret, Service,
 };
 pub use self::sync::Sync;
+pub use self::track::{Track, TrackTarget};
 pub use self::tunnel::{SourcePrefix, Tunnel};
 pub use self::vrrp::{OtherAddresses, Vrrp, VrrpChecksum, VrrpVersion, WithoutBackends};
 
@@ -49,6 +53,7 @@ pub struct Config {
     sync: Option<Sync>,
     vips: Vec<Vip>,
     vrrps: Vec<Vrrp>,
+    notifies: Vec<Notify>,
     services: Vec<Service>,
 }
 
@@ -161,6 +166,12 @@ impl Config {
     #[must_use]
     pub fn vrrps(&self) -> &[Vrrp] {
         &self.vrrps
+    }
+
+    /// Who is told of events, in the order of the file.
+    #[must_use]
+    pub fn notifies(&self) -> &[Notify] {
+        &self.notifies
     }
 
     /// The services, in the order of the file.

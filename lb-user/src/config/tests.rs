@@ -3,6 +3,7 @@
 mod examples;
 mod guard;
 mod keep_alives;
+mod notify;
 mod reload;
 mod rules;
 mod sync;

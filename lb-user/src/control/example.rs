@@ -2,10 +2,10 @@
 
 use super::{
     AdvertsStatus, BackendStatus, ConfigStatus, Counters, FlowLag, FlowTrace, Flows, GuardStatus,
-    Health, InterfaceStatus, MqttStatus, PathTrace, PeerStatus, ProbeStatus, ReceivingStatus,
-    RoleChange, RouterStatus, SendingStatus, ServiceState, ServiceStatus, ServiceTrace, Sessions,
-    SlotsStatus, Status, StepTrace, SyncStatus, ThenTrace, Trace, TraceOrder, TrafficStatus,
-    VipState, VipStatus, VrrpStatus,
+    Health, InterfaceStatus, MqttStatus, NotifierStatus, PathTrace, PeerStatus, ProbeStatus,
+    ReceivingStatus, RoleChange, RouterStatus, SendingStatus, ServiceState, ServiceStatus,
+    ServiceTrace, Sessions, SlotsStatus, Status, StepTrace, SyncStatus, ThenTrace, Trace,
+    TraceOrder, TrackStatus, TrafficStatus, VipState, VipStatus, VrrpStatus,
 };
 use crate::core::balancer::Admin;
 
@@ -96,6 +96,12 @@ pub(crate) fn vrrp() -> VrrpStatus {
         faults: vec!["no_backends".to_owned()],
         lowered_by: Vec::new(),
         awaits_sync: false,
+        tracked: vec![TrackStatus {
+            name: "gw".to_owned(),
+            target: "gateway 172.16.40.1".to_owned(),
+            state: "down".to_owned(),
+            cost: Some(50),
+        }],
         last_change: Some(RoleChange {
             from: "active".to_owned(),
             to: "backup".to_owned(),
@@ -210,5 +216,14 @@ pub(crate) fn status() -> Status {
             reloads_ok: 1,
             ..Counters::default()
         },
+        events: [("role_changed".to_owned(), 2)].into(),
+        notifiers: vec![NotifierStatus {
+            name: "ops".to_owned(),
+            means: "webhook".to_owned(),
+            sent: 7,
+            failed: 1,
+            last_error: Some("the server has answered 404 Not Found".to_owned()),
+            ..NotifierStatus::default()
+        }],
     }
 }

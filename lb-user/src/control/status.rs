@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fmt};
 use lb_common::abi::Traffic;
 use serde::{Deserialize, Serialize};
 
-use super::{DrainStatus, MqttStatus, Sessions, SlotsStatus, SyncStatus, VrrpStatus};
+use super::{
+    DrainStatus, MqttStatus, NotifierStatus, Sessions, SlotsStatus, SyncStatus, VrrpStatus,
+};
 use crate::core::{balancer::Admin, health::HealthState};
 
 /// The whole of it.
@@ -28,6 +30,12 @@ pub struct Status {
     pub verdicts: BTreeMap<String, u64>,
     pub flows: Flows,
     pub counters: Counters,
+    /// Events since the start, by kind.
+    #[serde(default)]
+    pub events: BTreeMap<String, u64>,
+    /// Who is told of them.
+    #[serde(default)]
+    pub notifiers: Vec<NotifierStatus>,
 }
 
 /// Which configuration is in force.

@@ -35,12 +35,15 @@ pub struct RouterStatus {
     /// Why it must not be Active: `operator`, `fault`, `group`.
     pub held: Vec<String>,
     /// What it lacks: `not_ready`, `link_down`, `no_address`, `no_socket`, `unfit`, `no_backends`,
-    /// `no_vip`.
+    /// `no_vip`, `tracked`.
     pub faults: Vec<String>,
-    /// Why the priority in force is lower than the configured one: `silent_backends`.
+    /// Why the priority in force is lower than the configured one: `silent_backends`, `tracked`.
     pub lowered_by: Vec<String>,
     /// Whether it leaves an Active of lower priority alone until it is in sync with it.
     pub awaits_sync: bool,
+    /// What it depends on.
+    #[serde(default)]
+    pub tracked: Vec<TrackStatus>,
     pub last_change: Option<RoleChange>,
     /// How often it came to each role.
     pub changes: BTreeMap<String, u64>,
@@ -52,6 +55,18 @@ pub struct RouterStatus {
 pub struct PeerStatus {
     pub address: IpAddr,
     pub priority: u8,
+}
+
+/// A gateway or script that a virtual router depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackStatus {
+    pub name: String,
+    /// `gateway ADDRESS` or `script COMMAND`.
+    pub target: String,
+    /// `unknown`, `up` or `down`.
+    pub state: String,
+    /// What the priority loses while it is down; without it the router gives its role up.
+    pub cost: Option<u8>,
 }
 
 /// A change of role.

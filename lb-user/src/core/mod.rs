@@ -3,11 +3,13 @@
 pub mod admin;
 pub mod attack;
 pub mod balancer;
+pub mod event;
 pub mod flows;
 pub mod health;
 pub mod image;
 pub mod load;
 pub mod maglev;
+pub mod notify;
 pub mod plan;
 pub mod restore;
 pub mod ring;

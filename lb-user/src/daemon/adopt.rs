@@ -17,6 +17,7 @@ use crate::{
         datapath::{Datapath, Mismatch, PinError, Pins},
         netlink::{Netlink, NetlinkError},
     },
+    journal::Journal,
 };
 
 /// The place for what is to outlive this process; none where there can be none.
@@ -119,7 +120,9 @@ pub async fn take_off(config: &Config) -> anyhow::Result<bool> {
     let index = interface.as_ref().map_or(0, |interface| interface.index);
     let pins = Pins::open(config.pin_dir(), config.interface(), index)?;
     if let Some(interface) = interface {
-        Vips::new(netlink, interface).release().await?;
+        Vips::new(netlink, interface, Journal::default())
+            .release()
+            .await?;
     }
     Ok(pins.remove()?)
 }

@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use lb_common::abi::ServiceKey;
-use tracing::{info, warn};
 
 use super::{engine::Engine, maps::Maps};
 use crate::{
     config::model::Challenge,
-    core::attack::{Change, Watch},
+    core::{
+        attack::{Change, Watch},
+        event::Event,
+    },
 };
 
 /// The watches of services that challenge when attacked.
@@ -37,16 +39,17 @@ impl<M: Maps> Engine<M> {
             let rate = watch.rate();
             match change {
                 Some(Change::Begins) => {
-                    warn!(
-                        service = name,
-                        rate, above, "flood of SYNs: clients are challenged"
-                    );
+                    self.journal.tell(Event::FloodBegan {
+                        service: name,
+                        rate,
+                        above: above.into(),
+                    });
                 }
                 Some(Change::Ends) => {
-                    info!(
-                        service = name,
-                        rate, "flood of SYNs is over: no more challenges"
-                    );
+                    self.journal.tell(Event::FloodEnded {
+                        service: name,
+                        rate,
+                    });
                 }
                 None => continue,
             }

@@ -19,7 +19,6 @@ use std::{
 
 use lb_common::abi::{Forward, NextHop, Service as ServiceEntry, ServiceKey};
 use tokio::sync::watch;
-use tracing::{error, info, warn};
 
 use self::learning::expiry;
 pub(super) use self::{inherited::Told, learning::longest_waited_for};
@@ -30,6 +29,7 @@ use crate::{
     core::{
         admin::AdminState,
         balancer::{BackendKey, Balancer},
+        event::Event,
         flows::Sight,
         health::{HealthState, ProbeOutcome, Question},
         image::{MapImage, MapOp, ServiceImage},
@@ -38,6 +38,7 @@ use crate::{
         sync::record::SlotTable,
     },
     io::probe::ProbeResult,
+    journal::Journal,
 };
 
 /// How often the plan may ask for another round, each of which gives out the ids that the one before
@@ -56,7 +57,12 @@ pub(super) struct Engine<M> {
     doubtful: Vec<(ServiceKey, ServiceImage)>,
     pub(super) ledger: Ledger,
     pub(super) counters: Counters,
+    pub(super) journal: Journal,
+    /// Why the maps are not what they should be, as was told.
+    trouble: Option<String>,
     pub(super) probes: BTreeMap<BackendKey, ProbeStatus>,
+    /// Who is draining and has no session left, as was told.
+    drained: BTreeSet<BackendKey>,
     /// Who is up only because nobody shows that the way there works.
     held: BTreeSet<BackendKey>,
     /// Who looks for floods of SYNs.
@@ -86,7 +92,7 @@ pub(super) struct Engine<M> {
 
 impl<M: Maps> Engine<M> {
     /// An engine with maps that nobody has written to.
-    pub(super) fn new(config: Config, admin: AdminState, maps: M) -> Self {
+    pub(super) fn new(config: Config, admin: AdminState, maps: M, journal: Journal) -> Self {
         let sight = Sight {
             image: Arc::new(MapImage::empty()),
             expiry: expiry(&config),
@@ -99,7 +105,10 @@ impl<M: Maps> Engine<M> {
             doubtful: Vec::new(),
             ledger: Ledger::default(),
             counters: Counters::default(),
+            journal,
+            trouble: None,
             probes: BTreeMap::new(),
+            drained: BTreeSet::new(),
             held: BTreeSet::new(),
             watches: Watches::new(),
             findings: None,
@@ -122,19 +131,16 @@ impl<M: Maps> Engine<M> {
         self.has_room = has_room;
     }
 
-    /// As [`Self::try_reconcile`], where nobody waits for the outcome: a failure is logged.
+    /// As [`Self::try_reconcile`], where nobody waits for the outcome.
     pub(super) fn reconcile(&mut self) {
-        if let Err(error) = self.try_reconcile() {
-            let error = format!("{error:#}");
-            error!(error, "maps could not be changed, will be written anew");
-        }
+        drop(self.try_reconcile());
     }
 
     /// Makes the maps hold what the balancer wants, if that may have changed or failed before.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses, which is counted; the next call then writes everything anew.
+    /// If the kernel refuses, which is counted and told; the next call then writes everything anew.
     pub(super) fn try_reconcile(&mut self) -> anyhow::Result<()> {
         if !self.dirty {
             self.review_fresh();
@@ -147,9 +153,24 @@ impl<M: Maps> Engine<M> {
             self.note_inherited();
         }
         self.dirty = outcome.is_err();
-        self.counters.apply_errors += u64::from(self.dirty);
+        self.note_outcome(outcome.as_ref().err());
         self.tell_of_services();
         outcome
+    }
+
+    /// Counts a failure, and tells of it if it is not the one of before.
+    fn note_outcome(&mut self, error: Option<&anyhow::Error>) {
+        self.counters.apply_errors += u64::from(error.is_some());
+        let trouble = error.map(|error| format!("{error:#}"));
+        match (&trouble, &self.trouble) {
+            (Some(now), before) if before.as_ref() != Some(now) => {
+                let error = now.clone();
+                self.journal.tell(Event::MapsFailed { error });
+            }
+            (None, Some(_)) => self.journal.tell(Event::MapsRestored {}),
+            (Some(_) | None, _) => {}
+        }
+        self.trouble = trouble;
     }
 
     /// Whether the maps hold what the balancer wants.
@@ -255,7 +276,13 @@ impl<M: Maps> Engine<M> {
             return;
         };
         let (from, to) = (transition.from, transition.to);
-        info!(%backend, %from, %to, reason, "backend changed state");
+        self.journal.tell(Event::BackendHealth {
+            service: backend.service().to_owned(),
+            backend: backend.backend().to_owned(),
+            from,
+            to,
+            reason,
+        });
         self.dirty = true;
     }
 
@@ -382,7 +409,7 @@ impl<M: Maps> Engine<M> {
             .is_some_and(ServiceImage::is_up)
     }
 
-    /// Logs which services lost their last backend, or got one again. What was never up is the
+    /// Tells which services lost their last backend, or got one again. What was never up is the
     /// start's to tell.
     fn tell_of_services(&mut self) {
         let services = self.balancer.config().services().iter();
@@ -393,12 +420,13 @@ impl<M: Maps> Engine<M> {
             let (key, name) = (service.key(), service.name());
             match (self.up.get(&key), now.get(&key)) {
                 (Some(true), Some(false)) => {
-                    warn!(
-                        service = name,
-                        "service has no healthy backend, its packets are dropped"
-                    );
+                    let service = name.to_owned();
+                    self.journal.tell(Event::ServiceDown { service });
                 }
-                (Some(false), Some(true)) => info!(service = name, "service has a healthy backend"),
+                (Some(false), Some(true)) => {
+                    let service = name.to_owned();
+                    self.journal.tell(Event::ServiceUp { service });
+                }
                 _ => {}
             }
         }

@@ -22,6 +22,8 @@ pub(super) struct Inputs {
     pub(super) findings: mpsc::Receiver<Findings>,
     /// What the peer says; nothing without one.
     pub(super) told: mpsc::Receiver<Told>,
+    /// That something that routers depend on is judged differently.
+    pub(super) tracked: mpsc::Receiver<()>,
     pub(super) signals: Signals,
     pub(super) tasks: Tasks,
     /// Why a thread of the virtual routers ended.
@@ -44,6 +46,8 @@ pub(super) enum Event {
     Swept(Box<Findings>),
     /// The peer has said something.
     Told(Told),
+    /// Something that routers depend on is judged differently.
+    Tracked,
     Hangup,
     Stop,
     /// A task or thread ended that must not.
@@ -73,6 +77,7 @@ impl Inputs {
             Some(found) = self.found.recv() => Event::Found(found),
             Some(findings) = self.findings.recv() => Event::Swept(Box::new(findings)),
             Some(told) = self.told.recv() => Event::Told(told),
+            Some(()) = self.tracked.recv() => Event::Tracked,
             Some(ended) = self.ended.recv() => Event::Ended(ended),
             Some(ended) = self.tasks.join_next() => Event::Ended(match ended {
                 Ok((name, Ok(()))) => anyhow!("task {name} ended"),

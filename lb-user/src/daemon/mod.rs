@@ -22,6 +22,7 @@ mod inputs;
 mod ledger;
 mod maps;
 mod neighbours;
+mod notify;
 mod pace;
 mod prober;
 mod running;
@@ -33,6 +34,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod trackers;
 mod vips;
 mod vrrp;
 
@@ -54,12 +56,14 @@ use self::{
     engine::{Engine, Told, nat_ports},
     inputs::{Inputs, Signals},
     neighbours::Follower,
+    notify::Notifiers,
     pace::Pace,
     prober::Probers,
     running::Running,
     state::StateDir,
     sweep::Reports,
     sync::{Syncer, Tap},
+    trackers::Trackers,
     vips::Vips,
     vrrp::Routers,
 };
@@ -67,7 +71,10 @@ use crate::{
     api,
     config::model::{self, Config},
     control::{self, Departure},
-    core::image::{MapOp, Setting},
+    core::{
+        event::Event,
+        image::{MapOp, Setting},
+    },
     io::{
         datapath::{
             Attached, AttachedMode, Datapath, DatapathConfig, FlowEvents, Limits, Recorder,
@@ -76,6 +83,7 @@ use crate::{
         host,
         netlink::Netlink,
     },
+    journal::Journal,
 };
 
 /// For the servers to finish the answers that they are at.
@@ -102,8 +110,9 @@ pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
     }
     let netlink = Netlink::open()?;
     let interface = netlink.interface(config.interface()).await?;
-    let mut vips = Vips::new(netlink, interface);
-    let balancing = balance(config, state, &mut vips).await?;
+    let journal = Journal::default();
+    let mut vips = Vips::new(netlink, interface, journal.clone());
+    let balancing = balance(config, state, &mut vips, journal).await?;
     if balancing.engine.maps.is_pinned() {
         vips.outlive();
     }
@@ -129,6 +138,7 @@ async fn balance(
     config: Config,
     mut state: StateDir,
     vips: &mut Vips,
+    journal: Journal,
 ) -> anyhow::Result<Balancing> {
     if config.seed().is_none() && !config.vrrps().is_empty() {
         warn!("without `seed` other nodes send clients to other backends than this one");
@@ -152,7 +162,7 @@ async fn balance(
         .take_events()
         .context("a fresh datapath has no ring of events")?;
     let admin = state.admin();
-    let mut engine = Engine::new(config, admin, datapath);
+    let mut engine = Engine::new(config, admin, datapath, journal);
     let has_predecessor = predecessor.is_some();
     if let Some(image) = predecessor {
         engine.adopt(image, sweeper.has_room()?)?;
@@ -230,7 +240,7 @@ fn connect(
     let config = engine.balancer.config();
     let (stop, last) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = Tasks::new();
-    let (handle, requests) = control::channel();
+    let (handle, requests) = control::channel(engine.journal.clone());
     servers.spawn(&handle, &stop, &mut tasks);
     let (wanted, wanted_receiver) = watch::channel(addresses(config));
     let (doubts, doubts_receiver) = mpsc::channel(DOUBTS);
@@ -240,7 +250,7 @@ fn connect(
     });
     let sights = engine.sights();
     let (ended_sender, ended) = mpsc::channel(1);
-    let routers = Routers::new(vips.interface_index(), ended_sender);
+    let routers = Routers::new(vips.interface_index(), ended_sender, engine.journal.clone());
     let handles = sync::Handles {
         recorder,
         events,
@@ -269,8 +279,14 @@ fn connect(
     if let Err(error) = state.keep_names(config) {
         warn!(%error, "names of backends cannot be kept for the next start");
     }
+    let (mut trackers, tracked) = Trackers::new(engine.journal.clone());
+    trackers.follow(config);
+    let mut notifiers = Notifiers::new(engine.journal.clone());
+    notifiers.follow(config);
     let running = Running {
         engine,
+        notifiers,
+        trackers,
         vips,
         routers,
         syncer,
@@ -295,6 +311,7 @@ fn connect(
             found,
             findings,
             told,
+            tracked,
             signals,
             tasks,
             ended,
@@ -316,7 +333,7 @@ fn synchronize(
     };
     let most = config.limits().flows as usize;
     let keys = engine.maps.hash_keys();
-    let parts = sync::parts(peer, handles, &keys, most);
+    let parts = sync::parts(peer, handles, &keys, most, &engine.journal);
     let parts = parts.context("new flows cannot be waited for")?;
     spawn(tasks, "sync-out", stop, parts.outgoing.run());
     spawn(tasks, "sync-in", stop, parts.incoming.run());
@@ -375,6 +392,7 @@ async fn shut_down(running: Running, inputs: Inputs, stops: &Stops) {
         mut vips,
         mut routers,
         mut probers,
+        notifiers,
         pace,
         departure,
         ..
@@ -385,7 +403,9 @@ async fn shut_down(running: Running, inputs: Inputs, stops: &Stops) {
         mut tasks,
         ..
     } = inputs;
-    info!("stopping");
+    engine.journal.tell(Event::Stopping {});
+    // Nobody is to wait for more than that.
+    engine.journal.close();
     // Whoever still asks is told that the daemon is stopping, and no walk waits for its findings to be
     // taken.
     drop((requests, findings));
@@ -399,6 +419,7 @@ async fn shut_down(running: Running, inputs: Inputs, stops: &Stops) {
         tasks.abort_all();
     }
     probers.stop();
+    notifiers.stop().await;
     let is_pinned = engine.maps.is_pinned();
     // Nobody's packets come yet to a program that is new.
     let is_in_use = pace.has_taken_over || pace.has_predecessor;

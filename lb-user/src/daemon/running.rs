@@ -8,18 +8,20 @@ use tokio::{
     sync::{mpsc, watch},
     time::{self, Instant, Interval, MissedTickBehavior},
 };
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use super::{
     addresses,
     engine::{Engine, nat_ports},
     inputs::{Event, Inputs},
     neighbours::Found,
+    notify::Notifiers,
     pace::Pace,
     prober::{Answer, Probers},
     sources,
     state::StateDir,
     sync::Syncer,
+    trackers::Trackers,
     vips::{InterfaceGone, Newcomers, Vips},
     vrrp::Routers,
 };
@@ -29,11 +31,12 @@ use crate::{
         model::{Backend, Config, ReloadBlockers, Vip},
     },
     control::{
-        BackendStatus, Change, ChangeError, ConfigStatus, Departure, Flows, InterfaceStatus,
-        Leaving, Order, ReloadError, Reloaded, Request, Status,
+        BackendStatus, Change, ChangeError, Departure, Flows, Lasting, Leaving, Order, ReloadError,
+        Reloaded, Request,
     },
     core::{
         balancer::{Admin, BackendKey, SelectError},
+        event,
         vrrp::node::Forwarding,
     },
     io::{
@@ -63,6 +66,8 @@ const MAPS_GRACE: Duration = Duration::from_secs(3);
 pub(super) struct Running {
     pub(super) engine: Engine<Datapath>,
     pub(super) vips: Vips,
+    pub(super) notifiers: Notifiers,
+    pub(super) trackers: Trackers,
     pub(super) routers: Routers,
     pub(super) syncer: Option<Syncer>,
     pub(super) pace: Pace,
@@ -99,7 +104,9 @@ impl Running {
         }
         self.take_over().await?;
         inputs.requests.ready.send_replace(true);
-        info!("ready");
+        self.engine.journal.tell(event::Event::Started {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        });
         let (mut retry, mut recheck) = (ticker(RETRY), ticker(RECHECK));
         loop {
             tokio::select! {
@@ -112,6 +119,7 @@ impl Running {
                     self.probers.check()?;
                     self.engine.look_for_attacks(self.started.elapsed());
                     self.engine.advance_ramps(self.started.elapsed());
+                    self.engine.note_drained();
                     if self.engine.dismiss_drained() {
                         self.follow_config();
                     }
@@ -143,10 +151,10 @@ impl Running {
         }
         sources::warn_of_trouble(&self.engine);
         for service in self.engine.services_down() {
-            warn!(
-                service,
-                "service has no healthy backend, its packets are dropped"
-            );
+            let service = service.to_owned();
+            self.engine
+                .journal
+                .tell(event::Event::ServiceDown { service });
         }
         Ok(Flow::Continue)
     }
@@ -204,6 +212,7 @@ impl Running {
             is_ready: self.pace.was_settled && is_recent,
             is_behind: self.syncer.as_ref().is_some_and(Syncer::is_behind),
             backing: self.engine.backing(),
+            tracked: self.trackers.states(),
         });
         if self.pace.is_behind && self.engine.is_settled() {
             let config = self.engine.balancer.config();
@@ -247,6 +256,8 @@ impl Running {
                     self.engine.handle_told(told);
                 }
             }
+            // Routers are told after each event.
+            Event::Tracked => {}
             Event::Hangup => drop(self.reload().await),
             Event::Stop => return Ok(Flow::Stop),
             Event::Ended(error) => return Err(error),
@@ -311,6 +322,7 @@ impl Running {
                 drop(answer.send(self.engine.trace(&order, interface)));
             }
             Request::Router(order, answer) => self.routers.order(order, answer),
+            Request::Notify(name, answer) => self.notifiers.test(name.as_deref(), answer),
             // The caller has seen to it.
             Request::Stop(..) => {}
         }
@@ -322,12 +334,17 @@ impl Running {
             Ok(Reloaded { generation }) => {
                 self.engine.counters.reloads_ok += 1;
                 self.last_error = None;
-                info!(generation, "configuration reloaded");
+                self.engine.journal.tell(event::Event::Reloaded {
+                    generation: *generation,
+                });
             }
             Err(failure) => {
                 self.engine.counters.reloads_failed += 1;
-                self.last_error = Some(failure.to_string());
-                error!(error = %failure, "reload failed");
+                let error = failure.to_string();
+                self.last_error = Some(error.clone());
+                self.engine
+                    .journal
+                    .tell(event::Event::ReloadFailed { error });
             }
         }
         outcome
@@ -383,6 +400,8 @@ impl Running {
             warn!(%error, "states of backends that went cannot be taken off the file");
         }
         self.probers.follow(config);
+        self.notifiers.follow(config);
+        self.trackers.follow(config);
         self.wanted.send_replace(addresses(config));
     }
 
@@ -408,18 +427,17 @@ impl Running {
         self.engine.handle_change(&key, order.change);
         self.note_absent();
         let applied = self.engine.try_reconcile();
-        info!(backend = %key, change = ?order.change, lasting = ?order.lasting, "backend changed");
+        self.engine.journal.tell(event::Event::BackendOrdered {
+            service: key.service().to_owned(),
+            backend: key.backend().to_owned(),
+            change: order.change.to_string(),
+            lasting: order.lasting == Lasting::Kept,
+        });
         let kept = self
             .state
             .keep(self.engine.balancer.admin(), &key, order.lasting);
         kept.map_err(ChangeError::NotKept)?;
-        if let Err(error) = applied {
-            error!(
-                error = format!("{error:#}"),
-                "maps could not be changed, will be written anew"
-            );
-            return Err(ChangeError::Maps(error));
-        }
+        applied.map_err(ChangeError::Maps)?;
         self.tell_of(&key, order)
     }
 
@@ -444,7 +462,8 @@ impl Running {
         let config = self.engine.balancer.config();
         let outcome = self.vips.ensure(config, newcomers).await;
         if let Err(error) = &outcome {
-            warn!(%error, "a VIP cannot be assigned, will be tried again");
+            let error = error.to_string();
+            self.engine.journal.tell(event::Event::VipRefused { error });
         }
         outcome
     }
@@ -463,31 +482,6 @@ impl Running {
         self.engine.reconcile();
         drop(self.ensure_vips().await);
         Ok(())
-    }
-
-    fn status(&self) -> Status {
-        let config = self.engine.balancer.config();
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            config: ConfigStatus {
-                path: self.path.display().to_string(),
-                generation: self.generation,
-                last_error: self.last_error.clone(),
-            },
-            interface: InterfaceStatus {
-                name: config.interface().to_owned(),
-                xdp_mode: self.mode.label().to_owned(),
-            },
-            vips: self.vips.status(config, &self.routers),
-            vrrp: self.routers.status(),
-            sync: self.syncer.as_ref().map(Syncer::status),
-            services: self.engine.services(),
-            verdicts: self.engine.verdicts(),
-            flows: *self.flows.borrow(),
-            counters: self.engine.counters,
-        }
     }
 }
 

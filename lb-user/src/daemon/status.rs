@@ -9,15 +9,56 @@ use super::{
     engine::{Engine, longest_waited_for},
     ledger::Account,
     maps::Maps,
+    running::Running,
+    sync::Syncer,
 };
 use crate::{
     config::model::{Protocol, Service},
-    control::{BackendStatus, GuardStatus, MqttStatus, ServiceState, ServiceStatus, Sessions},
+    control::{
+        BackendStatus, ConfigStatus, GuardStatus, InterfaceStatus, MqttStatus, ServiceState,
+        ServiceStatus, Sessions, Status,
+    },
     core::{
         balancer::{Admin, BackendKey, BackendView, ServiceView},
         image::records_all,
     },
 };
+
+impl Running {
+    /// All that the outside can know.
+    pub(super) fn status(&self) -> Status {
+        let config = self.engine.balancer.config();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            config: ConfigStatus {
+                path: self.path.display().to_string(),
+                generation: self.generation,
+                last_error: self.last_error.clone(),
+            },
+            interface: InterfaceStatus {
+                name: config.interface().to_owned(),
+                xdp_mode: self.mode.label().to_owned(),
+            },
+            vips: self.vips.status(config, &self.routers),
+            vrrp: self.routers.status(),
+            sync: self.syncer.as_ref().map(Syncer::status),
+            services: self.engine.services(),
+            verdicts: self.engine.verdicts(),
+            flows: *self.flows.borrow(),
+            counters: self.engine.counters,
+            notifiers: self.notifiers.status(),
+            events: self
+                .engine
+                .journal
+                .counts()
+                .into_iter()
+                .map(|(kind, count)| (kind.to_string(), count))
+                .collect(),
+        }
+    }
+}
 
 impl<M: Maps> Engine<M> {
     /// Every service with its backends. Without the kernel's counters they read 0.

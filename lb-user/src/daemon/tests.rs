@@ -42,6 +42,7 @@ use crate::{
         trace::RecordedFlow,
     },
     io::probe::ProbeFailure,
+    journal::Journal,
 };
 
 const A: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 40, 20));
@@ -210,7 +211,12 @@ fn running() -> Engine<FakeMaps> {
 }
 
 fn up_with(config: Config) -> Engine<FakeMaps> {
-    let mut engine = Engine::new(config, AdminState::default(), FakeMaps::default());
+    let mut engine = Engine::new(
+        config,
+        AdminState::default(),
+        FakeMaps::default(),
+        Journal::default(),
+    );
     engine.try_reconcile().unwrap();
     for (name, address, last) in [("a", A, 1), ("b", B, 2)] {
         succeed(&mut engine, name);
@@ -291,7 +297,12 @@ fn service_without_healthy_backend_is_down() {
 
 #[test]
 fn first_look_ends_when_all_were_asked_and_who_is_up_is_found() {
-    let mut engine = Engine::new(config(CONFIG), AdminState::default(), FakeMaps::default());
+    let mut engine = Engine::new(
+        config(CONFIG),
+        AdminState::default(),
+        FakeMaps::default(),
+        Journal::default(),
+    );
     succeed(&mut engine, "a");
     assert!(!engine.has_looked_around(), "b was not asked");
     refuse(&mut engine, "b");

@@ -10,13 +10,15 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
 use tokio::time;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::vrrp::Routers;
 use crate::{
     config::model::{Config, Vip},
     control::{VipState, VipStatus},
+    core::event::{Event, Moved},
     io::netlink::{Interface, Netlink, NetlinkError, Unmarked, VipOrigin},
+    journal::Journal,
 };
 
 /// How long a VIP stays when nobody renews it, unless it is to outlive the daemon: time for a restart
@@ -50,16 +52,18 @@ pub(super) struct Vips {
     states: BTreeMap<IpAddr, VipState>,
     unmarked: Unmarked,
     lifetime: Duration,
+    journal: Journal,
 }
 
 impl Vips {
-    pub(super) fn new(netlink: Netlink, interface: Interface) -> Self {
+    pub(super) fn new(netlink: Netlink, interface: Interface, journal: Journal) -> Self {
         Self {
             netlink,
             interface,
             states: BTreeMap::new(),
             unmarked: Unmarked::default(),
             lifetime: LIFETIME,
+            journal,
         }
     }
 
@@ -184,13 +188,13 @@ impl Vips {
             .ensure_vip(index, address, vip.prefix(), lifetime, &mut self.unmarked)
             .await?;
         if is_new {
-            let interface = &self.interface.name;
-            match origin {
-                VipOrigin::Ours => info!(vip = %address, interface, "VIP assigned"),
-                VipOrigin::Foreign => {
-                    info!(vip = %address, interface, "VIP was there before, will be left there");
-                }
-            }
+            self.tell(
+                address,
+                match origin {
+                    VipOrigin::Ours => Moved::Assigned,
+                    VipOrigin::Foreign => Moved::Found,
+                },
+            );
         }
         Ok(VipState::Assigned)
     }
@@ -219,7 +223,7 @@ impl Vips {
                     .remove_vip(self.interface.index, address, &mut self.unmarked)
                     .await?;
                 self.states.remove(&address);
-                info!(vip = %address, interface = self.interface.name, "VIP removed");
+                self.tell(address, Moved::Removed);
             }
         }
         Ok(())
@@ -240,7 +244,7 @@ impl Vips {
                 self.netlink
                     .remove_vip(self.interface.index, address, &mut self.unmarked)
                     .await?;
-                info!(vip = %address, interface = self.interface.name, "VIP removed");
+                self.tell(address, Moved::Removed);
             }
             Ok::<(), NetlinkError>(())
         };
@@ -249,6 +253,15 @@ impl Vips {
             .context("the kernel did not answer in time")
             .and_then(|removed| Ok(removed?))
             .context("VIPs could not be removed, check `ip address`")
+    }
+
+    fn tell(&self, vip: IpAddr, what: Moved) {
+        let interface = self.interface.name.clone();
+        self.journal.tell(Event::VipMoved {
+            vip,
+            interface,
+            what,
+        });
     }
 
     /// What there is to tell, in the order of the file.

@@ -4,6 +4,8 @@ pub mod datapath;
 pub mod host;
 pub mod link_layer;
 pub mod netlink;
+pub mod notify;
+pub mod ping;
 pub mod probe;
 pub mod sync;
 pub mod vrrp;

@@ -71,6 +71,14 @@ fn roles(page: &mut Page, routers: &[RouterStatus]) {
             page.sample(&[("router", &router.name), ("fault", fault)], 1);
         }
     }
+    let help = "What it depends on: 1 for what is up.";
+    page.family("tidegate_vrrp_tracked_up", "gauge", help);
+    for router in routers {
+        for track in &router.tracked {
+            let is_up = u8::from(track.state == "up");
+            page.sample(&[("router", &router.name), ("track", &track.name)], is_up);
+        }
+    }
     let help = "Why its priority is lower than configured: 1 for what is so.";
     page.family("tidegate_vrrp_priority_lowered", "gauge", help);
     for router in routers {

@@ -38,6 +38,14 @@ pub(super) fn remarks(status: &Status) -> String {
             "the last reload was refused, the old configuration is in force:\n{error}"
         ));
     }
+    for notifier in &status.notifiers {
+        if let Some(error) = &notifier.last_error {
+            let (name, failed) = (&notifier.name, notifier.failed);
+            remarks.push(format!(
+                "{name} could not be notified, {failed} so far: {error}"
+            ));
+        }
+    }
     if status.counters.apply_errors > 0 {
         let count = status.counters.apply_errors;
         remarks.push(format!(

@@ -4,7 +4,7 @@ use super::{
     table::{Align, Table},
     view::duration,
 };
-use crate::control::{RouterStatus, VrrpStatus};
+use crate::control::{RouterStatus, TrackStatus, VrrpStatus};
 
 /// All of them; empty if there are none.
 pub(in crate::cli) fn router_table(status: &VrrpStatus) -> String {
@@ -28,7 +28,30 @@ pub(in crate::cli) fn router_table(status: &VrrpStatus) -> String {
     for router in &status.routers {
         table.row(row(router));
     }
-    table.render()
+    table.render() + &tracked(status)
+}
+
+/// What routers depend on, a line each.
+fn tracked(status: &VrrpStatus) -> String {
+    let routers = status.routers.iter();
+    let tracks = routers.flat_map(|router| router.tracked.iter().map(move |it| (router, it)));
+    let lines = tracks.map(|(router, track)| {
+        let TrackStatus {
+            name,
+            target,
+            state,
+            cost,
+        } = track;
+        let cost = match cost {
+            Some(cost) => format!("-{cost} when down"),
+            None => "gives its role up when down".to_owned(),
+        };
+        format!(
+            "{} depends on {name} ({target}): {state}; {cost}\n",
+            router.name
+        )
+    });
+    lines.collect()
 }
 
 fn row(router: &RouterStatus) -> Vec<String> {
@@ -80,6 +103,7 @@ mod tests {
     fn a_backup_names_the_active_and_what_keeps_it_back() {
         let text = router_table(&example::vrrp());
         let line = text.lines().nth(1).unwrap();
+        assert!(text.ends_with("front depends on gw (gateway 172.16.40.1): down; -50 when down\n"));
         for part in [
             "front",
             "backup",

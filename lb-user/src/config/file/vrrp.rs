@@ -10,7 +10,7 @@ use crate::config::error::Problem;
 use crate::config::model::{OtherAddresses, VrrpChecksum, VrrpVersion, WithoutBackends};
 use crate::config::reader::{Located, Place, Table};
 use crate::config::value::{
-    Meaning, boolean, duration, host_address, name, number, text_that, word,
+    Meaning, boolean, duration, host_address, name, number, text, text_that, word,
 };
 
 /// An address that nobody has for longer is no service.
@@ -40,6 +40,36 @@ pub(in crate::config) struct Vrrp {
     pub(in crate::config) announce_repeats: Option<Located<u8>>,
     pub(in crate::config) announce_interval: Option<Located<Duration>>,
     pub(in crate::config) announce_refresh: Option<Located<Duration>>,
+    pub(in crate::config) tracks: Vec<Track>,
+}
+
+/// A `[[vrrp.track]]`.
+pub(in crate::config) struct Track {
+    pub(in crate::config) place: Place,
+    pub(in crate::config) name: Option<Located<String>>,
+    pub(in crate::config) gateway: Option<Located<IpAddr>>,
+    pub(in crate::config) script: Vec<Located<String>>,
+    pub(in crate::config) interval: Option<Located<Duration>>,
+    pub(in crate::config) timeout: Option<Located<Duration>>,
+    pub(in crate::config) fall: Option<Located<u32>>,
+    pub(in crate::config) rise: Option<Located<u32>>,
+    pub(in crate::config) weight: Option<Located<i32>>,
+}
+
+impl Track {
+    fn read(table: &mut Table<'_>) -> Self {
+        Self {
+            place: table.place(),
+            name: table.required("name", "name = \"gateway\"", name),
+            gateway: table.optional("gateway", host_address),
+            script: table.list("script", text),
+            interval: table.optional("interval", duration(LONGEST_DELAY)),
+            timeout: table.optional("timeout", duration(LONGEST_DELAY)),
+            fall: table.optional("fall", number(1..=1_000)),
+            rise: table.optional("rise", number(1..=1_000)),
+            weight: table.optional("weight", number(-254..=-1)),
+        }
+    }
 }
 
 impl Vrrp {
@@ -84,6 +114,7 @@ impl Vrrp {
             announce_repeats: table.optional("announce_repeats", number(1..=u8::MAX)),
             announce_interval: table.optional("announce_interval", duration(LONGEST_DELAY)),
             announce_refresh: table.optional("announce_refresh", duration(LONGEST_DELAY)),
+            tracks: table.tables("track", Track::read),
         }
     }
 }

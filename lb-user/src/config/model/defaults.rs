@@ -44,6 +44,24 @@ pub(super) const CHECK_RISE: u32 = 2;
 pub(super) const CHECK_JITTER: f64 = 0.1;
 pub(super) const HTTP_PATH: &str = "/";
 pub(super) const HTTP_EXPECT: u16 = 200;
+/// A gateway that is gone is noticed in little more time than an Active that is.
+pub(super) const GATEWAY_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const GATEWAY_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const SCRIPT_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const SCRIPT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TRACK_FALL: u32 = 3;
+pub(super) const TRACK_RISE: u32 = 2;
+/// More than a person reads; what is beyond is told in one sentence.
+pub(super) const NOTIFY_PER_MINUTE: u32 = 30;
+pub(super) const NOTIFY_AT_ONCE: u32 = 4;
+/// What the stack that Tidegate replaces gave its mail server.
+pub(super) const NOTIFY_TIMEOUT: Duration = Duration::from_secs(30);
+/// With pauses that double: half a minute of trouble loses nothing.
+pub(super) const NOTIFY_RETRIES: u32 = 5;
+/// RFC 5321, 6409, 8314.
+pub(super) const SMTP_PORT: u16 = 25;
+pub(super) const SUBMISSION_PORT: u16 = 587;
+pub(super) const SUBMISSIONS_PORT: u16 = 465;
 pub(super) const VRRP_PRIORITY: u8 = 100;
 pub(super) const ADVERT_INTERVAL: Duration = Duration::from_secs(1);
 /// One announcement may be lost, and hosts that were busy hear the later ones.

@@ -63,6 +63,7 @@ impl Config {
             tracking_longest: _,
             vips: _,
             vrrps: _,
+            notifies: _,
             services: _,
         } = self;
         [

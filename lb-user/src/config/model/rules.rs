@@ -5,6 +5,7 @@
 
 mod checks;
 mod guards;
+mod notifies;
 mod services;
 mod syncs;
 mod tunnels;
@@ -30,6 +31,7 @@ impl Config {
         services::check(&raw, errors);
         vrrps::check(&raw, errors);
         syncs::check(&raw, errors);
+        notifies::check(&raw, errors);
         check_limits(&raw, errors);
         Self::build(raw)
     }
@@ -44,6 +46,7 @@ impl Config {
             Some(sync) => Some(syncs::build(sync)?),
             None => None,
         };
+        let notifies = raw.notifies.into_iter().map(notifies::build);
         let (first_port, last_port) = or(raw.nat.ports, defaults::NAT_PORTS);
         Some(Self {
             interface,
@@ -83,6 +86,7 @@ impl Config {
             sync,
             vips: raw.vips.into_iter().map(build_vip).collect::<Option<_>>()?,
             vrrps,
+            notifies: notifies.collect::<Option<_>>()?,
             services: services.collect::<Option<_>>()?,
         })
     }

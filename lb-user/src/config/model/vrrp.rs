@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::time::Duration;
 
-use super::Secret;
+use super::{Secret, Track};
 
 /// A virtual router on one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,7 @@ pub struct Vrrp {
     pub(super) announce_repeats: NonZeroU8,
     pub(super) announce_interval: Duration,
     pub(super) announce_refresh: Option<Duration>,
+    pub(super) tracks: Vec<Track>,
 }
 
 impl Vrrp {
@@ -138,6 +139,12 @@ impl Vrrp {
     #[must_use]
     pub const fn announce_interval(&self) -> Duration {
         self.announce_interval
+    }
+
+    /// What it depends on, in the order of the file.
+    #[must_use]
+    pub fn tracks(&self) -> &[Track] {
+        &self.tracks
     }
 
     #[must_use]

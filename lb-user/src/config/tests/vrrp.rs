@@ -294,3 +294,40 @@ fn virtual_routers_are_reloaded() {
     assert_ne!(old.vrrps(), new.vrrps());
     assert_eq!(old.reload_blockers(&new), []);
 }
+
+#[test]
+fn what_a_router_depends_on_is_a_gateway_or_a_script() {
+    let file = |track: &str| {
+        let track = format!("track = [{{ name = \"it\", {track} }}]");
+        with(&format!(
+            "[[vrrp]]\nname = \"front\"\nvrid = 51\nvips = [\"172.16.40.24\"]\n{track}\n"
+        ))
+    };
+    let track = |text: &str| right(&file(text)).vrrps()[0].tracks()[0].clone();
+    let gateway = track("gateway = \"172.16.40.1\"");
+    assert_eq!(gateway.target().to_string(), "gateway 172.16.40.1");
+    let times = (gateway.interval(), gateway.timeout());
+    assert_eq!(times, (Duration::from_secs(1), Duration::from_secs(1)));
+    assert_eq!(
+        (gateway.fall(), gateway.rise(), gateway.cost()),
+        (3, 2, None)
+    );
+    let script = track("script = [\"/bin/check\", \"a\"], weight = -30, timeout = \"1m\"");
+    assert_eq!(script.target().to_string(), "script /bin/check a");
+    assert_eq!(script.cost().map(u8::from), Some(30));
+    for (keys, expected) in [
+        ("weight = -1", "give either `gateway` or `script`"),
+        (
+            "gateway = \"172.16.40.1\", script = [\"/a\"]",
+            "give either",
+        ),
+        ("gateway = \"172.16.40.1\", weight = 5", "from -254 to -1"),
+        (
+            "gateway = \"172.16.40.1\", timeout = \"2s\"",
+            "longer than the interval",
+        ),
+    ] {
+        let errors = wrong(&file(keys));
+        assert!(errors.contains(expected), "{errors}");
+    }
+}

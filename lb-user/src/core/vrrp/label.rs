@@ -22,6 +22,12 @@ macro_rules! labelled {
             }
         }
 
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.label())
+            }
+        }
+
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.label())
@@ -30,4 +36,4 @@ macro_rules! labelled {
     };
 }
 
-pub(super) use labelled;
+pub(in crate::core) use labelled;

@@ -16,6 +16,7 @@
 //! | [`group`] | routers that are Active together |
 //! | [`node`] | all groups of a node, what they need, and what keeps them back |
 //! | [`role`] | roles, causes, reasons, counters |
+//! | [`track`] | when a gateway or script that a router depends on is down |
 //!
 //! # How a driver uses it
 //!
@@ -56,7 +57,7 @@ pub mod announce;
 mod configured;
 pub mod frame;
 pub mod group;
-mod label;
+pub(in crate::core) mod label;
 pub mod machine;
 pub mod node;
 pub mod packet;
@@ -64,6 +65,7 @@ pub mod refusal;
 pub mod role;
 pub mod settings;
 pub mod timers;
+pub mod track;
 
 #[cfg(test)]
 mod simulation;

@@ -23,6 +23,7 @@ use super::advert::{Envelope, Family, Vrid};
 use super::packet;
 use super::refusal::{Refusal, Refusals};
 use super::settings::Reach;
+use super::track::TrackState;
 use crate::config::model::{Config, Vrrp};
 
 pub use self::events::Event;
@@ -58,6 +59,8 @@ pub struct Forwarding {
     pub is_behind: bool,
     /// Addresses of services, and what these have to send packets to.
     pub backing: BTreeMap<IpAddr, Backing>,
+    /// What routers depend on, by the names of both.
+    pub tracked: BTreeMap<(String, String), TrackState>,
 }
 
 /// What services have to send packets to, from nothing to all that they need.
@@ -186,6 +189,7 @@ impl Node {
             let successors: BTreeSet<_> = self.units.iter().flat_map(Unit::actives).collect();
             let farewells = unit.retire(&successors, now);
             self.outgoing.extend(farewells);
+            self.events.extend(unit.poll_events());
         }
     }
 
@@ -278,6 +282,7 @@ impl Node {
     pub fn handle_shutdown(&mut self, now: Instant) {
         for mut unit in std::mem::take(&mut self.units) {
             self.outgoing.extend(unit.retire(&BTreeSet::new(), now));
+            self.events.extend(unit.poll_events());
         }
         self.facts.plan.routers.clear();
     }

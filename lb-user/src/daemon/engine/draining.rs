@@ -1,16 +1,16 @@
 //! What is known of sessions: how many there are, and whether a draining backend has any left.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use lb_common::abi::{BackendId, Ip, SLOT_COUNT, ServiceKey};
-use tracing::info;
 
 use super::Engine;
 use crate::{
     config::model::{Backend, Config, NoRoomToLeave, Service},
     control::{DrainStatus, SlotsStatus},
     core::{
-        balancer::BackendKey,
+        balancer::{Admin, BackendKey},
+        event::Event,
         image::{BackendIndex, ServiceImage},
         settle,
     },
@@ -90,10 +90,40 @@ impl<M: Maps> Engine<M> {
             return false;
         }
         for backend in &gone {
-            info!(%backend, "backend has left, no session of it is left");
+            self.journal.tell(Event::BackendLeft {
+                service: backend.service().to_owned(),
+                backend: backend.backend().to_owned(),
+            });
         }
         self.handle_config(self.balancer.without(&gone));
         true
+    }
+
+    /// Tells which draining backends have lost their last session.
+    pub(in crate::daemon) fn note_drained(&mut self) {
+        let admin = self.balancer.admin();
+        let backends = self.balancer.config().backends();
+        let mut draining = backends
+            .map(|(service, backend)| {
+                let key = BackendKey::new(service.name(), backend.name());
+                (key, service, backend)
+            })
+            .filter(|(key, ..)| admin.admin(key) == Admin::Draining)
+            .filter(|(key, ..)| !self.balancer.is_leaving(key))
+            .peekable();
+        let mut drained = BTreeSet::new();
+        if draining.peek().is_some() {
+            let index = self.image.backend_index();
+            let done = draining.filter(|(_, service, it)| self.is_drained(&index, service, it));
+            drained.extend(done.map(|(key, ..)| key));
+        }
+        for key in drained.difference(&self.drained) {
+            self.journal.tell(Event::BackendDrained {
+                service: key.service().to_owned(),
+                backend: key.backend().to_owned(),
+            });
+        }
+        self.drained = drained;
     }
 
     /// How many sessions a backend has, if all flows of its service are recorded.

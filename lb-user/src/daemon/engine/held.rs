@@ -2,12 +2,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use tracing::{info, warn};
-
 use super::Engine;
 use crate::{
     config::model::Service,
-    core::{balancer::BackendKey, health::HealthState, vrrp::node::Backing},
+    core::{balancer::BackendKey, event::Event, health::HealthState, vrrp::node::Backing},
     daemon::maps::Maps,
 };
 
@@ -60,12 +58,14 @@ impl<M: Maps> Engine<M> {
         }
     }
 
-    /// Logs the first and the last of them: a link that is down concerns them all.
+    /// Tells of the first and the last of them: a link that is down concerns them all.
     fn tell_of_held(&self, had_any: bool) {
         match (had_any, self.held.first()) {
-            (false, Some(backend)) => warn!(%backend,
-                "nobody answers: backends are kept as they are, look at this host's link"),
-            (true, None) => info!("no backend is kept for want of answers any more"),
+            (false, Some(backend)) => self.journal.tell(Event::BackendsSilent {
+                service: backend.service().to_owned(),
+                backend: backend.backend().to_owned(),
+            }),
+            (true, None) => self.journal.tell(Event::BackendsHeard {}),
             (true, Some(_)) | (false, None) => {}
         }
     }

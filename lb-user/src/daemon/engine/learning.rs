@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use lb_common::abi::Forward;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use super::Engine;
 use crate::{
     config::model::{Config, Protocol, Service},
     core::{
+        event::Event,
         flows::{Expiry, Sight},
         image::{MapImage, ServiceImage},
         plan::{self, Desired, Moment},
@@ -107,12 +108,9 @@ impl<M: Maps> Engine<M> {
 
     fn tell_of_claims(&mut self) {
         for (service, claimed) in self.new_claims() {
-            warn!(
-                service,
-                seconds = claimed.as_secs(),
-                "a CONNECT asks for a keep-alive beyond keep_alive_max: learning windows do not wait for \
-                 its session; raise keep_alive_max if that device is real"
-            );
+            let seconds = claimed.as_secs();
+            self.journal
+                .tell(Event::KeepAliveClaimed { service, seconds });
         }
     }
 
@@ -142,9 +140,7 @@ impl<M: Maps> Engine<M> {
             }
             Err(error) => {
                 self.dirty = true;
-                self.counters.apply_errors += 1;
-                let error = format!("{error:#}");
-                error!(error, "slots could not be settled, will be written anew");
+                self.note_outcome(Some(&error));
                 false
             }
         }
@@ -165,10 +161,7 @@ impl<M: Maps> Engine<M> {
         match (self.has_room, has_room) {
             (true, false) => {
                 self.has_room = false;
-                warn!(
-                    "no room for more flows: new ones keep to their slots, changes of backends wait; \
-                     limits.flows is the number there is room for"
-                );
+                self.journal.tell(Event::FlowsFull {});
             }
             (false, true) => self.handle_room(),
             (true, true) | (false, false) => {}
@@ -183,7 +176,7 @@ impl<M: Maps> Engine<M> {
             return;
         }
         self.has_room = true;
-        info!("there is room for flows again");
+        self.journal.tell(Event::FlowsRoom {});
         let is_deferred = |service: &ServiceImage| service.table.deferred;
         self.dirty |= self.image.services.values().any(is_deferred);
     }

@@ -17,7 +17,6 @@ use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{self, Instant},
 };
-use tracing::info;
 
 use super::{
     BEAT, Duty, Progress, RETRY, SILENCE, SyncError, note_error,
@@ -27,6 +26,7 @@ use crate::{
     config::model::Sync,
     control::ReceivingStatus,
     core::{
+        event::{self, Direction},
         flows::Sight,
         sync::{
             Answer, Greeting, Hello, Message, Receiver, Step,
@@ -40,6 +40,7 @@ use crate::{
         datapath::{self, Recorder},
         sync::{Key, Reader, Writer, answer},
     },
+    journal::Journal,
 };
 
 /// Callers that have not shown the key, at a time. The true one tries again.
@@ -55,6 +56,7 @@ pub(super) struct Ends {
     pub(super) sights: watch::Receiver<Sight>,
     pub(super) told: mpsc::Sender<Told>,
     pub(super) progress: watch::Sender<Progress<ReceivingStatus>>,
+    pub(super) journal: Journal,
 }
 
 impl Ends {
@@ -344,21 +346,27 @@ impl Incoming {
 
     fn reject(&self, error: &SyncError) {
         self.count_rejected(error.label());
+        let peer = self.config.peer().ip();
+        let mut event = None;
         self.ends.progress.send_modify(|progress| {
-            note_error(&mut progress.status.error, "receiving", error);
+            let place = &mut progress.status.error;
+            event = note_error(place, Direction::Receiving, peer, error);
         });
+        event
+            .into_iter()
+            .for_each(|event| self.ends.journal.tell(event));
     }
 
     /// Says how things are.
     fn tell(&self, is_connected: bool) {
         let is_in_sync = is_connected && self.receiver.is_whole();
-        let peer = self.config.peer();
+        let mut is_news = false;
         self.ends.progress.send_modify(|progress| {
             let Progress { status, since } = progress;
             if !is_in_sync {
                 *since = None;
             } else if since.is_none() {
-                info!(%peer, records = self.counts.taken, "this node is in sync with its peer");
+                is_news = true;
                 *since = Some(Instant::now());
             }
             status.connected = is_connected;
@@ -370,6 +378,13 @@ impl Incoming {
                 .map(|(why, count)| (why.to_string(), *count))
                 .collect();
         });
+        if is_news {
+            self.ends.journal.tell(event::Event::SyncUp {
+                direction: Direction::Receiving,
+                peer: self.config.peer().ip(),
+                records: self.counts.taken,
+            });
+        }
     }
 }
 

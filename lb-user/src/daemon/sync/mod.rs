@@ -26,7 +26,6 @@ use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
-use tracing::warn;
 
 use super::{
     engine::Told,
@@ -37,6 +36,7 @@ use crate::{
     config::model::Sync,
     control::{ReceivingStatus, SendingStatus, SyncStatus},
     core::{
+        event::{Direction, Event},
         flows::Sight,
         sync::{Hello, VERSION, names::fingerprint, source::Walk},
     },
@@ -44,6 +44,7 @@ use crate::{
         datapath::{FlowEvents, Recorder},
         sync::{ChannelError, KeyError},
     },
+    journal::Journal,
 };
 
 /// What the event loop is told and has not taken in: the peer waits.
@@ -170,6 +171,7 @@ pub(super) fn parts(
     handles: Handles,
     keys: &HashKeys,
     most: usize,
+    journal: &Journal,
 ) -> std::io::Result<Parts> {
     let Handles {
         recorder,
@@ -204,7 +206,14 @@ pub(super) fn parts(
             walks: walk_sender,
         },
         told,
-        outgoing: outgoing::Outgoing::new(config.clone(), hello, inputs, started, sending_sender),
+        outgoing: outgoing::Outgoing::new(
+            config.clone(),
+            hello,
+            inputs,
+            started,
+            sending_sender,
+            journal.clone(),
+        ),
         incoming: incoming::Incoming::new(
             config.clone(),
             hello,
@@ -214,6 +223,7 @@ pub(super) fn parts(
                 sights,
                 told: told_sender,
                 progress: receiving_sender,
+                journal: journal.clone(),
             },
             (recorder, most),
         ),
@@ -270,17 +280,24 @@ impl Tap {
     }
 }
 
-/// Notes an error, and logs it unless it is the one of before: they repeat each second.
-fn note_error(place: &mut Option<String>, direction: &'static str, error: &SyncError) {
+/// Notes an error; returns what to tell of it, unless it is the one of before: they repeat each second.
+fn note_error(
+    place: &mut Option<String>,
+    direction: Direction,
+    peer: IpAddr,
+    error: &SyncError,
+) -> Option<Event> {
     let text = error.to_string();
-    if place.as_ref() != Some(&text) {
-        warn!(
-            direction,
-            error = text,
-            "not in sync with the peer, service goes on"
-        );
-        *place = Some(text);
+    if place.as_ref() == Some(&text) {
+        return None;
     }
+    *place = Some(text.clone());
+    Some(Event::SyncDown {
+        direction,
+        peer,
+        reason: error.label().to_owned(),
+        error: text,
+    })
 }
 
 /// A number of streams that no receiver knows from an earlier run.

@@ -8,7 +8,6 @@ use tokio::{
     task::yield_now,
     time::{self, Instant},
 };
-use tracing::info;
 
 use lb_common::abi::FlowEvent;
 
@@ -18,16 +17,20 @@ use super::{
 use crate::{
     config::model::Sync,
     control::{FlowLag, SendingStatus},
-    core::sync::{
-        Answer, Greeting, Hello, Message, Now,
-        message::{Standing, decode, encode},
-        record::{Key as Name, Record},
-        source::Source,
+    core::{
+        event::{Direction, Event},
+        sync::{
+            Answer, Greeting, Hello, Message, Now,
+            message::{Standing, decode, encode},
+            record::{Key as Name, Record},
+            source::Source,
+        },
     },
     io::{
         datapath,
         sync::{Key, Reader, Writer, call},
     },
+    journal::Journal,
 };
 
 /// For a call to be taken.
@@ -56,6 +59,7 @@ pub(in crate::daemon) struct Outgoing {
     hello: Hello,
     inputs: Inputs,
     progress: watch::Sender<Progress<SendingStatus>>,
+    journal: Journal,
     source: Source,
     started: Instant,
 }
@@ -74,12 +78,14 @@ impl Outgoing {
         inputs: Inputs,
         started: Instant,
         progress: watch::Sender<Progress<SendingStatus>>,
+        journal: Journal,
     ) -> Self {
         Self {
             config,
             hello,
             inputs,
             progress,
+            journal,
             source: Source::new(first_stream()),
             started,
         }
@@ -103,11 +109,15 @@ impl Outgoing {
     }
 
     fn note(&self, error: &SyncError) {
+        let peer = self.config.peer().ip();
+        let mut event = None;
         self.progress.send_modify(|progress| {
-            note_error(&mut progress.status.error, "sending", error);
+            let place = &mut progress.status.error;
+            event = note_error(place, Direction::Sending, peer, error);
             progress.status.connected = false;
             progress.since = None;
         });
+        event.into_iter().for_each(|event| self.journal.tell(event));
     }
 
     /// Takes in what comes until it is time for the next call.
@@ -227,11 +237,11 @@ impl Outgoing {
     /// Says how things are.
     fn tell(&self) {
         let sender = &self.source.sender;
-        let (is_in_sync, peer) = (sender.is_in_sync(), self.config.peer());
+        let (is_in_sync, mut is_news) = (sender.is_in_sync(), false);
         let lag = self.source.lag(self.started.elapsed());
         self.progress.send_modify(|progress| {
             if is_in_sync && progress.since.is_none() {
-                info!(%peer, entries = sender.entries(), "the peer is in sync with this node");
+                is_news = true;
                 progress.since = Some(Instant::now());
             } else if !is_in_sync {
                 progress.since = None;
@@ -241,6 +251,13 @@ impl Outgoing {
             progress.status.pending = sender.pending() as u64;
             progress.status.unacknowledged = sender.unacknowledged() as u64;
         });
+        if is_news {
+            self.journal.tell(Event::SyncUp {
+                direction: Direction::Sending,
+                peer: self.config.peer().ip(),
+                records: sender.entries() as u64,
+            });
+        }
     }
 
     /// Says how long new flows take, which takes some counting.

@@ -18,6 +18,7 @@ use crate::{
         sync::record::{BackendName, SlotTable},
     },
     daemon::engine::{Engine, Told},
+    journal::Journal,
 };
 
 const SYNC: &str = "[sync]\nlisten = \"172.16.40.22:9464\"\npeer = \"172.16.40.23:9464\"\n\
@@ -30,7 +31,12 @@ fn vip() -> IpAddr {
 /// A node that stands by, with both backends up.
 fn standby() -> Engine<FakeMaps> {
     let text = super::CONFIG.replace("[[service]]", SYNC);
-    let mut engine = Engine::new(config(&text), AdminState::default(), FakeMaps::default());
+    let mut engine = Engine::new(
+        config(&text),
+        AdminState::default(),
+        FakeMaps::default(),
+        Journal::default(),
+    );
     engine.handle_absent([vip()].into());
     for (name, address) in [("a", A), ("b", B)] {
         succeed(&mut engine, name);
@@ -208,6 +214,7 @@ fn a_restarted_node_stands_by_for_what_it_stood_by_for() {
         config(&super::CONFIG.replace("[[service]]", SYNC)),
         AdminState::default(),
         std::mem::take(&mut engine.maps),
+        Journal::default(),
     );
     assert_eq!(next.stood_by(), BTreeSet::new());
     next.balancer.adopt(&engine.image);

@@ -6,7 +6,9 @@ use std::{
 };
 
 use super::{A, B, FakeMaps, config, fail, next_hop, succeed};
-use crate::{config::model::Config, core::admin::AdminState, daemon::engine::Engine};
+use crate::{
+    config::model::Config, core::admin::AdminState, daemon::engine::Engine, journal::Journal,
+};
 
 const C: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 40, 22));
 
@@ -25,7 +27,12 @@ fn come(engine: &mut Engine<FakeMaps>, name: &str, address: IpAddr) {
 /// A node whose backends come one after the other, which has the address or not.
 fn started(absent: BTreeSet<IpAddr>) -> Engine<FakeMaps> {
     let config = config(super::CONFIG);
-    let mut engine = Engine::new(config, AdminState::default(), FakeMaps::default());
+    let mut engine = Engine::new(
+        config,
+        AdminState::default(),
+        FakeMaps::default(),
+        Journal::default(),
+    );
     engine.handle_absent(absent);
     come(&mut engine, "a", A);
     come(&mut engine, "b", B);
@@ -44,6 +51,7 @@ fn backends_that_come_one_after_the_other_are_as_if_all_had_been_there() {
         config(super::CONFIG),
         AdminState::default(),
         FakeMaps::default(),
+        Journal::default(),
     );
     both.handle_next_hop(A, next_hop(1), 1500);
     both.handle_next_hop(B, next_hop(1), 1500);
@@ -99,7 +107,12 @@ fn a_backend_that_is_added_to_a_backup_is_learned_as_usual() {
 #[test]
 fn one_that_is_down_from_the_start_is_waited_for_until_it_is_found_so() {
     let start = |refusals| {
-        let mut engine = Engine::new(with_c(), AdminState::default(), FakeMaps::default());
+        let mut engine = Engine::new(
+            with_c(),
+            AdminState::default(),
+            FakeMaps::default(),
+            Journal::default(),
+        );
         engine.handle_absent([vip()].into());
         come(&mut engine, "a", A);
         come(&mut engine, "b", B);

@@ -15,12 +15,10 @@ use tokio::{
     time::{self, Instant, MissedTickBehavior},
 };
 
-use super::{
-    Hold, Notice, Placed, Wanted,
-    notices::{Moved, Notices},
-};
+use super::{Hold, Notice, Placed, Wanted, notices::Notices};
 use crate::{
     control::VipState,
+    core::event::Moved,
     core::vrrp::node::Link,
     io::netlink::{Event, Events, Interface, Netlink, NetlinkError, Unmarked, VipOrigin},
 };

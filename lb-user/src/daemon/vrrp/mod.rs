@@ -11,9 +11,9 @@
 //! ```
 //! Driver, applier and opener have a thread and a runtime each, which run before all ordinary ones
 //! if that is allowed: whatever keeps the event loop busy delays no advert, and neither does a kernel
-//! that takes its time to change an address or to open a socket. What they have to tell the event
-//! loop's runtime logs: a reader of the log that stopped would stop them. All that passes between
-//! driver, applier and event loop is a level; only operators' commands are queued.
+//! that takes its time to change an address or to open a socket. What they have to tell goes to the
+//! journal by the event loop's runtime: a reader of the log that stopped would stop them. All that
+//! passes between driver, applier and event loop is a level; only operators' commands are queued.
 
 mod applier;
 mod driver;
@@ -49,6 +49,7 @@ use crate::{
         role::Role,
     },
     io::host,
+    journal::Journal,
 };
 
 use self::notices::Notice;
@@ -129,6 +130,7 @@ pub(super) struct Routers {
     carrier: u32,
     /// Why a thread ended.
     ended: mpsc::Sender<anyhow::Error>,
+    journal: Journal,
 }
 
 /// Who has the VIPs, as the routers' own thread says: the event loop hears of it a moment later.
@@ -146,7 +148,7 @@ struct Threads {
 
 impl Routers {
     /// None so far, for the interface of that index; `ended` is told if a thread of theirs ends.
-    pub(super) fn new(carrier: u32, ended: mpsc::Sender<anyhow::Error>) -> Self {
+    pub(super) fn new(carrier: u32, ended: mpsc::Sender<anyhow::Error>, journal: Journal) -> Self {
         Self {
             plan: watch::Sender::new(Numbered::default()),
             forwarding: watch::Sender::new(Forwarding::default()),
@@ -154,6 +156,7 @@ impl Routers {
             threads: None,
             carrier,
             ended,
+            journal,
         }
     }
 
@@ -360,7 +363,7 @@ impl Routers {
             placed,
             driver: driver_end,
             applier: applier_end,
-            log: tokio::spawn(notices::log(told)),
+            log: tokio::spawn(notices::tell(told, self.journal.clone())),
         });
         Ok(())
     }

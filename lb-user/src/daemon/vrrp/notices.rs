@@ -1,5 +1,5 @@
-//! What the threads have to tell, and the log of it: each line at a limited rate. Changes have a queue
-//! of their own, as what anybody on the segment can cause with each packet would fill it.
+//! What the threads have to tell, and how the journal gets it: the same at a limited rate. Changes
+//! have a queue of their own, as what anybody on the segment can cause with each packet would fill it.
 
 use std::{
     collections::BTreeMap,
@@ -8,11 +8,17 @@ use std::{
 };
 
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::info;
 
-use crate::core::vrrp::{node::Event, role::Role};
+use crate::{
+    core::{
+        event::{self as journal, Moved},
+        vrrp::node::Event,
+    },
+    journal::Journal,
+};
 
-/// Notices of either kind that may wait to be logged; more are dropped. What matters is in status and
+/// Notices of either kind that may wait to be told; more are dropped. What matters is in status and
 /// metrics too.
 const DEPTH: usize = 256;
 
@@ -22,7 +28,7 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Different lines that are remembered; strangers can make up any number of sources.
 const MEMORY: usize = 256;
 
-/// Something that is to be logged.
+/// Something that is to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::daemon) enum Notice {
     /// A thread runs, and why it does so like any other, if it does.
@@ -42,19 +48,6 @@ pub(in crate::daemon) enum Notice {
         about: String,
         error: String,
     },
-}
-
-/// What became of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::daemon) enum Moved {
-    Assigned,
-    /// Somebody else had put it there.
-    Found,
-    /// Somebody else had removed it.
-    Restored,
-    Removed,
-    /// Somebody else has put it there, who has to remove it.
-    Left,
 }
 
 impl Notice {
@@ -84,7 +77,7 @@ pub(super) struct Notices {
     noise: mpsc::Sender<Notice>,
 }
 
-/// The log's end.
+/// The journal's end.
 pub(super) struct Told {
     changes: mpsc::Receiver<Notice>,
     noise: mpsc::Receiver<Notice>,
@@ -124,116 +117,107 @@ impl Told {
     }
 }
 
-/// Logs until all threads have ended.
-pub(super) async fn log(mut told: Told) {
+/// Tells the journal until all threads have ended.
+pub(super) async fn tell(mut told: Told, journal: Journal) {
     // Made-up sources fill the one for adverts.
     let (mut troubles, mut adverts) = (Limiter::default(), Limiter::default());
     while let Some(notice) = told.next().await {
-        match notice {
-            Notice::Started { name, refusal } => match refusal {
-                None => info!(thread = name, "thread runs before ordinary ones"),
-                Some(refusal) => info!(
-                    thread = name,
-                    refusal, "thread runs as an ordinary one, which may delay adverts"
-                ),
-            },
+        let event = match notice {
+            Notice::Started { name, refusal } => {
+                match refusal {
+                    None => info!(thread = name, "thread runs before ordinary ones"),
+                    Some(refusal) => info!(
+                        thread = name,
+                        refusal, "thread runs as an ordinary one, which may delay adverts"
+                    ),
+                }
+                continue;
+            }
             Notice::Vip {
                 vip,
                 interface,
                 what,
-            } => log_vip(vip, &interface, what),
+            } => Some(journal::Event::VipMoved {
+                vip,
+                interface,
+                what,
+            }),
             Notice::Trouble { about, error } => {
-                if let Some(unsaid) = troubles.admit(&format!("{about} {error}"), Instant::now()) {
-                    warn!(
-                        interface = about,
-                        error, unsaid, "VRRP is in trouble, will be tried again"
-                    );
-                }
+                let unsaid = troubles.admit(&format!("{about} {error}"), Instant::now());
+                unsaid.map(|unsaid| journal::Event::VrrpTrouble {
+                    interface: about,
+                    error,
+                    unsaid,
+                })
             }
-            Notice::Router(event) => log_event(&event, &mut adverts),
-        }
+            Notice::Router(event) => of_router(event, &mut adverts),
+        };
+        event.into_iter().for_each(|event| journal.tell(event));
     }
 }
 
-fn log_vip(vip: IpAddr, interface: &str, what: Moved) {
-    match what {
-        Moved::Assigned => info!(%vip, interface, "VIP assigned"),
-        Moved::Found => info!(%vip, interface, "VIP was there before, will be left there"),
-        Moved::Restored => warn!(%vip, interface, "VIP was removed by somebody, assigned again"),
-        Moved::Removed => info!(%vip, interface, "VIP removed"),
-        Moved::Left => warn!(
-            %vip,
-            interface,
-            "VIP is a peer's, but somebody has put it on this interface: remove it"
-        ),
-    }
-}
-
-fn log_event(event: &Event, limiter: &mut Limiter) {
-    match event {
-        Event::Changed { router, change } => {
-            let (from, to, cause) = (change.from, change.to, change.cause);
-            if to == Role::Active {
-                info!(router, %from, %to, %cause, "virtual router is Active");
-            } else {
-                info!(router, %from, %to, %cause, "virtual router changed its role");
-            }
-        }
-        Event::Faults { router, faults } => {
-            let faults: Vec<_> = faults.iter().map(|fault| fault.label()).collect();
-            if faults.is_empty() {
-                info!(router, "virtual router may be Active");
-            } else {
-                let faults = faults.join(" ");
-                warn!(router, faults, "virtual router cannot be Active");
-            }
-        }
+/// What is to be told of what happened to a router, if anything.
+fn of_router(event: Event, limiter: &mut Limiter) -> Option<journal::Event> {
+    Some(match event {
+        Event::Changed {
+            router,
+            change,
+            priority,
+        } => journal::Event::RoleChanged {
+            router,
+            from: change.from,
+            to: change.to,
+            cause: change.cause,
+            priority: priority.0,
+        },
+        Event::Faults { router, faults } => journal::Event::RouterFaults {
+            router,
+            faults: faults.into_iter().collect(),
+        },
         Event::Handicap {
             router,
-            handicap: Some(handicap),
+            handicaps,
             priority,
-        } => {
-            warn!(router, %priority, cause = %handicap, "virtual router has a lower priority, peers go first");
-        }
-        Event::Handicap {
+        } => journal::Event::RouterPriority {
             router,
-            handicap: None,
-            priority,
-        } => info!(router, %priority, "virtual router has its own priority again"),
-        Event::Unfit { router, unfit } => {
-            warn!(router, error = %unfit, "virtual router cannot be set up on this interface");
-        }
+            priority: priority.0,
+            lowered_by: handicaps.into_iter().collect(),
+        },
+        Event::Unfit { router, unfit } => journal::Event::RouterUnfit {
+            router,
+            error: unfit.to_string(),
+        },
         Event::Refused {
             router,
             source,
             refusal,
-        } => {
-            let key = format!("{router} {source} {refusal}");
-            if let Some(unsaid) = limiter.admit(&key, Instant::now()) {
-                warn!(router, peer = %source, reason = %refusal, unsaid, "advert refused");
-            }
-        }
+        } => journal::Event::AdvertRefused {
+            unsaid: limiter.admit(&format!("{router} {source} {refusal}"), Instant::now())?,
+            router,
+            peer: source,
+            reason: refusal,
+        },
         Event::Remarked {
             router,
             source,
             remark,
-        } => {
-            let key = format!("{router} {source} {remark}");
-            if let Some(unsaid) = limiter.admit(&key, Instant::now()) {
-                warn!(router, peer = %source, remark = %remark, unsaid, "advert is odd");
-            }
-        }
+        } => journal::Event::AdvertOdd {
+            unsaid: limiter.admit(&format!("{router} {source} {remark}"), Instant::now())?,
+            router,
+            peer: source,
+            remark,
+        },
         Event::Stray {
             interface,
             source,
             refusal,
-        } => {
-            let key = format!("{interface} {source} {refusal}");
-            if let Some(unsaid) = limiter.admit(&key, Instant::now()) {
-                info!(interface, peer = %source, reason = %refusal, unsaid, "advert is nobody's");
-            }
-        }
-    }
+        } => journal::Event::AdvertStray {
+            unsaid: limiter.admit(&format!("{interface} {source} {refusal}"), Instant::now())?,
+            interface,
+            peer: source,
+            reason: refusal,
+        },
+    })
 }
 
 /// Lets the same be said once in a while.
@@ -271,6 +255,7 @@ mod tests {
 
     use super::{DEPTH, Limiter, MEMORY, Notice, Notices, QUIET};
     use crate::core::vrrp::{
+        advert::Priority,
         node::Event,
         refusal::Refusal,
         role::{Cause, Change, Role},
@@ -290,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flood_of_refused_adverts_keeps_no_change_of_role_from_the_log() {
+    async fn a_flood_of_refused_adverts_keeps_no_change_of_role_from_the_journal() {
         let (notices, mut told) = Notices::new();
         let refused = Notice::Router(Event::Refused {
             router: "front".to_owned(),
@@ -304,6 +289,7 @@ mod tests {
                 to: Role::Backup,
                 cause: Cause::HigherPriority,
             },
+            priority: Priority(100),
         });
         for _ in 0..DEPTH * 2 {
             notices.tell(refused.clone());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     config::model::VrrpVersion,
-    control::{AdvertsStatus, PeerStatus, RoleChange, RouterStatus, VrrpStatus},
+    control::{AdvertsStatus, PeerStatus, RoleChange, RouterStatus, TrackStatus, VrrpStatus},
     core::vrrp::{
         node::{Report, RouterState},
         refusal::{Refusals, Remarks},
@@ -33,7 +33,8 @@ fn router(state: &RouterState) -> RouterStatus {
         active,
         holds,
         faults,
-        handicap,
+        handicaps,
+        tracked,
         awaits_sync,
         last,
         changes,
@@ -60,8 +61,19 @@ fn router(state: &RouterState) -> RouterStatus {
         }),
         held: holds.iter().map(ToString::to_string).collect(),
         faults: faults.iter().map(ToString::to_string).collect(),
-        lowered_by: handicap.iter().map(ToString::to_string).collect(),
+        lowered_by: handicaps.iter().map(ToString::to_string).collect(),
         awaits_sync: *awaits_sync,
+        tracked: vrrp
+            .tracks()
+            .iter()
+            .zip(tracked)
+            .map(|(track, (_, state))| TrackStatus {
+                name: track.name().to_owned(),
+                target: track.target().to_string(),
+                state: state.to_string(),
+                cost: track.cost().map(u8::from),
+            })
+            .collect(),
         last_change: last.map(|(change, ago)| RoleChange {
             from: change.from.to_string(),
             to: change.to.to_string(),

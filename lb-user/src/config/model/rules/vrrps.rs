@@ -8,7 +8,8 @@ use super::{check_unique, or};
 use crate::config::error::Problem;
 use crate::config::file;
 use crate::config::model::{
-    OtherAddresses, Secret, Vrrp, VrrpChecksum, VrrpVersion, WithoutBackends, defaults,
+    OtherAddresses, Secret, Track, TrackTarget, Vrrp, VrrpChecksum, VrrpVersion, WithoutBackends,
+    defaults,
 };
 use crate::config::reader::{Errors, Located, Place};
 use crate::config::value::format_duration;
@@ -29,6 +30,7 @@ pub(super) fn check(raw: &file::Config, errors: &Errors) {
         check_interval(vrrp, errors);
         check_combinations(vrrp, errors);
         check_hosts(vrrp, &raw.vips, errors);
+        check_tracks(vrrp, errors);
     }
 }
 
@@ -196,6 +198,68 @@ fn check_hosts(vrrp: &file::Vrrp, vips: &[file::Vip], errors: &Errors) {
     }
 }
 
+/// What it depends on.
+fn check_tracks(vrrp: &file::Vrrp, errors: &Errors) {
+    let names = vrrp.tracks.iter().filter_map(|it| it.name.as_ref());
+    let names = names.map(|name| (&name.value, &name.place));
+    check_unique(names, "choose another name", errors);
+    let is_owner = vrrp.priority.as_ref().is_some_and(|p| p.value == u8::MAX);
+    for track in &vrrp.tracks {
+        if track.gateway.is_some() != track.script.is_empty() {
+            errors.add(&track.place, Problem::NotOneTarget);
+        }
+        if let Some(weight) = &track.weight
+            && is_owner
+        {
+            let needed = "a priority below 255, which is never lowered";
+            errors.add(&weight.place, Problem::NotForRouter { needed });
+        }
+        // A script that takes longer is tried when it has ended; a gateway has answered before.
+        let interval = track_interval(track);
+        if let Some(timeout) = &track.timeout
+            && track.gateway.is_some()
+            && timeout.value > interval
+        {
+            let interval = format_duration(interval);
+            errors.add(&timeout.place, Problem::TimeoutTooLong { interval });
+        }
+    }
+}
+
+fn track_interval(track: &file::Track) -> Duration {
+    let given = track.interval.as_ref().map(|it| it.value);
+    given.unwrap_or(if track.gateway.is_some() {
+        defaults::GATEWAY_INTERVAL
+    } else {
+        defaults::SCRIPT_INTERVAL
+    })
+}
+
+fn build_track(raw: file::Track) -> Option<Track> {
+    let interval = track_interval(&raw);
+    let cost = raw.weight.map(|weight| weight.value.unsigned_abs());
+    let cost = cost.and_then(|cost| NonZeroU8::new(u8::try_from(cost).ok()?));
+    let (target, timeout) = match raw.gateway {
+        Some(gateway) => (
+            TrackTarget::Gateway(gateway.value),
+            defaults::GATEWAY_TIMEOUT.min(interval),
+        ),
+        None => {
+            let command = raw.script.into_iter().map(|word| word.value).collect();
+            (TrackTarget::Script(command), defaults::SCRIPT_TIMEOUT)
+        }
+    };
+    Some(Track {
+        name: raw.name?.value,
+        target,
+        interval,
+        timeout: or(raw.timeout, timeout),
+        fall: or(raw.fall, defaults::TRACK_FALL),
+        rise: or(raw.rise, defaults::TRACK_RISE),
+        cost,
+    })
+}
+
 pub(super) fn build(raw: file::Vrrp, interface: &str) -> Option<Vrrp> {
     let non_zero = |given: Option<Located<u8>>, default| NonZeroU8::new(or(given, default));
     let preempts = or(raw.preempt, true);
@@ -223,5 +287,10 @@ pub(super) fn build(raw: file::Vrrp, interface: &str) -> Option<Vrrp> {
         announce_repeats: non_zero(raw.announce_repeats, defaults::ANNOUNCE_REPEATS)?,
         announce_interval: or(raw.announce_interval, defaults::ANNOUNCE_INTERVAL),
         announce_refresh: raw.announce_refresh.map(|refresh| refresh.value),
+        tracks: raw
+            .tracks
+            .into_iter()
+            .map(build_track)
+            .collect::<Option<_>>()?,
     })
 }

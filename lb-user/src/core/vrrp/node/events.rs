@@ -13,7 +13,12 @@ use crate::core::vrrp::settings::Unfit;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A router has another role.
-    Changed { router: String, change: Change },
+    Changed {
+        router: String,
+        change: Change,
+        /// The priority in force.
+        priority: Priority,
+    },
     /// What it lacks is not the same any more.
     Faults {
         router: String,
@@ -22,7 +27,7 @@ pub enum Event {
     /// Its priority is lower than configured, or is what is configured again.
     Handicap {
         router: String,
-        handicap: Option<Handicap>,
+        handicaps: BTreeSet<Handicap>,
         priority: Priority,
     },
     /// An advert for it was refused.

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 
 use super::unit::Router;
 use super::{Backing, Closed, Facts, Line, Link};
-use crate::config::model::{Vrrp, WithoutBackends};
+use crate::config::model::{Track, Vrrp, WithoutBackends};
 use crate::core::vrrp::advert::{Family, Priority};
 use crate::core::vrrp::label::labelled;
+use crate::core::vrrp::track::TrackState;
 
 labelled! {
     /// What a router lacks.
@@ -27,6 +28,8 @@ labelled! {
         NoBackends = "no_backends",
         /// Its addresses could not be put on the interface; it tries again later.
         NoVip = "no_vip",
+        /// A gateway or script that it depends on is down, or was not tried yet.
+        Tracked = "tracked",
     }
 }
 
@@ -36,15 +39,42 @@ labelled! {
         /// Nobody answers who is behind its addresses. That is no [`Fault`]: of two nodes that hear
         /// nobody one must be Active when the backends can be reached again.
         SilentBackends = "silent_backends",
+        /// A gateway or script is down that has a weight.
+        Tracked = "tracked",
     }
 }
 
-impl Handicap {
-    /// What is left of a priority: less than any that is usual, and still more for who had more, so
-    /// that two nodes with the same handicap stay what they are.
-    pub(super) fn lower(priority: Priority) -> Priority {
-        Priority((priority.0 / 16).max(1))
-    }
+/// What is left of a priority that loses `cost`, for these reasons.
+pub(super) fn lower(priority: Priority, cost: u32, handicaps: &BTreeSet<Handicap>) -> Priority {
+    let cost = u8::try_from(cost).unwrap_or(u8::MAX);
+    let left = priority.0.saturating_sub(cost);
+    // Less than any that is usual, and still more for who had more, so that two nodes with the same
+    // handicap stay what they are.
+    let divisor = if handicaps.contains(&Handicap::SilentBackends) {
+        16
+    } else {
+        1
+    };
+    Priority((left / divisor).max(1))
+}
+
+/// What is known of the things that a router depends on.
+pub(super) fn tracked<'a>(
+    vrrp: &'a Vrrp,
+    facts: &'a Facts,
+) -> impl Iterator<Item = (&'a Track, TrackState)> {
+    vrrp.tracks().iter().map(|track| {
+        let key = (vrrp.name().to_owned(), track.name().to_owned());
+        let state = facts.forwarding.tracked.get(&key).copied();
+        (track, state.unwrap_or(TrackState::Unknown))
+    })
+}
+
+/// What a router's priority loses to those that are down.
+pub(super) fn cost(vrrp: &Vrrp, facts: &Facts) -> u32 {
+    let down = tracked(vrrp, facts).filter(|(_, state)| *state == TrackState::Down);
+    let costs = down.filter_map(|(track, _)| track.cost());
+    costs.map(|cost| u32::from(cost.get())).sum()
 }
 
 /// The family of a router's addresses.
@@ -102,6 +132,13 @@ pub(super) fn faults(
         !is_opening && !broken.contains(line)
     });
     let has_backends = backing != Backing::Nobody || stays(&router.vrrp);
+    let mut needed = tracked(&router.vrrp, facts).filter(|(track, _)| track.cost().is_none());
+    let has_tracked = needed.all(|(_, state)| match state {
+        TrackState::Up => true,
+        // Who is Active may have been so before that was configured.
+        TrackState::Unknown => is_active || router.was_active,
+        TrackState::Down => false,
+    });
     let checks = [
         (Fault::NotReady, facts.forwarding.is_ready),
         (Fault::LinkDown, has_links),
@@ -110,17 +147,25 @@ pub(super) fn faults(
         (Fault::Unfit, router.unfit.is_none()),
         (Fault::NoBackends, has_backends),
         (Fault::NoVip, !router.trial.is_over()),
+        (Fault::Tracked, has_tracked),
     ];
     let failed = checks.into_iter().filter(|(_, is_fine)| !is_fine);
     failed.map(|(fault, _)| fault).collect()
 }
 
-/// Why a router should have a lower priority than configured.
-pub(super) fn handicap(vrrp: &Vrrp, backing: Backing) -> Option<Handicap> {
+/// Why a router should have a lower priority than configured, of which its group has lost `cost`.
+pub(super) fn handicaps(vrrp: &Vrrp, backing: Backing, cost: u32) -> BTreeSet<Handicap> {
     // RFC 9568, 5.2.4: an owner's is 255.
-    let is_owner = Priority(vrrp.priority().get()) == Priority::OWNER;
+    if Priority(vrrp.priority().get()) == Priority::OWNER {
+        return BTreeSet::new();
+    }
     let is_silent = backing == Backing::Silent && !stays(vrrp);
-    (is_silent && !is_owner).then_some(Handicap::SilentBackends)
+    let checks = [
+        (Handicap::SilentBackends, is_silent),
+        (Handicap::Tracked, cost > 0),
+    ];
+    let found = checks.into_iter().filter(|(_, is_so)| *is_so);
+    found.map(|(handicap, _)| handicap).collect()
 }
 
 fn stays(vrrp: &Vrrp) -> bool {

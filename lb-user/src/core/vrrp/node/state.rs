@@ -11,6 +11,7 @@ use crate::core::vrrp::advert::Priority;
 use crate::core::vrrp::machine::Machine;
 use crate::core::vrrp::refusal::Refusals;
 use crate::core::vrrp::role::{Change, Counters, Hold, Role};
+use crate::core::vrrp::track::TrackState;
 
 /// All of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +37,9 @@ pub struct RouterState {
     pub holds: Vec<Hold>,
     pub faults: BTreeSet<Fault>,
     /// Why its priority is lower than configured, if it is.
-    pub handicap: Option<Handicap>,
+    pub handicaps: BTreeSet<Handicap>,
+    /// What is known of each thing that it depends on, by name.
+    pub tracked: Vec<(String, TrackState)>,
     /// Whether it leaves an Active of lower priority alone until it knows of its sessions.
     pub awaits_sync: bool,
     /// The last change of role, and how long ago it was.
@@ -53,7 +56,9 @@ impl RouterState {
             vrrp,
             line: _,
             faults,
-            handicap,
+            handicaps,
+            lowered: _,
+            tracked,
             unfit: _,
             placed: _,
             trial: _,
@@ -72,7 +77,8 @@ impl RouterState {
             active: active.map(|peer| (peer.address, peer.priority)),
             holds: machine.into_iter().flat_map(Machine::holds).collect(),
             faults: faults.clone(),
-            handicap: *handicap,
+            handicaps: handicaps.clone(),
+            tracked: tracked.clone(),
             awaits_sync: machine.is_some_and(Machine::awaits_sync),
             last: last.map(|(change, at)| (change, now.duration_since(at))),
             changes: changes.clone(),

@@ -8,6 +8,7 @@ mod adverts;
 mod faults;
 mod plans;
 mod priorities;
+mod tracked;
 
 use super::{
     Backing, Event, Fault, Forwarding, Incoming, Line, Link, Node, Outgoing, Plan, RouterState,
@@ -18,6 +19,7 @@ use crate::core::vrrp::machine::tests::bench::{epoch, ms};
 use crate::core::vrrp::packet;
 use crate::core::vrrp::role::{Cause, Role};
 use crate::core::vrrp::settings::{Reach, Settings};
+use crate::core::vrrp::track::TrackState;
 
 const HEAD: &str = r#"
 interface = "eth0"
@@ -82,6 +84,7 @@ struct Bench {
     sent: Vec<Outgoing>,
     announced: Vec<IpAddr>,
     events: Vec<Event>,
+    tracked: BTreeMap<(String, String), TrackState>,
 }
 
 impl Bench {
@@ -94,6 +97,7 @@ impl Bench {
             sent: Vec::new(),
             announced: Vec::new(),
             events: Vec::new(),
+            tracked: BTreeMap::new(),
         };
         bench.act(|node, now| node.handle_plan(plan(routers), now));
         let links = bench.links.clone();
@@ -142,6 +146,7 @@ impl Bench {
             is_ready,
             is_behind: false,
             backing: backing.collect(),
+            tracked: self.tracked.clone(),
         };
         self.act(|node, now| node.handle_forwarding(forwarding, now));
     }

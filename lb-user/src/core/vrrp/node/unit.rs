@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::faults::{Fault, Handicap, family_of, faults, handicap, has_source, source};
+use super::faults::{
+    Fault, Handicap, cost, family_of, faults, handicaps, has_source, lower, source, tracked,
+};
 use super::trial::{Outcome, Trial};
 use super::{Backing, Event, Facts, Line, Outgoing, Placement, RouterState};
 use crate::config::model::Vrrp;
@@ -15,6 +17,7 @@ use crate::core::vrrp::machine::Machine;
 use crate::core::vrrp::packet;
 use crate::core::vrrp::role::{Change, Hold, Role};
 use crate::core::vrrp::settings::{Reach, Settings, Unfit};
+use crate::core::vrrp::track::TrackState;
 
 /// Routers that move together.
 #[derive(Debug)]
@@ -33,7 +36,11 @@ pub(super) struct Router {
     pub(super) vrrp: Vrrp,
     pub(super) line: Option<Line>,
     pub(super) faults: BTreeSet<Fault>,
-    pub(super) handicap: Option<Handicap>,
+    pub(super) handicaps: BTreeSet<Handicap>,
+    /// The priority that is left with these.
+    pub(super) lowered: Option<Priority>,
+    /// What it depends on, by name.
+    pub(super) tracked: Vec<(String, TrackState)>,
     pub(super) unfit: Option<Unfit>,
     /// How often its addresses were put in place, as its machine knows it; `None`: they are not.
     pub(super) placed: Option<u64>,
@@ -64,7 +71,9 @@ impl Unit {
                 vrrp,
                 line: None,
                 faults: BTreeSet::new(),
-                handicap: None,
+                handicaps: BTreeSet::new(),
+                lowered: None,
+                tracked: Vec::new(),
                 unfit: None,
                 placed: None,
                 trial: Trial::new(),
@@ -314,6 +323,8 @@ impl Unit {
     /// Has one router know what it lacks, and where its addresses are.
     fn refresh_router(&mut self, at: usize, source: Option<IpAddr>, facts: &Facts, now: Instant) {
         let backing = self.backing(facts);
+        let costs = self.routers.iter().map(|router| cost(&router.vrrp, facts));
+        let cost = costs.sum();
         let machine = self.machine(at);
         let is_active = machine.is_some_and(|machine| machine.role() == Role::Active);
         let is_wanted = machine.is_some_and(Machine::accepts);
@@ -337,14 +348,22 @@ impl Unit {
             let router = router.vrrp.name().to_owned();
             self.events.push(Event::Faults { router, faults });
         }
-        let handicap = handicap(&router.vrrp, backing);
+        let states = tracked(&router.vrrp, facts);
+        let states = states.map(|(track, state)| (track.name().to_owned(), state));
+        let states: Vec<_> = states.collect();
+        router.tracked = states;
+        let handicaps = handicaps(&router.vrrp, backing, cost);
         let configured = Priority(router.vrrp.priority().get());
-        let priority = handicap.map_or(configured, |_| Handicap::lower(configured));
-        if std::mem::replace(&mut router.handicap, handicap) != handicap {
+        let lowered = (!handicaps.is_empty()).then(|| lower(configured, cost, &handicaps));
+        let priority = lowered.unwrap_or(configured);
+        let before = std::mem::replace(&mut router.lowered, lowered);
+        if std::mem::replace(&mut router.handicaps, handicaps.clone()) != handicaps
+            || before != lowered
+        {
             let router = router.vrrp.name().to_owned();
             self.events.push(Event::Handicap {
                 router,
-                handicap,
+                handicaps,
                 priority,
             });
         }
@@ -394,13 +413,19 @@ impl Unit {
 
     fn note_changes(&mut self, now: Instant) {
         while let Some((at, change)) = self.group.as_mut().and_then(Group::poll_change) {
+            let priority = self.machine(at).map(Machine::priority);
             let Some(router) = self.routers.get_mut(at) else {
                 continue;
             };
             router.last = Some((change, now));
             *router.changes.entry(change.to).or_default() += 1;
+            let priority = priority.unwrap_or(Priority(router.vrrp.priority().get()));
             let router = router.vrrp.name().to_owned();
-            self.events.push(Event::Changed { router, change });
+            self.events.push(Event::Changed {
+                router,
+                change,
+                priority,
+            });
         }
     }
 

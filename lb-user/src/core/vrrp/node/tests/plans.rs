@@ -1,7 +1,7 @@
 //! Routers that come, change and go.
 
 use super::{Bench, ONE, TWO, and, ip, line};
-use crate::core::vrrp::node::Node;
+use crate::core::vrrp::node::{Event, Node};
 use crate::core::vrrp::role::{Cause, Role};
 use crate::core::vrrp::settings::Reach;
 
@@ -83,4 +83,24 @@ fn a_router_that_changes_waits_for_no_start_again() {
     bench.wait(60_000);
     bench.plan(&[&and(&late, "priority = 120")]);
     assert_eq!(bench.roles(), [Role::Backup]);
+}
+
+#[test]
+fn who_loses_its_role_with_its_router_is_told_of_all_the_same() {
+    let last = |bench: &Bench| {
+        let mut changes = bench.events.iter().filter_map(|event| {
+            let Event::Changed { change, .. } = event else {
+                return None;
+            };
+            Some((change.from, change.to, change.cause))
+        });
+        changes.next_back()
+    };
+    let expected = Some((Role::Active, Role::Initialize, Cause::Shutdown));
+    let mut bench = Bench::active(&[ONE]);
+    bench.act(Node::handle_shutdown);
+    assert_eq!(last(&bench), expected);
+    let mut bench = Bench::active(&[ONE]);
+    bench.plan(&[]);
+    assert_eq!(last(&bench), expected);
 }

@@ -27,11 +27,14 @@ fn an_active_that_hears_no_backend_goes_on_with_a_lower_priority() {
     assert_eq!(bench.roles(), [Role::Active], "nobody else may be there");
     assert_eq!(bench.priorities(), [(51, LOWERED)]);
     assert!(bench.faults(0).is_empty());
-    assert_eq!(bench.states()[0].handicap, Some(Handicap::SilentBackends));
+    assert_eq!(
+        bench.states()[0].handicaps,
+        [Handicap::SilentBackends].into()
+    );
     bench.forward(true, &SOUND);
     bench.wait(1_000);
     assert_eq!(bench.priorities(), [(51, 200)]);
-    assert_eq!(bench.states()[0].handicap, None);
+    assert_eq!(bench.states()[0].handicaps, [].into());
     let told = bench.events.iter();
     let told = told.filter(|event| matches!(event, Event::Handicap { .. }));
     assert_eq!(told.count(), 2);
@@ -94,7 +97,7 @@ fn who_is_to_stay_without_backends_and_who_owns_the_addresses_keep_their_priorit
         let before = bench.states()[0].priority;
         bench.forward(true, &SILENT);
         assert_eq!(bench.states()[0].priority, before);
-        assert_eq!(bench.states()[0].handicap, None);
+        assert_eq!(bench.states()[0].handicaps, [].into());
     }
 }
 
@@ -106,7 +109,7 @@ fn a_group_keeps_its_priority_while_one_of_its_addresses_is_served() {
         let states = bench.states();
         states
             .iter()
-            .filter(|state| state.handicap.is_some())
+            .filter(|state| !state.handicaps.is_empty())
             .count()
     };
     let v6 = |backing| [SILENT[0], ("fd00:40::24", backing)];

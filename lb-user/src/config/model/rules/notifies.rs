@@ -1,0 +1,178 @@
+//! The rules for those who are told of events.
+
+use std::path::PathBuf;
+
+use super::{check_unique, or};
+use crate::config::error::Problem;
+use crate::config::file::{self, NotifyType};
+use crate::config::model::{Email, Exec, MailTls, Means, Notify, Webhook, defaults};
+use crate::config::reader::{Errors, Located, Place};
+use crate::core::event::ring::Filter;
+use crate::core::event::{Kind, Severity};
+
+pub(super) fn check(raw: &file::Config, errors: &Errors) {
+    let names = raw.notifies.iter().filter_map(|it| it.name.as_ref());
+    let names = names.map(|name| (&name.value, &name.place));
+    check_unique(names, "choose another name", errors);
+    for notify in &raw.notifies {
+        let Some(kind) = notify.kind.as_ref().map(|kind| kind.value) else {
+            continue;
+        };
+        check_missing(notify, kind, errors);
+        check_types(notify, kind, errors);
+        check_login(notify, errors);
+    }
+}
+
+fn check_missing(notify: &file::Notify, kind: NotifyType, errors: &Errors) {
+    let needs: &[(&str, bool, &'static str)] = match kind {
+        NotifyType::Exec => &[(
+            "command",
+            !notify.command.is_empty(),
+            "command = [\"/usr/local/bin/on-event\"]",
+        )],
+        NotifyType::Webhook => &[(
+            "url",
+            notify.url.is_some(),
+            "url = \"https://192.0.2.7/hook\"",
+        )],
+        NotifyType::Email => &[
+            (
+                "server",
+                notify.server.is_some(),
+                "server = \"mail.example.org\"",
+            ),
+            (
+                "from",
+                notify.from.is_some(),
+                "from = \"tidegate@example.org\"",
+            ),
+            ("to", !notify.to.is_empty(), "to = [\"ops@example.org\"]"),
+        ],
+    };
+    for (key, is_there, example) in needs {
+        if !is_there {
+            let place = Place {
+                path: format!("{}.{key}", notify.place.path),
+                line: notify.place.line,
+            };
+            errors.add(&place, Problem::Missing { example });
+        }
+    }
+}
+
+/// Keys that mean something for one type alone.
+fn check_types(notify: &file::Notify, kind: NotifyType, errors: &Errors) {
+    fn place<T>(given: Option<&Located<T>>) -> Option<&Place> {
+        given.map(|given| &given.place)
+    }
+    let (exec, hook, mail) = (NotifyType::Exec, NotifyType::Webhook, NotifyType::Email);
+    let keys = [
+        (place(notify.command.first()), &[exec][..], "exec"),
+        (place(notify.keepalived_arguments.as_ref()), &[exec], "exec"),
+        (place(notify.url.as_ref()), &[hook], "webhook"),
+        (place(notify.headers.first()), &[hook], "webhook"),
+        (place(notify.token_file.as_ref()), &[hook], "webhook"),
+        (
+            place(notify.ca_file.as_ref()),
+            &[hook, mail],
+            "webhook or email",
+        ),
+        (
+            place(notify.retries.as_ref()),
+            &[hook, mail],
+            "webhook or email",
+        ),
+        (place(notify.server.as_ref()), &[mail], "email"),
+        (place(notify.port.as_ref()), &[mail], "email"),
+        (place(notify.tls.as_ref()), &[mail], "email"),
+        (place(notify.from.as_ref()), &[mail], "email"),
+        (place(notify.to.first()), &[mail], "email"),
+        (place(notify.username.as_ref()), &[mail], "email"),
+        (place(notify.password_file.as_ref()), &[mail], "email"),
+    ];
+    for (place, types, needed) in keys {
+        if let Some(place) = place
+            && !types.contains(&kind)
+        {
+            errors.add(place, Problem::NotForNotifyType { needed });
+        }
+    }
+}
+
+fn check_login(notify: &file::Notify, errors: &Errors) {
+    let place = match (&notify.username, &notify.password_file) {
+        (Some(username), None) => &username.place,
+        (None, Some(file)) => &file.place,
+        (Some(_), Some(file)) => {
+            let plain = notify.tls.as_ref().map(|tls| tls.value) == Some(MailTls::None);
+            if plain {
+                errors.add(&file.place, Problem::PasswordInTheClear);
+            }
+            return;
+        }
+        (None, None) => return,
+    };
+    errors.add(place, Problem::HalfALogin);
+}
+
+pub(super) fn build(raw: file::Notify) -> Option<Notify> {
+    let path = |given: Option<Located<String>>| given.map(|given| PathBuf::from(given.value));
+    let is_for_roles = raw
+        .keepalived_arguments
+        .as_ref()
+        .is_some_and(|given| given.value);
+    let mut kinds: Vec<Kind> = raw.events.into_iter().map(|kind| kind.value).collect();
+    if kinds.is_empty() && is_for_roles {
+        kinds.push(Kind::RoleChanged);
+    }
+    // Who names kinds wants them, whatever they are.
+    let least = match (raw.severity, kinds.is_empty()) {
+        (Some(given), _) => Some(given.value),
+        (None, true) => Some(Severity::Notice),
+        (None, false) => None,
+    };
+    let means = match raw.kind?.value {
+        NotifyType::Exec => Means::Exec(Exec {
+            command: raw.command.into_iter().map(|word| word.value).collect(),
+            keepalived_arguments: is_for_roles,
+        }),
+        NotifyType::Webhook => Means::Webhook(Webhook {
+            url: raw.url?.value,
+            headers: raw.headers.into_iter().map(|it| it.value).collect(),
+            token_file: path(raw.token_file),
+            ca_file: path(raw.ca_file),
+        }),
+        NotifyType::Email => {
+            let tls = or(raw.tls, MailTls::StartTls);
+            let port = match tls {
+                MailTls::None => defaults::SMTP_PORT,
+                MailTls::StartTls => defaults::SUBMISSION_PORT,
+                MailTls::Always => defaults::SUBMISSIONS_PORT,
+            };
+            Means::Email(Email {
+                server: raw.server?.value,
+                port: or(raw.port, port),
+                tls,
+                from: raw.from?.value,
+                to: raw.to.into_iter().map(|to| to.value).collect(),
+                username: raw.username.map(|it| it.value),
+                password_file: path(raw.password_file),
+                ca_file: path(raw.ca_file),
+            })
+        }
+    };
+    Some(Notify {
+        name: raw.name?.value,
+        filter: Filter {
+            kinds,
+            least,
+            service: raw.service.map(|service| service.value),
+        },
+        per_minute: or(raw.per_minute, defaults::NOTIFY_PER_MINUTE),
+        at_once: or(raw.at_once, defaults::NOTIFY_AT_ONCE) as usize,
+        timeout: or(raw.timeout, defaults::NOTIFY_TIMEOUT),
+        retries: or(raw.retries, defaults::NOTIFY_RETRIES),
+        means,
+    })
+}

@@ -1,0 +1,95 @@
+//! Who is told of events: what may be written, and what it means.
+
+use std::time::Duration;
+
+use super::{RIGHT, right, wrong as wrong_file};
+use crate::config::model::{MailTls, Means, Notify};
+use crate::core::event::{Kind, Severity};
+
+fn file(keys: &str) -> String {
+    format!("{RIGHT}\n[[notify]]\nname = \"ops\"\n{keys}")
+}
+
+fn one(keys: &str) -> Notify {
+    right(&file(keys)).notifies()[0].clone()
+}
+
+fn wrong(keys: &str) -> String {
+    wrong_file(&file(keys))
+}
+
+#[test]
+fn what_is_left_out_is_what_most_people_want() {
+    let notify = one("type = \"exec\"\ncommand = [\"/bin/true\", \"a b\"]");
+    assert_eq!(notify.filter().least, Some(Severity::Notice));
+    assert_eq!(notify.filter().kinds, []);
+    assert_eq!((notify.per_minute(), notify.at_once()), (30, 4));
+    assert_eq!(notify.timeout(), Duration::from_secs(30));
+    let Means::Exec(exec) = notify.means() else {
+        panic!("{notify:?}");
+    };
+    assert_eq!(exec.command(), ["/bin/true", "a b"]);
+    let mail =
+        "server = \"mail.example.org\"\nfrom = \"a@example.org\"\nto = [\"Ops <b@example.org>\"]";
+    let ports = [("", 587), ("tls = \"none\"", 25), ("tls = \"always\"", 465)];
+    for (tls, port) in ports {
+        let notify = one(&format!("type = \"email\"\n{mail}\n{tls}"));
+        let Means::Email(mail) = notify.means() else {
+            panic!("{notify:?}");
+        };
+        assert_eq!((mail.port(), mail.login()), (port, None));
+        assert_eq!(mail.tls() == MailTls::StartTls, tls.is_empty());
+    }
+}
+
+#[test]
+fn who_names_kinds_gets_them_whatever_they_are() {
+    let exec = "type = \"exec\"\ncommand = [\"/bin/true\"]\n";
+    let named = one(&format!("{exec}events = [\"vip_moved\"]"));
+    assert_eq!(named.filter().kinds, [Kind::VipMoved]);
+    assert_eq!(named.filter().least, None);
+    let roles = one(&format!("{exec}keepalived_arguments = true"));
+    assert_eq!(roles.filter().kinds, [Kind::RoleChanged]);
+}
+
+#[test]
+fn what_is_missing_or_belongs_to_another_type_is_told() {
+    let all = wrong("type = \"email\"\nurl = \"http://192.0.2.7/\"");
+    for part in [
+        "server: missing",
+        "from: missing",
+        "to: missing",
+        "url: only for",
+    ] {
+        assert!(all.contains(part), "{part}: {all}");
+    }
+    let all = wrong("type = \"webhook\"\ncommand = [\"/bin/true\"]");
+    assert!(all.contains("url: missing"), "{all}");
+    assert!(all.contains("command[0]: only for"), "{all}");
+    let all = wrong("type = \"exec\"\ncommand = [\"/bin/true\"]\nevents = [\"nosuch\"]");
+    assert!(all.contains("role_changed"), "{all}");
+}
+
+#[test]
+fn passwords_stay_in_files_and_off_the_wire() {
+    let all = wrong("type = \"webhook\"\nurl = \"https://user:secret@192.0.2.7/\"");
+    assert!(all.contains("the value is not a URL"), "{all}");
+    assert!(!all.contains("secret"), "{all}");
+    let hook = "type = \"webhook\"\nurl = \"https://192.0.2.7/\"\n";
+    let all = wrong(&format!(
+        "{hook}headers = [\"Authorization: Bearer xyzzy\"]"
+    ));
+    assert!(all.contains("which `token_file` is for"), "{all}");
+    assert!(!all.contains("xyzzy"), "{all}");
+    let mail =
+        "type = \"email\"\nserver = \"m\"\nfrom = \"a@example.org\"\nto = [\"b@example.org\"]\n";
+    let half = wrong(&format!("{mail}username = \"a\""));
+    assert!(
+        half.contains("both `username` and `password_file`"),
+        "{half}"
+    );
+    let clear = wrong(&format!(
+        "{mail}tls = \"none\"\nusername = \"a\"\npassword_file = \"/p\""
+    ));
+    assert!(clear.contains("in the clear"), "{clear}");
+}

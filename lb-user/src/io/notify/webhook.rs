@@ -1,0 +1,134 @@
+//! Posts JSON to a URL.
+
+use std::{io, time::Duration};
+
+use http_body_util::Full;
+use hyper::{
+    Request, StatusCode, Uri,
+    body::Bytes,
+    client::conn::http1,
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT},
+};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::{InvalidDnsNameError, ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    SecretError, secret,
+    tls::{self, TlsError},
+};
+use crate::config::model::Webhook;
+
+/// Why a post was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    #[error("the URL names no host")]
+    NoHost,
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("the name of the server is none that a certificate can have: {0}")]
+    Name(#[from] InvalidDnsNameError),
+    #[error("the server cannot be reached: {0}")]
+    Connect(#[source] io::Error),
+    #[error("no TLS with the server: {0}")]
+    Handshake(#[source] io::Error),
+    #[error("the request cannot be made: {0}")]
+    Request(#[from] hyper::http::Error),
+    #[error("the server does not speak HTTP as it should: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("the server has answered {0}")]
+    Status(StatusCode),
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+}
+
+impl WebhookError {
+    /// Whether another attempt may go better.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Handshake(_) | Self::Http(_) | Self::TimedOut(_) => true,
+            Self::Status(status) => {
+                status.is_server_error()
+                    || *status == StatusCode::TOO_MANY_REQUESTS
+                    || *status == StatusCode::REQUEST_TIMEOUT
+            }
+            Self::NoHost | Self::Secret(_) | Self::Tls(_) | Self::Name(_) | Self::Request(_) => {
+                false
+            }
+        }
+    }
+}
+
+/// Posts `body` once.
+///
+/// # Errors
+///
+/// If it was not taken by then, with a status of 200 to 299.
+pub async fn post(hook: &Webhook, body: String, limit: Duration) -> Result<(), WebhookError> {
+    let attempt = time::timeout(limit, attempt(hook, body)).await;
+    attempt.unwrap_or(Err(WebhookError::TimedOut(limit)))
+}
+
+async fn attempt(hook: &Webhook, body: String) -> Result<(), WebhookError> {
+    let uri = hook.url();
+    let host = uri.host().ok_or(WebhookError::NoHost)?;
+    // As an IPv6 address stands in a URL.
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_secure = uri.scheme_str() == Some("https");
+    let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+    let request = request(hook, uri, body)?;
+    let connected = TcpStream::connect((host, port)).await;
+    let stream = connected.map_err(WebhookError::Connect)?;
+    let status = if is_secure {
+        let connector = TlsConnector::from(tls::client(hook.ca_file())?);
+        let name = ServerName::try_from(host.to_owned())?;
+        let stream = connector.connect(name, stream).await;
+        exchange(stream.map_err(WebhookError::Handshake)?, request).await?
+    } else {
+        exchange(stream, request).await?
+    };
+    if status.is_success() {
+        Ok(())
+    } else {
+        Err(WebhookError::Status(status))
+    }
+}
+
+fn request(hook: &Webhook, uri: &Uri, body: String) -> Result<Request<Full<Bytes>>, WebhookError> {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let mut builder = Request::post(path)
+        .header(HOST, authority)
+        .header(USER_AGENT, concat!("tidegate/", env!("CARGO_PKG_VERSION")))
+        .header(CONTENT_TYPE, "application/json");
+    for (name, value) in hook.headers() {
+        builder = builder.header(name, value);
+    }
+    if let Some(file) = hook.token_file() {
+        builder = builder.header(AUTHORIZATION, format!("Bearer {}", secret(file)?));
+    }
+    Ok(builder.body(Full::new(Bytes::from(body)))?)
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<StatusCode, WebhookError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut answer = std::pin::pin!(sender.send_request(request));
+    // The connection ends with this future: nobody reads what else it says.
+    tokio::select! {
+        biased;
+        answer = &mut answer => Ok(answer?.status()),
+        // The last that came may have been the answer; if not, that says why.
+        _ended = connection => Ok(answer.await?.status()),
+    }
+}
