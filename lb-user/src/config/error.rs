@@ -137,7 +137,7 @@ pub enum Problem {
     #[error("{0}")]
     List(String),
     #[error("{file} cannot be read: {cause}")]
-    ListUnreadable {
+    FileUnreadable {
         file: String,
         #[source]
         cause: std::io::Error,
@@ -187,6 +187,17 @@ pub enum Problem {
     NoPeer,
     #[error("only for notifications of type {needed}; remove it, or change `type`")]
     NotForNotifyType { needed: &'static str },
+    #[error("give either `url` or `url_file`")]
+    TwoUrls,
+    #[error("{file} has no certificate authority: {reason}; give a PEM file")]
+    NoAuthorities { file: String, reason: String },
+    #[error("there is no [[service]] named {name}")]
+    NoSuchService { name: String },
+    #[error(
+        "{kind} is about no service, so with `service` it would never be told; remove one, or make \
+         another [[notify]]"
+    )]
+    AboutNoService { kind: &'static str },
     #[error("a login takes both `username` and `password_file`")]
     HalfALogin,
     #[error(

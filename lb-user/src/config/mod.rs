@@ -4,6 +4,7 @@
 //! values mean, `file` mirrors the keys, [`model`] holds what passed. Nothing stops at the first
 //! mistake: all of them are reported together, each with its key path, its line and what to do.
 
+mod authorities;
 pub mod error;
 mod file;
 pub mod model;

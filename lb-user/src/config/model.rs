@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub use self::guard::{AccessList, Challenge, Guard, Prefix};
 pub use self::leaving::{NoRoomToLeave, Remnant};
-pub use self::notify::{Email, Exec, MailTls, Means, Notify, Webhook};
+pub use self::notify::{Authorities, Email, Exec, HookUrl, MailTls, Means, Notify, Webhook};
 pub use self::reload::{ReloadBlocker, ReloadBlockers};
 pub use self::service::{
     Backend, Check, HttpCheck, MqttCheck, MqttVersion, Probe, Protocol, Secret, Service,

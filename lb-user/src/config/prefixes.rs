@@ -35,7 +35,7 @@ pub(super) fn list(value: &DeValue<'_>) -> Meaning<List> {
     let Some(path) = path else {
         return Err(invalid("the path of a file, from the root", value));
     };
-    let text = std::fs::read_to_string(path).map_err(|cause| Problem::ListUnreadable {
+    let text = std::fs::read_to_string(path).map_err(|cause| Problem::FileUnreadable {
         file: path.to_owned(),
         cause,
     })?;

@@ -2,9 +2,11 @@
 //!
 //! What comes beyond the rate is held back, and told in one sentence when a minute has gone by. Changes
 //! of role have a rate of their own, and of those beyond it the last one of each router is sent all
-//! the same: whoever goes by them must not end up with a role that is not in force.
+//! the same: whoever goes by them must not end up with a role that is not in force. For the same
+//! reason the changes of a router are sent one after the other, however many other events may be under
+//! way at a time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +36,8 @@ pub struct Outbox {
     queue: VecDeque<Arc<Record>>,
     /// The last change of each router that was not sent yet.
     late: BTreeMap<String, Arc<Record>>,
+    /// The routers a change of which was handed out, and is not done with.
+    under_way: BTreeSet<String>,
     held_back: u64,
     is_holding: bool,
 }
@@ -75,6 +79,7 @@ impl Outbox {
             roles: bucket,
             queue: VecDeque::new(),
             late: BTreeMap::new(),
+            under_way: BTreeSet::new(),
             held_back: 0,
             is_holding: false,
         }
@@ -113,14 +118,20 @@ impl Outbox {
         self.held_back += count;
     }
 
-    /// What to send next.
+    /// Takes in that what was handed out for a router is done with.
+    pub fn handle_done(&mut self, router: &str) {
+        self.under_way.remove(router);
+    }
+
+    /// What to send next. Whoever sends a change of role says when that is done with.
     pub fn poll(&mut self, now: Duration) -> Option<Delivery> {
-        if let Some(record) = self.queue.pop_front() {
+        if let Some(record) = self.pop_queued() {
             return Some(Delivery::Event(record));
         }
-        if !self.late.is_empty() && self.roles.take(now) {
-            let (_, record) = self.late.pop_first()?;
-            return Some(Delivery::Event(record));
+        if let Some(router) = self.first_late().cloned()
+            && self.roles.take(now)
+        {
+            return self.pop_late(router);
         }
         if self.held_back > 0 && self.others.full_at <= now {
             self.is_holding = false;
@@ -131,20 +142,43 @@ impl Outbox {
 
     /// As [`Self::poll`] when there is no time left to wait in.
     pub fn poll_last(&mut self) -> Option<Delivery> {
-        if let Some(record) = self.queue.pop_front() {
+        if let Some(record) = self.pop_queued() {
             return Some(Delivery::Event(record));
         }
-        if let Some((_, record)) = self.late.pop_first() {
-            return Some(Delivery::Event(record));
+        if let Some(router) = self.first_late().cloned() {
+            return self.pop_late(router);
         }
         let held_back = std::mem::take(&mut self.held_back);
         (held_back > 0).then_some(Delivery::HeldBack(held_back))
     }
 
+    /// The first that has to wait for nobody.
+    fn pop_queued(&mut self) -> Option<Arc<Record>> {
+        let mut queue = self.queue.iter();
+        let is_free = |router: Option<&str>| router.is_none_or(|it| !self.under_way.contains(it));
+        let at = queue.position(|record| is_free(changed_router(record)))?;
+        let record = self.queue.remove(at)?;
+        let router = changed_router(&record).map(str::to_owned);
+        self.under_way.extend(router);
+        Some(record)
+    }
+
+    /// A router that is late and has to wait for nobody: what is queued of it was sent before.
+    fn first_late(&self) -> Option<&String> {
+        let mut late = self.late.keys();
+        late.find(|router| !self.under_way.contains(*router))
+    }
+
+    fn pop_late(&mut self, router: String) -> Option<Delivery> {
+        let record = self.late.remove(&router)?;
+        self.under_way.insert(router);
+        Some(Delivery::Event(record))
+    }
+
     /// When there may be something to send although nothing came in.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        let late = (!self.late.is_empty()).then(|| self.roles.next());
+        let late = self.first_late().map(|_| self.roles.next());
         let held_back = (self.held_back > 0).then_some(self.others.full_at);
         [late, held_back].into_iter().flatten().min()
     }
@@ -156,12 +190,21 @@ impl Outbox {
     }
 }
 
+/// The router the role of which has changed, if that is what happened.
+pub fn changed_router(record: &Record) -> Option<&str> {
+    if let Event::RoleChanged { router, .. } = &record.event {
+        Some(router)
+    } else {
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::{Delivery, Outbox, QUEUE};
+    use super::{Delivery, Outbox, QUEUE, changed_router};
     use crate::core::event::ring::{Filter, Record};
     use crate::core::event::{Event, Kind, Severity};
     use crate::core::vrrp::role::{Cause, Role};
@@ -198,8 +241,25 @@ mod tests {
         Outbox::new(filter, per_minute)
     }
 
+    /// All that is sent, each before the next.
     fn drain(outbox: &mut Outbox, now: Duration) -> Vec<Delivery> {
-        std::iter::from_fn(|| outbox.poll(now)).collect()
+        send_all(outbox, |outbox| outbox.poll(now))
+    }
+
+    fn send_all(
+        outbox: &mut Outbox,
+        mut next: impl FnMut(&mut Outbox) -> Option<Delivery>,
+    ) -> Vec<Delivery> {
+        let mut sent = Vec::new();
+        while let Some(delivery) = next(outbox) {
+            if let Delivery::Event(record) = &delivery
+                && let Some(router) = changed_router(record)
+            {
+                outbox.handle_done(router);
+            }
+            sent.push(delivery);
+        }
+        sent
     }
 
     const START: Duration = Duration::from_secs(1_000);
@@ -248,7 +308,7 @@ mod tests {
         }
         outbox.handle(&service_down(), START);
         outbox.handle(&service_down(), START);
-        let sent: Vec<_> = std::iter::from_fn(|| outbox.poll_last()).collect();
+        let sent = send_all(&mut outbox, Outbox::poll_last);
         assert_eq!(sent.len(), 4);
         assert_eq!(sent[2], Delivery::Event(changed("front", Role::Backup)));
         assert_eq!(sent[3], Delivery::HeldBack(1));
@@ -272,6 +332,32 @@ mod tests {
         }
         assert_eq!(drain(&mut plain, START), []);
         assert_eq!(drain(&mut named, START), [Delivery::Event(noise)]);
+    }
+
+    #[test]
+    fn a_change_of_role_waits_for_the_one_before_it_and_for_nothing_else() {
+        let mut outbox = outbox(3);
+        let front = [Role::Active, Role::Backup, Role::Initialize].map(|to| changed("front", to));
+        let rear = changed("rear", Role::Active);
+        outbox.handle(&front[0], START);
+        outbox.handle(&front[1], START);
+        outbox.handle(&rear, START);
+        // Beyond the rate, so it is late.
+        outbox.handle(&front[2], START);
+        outbox.handle(&service_down(), START);
+        let due = START + Duration::from_secs(30);
+        let event = |record: &Arc<Record>| Some(Delivery::Event(Arc::clone(record)));
+        for sent in [&front[0], &rear, &service_down()] {
+            assert_eq!(outbox.poll(due), event(sent));
+        }
+        assert_eq!((outbox.poll(due), outbox.next_deadline()), (None, None));
+        outbox.handle_done("rear");
+        assert_eq!((outbox.poll(due), outbox.poll_last()), (None, None));
+        for sent in &front[1..] {
+            outbox.handle_done("front");
+            assert_eq!(outbox.poll(due), event(sent));
+        }
+        assert_eq!(outbox.waiting(), 0);
     }
 
     #[test]

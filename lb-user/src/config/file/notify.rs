@@ -7,8 +7,9 @@ use hyper::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, PROXY_AUTHOR
 use lettre::message::Mailbox;
 use toml::de::DeValue;
 
+use crate::config::authorities::authorities;
 use crate::config::error::Problem;
-use crate::config::model::MailTls;
+use crate::config::model::{Authorities, HookUrl, MailTls};
 use crate::config::reader::{Located, Place, Table, invalid};
 use crate::config::value::{Meaning, boolean, duration, name, number, port, text, text_that, word};
 use crate::core::event::{Kind, Severity};
@@ -38,9 +39,10 @@ pub(in crate::config) struct Notify {
     pub(in crate::config) command: Vec<Located<String>>,
     pub(in crate::config) keepalived_arguments: Option<Located<bool>>,
     pub(in crate::config) url: Option<Located<Uri>>,
+    pub(in crate::config) url_file: Option<Located<String>>,
     pub(in crate::config) headers: Vec<Located<(HeaderName, HeaderValue)>>,
     pub(in crate::config) token_file: Option<Located<String>>,
-    pub(in crate::config) ca_file: Option<Located<String>>,
+    pub(in crate::config) ca_file: Option<Located<Authorities>>,
     pub(in crate::config) server: Option<Located<String>>,
     pub(in crate::config) port: Option<Located<u16>>,
     pub(in crate::config) tls: Option<Located<MailTls>>,
@@ -80,9 +82,10 @@ impl Notify {
             command: table.list("command", text),
             keepalived_arguments: table.optional("keepalived_arguments", boolean),
             url: table.optional("url", url),
+            url_file: table.optional("url_file", text),
             headers: table.list("headers", header),
             token_file: table.optional("token_file", text),
-            ca_file: table.optional("ca_file", text),
+            ca_file: table.optional("ca_file", authorities),
             server: table.optional("server", server),
             port: table.optional("port", port),
             tls: table.optional("tls", word(&ways)),
@@ -108,16 +111,11 @@ fn severity(value: &DeValue<'_>) -> Meaning<Severity> {
     word(&words)(value)
 }
 
-/// Without user name and password: these belong into a file.
 fn url(value: &DeValue<'_>) -> Meaning<Uri> {
     let expected = "a URL of http or https without a password, such as \"https://192.0.2.7/hook\"";
     let parsed = value.as_str().and_then(|text| text.parse::<Uri>().ok());
-    let is_right = |uri: &Uri| {
-        let authority = uri.authority().map(|authority| authority.as_str());
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && authority.is_some_and(|authority| !authority.contains('@'))
-    };
-    parsed.filter(is_right).ok_or_else(|| unshown(expected))
+    let right = parsed.filter(HookUrl::is_right);
+    right.ok_or_else(|| unshown(expected))
 }
 
 /// What is wrong may have a password in it.

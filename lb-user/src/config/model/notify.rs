@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
+use rustls::pki_types::CertificateDer;
 
 use crate::core::event::ring::Filter;
 
@@ -38,11 +39,23 @@ pub struct Exec {
 /// A URL to post to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
-    pub(super) url: Uri,
+    pub(super) url: HookUrl,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) token_file: Option<PathBuf>,
-    pub(super) ca_file: Option<PathBuf>,
+    pub(super) authorities: Option<Authorities>,
 }
+
+/// Where posts go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookUrl {
+    Given(Uri),
+    /// The first line of a file, as whoever knows such a URL can often post to it.
+    File(PathBuf),
+}
+
+/// Those who vouch for a server, in place of those that the host trusts. There is one at least.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authorities(Vec<CertificateDer<'static>>);
 
 /// People to write to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +67,7 @@ pub struct Email {
     pub(super) to: Vec<String>,
     pub(super) username: Option<String>,
     pub(super) password_file: Option<PathBuf>,
-    pub(super) ca_file: Option<PathBuf>,
+    pub(super) authorities: Option<Authorities>,
 }
 
 /// How a mail server is spoken to.
@@ -134,10 +147,31 @@ impl Exec {
     }
 }
 
-impl Webhook {
-    /// Of `http` or `https`, with a host.
+impl HookUrl {
+    /// Whether it is of `http` or `https`, with a host, and without user name and password: these would
+    /// be sent as a part of the host's name.
     #[must_use]
-    pub const fn url(&self) -> &Uri {
+    pub fn is_right(url: &Uri) -> bool {
+        let authority = url.authority().map(|authority| authority.as_str());
+        matches!(url.scheme_str(), Some("http" | "https"))
+            && authority.is_some_and(|authority| !authority.contains('@'))
+    }
+}
+
+impl Authorities {
+    pub(in crate::config) const fn new(certificates: Vec<CertificateDer<'static>>) -> Self {
+        Self(certificates)
+    }
+
+    #[must_use]
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.0
+    }
+}
+
+impl Webhook {
+    #[must_use]
+    pub const fn url(&self) -> &HookUrl {
         &self.url
     }
 
@@ -152,10 +186,10 @@ impl Webhook {
         self.token_file.as_deref()
     }
 
-    /// The file of the authorities that vouch for the server, if these are not the host's.
+    /// Who vouches for the server, if these are not the host's.
     #[must_use]
-    pub fn ca_file(&self) -> Option<&Path> {
-        self.ca_file.as_deref()
+    pub const fn authorities(&self) -> Option<&Authorities> {
+        self.authorities.as_ref()
     }
 }
 
@@ -193,7 +227,7 @@ impl Email {
 
     /// As for a web hook.
     #[must_use]
-    pub fn ca_file(&self) -> Option<&Path> {
-        self.ca_file.as_deref()
+    pub const fn authorities(&self) -> Option<&Authorities> {
+        self.authorities.as_ref()
     }
 }

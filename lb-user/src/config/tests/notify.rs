@@ -75,6 +75,8 @@ fn passwords_stay_in_files_and_off_the_wire() {
     let all = wrong("type = \"webhook\"\nurl = \"https://user:secret@192.0.2.7/\"");
     assert!(all.contains("the value is not a URL"), "{all}");
     assert!(!all.contains("secret"), "{all}");
+    let two = wrong("type = \"webhook\"\nurl = \"http://192.0.2.7/\"\nurl_file = \"/u\"");
+    assert!(two.contains("either `url` or `url_file`"), "{two}");
     let hook = "type = \"webhook\"\nurl = \"https://192.0.2.7/\"\n";
     let all = wrong(&format!(
         "{hook}headers = [\"Authorization: Bearer xyzzy\"]"
@@ -92,4 +94,62 @@ fn passwords_stay_in_files_and_off_the_wire() {
         "{mail}tls = \"none\"\nusername = \"a\"\npassword_file = \"/p\""
     ));
     assert!(clear.contains("in the clear"), "{clear}");
+}
+
+#[test]
+fn a_file_of_authorities_has_some() {
+    let path = std::env::temp_dir().join(format!("tidegate-ca-{}.pem", std::process::id()));
+    let hook = format!(
+        "type = \"webhook\"\nurl = \"https://192.0.2.7/\"\nca_file = \"{}\"",
+        path.display()
+    );
+    let all = wrong(&hook);
+    assert!(all.contains("notify[0].ca_file: /"), "{all}");
+    assert!(all.contains("cannot be read: No such file"), "{all}");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key);
+    let right_text = certificate.unwrap().pem();
+    let broken = right_text.replace("-----END", "AAAA\n-----END");
+    for text in [
+        "",
+        &key.serialize_pem(),
+        "-----BEGIN CERTIFICATE-----\n",
+        &broken,
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let all = wrong(&hook);
+        assert!(all.contains("notify[0].ca_file: /"), "{all}");
+        assert!(all.contains("has no certificate authority: "), "{all}");
+    }
+    std::fs::write(&path, right_text.repeat(2)).unwrap();
+    let notify = one(&hook);
+    std::fs::remove_file(&path).unwrap();
+    let Means::Webhook(webhook) = notify.means() else {
+        panic!("{notify:?}");
+    };
+    assert_eq!(webhook.authorities().unwrap().certificates().len(), 2);
+    let all = wrong("type = \"webhook\"\nurl = \"https://192.0.2.7/\"\nca_file = \"ca.pem\"");
+    assert!(all.contains("the path of a file, from the root"), "{all}");
+}
+
+#[test]
+fn who_asks_for_a_service_asks_for_nothing_else() {
+    let exec = "type = \"exec\"\ncommand = [\"/bin/true\"]\nservice = ";
+    let notify = one(&format!("{exec}\"mqtt\""));
+    assert_eq!(notify.filter().service.as_deref(), Some("mqtt"));
+    one(&format!("{exec}\"mqtt\"\nevents = [\"service_down\"]"));
+    let all = wrong(&format!("{exec}\"mqt\""));
+    assert!(
+        all.contains("notify[0].service: there is no [[service]] named mqt"),
+        "{all}"
+    );
+    let more = [
+        "events = [\"service_down\", \"role_changed\"]",
+        "keepalived_arguments = true",
+    ];
+    for keys in more {
+        let all = wrong(&format!("{exec}\"mqtt\"\n{keys}"));
+        assert!(all.contains("role_changed is about no service"), "{all}");
+        assert_eq!(all.lines().count(), 1, "{all}");
+    }
 }

@@ -276,6 +276,24 @@ impl Kind {
         )
     }
 
+    /// Whether events of it are about a service, see [`Event::service`].
+    #[must_use]
+    pub const fn is_about_a_service(self) -> bool {
+        matches!(
+            self,
+            Self::BackendHealth
+                | Self::BackendOrdered
+                | Self::BackendDrained
+                | Self::BackendLeft
+                | Self::BackendsSilent
+                | Self::ServiceDown
+                | Self::ServiceUp
+                | Self::KeepAliveClaimed
+                | Self::FloodBegan
+                | Self::FloodEnded
+        )
+    }
+
     /// The one of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {

@@ -47,6 +47,30 @@ fn fields_are_what_scripts_were_promised() {
 }
 
 #[test]
+fn who_asks_for_a_service_is_told_what_is_about_one() {
+    let service = || "mqtt".to_owned();
+    let events = [
+        role_changed(),
+        Event::Stopping {},
+        Event::BackendsHeard {},
+        Event::ServiceDown { service: service() },
+        Event::ServiceUp { service: service() },
+        Event::BackendDrained {
+            service: service(),
+            backend: "broker1".to_owned(),
+        },
+    ];
+    for event in events {
+        let kind = event.kind();
+        assert_eq!(
+            kind.is_about_a_service(),
+            event.service().is_some(),
+            "{kind:?}"
+        );
+    }
+}
+
+#[test]
 fn kinds_are_found_by_their_names() {
     for kind in Kind::ALL {
         assert_eq!(Kind::named(kind.label()), Some(*kind));

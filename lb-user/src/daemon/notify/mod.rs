@@ -5,19 +5,20 @@
 //! ```
 //! A worker reads the journal at its own pace, so nobody who tells waits for it; what the journal has
 //! forgotten by then counts as held back. What is chosen and how often is [`Outbox`]'s to say; here are
-//! the clock, the attempts and their outcomes. Failures are events too, which nobody is notified of.
+//! the clock, the attempts and their outcomes. Each attempt ends at its `timeout`, so whatever waits for
+//! one has its turn. Failures are events too, which nobody is notified of.
 
 mod message;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
     sync::{oneshot, watch},
-    task::{JoinHandle, JoinSet},
+    task::{self, JoinError, JoinHandle, JoinSet},
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,7 @@ use crate::{
             Event,
             ring::{Filter, Record},
         },
-        notify::{Delivery, Outbox},
+        notify::{Delivery, Outbox, changed_router},
     },
     io::notify::{email, exec, webhook},
     journal::Journal,
@@ -202,6 +203,8 @@ struct Worker {
     last: CancellationToken,
     started: Instant,
     flights: JoinSet<Result<(), String>>,
+    /// Which of them tell of which router's change of role.
+    routers: HashMap<task::Id, String>,
 }
 
 impl Worker {
@@ -218,6 +221,7 @@ impl Worker {
             last: CancellationToken::new(),
             started: Instant::now(),
             flights: JoinSet::new(),
+            routers: HashMap::new(),
         }
     }
 
@@ -241,9 +245,7 @@ impl Worker {
             let seen = self.seen;
             // Each may be cancelled: levels, sets of tasks and clocks lose nothing.
             tokio::select! {
-                Some(landed) = self.flights.join_next() => self.note(landed.unwrap_or_else(|_panic| {
-                    Err("the attempt was broken off".to_owned())
-                })),
+                Some(landed) = self.flights.join_next_with_id() => self.handle_landed(landed),
                 // A journal is never without a teller here: this one has a handle of it.
                 Ok(_) = news.wait_for(|news| news.last > seen), if !is_last => {}
                 () = sleep_until(departure) => {}
@@ -295,9 +297,26 @@ impl Worker {
                 self.status.send_modify(|status| status.held_back += count);
             }
             let config = Arc::clone(&self.config);
-            self.flights
-                .spawn(async move { deliver(&config, &Message::of(&delivery)).await });
+            let message = Message::of(&delivery);
+            let deliver = async move { deliver(&config, &message).await };
+            let flight = self.flights.spawn(deliver).id();
+            if let Delivery::Event(record) = &delivery
+                && let Some(router) = changed_router(record)
+            {
+                self.routers.insert(flight, router.to_owned());
+            }
         }
+    }
+
+    fn handle_landed(&mut self, landed: Result<(task::Id, Result<(), String>), JoinError>) {
+        let (flight, outcome) = landed.unwrap_or_else(|panic| {
+            let broken = "the attempt was broken off".to_owned();
+            (panic.id(), Err(broken))
+        });
+        if let Some(router) = self.routers.remove(&flight) {
+            self.outbox.handle_done(&router);
+        }
+        self.note(outcome);
     }
 
     fn note(&self, outcome: Result<(), String>) {

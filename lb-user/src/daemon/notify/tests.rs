@@ -99,7 +99,7 @@ async fn a_program_that_hangs_keeps_nothing_from_the_others_or_from_itself() {
     let journal = Journal::default();
     let mut notifiers = Notifiers::new(journal.clone());
     notifiers.follow(&config(&text));
-    journal.tell(changed(Role::Backup, Cause::Fault));
+    journal.tell(Event::Stopping {});
     journal.tell(changed(Role::Active, Cause::Preemption));
     wait_for(&notifiers, |all| {
         let status = all.status();
@@ -107,7 +107,41 @@ async fn a_program_that_hangs_keeps_nothing_from_the_others_or_from_itself() {
     })
     .await;
     let told = std::fs::read_to_string(directory.join("quick")).unwrap();
-    assert!(told.contains("\"cause\":\"fault\"") && told.contains("\"cause\":\"preemption\""));
+    assert!(told.contains("\"kind\":\"stopping\"") && told.contains("\"cause\":\"preemption\""));
+    notifiers.stop().await;
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[tokio::test]
+async fn changes_of_a_role_arrive_in_their_order_however_long_one_takes() {
+    let directory = std::env::temp_dir().join(format!("tidegate-order-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.display();
+    // The first one takes until it may go.
+    let script = format!(
+        "if mkdir {path}/first; then until test -e {path}/go; do sleep 0.02; done; fi; \
+         echo $TIDEGATE_KIND $TIDEGATE_TO >> {path}/told"
+    );
+    let journal = Journal::default();
+    let mut notifiers = Notifiers::new(journal.clone());
+    notifiers.follow(&config(&exec("order", &script, "timeout = \"600s\"")));
+    journal.tell(changed(Role::Backup, Cause::Fault));
+    wait_for(&notifiers, |_| directory.join("first").exists()).await;
+    for (role, cause) in [
+        (Role::Active, Cause::Preemption),
+        (Role::Backup, Cause::Operator),
+        (Role::Active, Cause::Silence),
+    ] {
+        journal.tell(changed(role, cause));
+    }
+    journal.tell(Event::Stopping {});
+    wait_for(&notifiers, |all| all.status()[0].sent == 1).await;
+    std::fs::write(directory.join("go"), "").unwrap();
+    wait_for(&notifiers, |all| all.status()[0].sent == 5).await;
+    let told = std::fs::read_to_string(directory.join("told")).unwrap();
+    let expected = ["stopping", "role_changed backup", "role_changed active"];
+    let expected = [&expected[..], &expected[1..]].concat();
+    assert_eq!(told.lines().collect::<Vec<_>>(), expected);
     notifiers.stop().await;
     std::fs::remove_dir_all(&directory).unwrap();
 }
@@ -130,10 +164,8 @@ async fn what_happens_before_the_stop_is_told_before_the_end() {
     journal.tell(changed(Role::Initialize, Cause::Shutdown));
     notifiers.stop().await;
     let told = std::fs::read_to_string(&path).unwrap();
-    let mut lines: Vec<_> = told.lines().collect();
-    lines.sort_unstable();
-    assert_eq!(lines[0], "INSTANCE front BACKUP 200");
-    assert!(lines.contains(&"INSTANCE front STOP 200"), "{told}");
+    let expected = ["INSTANCE front BACKUP 200", "INSTANCE front STOP 200"];
+    assert_eq!(told.lines().collect::<Vec<_>>(), expected);
     std::fs::remove_file(&path).unwrap();
 }
 

@@ -9,14 +9,15 @@ use lettre::{
         header::{ContentType, HeaderName, HeaderValue},
     },
     transport::smtp::{
+        self,
         authentication::Credentials,
-        client::{Certificate, Tls, TlsParameters},
+        client::{Certificate, CertificateStore, Tls, TlsParameters},
     },
 };
 use tokio::time;
 
 use super::{
-    SecretError, secret,
+    SAID, SecretError, one_line, secret,
     tls::{self, TlsError},
 };
 use crate::config::model::{Email, MailTls};
@@ -27,19 +28,34 @@ pub enum EmailError {
     #[error(transparent)]
     Secret(#[from] SecretError),
     #[error(transparent)]
-    Authorities(#[from] TlsError),
+    Tls(#[from] TlsError),
     #[error("an address is none: {0}")]
     Address(#[from] lettre::address::AddressError),
     #[error("the message cannot be made: {0}")]
     Message(#[from] lettre::error::Error),
+    #[error("the server has refused the login: {}", reason(.0))]
+    Login(#[source] smtp::Error),
     #[error("the server has not taken it: {}", reason(.0))]
-    Smtp(#[from] lettre::transport::smtp::Error),
+    Smtp(#[source] smtp::Error),
     #[error("not taken within {0:?}")]
     TimedOut(Duration),
 }
 
-/// What went wrong, with its causes.
-fn reason(error: &lettre::transport::smtp::Error) -> String {
+/// The answers to a login (RFC 4954, 6) that say that another one is needed.
+const LOGIN_REFUSED: [u16; 4] = [530, 534, 535, 538];
+
+impl From<smtp::Error> for EmailError {
+    fn from(error: smtp::Error) -> Self {
+        let code = error.status().map(u16::from);
+        match code {
+            Some(code) if LOGIN_REFUSED.contains(&code) => Self::Login(error),
+            Some(_) | None => Self::Smtp(error),
+        }
+    }
+}
+
+/// What went wrong, with its causes, on one line: a part of it is what the server has said.
+fn reason(error: &smtp::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -49,7 +65,7 @@ fn reason(error: &lettre::transport::smtp::Error) -> String {
         }
         cause = error.source();
     }
-    text
+    one_line(&text).chars().take(SAID).collect()
 }
 
 impl EmailError {
@@ -59,7 +75,11 @@ impl EmailError {
         match self {
             Self::Smtp(error) => !error.is_permanent(),
             Self::TimedOut(_) => true,
-            Self::Secret(_) | Self::Authorities(_) | Self::Address(_) | Self::Message(_) => false,
+            Self::Login(_)
+            | Self::Secret(_)
+            | Self::Tls(_)
+            | Self::Address(_)
+            | Self::Message(_) => false,
         }
     }
 }
@@ -101,7 +121,7 @@ async fn attempt(
     let mut transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(mail.server())
         .port(mail.port())
         .timeout(Some(limit))
-        .tls(tls_of(mail)?);
+        .tls(tls_of(mail).await?);
     if let Some((user, file)) = mail.login() {
         transport = transport.credentials(Credentials::new(user.to_owned(), secret(file)?));
     }
@@ -109,20 +129,22 @@ async fn attempt(
     Ok(())
 }
 
-fn tls_of(mail: &Email) -> Result<Tls, EmailError> {
-    let parameters = || -> Result<TlsParameters, EmailError> {
-        let mut builder = TlsParameters::builder(mail.server().to_owned());
-        if let Some(file) = mail.ca_file() {
-            for certificate in tls::certificates(file)? {
-                builder =
-                    builder.add_root_certificate(Certificate::from_der(certificate.to_vec())?);
-            }
-        }
-        Ok(builder.build_rustls()?)
+async fn tls_of(mail: &Email) -> Result<Tls, EmailError> {
+    let wrap = match mail.tls() {
+        MailTls::None => return Ok(Tls::None),
+        MailTls::StartTls => Tls::Required,
+        MailTls::Always => Tls::Wrapper,
     };
-    Ok(match mail.tls() {
-        MailTls::None => Tls::None,
-        MailTls::StartTls => Tls::Required(parameters()?),
-        MailTls::Always => Tls::Wrapper(parameters()?),
-    })
+    let mut builder = TlsParameters::builder(mail.server().to_owned());
+    if let Some(authorities) = mail.authorities() {
+        builder = builder.certificate_store(CertificateStore::None);
+        for certificate in authorities.certificates() {
+            builder = builder.add_root_certificate(Certificate::from_der(certificate.to_vec())?);
+        }
+    }
+    let parameters = tls::aside(move || builder.build_rustls()).await?;
+    Ok(wrap(parameters?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,11 +18,10 @@ use tokio::{
     time,
 };
 
+use super::{SAID, one_line};
+
 /// How much of what it says is kept: the end, where the reason is.
 const TAIL: usize = 2_048;
-
-/// How much of that is told: it becomes part of a sentence.
-const SAID: usize = 400;
 
 /// For the pipes of one that has ended to be read: what it has started may keep them open.
 const REST: Duration = Duration::from_millis(200);
@@ -54,9 +53,7 @@ pub enum ExecError {
 
 /// The end of it on one line.
 fn said(tail: &str) -> String {
-    let is_space = |c: char| c.is_whitespace() || c.is_control();
-    let words: Vec<_> = tail.split(is_space).filter(|it| !it.is_empty()).collect();
-    let line = words.join(" ");
+    let line = one_line(tail);
     let excess = line.chars().count().saturating_sub(SAID);
     let end: String = line.chars().skip(excess).collect();
     match end.as_str() {
@@ -212,16 +209,16 @@ mod tests {
 
     #[tokio::test]
     async fn failure_tells_the_end_of_what_was_said() {
-        let script = "seq 1 10000; echo the reason >&2; exit 3";
+        let script = "seq 1 500000; echo the reason >&2; exit 3";
         let error = run(&shell(script), &[], b"", LONG).await.unwrap_err();
         let ExecError::Failed { status, tail, .. } = &error else {
             panic!("{error}");
         };
         assert_eq!(status.code(), Some(3));
-        assert!(tail.ends_with("10000\nthe reason\n"), "{tail}");
+        assert!(tail.ends_with("500000\nthe reason\n"), "{tail}");
         assert!(tail.len() <= 2 * TAIL);
         let told = error.to_string();
-        assert!(told.ends_with(" 9999 10000 the reason"), "{told}");
+        assert!(told.ends_with(" 499999 500000 the reason"), "{told}");
         assert!(told.len() < 2 * SAID, "{told}");
         let missing = run(&["/nowhere/at/all".to_owned()], &[], b"", LONG).await;
         assert!(matches!(missing, Err(ExecError::Start { .. })));
@@ -230,7 +227,9 @@ mod tests {
     #[tokio::test]
     async fn the_limit_ends_the_program_with_all_that_it_has_started() {
         let marker = format!("86{}", std::process::id());
-        let script = format!("sleep {marker} & sleep {marker}");
+        // Asked nicely it would stay.
+        let script =
+            format!("trap '' TERM HUP INT; sleep {marker} & sleep {marker}; sleep {marker}");
         let limit = Duration::from_millis(300);
         let error = run(&shell(&script), &[], b"", limit).await.unwrap_err();
         assert!(matches!(error, ExecError::TimedOut { .. }), "{error}");

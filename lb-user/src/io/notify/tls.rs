@@ -1,30 +1,44 @@
 //! TLS to servers that a certificate authority of the host's, or of the operator's, vouches for.
 
-use std::{fs, path::Path, sync::Arc};
+use std::sync::Arc;
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject as _},
-};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::task::{self, JoinError};
+
+use crate::config::model::Authorities;
 
 /// Why there can be no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("{file} has no certificates: {reason}")]
-    Authorities { file: String, reason: String },
     #[error("this host has no certificate authorities: install ca-certificates, or give `ca_file`")]
     NoAuthorities,
     #[error("TLS cannot be set up: {0}")]
     Setup(#[from] rustls::Error),
+    #[error("the certificate authorities were not read: {0}")]
+    NotRead(#[from] JoinError),
 }
 
-/// How to talk to servers; without a file of authorities those of the host are trusted.
-pub(super) fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+/// How to talk to servers; without `authorities` those of the host are trusted.
+pub(super) async fn client(
+    authorities: Option<&Authorities>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let authorities = authorities.cloned();
+    aside(move || build(authorities.as_ref())).await?
+}
+
+/// Has a thread of its own read the host's authorities, which are hundreds of files.
+pub(super) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, TlsError> {
+    Ok(task::spawn_blocking(work).await?)
+}
+
+fn build(authorities: Option<&Authorities>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
-    match ca_file {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                roots.add(certificate)?;
+    match authorities {
+        Some(authorities) => {
+            for certificate in authorities.certificates() {
+                roots.add(certificate.clone())?;
             }
         }
         // Whatever of the host's cannot be read or understood vouches for nobody.
@@ -42,22 +56,4 @@ pub(super) fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsErr
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
-}
-
-/// All certificates of a PEM file.
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let file = path.display().to_string();
-    let failed = |reason: String| TlsError::Authorities {
-        file: file.clone(),
-        reason,
-    };
-    let text = fs::read(path).map_err(|error| failed(error.to_string()))?;
-    let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    let found = found.map_err(|error| failed(error.to_string()))?;
-    if found.is_empty() {
-        return Err(failed(
-            "nothing between BEGIN CERTIFICATE and END".to_owned(),
-        ));
-    }
-    Ok(found)
 }

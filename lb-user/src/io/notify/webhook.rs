@@ -1,6 +1,6 @@
 //! Posts JSON to a URL.
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -22,13 +22,15 @@ use super::{
     SecretError, secret,
     tls::{self, TlsError},
 };
-use crate::config::model::Webhook;
+use crate::config::model::{HookUrl, Webhook};
 
 /// Why a post was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
     #[error("the URL names no host")]
     NoHost,
+    #[error("the first line of {0} is no URL of http or https without a password")]
+    NoUrl(String),
     #[error(transparent)]
     Secret(#[from] SecretError),
     #[error(transparent)]
@@ -54,15 +56,20 @@ impl WebhookError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::Handshake(_) | Self::Http(_) | Self::TimedOut(_) => true,
+            Self::Connect(_) | Self::Http(_) | Self::TimedOut(_) => true,
+            // Of that kind is what TLS itself complains about, as of a certificate.
+            Self::Handshake(error) => error.kind() != io::ErrorKind::InvalidData,
             Self::Status(status) => {
                 status.is_server_error()
                     || *status == StatusCode::TOO_MANY_REQUESTS
                     || *status == StatusCode::REQUEST_TIMEOUT
             }
-            Self::NoHost | Self::Secret(_) | Self::Tls(_) | Self::Name(_) | Self::Request(_) => {
-                false
-            }
+            Self::NoHost
+            | Self::NoUrl(_)
+            | Self::Secret(_)
+            | Self::Tls(_)
+            | Self::Name(_)
+            | Self::Request(_) => false,
         }
     }
 }
@@ -78,7 +85,10 @@ pub async fn post(hook: &Webhook, body: String, limit: Duration) -> Result<(), W
 }
 
 async fn attempt(hook: &Webhook, body: String) -> Result<(), WebhookError> {
-    let uri = hook.url();
+    let uri = &match hook.url() {
+        HookUrl::Given(uri) => uri.clone(),
+        HookUrl::File(file) => read(file)?,
+    };
     let host = uri.host().ok_or(WebhookError::NoHost)?;
     // As an IPv6 address stands in a URL.
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -88,7 +98,7 @@ async fn attempt(hook: &Webhook, body: String) -> Result<(), WebhookError> {
     let connected = TcpStream::connect((host, port)).await;
     let stream = connected.map_err(WebhookError::Connect)?;
     let status = if is_secure {
-        let connector = TlsConnector::from(tls::client(hook.ca_file())?);
+        let connector = TlsConnector::from(tls::client(hook.authorities()).await?);
         let name = ServerName::try_from(host.to_owned())?;
         let stream = connector.connect(name, stream).await;
         exchange(stream.map_err(WebhookError::Handshake)?, request).await?
@@ -100,6 +110,12 @@ async fn attempt(hook: &Webhook, body: String) -> Result<(), WebhookError> {
     } else {
         Err(WebhookError::Status(status))
     }
+}
+
+fn read(file: &Path) -> Result<Uri, WebhookError> {
+    let uri = secret(file)?.trim().parse::<Uri>().ok();
+    let uri = uri.filter(HookUrl::is_right);
+    uri.ok_or_else(|| WebhookError::NoUrl(file.display().to_string()))
 }
 
 fn request(hook: &Webhook, uri: &Uri, body: String) -> Result<Request<Full<Bytes>>, WebhookError> {
@@ -132,3 +148,6 @@ async fn exchange(
         _ended = connection => Ok(answer.await?.status()),
     }
 }
+
+#[cfg(test)]
+mod tests;

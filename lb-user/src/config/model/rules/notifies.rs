@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{check_unique, or};
 use crate::config::error::Problem;
 use crate::config::file::{self, NotifyType};
-use crate::config::model::{Email, Exec, MailTls, Means, Notify, Webhook, defaults};
+use crate::config::model::{Email, Exec, HookUrl, MailTls, Means, Notify, Webhook, defaults};
 use crate::config::reader::{Errors, Located, Place};
 use crate::core::event::ring::Filter;
 use crate::core::event::{Kind, Severity};
@@ -21,6 +21,10 @@ pub(super) fn check(raw: &file::Config, errors: &Errors) {
         check_missing(notify, kind, errors);
         check_types(notify, kind, errors);
         check_login(notify, errors);
+        check_service(notify, raw, errors);
+        if let (Some(_), Some(file)) = (&notify.url, &notify.url_file) {
+            errors.add(&file.place, Problem::TwoUrls);
+        }
     }
 }
 
@@ -33,7 +37,7 @@ fn check_missing(notify: &file::Notify, kind: NotifyType, errors: &Errors) {
         )],
         NotifyType::Webhook => &[(
             "url",
-            notify.url.is_some(),
+            notify.url.is_some() || notify.url_file.is_some(),
             "url = \"https://192.0.2.7/hook\"",
         )],
         NotifyType::Email => &[
@@ -71,6 +75,7 @@ fn check_types(notify: &file::Notify, kind: NotifyType, errors: &Errors) {
         (place(notify.command.first()), &[exec][..], "exec"),
         (place(notify.keepalived_arguments.as_ref()), &[exec], "exec"),
         (place(notify.url.as_ref()), &[hook], "webhook"),
+        (place(notify.url_file.as_ref()), &[hook], "webhook"),
         (place(notify.headers.first()), &[hook], "webhook"),
         (place(notify.token_file.as_ref()), &[hook], "webhook"),
         (
@@ -116,6 +121,28 @@ fn check_login(notify: &file::Notify, errors: &Errors) {
     errors.add(place, Problem::HalfALogin);
 }
 
+/// What nobody would ever be told is not to be asked for.
+fn check_service(notify: &file::Notify, raw: &file::Config, errors: &Errors) {
+    let Some(service) = &notify.service else {
+        return;
+    };
+    let names = raw.services.iter().filter_map(|it| it.name.as_ref());
+    if names.clone().all(|name| name.value != service.value) {
+        let name = service.value.clone();
+        errors.add(&service.place, Problem::NoSuchService { name });
+    }
+    let elsewhere = notify.events.iter();
+    for kind in elsewhere.filter(|kind| !kind.value.is_about_a_service()) {
+        let label = kind.value.label();
+        errors.add(&kind.place, Problem::AboutNoService { kind: label });
+    }
+    let arguments = notify.keepalived_arguments.as_ref();
+    if let Some(given) = arguments.filter(|given| given.value) {
+        let kind = Kind::RoleChanged.label();
+        errors.add(&given.place, Problem::AboutNoService { kind });
+    }
+}
+
 pub(super) fn build(raw: file::Notify) -> Option<Notify> {
     let path = |given: Option<Located<String>>| given.map(|given| PathBuf::from(given.value));
     let is_for_roles = raw
@@ -138,10 +165,13 @@ pub(super) fn build(raw: file::Notify) -> Option<Notify> {
             keepalived_arguments: is_for_roles,
         }),
         NotifyType::Webhook => Means::Webhook(Webhook {
-            url: raw.url?.value,
+            url: match raw.url {
+                Some(url) => HookUrl::Given(url.value),
+                None => HookUrl::File(path(raw.url_file)?),
+            },
             headers: raw.headers.into_iter().map(|it| it.value).collect(),
             token_file: path(raw.token_file),
-            ca_file: path(raw.ca_file),
+            authorities: raw.ca_file.map(|file| file.value),
         }),
         NotifyType::Email => {
             let tls = or(raw.tls, MailTls::StartTls);
@@ -158,7 +188,7 @@ pub(super) fn build(raw: file::Notify) -> Option<Notify> {
                 to: raw.to.into_iter().map(|to| to.value).collect(),
                 username: raw.username.map(|it| it.value),
                 password_file: path(raw.password_file),
-                ca_file: path(raw.ca_file),
+                authorities: raw.ca_file.map(|file| file.value),
             })
         }
     };
