@@ -1,7 +1,7 @@
 //! Fail-overs as a client sees them: Tidegate, and keepalived beside it in the same run.
 
+mod adverts;
 mod nodes;
-mod probe;
 mod report;
 
 use std::time::{Duration, Instant};
@@ -11,11 +11,10 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::elevate;
-use crate::lab::{Family, interrupted, note_interrupts, wait_until};
+use crate::lab::{Answers, Family, Pinger, interrupted, note_interrupts, wait_until};
 use crate::network::name_of;
 
 use nodes::{ACTIVE, BACKUP, Nodes, SOON, Speaker, TTLS, v4};
-use probe::{Answers, Pinger};
 use report::{Round, Row};
 
 /// Pings before each event, in which all must be well.
@@ -25,7 +24,7 @@ const BEFORE: Duration = Duration::from_millis(300);
 const AFTER: Duration = Duration::from_millis(500);
 
 /// The longest that a fail-over is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often the client asks anew who has the address of a dead daemon, and how long it pings each time.
 const RESOLUTIONS: usize = 20;
@@ -136,9 +135,19 @@ fn measure(
         if interrupted() {
             bail!("interrupted");
         }
-        let round = round(args, nodes, interval, case);
-        let round = round.with_context(|| format!("round {number}"))?;
-        if !args.json {
+        let round = match round(args, nodes, interval, case) {
+            // Its reload by SIGHUP does not always come to an end.
+            Err(error) if speaker == Speaker::Keepalived && !interrupted() => {
+                eprintln!(
+                    "keepalived {interval:?} {} {number} failed: {error:#}",
+                    case.name()
+                );
+                nodes.begin_anew()?;
+                None
+            }
+            round => Some(round.with_context(|| format!("round {number}"))?),
+        };
+        if let Some(round) = round.filter(|_| !args.json) {
             let (speaker, case) = (name_of(speaker), case.name());
             eprintln!("{speaker} {interval:?} {case} {number}: {round:.1?}");
         }
@@ -162,7 +171,7 @@ fn round(args: &Args, nodes: &mut Nodes, interval: Duration, case: Case) -> Resu
         // At the same moment for both, or the difference would be chance: how long the next advert
         // was away when the host died.
         let address = nodes.address(ACTIVE);
-        probe::next_advert(&nodes.topology.client, address, SOON)?;
+        adverts::next(&nodes.topology.client, address, SOON)?;
         std::thread::sleep(interval / 2);
         let event = cause(nodes, case)?;
         if case.moves() {

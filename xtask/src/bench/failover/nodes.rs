@@ -10,9 +10,10 @@ use clap::ValueEnum;
 use rustix::process::{Pid, Signal};
 use serde::Serialize;
 
-use super::probe::Answers;
 use crate::exec;
-use crate::lab::{Binaries, ConfigText, Example, Family, Host, Process, Topology, wait_until};
+use crate::lab::{
+    Answers, Binaries, ConfigText, Example, Family, Host, Process, Topology, wait_until,
+};
 use crate::network::PORT;
 
 /// Longest wait for anything that happens at once on an idle machine.
@@ -133,6 +134,15 @@ impl Nodes {
         Ok(())
     }
 
+    /// Ends both and starts them again, in a network that is whole.
+    pub(super) fn begin_anew(&mut self) -> Result<()> {
+        self.part(false)?;
+        self.plug(ACTIVE)?;
+        self.processes = [None, None];
+        self.start(ACTIVE)?;
+        self.start(BACKUP)
+    }
+
     /// Ends a daemon as a crash would, with all that it has started.
     pub(super) fn kill(&mut self, at: usize) -> Result<Instant> {
         let process = self.process(at)?;
@@ -241,10 +251,7 @@ impl Nodes {
         let what = format!("steady answers of {}", self.host(at).name());
         let begun = Instant::now();
         let found = wait_until(2 * SOON, &what, || {
-            let latest = answers.latest(STEADY);
-            let is_his = latest.len() == STEADY
-                && latest.iter().all(|it| it.ttl == TTLS[at] && it.at >= begun)
-                && is_dense(&latest);
+            let is_his = answers.are_steady(TTLS[at], STEADY, begun);
             is_his.then_some(())
         });
         found.with_context(|| self.logs())
@@ -281,13 +288,6 @@ impl Nodes {
         };
         ConfigText::from(text.as_str()).write(host, name).map(drop)
     }
-}
-
-/// Whether none of the questions between these is without an answer.
-fn is_dense(latest: &[super::probe::Answer]) -> bool {
-    let mut numbers: Vec<usize> = latest.iter().map(|it| it.number).collect();
-    numbers.sort_unstable();
-    numbers.windows(2).all(|pair| pair[1] - pair[0] == 1)
 }
 
 fn start_broker(host: &Host, programs: &Binaries) -> Result<Process> {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Case;
 use super::nodes::{BACKUP, Speaker, TTLS};
-use super::probe::{PERIOD, Record};
+use crate::lab::{PING_PERIOD, Record};
 
 /// One fail-over.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,6 +31,8 @@ pub(super) struct Row {
     pub(super) interval_ms: u64,
     pub(super) case: Case,
     pub(super) rounds: usize,
+    /// Rounds beside these that came to no end: nothing of them counts.
+    pub(super) failed: usize,
     /// Median and greatest, in milliseconds.
     pub(super) takeover_ms: Option<[f64; 2]>,
     pub(super) silence_ms: [f64; 2],
@@ -46,7 +48,7 @@ pub(super) struct Row {
 impl Round {
     /// Reads it from what was asked and answered around the event.
     pub(super) fn of(record: &Record, event: Instant, until: Instant) -> Self {
-        let is_asked = |at: Instant| at + PERIOD >= event && at < until;
+        let is_asked = |at: Instant| at + PING_PERIOD >= event && at < until;
         let mut answered = vec![false; record.asked.len()];
         for answer in &record.answers {
             if let Some(slot) = answered.get_mut(answer.number) {
@@ -63,7 +65,7 @@ impl Round {
             takeover: first.map(|it| it.at.duration_since(event)),
             silence: longest_gap(record, event, until),
             unsteady: last.map_or(Duration::ZERO, |at| {
-                at.saturating_duration_since(event) + PERIOD
+                at.saturating_duration_since(event) + PING_PERIOD
             }),
             lost: unanswered.len(),
             wrong: 0,
@@ -84,15 +86,22 @@ fn longest_gap(record: &Record, event: Instant, until: Instant) -> Duration {
 }
 
 impl Row {
-    /// Sums rounds up.
-    pub(super) fn of(speaker: Speaker, interval: Duration, case: Case, rounds: &[Round]) -> Self {
+    /// Sums rounds up, those that came to no end left out.
+    pub(super) fn of(
+        speaker: Speaker,
+        interval: Duration,
+        case: Case,
+        all: &[Option<Round>],
+    ) -> Self {
+        let rounds: Vec<Round> = all.iter().flatten().copied().collect();
         let takeovers: Option<Vec<_>> = rounds.iter().map(|round| round.takeover).collect();
-        let takeovers = takeovers.filter(|_| case.moves());
+        let takeovers = takeovers.filter(|all| case.moves() && !all.is_empty());
         Self {
             speaker,
             interval_ms: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
             case,
             rounds: rounds.len(),
+            failed: all.len() - rounds.len(),
             takeover_ms: takeovers.map(|all| middle_and_most(all.into_iter())),
             silence_ms: middle_and_most(rounds.iter().map(|round| round.silence)),
             unsteady_ms: middle_and_most(rounds.iter().map(|round| round.unsteady)),
@@ -108,7 +117,7 @@ impl Row {
     fn print(&self) {
         let pair = |[middle, most]: [f64; 2]| format!("{middle:.1} ({most:.1})");
         println!(
-            "{:<11} {:>6} ms  {:<9} {:>17} {:>17} {:>17} {:>7} {:>5} of {:<3} {:>6}",
+            "{:<11} {:>6} ms  {:<9} {:>17} {:>17} {:>17} {:>7} {:>5} of {:<3} {:>6} {:>6}",
             format!("{:?}", self.speaker).to_lowercase(),
             self.interval_ms,
             self.case.name(),
@@ -119,6 +128,7 @@ impl Row {
             self.within_interval,
             self.rounds,
             self.wrong,
+            self.failed,
         );
     }
 }
@@ -138,7 +148,7 @@ pub(super) fn print(rows: &[Row], failures: &[String], is_json: bool) {
         return;
     }
     println!(
-        "{:<11} {:>9}  {:<9} {:>17} {:>17} {:>17} {:>7} {:>12} {:>6}",
+        "{:<11} {:>9}  {:<9} {:>17} {:>17} {:>17} {:>7} {:>12} {:>6} {:>6}",
         "",
         "adverts",
         "",
@@ -148,6 +158,7 @@ pub(super) fn print(rows: &[Row], failures: &[String], is_json: bool) {
         "lost",
         "in time",
         "wrong",
+        "failed",
     );
     rows.iter().for_each(Row::print);
     for failure in failures {
@@ -190,8 +201,8 @@ pub(super) fn failures(rows: &[Row]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::nodes::ACTIVE;
-    use super::super::probe::Answer;
     use super::*;
+    use crate::lab::Answer;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -232,6 +243,17 @@ mod tests {
         assert_eq!(round.takeover, None);
         assert_eq!(round.silence, MS * 401);
         assert_eq!(round.lost, 400);
+    }
+
+    #[test]
+    fn rounds_that_came_to_no_end_are_counted_and_nothing_of_them() {
+        let (record, start) = record(|ms| Some(if ms < 500 { ACTIVE } else { BACKUP }));
+        let round = Round::of(&record, start + MS * 490, start + MS * 900);
+        let row = |rounds: &[_]| Row::of(Speaker::Keepalived, MS * 100, Case::Release, rounds);
+        let mixed = row(&[None, Some(round)]);
+        assert_eq!((mixed.rounds, mixed.failed), (1, 1));
+        assert_eq!(mixed.takeover_ms, Some([10.0, 10.0]));
+        assert_eq!(row(&[None]).takeover_ms, None);
     }
 
     #[test]

@@ -1,29 +1,25 @@
-//! Asks the VIP a thousand times a second, and notes who answers when.
+//! Asks an address a thousand times a second, and notes who answers when.
 //!
 //! The question is an ICMP echo request, which the kernel of the host that has the address answers,
-//! whoever has put it there. The two hosts set different hop limits, by which answers tell them apart.
+//! whoever has put it there. Hosts that set different hop limits are told apart by them.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::net::sockopt::{Timeout, set_ip_add_membership, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, Protocol, RawProtocol, RecvFlags, SendFlags, SocketFlags, SocketType, connect,
-    ipproto, recv, send, socket_with,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, connect, ipproto, recv,
+    send, socket_with,
 };
 
-use super::nodes::v4;
-use crate::lab::{Family, Host, run_first};
+use super::{Host, run_first};
 
 /// Between two questions.
-pub(super) const PERIOD: Duration = Duration::from_millis(1);
-
-/// The protocol number of VRRP, and the group that adverts go to (RFC 9568, 5.1.1.2, 5.1.1.4).
-const VRRP: u32 = 112;
-const ROUTERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
+pub const PING_PERIOD: Duration = Duration::from_millis(1);
 
 /// How often a reader looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(20);
@@ -33,35 +29,46 @@ const MARK: [u8; 4] = *b"tgfo";
 
 /// An answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Answer {
+pub struct Answer {
     /// The number of the question.
-    pub(super) number: usize,
-    pub(super) at: Instant,
+    pub number: usize,
+    pub at: Instant,
     /// The hop limit that it came with.
-    pub(super) ttl: u8,
+    pub ttl: u8,
 }
 
 /// What was asked and answered.
 #[derive(Debug, Default)]
-pub(super) struct Record {
+pub struct Record {
     /// When each question was sent.
-    pub(super) asked: Vec<Instant>,
+    pub asked: Vec<Instant>,
     /// In the order of their coming.
-    pub(super) answers: Vec<Answer>,
+    pub answers: Vec<Answer>,
+}
+
+impl Record {
+    /// When those questions were sent that nobody answered.
+    #[must_use]
+    pub fn lost(&self) -> Vec<Instant> {
+        let answered: BTreeSet<usize> = self.answers.iter().map(|it| it.number).collect();
+        let asked = self.asked.iter().enumerate();
+        let lost = asked.filter(|(number, _)| !answered.contains(number));
+        lost.map(|(_, at)| *at).collect()
+    }
 }
 
 /// Who asks.
 #[derive(Debug)]
-pub(super) struct Pinger(OwnedFd);
+pub struct Pinger(OwnedFd);
 
 impl Pinger {
     /// One that asks `vip` from a host.
     ///
     /// # Errors
     /// Needs root.
-    pub(super) fn open(host: &Host, vip: Ipv4Addr) -> Result<Self> {
+    pub fn open(host: &Host, vip: Ipv4Addr) -> Result<Self> {
         host.netns().enter(|| {
-            let socket = raw(ipproto::ICMP).context("no raw socket for pings")?;
+            let socket = raw_socket(ipproto::ICMP).context("no raw socket for pings")?;
             connect(&socket, &SocketAddrV4::new(vip, 0))?;
             Ok(Self(socket))
         })
@@ -71,7 +78,7 @@ impl Pinger {
     ///
     /// # Errors
     /// Those of `during`.
-    pub(super) fn ask<T>(&self, during: impl FnOnce(&Answers) -> Result<T>) -> Result<(T, Record)> {
+    pub fn ask<T>(&self, during: impl FnOnce(&Answers) -> Result<T>) -> Result<(T, Record)> {
         let (is_over, answers) = (AtomicBool::new(false), Answers::default());
         std::thread::scope(|scope| {
             let asker = scope.spawn(|| send_all(&self.0, &is_over));
@@ -89,17 +96,25 @@ impl Pinger {
 
 /// The answers so far.
 #[derive(Debug, Default)]
-pub(super) struct Answers(std::sync::Mutex<Vec<Answer>>);
+pub struct Answers(std::sync::Mutex<Vec<Answer>>);
 
 impl Answers {
-    /// The latest answers, so many at most.
-    pub(super) fn latest(&self, count: usize) -> Vec<Answer> {
+    /// Whether so many questions in a row were answered with this hop limit, the last ones and all of
+    /// them since then.
+    #[must_use]
+    pub fn are_steady(&self, ttl: u8, count: usize, since: Instant) -> bool {
         let all = self.lock();
-        all[all.len().saturating_sub(count)..].to_vec()
+        let latest = &all[all.len().saturating_sub(count)..];
+        let is_his = |answer: &Answer| answer.ttl == ttl && answer.at >= since;
+        let mut numbers: Vec<usize> = latest.iter().map(|it| it.number).collect();
+        numbers.sort_unstable();
+        let is_dense = numbers.windows(2).all(|pair| pair[1] - pair[0] == 1);
+        latest.len() == count && latest.iter().all(is_his) && is_dense
     }
 
     /// The first answer with this hop limit since then.
-    pub(super) fn first(&self, ttl: u8, since: Instant) -> Option<Answer> {
+    #[must_use]
+    pub fn first(&self, ttl: u8, since: Instant) -> Option<Answer> {
         let all = self.lock();
         let mut fitting = all.iter().filter(|it| it.ttl == ttl && it.at >= since);
         fitting.next().copied()
@@ -125,7 +140,7 @@ fn send_all(socket: &OwnedFd, is_over: &AtomicBool) -> Vec<Instant> {
         asked.push(Instant::now());
         // A host that nobody answers for is an error of some of the sends, and a question all the same.
         let _ = send(socket, &question(asked.len() - 1), SendFlags::DONTWAIT);
-        next += PERIOD;
+        next += PING_PERIOD;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     asked
@@ -177,32 +192,11 @@ fn checksum(message: &[u8]) -> u16 {
     !(((sum & 0xffff) + (sum >> 16)) as u16)
 }
 
-/// Waits for the next advert of a host, and returns when it came.
+/// A raw socket that looks up from time to time.
 ///
 /// # Errors
-/// When none comes within `patience`.
-pub(super) fn next_advert(client: &Host, from: Ipv4Addr, patience: Duration) -> Result<Instant> {
-    let own = v4(client.address(Family::V4));
-    client.netns().enter(|| {
-        let _ = run_first();
-        let number = RawProtocol::new(VRRP).context("a protocol number")?;
-        let socket = raw(Protocol::from_raw(number)).context("no raw socket for adverts")?;
-        set_ip_add_membership(&socket, &ROUTERS, &own).context("cannot join the routers")?;
-        let deadline = Instant::now() + patience;
-        let mut buffer = [0; 256];
-        while Instant::now() < deadline {
-            let Ok((length, _)) = recv(&socket, &mut buffer[..], RecvFlags::empty()) else {
-                continue;
-            };
-            if length > 20 && buffer[12..16] == from.octets() {
-                return Ok(Instant::now());
-            }
-        }
-        anyhow::bail!("no advert of {from} within {patience:?}")
-    })
-}
-
-fn raw(protocol: Protocol) -> Result<OwnedFd> {
+/// Needs root.
+pub(crate) fn raw_socket(protocol: Protocol) -> Result<OwnedFd> {
     let kind = (AddressFamily::INET, SocketType::RAW);
     let socket = socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, Some(protocol))?;
     set_socket_timeout(&socket, Timeout::Recv, Some(LOOK))?;
@@ -223,6 +217,36 @@ mod tests {
         assert_eq!(answer(&packet), Some((1_000_000, 63)));
         assert_eq!(answer(&packet[..30]), None);
         assert_eq!(answer(&[]), None);
+    }
+
+    #[test]
+    fn answers_are_steady_without_a_gap_and_of_one_host() {
+        let at = Instant::now();
+        let is_steady = |numbers: &[usize], ttl| {
+            let answers = numbers.iter().map(|&number| Answer { number, at, ttl });
+            let answers = Answers(std::sync::Mutex::new(answers.collect()));
+            answers.are_steady(64, 3, at)
+        };
+        assert!(is_steady(&[0, 4, 6, 5], 64));
+        assert!(!is_steady(&[0, 4, 6, 7], 64));
+        assert!(!is_steady(&[4, 5, 6], 63));
+        assert!(!is_steady(&[5, 6], 64));
+    }
+
+    #[test]
+    fn what_nobody_has_answered_is_lost() {
+        let asked = [Instant::now(); 3].to_vec();
+        let answer = |number| Answer {
+            number,
+            at: asked[0],
+            ttl: 64,
+        };
+        let record = |answers| Record {
+            asked: asked.clone(),
+            answers,
+        };
+        assert_eq!(record(vec![answer(2), answer(0)]).lost(), [asked[1]]);
+        assert_eq!(record(vec![]).lost(), asked);
     }
 
     #[test]
