@@ -1,5 +1,6 @@
 //! Effects: one interface to the outside a file, no decisions.
 
+pub mod alarm;
 pub mod datapath;
 pub mod host;
 pub mod link_layer;

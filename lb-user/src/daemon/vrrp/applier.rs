@@ -119,11 +119,46 @@ impl Applier {
             };
             let wanted = self.wanted.borrow_and_update().clone();
             if !wanted.plan.carrier.is_empty() {
+                if reason == Reason::News {
+                    self.hurry(&wanted).await;
+                }
                 self.apply(wanted, reason).await;
             }
             if reason == Reason::End {
                 return Ok(());
             }
+        }
+    }
+
+    /// Puts addresses there that should be and were not when it last looked, and tells so before all
+    /// else: a take-over waits for nothing but this. What does not succeed [`Self::apply`] finds.
+    async fn hurry(&mut self, wanted: &Wanted) {
+        let mut added = Vec::new();
+        for (vip, (prefix, hold)) in &wanted.vips {
+            let is_new = self.states.get(vip) == Some(&VipState::Standby);
+            if *hold == Hold::Here && is_new {
+                let (carrier, prefix) = (self.carrier, *prefix);
+                let asked = self.netlink.add_vip(carrier, *vip, prefix, LIFETIME);
+                added.extend(asked.await.is_ok_and(|is_ours| is_ours).then_some(*vip));
+            }
+        }
+        if added.is_empty() {
+            return;
+        }
+        for vip in &added {
+            self.states.insert(*vip, VipState::Assigned);
+            *self.comings.entry(*vip).or_default() += 1;
+        }
+        self.placed.send_modify(|placed| {
+            placed.vips.clone_from(&self.states);
+            placed.comings.clone_from(&self.comings);
+        });
+        for vip in added {
+            let noted = self.netlink.note_vip(self.carrier, vip, &mut self.unmarked);
+            if let Err(error) = noted.await {
+                self.complain(&wanted.plan.carrier, &error);
+            }
+            self.tell(&wanted.plan.carrier, vip, Some(Moved::Assigned));
         }
     }
 
@@ -236,7 +271,7 @@ impl Applier {
         };
         *self.comings.entry(vip).or_default() += u64::from(what.is_some());
         self.states.insert(vip, VipState::Assigned);
-        self.tell(interface, vip, what);
+        self.tell(&interface.name, vip, what);
         Ok(())
     }
 
@@ -261,12 +296,12 @@ impl Applier {
             false => Some(Moved::Removed),
             true => self.left.insert(vip).then_some(Moved::Left),
         };
-        self.tell(interface, vip, what);
+        self.tell(&interface.name, vip, what);
         Ok(())
     }
 
-    fn tell(&self, interface: &Interface, vip: IpAddr, what: Option<Moved>) {
-        let interface = interface.name.clone();
+    fn tell(&self, interface: &str, vip: IpAddr, what: Option<Moved>) {
+        let interface = interface.to_owned();
         if let Some(what) = what {
             self.notices.tell(Notice::Vip {
                 vip,

@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, future::poll_fn, time::Instant};
 
-use tokio::{
-    sync::{mpsc, watch},
-    time,
-};
+use anyhow::Context as _;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     Command, HAND_OVER_DEADLINE, Hold, Notice, Numbered, Placed, Wanted, lines::Lines,
@@ -14,7 +12,7 @@ use super::{
 use crate::{
     control::{RouterChange, RouterChangeError, RouterOrder, VipState},
     core::vrrp::node::{Forwarding, Line, Node, Placement, Report},
-    io::link_layer::Announcer,
+    io::{alarm::Alarm, link_layer::Announcer},
 };
 
 /// What joins the driver to the others.
@@ -57,14 +55,19 @@ impl Driver {
     }
 
     /// Runs until it is told to stop, or nobody is left who could.
-    pub(super) async fn run(mut self) {
+    ///
+    /// # Errors
+    ///
+    /// If there is no clock to go by.
+    pub(super) async fn run(mut self) -> anyhow::Result<()> {
+        let alarm = Alarm::new().context("no timer for adverts")?;
         // What is known when it starts is news as well.
         self.ends.plan.mark_changed();
         self.ends.forwarding.mark_changed();
         // The applier learns which interfaces to look at.
         self.put_out(Instant::now()).await;
         loop {
-            let command = self.wait().await;
+            let command = self.wait(&alarm).await?;
             let now = Instant::now();
             // Adverts go first, or a loop that was held up would take an Active for dead whose adverts
             // it has not read.
@@ -82,7 +85,7 @@ impl Driver {
             if flow == Flow::Stop || is_over {
                 self.node.handle_shutdown(now);
                 self.put_out(now).await;
-                return;
+                return Ok(());
             }
             self.put_out(now).await;
         }
@@ -90,22 +93,26 @@ impl Driver {
 
     /// Waits for whatever comes first. Nothing is lost when an arm is dropped: sockets and levels
     /// stay as they are, and channels lose nothing.
-    async fn wait(&mut self) -> Waited {
+    async fn wait(&mut self, alarm: &Alarm) -> anyhow::Result<Waited> {
         let lines = self.lines.deadline(Instant::now());
         let deadlines = [self.node.next_deadline(), self.stop_at, lines];
         let deadline = deadlines.into_iter().flatten().min();
         let has_looked = self.has_looked();
         let ends = &mut self.ends;
         let lines = &self.lines;
-        tokio::select! {
+        let waited = tokio::select! {
             biased;
             () = poll_fn(|context| lines.poll_readable(context)) => Waited::ForNothing,
-            () = sleep_until(deadline) => Waited::ForNothing,
+            rung = alarm.wait_until(deadline) => {
+                rung.context("the timer for adverts fails")?;
+                Waited::ForNothing
+            }
             command = ends.commands.recv() => command.map_or(Waited::InVain, Waited::For),
             Ok(()) = ends.plan.changed(), if has_looked => { ends.plan.mark_changed(); Waited::ForNothing }
             Ok(()) = ends.forwarding.changed(), if has_looked => { ends.forwarding.mark_changed(); Waited::ForNothing }
             Ok(()) = ends.placed.changed() => { ends.placed.mark_changed(); Waited::ForNothing }
-        }
+        };
+        Ok(waited)
     }
 
     /// Whether anything is known of the interfaces.
@@ -250,13 +257,6 @@ impl Waited {
             Self::ForNothing => commands.try_recv().map_or(Self::ForNothing, Self::For),
             Self::For(_) | Self::InVain => self,
         }
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
     }
 }
 

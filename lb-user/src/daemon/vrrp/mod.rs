@@ -347,10 +347,7 @@ impl Routers {
                 Ok(())
             },
         )?;
-        self.spawn("vrrp", driver_end.clone(), notices.clone(), async move {
-            driver.run().await;
-            Ok(())
-        })?;
+        self.spawn("vrrp", driver_end.clone(), notices.clone(), driver.run())?;
         let (carrier, for_applier) = (self.carrier, notices.clone());
         self.spawn("vrrp-addresses", applier_end.clone(), notices, async move {
             Applier::new(carrier, wanted, placed_sender, for_applier)?

@@ -34,6 +34,46 @@ pub enum VipOrigin {
 pub struct Unmarked(BTreeSet<IpAddr>);
 
 impl Netlink {
+    /// Puts an address on an interface by one question, and says whether it was not there before. On
+    /// Linux before 5.18 it is ours only after [`Self::note_vip`].
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses or does not answer.
+    pub async fn add_vip(
+        &self,
+        interface: u32,
+        address: IpAddr,
+        prefix_length: u8,
+        lifetime: Duration,
+    ) -> Result<bool, NetlinkError> {
+        let addresses = self.handle()?.address();
+        let mut request = addresses.add(interface, address, prefix_length);
+        describe(request.message_mut(), address, lifetime);
+        match ask("add an address", request.execute()).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.errno() == Some(libc::EEXIST) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Remembers an address that was added just now where the kernel does not.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not answer.
+    pub async fn note_vip(
+        &self,
+        interface: u32,
+        address: IpAddr,
+        unmarked: &mut Unmarked,
+    ) -> Result<(), NetlinkError> {
+        if let Some(added) = self.find(interface, address).await? {
+            unmarked.note(&added);
+        }
+        Ok(())
+    }
+
     /// Puts an address on an interface, unless it is there; if it is and is ours, renews its
     /// lifetime: how many whole seconds it stays when nobody renews it; it stays for good if these do not
     /// fit into 32 bits.
@@ -54,24 +94,22 @@ impl Netlink {
         if found == Some(VipOrigin::Foreign) {
             return Ok(VipOrigin::Foreign);
         }
-        let addresses = self.handle()?.address();
-        let mut request = addresses.add(interface, address, prefix_length);
-        if found.is_some() {
-            request = request.replace();
-        }
-        describe(request.message_mut(), address, lifetime);
-        match ask("add an address", request.execute()).await {
-            Ok(()) if found.is_some() => Ok(VipOrigin::Ours),
-            Ok(()) => {
-                if let Some(added) = self.find(interface, address).await? {
-                    unmarked.note(&added);
-                }
-                Ok(VipOrigin::Ours)
+        if found.is_none() {
+            // Somebody may have been faster.
+            if !self
+                .add_vip(interface, address, prefix_length, lifetime)
+                .await?
+            {
+                return Ok(VipOrigin::Foreign);
             }
-            // Somebody was faster.
-            Err(error) if error.errno() == Some(libc::EEXIST) => Ok(VipOrigin::Foreign),
-            Err(error) => Err(error),
+            self.note_vip(interface, address, unmarked).await?;
+            return Ok(VipOrigin::Ours);
         }
+        let addresses = self.handle()?.address();
+        let mut request = addresses.add(interface, address, prefix_length).replace();
+        describe(request.message_mut(), address, lifetime);
+        ask("renew an address", request.execute()).await?;
+        Ok(VipOrigin::Ours)
     }
 
     /// Takes an address off an interface if it is there and ours.
