@@ -26,6 +26,7 @@ mod mqtt;
 mod nat;
 mod nat_close;
 mod nat_ports;
+mod neighbours;
 mod not_ours;
 mod rates;
 mod refused;

@@ -23,5 +23,7 @@ mod shutdown;
 mod sync;
 mod vrrp;
 mod vrrp_faults;
+mod vrrp_kill;
 mod vrrp_peers;
+mod vrrp_pings;
 mod vrrp_sockets;

@@ -1,10 +1,12 @@
 //! A daemon that ends is not the end of traffic: its program goes on, and the next daemon takes over
 //! from there.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lb_common::abi;
 use rustix::process::Signal;
 use tests::balancer::{BOTH, Lab, SOON, config};
 use xtask::lab::wait_until;
@@ -214,7 +216,7 @@ fn with_other_limits(text: &str, flows: u32) -> String {
 }
 
 fn nothing_is_left_of_a_move(lab: &Lab) -> Result<()> {
-    for entry in std::fs::read_dir(pins(lab))? {
+    for entry in fs::read_dir(pins(lab))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         ensure!(!name.ends_with("-next"), "{name} is left");
     }
@@ -306,6 +308,38 @@ fn a_move_that_is_killed_half_way_costs_nobody() -> Result<()> {
     nobody_is_lost([old, new])
 }
 
+/// An older version had fewer maps.
+#[test]
+fn a_map_that_no_session_depends_on_is_made_anew() -> Result<()> {
+    let good = text(WAYS[1], &BOTH);
+    let mut lab = Lab::serving(&good)?;
+    let old = lab.stay("old", CLIENTS)?;
+    let leases = pins(&lab).join(abi::LEASES);
+    for limits in [good.clone(), with_other_limits(&good, 20_000)] {
+        end(&mut lab, Signal::KILL)?;
+        fs::remove_file(&leases)?;
+        lab.start(&limits)?;
+        ensure!(leases.exists(), "the next daemon would not find it");
+        lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
+    }
+    nobody_is_lost([old, lab.stay("new", CLIENTS)?])
+}
+
+#[test]
+fn a_start_without_a_map_that_sessions_need_is_refused() -> Result<()> {
+    let good = text(WAYS[1], &BOTH);
+    let mut lab = Lab::serving(&good)?;
+    let old = lab.stay("old", CLIENTS)?;
+    end(&mut lab, Signal::TERM)?;
+    fs::remove_file(pins(&lab).join(abi::FLOWS))?;
+    let mut refused = lab.spawn("refused", &good)?;
+    ensure!(refused.wait(SOON)?.code() == Some(1));
+    let said = refused.stderr();
+    ensure!(said.contains("not pinned any more"), "{said}");
+    come_and_go(&lab)?;
+    nobody_is_lost([old])
+}
+
 #[test]
 fn a_stop_that_detaches_leaves_the_host_as_it_was() -> Result<()> {
     let mut lab = Lab::new()?;
@@ -351,7 +385,7 @@ fn a_start_that_fails_leaves_no_pins() -> Result<()> {
     ensure!(second.wait(SOON)?.code() == Some(1));
     let said = second.stderr();
     ensure!(said.contains("already has an XDP program"), "{said}");
-    let left = std::fs::read_dir(lab.host().work_dir().join("bpf2/eth0"));
+    let left = fs::read_dir(lab.host().work_dir().join("bpf2/eth0"));
     let left = left.context("the directory has gone")?.count();
     ensure!(left == 0, "{left} pins are left");
     Ok(())

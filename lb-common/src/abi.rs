@@ -13,6 +13,7 @@ mod backend;
 mod flow;
 mod guard;
 mod ip;
+mod lease;
 mod nat;
 mod service;
 mod tunnel;
@@ -22,6 +23,7 @@ pub use self::{
     flow::{Flow, FlowEvent, FlowKey, FlowState, Fragment, FragmentKey, KeepAlive, Reply, Tick},
     guard::{Access, AccessKey, Bucket, GuardCounts, Rate, Rates, SourceKey},
     ip::Ip,
+    lease::Lease,
     nat::NatPool,
     service::{Balance, Encapsulation, Features, Forward, Service, ServiceId, ServiceKey},
     tunnel::TunnelSources,
@@ -77,6 +79,8 @@ pub const MQTT_PACKETS: &str = "MQTT_PACKETS";
 pub const KEEP_ALIVES: &str = "KEEP_ALIVES";
 /// Array of one `u32`: 1 while [`FLOWS`] is too full for flows that can do without.
 pub const FLOWS_FULL: &str = "FLOWS_FULL";
+/// Hash: [`Ip`] of a virtual router's address to [`Lease`].
+pub const LEASES: &str = "LEASES";
 /// Array of programs by [`Stage`].
 pub const STAGES: &str = "STAGES";
 /// Per-CPU array of `u64`, one a [`crate::verdict::Verdict`].
@@ -212,6 +216,8 @@ pub enum Stage {
     Fragment = 6,
     /// Answers a packet with an ICMP error.
     Answer = 7,
+    /// Who asks by ARP who has an address.
+    Arp = 8,
 }
 
 impl Stage {
@@ -224,10 +230,11 @@ impl Stage {
         (Self::Icmp, "stage_icmp"),
         (Self::Fragment, "stage_fragment"),
         (Self::Answer, "stage_answer"),
+        (Self::Arp, "stage_arp"),
         (Self::Encapsulate, "stage_encapsulate"),
     ];
     /// Places in [`STAGES`].
-    pub const LIMIT: u32 = 8;
+    pub const LIMIT: u32 = 9;
 }
 
 const _: () = {
@@ -262,8 +269,8 @@ const _: () = {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        AccessKey, Backend, Bucket, Flow, FlowKey, Fragment, FragmentKey, GuardCounts, Ip, Load,
-        MqttPackets, NatPool, OwnMac, Rates, Reply, Service, ServiceKey, SlotLine, SourceKey,
+        AccessKey, Backend, Bucket, Flow, FlowKey, Fragment, FragmentKey, GuardCounts, Ip, Lease,
+        Load, MqttPackets, NatPool, OwnMac, Rates, Reply, Service, ServiceKey, SlotLine, SourceKey,
         Traffic, TunnelSources,
     };
     use crate::{challenge, flow::HashKeys, generator::Order};
@@ -287,6 +294,7 @@ mod pod {
         GuardCounts,
         HashKeys,
         Ip,
+        Lease,
         Load,
         MqttPackets,
         NatPool,

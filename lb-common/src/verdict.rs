@@ -116,6 +116,8 @@ verdicts! {
     DropChallengeAnswered = Drop, "drop_challenge_answered";
     /// An ICMP error about a flow that is not known.
     DropIcmpUnknownFlow = Drop, "drop_icmp_unknown_flow";
+    /// Asks who has a virtual router's address, which is not Active here, or not known to be any more.
+    DropNotActive = Drop, "drop_not_active";
     /// The program met a state that its loader rules out.
     DropInternal = Drop, "drop_internal";
 }

@@ -84,6 +84,13 @@ pub fn stage_answer(context: XdpContext) -> u32 {
     end(&context, stage::answer::run(&context))
 }
 
+/// [`lb_common::abi::Stage::Arp`].
+#[xdp]
+#[inline(always)]
+pub fn stage_arp(context: XdpContext) -> u32 {
+    end(&context, stage::neighbour::run(&context))
+}
+
 /// [`lb_common::abi::Stage::Encapsulate`].
 #[xdp]
 #[inline(always)]

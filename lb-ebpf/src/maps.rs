@@ -38,6 +38,7 @@ mod closing;
 mod events;
 mod fragments;
 mod guard;
+mod lease;
 mod load;
 
 pub use answer::may_answer;
@@ -48,6 +49,7 @@ pub use guard::{
     access, challenge_key, count_guard, has_answered, note_answer, now_nanos, rates,
     take_of_service, take_of_source,
 };
+pub use lease::is_withheld;
 pub use load::{note_change, note_opened, open};
 
 #[map]

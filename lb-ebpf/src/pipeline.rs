@@ -22,6 +22,10 @@ use crate::{
     select,
 };
 
+/// Where an Ethernet header has the type of what follows, and that of ARP (RFC 826).
+const ETHERTYPE: usize = 12;
+const ARP: [u8; 2] = [0x08, 0x06];
+
 /// Parses the frame, finds its service, and sends it on.
 #[inline(always)]
 pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
@@ -31,7 +35,7 @@ pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
         return Err(Verdict::PassNotOurs);
     }
     let mut cursor = frame.cursor();
-    let family = parse::ethernet(&mut cursor).ok_or(Verdict::PassNotOurs)?;
+    let family = parse::ethernet(&mut cursor).ok_or_else(|| not_ip(context, frame))?;
     let network = Network::parse(&mut cursor, family).map_err(|_damaged| Verdict::PassMalformed)?;
     let transport =
         Transport::parse(&mut cursor, &network, family).map_err(|reject| match reject {
@@ -56,6 +60,15 @@ pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
     match maps::service(&packet.flow.service()) {
         Some(service) => to_service(packet, &service),
         None => to_host(&packet),
+    }
+}
+
+/// What is not IP is left to the host, but for questions that it must not answer.
+#[inline(always)]
+fn not_ip(context: &XdpContext, mut frame: Frame) -> Verdict {
+    match frame.bytes::<2>(ETHERTYPE) {
+        Some(&mut ARP) => maps::call(context, Stage::Arp),
+        Some(_) | None => Verdict::PassNotOurs,
     }
 }
 

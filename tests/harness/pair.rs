@@ -42,6 +42,24 @@ pub fn router(priority: u8, more: &str) -> String {
     )
 }
 
+/// The configuration of a node with routers of both families, which move together.
+#[must_use]
+pub fn both_families(priority: u8) -> String {
+    let v6 = format!(
+        "[[vip]]\naddress = \"fe80::40:24/64\"\n[[vip]]\naddress = \"fd00:40::24/128\"\n\
+         [[vrrp]]\nname = \"front-v6\"\ngroup = \"front\"\nvrid = 51\npriority = {priority}\n\
+         advert_interval = \"200ms\"\nvips = [\"fe80::40:24\", \"fd00:40::24\"]\n"
+    );
+    let v4 = router(priority, "group = \"front\"");
+    let v4 = v4.replace("\"front\"\nvrid", "\"front-v4\"\nvrid");
+    let service = "[[service]]\nname = \"mqtt-v6\"\nvip = \"fd00:40::24\"\nport = 1883\n\
+                   balance = \"maglev\"\nforward = \"dsr\"\n\
+                   check = { type = \"mqtt\", interval = \"200ms\", timeout = \"200ms\" }\n\
+                   backend = [{ name = \"broker1\", address = \"fd00:40::20\" },\
+                   { name = \"broker2\", address = \"fd00:40::21\" }]\n";
+    node(&(v4 + &v6 + service))
+}
+
 impl Pair {
     /// The network with its brokers; no node runs.
     ///

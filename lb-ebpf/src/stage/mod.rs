@@ -5,6 +5,7 @@ pub mod encapsulate;
 pub mod fragment;
 pub mod guard;
 pub mod icmp;
+pub mod neighbour;
 pub mod reply;
 pub mod track;
 pub mod translate;

@@ -77,7 +77,7 @@ use crate::{
     },
     io::{
         datapath::{
-            Attached, AttachedMode, Datapath, DatapathConfig, FlowEvents, Limits, Recorder,
+            Attached, AttachedMode, Datapath, DatapathConfig, FlowEvents, Leases, Limits, Recorder,
             Sweeper, XdpMode,
         },
         host,
@@ -127,6 +127,7 @@ struct Balancing {
     engine: Engine<Datapath>,
     sweeper: Sweeper,
     recorder: Recorder,
+    leases: Leases,
     events: FlowEvents,
     mode: AttachedMode,
     state: StateDir,
@@ -158,6 +159,10 @@ async fn balance(
     let recorder = datapath
         .take_recorder()
         .context("a fresh datapath has no flow tables")?;
+    let leases = datapath
+        .take_leases()
+        .context("a fresh datapath has no leases")?;
+    let leased = vrrp::leased(&leases);
     let events = datapath
         .take_events()
         .context("a fresh datapath has no ring of events")?;
@@ -166,8 +171,9 @@ async fn balance(
     let has_predecessor = predecessor.is_some();
     if let Some(image) = predecessor {
         engine.adopt(image, sweeper.has_room()?)?;
-        // Before their services go. No router runs yet.
-        let stale = vips.remove_unwanted(engine.balancer.config(), |_| false);
+        // Before their services go. No router runs yet, but one may go on with its role.
+        let config = engine.balancer.config();
+        let stale = vips.remove_unwanted(config, |it| leased.has(it, config.vrrps()));
         stale.await.context("an address cannot be removed")?;
     }
     engine.handle_addresses(vips.own_addresses());
@@ -205,6 +211,7 @@ async fn balance(
         engine,
         sweeper,
         recorder,
+        leases,
         events,
         mode,
         state,
@@ -232,6 +239,7 @@ fn connect(
         engine,
         sweeper,
         recorder,
+        leases,
         events,
         mode,
         mut state,
@@ -250,7 +258,8 @@ fn connect(
     });
     let sights = engine.sights();
     let (ended_sender, ended) = mpsc::channel(1);
-    let routers = Routers::new(vips.interface_index(), ended_sender, engine.journal.clone());
+    let journal = engine.journal.clone();
+    let routers = Routers::new(vips.interface_index(), ended_sender, leases, journal);
     let handles = sync::Handles {
         recorder,
         events,

@@ -164,7 +164,7 @@ impl Running {
         let config = self.engine.balancer.config();
         let stale = self
             .vips
-            .remove_unwanted(config, |it| self.routers.is_ours(it))
+            .remove_unwanted(config, |it| self.routers.inherit(it, config))
             .await;
         stale.context("addresses left by an earlier run cannot be removed")?;
         self.vips

@@ -34,6 +34,7 @@ mod contents;
 mod counters;
 mod error;
 mod events;
+mod leases;
 mod load;
 mod lookup;
 mod memory;
@@ -48,6 +49,7 @@ mod trace;
 
 pub use error::DatapathError;
 pub use events::FlowEvents;
+pub use leases::{Leases, Running};
 pub use lookup::monotonic;
 pub use memory::possible_cpus;
 pub use pins::{Layout, Mismatch, PinError, Pins};
@@ -213,6 +215,7 @@ pub struct Datapath {
     flow_capacity: usize,
     sweeper: Option<Sweeper>,
     recorder: Option<Recorder>,
+    leases: Option<Leases>,
     events: Option<FlowEvents>,
     #[cfg(feature = "trace")]
     _trace: trace::Reader,
@@ -291,6 +294,7 @@ impl Datapath {
             keys,
             lookup: Lookup::open(&mut ebpf)?,
             recorder: Some(Recorder::open(&ebpf)?),
+            leases: Some(Leases::open(&ebpf)?),
             events: Some(FlowEvents::take(&mut ebpf)?),
             flow_capacity: config.limits.flows.max(config.limits.half_open) as usize,
             sweeper: Some(Sweeper::new(
@@ -426,6 +430,12 @@ impl Datapath {
     /// `None` at every call but the first.
     pub fn take_recorder(&mut self) -> Option<Recorder> {
         self.recorder.take()
+    }
+
+    /// Hands out what tells the program of virtual routers, for a thread of their own.
+    /// `None` at every call but the first.
+    pub fn take_leases(&mut self) -> Option<Leases> {
+        self.leases.take()
     }
 
     /// Hands out what reads of flows that were established, for a task of their own.

@@ -20,6 +20,8 @@
 //!   its group sends priority 0 and stays Active until it hears its successor, or until one would
 //!   have been there. Only a fault ends the role at once: who cannot forward must not have the
 //!   addresses.
+//! - **Who hands over keeps the addresses for a moment** ([`LINGER`]): a successor is heard before it
+//!   has placed and announced them. Meanwhile both have them, and one is Active.
 //! - **Who yields says so.** An Active that hears a higher one sends one more advert of its own.
 //!   Else the other would not know that there were two, nor announce the addresses again.
 //! - **An Active that was late** by Active_Down_Interval (a stopped process, a stalled host) cannot
@@ -32,12 +34,16 @@ mod transition;
 mod view;
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::advert::{Addresses, Advert, Interval, Priority};
 use super::announce::{Announcer, Presence};
 use super::role::{Cause, Change, Counters, Hold, Peer, Role};
 use super::settings::{Settings, Unfit};
+
+/// How long who has handed over keeps the addresses: for the successor to place and to announce them, on
+/// a busy machine, and no longer than any of its neighbours would notice.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// One virtual router.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +61,8 @@ pub struct Machine {
     /// The priority of the advert that is to be sent. A later one makes an earlier one untrue.
     pending: Option<Priority>,
     announcer: Announcer,
+    /// Until when the addresses stay, though a successor is Active.
+    lingers_until: Option<Instant>,
     change: Option<Change>,
     counters: Counters,
 }
@@ -122,6 +130,7 @@ impl Machine {
             peak: Priority::RELEASE,
             pending: None,
             announcer: Announcer::default(),
+            lingers_until: None,
             change: None,
             counters: Counters::default(),
         })
@@ -150,7 +159,7 @@ impl Machine {
             self.pending = Some(Priority::RELEASE);
         }
         self.announcer.stop();
-        self.active = None;
+        (self.active, self.lingers_until) = (None, None);
         self.change_to(State::Initialize { start_at: None }, Cause::Shutdown);
     }
 
@@ -172,6 +181,9 @@ impl Machine {
     pub fn release(&mut self, hold: Hold, now: Instant) {
         let is_first = self.holds.is_empty();
         self.holds.insert(hold);
+        if hold == Hold::Fault {
+            self.lingers_until = None;
+        }
         if self.role() != Role::Active {
             return;
         }
@@ -222,6 +234,7 @@ impl Machine {
 
     /// Takes in that it is `now`. Adverts that have arrived by then go first.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.lingers_until = self.lingers_until.filter(|until| *until > now);
         match self.state {
             State::Initialize { start_at } => {
                 if start_at.is_some_and(|at| at <= now) {
@@ -274,8 +287,8 @@ impl Machine {
                 leaving,
             } => Some(leaving.map_or(advertise_at, |leaving| leaving.until.min(advertise_at))),
         };
-        let announcement = self.announcer.deadline();
-        timer.into_iter().chain(announcement).min()
+        let others = [self.announcer.deadline(), self.lingers_until];
+        timer.into_iter().chain(others.into_iter().flatten()).min()
     }
 }
 

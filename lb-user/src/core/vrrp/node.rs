@@ -10,6 +10,7 @@
 
 mod events;
 mod faults;
+mod leased;
 mod state;
 mod trial;
 mod unit;
@@ -28,6 +29,7 @@ use crate::config::model::{Config, Vrrp};
 
 pub use self::events::Event;
 pub use self::faults::{Fault, Handicap};
+pub use self::leased::Leased;
 pub use self::state::{Report, RouterState};
 
 /// The virtual routers that a node should have.
@@ -138,6 +140,8 @@ struct Facts {
 pub struct Node {
     facts: Facts,
     units: Vec<Unit>,
+    /// What an earlier process has left to the first routers.
+    leased: Leased,
     /// Adverts that were nobody's, by interface.
     strays: BTreeMap<String, Refusals>,
     outgoing: VecDeque<Outgoing>,
@@ -180,9 +184,10 @@ impl Node {
             if let Some(at) = old.iter().position(|unit| unit.is_of(&routers)) {
                 self.units.push(old.remove(at));
             } else {
-                self.units.push(Unit::new(routers, &old));
+                self.units.push(Unit::new(routers, &old, &self.leased));
             }
         }
+        self.leased = Leased::default();
         self.facts.plan = plan;
         self.refresh(now);
         for mut unit in old {
@@ -191,6 +196,11 @@ impl Node {
             self.outgoing.extend(farewells);
             self.events.extend(unit.poll_events());
         }
+    }
+
+    /// Has the routers of the first plan go on with the roles that these tell of.
+    pub fn handle_leased(&mut self, leased: Leased) {
+        self.leased = leased;
     }
 
     /// Takes in how the interfaces are.
@@ -331,6 +341,14 @@ impl Node {
     #[must_use]
     pub fn held(&self) -> BTreeSet<IpAddr> {
         self.units.iter().flat_map(Unit::held).collect()
+    }
+
+    /// Who goes on with each router's address after a kill, and until when no peer can have taken it over
+    /// because of silence; `None` if it is not here. None of an owner's: its host has the address of its
+    /// own, and answers for it whatever becomes of the daemon.
+    #[must_use]
+    pub fn leases(&self) -> BTreeMap<IpAddr, (u8, Option<Instant>)> {
+        self.units.iter().flat_map(Unit::leases).collect()
     }
 
     /// Whether any router is Active.

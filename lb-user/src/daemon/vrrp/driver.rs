@@ -1,6 +1,6 @@
 //! The driver: sockets and clock around a [`Node`], in the order that `core/vrrp` asks for.
 
-use std::{collections::BTreeMap, future::poll_fn, time::Instant};
+use std::{collections::BTreeMap, future::poll_fn, net::IpAddr, time::Instant};
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     control::{RouterChange, RouterChangeError, RouterOrder, VipState},
     core::vrrp::node::{Forwarding, Line, Node, Placement, Report},
-    io::{alarm::Alarm, link_layer::Announcer},
+    io::{alarm::Alarm, datapath::Leases, link_layer::Announcer},
 };
 
 /// What joins the driver to the others.
@@ -24,6 +24,7 @@ pub(super) struct Ends {
     pub(super) wanted: watch::Sender<Wanted>,
     pub(super) report: watch::Sender<Report>,
     pub(super) notices: Notices,
+    pub(super) leases: Option<Leases>,
 }
 
 /// The driver. See the module.
@@ -45,9 +46,13 @@ enum Flow {
 
 impl Driver {
     pub(super) fn new(ends: Ends, sockets: Client) -> Self {
+        let mut node = Node::default();
+        if let Some(leases) = &ends.leases {
+            node.handle_leased(super::leased(leases));
+        }
         Self {
             lines: Lines::new(sockets, ends.notices.clone()),
-            node: Node::default(),
+            node,
             announcer: None,
             stop_at: None,
             ends,
@@ -81,7 +86,7 @@ impl Driver {
             self.node.handle_timeout(now);
             let is_over = self
                 .stop_at
-                .is_some_and(|at| at <= now || !self.node.is_active());
+                .is_some_and(|at| at <= now || self.has_handed_over());
             if flow == Flow::Stop || is_over {
                 self.node.handle_shutdown(now);
                 self.put_out(now).await;
@@ -89,6 +94,11 @@ impl Driver {
             }
             self.put_out(now).await;
         }
+    }
+
+    /// Whether nobody needs this node any more.
+    fn has_handed_over(&self) -> bool {
+        !self.node.is_active() && self.node.held().is_empty()
     }
 
     /// Waits for whatever comes first. Nothing is lost when an arm is dropped: sockets and levels
@@ -176,6 +186,7 @@ impl Driver {
             self.lines.send(&outgoing);
         }
         self.want_addresses();
+        self.lease();
         self.announce();
         while let Some(event) = self.node.poll_event() {
             self.ends.notices.tell(Notice::Router(event));
@@ -210,6 +221,22 @@ impl Driver {
         });
     }
 
+    /// Has the program know for how long the addresses are here; whoever has them after a stop may answer
+    /// for them. What an earlier process has said holds until it is known who goes on.
+    fn lease(&mut self) {
+        if !self.has_looked() {
+            return;
+        }
+        let leases = self.node.leases();
+        let written = self.ends.leases.as_mut().map(|map| map.follow(&leases));
+        if let Some(Err(error)) = written {
+            self.ends.notices.tell(Notice::Trouble {
+                about: self.ends.plan.borrow().plan.carrier.clone(),
+                error: format!("{:#}", anyhow::Error::from(error)),
+            });
+        }
+    }
+
     /// Tells the link where the addresses are.
     fn announce(&mut self) {
         while let Some(address) = self.node.poll_announcement() {
@@ -222,7 +249,7 @@ impl Driver {
         }
     }
 
-    fn announce_one(&mut self, address: std::net::IpAddr) -> anyhow::Result<()> {
+    fn announce_one(&mut self, address: IpAddr) -> anyhow::Result<()> {
         let carrier = self.ends.plan.borrow().plan.carrier.clone();
         let end = self.ends.placed.borrow().ends.get(&carrier).copied();
         let Some((index, mac)) = end else {

@@ -45,10 +45,10 @@ use crate::{
     config::model::{Config, Vrrp},
     control::{ReloadError, RouterChangeError, RouterOrder, VipState, VrrpStatus},
     core::vrrp::{
-        node::{Forwarding, Links, Plan, Report},
+        node::{Forwarding, Leased, Links, Plan, Report},
         role::Role,
     },
-    io::host,
+    io::{datapath::Leases, host},
     journal::Journal,
 };
 
@@ -130,6 +130,9 @@ pub(super) struct Routers {
     carrier: u32,
     /// Why a thread ended.
     ended: mpsc::Sender<anyhow::Error>,
+    /// What an earlier process has left, and the driver's from its start on.
+    leases: Option<Leases>,
+    leased: Leased,
     journal: Journal,
 }
 
@@ -148,8 +151,15 @@ struct Threads {
 
 impl Routers {
     /// None so far, for the interface of that index; `ended` is told if a thread of theirs ends.
-    pub(super) fn new(carrier: u32, ended: mpsc::Sender<anyhow::Error>, journal: Journal) -> Self {
+    pub(super) fn new(
+        carrier: u32,
+        ended: mpsc::Sender<anyhow::Error>,
+        leases: Leases,
+        journal: Journal,
+    ) -> Self {
         Self {
+            leased: leased(&leases),
+            leases: Some(leases),
             plan: watch::Sender::new(Numbered::default()),
             forwarding: watch::Sender::new(Forwarding::default()),
             report: watch::Sender::new(Report::default()),
@@ -168,6 +178,10 @@ impl Routers {
     pub(super) fn follow(&mut self, config: &Config) -> anyhow::Result<()> {
         let plan = Plan::of(config);
         if self.threads.is_none() && plan.routers.is_empty() {
+            if let Some(leases) = &mut self.leases {
+                // Those of a process that had some would keep this host from answering.
+                leases.follow(&BTreeMap::new())?;
+            }
             return Ok(());
         }
         self.set_plan(plan);
@@ -272,6 +286,12 @@ impl Routers {
         plan.plan.held_by_routers().map(|(vip, _)| vip).collect()
     }
 
+    /// Whether an address was left by an earlier process that was Active, for a router of `config` that
+    /// goes on with the role if it is not too late by then.
+    pub(super) fn inherit(&self, vip: IpAddr, config: &Config) -> bool {
+        self.leased.has(vip, config.vrrps())
+    }
+
     /// Whether an address is a router's, and nobody else's to add or remove.
     pub(super) fn is_ours(&self, vip: IpAddr) -> bool {
         let plan = self.plan.borrow();
@@ -336,6 +356,7 @@ impl Routers {
             wanted: wanted_sender,
             report: self.report.clone(),
             notices: notices.clone(),
+            leases: self.leases.take(),
         };
         let driver = Driver::new(ends, sockets);
         self.spawn(
@@ -414,6 +435,12 @@ fn actives(report: &Report) -> impl Iterator<Item = &IpAddr> {
     let actives = report.routers.iter();
     let actives = actives.filter(|router| router.role == Role::Active);
     actives.flat_map(|router| router.vrrp.vips())
+}
+
+/// What an earlier process has said of addresses that it had.
+pub(super) fn leased(leases: &Leases) -> Leased {
+    let running = leases.running();
+    running.map(|it| (it.vip, it.vrid, it.until)).collect()
 }
 
 /// Runs something to its end on a runtime of this thread.

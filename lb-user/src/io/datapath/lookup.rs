@@ -146,7 +146,7 @@ pub(super) fn second_array<V: Pod>(
     Array::try_from(map).map_err(failed(name, "opened"))
 }
 
-fn another(data: &MapData, name: &'static str) -> Result<Map, DatapathError> {
+pub(super) fn another(data: &MapData, name: &'static str) -> Result<Map, DatapathError> {
     let fd = data.fd().as_fd().try_clone_to_owned();
     let fd = fd.map_err(|error| failed(name, "opened")(MapError::IoError(error)))?;
     MapData::from_fd(fd)
@@ -154,7 +154,7 @@ fn another(data: &MapData, name: &'static str) -> Result<Map, DatapathError> {
         .map_err(failed(name, "opened"))
 }
 
-/// The kernel's clock of buckets and events, in nanoseconds.
+/// The kernel's clock of buckets, events and leases, in nanoseconds.
 #[must_use]
 pub fn monotonic() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

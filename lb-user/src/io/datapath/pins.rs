@@ -22,7 +22,8 @@
 //! A program keeps the maps that it was loaded with. Those that hold what is between the daemon and the
 //! operator alone (counters), between parts of one program (`JOB`, `STAGES`, its constants), or what the
 //! next daemon knows as well (`OWN_MAC`) or finds by itself (`FLOW_EVENTS`), are not pinned, and new with
-//! each program: so they may change from one version to the next. The kernel empties an array of programs that nobody holds but a
+//! each program: so they may change from one version to the next. Some that are pinned are made anew if
+//! they are missing, see `RENEWABLE`. The kernel empties an array of programs that nobody holds but a
 //! program. So it is pinned as well, under a name of its own, and the one before goes when no packet can
 //! be in its program any more.
 //!
@@ -54,7 +55,7 @@ use super::{AttachedMode, DatapathError, apply::await_grace_period, error::faile
 use crate::core::image::MapImage;
 
 /// The maps that outlive the daemon.
-const PINNED: [&str; 19] = [
+const PINNED: [&str; 20] = [
     abi::SERVICES,
     abi::BACKENDS,
     abi::SLOTS,
@@ -74,7 +75,20 @@ const PINNED: [&str; 19] = [
     abi::ANSWERED,
     abi::KEEP_ALIVES,
     abi::FLOWS_FULL,
+    abi::LEASES,
 ];
+
+/// Those of them that begin empty where they are missing: no session depends on what they hold, which is
+/// of the last seconds or minutes. So a version that has one more finds its predecessor's pins good.
+const RENEWABLE: [&str; 4] = [
+    abi::FRAGMENTS,
+    abi::SOURCE_BUCKETS,
+    abi::ANSWERED,
+    abi::LEASES,
+];
+
+/// The one of them that no limit sizes: a move leaves it where it is, as it is written all the time.
+const UNSIZED: &str = abi::LEASES;
 
 const LAYOUT: &str = "LAYOUT";
 pub(super) const NOTES: &str = "NOTES";
@@ -213,7 +227,8 @@ impl Pins {
             if link.interface() != self.interface {
                 return Err(Mismatch::Interface);
             }
-            let mut names = PINNED.into_iter().chain([NOTES]);
+            let needed = PINNED.into_iter().filter(|name| !RENEWABLE.contains(name));
+            let mut names = needed.chain([NOTES]);
             if names.all(|name| self.path(name).exists()) {
                 Ok(start)
             } else {
@@ -420,6 +435,7 @@ impl Start {
     fn place(self, pins: &Pins, name: &str) -> PathBuf {
         match self {
             Self::Create | Self::Adopt(_) => pins.path(name),
+            Self::Move(_) if name == UNSIZED => pins.path(name),
             Self::Move(_) => pins.path(&format!("{name}{}", moving::NEXT)),
         }
     }

@@ -137,7 +137,7 @@ impl Machine {
             };
             // One more advert, as if Adver_Timer had just fired, for the other to know.
             self.assert_role();
-            self.leave(cause, Some(peer), now);
+            self.yield_to(peer, cause);
         } else {
             // The other was Active: who learnt its MAC address has to learn ours.
             self.assert_role();
@@ -148,7 +148,7 @@ impl Machine {
     /// The successor speaks, so the addresses are in good hands.
     fn hear_while_leaving(&mut self, leaving: Leaving, peer: Peer) {
         if peer.priority != Priority::RELEASE {
-            self.leave(leaving.cause, Some(peer), peer.heard_at);
+            self.yield_to(peer, leaving.cause);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Backup, Leaving, Machine, State, Wait};
+use super::{Backup, LINGER, Leaving, Machine, State, Wait};
 use crate::core::vrrp::advert::{Interval, Priority};
 use crate::core::vrrp::role::{Cause, Change, Peer};
 use crate::core::vrrp::settings::Settings;
@@ -72,7 +72,7 @@ impl Machine {
 
     /// RFC 9568, 6.4.1, 6.4.2: an advert, announcements, Adver_Timer.
     pub(super) fn become_active(&mut self, cause: Cause, now: Instant) {
-        self.active = None;
+        (self.active, self.lingers_until) = (None, None);
         self.pending = Some(self.priority);
         self.announcer.start(&self.settings.announcements, now);
         self.counters.takeovers += 1;
@@ -100,6 +100,13 @@ impl Machine {
     pub(super) fn leave(&mut self, cause: Cause, successor: Option<Peer>, now: Instant) {
         self.announcer.stop();
         self.become_backup(cause, successor, now);
+    }
+
+    /// The end, for one that is Active: it may not have the addresses yet.
+    pub(super) fn yield_to(&mut self, peer: Peer, cause: Cause) {
+        let now = peer.heard_at;
+        self.leave(cause, Some(peer), now);
+        self.lingers_until = Some(now + LINGER);
     }
 
     /// The beginning of the end: the successor is asked to come.

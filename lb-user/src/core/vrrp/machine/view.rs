@@ -1,9 +1,12 @@
 //! What is known of a router from outside.
 
+use std::time::Instant;
+
 use super::{Machine, State};
 use crate::core::vrrp::advert::Priority;
 use crate::core::vrrp::role::{Counters, Hold, Peer, Role};
 use crate::core::vrrp::settings::{AcceptMode, Preemption, Settings};
+use crate::core::vrrp::timers;
 
 impl Machine {
     /// What the router does: the applier makes the addresses match.
@@ -25,12 +28,27 @@ impl Machine {
         }
     }
 
-    /// Whether this host takes packets to the addresses (RFC 9568, 6.4.2, 6.4.3).
+    /// Whether this host takes packets to the addresses (RFC 9568, 6.4.2, 6.4.3). Who has handed over
+    /// does for a moment more.
     #[must_use]
     pub fn accepts(&self) -> bool {
         let is_owner = self.settings.priority == Priority::OWNER;
         let is_wanted = is_owner || self.settings.accept_mode == AcceptMode::Accept;
-        self.role() == Role::Active && is_wanted
+        let has_them = self.role() == Role::Active || self.lingers_until.is_some();
+        has_them && is_wanted
+    }
+
+    /// Until when no peer can have taken over because of silence, if this router is Active: so long
+    /// do neighbours rightly hear that the addresses are here, whatever becomes of the process.
+    #[must_use]
+    pub fn lease(&self) -> Option<Instant> {
+        let State::Active { advertise_at, .. } = self.state else {
+            return None;
+        };
+        // Adver_Timer was set with the last advert.
+        let (version, interval) = (self.settings.version, self.settings.interval);
+        let down = timers::down(version, Priority::OWNER, interval);
+        Some(advertise_at + down.saturating_sub(interval.duration()))
     }
 
     /// The peer that is Active, as far as is known; `None` when this router is.

@@ -65,6 +65,7 @@ impl RouterState {
             last,
             changes,
             was_active: _,
+            leased_until: _,
             has_started: _,
         } = router;
         let configured = Priority(vrrp.priority().get());

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 mod adverts;
 mod faults;
+mod leased;
 mod plans;
 mod priorities;
 mod tracked;
@@ -90,8 +91,14 @@ struct Bench {
 impl Bench {
     /// A node whose interface is there, and which can forward.
     fn new(routers: &[&str]) -> Self {
+        Self::with(Node::default(), routers)
+    }
+
+    /// The same with a node that knows something before. What is known of host and balancer comes
+    /// first, as in the daemon.
+    fn with(node: Node, routers: &[&str]) -> Self {
         let mut bench = Self {
-            node: Node::default(),
+            node,
             now: epoch(),
             links: [("eth0".to_owned(), link(&ADDRESSES))].into(),
             sent: Vec::new(),
@@ -99,10 +106,10 @@ impl Bench {
             events: Vec::new(),
             tracked: BTreeMap::new(),
         };
-        bench.act(|node, now| node.handle_plan(plan(routers), now));
         let links = bench.links.clone();
         bench.act(|node, now| node.handle_links(links, now));
         bench.forward(true, &[]);
+        bench.plan(routers);
         bench
     }
 

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use super::faults::{
     Fault, Handicap, cost, family_of, faults, handicaps, has_source, lower, source, tracked,
 };
+use super::leased::NOBODY;
 use super::trial::{Outcome, Trial};
-use super::{Backing, Event, Facts, Line, Outgoing, Placement, RouterState};
+use super::{Backing, Event, Facts, Leased, Line, Outgoing, Placement, RouterState};
 use crate::config::model::Vrrp;
 use crate::core::vrrp::advert::{Advert, Envelope, Family, Priority, Vrid};
 use crate::core::vrrp::announce::Presence;
@@ -49,6 +50,8 @@ pub(super) struct Router {
     pub(super) changes: BTreeMap<Role, u64>,
     /// Whether its machine takes the place of one that was Active.
     pub(super) was_active: bool,
+    /// Until when it is Active because an earlier process said so.
+    pub(super) leased_until: Option<Instant>,
     /// Whether a machine of it has started: another one does not wait for that again.
     pub(super) has_started: bool,
 }
@@ -64,10 +67,11 @@ impl Router {
 
 impl Unit {
     /// Of these, some of which may take the places of others.
-    pub(super) fn new(vrrps: Vec<Vrrp>, old: &[Self]) -> Self {
+    pub(super) fn new(vrrps: Vec<Vrrp>, old: &[Self], leased: &Leased) -> Self {
         let mut is_released = false;
         let routers = vrrps.into_iter().map(|vrrp| {
             let mut router = Router {
+                leased_until: leased.until(&vrrp),
                 vrrp,
                 line: None,
                 faults: BTreeSet::new(),
@@ -145,6 +149,21 @@ impl Unit {
         let members = self.members();
         let holders = members.filter(|(_, machine)| machine.accepts());
         holders.flat_map(|(router, _)| router.vrrp.vips().iter().copied())
+    }
+
+    /// Who goes on with each address, and the end of its lease if it has one. Who has said that it goes has
+    /// a successor as soon as any peer likes.
+    pub(super) fn leases(&self) -> impl Iterator<Item = (IpAddr, (u8, Option<Instant>))> {
+        let routers = self.routers.iter().enumerate();
+        let routers = routers.filter(|(_, it)| it.vrrp.priority().get() != Priority::OWNER.0);
+        routers.flat_map(|(at, router)| {
+            let machine = self.machine(at);
+            let is_leaving = machine.is_some_and(Machine::is_leaving);
+            let vrid = router.vrrp.vrid().get();
+            let heir = if is_leaving { NOBODY } else { vrid };
+            let lease = (heir, machine.and_then(Machine::lease));
+            router.vrrp.vips().iter().map(move |vip| (*vip, lease))
+        })
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -305,7 +324,7 @@ impl Unit {
         let adopted: Vec<bool> = self
             .routers
             .iter()
-            .map(|router| router.was_active)
+            .map(|router| router.was_active || router.leased_until.is_some_and(|until| until > now))
             .collect();
         self.each(|group, at| {
             if adopted.get(at) == Some(&true) {
@@ -316,7 +335,7 @@ impl Unit {
             group.handle_startup(now);
         }
         for router in &mut self.routers {
-            router.was_active = false;
+            (router.was_active, router.leased_until) = (false, None);
         }
     }
 

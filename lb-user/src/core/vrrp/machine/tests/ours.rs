@@ -209,6 +209,48 @@ fn an_operators_release_waits_for_the_successor() {
 }
 
 #[test]
+fn who_hands_over_keeps_the_addresses_until_the_successor_has_had_time_to_place_them() {
+    let higher = |bench: &mut Bench| assert_eq!(bench.hear(200), Ok(None));
+    let released = |bench: &mut Bench| {
+        release(bench, Hold::Operator);
+        assert_eq!(bench.hear(1), Ok(None));
+    };
+    for hand_over in [higher, released] {
+        let mut bench = Bench::active(settings(100));
+        hand_over(&mut bench);
+        assert!(bench.role() == Role::Backup && bench.machine.accepts());
+        assert_eq!(bench.machine.lease(), None, "neighbours are not told so");
+        bench.wait(199);
+        assert!(bench.machine.accepts());
+        bench.wait(1);
+        assert!(!bench.machine.accepts());
+        bench.log.announcements.clear();
+        bench.wait(3_000);
+        assert!(bench.log.announcements.is_empty());
+    }
+}
+
+#[test]
+fn a_fault_takes_the_addresses_of_who_has_handed_over() {
+    let mut bench = Bench::active(settings(100));
+    assert_eq!(bench.hear(200), Ok(None));
+    release(&mut bench, Hold::Fault);
+    assert!(!bench.machine.accepts());
+}
+
+#[test]
+fn a_lease_ends_before_any_peer_takes_over() {
+    let mut bench = Bench::active(settings(100));
+    bench.wait(999);
+    let (last, before) = (bench.now - ms(999), bench.machine.lease().unwrap());
+    assert!(before > last + ms(3_000) && before < last + ms(3_000 + 1_000 * 2 / 256));
+    bench.wait(1);
+    assert_eq!(bench.machine.lease().unwrap(), before + ms(1_000));
+    release(&mut bench, Hold::Fault);
+    assert_eq!(bench.machine.lease(), None);
+}
+
+#[test]
 fn an_operators_release_is_said_again_and_ends_without_a_successor() {
     let mut bench = Bench::active(settings(100));
     release(&mut bench, Hold::Operator);
