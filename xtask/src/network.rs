@@ -1,5 +1,7 @@
 //! The reference network with its programs running: two brokers, two balancers.
 
+mod pair;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -133,6 +135,8 @@ pub struct Network {
     shape: Shape,
     programs: Binaries,
     config: ConfigText,
+    /// Whether VRRP says which balancer has the VIPs.
+    is_pair: bool,
     topology: Topology,
 }
 
@@ -158,6 +162,7 @@ impl Network {
             shape,
             programs: programs.clone(),
             config: tidegate_config(shape)?,
+            is_pair: false,
             topology,
         };
         for host in network.topology.brokers() {
@@ -177,23 +182,30 @@ impl Network {
     /// Names what does not start, with its log.
     pub fn start_tidegate(&mut self) -> Result<()> {
         for (host, assign) in [(&self.topology.lb1, "true"), (&self.topology.lb2, "false")] {
-            let socket = format!("{:?}", socket_of(host));
-            let state = format!("{:?}", host.work_dir().join("state"));
-            let pins = format!("{:?}", host.work_dir().join("bpf"));
-            let config = self
-                .config
-                .clone()
-                .set("", "state_dir", &state)
-                .set("", "pin_dir", &pins)
-                .set("api", "socket", &socket)
-                .set("vip", "assign", assign)
-                .write(host, "tidegate.toml")?;
-            let mut command = host.command(&self.programs.tidegate)?;
-            command.args(["run", "--config"]).arg(config);
-            let mut process = host.spawn("tidegate", command)?;
-            process.wait_for_line("ready", START)?;
+            let config = self.config.clone().set("vip", "assign", assign);
+            let process = self.start_balancer(host, config)?;
             self.balancers.push(process);
         }
+        self.wait_until_brokers_are_up()
+    }
+
+    fn start_balancer(&self, host: &Host, config: ConfigText) -> Result<Process> {
+        let socket = format!("{:?}", socket_of(host));
+        let state = format!("{:?}", host.work_dir().join("state"));
+        let pins = format!("{:?}", host.work_dir().join("bpf"));
+        let config = config
+            .set("", "state_dir", &state)
+            .set("", "pin_dir", &pins)
+            .set("api", "socket", &socket)
+            .write(host, "tidegate.toml")?;
+        let mut command = host.command(&self.programs.tidegate)?;
+        command.args(["run", "--config"]).arg(config);
+        let mut process = host.spawn("tidegate", command)?;
+        process.wait_for_line("ready", START)?;
+        Ok(process)
+    }
+
+    fn wait_until_brokers_are_up(&self) -> Result<()> {
         wait_until(START, "both brokers being up", || {
             let status = self.status().ok()?;
             let is_up = |backend: &BackendStatus| backend.health == "up";
@@ -252,7 +264,7 @@ impl Network {
         let mut command = Command::new(&self.programs.tidegate);
         command
             .args(["status", "--socket"])
-            .arg(socket_of(&self.topology.lb1));
+            .arg(socket_of(self.active()));
         command
     }
 

@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::Args;
+use super::standby::Standby;
 use crate::exec;
 use crate::lab::{interrupted, wait_until};
 use crate::load::Load;
@@ -16,8 +17,8 @@ use crate::network::{Forward, Network, Status};
 /// How often the table changes.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// After so long a dead broker is started again, as a service manager would.
-const RESTART: Duration = Duration::from_secs(20);
+/// After so long a dead broker is started again, as a service manager would, and a cable put back.
+pub(super) const RESTART: Duration = Duration::from_secs(20);
 
 const NAMES: [&str; 2] = ["broker1", "broker2"];
 
@@ -29,7 +30,7 @@ pub(super) fn show(args: &Args, network: &mut Network) -> Result<()> {
         }
     };
     say(&introduction(network));
-    network.start_tidegate()?;
+    network.start_pair()?;
     let mode = network.status()?.xdp_mode;
     say(&format!(
         "Tidegate runs ({mode} XDP) and both brokers pass its MQTT health checks."
@@ -46,15 +47,19 @@ pub(super) fn show(args: &Args, network: &mut Network) -> Result<()> {
         "clients",
         "conn",
         args.clients,
-        &["-h", &vip, "-i", "1", "--reconnect"],
+        &["-h", &vip, "-i", "1", "--reconnect", "--events"],
     )?;
     say(&invitation(network));
     let mut dead_since = [None::<Instant>; 2];
+    let mut standby = Standby::new(args.clients);
     let mut drawn = 0;
     while !interrupted() && clients.is_running() {
         watch_brokers(network, &mut dead_since, &say)?;
         let status = network.status()?;
         let connected = network.clients()?;
+        let is_full = connected.iter().sum::<usize>() >= args.clients as usize;
+        let is_at_rest = is_full && network.is_in_sync(args.recorded())?;
+        standby.watch(network, &clients, is_at_rest, &say)?;
         drawn = draw(args, &status, connected, drawn)?;
         let next = Instant::now() + REFRESH;
         // The table's pace, cut short by an interrupt.
@@ -90,17 +95,19 @@ fn introduction(network: &Network) -> String {
     };
     format!(
         "The reference network is up: a client, two balancers, two brokers and a switch, a network namespace each.\n\
-         lb1 holds the VIP {}. lb2 has the same configuration and tables and takes no part: nothing moves the VIP\n\
-         to it yet, that takes VRRP.\n{way}",
+         lb1 has the VIP {}. lb2 stands by: it knows lb1's sessions, and takes over when lb1 falls silent.\n\
+         In a while lb1 loses its cable, for you to see that.\n{way}",
         network.vip()
     )
 }
 
 fn invitation(network: &mut Network) -> String {
+    let switch = network.topology().switch().netns().name().to_owned();
     let [one, two] = [0, 1].map(|index| network.brokers()[index].pid());
     format!(
         "Try, in another terminal, as root:\n  \
          kill -9 {two}            broker2 dies (broker1 is {one}); it is started again after {} s\n  \
+         ip -n {switch} link set lb1 down    lb1 loses its cable, lb2 takes over; it is put back as late\n  \
          {}   what Tidegate says\n  \
          ip netns exec {} bash    a shell on the client\n\
          Ctrl-C takes everything down.\n",

@@ -1,6 +1,7 @@
 //! `cargo xtask up`: Tidegate at work on the reference network, to watch or, with `--check`, to verify.
 
 mod live;
+mod standby;
 mod story;
 
 use std::fmt;
@@ -44,6 +45,12 @@ impl fmt::Display for Args {
 }
 
 impl Args {
+    /// How many flows a balancer has to record for all clients.
+    fn recorded(&self) -> u64 {
+        let is_recorded = self.balance.records(self.forward);
+        if is_recorded { self.clients.into() } else { 0 }
+    }
+
     /// The stories that the tests tell: each forward mode and each balance once, and foreign brokers.
     pub fn stories() -> [Self; 3] {
         let story = |forward, balance, backend, ipv6| Self {

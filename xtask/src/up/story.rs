@@ -1,4 +1,5 @@
-//! The story that `up --check` tells: clients come, a broker dies and returns, nobody else notices.
+//! The story that `up --check` tells: clients come, the host that has the VIP dies and returns, then a
+//! broker; nobody else notices.
 
 use std::time::{Duration, Instant};
 
@@ -72,7 +73,7 @@ impl Story<'_> {
             "two brokers, two balancers, a client and a switch, a namespace each",
         );
         let mut network = Network::new(self.args.shape(), programs)?;
-        network.start_tidegate()?;
+        network.start_pair()?;
         let result = self.play(&mut network);
         // Also, and above all, when something went wrong: even Tidegate itself, which is silent then.
         if let Ok(status) = network.status() {
@@ -84,6 +85,7 @@ impl Story<'_> {
 
     fn play(&mut self, network: &mut Network) -> Result<()> {
         let crowd = self.crowd_arrives(network)?;
+        self.host_dies(network, &crowd)?;
         let victims = self.broker_dies(network)?;
         self.newcomers_avoid_it(network)?;
         self.newcomers_talk(network)?;
@@ -107,7 +109,7 @@ impl Story<'_> {
             "clients",
             "conn",
             number,
-            &["-i", "0.5", "--reconnect"],
+            &["-i", "0.5", "--reconnect", "--events"],
         )?;
         clients.wait_ready(CONNECT)?;
         self.figures["connect_seconds"] = seconds(start);
@@ -143,6 +145,51 @@ impl Story<'_> {
             split[0].abs_diff(half) <= allowed,
             "clients are split {split:?}, more than {allowed} off"
         );
+        Ok(())
+    }
+
+    /// The balancer that has the VIP, with its host, and then comes back.
+    fn host_dies(&mut self, network: &Network, crowd: &Crowd) -> Result<()> {
+        self.begin(
+            "fail-over",
+            "the cable of lb1, which has the VIP, is pulled; lb2 takes over",
+        );
+        network.wait_until_in_sync(self.args.recorded(), CONNECT)?;
+        let switch = network.topology().switch();
+        switch.unplug(network.balancer_host(0))?;
+        let start = Instant::now();
+        network.wait_for_role(1, "active", CONNECT)?;
+        self.figures["take_over_seconds"] = seconds(start);
+        self.nobody_is_lost(network, crowd, 1)?;
+
+        self.begin("fail-back", "lb1 is back, and takes over again");
+        switch.plug(network.balancer_host(0))?;
+        network.wait_for_role(0, "active", CONNECT)?;
+        self.nobody_is_lost(network, crowd, 0)
+    }
+
+    /// Every client is heard from by way of a balancer, on the connection that it had.
+    fn nobody_is_lost(&mut self, network: &Network, crowd: &Crowd, at: usize) -> Result<()> {
+        let clients = u64::from(self.args.clients);
+        // Each asks once a second, and acknowledges the answer; others talk meanwhile.
+        let enough = network.packets(at)? + 4 * clients;
+        wait_until(CONNECT, "packets of all clients", || {
+            let is_enough = network.packets(at).is_ok_and(|packets| packets >= enough);
+            (is_enough || interrupted()).then_some(())
+        })?;
+        wait_for_clients(network, (self.args.clients + 2 * TALKERS) as usize)?;
+        let losses = crowd.clients.losses();
+        ensure!(
+            losses.is_empty(),
+            "of {clients} sessions {} were lost: {:?}",
+            losses.len(),
+            losses[0]
+        );
+        self.figures["lost_in_fail_over"] = losses.len().into();
+        if !self.args.json {
+            let name = network.balancer_host(at).name();
+            eprintln!("  {name} forwards: of {clients} sessions 0 were lost");
+        }
         Ok(())
     }
 
