@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, future::poll_fn, net::IpAddr, time::Instant};
 
 use anyhow::Context as _;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+};
 
 use super::{
     Command, HAND_OVER_DEADLINE, Hold, Notice, Numbered, Placed, Wanted, lines::Lines,
@@ -63,16 +66,18 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// If there is no clock to go by.
+    /// If there is no clock to go by, or no signal to hear.
     pub(super) async fn run(mut self) -> anyhow::Result<()> {
         let alarm = Alarm::new().context("no timer for adverts")?;
+        // The event loop hears it as well, and says so; but it does not run before ordinary threads.
+        let mut term = signal(SignalKind::terminate()).context("cannot listen for signals")?;
         // What is known when it starts is news as well.
         self.ends.plan.mark_changed();
         self.ends.forwarding.mark_changed();
         // The applier learns which interfaces to look at.
         self.put_out(Instant::now()).await;
         loop {
-            let command = self.wait(&alarm).await?;
+            let command = self.wait(&alarm, &mut term).await?;
             let now = Instant::now();
             // Adverts go first, or a loop that was held up would take an Active for dead whose adverts
             // it has not read.
@@ -80,6 +85,10 @@ impl Driver {
             self.take_in_levels(now);
             let flow = match command.or_at_hand(&mut self.ends.commands) {
                 Waited::ForNothing => Flow::Continue,
+                Waited::ForTheEnd => {
+                    self.node.release_all(now);
+                    Flow::Continue
+                }
                 Waited::For(command) => self.handle(command, now),
                 Waited::InVain => Flow::Stop,
             };
@@ -103,7 +112,7 @@ impl Driver {
 
     /// Waits for whatever comes first. Nothing is lost when an arm is dropped: sockets and levels
     /// stay as they are, and channels lose nothing.
-    async fn wait(&mut self, alarm: &Alarm) -> anyhow::Result<Waited> {
+    async fn wait(&mut self, alarm: &Alarm, term: &mut Signal) -> anyhow::Result<Waited> {
         let lines = self.lines.deadline(Instant::now());
         let deadlines = [self.node.next_deadline(), self.stop_at, lines];
         let deadline = deadlines.into_iter().flatten().min();
@@ -117,6 +126,7 @@ impl Driver {
                 rung.context("the timer for adverts fails")?;
                 Waited::ForNothing
             }
+            Some(()) = term.recv() => Waited::ForTheEnd,
             command = ends.commands.recv() => command.map_or(Waited::InVain, Waited::For),
             Ok(()) = ends.plan.changed(), if has_looked => { ends.plan.mark_changed(); Waited::ForNothing }
             Ok(()) = ends.forwarding.changed(), if has_looked => { ends.forwarding.mark_changed(); Waited::ForNothing }
@@ -272,6 +282,8 @@ impl Driver {
 enum Waited {
     /// Something that it finds by itself.
     ForNothing,
+    /// The process is to end: successors can be asked for at once.
+    ForTheEnd,
     For(Command),
     /// Nobody is left who could say anything.
     InVain,
@@ -282,7 +294,7 @@ impl Waited {
     fn or_at_hand(self, commands: &mut mpsc::Receiver<Command>) -> Self {
         match self {
             Self::ForNothing => commands.try_recv().map_or(Self::ForNothing, Self::For),
-            Self::For(_) | Self::InVain => self,
+            Self::ForTheEnd | Self::For(_) | Self::InVain => self,
         }
     }
 }
