@@ -11,6 +11,7 @@
 mod events;
 mod faults;
 mod leased;
+mod router;
 mod state;
 mod trial;
 mod unit;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::unit::Router;
+use super::router::Router;
 use super::{Backing, Closed, Facts, Line, Link};
 use crate::config::model::{Track, Vrrp, WithoutBackends};
 use crate::core::vrrp::advert::{Family, Priority};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::unit::Router;
+use super::router::Router;
 use super::{Fault, Handicap};
 use crate::config::model::Vrrp;
 use crate::core::vrrp::advert::Priority;

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::faults::{
-    Fault, Handicap, cost, family_of, faults, handicaps, has_source, lower, source, tracked,
-};
+use super::faults::{cost, faults, handicaps, has_source, lower, source, tracked};
 use super::leased::NOBODY;
+use super::router::{Identity, Router, identity};
 use super::trial::{Outcome, Trial};
 use super::{Backing, Event, Facts, Leased, Line, Outgoing, Placement, RouterState};
 use crate::config::model::Vrrp;
@@ -16,9 +15,8 @@ use crate::core::vrrp::announce::Presence;
 use crate::core::vrrp::group::Group;
 use crate::core::vrrp::machine::Machine;
 use crate::core::vrrp::packet;
-use crate::core::vrrp::role::{Change, Hold, Role};
-use crate::core::vrrp::settings::{Reach, Settings, Unfit};
-use crate::core::vrrp::track::TrackState;
+use crate::core::vrrp::role::{Hold, Role};
+use crate::core::vrrp::settings::{Reach, Settings};
 
 /// Routers that move together.
 #[derive(Debug)]
@@ -29,40 +27,6 @@ pub(super) struct Unit {
     /// Whether an operator has released it.
     is_released: bool,
     events: Vec<Event>,
-}
-
-/// One of them.
-#[derive(Debug)]
-pub(super) struct Router {
-    pub(super) vrrp: Vrrp,
-    pub(super) line: Option<Line>,
-    pub(super) faults: BTreeSet<Fault>,
-    pub(super) handicaps: BTreeSet<Handicap>,
-    /// The priority that is left with these.
-    pub(super) lowered: Option<Priority>,
-    /// What it depends on, by name.
-    pub(super) tracked: Vec<(String, TrackState)>,
-    pub(super) unfit: Option<Unfit>,
-    /// How often its addresses were put in place, as its machine knows it; `None`: they are not.
-    pub(super) placed: Option<u64>,
-    pub(super) trial: Trial,
-    pub(super) last: Option<(Change, Instant)>,
-    pub(super) changes: BTreeMap<Role, u64>,
-    /// Whether its machine takes the place of one that was Active.
-    pub(super) was_active: bool,
-    /// Until when it is Active because an earlier process said so.
-    pub(super) leased_until: Option<Instant>,
-    /// Whether a machine of it has started: another one does not wait for that again.
-    pub(super) has_started: bool,
-}
-
-/// What routers are told apart by where they are heard: interface, family and number.
-pub(super) type Identity<'a> = (&'a str, Option<Family>, Vrid);
-
-impl Router {
-    fn identity(&self) -> Identity<'_> {
-        identity(&self.vrrp)
-    }
 }
 
 impl Unit {
@@ -511,8 +475,4 @@ fn predecessor<'a>(old: &'a [Unit], vrrp: &Vrrp) -> Option<(&'a Unit, usize)> {
         let at = routers.position(|router| router.identity() == identity(vrrp))?;
         Some((unit, at))
     })
-}
-
-fn identity(vrrp: &Vrrp) -> Identity<'_> {
-    (vrrp.interface(), family_of(vrrp), Vrid::from(vrrp.vrid()))
 }
