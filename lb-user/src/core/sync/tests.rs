@@ -84,21 +84,19 @@ impl Link {
     /// Takes in a part of what was met; says whether there was any.
     fn take_in(&mut self) -> bool {
         if self.taken.is_none() {
-            let Some((at, met)) = self.met.take() else {
-                return false;
-            };
-            self.sender.begin_walk(at);
-            self.taken = Some((at, met));
+            let begun = self.met.take();
+            self.taken = begun.inspect(|(at, _)| self.sender.begin_walk(*at));
         }
-        if let Some((at, met)) = &mut self.taken {
-            for _entry in 0..5 {
-                let Some((key, value)) = met.pop_first() else {
-                    self.sender.end_walk(*at);
-                    self.taken = None;
-                    break;
-                };
-                self.sender.offer(key, value, *at);
-            }
+        let Some((at, met)) = &mut self.taken else {
+            return false;
+        };
+        for _entry in 0..5 {
+            let Some((key, value)) = met.pop_first() else {
+                self.sender.end_walk(*at);
+                self.taken = None;
+                break;
+            };
+            self.sender.offer(key, value, *at);
         }
         true
     }
