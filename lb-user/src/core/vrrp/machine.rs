@@ -20,7 +20,7 @@
 //!   its group sends priority 0 and stays Active until it hears its successor, or until one would
 //!   have been there. Only a fault ends the role at once: who cannot forward must not have the
 //!   addresses.
-//! - **Who hands over keeps the addresses for a moment** ([`LINGER`]): a successor is heard before it
+//! - **Who hands over keeps the addresses for a moment** (`LINGER`): a successor is heard before it
 //!   has placed and announced them. Meanwhile both have them, and one is Active.
 //! - **Who yields says so.** An Active that hears a higher one sends one more advert of its own.
 //!   Else the other would not know that there were two, nor announce the addresses again.
