@@ -13,7 +13,9 @@ use xtask::lab::wait_until;
 use xtask::load::Load;
 
 /// Clients that are there before the daemon ends, and as many that come after it is back.
-const CLIENTS: u32 = 40;
+fn clients() -> u32 {
+    tests::balancer::clients(40)
+}
 
 /// Sessions of slots that changed hands are learnt for one and a half times as long.
 const KEEP_ALIVE: &str = "keep_alive = \"4s\"\n[service.check]";
@@ -69,8 +71,8 @@ fn pins(lab: &Lab) -> PathBuf {
 fn goes_on_after(way: (&str, &str), signal: Signal) -> Result<()> {
     let text = text(way, &BOTH);
     let mut lab = Lab::serving(&text)?;
-    let old = lab.stay("old", CLIENTS)?;
-    let before = all_clients(&lab, CLIENTS)?;
+    let old = lab.stay("old", clients())?;
+    let before = all_clients(&lab, clients())?;
     let addresses = lab.addresses()?;
     end(&mut lab, signal)?;
     come_and_go(&lab)?;
@@ -82,8 +84,8 @@ fn goes_on_after(way: (&str, &str), signal: Signal) -> Result<()> {
     ensure!(said.contains("program replaced"), "{said}");
     let slots = lab.service()?.slots;
     ensure!(slots.at_risk == 0, "nothing has changed, but {slots:?}");
-    let new = lab.stay("new", CLIENTS)?;
-    let after = all_clients(&lab, 2 * CLIENTS)?;
+    let new = lab.stay("new", clients())?;
+    let after = all_clients(&lab, 2 * clients())?;
     ensure!(after.iter().zip(before).all(|(now, then)| *now >= then));
     nobody_is_lost([old, new])
 }
@@ -104,16 +106,16 @@ fn sessions_outlive_a_daemon_that_is_stopped() -> Result<()> {
 fn who_is_taken_out_of_the_file_meanwhile_leaves() -> Result<()> {
     for way in WAYS {
         let mut lab = Lab::serving(&text(way, &BOTH))?;
-        let old = lab.stay("old", CLIENTS)?;
-        let before = all_clients(&lab, CLIENTS)?;
+        let old = lab.stay("old", clients())?;
+        let before = all_clients(&lab, clients())?;
         ensure!(before[1] > 0, "broker2 has no client to lose");
         end(&mut lab, Signal::KILL)?;
 
         lab.start(&text(way, &BOTH[..1]))?;
         let leaving = lab.backend("broker2")?;
         ensure!(leaving.leaving && leaving.share == 0.0, "{leaving:?}");
-        let new = lab.stay("new", CLIENTS)?;
-        let all = CLIENTS as usize;
+        let new = lab.stay("new", clients())?;
+        let all = clients() as usize;
         lab.wait_for_connections(|now| now == [before[0] + all, before[1]])?;
 
         // And once more, while it leaves.
@@ -140,14 +142,14 @@ fn who_comes_into_the_file_meanwhile_gets_new_clients() -> Result<()> {
         let mut lab = Lab::new()?;
         lab.start(&text(way, &BOTH[..1]))?;
         lab.wait_for_backends(&[("broker1", "up")])?;
-        let old = lab.stay("old", CLIENTS)?;
+        let old = lab.stay("old", clients())?;
         end(&mut lab, Signal::KILL)?;
         let weights = "address = \"172.16.40.21\"\nweight = 3";
         let heavier = text(way, &BOTH).replace("address = \"172.16.40.21\"", weights);
         lab.start(&heavier)?;
         lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
-        let new = lab.stay("new", CLIENTS)?;
-        let all = CLIENTS as usize;
+        let new = lab.stay("new", clients())?;
+        let all = clients() as usize;
         lab.wait_for_connections(|[one, two]| one >= all && two > 0 && one + two == 2 * all)?;
         nobody_is_lost([old, new])?;
     }
@@ -158,8 +160,8 @@ fn who_comes_into_the_file_meanwhile_gets_new_clients() -> Result<()> {
 fn a_drain_goes_on_under_the_next_daemon() -> Result<()> {
     let text = text(WAYS[0], &BOTH);
     let mut lab = Lab::serving(&text)?;
-    let old = lab.stay("old", CLIENTS)?;
-    let before = all_clients(&lab, CLIENTS)?;
+    let old = lab.stay("old", clients())?;
+    let before = all_clients(&lab, clients())?;
     let drain = lab.ask(&["backend", "drain", "mqtt/broker1"])?;
     ensure!(drain.status.success(), "{drain:?}");
     end(&mut lab, Signal::KILL)?;
@@ -167,9 +169,9 @@ fn a_drain_goes_on_under_the_next_daemon() -> Result<()> {
     lab.start(&text)?;
     let admin = lab.backend("broker1")?.admin.to_string();
     ensure!(admin.starts_with("drain"), "broker1 is {admin}");
-    let new = lab.stay("new", CLIENTS)?;
+    let new = lab.stay("new", clients())?;
     let [at_broker1, elsewhere] = before;
-    let all = CLIENTS as usize;
+    let all = clients() as usize;
     lab.wait_for_connections(|now| now == [at_broker1, elsewhere + all])?;
     wait_until(SOON, "all sessions being known", || {
         let drain = lab.backend("broker1").ok()?.drain?;
@@ -183,7 +185,7 @@ fn a_daemon_that_is_killed_in_the_middle_of_changes_costs_nobody() -> Result<()>
     for way in WAYS {
         let text = text(way, &BOTH);
         let mut lab = Lab::serving(&text)?;
-        let old = lab.stay("old", CLIENTS)?;
+        let old = lab.stay("old", clients())?;
         for round in 0..5_u64 {
             let mut changes = lab.host().command("sh")?;
             let tidegate = lab.programs.tidegate.display();
@@ -200,7 +202,7 @@ fn a_daemon_that_is_killed_in_the_middle_of_changes_costs_nobody() -> Result<()>
             lab.start(&text)?;
         }
         lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
-        let new = lab.stay("new", CLIENTS)?;
+        let new = lab.stay("new", clients())?;
         nobody_is_lost([old, new])?;
     }
     Ok(())
@@ -228,7 +230,7 @@ fn sessions_move_to_maps_of_other_sizes() -> Result<()> {
     for way in WAYS {
         let good = text(way, &BOTH);
         let mut lab = Lab::serving(&good)?;
-        let old = lab.stay("old", CLIENTS)?;
+        let old = lab.stay("old", clients())?;
         end(&mut lab, Signal::TERM)?;
         let other = with_other_limits(&good, 20_000);
         lab.start(&other)?;
@@ -236,7 +238,7 @@ fn sessions_move_to_maps_of_other_sizes() -> Result<()> {
         lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
         let slots = lab.service()?.slots;
         ensure!(slots.at_risk == 0, "nothing has changed, but {slots:?}");
-        let new = lab.stay("new", CLIENTS)?;
+        let new = lab.stay("new", clients())?;
         // What is there then is as good as what was there before.
         end(&mut lab, Signal::KILL)?;
         come_and_go(&lab)?;
@@ -251,7 +253,7 @@ fn sessions_move_to_maps_of_other_sizes() -> Result<()> {
 fn limits_without_room_are_refused_and_traffic_goes_on() -> Result<()> {
     let good = text(WAYS[1], &BOTH);
     let mut lab = Lab::serving(&good)?;
-    let old = lab.stay("old", CLIENTS)?;
+    let old = lab.stay("old", clients())?;
     end(&mut lab, Signal::TERM)?;
     let mut refused = lab.spawn("refused", &with_other_limits(&good, 10))?;
     ensure!(refused.wait(SOON)?.code() == Some(1));
@@ -283,14 +285,14 @@ fn another_seed_is_refused_until_traffic_has_ended() -> Result<()> {
     ensure!(off.status.success(), "{off:?}");
     lab.start(&other)?;
     lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
-    nobody_is_lost([lab.stay("new", CLIENTS)?])
+    nobody_is_lost([lab.stay("new", clients())?])
 }
 
 #[test]
 fn a_move_that_is_killed_half_way_costs_nobody() -> Result<()> {
     let good = text(WAYS[1], &BOTH);
     let mut lab = Lab::serving(&good)?;
-    let old = lab.stay("old", CLIENTS)?;
+    let old = lab.stay("old", clients())?;
     end(&mut lab, Signal::TERM)?;
     for round in 0..6 {
         let other = with_other_limits(&good, 11_000 + round);
@@ -304,7 +306,7 @@ fn a_move_that_is_killed_half_way_costs_nobody() -> Result<()> {
     lab.start(&good)?;
     nothing_is_left_of_a_move(&lab)?;
     lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
-    let new = lab.stay("new", CLIENTS)?;
+    let new = lab.stay("new", clients())?;
     nobody_is_lost([old, new])
 }
 
@@ -313,7 +315,7 @@ fn a_move_that_is_killed_half_way_costs_nobody() -> Result<()> {
 fn a_map_that_no_session_depends_on_is_made_anew() -> Result<()> {
     let good = text(WAYS[1], &BOTH);
     let mut lab = Lab::serving(&good)?;
-    let old = lab.stay("old", CLIENTS)?;
+    let old = lab.stay("old", clients())?;
     let leases = pins(&lab).join(abi::LEASES);
     for limits in [good.clone(), with_other_limits(&good, 20_000)] {
         end(&mut lab, Signal::KILL)?;
@@ -322,14 +324,14 @@ fn a_map_that_no_session_depends_on_is_made_anew() -> Result<()> {
         ensure!(leases.exists(), "the next daemon would not find it");
         lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
     }
-    nobody_is_lost([old, lab.stay("new", CLIENTS)?])
+    nobody_is_lost([old, lab.stay("new", clients())?])
 }
 
 #[test]
 fn a_start_without_a_map_that_sessions_need_is_refused() -> Result<()> {
     let good = text(WAYS[1], &BOTH);
     let mut lab = Lab::serving(&good)?;
-    let old = lab.stay("old", CLIENTS)?;
+    let old = lab.stay("old", clients())?;
     end(&mut lab, Signal::TERM)?;
     fs::remove_file(pins(&lab).join(abi::FLOWS))?;
     let mut refused = lab.spawn("refused", &good)?;

@@ -10,7 +10,9 @@ use tests::balancer::{BOTH, SOON, config};
 use tests::pair::{Pair, SEED, router};
 use xtask::lab::{Process, wait_until};
 
-const CLIENTS: u32 = 200;
+fn clients() -> u32 {
+    tests::balancer::clients(200)
+}
 
 /// A status tells of a lag that was measured this long ago at most.
 const TOLD: Duration = Duration::from_secs(2);
@@ -85,14 +87,14 @@ fn wait_for_sync(pair: &Pair, from: usize, flows: u64) -> Result<()> {
 
 fn host_dies_with_nobody(balance: &str, forward: &str) -> Result<()> {
     let pair = serving(balance, forward, &BOTH)?;
-    let load = pair.stay("clients", CLIENTS)?;
-    pair.wait_for_packets(0, "mqtt", CLIENTS.into())?;
-    wait_for_sync(&pair, 0, CLIENTS.into())?;
+    let load = pair.stay("clients", clients())?;
+    pair.wait_for_packets(0, "mqtt", clients().into())?;
+    wait_for_sync(&pair, 0, clients().into())?;
     let refused = sync(&pair, 1)?.receiving.refused;
     pair.lab.topology.switch().unplug(pair.host(0))?;
     pair.wait_for_role(1, "active")?;
     pair.wait_for_client(1)?;
-    pair.wait_for_packets(1, "mqtt", CLIENTS.into())?;
+    pair.wait_for_packets(1, "mqtt", clients().into())?;
     Pair::end(load).with_context(|| format!("{refused:?}"))
 }
 
@@ -130,20 +132,20 @@ fn clients_that_have_just_connected_survive_a_dead_host() -> Result<()> {
     wait_for_sync(&pair, 0, 0)?;
     let mut load = pair
         .lab
-        .load("clients", "conn", CLIENTS, &["-i", "0", "--hold", "10m"])?;
+        .load("clients", "conn", clients(), &["-i", "0", "--hold", "10m"])?;
     load.wait_ready(SOON)?;
-    wait_for_new_flows(&pair, 0, CLIENTS.into())?;
+    wait_for_new_flows(&pair, 0, clients().into())?;
     pair.lab.topology.switch().unplug(pair.host(0))?;
     pair.wait_for_role(1, "active")?;
     pair.wait_for_client(1)?;
-    pair.wait_for_packets(1, "mqtt", CLIENTS.into())?;
+    pair.wait_for_packets(1, "mqtt", clients().into())?;
     Pair::end(load)
 }
 
 #[test]
 fn sessions_of_a_backend_that_has_just_lost_its_slots_stay() -> Result<()> {
     let pair = serving("maglev", "dsr", &BOTH[..1])?;
-    let load = pair.stay("clients", CLIENTS)?;
+    let load = pair.stay("clients", clients())?;
     for at in [1, 0] {
         pair.write(at, &node(at, "maglev", "dsr", &BOTH))?;
         pair.tell(at, &["reload"])?;
@@ -153,15 +155,15 @@ fn sessions_of_a_backend_that_has_just_lost_its_slots_stay() -> Result<()> {
         (both[0].at_risk > 0 && both[0].at_risk == both[1].at_risk).then_some(())
     })?;
     // These are the new backend's, in slots whose other sessions are the old one's.
-    let late = pair.stay("late", CLIENTS)?;
+    let late = pair.stay("late", clients())?;
     let [_, newcomers] = pair.lab.clients()?;
     ensure!(newcomers > 0, "nobody went to the new backend");
-    pair.wait_for_packets(0, "mqtt", u64::from(2 * CLIENTS))?;
+    pair.wait_for_packets(0, "mqtt", u64::from(2 * clients()))?;
     wait_for_sync(&pair, 0, newcomers as u64)?;
     pair.lab.topology.switch().unplug(pair.host(0))?;
     pair.wait_for_role(1, "active")?;
     pair.wait_for_client(1)?;
-    pair.wait_for_packets(1, "mqtt", u64::from(2 * CLIENTS))?;
+    pair.wait_for_packets(1, "mqtt", u64::from(2 * clients()))?;
     Pair::end(load)?;
     Pair::end(late)
 }
@@ -170,16 +172,16 @@ fn sessions_of_a_backend_that_has_just_lost_its_slots_stay() -> Result<()> {
 fn roles_that_change_take_the_flows_along_each_time() -> Result<()> {
     let pair = serving("round_robin", "dsr", &BOTH)?;
     let arguments = ["-i", "1", "--hold", "10m", "--events"];
-    let mut load = pair.lab.load("clients", "conn", CLIENTS, &arguments)?;
+    let mut load = pair.lab.load("clients", "conn", clients(), &arguments)?;
     load.wait_ready(SOON)?;
     for (from, to) in [(0, 1), (1, 0), (0, 1)] {
-        wait_for_sync(&pair, from, CLIENTS.into())?;
+        wait_for_sync(&pair, from, clients().into())?;
         let order = if from == 0 { "release" } else { "resume" };
         pair.tell(0, &["vrrp", order, "front"])?;
         pair.wait_for_role(to, "active")?;
         pair.wait_for_role(from, "backup")?;
         pair.wait_for_client(to)?;
-        pair.wait_for_packets(to, "mqtt", CLIENTS.into())?;
+        pair.wait_for_packets(to, "mqtt", clients().into())?;
         let (here, there) = (sync(&pair, from)?, sync(&pair, to)?);
         let lost = load.losses().len();
         ensure!(lost == 0, "{lost} lost, {from} to {to}: {here:?} {there:?}");
@@ -209,20 +211,20 @@ fn a_daemon_returns(end: fn(&mut Process) -> Result<()>, forward: &str) -> Resul
         pair.start(at, &text(at))?;
     }
     pair.wait_for_roles(["active", "backup"])?;
-    let old = pair.stay("old", CLIENTS)?;
-    pair.wait_for_packets(0, "mqtt", CLIENTS.into())?;
-    wait_for_sync(&pair, 0, CLIENTS.into())?;
+    let old = pair.stay("old", clients())?;
+    pair.wait_for_packets(0, "mqtt", clients().into())?;
+    wait_for_sync(&pair, 0, clients().into())?;
     end(pair.process(0)?)?;
     pair.wait_for_role(1, "active")?;
     pair.wait_for_client(1)?;
-    let late = pair.stay("late", CLIENTS)?;
-    pair.wait_for_packets(1, "mqtt", u64::from(2 * CLIENTS))?;
+    let late = pair.stay("late", clients())?;
+    pair.wait_for_packets(1, "mqtt", u64::from(2 * clients()))?;
 
-    wait_for_entries(&pair, 1, u64::from(2 * CLIENTS))?;
+    wait_for_entries(&pair, 1, u64::from(2 * clients()))?;
     pair.start(0, &text(0))?;
     pair.wait_for_role(0, "active")?;
     pair.wait_for_client(0)?;
-    pair.wait_for_packets(0, "mqtt", u64::from(2 * CLIENTS))?;
+    pair.wait_for_packets(0, "mqtt", u64::from(2 * clients()))?;
     Pair::end(old)?;
     Pair::end(late)
 }
@@ -245,9 +247,9 @@ fn a_node_that_is_not_in_sync_takes_no_role_from_a_living_peer() -> Result<()> {
     give_key(&pair, 0, 'b')?;
     pair.start(1, &text(1))?;
     pair.wait_for_role(1, "active")?;
-    let load = pair.stay("clients", CLIENTS)?;
-    pair.wait_for_packets(1, "mqtt", CLIENTS.into())?;
-    wait_for_entries(&pair, 1, CLIENTS.into())?;
+    let load = pair.stay("clients", clients())?;
+    pair.wait_for_packets(1, "mqtt", clients().into())?;
+    wait_for_entries(&pair, 1, clients().into())?;
     pair.start(0, &text(0))?;
     let heard = |pair: &Pair| {
         let router = pair.router(0).ok()?;
@@ -266,7 +268,7 @@ fn a_node_that_is_not_in_sync_takes_no_role_from_a_living_peer() -> Result<()> {
     give_key(&pair, 0, 'a')?;
     pair.wait_for_role(0, "active")?;
     pair.wait_for_client(0)?;
-    pair.wait_for_packets(0, "mqtt", CLIENTS.into())?;
+    pair.wait_for_packets(0, "mqtt", clients().into())?;
     ensure!(!pair.router(0)?.awaits_sync);
     Pair::end(load)
 }
@@ -295,8 +297,8 @@ fn another_key_is_told_on_both_nodes_and_stops_nobody() -> Result<()> {
     says(&pair, 0, "key may be another")?;
     give_key(&pair, 1, 'b')?;
     says(&pair, 1, "has another key")?;
-    let load = pair.stay("clients", CLIENTS)?;
-    pair.wait_for_packets(0, "mqtt", CLIENTS.into())?;
+    let load = pair.stay("clients", clients())?;
+    pair.wait_for_packets(0, "mqtt", clients().into())?;
     let text = pair.tell(0, &["status"])?;
     ensure!(text.contains("NOT IN SYNC"), "{text}");
     let rejected = sync(&pair, 1)?.receiving.rejected;
@@ -304,7 +306,7 @@ fn another_key_is_told_on_both_nodes_and_stops_nobody() -> Result<()> {
 
     // The right one needs no restart.
     give_key(&pair, 1, 'a')?;
-    wait_for_sync(&pair, 0, CLIENTS.into())?;
+    wait_for_sync(&pair, 0, clients().into())?;
     Pair::end(load)
 }
 
@@ -342,17 +344,17 @@ fn two_active_nodes_stand_in_for_each_other() -> Result<()> {
     };
     wait_for(&pair, 0, ["active", "backup"])?;
     wait_for(&pair, 1, ["backup", "active"])?;
-    let v4 = pair.stay("clients", CLIENTS)?;
-    let v6 = pair.stay_v6("clients-v6", CLIENTS)?;
-    pair.wait_for_packets(0, "mqtt", CLIENTS.into())?;
-    pair.wait_for_packets(1, "mqtt-v6", CLIENTS.into())?;
+    let v4 = pair.stay("clients", clients())?;
+    let v6 = pair.stay_v6("clients-v6", clients())?;
+    pair.wait_for_packets(0, "mqtt", clients().into())?;
+    pair.wait_for_packets(1, "mqtt-v6", clients().into())?;
     for from in [0, 1] {
-        wait_for_sync(&pair, from, u64::from(2 * CLIENTS))?;
+        wait_for_sync(&pair, from, u64::from(2 * clients()))?;
     }
     pair.lab.topology.switch().unplug(pair.host(1))?;
     wait_for(&pair, 0, ["active", "active"])?;
-    pair.wait_for_packets(0, "mqtt", CLIENTS.into())?;
-    pair.wait_for_packets(0, "mqtt-v6", CLIENTS.into())?;
+    pair.wait_for_packets(0, "mqtt", clients().into())?;
+    pair.wait_for_packets(0, "mqtt-v6", clients().into())?;
     Pair::end(v4)?;
     Pair::end(v6)
 }

@@ -12,7 +12,9 @@ use tests::pair::{Pair, both_families, node, router};
 use xtask::lab::{Family, Host, wait_until};
 
 const VIP: &str = "172.16.40.24/32";
-const CLIENTS: u32 = 200;
+fn clients() -> u32 {
+    tests::balancer::clients(200)
+}
 /// Several of the times after which a Backup that hears nothing becomes Active.
 const FLOOD: Duration = Duration::from_secs(3);
 
@@ -48,19 +50,19 @@ fn one_of_two_nodes_has_the_address_and_tells_of_it() -> Result<()> {
     let text = pair.tell(1, &["status"])?;
     ensure!(text.contains("172.16.40.22 (200)"), "{text}");
     // The address answers, and sessions pass.
-    let load = pair.stay("clients", CLIENTS)?;
-    pair.wait_for_traffic(0, CLIENTS.into())?;
+    let load = pair.stay("clients", clients())?;
+    pair.wait_for_traffic(0, clients().into())?;
     Pair::end(load)
 }
 
 #[test]
 fn a_planned_release_loses_no_session() -> Result<()> {
     let pair = Pair::serving()?;
-    let load = pair.stay("clients", CLIENTS)?;
+    let load = pair.stay("clients", clients())?;
     pair.tell(0, &["vrrp", "release", "front", "--wait"])?;
     pair.wait_for_roles(["backup", "active"])?;
     pair.wait_for_client(1)?;
-    pair.wait_for_traffic(1, CLIENTS.into())?;
+    pair.wait_for_traffic(1, clients().into())?;
     let held = pair.router(0)?;
     ensure!(held.held == ["operator"], "{held:?}");
     let cause = held.last_change.map(|change| change.cause);
@@ -69,7 +71,7 @@ fn a_planned_release_loses_no_session() -> Result<()> {
     pair.tell(0, &["vrrp", "resume", "front"])?;
     pair.wait_for_roles(["active", "backup"])?;
     pair.wait_for_client(0)?;
-    pair.wait_for_traffic(0, CLIENTS.into())?;
+    pair.wait_for_traffic(0, clients().into())?;
     Pair::end(load)?;
 
     let refused = pair.ask(0, &["vrrp", "release", "nosuch"])?;
@@ -85,12 +87,12 @@ fn a_planned_release_loses_no_session() -> Result<()> {
 #[test]
 fn a_dead_host_takes_no_session_along() -> Result<()> {
     let pair = Pair::serving()?;
-    let load = pair.stay("clients", CLIENTS)?;
+    let load = pair.stay("clients", clients())?;
     let switch = pair.lab.topology.switch();
     switch.unplug(pair.host(0))?;
     pair.wait_for_roles(["backup", "active"])?;
     pair.wait_for_client(1)?;
-    pair.wait_for_traffic(1, CLIENTS.into())?;
+    pair.wait_for_traffic(1, clients().into())?;
     let router = pair.router(0)?;
     ensure!(
         router.faults.contains(&"link_down".to_owned()),
@@ -100,14 +102,14 @@ fn a_dead_host_takes_no_session_along() -> Result<()> {
     switch.plug(pair.host(0))?;
     pair.wait_for_roles(["active", "backup"])?;
     pair.wait_for_client(0)?;
-    pair.wait_for_traffic(0, CLIENTS.into())?;
+    pair.wait_for_traffic(0, clients().into())?;
     Pair::end(load)
 }
 
 #[test]
 fn a_stop_hands_over_first_and_leaves_nothing() -> Result<()> {
     let mut pair = Pair::serving()?;
-    let load = pair.stay("clients", CLIENTS)?;
+    let load = pair.stay("clients", clients())?;
     pair.process(0)?.signal(Signal::TERM)?;
     let status = pair.process(0)?.wait(SOON)?;
     ensure!(status.success(), "{status}");
@@ -117,7 +119,7 @@ fn a_stop_hands_over_first_and_leaves_nothing() -> Result<()> {
     let change = pair.router(1)?.last_change.context("no change is told")?;
     ensure!(change.cause == "peer_released", "{change:?}");
     pair.wait_for_client(1)?;
-    pair.wait_for_traffic(1, CLIENTS.into())?;
+    pair.wait_for_traffic(1, clients().into())?;
     Pair::end(load)
 }
 
@@ -129,12 +131,12 @@ fn the_address_goes_with_a_killed_daemon_and_comes_back_with_it() -> Result<()> 
     wait_until(SOON, "the killed daemon's address being gone", || {
         (!pair.has(0, VIP).ok()?).then_some(())
     })?;
-    let load = pair.stay("clients", CLIENTS)?;
-    pair.wait_for_traffic(1, CLIENTS.into())?;
+    let load = pair.stay("clients", clients())?;
+    pair.wait_for_traffic(1, clients().into())?;
     pair.start(0, &node(&router(200, "")))?;
     pair.wait_for_roles(["active", "backup"])?;
     pair.wait_for_client(0)?;
-    pair.wait_for_traffic(0, CLIENTS.into())?;
+    pair.wait_for_traffic(0, clients().into())?;
     Pair::end(load)
 }
 
@@ -184,7 +186,7 @@ fn who_does_not_preempt_waits_behind_a_lower_active() -> Result<()> {
 #[test]
 fn a_healed_partition_leaves_one_active_whom_the_clients_follow() -> Result<()> {
     let pair = Pair::serving()?;
-    let load = pair.stay("clients", CLIENTS)?;
+    let load = pair.stay("clients", clients())?;
     for _ in 0..3 {
         pair.part(true)?;
         pair.wait_for_roles(["active", "active"])?;
@@ -192,7 +194,7 @@ fn a_healed_partition_leaves_one_active_whom_the_clients_follow() -> Result<()> 
         pair.part(false)?;
         pair.wait_for_roles(["active", "backup"])?;
         pair.wait_for_client(0)?;
-        pair.wait_for_traffic(0, CLIENTS.into())?;
+        pair.wait_for_traffic(0, clients().into())?;
     }
     ensure!(pair.router(0)?.adverts.contests > 0);
     Pair::end(load)
@@ -209,19 +211,19 @@ fn who_has_no_backend_leaves_the_role_to_who_has() -> Result<()> {
     pair.wait_for_roles(["backup", "active"])?;
     let router = pair.router(0)?;
     ensure!(router.faults == ["no_backends"], "{router:?}");
-    let load = pair.stay("clients", CLIENTS)?;
+    let load = pair.stay("clients", clients())?;
     pair.write(0, &first)?;
     pair.tell(0, &["reload"])?;
     pair.wait_for_roles(["active", "backup"])?;
     pair.wait_for_client(0)?;
-    pair.wait_for_traffic(0, CLIENTS.into())?;
+    pair.wait_for_traffic(0, clients().into())?;
     Pair::end(load)
 }
 
 #[test]
 fn a_reload_disturbs_no_router_that_stays_as_it_was() -> Result<()> {
     let pair = Pair::serving()?;
-    let load = pair.stay("clients", CLIENTS)?;
+    let load = pair.stay("clients", clients())?;
     let before = pair.router(0)?;
     let first = node(&router(200, ""));
     let second = "[[vip]]\naddress = \"172.16.40.25/32\"\n[[vrrp]]\nname = \"second\"\nvrid = 52\n\
@@ -262,7 +264,7 @@ fn a_reload_disturbs_no_router_that_stays_as_it_was() -> Result<()> {
     pair.tell(0, &["reload"])?;
     pair.wait_for_role(0, "active")?;
     pair.wait_for_client(0)?;
-    pair.wait_for_traffic(0, CLIENTS.into())?;
+    pair.wait_for_traffic(0, clients().into())?;
     Pair::end(load)
 }
 
@@ -366,15 +368,15 @@ fn both_families_move_together() -> Result<()> {
     pair.start(0, &both_families(200))?;
     pair.start(1, &both_families(100))?;
     pair.wait_for_roles(["active", "backup"])?;
-    let v4 = pair.stay("clients", CLIENTS)?;
-    let v6 = pair.stay_v6("clients-v6", CLIENTS)?;
+    let v4 = pair.stay("clients", clients())?;
+    let v6 = pair.stay_v6("clients-v6", clients())?;
     pair.tell(0, &["vrrp", "release", "front", "--wait"])?;
     pair.wait_for_roles(["backup", "active"])?;
-    pair.wait_for_packets(1, "mqtt", CLIENTS.into())?;
-    pair.wait_for_packets(1, "mqtt-v6", CLIENTS.into())?;
+    pair.wait_for_packets(1, "mqtt", clients().into())?;
+    pair.wait_for_packets(1, "mqtt-v6", clients().into())?;
     pair.tell(0, &["vrrp", "resume", "front-v6"])?;
     pair.wait_for_roles(["active", "backup"])?;
-    pair.wait_for_packets(0, "mqtt-v6", CLIENTS.into())?;
+    pair.wait_for_packets(0, "mqtt-v6", clients().into())?;
     Pair::end(v4)?;
     Pair::end(v6)?;
     pair.process(0)?.kill()?;

@@ -6,7 +6,9 @@ use tests::pair::{Pair, node, router};
 use xtask::lab::{Family, wait_until};
 
 const VIP: &str = "172.16.40.24/32";
-const CLIENTS: u32 = 200;
+fn clients() -> u32 {
+    tests::balancer::clients(200)
+}
 
 /// Waits until a node has, or has not, a lower priority because nobody answers it.
 fn wait_for_silence(pair: &Pair, at: usize, is_silent: bool) -> Result<()> {
@@ -22,7 +24,7 @@ fn wait_for_silence(pair: &Pair, at: usize, is_silent: bool) -> Result<()> {
 #[test]
 fn who_is_cut_off_from_the_brokers_leaves_the_role_to_who_is_not() -> Result<()> {
     let pair = Pair::serving()?;
-    let load = pair.stay("clients", CLIENTS)?;
+    let load = pair.stay("clients", clients())?;
     pair.cut_from_brokers(0, true)?;
     pair.wait_for_roles(["backup", "active"])?;
     let router = pair.router(0)?;
@@ -36,13 +38,13 @@ fn who_is_cut_off_from_the_brokers_leaves_the_role_to_who_is_not() -> Result<()>
     let table = pair.tell(0, &["vrrp", "status"])?;
     ensure!(table.contains("silent_backends"), "{table}");
     pair.wait_for_client(1)?;
-    pair.wait_for_traffic(1, CLIENTS.into())?;
+    pair.wait_for_traffic(1, clients().into())?;
 
     pair.cut_from_brokers(0, false)?;
     pair.wait_for_roles(["active", "backup"])?;
     ensure!(pair.router(0)?.priority == 200);
     pair.wait_for_client(0)?;
-    pair.wait_for_traffic(0, CLIENTS.into())?;
+    pair.wait_for_traffic(0, clients().into())?;
     Pair::end(load)
 }
 
@@ -78,8 +80,8 @@ fn two_nodes_that_hear_no_broker_stay_what_they_are() -> Result<()> {
     }
     pair.wait_for_roles(["active", "backup"])?;
     ensure!(!pair.router(1)?.changes.contains_key("active"));
-    let load = pair.stay("clients", CLIENTS)?;
-    pair.wait_for_traffic(0, CLIENTS.into())?;
+    let load = pair.stay("clients", clients())?;
+    pair.wait_for_traffic(0, clients().into())?;
     Pair::end(load)
 }
 

@@ -7,7 +7,9 @@ use tests::balancer::SOON;
 use tests::pair::{Pair, both_families, node, router};
 use xtask::lab::{Family, wait_until};
 
-const CLIENTS: u32 = 100;
+fn clients() -> u32 {
+    tests::balancer::clients(100)
+}
 
 /// How often the client asks anew who has the address.
 const QUESTIONS: usize = 20;
@@ -96,7 +98,7 @@ fn a_daemon_that_is_killed_and_started_at_once_keeps_role_and_address() -> Resul
     wait_until(SOON, "the Backup hearing the Active", || {
         pair.router(1).ok()?.peer
     })?;
-    let load = pair.stay("clients", CLIENTS)?;
+    let load = pair.stay("clients", clients())?;
     let same = slow(200);
     for next in [&same, &same.replace("flows = 10000", "flows = 20000")] {
         pair.process(0)?.kill()?;
@@ -107,7 +109,7 @@ fn a_daemon_that_is_killed_and_started_at_once_keeps_role_and_address() -> Resul
         let changes = pair.router(1)?.changes;
         ensure!(!changes.contains_key("active"), "{changes:?}");
     }
-    pair.wait_for_traffic(0, CLIENTS.into())?;
+    pair.wait_for_traffic(0, clients().into())?;
     Pair::end(load)
 }
 

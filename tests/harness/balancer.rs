@@ -16,6 +16,19 @@ use xtask::load::Load;
 /// How long anything may take that happens at once on an idle machine.
 pub const SOON: Duration = Duration::from_secs(30);
 
+/// How many clients a test should have: as many as it says, or as many as it is told by
+/// `TIDEGATE_TEST_CLIENTS`, for a run at full size.
+///
+/// # Panics
+/// If that is no number.
+#[must_use]
+pub fn clients(usual: u32) -> u32 {
+    let told = std::env::var("TIDEGATE_TEST_CLIENTS");
+    told.map_or(usual, |told| {
+        told.parse().expect("TIDEGATE_TEST_CLIENTS is a number")
+    })
+}
+
 /// First port of the kernel's own choice: `nat` sends clients' flows from below.
 const FIRST_EPHEMERAL: u16 = 32_768;
 
