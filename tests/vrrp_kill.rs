@@ -108,6 +108,8 @@ fn a_daemon_that_is_killed_and_started_at_once_keeps_role_and_address() -> Resul
         ensure!(change.cause == "adopted", "{change:?}");
         let changes = pair.router(1)?.changes;
         ensure!(!changes.contains_key("active"), "{changes:?}");
+        let said = pair.process(0)?.stderr();
+        ensure!(!said.contains("VIP removed"), "{said}");
     }
     pair.wait_for_traffic(0, clients().into())?;
     Pair::end(load)

@@ -206,6 +206,10 @@ pub enum Problem {
     PasswordInTheClear,
     #[error("give either `gateway` or `script`")]
     NotOneTarget,
+    #[error(
+        "{address} is link-local, which does not say on which link: name another address of it"
+    )]
+    LinkLocal { address: String },
     #[error("{address} is assigned by somebody else; remove `assign = false`, or this")]
     NotAssigned { address: String },
 }

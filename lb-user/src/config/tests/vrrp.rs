@@ -322,6 +322,7 @@ fn what_a_router_depends_on_is_a_gateway_or_a_script() {
             "give either",
         ),
         ("gateway = \"172.16.40.1\", weight = 5", "from -254 to -1"),
+        ("gateway = \"fe80::1\"", "fe80::1 is link-local"),
         (
             "gateway = \"172.16.40.1\", timeout = \"2s\"",
             "longer than the interval",

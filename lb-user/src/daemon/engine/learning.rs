@@ -85,7 +85,7 @@ impl<M: Maps> Engine<M> {
     }
 
     /// The services and keep-alives that clients have claimed beyond what windows wait for: each
-    /// once, and again when it has grown.
+    /// once, and again when it has doubled.
     pub(in crate::daemon) fn new_claims(&mut self) -> Vec<(String, Duration)> {
         let mut claims = Vec::new();
         for service in self.balancer.config().services() {
@@ -98,7 +98,8 @@ impl<M: Maps> Engine<M> {
             let seen = self.maps.longest_keep_alive(installed.id);
             let seen = seen.ok().flatten().unwrap_or_default();
             let told = self.told_claims.get(&key).copied().unwrap_or_default();
-            if seen > most.max(told) {
+            // Any packet can claim a second more than the one before.
+            if seen > most && seen >= told * 2 {
                 self.told_claims.insert(key, seen);
                 claims.push((service.name().to_owned(), seen));
             }

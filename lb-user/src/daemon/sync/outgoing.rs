@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::{
     net::TcpSocket,
     sync::{mpsc, watch},
-    task::yield_now,
+    task::{block_in_place, yield_now},
     time::{self, Instant},
 };
 
@@ -150,7 +150,8 @@ impl Outgoing {
             // The runtime is going, and this task with it.
             Input::Events(Err(_)) => {}
             Input::Nothing => {
-                self.source.continue_walk();
+                // The last part looks through all that is known, for what has gone.
+                block_in_place(|| self.source.continue_walk());
                 if !self.source.is_walking() {
                     self.tell();
                     self.tell_lag();

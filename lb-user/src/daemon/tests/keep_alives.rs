@@ -51,15 +51,17 @@ fn a_claim_means_nothing_to_a_service_whose_payload_is_not_read() {
 }
 
 #[test]
-fn a_claim_beyond_that_is_told_once_and_again_when_it_grows() {
+fn a_claim_beyond_that_is_told_once_and_again_when_it_has_doubled() {
     let mut engine = claimed(&mqtt(""), HOUR * 2 / 3);
     let id = engine.image.services.values().next().unwrap().id;
     assert_eq!(engine.new_claims(), []);
     for claim in [HOUR, HOUR * 2, CLAIM] {
         engine.maps.keep_alives.insert(id, claim);
         assert_eq!(engine.new_claims(), [("mqtt".to_owned(), claim)]);
+        engine.maps.keep_alives.insert(id, claim * 3 / 2);
         assert_eq!(engine.new_claims(), []);
     }
+    engine.maps.keep_alives.insert(id, CLAIM);
     let mqtt = engine.services()[0].mqtt.clone().unwrap();
     assert_eq!(mqtt.keep_alive_max_seconds, Some(2_400));
     assert_eq!(mqtt.excessive_keep_alive_seconds(), Some(65_535));

@@ -214,9 +214,16 @@ impl Driver {
 
     fn want_addresses(&self) {
         let held = self.node.held();
-        let Numbered { number, plan } = self.ends.plan.borrow().clone();
+        let Numbered { mut number, plan } = self.ends.plan.borrow().clone();
+        let has_looked = self.has_looked();
+        if !has_looked {
+            // No router goes by this plan yet.
+            number = 0;
+        }
         let vips: BTreeMap<_, _> = plan
             .held_by_routers()
+            // What an earlier process has left stays until it is known who goes on.
+            .filter(|_| has_looked)
             .map(|(vip, prefix)| {
                 let is_held = held.contains(&vip);
                 let hold = if is_held { Hold::Here } else { Hold::NotHere };

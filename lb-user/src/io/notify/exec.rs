@@ -144,8 +144,9 @@ pub async fn run(
         }),
         Err(_elapsed) => {
             drop(group);
-            // It is dead: this only takes it off the list of processes.
-            drop(child.wait().await);
+            // It is dead, and only to be taken off the list of processes, unless the kernel has it wait
+            // for a disk: then it dies after that, and the runtime takes it off.
+            drop(time::timeout(REST, child.wait()).await);
             Err(ExecError::TimedOut {
                 program: program.clone(),
                 limit,

@@ -208,6 +208,12 @@ fn check_tracks(vrrp: &file::Vrrp, errors: &Errors) {
         if track.gateway.is_some() != track.script.is_empty() {
             errors.add(&track.place, Problem::NotOneTarget);
         }
+        if let Some(gateway) = &track.gateway
+            && matches!(gateway.value, IpAddr::V6(v6) if v6.is_unicast_link_local())
+        {
+            let address = gateway.value.to_string();
+            errors.add(&gateway.place, Problem::LinkLocal { address });
+        }
         if let Some(weight) = &track.weight
             && is_owner
         {

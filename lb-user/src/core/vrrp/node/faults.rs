@@ -132,12 +132,12 @@ pub(super) fn faults(
         !is_opening && !broken.contains(line)
     });
     let has_backends = backing != Backing::Nobody || stays(&router.vrrp);
-    let mut needed = tracked(&router.vrrp, facts).filter(|(track, _)| track.cost().is_none());
-    let has_tracked = needed.all(|(_, state)| match state {
+    // Who is Active may have been so before that was configured, or before this process began.
+    let goes_on = is_active || router.was_active || router.leased_until.is_some();
+    let has_tracked = tracked(&router.vrrp, facts).all(|(track, state)| match state {
         TrackState::Up => true,
-        // Who is Active may have been so before that was configured.
-        TrackState::Unknown => is_active || router.was_active,
-        TrackState::Down => false,
+        TrackState::Unknown => goes_on,
+        TrackState::Down => track.cost().is_some(),
     });
     let checks = [
         (Fault::NotReady, facts.forwarding.is_ready),

@@ -25,6 +25,20 @@ fn a_role_goes_on_and_is_said_at_once() {
 }
 
 #[test]
+fn a_role_goes_on_before_what_it_depends_on_was_tried() {
+    for weight in ["", ", weight = -50"] {
+        let track = format!("track = [{{ name = \"gw\", gateway = \"172.16.40.1\"{weight} }}]");
+        let one = and(ONE, &track);
+        let mut bench = successor(&[&one], &[("172.16.40.24", 51, 1)]);
+        bench.wait(5_000);
+        assert_eq!(
+            (bench.roles(), bench.cause()),
+            (vec![Role::Active], Cause::Adopted)
+        );
+    }
+}
+
+#[test]
 fn a_role_of_which_nobody_was_told_in_time_does_not() {
     for leases in [
         &[("172.16.40.24", 51, 0)][..],
