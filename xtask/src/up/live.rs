@@ -58,7 +58,7 @@ pub(super) fn show(args: &Args, network: &mut Network) -> Result<()> {
         let status = network.status()?;
         let connected = network.clients()?;
         let is_full = connected.iter().sum::<usize>() >= args.clients as usize;
-        let is_at_rest = is_full && network.is_in_sync(args.recorded())?;
+        let is_at_rest = is_full && network.is_in_sync(args.recorded(args.clients))?;
         standby.watch(network, &clients, is_at_rest, &say)?;
         drawn = draw(args, &status, connected, drawn)?;
         let next = Instant::now() + REFRESH;

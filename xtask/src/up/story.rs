@@ -154,7 +154,9 @@ impl Story<'_> {
             "fail-over",
             "the cable of lb1, which has the VIP, is pulled; lb2 takes over",
         );
-        network.wait_until_in_sync(self.args.recorded(), CONNECT)?;
+        // The last to connect may be younger than what lb2 was told.
+        let all = self.args.recorded(self.args.clients + 2 * TALKERS);
+        network.wait_until_in_sync(all, CONNECT)?;
         let switch = network.topology().switch();
         switch.unplug(network.balancer_host(0))?;
         let start = Instant::now();
