@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::event::Event;
 use super::event::ring::{Filter, Record};
-use super::event::{Event, Kind};
 
 /// Events that may wait for their turn; more are held back.
 pub const QUEUE: usize = 256;
@@ -106,11 +106,11 @@ impl Outbox {
         }
     }
 
-    /// Noise is sent to who names it; that something could not be sent, to nobody.
+    /// Noise is sent to who names it.
     fn wants(&self, event: &Event) -> bool {
         let kind = event.kind();
         let is_named = self.filter.kinds.contains(&kind);
-        kind != Kind::NotifyFailed && (is_named || !kind.is_noise()) && self.filter.admits(event)
+        kind.is_notified() && (is_named || !kind.is_noise()) && self.filter.admits(event)
     }
 
     /// Takes in that so many events were forgotten before they could be taken in.

@@ -219,6 +219,8 @@ impl Running {
             self.routers
                 .follow(config)
                 .context("virtual routers cannot be started")?;
+            // Not before: the routers that were there would miss what they depend on.
+            self.trackers.follow(config);
             self.pace.is_behind = false;
         }
         Ok(())
@@ -401,7 +403,6 @@ impl Running {
         }
         self.probers.follow(config);
         self.notifiers.follow(config);
-        self.trackers.follow(config);
         self.wanted.send_replace(addresses(config));
     }
 

@@ -99,8 +99,9 @@ impl Notify {
 
 fn kind(value: &DeValue<'_>) -> Meaning<Kind> {
     let found = value.as_str().and_then(Kind::named);
-    found.ok_or_else(|| {
-        let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.label()).collect();
+    found.filter(|kind| kind.is_notified()).ok_or_else(|| {
+        let known = Kind::ALL.iter().filter(|kind| kind.is_notified());
+        let known: Vec<_> = known.map(|kind| kind.label()).collect();
         invalid(format!("a kind of event: {}", known.join(", ")), value)
     })
 }

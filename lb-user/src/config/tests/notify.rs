@@ -66,6 +66,12 @@ fn what_is_missing_or_belongs_to_another_type_is_told() {
     let all = wrong("type = \"webhook\"\ncommand = [\"/bin/true\"]");
     assert!(all.contains("url: missing"), "{all}");
     assert!(all.contains("command[0]: only for"), "{all}");
+    // Who would be told that he could not be told?
+    let all = wrong("type = \"exec\"\ncommand = [\"/bin/true\"]\nevents = [\"notify_failed\"]");
+    assert!(
+        all.contains("is not a kind of event: role_changed"),
+        "{all}"
+    );
     let all = wrong("type = \"exec\"\ncommand = [\"/bin/true\"]\nevents = [\"nosuch\"]");
     assert!(all.contains("role_changed"), "{all}");
 }

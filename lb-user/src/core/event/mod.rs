@@ -276,6 +276,12 @@ impl Kind {
         )
     }
 
+    /// Whether anybody is notified of it: not of what notifying itself comes to.
+    #[must_use]
+    pub const fn is_notified(self) -> bool {
+        !matches!(self, Self::NotifyFailed | Self::NotifyTest)
+    }
+
     /// Whether events of it are about a service, see [`Event::service`].
     #[must_use]
     pub const fn is_about_a_service(self) -> bool {

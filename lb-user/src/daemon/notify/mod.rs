@@ -231,7 +231,8 @@ impl Worker {
         loop {
             // In this order: what is told before the end is in the journal.
             let is_last = self.last.is_cancelled();
-            // What comes after the end is for a successor to tell.
+            // What comes after this look is for a successor to tell, which began at the end of the journal
+            // before it: what happens between the two is told by both.
             if !has_all {
                 self.take_in();
             }
