@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use lb_common::abi;
 use rustix::process::Signal;
 use tests::balancer::{BOTH, Lab, SOON, config};
+use tests::pins::Other;
 use xtask::lab::wait_until;
 use xtask::load::Load;
 
@@ -245,6 +246,31 @@ fn sessions_move_to_maps_of_other_sizes() -> Result<()> {
         lab.start(&other)?;
         lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
         nobody_is_lost([old, new])?;
+    }
+    Ok(())
+}
+
+/// Neither an upgrade nor a downgrade to a version whose records are longer or shorter.
+#[test]
+fn sessions_move_to_maps_of_another_version() -> Result<()> {
+    for way in WAYS {
+        for other in [Other::Newer, Other::Older] {
+            let good = text(way, &BOTH);
+            let mut lab = Lab::serving(&good)?;
+            let old = lab.stay("old", clients())?;
+            let before = all_clients(&lab, clients())?;
+            end(&mut lab, Signal::TERM)?;
+            tests::pins::leave(&pins(&lab), other)?;
+            lab.start(&good)?;
+            nothing_is_left_of_a_move(&lab)?;
+            lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
+            let slots = lab.service()?.slots;
+            ensure!(slots.at_risk == 0, "nothing has changed, but {slots:?}");
+            let new = lab.stay("new", clients())?;
+            let after = all_clients(&lab, 2 * clients())?;
+            ensure!(after.iter().zip(before).all(|(now, then)| *now >= then));
+            nobody_is_lost([old, new])?;
+        }
     }
     Ok(())
 }

@@ -29,9 +29,11 @@ pub use self::{
     tunnel::TunnelSources,
 };
 
-/// The number of the layout of all that outlives the daemon: the maps that it pins. Whoever changes
-/// what a key or a value in one of them means gives it the next one; a change of their sizes is
-/// noticed without.
+/// The number of the layout of all that outlives the daemon: the maps that it pins. A version with
+/// another number cannot go on with them, so it changes only if it must. A value may grow at its end
+/// without, as long as zero there means what it meant before: an upgrade and a downgrade then move
+/// what they find. Whoever changes what a key or a value means, or makes a value shorter, gives it the
+/// next number.
 pub const LAYOUT: u32 = 1;
 
 /// Hash: [`ServiceKey`] to [`Service`].

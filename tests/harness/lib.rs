@@ -10,6 +10,7 @@ pub mod generator;
 pub mod icmp;
 pub mod packet;
 pub mod pair;
+pub mod pins;
 pub mod prog_run;
 pub mod tunnel;
 pub mod world;

@@ -13,7 +13,6 @@ pub struct Lease {
     _padding: u32,
 }
 
-// Pins of other sizes are not noticed, as those without leases are good: who changes it raises `LAYOUT`.
 const _: () = assert!(size_of::<Lease>() == 16);
 
 impl Lease {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError},
+    maps::{Array, LpmTrie, Map, MapData, MapError},
 };
 use lb_common::abi::{
     self, Access, AccessKey, Backend, BackendId, NatPool, Rates, Service, ServiceId, ServiceKey,
@@ -14,7 +14,7 @@ use lb_common::abi::{
 use super::{
     Datapath, DatapathError,
     error::failed,
-    pins::{NOTES, Pinned, Pins, note_at},
+    pins::{Left, NOTES, Pinned, Pins, note_at},
 };
 use crate::{
     config::model::Prefix,
@@ -27,13 +27,13 @@ use crate::{
 
 /// Maps that another process has filled, by handles of their own.
 struct Held {
-    services: HashMap<MapData, ServiceKey, Service>,
-    backends: Array<MapData, Backend>,
+    services: Left<Service>,
+    backends: Left<Backend>,
     slots: Array<MapData, SlotLine>,
-    rates: Array<MapData, Rates>,
+    rates: Left<Rates>,
     access: LpmTrie<MapData, AccessKey, u32>,
-    nat_pool: Array<MapData, NatPool>,
-    tunnel_sources: Array<MapData, TunnelSources>,
+    nat_pool: Left<NatPool>,
+    tunnel_sources: Left<TunnelSources>,
     notes: Array<MapData, u32>,
 }
 
@@ -72,28 +72,31 @@ impl Datapath {
 impl Held {
     fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
-            services: open(pins, abi::SERVICES)?,
-            backends: open(pins, abi::BACKENDS)?,
+            services: Left::open(pins, abi::SERVICES)?,
+            backends: Left::open(pins, abi::BACKENDS)?,
             slots: open(pins, abi::SLOTS)?,
-            rates: open(pins, abi::RATES)?,
+            rates: Left::open(pins, abi::RATES)?,
             access: open(pins, abi::ACCESS)?,
-            nat_pool: open(pins, abi::NAT_POOL)?,
-            tunnel_sources: open(pins, abi::TUNNEL_SOURCES)?,
+            nat_pool: Left::open(pins, abi::NAT_POOL)?,
+            tunnel_sources: Left::open(pins, abi::TUNNEL_SOURCES)?,
             notes: open(pins, NOTES)?,
         })
     }
 
     fn contents(&self) -> Result<Contents, DatapathError> {
-        let services: Result<BTreeMap<_, _>, _> = self.services.iter().collect();
+        let mut services = BTreeMap::new();
+        self.services.walk(|key: &ServiceKey, service| {
+            services.insert(*key, service);
+        })?;
         let mut contents = Contents {
-            services: services.map_err(failed(abi::SERVICES, "read"))?,
+            services,
             backends: BTreeMap::new(),
             tables: BTreeMap::new(),
             learning: BTreeMap::new(),
             rates: BTreeMap::new(),
             access: self.access_lists()?,
-            nat_pool: get(&self.nat_pool, abi::NAT_POOL, 0)?,
-            tunnel_sources: get(&self.tunnel_sources, abi::TUNNEL_SOURCES, 0)?,
+            nat_pool: self.nat_pool.get(0)?,
+            tunnel_sources: self.tunnel_sources.get(0)?,
         };
         for entry in contents.services.values() {
             if entry.is_marker() {
@@ -107,11 +110,11 @@ impl Held {
             contents
                 .learning
                 .extend((until > 0).then_some((id, Tick(until))));
-            let rates = get(&self.rates, abi::RATES, u32::from(id.0))?;
+            let rates = self.rates.get(u32::from(id.0))?;
             contents.rates.insert(id, rates);
         }
-        for id in (0..self.backends.len()).filter_map(|id| u16::try_from(id).ok()) {
-            let entry = get(&self.backends, abi::BACKENDS, id.into())?;
+        for id in (0..self.backends.room()).filter_map(|id| u16::try_from(id).ok()) {
+            let entry = self.backends.get(id.into())?;
             contents.backends.insert(BackendId(id), entry);
         }
         Ok(contents)

@@ -16,7 +16,7 @@
 //! | no `link` | what a creation or a removal left half-way is removed, all is made anew |
 //! | a `link` whose interface is gone | the same: no packet can come that way again |
 //! | a `link`, and the layout that is wanted | adopts it: opens the maps, loads its own program, and replaces the one in force by one update of the link |
-//! | the same, with maps of other sizes | moves: makes maps beside the old ones, copies what they hold, and then the same, see [`moving`] |
+//! | the same, with maps of other sizes, by `limits` or by another version | moves: makes maps beside the old ones, copies what they hold, and then the same, see [`moving`] |
 //! | a `link`, and anything else | refuses, and says what to do: traffic goes on |
 //!
 //! A program keeps the maps that it was loaded with. Those that hold what is between the daemon and the
@@ -31,6 +31,7 @@
 
 mod files;
 mod layout;
+mod left;
 mod link;
 mod moving;
 
@@ -45,10 +46,11 @@ use aya::{
     maps::{Array, Map, MapData, MapError},
     programs::{Xdp, xdp::XdpLinkId},
 };
-use lb_common::abi::{self, GENERATIONS, ServiceId, Tick};
+use lb_common::abi::{self, GENERATIONS, Lease, ServiceId, Tick};
 use rustix::fs::{FlockOperation, flock};
 
 pub use self::layout::{Layout, Mismatch};
+pub(super) use self::left::Left;
 pub(super) use self::link::Link;
 use self::moving::Move;
 use super::{AttachedMode, DatapathError, apply::await_grace_period, error::failed};
@@ -87,7 +89,8 @@ const RENEWABLE: [&str; 4] = [
     abi::LEASES,
 ];
 
-/// The one of them that no limit sizes: a move leaves it where it is, as it is written all the time.
+/// The one of them that no limit sizes: a move leaves it where it is, as it is written all the time, unless
+/// its values are of another length.
 const UNSIZED: &str = abi::LEASES;
 
 const LAYOUT: &str = "LAYOUT";
@@ -235,7 +238,23 @@ impl Pins {
                 Err(Mismatch::Missing)
             }
         });
-        start.map_err(|mismatch| Self::refuse(&self.name, mismatch))
+        let start = start.map_err(|mismatch| Self::refuse(&self.name, mismatch))?;
+        if let Start::Move(_) = start {
+            self.drop_other_leases()?;
+        }
+        Ok(start)
+    }
+
+    /// Removes leases that another version has of another length: none are as good.
+    fn drop_other_leases(&self) -> Result<(), PinError> {
+        let Ok(map) = MapData::from_pin(self.path(UNSIZED)) else {
+            return Ok(());
+        };
+        let info = map.info().map_err(self.cannot(UNSIZED, "opened"))?;
+        if info.value_size() as usize == size_of::<Lease>() {
+            return Ok(());
+        }
+        files::remove(&self.path(UNSIZED)).map_err(self.cannot(UNSIZED, "removed"))
     }
 
     fn read_layout(&self) -> Option<Layout> {

@@ -3,40 +3,49 @@
 use std::{fs, io, mem::size_of, os::unix::fs::MetadataExt as _};
 
 use lb_common::abi::{
-    self, AccessKey, Backend, Bucket, Flow, FlowKey, Fragment, FragmentKey, Load, NatPool, Rates,
-    Reply, Service, ServiceKey, SlotLine, SourceKey, TunnelSources,
+    self, AccessKey, Backend, Bucket, Flow, FlowKey, Fragment, FragmentKey, Lease, Load, NatPool,
+    Rates, Reply, Service, ServiceKey, SlotLine, SourceKey, TunnelSources,
 };
 
 use crate::io::datapath::{AttachedMode, Limits};
 
-/// Of every type in a pinned map, its size.
-const SIZES: [usize; 18] = [
+/// What another version must have alike: the number of the layout, and what no value of another length
+/// makes up for.
+const VERSION: u32 = digest(&[
+    abi::LAYOUT as usize,
     size_of::<ServiceKey>(),
+    size_of::<FlowKey>(),
+    size_of::<AccessKey>(),
+    size_of::<SlotLine>(),
+    abi::SLOT_COUNT as usize,
+    abi::TABLE_LINES as usize,
+]);
+
+/// The sizes of what may grow at its end from one version to the next.
+const SIZES: u32 = digest(&[
     size_of::<Service>(),
     size_of::<Backend>(),
-    size_of::<SlotLine>(),
-    size_of::<FlowKey>(),
     size_of::<Flow>(),
     size_of::<Reply>(),
     size_of::<NatPool>(),
     size_of::<Load>(),
     size_of::<TunnelSources>(),
-    size_of::<FragmentKey>(),
-    size_of::<Fragment>(),
-    size_of::<AccessKey>(),
     size_of::<Rates>(),
     size_of::<Bucket>(),
+    // These begin empty wherever others do not fit.
+    size_of::<Fragment>(),
+    size_of::<FragmentKey>(),
     size_of::<SourceKey>(),
-    abi::SLOT_COUNT as usize,
-    abi::TABLE_LINES as usize,
-];
+    size_of::<Lease>(),
+]);
 
 /// The one value of the map `LAYOUT`. Its own form never changes but for `version`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Layout {
+    /// [`VERSION`]: of another one nothing else can be read.
     version: u32,
-    /// A number made of [`SIZES`].
+    /// [`SIZES`]: maps of others are moved.
     sizes: u32,
     seed: [u8; 16],
     limits: [u32; 7],
@@ -93,8 +102,8 @@ impl Layout {
             sources,
         } = *limits;
         Ok(Self {
-            version: abi::LAYOUT,
-            sizes: digest(&SIZES),
+            version: VERSION,
+            sizes: SIZES,
             seed,
             limits: [
                 services.into(),
@@ -146,14 +155,13 @@ impl Layout {
             mode: _,
             namespace,
         } = *wanted;
-        // Of another version nothing else can be read.
-        if (self.version, self.sizes) != (version, sizes) {
+        if self.version != version {
             Err(Mismatch::Version)
         } else if self.namespace != namespace {
             Err(Mismatch::Namespace)
         } else if self.seed != seed {
             Err(Mismatch::Seed)
-        } else if self.limits != limits {
+        } else if (self.sizes, self.limits) != (sizes, limits) {
             Err(Mismatch::Limits)
         } else {
             Ok(())
@@ -208,7 +216,7 @@ mod tests {
             found.check(&wanted)
         };
         assert_eq!(other(|found| found.version += 1), Err(Mismatch::Version));
-        assert_eq!(other(|found| found.sizes ^= 1), Err(Mismatch::Version));
+        assert_eq!(other(|found| found.sizes ^= 1), Err(Mismatch::Limits));
         assert_eq!(other(|found| found.seed[3] ^= 1), Err(Mismatch::Seed));
         assert_eq!(other(|found| found.limits[2] = 5), Err(Mismatch::Limits));
         assert_eq!(

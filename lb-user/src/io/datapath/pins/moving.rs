@@ -1,4 +1,5 @@
-//! From maps of one size to maps of another, under traffic.
+//! From maps of one size to maps of another, under traffic: with other room, or, from another version,
+//! with longer or shorter values, see [`Left`].
 //!
 //! The program in force goes on recording flows in the old maps until the link has the new one. So
 //! flows are copied three times: all of them, those that have come by then, and, when no packet can be
@@ -9,7 +10,7 @@
 //! has then says whether they become the names, or go: a process that is killed in between leaves it to
 //! the next.
 
-use std::{collections::HashSet, fs, os::fd::AsFd as _};
+use std::{collections::HashSet, fs};
 
 use aya::{
     Pod,
@@ -18,10 +19,10 @@ use aya::{
 };
 use lb_common::abi::{self, Backend, Bucket, Flow, FlowKey, Load, Reply};
 
-use super::{PinError, Pins, files, layout::Mismatch, open};
+use super::{Left, PinError, Pins, files, layout::Mismatch, open};
 use crate::{
     core::image::MapImage,
-    io::datapath::{DatapathError, batch, errno, error::failed},
+    io::datapath::{DatapathError, errno, error::failed},
 };
 
 /// Ends the names of what is not in force yet. The file system takes no dots.
@@ -128,10 +129,10 @@ fn next<T: TryFrom<aya::maps::Map, Error = MapError>>(
 
 /// Copies an array, as far as both reach.
 fn array<V: Pod>(pins: &Pins, name: &'static str) -> Result<(), DatapathError> {
-    let old: Array<MapData, V> = open(&pins.path(name)).map_err(failed(name, "opened"))?;
+    let old = Left::<V>::open(pins, name)?;
     let mut new: Array<MapData, V> = next(pins, name)?;
-    for index in 0..old.len().min(new.len()) {
-        let value = old.get(&index, 0).map_err(failed(name, "read"))?;
+    for index in 0..old.room().min(new.len()) {
+        let value = old.get(index)?;
         new.set(index, value, 0).map_err(failed(name, "updated"))?;
     }
     Ok(())
@@ -145,15 +146,14 @@ fn hash<V: Pod>(
 ) -> Result<(), DatapathError> {
     /// Fails if the key is there: the new program knows better by then.
     const NEW: u64 = 1;
-    let old = MapData::from_pin(pins.path(name)).map_err(failed(name, "opened"))?;
+    let old = Left::<V>::open(pins, name)?;
     let mut new: HashMap<MapData, FlowKey, V> = next(pins, name)?;
     let mut found = Vec::new();
-    let walked = batch::walk(old.fd().as_fd(), |key: &FlowKey, value: &V| {
+    old.walk(|key: &FlowKey, value| {
         if !known.contains(key) {
-            found.push((*key, *value));
+            found.push((*key, value));
         }
-    });
-    walked.map_err(|source| DatapathError::Walk { name, source })?;
+    })?;
     for (key, value) in found {
         match new.insert(key, value, NEW) {
             Ok(()) => {}
