@@ -1,5 +1,6 @@
-//! The programs that the benchmark of the packet path needs around the balancer: a generator of
-//! frames, the cheapest program that sends a frame back, and a sink.
+//! The programs that the benchmarks of the packet path need around the balancer and beside it: a
+//! generator of frames, the cheapest program that sends a frame back, the cheapest that spreads
+//! flows, and a sink.
 //!
 //! The generator runs in the kernel's live-frame test mode, which hands it recycled pages: it lays
 //! down the whole header each time. Never part of the product.
@@ -9,7 +10,7 @@
 #![allow(unreachable_pub, reason = "a program exports nothing")]
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_TX},
+    bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX},
     helpers::generated::{bpf_get_prandom_u32, bpf_redirect},
     macros::{map, xdp},
     maps::{Array, PerCpuArray},
@@ -29,6 +30,12 @@ static MADE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 static AT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static SUNK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+/// The address whose flows are spread.
+#[map]
+static VIP: Array<[u8; 4]> = Array::with_max_entries(1, 0);
+/// The MAC addresses of those that they are spread over.
+#[map]
+static HOPS: Array<[u8; 6]> = Array::with_max_entries(2, 0);
 
 #[xdp]
 pub fn generate(context: XdpContext) -> u32 {
@@ -100,6 +107,30 @@ pub fn floor(context: XdpContext) -> u32 {
     let [a, b, c, d, e, f, g, h, i, j, k, l] = *macs;
     *macs = [g, h, i, j, k, l, a, b, c, d, e, f];
     XDP_TX
+}
+
+/// The least that a balancer can do: IPv4 without options to an address goes on to one of two hosts, by
+/// its source port. No health, no tables, no counters; a change of hosts would break every flow.
+#[xdp]
+pub fn sketch(context: XdpContext) -> u32 {
+    spread(&context).unwrap_or(XDP_PASS)
+}
+
+#[inline(always)]
+fn spread(context: &XdpContext) -> Option<u32> {
+    let frame = bytes::<38>(context)?;
+    let is_ours = frame[12..15] == [8, 0, 0x45]
+        && frame[23] == 6
+        && frame[30..34] == *VIP.get(0)?
+        && frame[36..38] == 1883_u16.to_be_bytes();
+    if !is_ours {
+        return None;
+    }
+    let hop = HOPS.get(u32::from(frame[35] & 1))?;
+    let [own @ .., _, _, _, _, _, _] = *frame.first_chunk::<12>()?;
+    frame[..6].copy_from_slice(hop);
+    frame[6..12].copy_from_slice(&own);
+    Some(XDP_TX)
 }
 
 #[xdp]

@@ -18,7 +18,7 @@ use lb_common::{
     parse::TCP_SYN,
 };
 use tests::{
-    generator::{head, index, load, mac, program},
+    generator::{head, index, load, mac, parse_mac, program},
     prog_run::{self, LOOPBACK},
 };
 
@@ -66,14 +66,8 @@ fn main() -> anyhow::Result<()> {
 
 /// What the generator is told: frames whose checksums are right for the lowest source.
 fn order(interface: &str, destination: &str, vip: Ipv4Addr) -> anyhow::Result<Order> {
-    let bytes: Result<Vec<u8>, _> = destination
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16))
-        .collect();
-    let destination = <[u8; 6]>::try_from(bytes?);
-    let destination = destination.ok().context("a MAC address has six bytes")?;
     let vip = vip.octets();
-    let mut head = head(destination, mac(interface)?);
+    let mut head = head(parse_mac(destination)?, mac(interface)?);
     let addresses = add(add(0, &Order::FIRST_SOURCE), &vip);
     let header = !fold(add(addresses, &head[14..]));
     head[24..26].copy_from_slice(&header.to_be_bytes());

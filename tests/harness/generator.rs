@@ -82,7 +82,14 @@ pub fn index(interface: &str) -> anyhow::Result<u32> {
 /// # Errors
 /// When there is no such interface.
 pub fn mac(interface: &str) -> anyhow::Result<[u8; 6]> {
-    let text = link(interface, "address")?;
+    parse_mac(&link(interface, "address")?)
+}
+
+/// A MAC address as `ip` writes it.
+///
+/// # Errors
+/// When it is none.
+pub fn parse_mac(text: &str) -> anyhow::Result<[u8; 6]> {
     let bytes: Result<Vec<u8>, _> = text
         .split(':')
         .map(|byte| u8::from_str_radix(byte, 16))

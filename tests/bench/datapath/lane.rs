@@ -40,33 +40,24 @@ const CLIENTS: u32 = 4_096;
 const OTHERS: u32 = u32::from_be_bytes([32, 0, 0, 0]);
 
 /// A veth pair; the link, and what is attached to it, goes with the value.
-struct Veth;
+struct Veth {
+    near: &'static str,
+    far: &'static str,
+}
 
 impl Veth {
-    const NEAR: &str = "near";
-    const FAR: &str = "far";
-
-    fn new() -> anyhow::Result<Self> {
-        ip(&[
-            "link",
-            "add",
-            Self::NEAR,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            Self::FAR,
-        ])?;
-        let veth = Self;
-        ip(&["link", "set", Self::NEAR, "up"])?;
-        ip(&["link", "set", Self::FAR, "up"])?;
+    fn new(near: &'static str, far: &'static str) -> anyhow::Result<Self> {
+        ip(&["link", "add", near, "type", "veth", "peer", "name", far])?;
+        let veth = Self { near, far };
+        ip(&["link", "set", near, "up"])?;
+        ip(&["link", "set", far, "up"])?;
         Ok(veth)
     }
 }
 
 impl Drop for Veth {
     fn drop(&mut self) {
-        if let Err(error) = ip(&["link", "del", Self::NEAR]) {
+        if let Err(error) = ip(&["link", "del", self.near]) {
             eprintln!("datapath: {error:#}");
         }
     }
@@ -83,15 +74,15 @@ pub(crate) struct Lane {
     order: Array<MapData, Order>,
     sunk: PerCpuArray<MapData, u64>,
     subject: Subject,
-    _veth: Veth,
+    veth: Veth,
 }
 
 impl Lane {
     /// The cheapest program at the far end.
     pub(crate) fn with_floor() -> anyhow::Result<Self> {
-        let veth = Veth::new()?;
+        let veth = Veth::new("near-floor", "far-floor")?;
         let mut programs = load()?;
-        attach(&mut programs, "floor", Veth::FAR)?;
+        attach(&mut programs, "floor", veth.far)?;
         Self::new(veth, programs, Subject::Floor)
     }
 
@@ -103,10 +94,10 @@ impl Lane {
         } else {
             1_024
         };
-        let veth = Veth::new()?;
+        let veth = Veth::new("near", "far")?;
         let programs = load()?;
         let mut datapath = Datapath::open(&DatapathConfig {
-            interface: Veth::FAR.to_owned(),
+            interface: veth.far.to_owned(),
             mode: XdpMode::Native,
             seed: *b"a benchmark seed",
             limits: Limits {
@@ -120,13 +111,13 @@ impl Lane {
             },
             events: 0,
         })?;
-        datapath.apply(&service(mode)?)?;
+        datapath.apply(&service(mode, &veth)?)?;
         datapath.attach()?;
         Self::new(veth, programs, Subject::Service(Box::new(datapath)))
     }
 
     fn new(veth: Veth, mut programs: Ebpf, subject: Subject) -> anyhow::Result<Self> {
-        attach(&mut programs, "sink", Veth::NEAR)?;
+        attach(&mut programs, "sink", veth.near)?;
         program(&mut programs, "generate")?.load()?;
         let order = programs
             .take_map("ORDER")
@@ -139,7 +130,7 @@ impl Lane {
             sunk: sunk.try_into()?,
             programs,
             subject,
-            _veth: veth,
+            veth,
         })
     }
 
@@ -152,8 +143,8 @@ impl Lane {
         flags: u8,
         data: u8,
     ) -> anyhow::Result<u64> {
-        let near = index(Veth::NEAR)?;
-        let mut head = head(mac(Veth::FAR)?, mac(Veth::NEAR)?);
+        let near = index(self.veth.near)?;
+        let mut head = head(mac(self.veth.far)?, mac(self.veth.near)?);
         head[17] += data;
         let order = Order::new(near, flows, head, VIP, flags);
         self.order.set(0, order, 0)?;
@@ -191,11 +182,11 @@ impl Lane {
 }
 
 /// One service whose backends all sit behind the near end.
-fn service(mode: &Mode) -> anyhow::Result<Vec<MapOp>> {
+fn service(mode: &Mode, veth: &Veth) -> anyhow::Result<Vec<MapOp>> {
     let hop = NextHop {
-        interface: index(Veth::FAR)?,
-        mac: mac(Veth::NEAR)?,
-        source_mac: mac(Veth::FAR)?,
+        interface: index(veth.far)?,
+        mac: mac(veth.near)?,
+        source_mac: mac(veth.far)?,
     };
     let id = ServiceId(0);
     let mut ops = Vec::new();

@@ -38,7 +38,7 @@ pub struct Args {
     /// Length of each message test, and of the round trips'.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     seconds: u32,
-    /// How often everything is measured, in turn; the median counts.
+    /// How often everything is measured, in turn; the median counts, of ratios that of the rounds'.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Which ways; without `direct` nothing is compared.
@@ -46,7 +46,7 @@ pub struct Args {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "direct,tidegate-dsr,tidegate-nat,haproxy,nftables"
+        default_value = "direct,sketch,tidegate-dsr,tidegate-tracked,tidegate-nat,haproxy,nftables"
     )]
     paths: Vec<Route>,
     /// One line of JSON.
@@ -141,9 +141,17 @@ impl Figures {
     }
 }
 
+/// What came out for one way.
+struct Outcome {
+    route: Route,
+    figures: Figures,
+    /// To direct, if that was measured.
+    ratios: Option<[Option<f64>; 7]>,
+}
+
 /// Sets up, builds, measures and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let Some(programs) = elevate::with_programs(&[])? else {
+    let Some(programs) = elevate::with_programs(&["sketch"])? else {
         return Ok(());
     };
     note_interrupts();
@@ -156,8 +164,18 @@ pub(super) fn run(args: &Args) -> Result<()> {
             figures.push(measured.with_context(|| format!("cannot measure {name}"))?);
         }
     }
-    let medians = rounds.iter().map(|rounds| Figures::median(rounds));
-    let results: Vec<(Route, Figures)> = args.paths.iter().copied().zip(medians).collect();
+    let direct = args.paths.iter().position(|route| *route == Route::Direct);
+    let direct = direct.map(|index| rounds[index].clone());
+    let results: Vec<Outcome> = args
+        .paths
+        .iter()
+        .zip(&rounds)
+        .map(|(route, rounds)| Outcome {
+            route: *route,
+            figures: Figures::median(rounds),
+            ratios: direct.as_ref().map(|direct| ratios(rounds, direct)),
+        })
+        .collect();
     if args.json {
         print_json(args, &results);
     } else {
@@ -242,10 +260,15 @@ fn busy_seconds() -> Result<f64> {
     Ok(busy / ticks_per_second())
 }
 
-fn print_json(args: &Args, results: &[(Route, Figures)]) {
+fn print_json(args: &Args, results: &[Outcome]) {
     let mut paths = serde_json::Map::new();
-    for (route, figures) in results {
-        let ratios = ratios(*figures, results).map(|ratios| {
+    for outcome in results {
+        let Outcome {
+            route,
+            figures,
+            ratios,
+        } = outcome;
+        let ratios = ratios.map(|ratios| {
             let named = Figures::KEYS
                 .into_iter()
                 .zip(ratios.map(|ratio| json!(ratio)));
@@ -264,15 +287,19 @@ fn print_json(args: &Args, results: &[(Route, Figures)]) {
     println!("{line}");
 }
 
-fn print_table(results: &[(Route, Figures)]) {
+fn print_table(results: &[Outcome]) {
     print!("{:<16}", "(x: to direct)");
     for name in Figures::NAMES {
         print!("{name:>22}");
     }
     println!();
-    for (route, figures) in results {
+    for outcome in results {
+        let Outcome {
+            route,
+            figures,
+            ratios,
+        } = outcome;
         print!("{:<16}", name_of(*route));
-        let ratios = ratios(*figures, results);
         for (index, value) in figures.values().into_iter().enumerate() {
             let ratio = ratios.and_then(|ratios| ratios[index]);
             let ratio = ratio.map(|ratio| format!(" ({ratio:.2}x)"));
@@ -282,13 +309,19 @@ fn print_table(results: &[(Route, Figures)]) {
     }
 }
 
-/// Against direct, figure by figure; what direct has none of has no ratio either.
-fn ratios(figures: Figures, results: &[(Route, Figures)]) -> Option<[Option<f64>; 7]> {
-    let (_, direct) = results.iter().find(|(route, _)| *route == Route::Direct)?;
-    let (ours, theirs) = (figures.values(), direct.values());
-    Some(std::array::from_fn(|index| {
-        (theirs[index] > 0.0).then(|| ours[index] / theirs[index])
-    }))
+/// Against direct, figure by figure: the median over rounds, each against the direct way of its own
+/// round, as the machine is faster in one than in another. What direct has none of has no ratio.
+fn ratios(ours: &[Figures], direct: &[Figures]) -> [Option<f64>; 7] {
+    let pairs = || ours.iter().zip(direct);
+    std::array::from_fn(|index| {
+        let mut ratios: Vec<f64> = pairs()
+            .map(|(ours, direct)| (ours.values()[index], direct.values()[index]))
+            .filter(|(_, direct)| *direct > 0.0)
+            .map(|(ours, direct)| ours / direct)
+            .collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios.get(ratios.len() / 2).copied()
+    })
 }
 
 #[cfg(test)]
@@ -299,5 +332,14 @@ mod tests {
     fn the_median_is_taken_figure_by_figure() {
         let rounds = [[3.0; 7], [1.0; 7], [2.0; 7]].map(Figures::from_values);
         assert_eq!(Figures::median(&rounds).values(), [2.0; 7]);
+    }
+
+    #[test]
+    fn a_round_is_compared_with_its_own_direct_way() {
+        let direct = [[4.0; 7], [1.0; 7], [2.0; 7]].map(Figures::from_values);
+        let half = [[2.0; 7], [0.5; 7], [1.0; 7]].map(Figures::from_values);
+        assert_eq!(ratios(&half, &direct), [Some(0.5); 7]);
+        let none = [Figures::from_values([0.0; 7])];
+        assert_eq!(ratios(&half, &none), [None; 7]);
     }
 }

@@ -18,9 +18,13 @@ const START: std::time::Duration = std::time::Duration::from_secs(30);
 pub(super) enum Route {
     /// No balancer: clients take turns with the brokers' own addresses.
     Direct,
-    /// Tidegate, direct server return.
+    /// The least that an XDP program can do: a floor for those that follow.
+    Sketch,
+    /// Tidegate, direct server return, by hash.
     TidegateDsr,
-    /// Tidegate, full NAT.
+    /// Tidegate, direct server return in turn, with a record of each flow.
+    TidegateTracked,
+    /// Tidegate, full NAT in turn.
     TidegateNat,
     /// HAProxy in TCP mode.
     Haproxy,
@@ -32,10 +36,18 @@ impl Route {
     fn shape(self) -> Shape {
         Shape {
             forward: match self {
-                Self::TidegateDsr => Forward::Dsr,
+                Self::Sketch | Self::TidegateDsr | Self::TidegateTracked => Forward::Dsr,
                 Self::Direct | Self::TidegateNat | Self::Haproxy | Self::Nftables => Forward::Nat,
             },
-            balance: Balance::RoundRobin,
+            balance: match self {
+                Self::TidegateDsr => Balance::Maglev,
+                Self::Direct
+                | Self::Sketch
+                | Self::TidegateTracked
+                | Self::TidegateNat
+                | Self::Haproxy
+                | Self::Nftables => Balance::RoundRobin,
+            },
             backend: Backend::Tidegate,
             family: Family::V4,
         }
@@ -64,7 +76,10 @@ impl Path {
             .map(|host| host.address(Family::V4));
         match route {
             Route::Direct => target = brokers.map(|address| address.to_string()).join(","),
-            Route::TidegateDsr | Route::TidegateNat => network.start_tidegate()?,
+            Route::Sketch => proxy = Some(sketch(&network, vip)?),
+            Route::TidegateDsr | Route::TidegateTracked | Route::TidegateNat => {
+                network.start_tidegate()?;
+            }
             Route::Haproxy => proxy = Some(haproxy(&network.topology().lb1, vip, brokers)?),
             Route::Nftables => nftables(&network.topology().lb1, vip, brokers)?,
         }
@@ -123,6 +138,22 @@ fn cpu_seconds(pid: u32) -> Result<f64> {
         .filter_map(|field| field.parse::<f64>().ok())
         .sum::<f64>()
         / ticks_per_second())
+}
+
+/// A program that rewrites MAC addresses and no more.
+fn sketch(network: &Network, vip: IpAddr) -> Result<Process> {
+    let topology = network.topology();
+    let host = &topology.lb1;
+    host.add_address(vip, 24, "eth0")?;
+    let program = network.programs().tidegate.with_file_name("sketch");
+    let mut command = host.command(program)?;
+    command.args(["eth0", &vip.to_string()]);
+    for broker in topology.brokers() {
+        command.arg(broker.mac()?);
+    }
+    let mut process = host.spawn("sketch", command)?;
+    process.wait_for_line("ready", START)?;
+    Ok(process)
 }
 
 /// HAProxy as the reference stack has it: TCP mode, round robin, checks.
