@@ -7,6 +7,7 @@ mod capacity;
 mod churn;
 mod datapath;
 mod draining;
+mod ecmp;
 mod events;
 mod forwarding;
 mod guard;

@@ -5,7 +5,10 @@ mod vrrp;
 
 use std::fmt::Write as _;
 
-use crate::control::{BackendStatus, Health, ServiceState, ServiceStatus, Status};
+use crate::{
+    control::{BackendStatus, Health, ServiceState, ServiceStatus, Status},
+    core::presence::Lack,
+};
 
 /// Text format 0.0.4.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -78,9 +81,21 @@ fn daemon(page: &mut Page, status: &Status) {
             page.sample(&[("notifier", &notifier.name), ("result", result)], count);
         }
     }
+    vips(page, status);
     page.family("tidegate_flows", "gauge", "Tracked flows by state.");
     page.sample(&[("state", "tracked")], status.flows.tracked);
     page.sample(&[("state", "half_open")], status.flows.half_open);
+}
+
+fn vips(page: &mut Page, status: &Status) {
+    let help = "Why an address is withdrawn, or should be: 1 for the reason.";
+    page.family("tidegate_vip_withdrawn", "gauge", help);
+    for vip in &status.vips {
+        for lack in Lack::ALL {
+            let is_it = u8::from(vip.lack.as_deref() == Some(lack.label()));
+            page.sample(&[("vip", &vip.address), ("reason", lack.label())], is_it);
+        }
+    }
 }
 
 /// A value of each service.

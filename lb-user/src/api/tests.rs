@@ -303,6 +303,7 @@ async fn metrics_port_changes_nothing() {
 async fn metrics_page_names_every_family_once() {
     let mut status = status();
     status.vrrp.routers[0].lowered_by = vec!["silent_backends".to_owned()];
+    status.vips[0].lack = Some("no_backends".to_owned());
     let page = metrics::render(&status);
     for line in [
         r#"tidegate_packets_total{verdict="tx_dsr"} 9"#,
@@ -312,6 +313,8 @@ async fn metrics_page_names_every_family_once() {
         r#"tidegate_service_longest_keep_alive_seconds{service="mqtt"} 60"#,
         r#"tidegate_service_keep_alive_max_seconds{service="mqtt"} 2400"#,
         r#"tidegate_backend_held{service="mqtt",backend="broker1",address="172.16.40.20"} 0"#,
+        r#"tidegate_vip_withdrawn{vip="172.16.40.24/32",reason="no_backends"} 1"#,
+        r#"tidegate_vip_withdrawn{vip="172.16.40.24/32",reason="not_ready"} 0"#,
         r#"tidegate_flows{state="tracked"} 4"#,
         r#"tidegate_vrrp_role{router="front",role="backup"} 1"#,
         r#"tidegate_vrrp_role{router="front",role="active"} 0"#,

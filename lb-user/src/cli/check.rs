@@ -1,6 +1,6 @@
 //! `tidegate check`: says whether a configuration file is right, and if not, all that is wrong.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use super::{Failure, output};
 use crate::{
     config::{
         self, ConfigErrors,
-        model::{Config, Protocol},
+        model::{Config, Protocol, Vip},
     },
     core::image::records_all,
     io::datapath::{self, Limits},
@@ -111,7 +111,30 @@ fn report(outcome: &Result<Config, ConfigErrors>) -> Report {
 fn notes(config: &Config) -> Vec<String> {
     let mut notes = unchecked(config);
     notes.extend(narrow_tunnels(config));
+    notes.extend(unshared(config));
     notes
+}
+
+/// The addresses that several hosts have at once, as far as the configuration tells.
+fn shared(config: &Config) -> impl Iterator<Item = IpAddr> {
+    let vips = config.vips().iter();
+    let vips = vips.filter(|vip| vip.is_withdrawn_unserved());
+    vips.map(Vip::address)
+}
+
+/// Services of such addresses whose flows only the host knows that has seen them start.
+fn unshared(config: &Config) -> impl Iterator<Item = String> {
+    let services = config.services().iter().filter(|service| {
+        let keeps_records = records_all(service.balance(), service.forward());
+        keeps_records && shared(config).any(|vip| vip == service.vip())
+    });
+    services.map(|service| {
+        format!(
+            "service {}: with `without_backends = \"withdraw\"` other hosts may have its VIP at once, and do not \
+             know its flows: `maglev` and `source` with `dsr` or `tunnel` need no record of them",
+            service.name()
+        )
+    })
 }
 
 /// Tunnels that cannot carry all packets of their clients, as far as the configuration tells.
@@ -144,7 +167,8 @@ fn unchecked(config: &Config) -> Vec<String> {
                 service.name()
             )
         });
-    let is_alone = config.vrrps().is_empty() || config.seed().is_some();
+    let is_alone = config.vrrps().is_empty() && shared(config).next().is_none();
+    let is_alone = is_alone || config.seed().is_some();
     let seedless = (!is_alone).then(|| {
         "without `seed` each node makes one of its own: they send a client to different backends, and its \
          session ends when another node takes over"
@@ -214,6 +238,22 @@ mod tests {
         assert!(is_told(notes(&text.replace("\nseed =", "\n# seed ="))));
         let alone = include_str!("../../configs/tidegate-dsr.toml");
         assert!(!is_told(notes(alone)));
+    }
+
+    #[test]
+    fn services_of_a_vip_that_many_hosts_have_are_told_to_need_no_records() {
+        let text = include_str!("../../configs/tidegate-dsr.toml");
+        let withdraw = "assign = true\nwithout_backends = \"withdraw\"";
+        let text = text.replacen("assign = true", withdraw, 1);
+        let notes = |text: &str| report(&config::parse(text, "t.toml")).notes;
+        let told = |notes: Vec<String>, part: &str| {
+            let notes = notes.iter().filter(|note| note.contains(part));
+            notes.count()
+        };
+        assert_eq!(told(notes(&text), "other hosts may have its VIP"), 0);
+        assert_eq!(told(notes(&text), "without `seed`"), 1);
+        let turns = text.replacen("balance = \"maglev\"", "balance = \"round_robin\"", 1);
+        assert_eq!(told(notes(&turns), "other hosts may have its VIP"), 1);
     }
 
     #[test]

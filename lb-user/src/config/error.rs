@@ -212,4 +212,9 @@ pub enum Problem {
     LinkLocal { address: String },
     #[error("{address} is assigned by somebody else; remove `assign = false`, or this")]
     NotAssigned { address: String },
+    #[error(
+        "{address} comes and goes with the virtual router {router}, which has a `without_backends` of its \
+         own; remove this, or take the VIP out of the router's `vips`"
+    )]
+    OfRouter { address: String, router: String },
 }

@@ -15,7 +15,9 @@ use tracing_subscriber::EnvFilter;
 
 pub(super) use self::notify::{Notify, NotifyType};
 pub(super) use self::vrrp::{Track, Vrrp};
-use super::model::{Backend, Challenge, LogFormat, MqttVersion, Prefix, Protocol, XdpMode};
+use super::model::{
+    Backend, Challenge, LogFormat, MqttVersion, Prefix, Protocol, Unserved, XdpMode,
+};
 use super::prefixes::{self, List};
 use super::reader::{Located, Place, Table};
 use super::value::{
@@ -236,6 +238,7 @@ impl Sync {
 pub(super) struct Vip {
     pub(super) address: Option<Located<(IpAddr, u8)>>,
     pub(super) assign: Option<Located<bool>>,
+    pub(super) without_backends: Option<Located<Unserved>>,
 }
 
 impl Vip {
@@ -243,6 +246,10 @@ impl Vip {
         Self {
             address: table.required("address", "address = \"192.0.2.1/32\"", host_prefix),
             assign: table.optional("assign", boolean),
+            without_backends: table.optional(
+                "without_backends",
+                word(&[("stay", Unserved::Stay), ("withdraw", Unserved::Withdraw)]),
+            ),
         }
     }
 }

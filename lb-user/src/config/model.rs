@@ -312,6 +312,16 @@ pub struct Vip {
     address: IpAddr,
     prefix: u8,
     assign: bool,
+    unserved: Unserved,
+}
+
+/// What becomes of a VIP of no virtual router while no service of it has a backend that answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unserved {
+    /// It stays on the interface.
+    Stay,
+    /// It is taken off, so that whoever announces it withdraws it.
+    Withdraw,
 }
 
 impl Vip {
@@ -331,5 +341,11 @@ impl Vip {
     #[must_use]
     pub const fn assign(&self) -> bool {
         self.assign
+    }
+
+    /// Whether it is there only while its packets are served.
+    #[must_use]
+    pub const fn is_withdrawn_unserved(&self) -> bool {
+        matches!(self.unserved, Unserved::Withdraw)
     }
 }

@@ -174,6 +174,7 @@ pub(crate) fn status() -> Status {
             address: "172.16.40.24/32".to_owned(),
             interface: "eth0".to_owned(),
             state: VipState::Assigned,
+            lack: None,
         }],
         vrrp: vrrp(),
         sync: Some(sync()),

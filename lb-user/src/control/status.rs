@@ -63,6 +63,9 @@ pub struct VipStatus {
     pub address: String,
     pub interface: String,
     pub state: VipState,
+    /// Why it is withdrawn, or should be.
+    #[serde(default)]
+    pub lack: Option<String>,
 }
 
 /// Whether a VIP is where it should be.
@@ -75,6 +78,10 @@ pub enum VipState {
     Absent,
     /// Not on the interface, as its virtual router is not Active.
     Standby,
+    /// Not on the interface, as its packets are not served.
+    Withdrawn,
+    /// On the interface although they are not: somebody else has put it there.
+    Left,
     /// Somebody else's business.
     Unmanaged,
 }
@@ -85,6 +92,8 @@ impl fmt::Display for VipState {
             Self::Assigned => "assigned",
             Self::Absent => "absent",
             Self::Standby => "standby",
+            Self::Withdrawn => "withdrawn",
+            Self::Left => "left",
             Self::Unmanaged => "unmanaged",
         })
     }

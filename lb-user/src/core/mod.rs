@@ -11,6 +11,7 @@ pub mod load;
 pub mod maglev;
 pub mod notify;
 pub mod plan;
+pub mod presence;
 pub mod restore;
 pub mod ring;
 pub mod settle;

@@ -19,6 +19,7 @@ mod adopt;
 mod attacks;
 mod engine;
 mod inputs;
+mod lead;
 mod ledger;
 mod maps;
 mod neighbours;

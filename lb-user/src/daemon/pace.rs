@@ -1,14 +1,19 @@
 //! How far the event loop has come with the maps, and who follows them.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-/// How the virtual routers keep pace with the maps.
+/// For how long maps that could not be changed are taken for good enough to forward.
+const MAPS_GRACE: Duration = Duration::from_secs(3);
+
+/// How VIPs and virtual routers keep pace with the maps.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     /// Whether the maps have ever held what they should.
-    pub(super) was_settled: bool,
+    was_settled: bool,
     /// Since when they do not.
-    pub(super) unsettled_since: Option<Instant>,
+    unsettled_since: Option<Instant>,
     /// Whether packets came by the maps before this process had them.
     pub(super) has_predecessor: bool,
     /// Whether the VIPs were taken.
@@ -24,5 +29,22 @@ impl Pace {
             has_predecessor,
             ..Self::default()
         }
+    }
+
+    /// Takes in whether the maps hold what they should.
+    pub(super) fn observe(&mut self, is_settled: bool, now: Instant) {
+        if is_settled {
+            self.was_settled = true;
+            self.unsettled_since = None;
+        } else {
+            self.unsettled_since.get_or_insert(now);
+        }
+    }
+
+    /// Whether they are good enough to forward by.
+    pub(super) fn is_ready(&self, now: Instant) -> bool {
+        let since = self.unsettled_since;
+        let is_recent = since.is_none_or(|since| now.duration_since(since) < MAPS_GRACE);
+        self.was_settled && is_recent
     }
 }

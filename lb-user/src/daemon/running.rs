@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
 use lb_common::abi::Forward;
 use tokio::{
     sync::{mpsc, watch},
@@ -22,13 +21,13 @@ use super::{
     state::StateDir,
     sync::Syncer,
     trackers::Trackers,
-    vips::{InterfaceGone, Newcomers, Vips},
+    vips::Vips,
     vrrp::Routers,
 };
 use crate::{
     config::{
         self,
-        model::{Backend, Config, ReloadBlockers, Vip},
+        model::{Backend, Config, ReloadBlockers},
     },
     control::{
         BackendStatus, Change, ChangeError, Departure, Flows, Lasting, Leaving, Order, ReloadError,
@@ -37,12 +36,10 @@ use crate::{
     core::{
         balancer::{Admin, BackendKey, SelectError},
         event,
-        vrrp::node::Forwarding,
     },
     io::{
         datapath::{AttachedMode, Datapath},
         host,
-        netlink::NetlinkError,
         probe::{ProbeFailure, Stage},
     },
 };
@@ -58,9 +55,6 @@ const RECHECK: Duration = Duration::from_secs(5);
 /// The longest wait for the first answers of backends before the VIPs are assigned: who takes
 /// longer than that to answer is not healthy.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
-
-/// For how long maps that could not be changed are taken for good enough to forward.
-const MAPS_GRACE: Duration = Duration::from_secs(3);
 
 /// The daemon while it runs.
 pub(super) struct Running {
@@ -128,7 +122,7 @@ impl Running {
             }
             self.note_absent();
             self.engine.reconcile();
-            self.lead_routers()?;
+            self.lead().await?;
         }
         inputs.requests.ready.send_replace(false);
         Ok(())
@@ -157,73 +151,6 @@ impl Running {
                 .tell(event::Event::ServiceDown { service });
         }
         Ok(Flow::Continue)
-    }
-
-    /// Takes the VIPs, and lets routers take theirs, once packets to them are balanced.
-    async fn take_over(&mut self) -> anyhow::Result<()> {
-        let config = self.engine.balancer.config();
-        let stale = self
-            .vips
-            .remove_unwanted(config, |it| self.routers.inherit(it, config))
-            .await;
-        stale.context("addresses left by an earlier run cannot be removed")?;
-        self.vips
-            .ensure(config, Newcomers::Assign)
-            .await
-            .context("a VIP cannot be assigned")?;
-        self.pace.is_behind = true;
-        self.lead_routers()?;
-        self.pace.has_taken_over = true;
-        Ok(())
-    }
-
-    /// Has the engine know which addresses are not here.
-    fn note_absent(&mut self) {
-        let absent = if self.pace.has_taken_over {
-            self.routers.absent()
-        } else if self.pace.has_predecessor {
-            // Clients may have been served, but for those that the predecessor stood by for.
-            self.engine.stood_by()
-        } else {
-            let vips = self.engine.balancer.config().vips().iter();
-            vips.map(Vip::address).collect()
-        };
-        self.engine.handle_absent(absent);
-        if self.pace.has_taken_over
-            && let Some(syncer) = &self.syncer
-        {
-            syncer.follow(&self.routers);
-        }
-    }
-
-    /// Tells the routers what can be forwarded, and has them be those of the configuration in force
-    /// when the maps are.
-    fn lead_routers(&mut self) -> anyhow::Result<()> {
-        let now = Instant::now();
-        if self.engine.is_settled() {
-            self.pace.was_settled = true;
-            self.pace.unsettled_since = None;
-        } else {
-            self.pace.unsettled_since.get_or_insert(now);
-        }
-        let unsettled = self.pace.unsettled_since;
-        let is_recent = unsettled.is_none_or(|since| now.duration_since(since) < MAPS_GRACE);
-        self.routers.tell(Forwarding {
-            is_ready: self.pace.was_settled && is_recent,
-            is_behind: self.syncer.as_ref().is_some_and(Syncer::is_behind),
-            backing: self.engine.backing(),
-            tracked: self.trackers.states(),
-        });
-        if self.pace.is_behind && self.engine.is_settled() {
-            let config = self.engine.balancer.config();
-            self.routers
-                .follow(config)
-                .context("virtual routers cannot be started")?;
-            // Not before: the routers that were there would miss what they depend on.
-            self.trackers.follow(config);
-            self.pace.is_behind = false;
-        }
-        Ok(())
     }
 
     async fn handle(&mut self, event: Event, inputs: &mut Inputs) -> anyhow::Result<Flow> {
@@ -450,39 +377,6 @@ impl Running {
         self.engine
             .backend_status(key)
             .ok_or(ChangeError::Select(unknown))
-    }
-
-    /// Assigns what is missing, as far as the maps are ready for it; what fails is tried again at the
-    /// next look.
-    async fn ensure_vips(&mut self) -> Result<(), NetlinkError> {
-        let newcomers = if self.engine.is_settled() {
-            Newcomers::Assign
-        } else {
-            Newcomers::Hold
-        };
-        let config = self.engine.balancer.config();
-        let outcome = self.vips.ensure(config, newcomers).await;
-        if let Err(error) = &outcome {
-            let error = error.to_string();
-            self.engine.journal.tell(event::Event::VipRefused { error });
-        }
-        outcome
-    }
-
-    async fn recheck(&mut self) -> Result<(), InterfaceGone> {
-        let looked = self.vips.refresh().await;
-        if looked.is_err() {
-            self.routers.abandon();
-        }
-        looked?;
-        let (index, mac) = self.vips.carrier();
-        self.engine.handle_interface(index, mac);
-        self.engine.handle_addresses(self.vips.own_addresses());
-        sources::find(&mut self.engine, &self.vips).await;
-        self.note_absent();
-        self.engine.reconcile();
-        drop(self.ensure_vips().await);
-        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! Keeps the VIPs on the interface: level-triggered, and only those that are ours. Those of virtual
-//! routers come and go with their roles, which is `vrrp`'s business.
+//! routers come and go with their roles, which is `vrrp`'s business; those with `without_backends =
+//! "withdraw"` are there as far as `lead` finds nothing that they lack. A routing daemon announces what
+//! is there: that is all that it is told.
 //!
 //! The program is attached and filled before an address is added and stays until after it is
 //! removed: a packet that met the host's own TCP stack on the VIP would end its session. So where the
@@ -16,7 +18,10 @@ use super::vrrp::Routers;
 use crate::{
     config::model::{Config, Vip},
     control::{VipState, VipStatus},
-    core::event::{Event, Moved},
+    core::{
+        event::{Event, Moved},
+        presence::Lack,
+    },
     io::netlink::{Interface, Netlink, NetlinkError, Unmarked, VipOrigin},
     journal::Journal,
 };
@@ -50,6 +55,8 @@ pub(super) struct Vips {
     netlink: Netlink,
     interface: Interface,
     states: BTreeMap<IpAddr, VipState>,
+    /// What is not to be there, and why.
+    lacks: BTreeMap<IpAddr, Lack>,
     unmarked: Unmarked,
     lifetime: Duration,
     journal: Journal,
@@ -61,6 +68,7 @@ impl Vips {
             netlink,
             interface,
             states: BTreeMap::new(),
+            lacks: BTreeMap::new(),
             unmarked: Unmarked::default(),
             lifetime: LIFETIME,
             journal,
@@ -138,11 +146,32 @@ impl Vips {
         Ok(())
     }
 
-    /// Assigns what `config` wants assigned and is not, and renews what is.
+    /// Takes in which addresses are not to be there; says whether these are others than before, so that
+    /// [`Self::ensure`] has something to do.
+    pub(super) fn withhold(&mut self, lacks: BTreeMap<IpAddr, Lack>) -> bool {
+        let is_news = !lacks.keys().eq(self.lacks.keys());
+        self.lacks = lacks;
+        is_news
+    }
+
+    /// Whether an address is there, whoever has put it there.
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        let state = self.states.get(&address);
+        matches!(state, Some(VipState::Assigned | VipState::Left))
+    }
+
+    /// The addresses that are there only while their packets are served, and are not.
+    pub(super) fn withdrawn(&self, config: &Config) -> impl Iterator<Item = IpAddr> {
+        let vips = own(config).filter(|vip| vip.is_withdrawn_unserved());
+        vips.map(Vip::address).filter(|vip| !self.has(*vip))
+    }
+
+    /// Assigns what `config` wants assigned and is not, and renews what is; takes off what lacks
+    /// something.
     ///
     /// # Errors
     ///
-    /// With the first address that cannot be assigned; the others are tried all the same.
+    /// With the first address that the kernel refuses to move; the others are tried all the same.
     pub(super) async fn ensure(
         &mut self,
         config: &Config,
@@ -154,7 +183,10 @@ impl Vips {
                 Ok(state) => state,
                 Err(error) => {
                     outcome = outcome.and(Err(error));
-                    VipState::Absent
+                    let before = self.states.get(&vip.address()).copied();
+                    // One that cannot be taken off is where it was.
+                    let stays = before.filter(|_| self.lacks.contains_key(&vip.address()));
+                    stays.unwrap_or(VipState::Absent)
                 }
             };
             self.states.insert(vip.address(), state);
@@ -173,7 +205,11 @@ impl Vips {
             return Ok(VipState::Unmanaged);
         }
         let (index, address) = (self.interface.index, vip.address());
-        let is_new = self.states.get(&address) != Some(&VipState::Assigned);
+        if let Some(lack) = self.lacks.get(&address) {
+            return self.withdraw(address, *lack).await;
+        }
+        let before = self.states.get(&address).copied();
+        let is_new = before != Some(VipState::Assigned);
         if is_new && newcomers == Newcomers::Hold {
             return Ok(VipState::Absent);
         }
@@ -187,16 +223,44 @@ impl Vips {
             .netlink
             .ensure_vip(index, address, vip.prefix(), lifetime, &mut self.unmarked)
             .await?;
-        if is_new {
-            self.tell(
+        match before {
+            Some(VipState::Assigned) => {}
+            Some(VipState::Withdrawn | VipState::Left) => {
+                let (vip, interface) = (address, self.interface.name.clone());
+                self.journal.tell(Event::VipAnnounced { vip, interface });
+            }
+            Some(VipState::Absent | VipState::Standby | VipState::Unmanaged) | None => self.tell(
                 address,
                 match origin {
                     VipOrigin::Ours => Moved::Assigned,
                     VipOrigin::Foreign => Moved::Found,
                 },
-            );
+            ),
         }
         Ok(VipState::Assigned)
+    }
+
+    /// Takes an address off, if it is ours, and tells of it once.
+    async fn withdraw(&mut self, vip: IpAddr, lack: Lack) -> Result<VipState, NetlinkError> {
+        let left = self
+            .netlink
+            .remove_vip(self.interface.index, vip, &mut self.unmarked)
+            .await?;
+        let state = if left {
+            VipState::Left
+        } else {
+            VipState::Withdrawn
+        };
+        if self.states.get(&vip) != Some(&state) {
+            let interface = self.interface.name.clone();
+            self.journal.tell(Event::VipWithdrawn {
+                vip,
+                interface,
+                lack,
+                left,
+            });
+        }
+        Ok(state)
     }
 
     /// Removes every address that carries our mark and that `config` does not want assigned: what
@@ -273,13 +337,14 @@ impl Vips {
                 .vip_state(vip.address())
                 .or_else(|| self.states.get(&vip.address()).copied())
                 .unwrap_or(VipState::Absent),
+            lack: self.lacks.get(&vip.address()).map(ToString::to_string),
         };
         config.vips().iter().map(status).collect()
     }
 }
 
-/// The VIPs that are always held: those of no virtual router.
-fn own(config: &Config) -> impl Iterator<Item = &Vip> {
+/// The VIPs that are held whatever other hosts do: those of no virtual router.
+pub(super) fn own(config: &Config) -> impl Iterator<Item = &Vip> {
     let is_routers = |vip: &Vip| {
         let mut routers = config.vrrps().iter();
         routers.any(|router| router.vips().contains(&vip.address()))

@@ -106,6 +106,24 @@ pub(super) fn write(event: &Event) {
         Event::VipRefused { error } => {
             warn!(error, "a VIP cannot be assigned, will be tried again");
         }
+        Event::VipWithdrawn {
+            vip,
+            interface,
+            lack,
+            left: false,
+        } => warn!(%vip, interface, %lack, "VIP withdrawn"),
+        Event::VipWithdrawn {
+            vip,
+            interface,
+            lack,
+            left: true,
+        } => warn!(
+            %vip,
+            interface,
+            %lack,
+            "VIP cannot be withdrawn: somebody else has put it there"
+        ),
+        Event::VipAnnounced { vip, interface } => info!(%vip, interface, "VIP announced again"),
         Event::BackendHealth {
             service,
             backend,

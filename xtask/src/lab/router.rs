@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 
-use super::{Family, Host, NetNs, Topology, unique_name};
+use super::{Family, Host, NetNs, Topology};
 use crate::exec;
 
 /// Who is at one side of the router.
@@ -89,7 +89,7 @@ impl Segment {
 /// The router, taken down when dropped.
 #[derive(Debug)]
 pub struct Router {
-    netns: NetNs,
+    host: Host,
 }
 
 impl Router {
@@ -98,7 +98,7 @@ impl Router {
     /// # Errors
     /// When the kernel refuses a change.
     pub fn between(topology: &Topology) -> Result<Self> {
-        let netns = NetNs::new(format!("{}-router", unique_name()))?;
+        let host = Host::new("router", 1, 1, topology.work_dir())?;
         for (key, value) in [
             ("net.ipv4.ip_forward", "1"),
             ("net.ipv6.conf.all.forwarding", "1"),
@@ -106,9 +106,9 @@ impl Router {
             ("net.ipv4.conf.all.rp_filter", "0"),
             ("net.ipv4.conf.default.rp_filter", "0"),
         ] {
-            netns.sysctl(key, value)?;
+            host.netns().sysctl(key, value)?;
         }
-        let router = Self { netns };
+        let router = Self { host };
         router.join(topology, Segment::Balancers, &[])?;
         router.join(topology, Segment::Brokers, &topology.all_brokers())?;
         router.join(topology, Segment::Clients, &[&topology.client])?;
@@ -118,13 +118,39 @@ impl Router {
         Ok(router)
     }
 
+    /// What runs on it, as on any host; its interfaces are `eth40`, `eth41` and `eth42`.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Has packets of a balancer vanish on their way to the brokers, or not.
+    ///
+    /// # Errors
+    /// When the kernel refuses the change.
+    pub fn cut_from_brokers(&self, balancer: &Host, is_cut: bool) -> Result<()> {
+        let what = if is_cut { "add" } else { "del" };
+        let number = Segment::Brokers.number();
+        for (family, option, segment) in [
+            (Family::V4, "-4", format!("172.16.{number}.0/24")),
+            (Family::V6, "-6", format!("fd00:{number}::/64")),
+        ] {
+            let balancer = balancer.address(family).to_string();
+            let rule = ["rule", what, "from", &balancer, "to", &segment, "blackhole"];
+            self.host.output("ip", &[&[option], &rule[..]].concat())?;
+        }
+        Ok(())
+    }
+
     /// Lets no larger packets through to the brokers.
     ///
     /// # Errors
     /// When the kernel refuses the change.
     pub fn narrow(&self, mtu: u16) -> Result<()> {
         let number = Segment::Brokers.number();
-        run(&self.netns, &[format!("link set eth{number} mtu {mtu}")])
+        run(
+            self.host.netns(),
+            &[format!("link set eth{number} mtu {mtu}")],
+        )
     }
 
     /// The address of a broker behind it.
@@ -139,7 +165,7 @@ impl Router {
 
     /// Joins a segment, and moves hosts there.
     fn join(&self, topology: &Topology, segment: Segment, hosts: &[&Host]) -> Result<()> {
-        let (bridge, number, peer) = (segment.bridge(), segment.number(), self.netns.name());
+        let (bridge, number, peer) = (segment.bridge(), segment.number(), self.host.netns().name());
         let mut lines = Vec::new();
         if segment != Segment::Balancers {
             lines.push(format!(
@@ -155,7 +181,7 @@ impl Router {
         lines.extend(names.map(|name| format!("link set {name} master {bridge}")));
         run(topology.switch().netns(), &lines)?;
         run(
-            &self.netns,
+            self.host.netns(),
             &[
                 format!("address add 172.16.{number}.1/24 dev eth{number}"),
                 format!("address add fd00:{number}::1/64 dev eth{number} nodad"),
@@ -163,7 +189,7 @@ impl Router {
             ],
         )?;
         // As on hosts.
-        let mut offloads = self.netns.command("ethtool")?;
+        let mut offloads = self.host.command("ethtool")?;
         offloads.args(["-K", &format!("eth{number}")]);
         for feature in ["tx", "tso", "gso", "gro"] {
             offloads.args([feature, "off"]);

@@ -1,4 +1,5 @@
 //! Two balancers of which one has the VIPs: VRRP moves them, and each tells the other of its flows.
+//! Or both have them, for a router that spreads its flows over them.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -45,6 +46,30 @@ impl Network {
         self.is_pair = true;
         self.wait_for_role(0, "active", START)?;
         self.wait_until_brokers_are_up()
+    }
+
+    /// Starts Tidegate on both hosts, each of which has the VIPs while it can serve them.
+    ///
+    /// # Errors
+    /// Names what does not start, with its log.
+    pub fn start_equals(&mut self) -> Result<()> {
+        for at in [0, 1] {
+            let config = self.config.clone().set("", "seed", SEED);
+            let config = config.set("vip", "without_backends", "\"withdraw\"");
+            let process = self.start_balancer(self.balancer_host(at), config)?;
+            self.balancers.push(process);
+        }
+        self.wait_until_brokers_are_up()
+    }
+
+    /// Ends a balancer without asking it.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill_balancer(&mut self, at: usize) -> Result<()> {
+        let balancer = self.balancers.get_mut(at);
+        balancer.context("the balancer does not run")?.kill()?;
+        Ok(())
     }
 
     /// lb1 or lb2.
@@ -117,11 +142,23 @@ impl Network {
         Ok(packets.filter_map(Value::as_u64).sum())
     }
 
-    fn ask(&self, at: usize, arguments: &[&str]) -> Result<Value> {
+    /// What a balancer answers to a command, as JSON.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn ask(&self, at: usize, arguments: &[&str]) -> Result<Value> {
+        let text = self.tell(at, &[arguments, &["--json"]].concat())?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Runs a command that a balancer carries out, and returns what it says.
+    ///
+    /// # Errors
+    /// When it does not succeed.
+    pub fn tell(&self, at: usize, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.programs.tidegate);
         command.args(arguments).arg("--socket");
-        command.arg(socket_of(self.balancer_host(at))).arg("--json");
-        Ok(serde_json::from_str(&exec::output(&mut command)?)?)
+        exec::output(command.arg(socket_of(self.balancer_host(at))))
     }
 }
 

@@ -14,8 +14,14 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// Tells our [`POLICY`] from an administrator's.
 const MARK: &str = "# Made by `cargo xtask setup` of Tidegate, which removes it.";
 
-/// Packages whose service would start, at once and at every boot: the laboratory starts its own.
-const DAEMONS: [&str; 3] = ["haproxy", "keepalived", "mosquitto"];
+/// Packages whose service would start, at once and at every boot, and the service's name: the
+/// laboratory starts its own.
+const DAEMONS: [(&str, &str); 4] = [
+    ("bird2", "bird"),
+    ("haproxy", "haproxy"),
+    ("keepalived", "keepalived"),
+    ("mosquitto", "mosquitto"),
+];
 
 /// Whether this system has apt.
 pub(super) fn is_here() -> bool {
@@ -83,7 +89,8 @@ pub(super) fn install(packages: &[String]) -> Result<()> {
     }
     let daemons: Vec<&str> = DAEMONS
         .into_iter()
-        .filter(|daemon| packages.iter().any(|package| package == daemon))
+        .filter(|(daemon, _)| packages.iter().any(|package| package == daemon))
+        .map(|(_, service)| service)
         .collect();
     let hold = !daemons.is_empty() && !Path::new(POLICY).exists();
     if hold {

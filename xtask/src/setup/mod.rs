@@ -32,7 +32,7 @@ pub enum Purpose {
 }
 
 /// Programs of the laboratory and the packages they come in.
-const LAB: [(&str, &str); 8] = [
+const LAB: [(&str, &str); 9] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("mosquitto", "mosquitto"),
@@ -40,6 +40,7 @@ const LAB: [(&str, &str); 8] = [
     ("haproxy", "haproxy"),
     ("nft", "nftables"),
     ("keepalived", "keepalived"),
+    ("bird", "bird2"),
     ("ps", "procps"),
 ];
 

@@ -121,7 +121,7 @@ fn mqtt_remark(service: &ServiceStatus) -> Option<String> {
     let unchecked = if *checks_first_packets {
         ""
     } else {
-        "; first packets are not checked"
+        "; first packets are not checked (that takes a record of each flow)"
     };
     Some(format!("{name}: clients sent {seen}{longest}{unchecked}"))
 }

@@ -20,9 +20,12 @@ pub(super) fn render(status: &Status, rates: bool, earlier: Earlier<'_>) -> Stri
         address,
         interface,
         state,
+        lack,
     } in &status.vips
     {
-        text += &format!("VIP {address} on {interface}: {state}\n");
+        let lack = lack.as_ref().map(|lack| format!(" ({lack})"));
+        let lack = lack.unwrap_or_default();
+        text += &format!("VIP {address} on {interface}: {state}{lack}\n");
     }
     let routers = router_table(&status.vrrp);
     if !routers.is_empty() {

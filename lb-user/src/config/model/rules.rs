@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use lb_common::abi::NAT_SOURCES;
 
-use super::{Api, Config, Limits, Log, LogFormat, Nat, Vip, XdpMode, defaults};
+use super::{Api, Config, Limits, Log, LogFormat, Nat, Unserved, Vip, XdpMode, defaults};
 use crate::config::error::Problem;
 use crate::config::file;
 use crate::config::reader::{Errors, Located};
@@ -25,7 +25,7 @@ impl Config {
     /// Reports what is wrong with `raw` and makes the best of it; `None` if something essential is
     /// missing.
     pub(in crate::config) fn check(raw: file::Config, errors: &Errors) -> Option<Self> {
-        check_vips(&raw.vips, errors);
+        check_vips(&raw, errors);
         check_nat(&raw, errors);
         tunnels::check_sources(&raw.tunnel.sources, &raw.vips, errors);
         services::check(&raw, errors);
@@ -132,6 +132,7 @@ fn build_vip(raw: file::Vip) -> Option<Vip> {
         address,
         prefix,
         assign: or(raw.assign, true),
+        unserved: or(raw.without_backends, Unserved::Stay),
     })
 }
 
@@ -151,10 +152,34 @@ fn check_unique<'a, T: Ord + 'a>(
     }
 }
 
-fn check_vips(vips: &[file::Vip], errors: &Errors) {
-    let addresses = vips.iter().filter_map(|vip| vip.address.as_ref());
+fn check_vips(raw: &file::Config, errors: &Errors) {
+    let addresses = raw.vips.iter().filter_map(|vip| vip.address.as_ref());
     let addresses = addresses.map(|address| (address.value.0, &address.place));
     check_unique(addresses, "remove one", errors);
+    for vip in &raw.vips {
+        check_unserved(vip, &raw.vrrps, errors);
+    }
+}
+
+/// `without_backends` is about addresses that come and go by it alone.
+fn check_unserved(vip: &file::Vip, vrrps: &[file::Vrrp], errors: &Errors) {
+    let (Some(unserved), Some(address)) = (&vip.without_backends, &vip.address) else {
+        return;
+    };
+    let (address, _) = address.value;
+    if vip.assign.as_ref().is_some_and(|assign| !assign.value) {
+        let address = address.to_string();
+        errors.add(&unserved.place, Problem::NotAssigned { address });
+    }
+    let has_it = |vrrp: &&file::Vrrp| vrrp.vips.iter().any(|held| held.value == address);
+    if let Some(vrrp) = vrrps.iter().find(has_it) {
+        let name = vrrp.name.as_ref().map(|name| name.value.as_str());
+        let problem = Problem::OfRouter {
+            address: address.to_string(),
+            router: name.unwrap_or_default().to_owned(),
+        };
+        errors.add(&unserved.place, problem);
+    }
 }
 
 fn check_nat(raw: &file::Config, errors: &Errors) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lb_common::abi::{Balance, Forward};
 
-use super::{RIGHT, right};
+use super::{RIGHT, changed, right};
 use crate::config::model::{Config, LogFormat, MqttVersion, Probe, Protocol, XdpMode};
 
 const EXAMPLES: [(&str, Forward); 3] = [
@@ -46,6 +46,19 @@ fn examples_differ_in_nothing_but_the_way_of_forwarding() {
     assert_eq!(dsr.reload_blockers(&nat), []);
     assert_eq!(dsr.vips(), tunnel.vips());
     assert_eq!(dsr.reload_blockers(&tunnel), []);
+}
+
+#[test]
+fn a_vip_stays_without_backends_unless_it_is_to_be_withdrawn() {
+    let is_withdrawn = |line: &str| {
+        let text = changed("24/32\"\n", &format!("24/32\"\n{line}\n"));
+        let config = right(&text);
+        assert!(!config.vips()[1].is_withdrawn_unserved());
+        config.vips()[0].is_withdrawn_unserved()
+    };
+    assert!(!is_withdrawn(""));
+    assert!(!is_withdrawn("without_backends = \"stay\""));
+    assert!(is_withdrawn("without_backends = \"withdraw\""));
 }
 
 #[test]
@@ -124,9 +137,9 @@ fn every_way_of_balancing_has_its_names() {
 #[test]
 fn services_without_a_word_about_checks_are_asked_for_a_connection_if_they_can() {
     let check = "[service.check]\ntype = \"mqtt\"";
-    let tcp = right(&super::changed(check, ""));
+    let tcp = right(&changed(check, ""));
     assert_eq!(tcp.services()[0].check().unwrap().probe(), &Probe::Tcp);
-    let udp = super::changed(check, "").replace("forward", "protocol = \"udp\"\nforward");
+    let udp = changed(check, "").replace("forward", "protocol = \"udp\"\nforward");
     assert_eq!(right(&udp).services()[0].check(), None);
 }
 

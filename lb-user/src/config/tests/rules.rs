@@ -39,6 +39,16 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("\"eth0\"", "\"a-name-too-long-for-linux\"", "interface: "),
     ("\"eth0\"", "7", "interface: 7 is not"),
     (
+        "24/32\"",
+        "24/32\"\nwithout_backends = \"release\"",
+        "vip[0].without_backends: \"release\" is not \"stay\" or",
+    ),
+    (
+        "24/32\"",
+        "24/32\"\nassign = false\nwithout_backends = \"withdraw\"",
+        "vip[0].without_backends: 172.16.40.24 is assigned by somebody else",
+    ),
+    (
         "interface =",
         "xdp_mode = \"fast\"\ninterface =",
         "xdp_mode: \"fast\" is not \"auto\" or",

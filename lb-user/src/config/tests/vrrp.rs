@@ -240,6 +240,10 @@ fn whatever_is_wrong_is_reported_at_its_key() {
             "vrrp[0].vips[0]: 172.16.40.24 is assigned by somebody else",
         ),
         (
+            small("").replace("40.24/32\"", "40.24/32\"\nwithout_backends = \"withdraw\""),
+            "vip[0].without_backends: 172.16.40.24 comes and goes with the virtual router front,",
+        ),
+        (
             second("front", 52, "172.16.40.25"),
             "vrrp[1].name: also given",
         ),

@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use serde::{Serialize, Serializer};
 
 use super::health::HealthState;
+use super::presence::Lack;
 use super::vrrp::label::labelled;
 use super::vrrp::node::{Fault, Handicap};
 use super::vrrp::refusal::{Refusal, Remark};
@@ -34,6 +35,8 @@ labelled! {
         VrrpTrouble = "vrrp_trouble",
         VipMoved = "vip_moved",
         VipRefused = "vip_refused",
+        VipWithdrawn = "vip_withdrawn",
+        VipAnnounced = "vip_announced",
         BackendHealth = "backend_health",
         BackendOrdered = "backend_ordered",
         BackendDrained = "backend_drained",
@@ -160,6 +163,17 @@ pub enum Event {
     /// It cannot be put on the interface.
     VipRefused {
         error: String,
+    },
+    /// Its packets are not served, so it should not be there; `left`: it is, as somebody else's.
+    VipWithdrawn {
+        vip: IpAddr,
+        interface: String,
+        lack: Lack,
+        left: bool,
+    },
+    VipAnnounced {
+        vip: IpAddr,
+        interface: String,
     },
     BackendHealth {
         service: String,
@@ -330,6 +344,8 @@ impl Event {
             Self::VrrpTrouble { .. } => Kind::VrrpTrouble,
             Self::VipMoved { .. } => Kind::VipMoved,
             Self::VipRefused { .. } => Kind::VipRefused,
+            Self::VipWithdrawn { .. } => Kind::VipWithdrawn,
+            Self::VipAnnounced { .. } => Kind::VipAnnounced,
             Self::BackendHealth { .. } => Kind::BackendHealth,
             Self::BackendOrdered { .. } => Kind::BackendOrdered,
             Self::BackendDrained { .. } => Kind::BackendDrained,
@@ -386,6 +402,7 @@ impl Event {
                 to: HealthState::Up,
                 ..
             }
+            | Self::VipAnnounced { .. }
             | Self::BackendDrained { .. }
             | Self::BackendLeft { .. }
             | Self::BackendsHeard {}
@@ -409,6 +426,7 @@ impl Event {
                 ..
             }
             | Self::VipRefused { .. }
+            | Self::VipWithdrawn { .. }
             | Self::BackendHealth {
                 to: HealthState::Down,
                 ..
@@ -453,6 +471,8 @@ impl Event {
             | Self::VrrpTrouble { .. }
             | Self::VipMoved { .. }
             | Self::VipRefused { .. }
+            | Self::VipWithdrawn { .. }
+            | Self::VipAnnounced { .. }
             | Self::BackendsHeard {}
             | Self::FlowsFull {}
             | Self::FlowsRoom {}

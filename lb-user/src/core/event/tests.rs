@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::{Event, Kind, Moved, Severity};
 use crate::core::health::HealthState;
+use crate::core::presence::Lack;
 use crate::core::vrrp::node::{Fault, Handicap};
 use crate::core::vrrp::role::{Cause, Role};
 
@@ -42,6 +43,23 @@ fn fields_are_what_scripts_were_promised() {
     assert_eq!(
         fields(&faults),
         json!({"router": "front", "faults": ["link_down"]})
+    );
+    let withdrawn = Event::VipWithdrawn {
+        vip: [172, 16, 40, 24].into(),
+        interface: "eth0".to_owned(),
+        lack: Lack::SilentBackends,
+        left: false,
+    };
+    assert_eq!(
+        fields(&withdrawn),
+        json!({
+            "vip": "172.16.40.24", "interface": "eth0", "lack": "silent_backends", "left": false
+        })
+    );
+    assert_eq!(withdrawn.severity(), Severity::Warning);
+    assert_eq!(
+        withdrawn.to_string(),
+        "VIP 172.16.40.24 is withdrawn from eth0: no backend of it answers"
     );
     assert_eq!(fields(&Event::Stopping {}), json!({}));
 }

@@ -117,6 +117,28 @@ impl fmt::Display for Event {
                 ),
             },
             Self::VipRefused { error } => write!(f, "a VIP cannot be put in place: {error}"),
+            Self::VipWithdrawn {
+                vip,
+                interface,
+                lack,
+                left,
+            } => {
+                let lack = lack.words();
+                if *left {
+                    write!(
+                        f,
+                        "VIP {vip} should be withdrawn, but somebody else has put it on {interface}: {lack}"
+                    )
+                } else {
+                    write!(f, "VIP {vip} is withdrawn from {interface}: {lack}")
+                }
+            }
+            Self::VipAnnounced { vip, interface } => {
+                write!(
+                    f,
+                    "VIP {vip} is on {interface} again: its packets are served"
+                )
+            }
             Self::BackendHealth {
                 service,
                 backend,

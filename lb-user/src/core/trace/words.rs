@@ -82,6 +82,9 @@ fn describe(record: &RecordedFlow) -> String {
     } else if flow.keep_alive.is_awaited() {
         text += ", its CONNECT has not come";
     }
+    if flow.state == FlowState::HalfOpen as u8 {
+        text += ", so only segments whose numbers follow its SYN's belong to it";
+    }
     if flow.is_translated() {
         text += &format!(
             ", port {} at the balancer",

@@ -30,6 +30,11 @@ impl<M: Maps> Engine<M> {
         self.absent = vips;
     }
 
+    /// Whether a service of an address starts anew, and has not seen all of its backends.
+    pub(in crate::daemon) fn is_fresh(&self, vip: IpAddr) -> bool {
+        self.fresh.keys().any(|key| IpAddr::from(key.vip()) == vip)
+    }
+
     /// Finds the services that start anew, and says of all whether they do.
     pub(super) fn mark_fresh(&mut self, desired: &mut Desired) {
         for service in &mut desired.services {

@@ -67,6 +67,23 @@ fn backends_that_come_one_after_the_other_are_as_if_all_had_been_there() {
 }
 
 #[test]
+fn a_node_is_fresh_until_each_backend_was_found_up_or_down() {
+    let mut engine = Engine::new(
+        config(super::CONFIG),
+        AdminState::default(),
+        FakeMaps::default(),
+        Journal::default(),
+    );
+    engine.handle_absent([vip()].into());
+    come(&mut engine, "a", A);
+    assert!(engine.is_fresh(vip()), "b may be up for others");
+    fail(&mut engine, "b", 2);
+    engine.reconcile();
+    assert!(!engine.is_fresh(vip()), "b is down");
+    assert!(!engine.is_fresh(IpAddr::from([172, 16, 40, 25])));
+}
+
+#[test]
 fn sessions_of_a_node_that_has_the_address_are_learned() {
     assert_ne!(at_risk(&started(BTreeSet::new())), 0);
 }

@@ -112,7 +112,8 @@ impl Netlink {
         Ok(VipOrigin::Ours)
     }
 
-    /// Takes an address off an interface if it is there and ours.
+    /// Takes an address off an interface if it is there and ours; says whether somebody else's is there,
+    /// and stays.
     ///
     /// # Errors
     ///
@@ -122,11 +123,13 @@ impl Netlink {
         interface: u32,
         address: IpAddr,
         unmarked: &mut Unmarked,
-    ) -> Result<(), NetlinkError> {
-        let found = self.find(interface, address).await?;
-        let Some(message) = found.filter(|found| origin(found, unmarked) == VipOrigin::Ours) else {
-            return Ok(());
+    ) -> Result<bool, NetlinkError> {
+        let Some(message) = self.find(interface, address).await? else {
+            return Ok(false);
         };
+        if origin(&message, unmarked) == VipOrigin::Foreign {
+            return Ok(true);
+        }
         let request = self.handle()?.address().del(message);
         match ask("remove an address", request.execute()).await {
             Ok(()) => {}
@@ -135,7 +138,7 @@ impl Netlink {
             Err(error) => return Err(error),
         }
         unmarked.0.remove(&address);
-        Ok(())
+        Ok(false)
     }
 
     /// The addresses on an interface that are ours.
