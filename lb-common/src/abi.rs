@@ -29,11 +29,9 @@ pub use self::{
     tunnel::TunnelSources,
 };
 
-/// The number of the layout of all that outlives the daemon: the maps that it pins. A version with
-/// another number cannot go on with them, so it changes only if it must. A value may grow at its end
-/// without, as long as zero there means what it meant before: an upgrade and a downgrade then move
-/// what they find. Whoever changes what a key or a value means, or makes a value shorter, gives it the
-/// next number.
+/// The number of the layout of all that the daemon pins; a version with another number cannot go on
+/// with it. Raise it when a key or a value gets another meaning or becomes shorter. A value may grow
+/// at its end if zero there means what it meant before: both ways are moved then.
 pub const LAYOUT: u32 = 1;
 
 /// Hash: [`ServiceKey`] to [`Service`].
