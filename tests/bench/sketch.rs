@@ -15,9 +15,9 @@ fn main() -> anyhow::Result<()> {
     anyhow::ensure!(hops.len() == 2, "sketch spreads over two hosts");
     let vip: Ipv4Addr = vip.parse()?;
     let mut programs = load()?;
-    let map = programs.take_map("VIP").context("no VIP")?;
+    let map = programs.map_mut("VIP").context("no VIP")?;
     Array::<_, [u8; 4]>::try_from(map)?.set(0, vip.octets(), 0)?;
-    let map = programs.take_map("HOPS").context("no HOPS")?;
+    let map = programs.map_mut("HOPS").context("no HOPS")?;
     let mut map = Array::<_, [u8; 6]>::try_from(map)?;
     for (index, hop) in (0..).zip(hops) {
         map.set(index, parse_mac(hop)?, 0)?;
