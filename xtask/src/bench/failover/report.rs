@@ -166,6 +166,9 @@ pub(super) fn print(rows: &[Row], failures: &[String], is_json: bool) {
     }
 }
 
+/// How well a take-over is known: who answers is asked once in that time.
+const RESOLUTION_MS: f64 = PING_PERIOD.as_millis() as f64;
+
 /// What Tidegate's rows fall short of.
 pub(super) fn failures(rows: &[Row]) -> Vec<String> {
     let mut failures = Vec::new();
@@ -190,7 +193,7 @@ pub(super) fn failures(rows: &[Row]) -> Vec<String> {
         });
         let theirs = theirs.and_then(|row| row.takeover_ms);
         if let (Some([ours, _]), Some([theirs, _])) = (row.takeover_ms, theirs)
-            && ours > theirs
+            && ours > theirs + RESOLUTION_MS
         {
             failures.push(format!("{name}: {ours:.1} ms, keepalived {theirs:.1} ms"));
         }
@@ -254,6 +257,20 @@ mod tests {
         assert_eq!((mixed.rounds, mixed.failed), (1, 1));
         assert_eq!(mixed.takeover_ms, Some([10.0, 10.0]));
         assert_eq!(row(&[None]).takeover_ms, None);
+    }
+
+    #[test]
+    fn a_difference_that_pings_cannot_tell_is_none() {
+        let row = |speaker, takeover| {
+            let (record, start) = record(|ms| Some(if ms < takeover { ACTIVE } else { BACKUP }));
+            let round = Round::of(&record, start, start + MS * 900);
+            Row::of(speaker, MS * 100, Case::Host, &[Some(round)])
+        };
+        let told = |ours| {
+            let theirs = row(Speaker::Keepalived, 305);
+            failures(&[row(Speaker::Tidegate, ours), theirs]).len()
+        };
+        assert_eq!((told(305), told(306), told(307)), (0, 0, 1));
     }
 
     #[test]
