@@ -11,6 +11,7 @@
 //!   -> routes -> lanes through rumqttd's Router -> the other shards
 //! ```
 
+mod aliases;
 pub mod bench;
 pub mod cli;
 pub mod codec;
@@ -30,6 +31,7 @@ mod retained;
 pub mod routes;
 pub mod session;
 pub mod shard;
+mod sys;
 pub mod topic;
 mod transport;
 pub mod trie;

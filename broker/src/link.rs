@@ -14,10 +14,12 @@ use std::{
 use bytes::BytesMut;
 
 use crate::{
+    aliases::{Incoming, Outgoing, UnknownAlias},
     codec::{
         self,
-        packet::{Ack, ConnAck, Delivery, PacketId, Version},
+        packet::{Ack, ConnAck, Connect, Delivery, Naming, PacketId, TopicAlias, Version, reason},
     },
+    config::Limits,
     metrics::{Counters, Metric},
     session::Wire,
 };
@@ -29,6 +31,16 @@ const OUTPUT_BOUND: usize = 256 * 1024;
 
 /// A drained buffer of more than this is given back: most connections are idle most of the time.
 const IDLE_CAPACITY: usize = 2048;
+
+/// A DISCONNECT that has a reason code.
+const DISCONNECT_BYTES: usize = 3;
+
+/// What a client is told that cannot be told anything else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Farewell {
+    None,
+    Disconnect,
+}
 
 /// One connection as its shard sees it.
 #[derive(Debug)]
@@ -42,6 +54,8 @@ pub(crate) struct Link {
 #[derive(Debug, Default)]
 struct State {
     output: BytesMut,
+    incoming: Incoming,
+    outgoing: Outgoing,
     closing: bool,
     /// The client is told why: it must be able to read that before the socket is gone.
     lingers: bool,
@@ -55,20 +69,46 @@ struct State {
 }
 
 impl Link {
-    pub(crate) fn new(
-        version: Version,
-        maximum_packet: Option<u32>,
-        counters: Arc<Counters>,
-    ) -> Rc<Self> {
+    pub(crate) fn new(connect: &Connect, limits: Limits, counters: Arc<Counters>) -> Rc<Self> {
         let unlimited = usize::MAX;
+        let state = State {
+            incoming: Incoming::new(limits.topic_aliases),
+            outgoing: Outgoing::new(connect.topic_aliases.min(limits.topic_aliases)),
+            ..State::default()
+        };
         Rc::new(Self {
-            version,
-            maximum_packet: maximum_packet.map_or(unlimited, |bytes| {
+            version: connect.version,
+            maximum_packet: connect.maximum_packet.map_or(unlimited, |bytes| {
                 usize::try_from(bytes).unwrap_or(unlimited)
             }),
             counters,
-            state: RefCell::default(),
+            state: RefCell::new(state),
         })
+    }
+
+    /// Finds out which topic a PUBLISH from the client means.
+    ///
+    /// # Errors
+    /// When the client never said what the alias stands for.
+    pub(crate) fn resolve(
+        &self,
+        alias: TopicAlias,
+        topic: &mut Box<str>,
+    ) -> Result<(), UnknownAlias> {
+        self.state.borrow_mut().incoming.resolve(alias, topic)
+    }
+
+    /// How the client is told the topic of a PUBLISH; `None` when there is no way to tell it in a
+    /// packet that the client takes.
+    fn name(&self, delivery: &Delivery) -> Option<Naming> {
+        let fits = |naming| {
+            self.maximum_packet == usize::MAX
+                || codec::delivery_len(delivery, naming, self.version) <= self.maximum_packet
+        };
+        let outgoing = &mut self.state.borrow_mut().outgoing;
+        outgoing
+            .name(&delivery.message.topic, fits)
+            .or_else(|| fits(Naming::Name).then_some(Naming::Name))
     }
 
     pub(crate) fn version(&self) -> Version {
@@ -76,7 +116,10 @@ impl Link {
     }
 
     pub(crate) fn connack(&self, connack: ConnAck) {
-        self.encode(|version, out| codec::encode_connack(connack, version, out));
+        // There is no DISCONNECT before a CONNACK (MQTT 5, 3.14.0-1).
+        self.encode_or(Farewell::None, |version, out| {
+            codec::encode_connack(connack, version, out);
+        });
     }
 
     pub(crate) fn suback(&self, id: PacketId, codes: &[u8]) {
@@ -107,11 +150,30 @@ impl Link {
     }
 
     fn encode(&self, write: impl FnOnce(Version, &mut BytesMut)) {
+        self.encode_or(Farewell::Disconnect, write);
+    }
+
+    /// Appends a packet, or closes the connection when it is longer than the client takes (MQTT 5,
+    /// 3.1.2.11.4): a client cannot go on without its answers. A PUBLISH was looked at before.
+    fn encode_or(&self, farewell: Farewell, write: impl FnOnce(Version, &mut BytesMut)) {
         let mut state = self.state.borrow_mut();
-        if !state.closing {
-            write(self.version, &mut state.output);
-            wake(&mut state);
+        if state.closing {
+            return;
         }
+        let before = state.output.len();
+        write(self.version, &mut state.output);
+        if state.output.len() - before > self.maximum_packet {
+            state.output.truncate(before);
+            if farewell == Farewell::Disconnect && self.maximum_packet >= DISCONNECT_BYTES {
+                codec::encode_disconnect(reason::PACKET_TOO_LARGE, self.version, &mut state.output);
+                state.lingers = true;
+            }
+            state.closing = true;
+        }
+        if state.output.len() > before {
+            self.counters.inc(Metric::PacketsOut);
+        }
+        wake(&mut state);
     }
 
     /// Marks the connection's task as running; its own output then needs no wake-up.
@@ -206,13 +268,11 @@ impl Wire for &Link {
     }
 
     fn publish(&mut self, delivery: &Delivery, now: Instant) -> bool {
-        if self.maximum_packet < usize::MAX
-            && codec::delivery_len(delivery, self.version, now) > self.maximum_packet
-        {
+        let Some(naming) = self.name(delivery) else {
             return false;
-        }
+        };
         self.counters.inc(Metric::MessagesOut);
-        self.encode(|version, out| codec::encode_delivery(delivery, version, now, out));
+        self.encode(|version, out| codec::encode_delivery(delivery, naming, version, now, out));
         true
     }
 

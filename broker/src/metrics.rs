@@ -17,6 +17,7 @@ use std::{
 pub enum Metric {
     Connections,
     Sessions,
+    SessionsConnected,
     Subscriptions,
     Accepted,
     Connected,
@@ -25,6 +26,7 @@ pub enum Metric {
     RefusedTimeout,
     RefusedProtocol,
     RefusedClosed,
+    SessionsExpired,
     ClosedGoodbye,
     ClosedLost,
     ClosedKeepAlive,
@@ -33,12 +35,14 @@ pub enum Metric {
     MessagesIn,
     MessagesOut,
     PacketsIn,
+    PacketsOut,
     BytesIn,
     BytesOut,
     DroppedQueue,
     DroppedExpired,
     RefusedSubscriptions,
     RefusedRetained,
+    RefusedPublish,
     LaneFrames,
     LaneMessages,
     LaneGaps,
@@ -76,12 +80,13 @@ const fn describe(
 }
 
 #[rustfmt::skip]
-const DESCRIPTIONS: [Description; 28] = {
+const DESCRIPTIONS: [Description; 32] = {
     use Kind::{Counter, Gauge};
     use Metric::*;
     [
         describe(Connections, Gauge, "connections", "", "Accepted sockets that are open."),
         describe(Sessions, Gauge, "sessions", "", "Sessions, connected or kept for absent clients."),
+        describe(SessionsConnected, Gauge, "sessions_connected", "", "Sessions whose client is connected."),
         describe(Subscriptions, Gauge, "subscriptions", "", "Subscriptions of all sessions."),
         describe(Accepted, Counter, "accepted_total", "", "Sockets accepted."),
         describe(Connected, Counter, "connects_total", "", "CONNECT packets answered with success."),
@@ -90,6 +95,7 @@ const DESCRIPTIONS: [Description; 28] = {
         describe(RefusedTimeout, Counter, "refused_total", "reason=\"timeout\"", ""),
         describe(RefusedProtocol, Counter, "refused_total", "reason=\"protocol\"", ""),
         describe(RefusedClosed, Counter, "refused_total", "reason=\"closed\"", ""),
+        describe(SessionsExpired, Counter, "sessions_expired_total", "", "Sessions of absent clients that were kept to the end."),
         describe(ClosedGoodbye, Counter, "disconnects_total", "reason=\"goodbye\"", "Connections ended, by reason."),
         describe(ClosedLost, Counter, "disconnects_total", "reason=\"lost\"", ""),
         describe(ClosedKeepAlive, Counter, "disconnects_total", "reason=\"keep_alive\"", ""),
@@ -98,12 +104,14 @@ const DESCRIPTIONS: [Description; 28] = {
         describe(MessagesIn, Counter, "messages_received_total", "", "PUBLISH packets from clients."),
         describe(MessagesOut, Counter, "messages_sent_total", "", "PUBLISH packets to clients."),
         describe(PacketsIn, Counter, "packets_received_total", "", "Packets from clients, after CONNECT."),
+        describe(PacketsOut, Counter, "packets_sent_total", "", "Packets to clients."),
         describe(BytesIn, Counter, "bytes_received_total", "", "Bytes read from clients, after CONNECT."),
         describe(BytesOut, Counter, "bytes_sent_total", "", "Bytes written to clients."),
         describe(DroppedQueue, Counter, "messages_dropped_total", "reason=\"queue_full\"", "Messages not delivered to a subscriber."),
         describe(DroppedExpired, Counter, "messages_dropped_total", "reason=\"expired_or_too_large\"", ""),
         describe(RefusedSubscriptions, Counter, "subscriptions_refused_total", "", "Filters refused because of a limit."),
         describe(RefusedRetained, Counter, "retained_refused_total", "", "Messages not retained because of the limit."),
+        describe(RefusedPublish, Counter, "publish_refused_total", "", "Messages to topics that clients may not publish to."),
         describe(LaneFrames, Counter, "lane_frames_total", "", "Batches received from other shards."),
         describe(LaneMessages, Counter, "lane_messages_total", "", "Messages received from other shards."),
         describe(LaneGaps, Counter, "lane_gaps_total", "", "Batches missing between shards; must stay 0."),
@@ -132,7 +140,7 @@ impl Counters {
 }
 
 /// All threads' counters together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     parts: Vec<Arc<Counters>>,
 }

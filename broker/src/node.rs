@@ -121,6 +121,11 @@ impl Node {
             .and_then(|socket| socket.local_addr().ok());
 
         let shards = shard_count();
+        // One for each shard, and one for the listeners.
+        let counters: Vec<_> = (0..=shards)
+            .map(|_owner| Arc::new(Counters::default()))
+            .collect();
+        let metrics = Metrics::new(counters.clone());
         let shared = Arc::new(Shared {
             limits: config.limits(),
             session_limits: config.session(),
@@ -128,12 +133,12 @@ impl Node {
             routes: Routes::default(),
             retained: RwLock::new(Retained::new(config.limits().retained)),
             sessions: AtomicUsize::new(0),
+            node: config.node().into(),
+            metrics: metrics.clone(),
+            sys_interval: config.sys_interval(),
+            sys: RwLock::new(Retained::new(usize::MAX)),
             lanes: Arc::new(Lanes::start(shards)?),
         });
-        // One for each shard, and one for the listeners.
-        let counters: Vec<_> = (0..=shards)
-            .map(|_owner| Arc::new(Counters::default()))
-            .collect();
         let (stop, stopped) = watch::channel(false);
         let (alive, ended) = mpsc::channel(1);
         let mut threads = Vec::new();
@@ -157,7 +162,7 @@ impl Node {
             open: Arc::new(AtomicUsize::new(0)),
         });
         let status = Arc::new(Status {
-            metrics: Metrics::new(counters),
+            metrics,
             shared,
             ready: AtomicBool::new(true),
             unpacker,

@@ -19,7 +19,6 @@ const NOT_DONE: &str = "\
 Mind that:
 - user names and passwords are accepted and not checked yet: any client may do anything
 - shared subscriptions ($share/...) are refused
-- topic aliases are not granted
 - sessions and retained messages are in memory and end with the process
 - a broker that is stopped does not publish the wills of its clients";
 

@@ -104,6 +104,7 @@ fn assemble(
         session_expiry: None,
         receive_maximum: None,
         maximum_packet: None,
+        topic_aliases: 0,
         will: will
             .map(|(will, properties)| decode_will(will, properties))
             .transpose()?,
@@ -120,6 +121,7 @@ fn assemble(
             return Err(DecodeError::Protocol);
         }
         asked.maximum_packet = properties.max_packet_size;
+        asked.topic_aliases = properties.topic_alias_max.unwrap_or(0);
         asked.authentication_method = properties.authentication_method;
     }
     Ok(asked)

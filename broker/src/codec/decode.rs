@@ -76,8 +76,13 @@ fn decode_publish(
         Version::V31 | Version::V311 => (PublishParts::default(), rest),
         Version::V5 => decode_publish_properties(rest, now)?,
     };
-    if !topic::is_valid_name(name) {
-        return Err(DecodeError::TopicName);
+    match properties.alias {
+        // The alias tells the topic.
+        Some(_alias) if name.is_empty() => {}
+        // MQTT 5, 3.3.2.1.
+        None if name.is_empty() && version.is_v5() => return Err(DecodeError::Protocol),
+        _ if topic::is_valid_name(name) => {}
+        _ => return Err(DecodeError::TopicName),
     }
     let message = Message {
         topic: name.into(),
@@ -87,7 +92,11 @@ fn decode_publish(
         retain: flags & 1 != 0,
         expires: properties.expires,
     };
-    Ok(ClientPacket::Publish { id, message })
+    Ok(ClientPacket::Publish {
+        id,
+        alias: properties.alias,
+        message,
+    })
 }
 
 fn decode_ack(kind: AckKind, body: &[u8], version: Version) -> Result<ClientPacket, DecodeError> {

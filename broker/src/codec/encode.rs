@@ -7,11 +7,14 @@ use rumqttd::protocol::{
     self, ConnAckProperties, ConnectReturnCode, Packet, Protocol, v4::V4, v5::V5,
 };
 
-use super::packet::{Ack, AckKind, ConnAck, ConnectCode, Delivery, PacketId, Version, reason};
+use super::packet::{
+    Ack, AckKind, ConnAck, ConnectCode, Delivery, Naming, PacketId, TopicAlias, Version, reason,
+};
 use crate::message::Message;
 
 const SUBSCRIPTION_IDENTIFIER: u8 = 11;
 const MESSAGE_EXPIRY: u8 = 2;
+const TOPIC_ALIAS: u8 = 0x23;
 
 /// Appends a CONNACK.
 pub fn encode_connack(connack: ConnAck, version: Version, out: &mut BytesMut) {
@@ -21,6 +24,7 @@ pub fn encode_connack(connack: ConnAck, version: Version, out: &mut BytesMut) {
         session_expiry,
         receive_maximum,
         maximum_packet,
+        topic_aliases,
         assigned_client_id,
     } = connack;
     let accepted = code == ConnectCode::Accepted;
@@ -42,6 +46,7 @@ pub fn encode_connack(connack: ConnAck, version: Version, out: &mut BytesMut) {
                 session_expiry_interval: session_expiry,
                 receive_max: receive_maximum,
                 max_packet_size: maximum_packet,
+                topic_alias_max: (topic_aliases > 0).then_some(topic_aliases),
                 assigned_client_identifier: assigned_client_id,
                 shared_subscription_available: Some(0),
                 ..ConnAckProperties::default()
@@ -83,42 +88,63 @@ fn v5_code(code: ConnectCode) -> ConnectReturnCode {
 }
 
 /// The length that [`encode_delivery`] appends.
-pub fn delivery_len(delivery: &Delivery, version: Version, now: Instant) -> usize {
-    let body = delivery_body_len(delivery, version, now);
+pub fn delivery_len(delivery: &Delivery, naming: Naming, version: Version) -> usize {
+    let body = delivery_body_len(delivery, naming, version);
     1 + variable_len(body) + body
 }
 
-fn delivery_body_len(delivery: &Delivery, version: Version, now: Instant) -> usize {
-    let Message { topic, payload, .. } = &*delivery.message;
+fn delivery_body_len(delivery: &Delivery, naming: Naming, version: Version) -> usize {
     let id = if delivery.id.is_some() { 2 } else { 0 };
     let properties = if version.is_v5() {
-        let length = properties_len(delivery, now);
+        let length = properties_len(delivery, naming);
         variable_len(length) + length
     } else {
         0
     };
-    2 + topic.len() + id + properties + payload.len()
+    2 + naming.topic(delivery).len() + id + properties + delivery.message.payload.len()
 }
 
-fn properties_len(delivery: &Delivery, _now: Instant) -> usize {
+fn properties_len(delivery: &Delivery, naming: Naming) -> usize {
     let expiry = if delivery.message.expires.is_some() {
         5
     } else {
         0
     };
+    let alias = if naming.alias().is_some() { 3 } else { 0 };
     let ids: usize = delivery
         .subscription_ids
         .iter()
         .map(|id| 1 + variable_len(*id as usize))
         .sum();
-    expiry + ids + delivery.message.properties.len()
+    expiry + alias + ids + delivery.message.properties.len()
 }
 
-/// Appends a PUBLISH.
-pub fn encode_delivery(delivery: &Delivery, version: Version, now: Instant, out: &mut BytesMut) {
-    let body = delivery_body_len(delivery, version, now);
+impl Naming {
+    fn topic(self, delivery: &Delivery) -> &str {
+        match self {
+            Self::Name | Self::NameAndAlias(_) => &delivery.message.topic,
+            Self::Alias(_) => "",
+        }
+    }
+
+    fn alias(self) -> Option<TopicAlias> {
+        match self {
+            Self::Name => None,
+            Self::NameAndAlias(alias) | Self::Alias(alias) => Some(alias),
+        }
+    }
+}
+
+/// Appends a PUBLISH. Only MQTT 5 has another naming than [`Naming::Name`].
+pub fn encode_delivery(
+    delivery: &Delivery,
+    naming: Naming,
+    version: Version,
+    now: Instant,
+    out: &mut BytesMut,
+) {
+    let body = delivery_body_len(delivery, naming, version);
     let Message {
-        topic,
         payload,
         properties,
         expires,
@@ -129,18 +155,22 @@ pub fn encode_delivery(delivery: &Delivery, version: Version, now: Instant, out:
         (u8::from(delivery.dup) << 3) | ((delivery.qos as u8) << 1) | u8::from(delivery.retain);
     out.put_u8(0x30 | flags);
     put_variable(out, body);
-    put_prefixed(out, topic.as_bytes());
+    put_prefixed(out, naming.topic(delivery).as_bytes());
     if let Some(id) = delivery.id {
         out.put_u16(id.get());
     }
     if version.is_v5() {
-        put_variable(out, properties_len(delivery, now));
+        put_variable(out, properties_len(delivery, naming));
         if let Some(expires) = expires {
             // What is left, rounded up: a message that still goes out is not expired.
             let left = expires.saturating_duration_since(now);
             let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
             out.put_u8(MESSAGE_EXPIRY);
             out.put_u32(u32::try_from(seconds).unwrap_or(u32::MAX));
+        }
+        if let Some(alias) = naming.alias() {
+            out.put_u8(TOPIC_ALIAS);
+            out.put_u16(alias.get());
         }
         for id in &delivery.subscription_ids {
             out.put_u8(SUBSCRIPTION_IDENTIFIER);

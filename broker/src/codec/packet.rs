@@ -11,6 +11,9 @@ use crate::message::{Message, Qos};
 /// A packet identifier; zero is not one (MQTT 5, 2.2.1).
 pub type PacketId = NonZeroU16;
 
+/// A number that stands for a topic on one connection; zero is not one (MQTT 5, 3.3.2.3.4).
+pub type TopicAlias = NonZeroU16;
+
 /// A protocol level that this broker speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
@@ -41,6 +44,8 @@ pub struct Connect {
     pub receive_maximum: Option<NonZeroU16>,
     /// The longest packet that the client takes.
     pub maximum_packet: Option<u32>,
+    /// How many topic aliases the broker may use; absent is zero.
+    pub topic_aliases: u16,
     pub will: Option<Will>,
     pub authentication_method: Option<String>,
 }
@@ -76,6 +81,9 @@ impl Will {
 pub enum ClientPacket {
     Publish {
         id: Option<PacketId>,
+        /// Stands for the message's topic from now on, or for the one that it stood for when the
+        /// message has none.
+        alias: Option<TopicAlias>,
         message: Message,
     },
     Ack(Ack),
@@ -142,6 +150,17 @@ pub struct Delivery {
     pub subscription_ids: Vec<u32>,
 }
 
+/// How a PUBLISH tells its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// By its name alone.
+    Name,
+    /// By its name, for which the alias stands from then on.
+    NameAndAlias(TopicAlias),
+    /// By an alias that the client was told.
+    Alias(TopicAlias),
+}
+
 /// The answer to CONNECT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnAck {
@@ -150,6 +169,8 @@ pub struct ConnAck {
     pub session_expiry: Option<u32>,
     pub receive_maximum: Option<u16>,
     pub maximum_packet: Option<u32>,
+    /// How many topic aliases the client may use.
+    pub topic_aliases: u16,
     pub assigned_client_id: Option<String>,
 }
 
@@ -161,6 +182,7 @@ impl ConnAck {
             session_expiry: None,
             receive_maximum: None,
             maximum_packet: None,
+            topic_aliases: 0,
             assigned_client_id: None,
         }
     }
@@ -188,6 +210,7 @@ pub mod reason {
     pub const FAILURE: u8 = 0x80;
     pub const MALFORMED_PACKET: u8 = 0x81;
     pub const PROTOCOL_ERROR: u8 = 0x82;
+    pub const NOT_AUTHORIZED: u8 = 0x87;
     pub const SHUTTING_DOWN: u8 = 0x8B;
     pub const KEEP_ALIVE_TIMEOUT: u8 = 0x8D;
     pub const SESSION_TAKEN_OVER: u8 = 0x8E;

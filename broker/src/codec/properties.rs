@@ -11,7 +11,8 @@ use rumqttd::protocol::{
 };
 
 use super::{
-    DecodeError, decode::from_rumqttd, encode::put_variable, read_prefixed, read_variable,
+    DecodeError, decode::from_rumqttd, encode::put_variable, packet::TopicAlias, read_prefixed,
+    read_variable,
 };
 use crate::topic;
 
@@ -20,6 +21,7 @@ use crate::topic;
 pub(super) struct PublishParts {
     pub(super) forwarded: Box<[u8]>,
     pub(super) expires: Option<Instant>,
+    pub(super) alias: Option<TopicAlias>,
 }
 
 /// Parses the property block at the start of `bytes`; what follows it is the payload.
@@ -49,10 +51,10 @@ pub(super) fn decode_publish_properties(
         return Err(DecodeError::Malformed);
     };
     let properties = properties.unwrap_or_default();
-    // The CONNACK grants no aliases, so any is above the maximum (MQTT 5, 3.3.2.3.4).
-    if properties.topic_alias.is_some() {
-        return Err(DecodeError::TopicAlias);
-    }
+    let alias = properties
+        .topic_alias
+        .map(|alias| TopicAlias::new(alias).ok_or(DecodeError::TopicAlias))
+        .transpose()?;
     // Only a server sends these (MQTT 5, 3.3.4-6).
     if !properties.subscription_identifiers.is_empty() {
         return Err(DecodeError::Protocol);
@@ -70,6 +72,7 @@ pub(super) fn decode_publish_properties(
     let parts = PublishParts {
         forwarded: forwarded_properties(properties)?,
         expires,
+        alias,
     };
     Ok((parts, payload))
 }

@@ -99,7 +99,7 @@ fn password_may_be_any_bytes() {
 
 #[test]
 fn v5_connect_properties_are_read() {
-    let properties = b"\x0c\x11\0\0\0\x0a\x21\0\x05\x27\0\0\x10\0";
+    let properties = b"\x0f\x11\0\0\0\x0a\x21\0\x05\x27\0\0\x10\0\x22\0\x07";
     let mut rest = properties.to_vec();
     rest[0] = (properties.len() - 1) as u8;
     rest.extend(b"\0\x01c");
@@ -107,6 +107,7 @@ fn v5_connect_properties_are_read() {
     assert_eq!(parsed.session_expiry, Some(10));
     assert_eq!(parsed.receive_maximum.map(u16::from), Some(5));
     assert_eq!(parsed.maximum_packet, Some(4096));
+    assert_eq!(parsed.topic_aliases, 7);
 }
 
 #[test]
@@ -174,7 +175,7 @@ fn frame_is_found_once_it_is_whole() {
 fn publish_is_read_in_each_version() {
     for version in V3 {
         let packet = parse(b"\x3b\x07\0\x02\xc3\xa4\0\x07!", version).unwrap();
-        let ClientPacket::Publish { id, message } = packet else {
+        let ClientPacket::Publish { id, message, .. } = packet else {
             panic!("{packet:?}")
         };
         assert_eq!((&*message.topic, &*message.payload), ("ä", &b"!"[..]));
@@ -184,7 +185,10 @@ fn publish_is_read_in_each_version() {
         );
     }
     let packet = parse(b"\x30\x05\0\x01t\0!", Version::V5).unwrap();
-    let ClientPacket::Publish { id: None, message } = packet else {
+    let ClientPacket::Publish {
+        id: None, message, ..
+    } = packet
+    else {
         panic!("{packet:?}")
     };
     assert_eq!(&*message.payload, b"!");
@@ -211,13 +215,16 @@ fn v5_properties_travel_and_the_expiry_counts_down() {
     };
     let later = now + Duration::from_secs(4);
     let mut out = BytesMut::new();
-    encode_delivery(&delivery, Version::V5, later, &mut out);
-    assert_eq!(out.len(), delivery_len(&delivery, Version::V5, later));
+    encode_delivery(&delivery, Naming::Name, Version::V5, later, &mut out);
+    assert_eq!(
+        out.len(),
+        delivery_len(&delivery, Naming::Name, Version::V5)
+    );
     // Properties are re-encoded in rumqttd's order: user property before content type.
     let expected = b"\x30\x18\0\x01t\x13\x02\0\0\0\x06\x0b\xc8\x01\x26\0\x01k\0\x01v\x03\0\x01x!";
     assert_eq!(out[..], expected[..]);
     out.clear();
-    encode_delivery(&delivery, Version::V311, later, &mut out);
+    encode_delivery(&delivery, Naming::Name, Version::V311, later, &mut out);
     assert_eq!(out[..], b"\x30\x04\0\x01t!"[..]);
 }
 
@@ -254,8 +261,14 @@ fn illegal_publishes_are_refused() {
         "DUP at QoS 0"
     );
     assert_eq!(
-        parse(b"\x30\x07\0\x01t\x03\x23\0\x01", Version::V5),
-        Err(TopicAlias)
+        parse(b"\x30\x07\0\x01t\x03\x23\0\0", Version::V5),
+        Err(TopicAlias),
+        "alias 0"
+    );
+    assert_eq!(
+        parse(b"\x30\x03\0\0\0", Version::V5),
+        Err(Protocol),
+        "neither topic nor alias"
     );
     assert_eq!(
         parse(b"\x30\x06\0\x01t\x02\x0b\x01", Version::V5),
@@ -271,6 +284,56 @@ fn illegal_publishes_are_refused() {
         parse(b"\x30\x09\0\x01t\x01\x02\0\0\0\x05", Version::V5),
         Err(Malformed)
     );
+}
+
+#[test]
+fn topic_alias_is_read_with_and_without_its_topic() {
+    for (bytes, name) in [
+        (&b"\x30\x08\0\x01t\x03\x23\0\x09!"[..], "t"),
+        (b"\x30\x07\0\0\x03\x23\0\x09!", ""),
+    ] {
+        let packet = parse(bytes, Version::V5).unwrap();
+        let ClientPacket::Publish { alias, message, .. } = packet else {
+            panic!("{packet:?}")
+        };
+        assert_eq!(alias, TopicAlias::new(9));
+        assert_eq!((&*message.topic, &*message.payload), (name, &b"!"[..]));
+        assert!(message.properties.is_empty());
+    }
+}
+
+#[test]
+fn each_naming_has_its_form() {
+    let delivery = Delivery {
+        message: Arc::new(Message {
+            topic: "topic".into(),
+            payload: b"!"[..].into(),
+            properties: Box::default(),
+            qos: Qos::AtMostOnce,
+            retain: false,
+            expires: None,
+        }),
+        qos: Qos::AtMostOnce,
+        retain: false,
+        dup: false,
+        id: None,
+        subscription_ids: Vec::new(),
+    };
+    let alias = TopicAlias::new(258).unwrap();
+    let forms: [(Naming, &[u8]); 3] = [
+        (Naming::Name, b"\x30\x09\0\x05topic\0!"),
+        (
+            Naming::NameAndAlias(alias),
+            b"\x30\x0c\0\x05topic\x03\x23\x01\x02!",
+        ),
+        (Naming::Alias(alias), b"\x30\x07\0\0\x03\x23\x01\x02!"),
+    ];
+    for (naming, expected) in forms {
+        let mut out = BytesMut::new();
+        encode_delivery(&delivery, naming, Version::V5, Instant::now(), &mut out);
+        assert_eq!(out[..], *expected, "{naming:?}");
+        assert_eq!(out.len(), delivery_len(&delivery, naming, Version::V5));
+    }
 }
 
 #[test]
@@ -484,10 +547,10 @@ proptest! {
                 subscription_ids: Vec::new(),
             };
             let mut out = BytesMut::new();
-            encode_delivery(&delivery, version, now, &mut out);
-            prop_assert_eq!(out.len(), delivery_len(&delivery, version, now));
+            encode_delivery(&delivery, Naming::Name, version, now, &mut out);
+            prop_assert_eq!(out.len(), delivery_len(&delivery, Naming::Name, version));
             let read = parse(&out, version).unwrap();
-            prop_assert_eq!(read, ClientPacket::Publish { id, message: message.clone() });
+            prop_assert_eq!(read, ClientPacket::Publish { id, alias: None, message: message.clone() });
         }
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Config {
     pub(super) limits: Limits,
     #[serde(default)]
     pub(super) session: Session,
+    #[serde(default)]
+    pub(super) sys: Sys,
     pub(super) metrics: Option<Metrics>,
     #[serde(default)]
     pub(super) log: Log,
@@ -56,12 +58,19 @@ pub(super) struct Limits {
     pub(super) sessions: Option<Spanned<i64>>,
     pub(super) subscriptions: Option<Spanned<i64>>,
     pub(super) retained: Option<Spanned<i64>>,
+    pub(super) topic_aliases: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Session {
     pub(super) max_expiry: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sys {
+    pub(super) interval: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -26,6 +26,7 @@ pub struct Config {
     tunnel: Option<Tunnel>,
     limits: Limits,
     session: SessionLimits,
+    sys_interval: Duration,
     metrics: Option<SocketAddr>,
     log: Log,
 }
@@ -65,6 +66,8 @@ pub struct Limits {
     pub subscriptions: usize,
     /// Retained messages of the node.
     pub retained: usize,
+    /// Topic aliases of one client, and as many towards it.
+    pub topic_aliases: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +114,11 @@ impl Config {
         self.session
     }
 
+    /// How often `$SYS` messages are published; `None` for never.
+    pub fn sys_interval(&self) -> Option<Duration> {
+        (!self.sys_interval.is_zero()).then_some(self.sys_interval)
+    }
+
     pub fn metrics(&self) -> Option<SocketAddr> {
         self.metrics
     }
@@ -129,6 +137,7 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
         tunnel,
         limits,
         session,
+        sys,
         metrics,
         log,
     } = raw;
@@ -147,6 +156,7 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
                 Duration::from_hours(7 * 24),
             ),
         },
+        sys_interval: check.duration("sys.interval", sys.interval, Duration::from_secs(10)),
         metrics: metrics.and_then(|metrics| check.metrics(metrics)),
         log: check.log(log),
     };
@@ -240,6 +250,7 @@ impl Check<'_> {
             sessions,
             subscriptions,
             retained,
+            topic_aliases,
         } = raw;
         // MQTT's remaining length has 28 bits.
         const LONGEST_PACKET: i64 = 268_435_455;
@@ -283,6 +294,13 @@ impl Check<'_> {
                 1..10_000_001,
             )),
             retained: wide(self.number("limits.retained", retained, 1_000_000, 0..100_000_001)),
+            topic_aliases: u16::try_from(self.number(
+                "limits.topic_aliases",
+                topic_aliases,
+                32,
+                0..65_536,
+            ))
+            .unwrap_or(u16::MAX),
         }
     }
 

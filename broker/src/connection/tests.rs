@@ -39,7 +39,7 @@ impl Scene {
         rest: &[u8],
     ) -> Connection<DuplexStream> {
         let mut shard = self.shard.borrow_mut();
-        let link = Link::new(connect.version, None, Arc::clone(shard.counters()));
+        let link = Link::new(&connect, shard.limits(), Arc::clone(shard.counters()));
         let key = shard.connect(connect, None, &link, Instant::now()).unwrap();
         let limits = shard.limits();
         let rest = Bytes::copy_from_slice(rest);
@@ -56,6 +56,7 @@ fn hello(will: Option<Will>) -> Connect {
         session_expiry: None,
         receive_maximum: None,
         maximum_packet: None,
+        topic_aliases: 0,
         will,
         authentication_method: None,
     }

@@ -1,10 +1,12 @@
 //! A node on a loopback port, with clients of every version.
 
+mod aliases;
 mod client;
 mod flows;
 mod kept;
 mod mosquitto;
 mod refusals;
+mod sys;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -55,6 +57,16 @@ impl Broker {
             "{metric:?} is {}, not {value}",
             self.count(metric)
         );
+    }
+
+    async fn wait_until(&self, is_so: impl Fn(&Node) -> bool) {
+        let becomes_so = async {
+            while !is_so(&self.node) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let became_so = tokio::time::timeout(Duration::from_secs(20), becomes_so).await;
+        assert!(became_so.is_ok(), "waited in vain");
     }
 
     async fn stop(self) {

@@ -2,20 +2,21 @@
 
 use std::{
     rc::Rc,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, RwLock},
     task::Waker,
     time::Instant,
 };
 
-use super::{Entry, SessionKey, Shard};
+use super::{Entry, SessionKey, Shard, Shared};
 use crate::{
     lanes::Flushed,
     link::Link,
     message::Message,
     metrics::Metric,
-    retained::Page,
+    retained::{Page, Retained},
     routes::{ShardId, ShardSet},
     session::{Delivered, Grant, Greeting, Subscription},
+    sys::{self, Reading},
 };
 
 /// Pages of retained messages that one client gets before others have their turn.
@@ -41,10 +42,46 @@ impl Shard {
             self.counters
                 .add(Metric::RefusedRetained, usize::from(!is_kept));
         }
+        self.route(&message, origin, now)
+    }
+
+    /// Publishes a client's will, unless to where clients may not publish.
+    pub(super) fn publish_will(&mut self, will: Arc<Message>, now: Instant) {
+        if sys::is_reserved(&will.topic) {
+            self.counters.inc(Metric::RefusedPublish);
+        } else {
+            self.publish(will, None, now);
+        }
+    }
+
+    /// Tells about the node, when it is time to.
+    pub(super) fn publish_sys(&mut self, now: Instant) {
+        let Some(sys) = self.sys.as_mut().filter(|sys| sys.is_due(now)) else {
+            return;
+        };
+        let retained = self.shared.retained.read();
+        let reading = Reading {
+            node: &self.shared.node,
+            metrics: &self.shared.metrics,
+            retained: retained.unwrap_or_else(PoisonError::into_inner).len(),
+        };
+        let messages = sys.handle_timeout(&reading, now);
+        for message in messages.into_iter().map(Arc::new) {
+            let store = &self.shared.sys;
+            let _is_kept = store
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .store(&message);
+            self.route(&message, None, now);
+        }
+    }
+
+    /// Passes a message on to whoever subscribes to it; tells whether anyone does.
+    fn route(&mut self, message: &Arc<Message>, origin: Option<SessionKey>, now: Instant) -> bool {
         let shards = self.shared.routes.matching(&message.topic);
-        self.forward(&message, shards, now);
+        self.forward(message, shards, now);
         if shards.contains(self.id) {
-            self.deliver(&message, origin, now);
+            self.deliver(message, origin, now);
         }
         !shards.is_empty()
     }
@@ -140,9 +177,8 @@ impl Shard {
             let Some(Greeting { filter, after }) = entry.session.next_greeting() else {
                 return;
             };
-            let Page { messages, next } = self
-                .shared
-                .retained
+            let store = self.shared.store_of(filter);
+            let Page { messages, next } = store
                 .read()
                 .unwrap_or_else(PoisonError::into_inner)
                 .page(filter, after, now);
@@ -191,10 +227,21 @@ impl Shard {
     }
 }
 
+impl Shared {
+    /// Where the retained messages are that a filter can match. No wildcard matches `$SYS`.
+    fn store_of(&self, filter: &str) -> &RwLock<Retained> {
+        if sys::is_reserved(filter) {
+            &self.sys
+        } else {
+            &self.retained
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{message::Qos, metrics::Counters, session::Session, shard::Shared};
+    use crate::{message::Qos, metrics::Counters, session::Session};
 
     #[test]
     fn connection_that_is_polled_again_while_it_is_stalled_waits_once() {

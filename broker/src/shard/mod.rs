@@ -28,10 +28,11 @@ use crate::{
     config::{Limits, SessionLimits},
     lanes::{Lanes, Outbox},
     link::Link,
-    metrics::{Counters, Metric},
+    metrics::{Counters, Metric, Metrics},
     retained::Retained,
     routes::{Routes, ShardId},
     session::{Aftermath, Cause, Session, Subscription, Terms},
+    sys::Sys,
     trie::{Removed, Trie},
 };
 pub(crate) use packets::Flow;
@@ -49,6 +50,11 @@ pub(crate) struct Shared {
     pub(crate) retained: RwLock<Retained>,
     /// How many there are on all shards.
     pub(crate) sessions: AtomicUsize,
+    pub(crate) node: Box<str>,
+    pub(crate) metrics: Metrics,
+    pub(crate) sys_interval: Option<Duration>,
+    /// What `$SYS` last said, for those who subscribe later.
+    pub(crate) sys: RwLock<Retained>,
     pub(crate) lanes: Arc<Lanes>,
 }
 
@@ -86,6 +92,10 @@ impl Shared {
             routes: Routes::default(),
             retained: RwLock::new(Retained::new(config.limits().retained)),
             sessions: AtomicUsize::new(0),
+            node: "n".into(),
+            metrics: Metrics::new(Vec::new()),
+            sys_interval: None,
+            sys: RwLock::new(Retained::new(usize::MAX)),
             lanes: Arc::new(Lanes::start(shards).unwrap()),
         })
     }
@@ -104,12 +114,19 @@ pub(crate) struct Shard {
     outbox_work: Rc<tokio::sync::Notify>,
     /// Connections that wait for the lanes before they read on.
     stalled: BTreeMap<SessionKey, Waker>,
+    /// On the shard that publishes `$SYS` for all.
+    sys: Option<Sys>,
     /// Kept between messages for its memory.
     matches: Vec<(SessionKey, Subscription)>,
 }
 
 impl Shard {
     pub(crate) fn new(id: ShardId, shared: Arc<Shared>, counters: Arc<Counters>) -> Self {
+        // One shard looks after what belongs to all.
+        let sys = shared
+            .sys_interval
+            .filter(|_interval| id == ShardId(0))
+            .map(|interval| Sys::new(interval, Instant::now()));
         let outbox = Outbox::new(id, shared.shards, Arc::clone(&shared.lanes));
         Self {
             id,
@@ -121,6 +138,7 @@ impl Shard {
             outbox,
             outbox_work: Rc::default(),
             stalled: BTreeMap::new(),
+            sys,
             matches: Vec::new(),
         }
     }
@@ -139,6 +157,7 @@ impl Shard {
         let Limits {
             inflight,
             packet_bytes,
+            topic_aliases,
             ..
         } = self.shared.limits;
         let present = self.claim(&connect, now);
@@ -155,6 +174,7 @@ impl Shard {
             return Ok(key);
         };
         entry.link = Some(Rc::clone(link));
+        self.counters.inc(Metric::SessionsConnected);
         entry.session.attach(Terms {
             window: connect
                 .receive_maximum
@@ -172,6 +192,7 @@ impl Shard {
             session_expiry: (is_v5 && asked != expiry).then_some(granted),
             receive_maximum: Some(inflight),
             maximum_packet: u32::try_from(packet_bytes).ok(),
+            topic_aliases,
             assigned_client_id,
         });
         let dropped = entry.session.pump(&mut &**link, now);
@@ -201,6 +222,7 @@ impl Shard {
         if let Some(older) = entry.link.take() {
             older.close(reason::SESSION_TAKEN_OVER);
             self.counters.inc(Metric::ClosedTakenOver);
+            self.counters.sub(Metric::SessionsConnected, 1);
             aftermath = entry.session.detach(Cause::Broken, now);
         }
         if connect.clean_start && !aftermath.ended {
@@ -254,6 +276,7 @@ impl Shard {
             return;
         }
         entry.link = None;
+        self.counters.sub(Metric::SessionsConnected, 1);
         let aftermath = entry.session.detach(cause, now);
         self.settle(key, aftermath, now);
     }
@@ -267,7 +290,7 @@ impl Shard {
             self.schedule(key);
         }
         if let Some(will) = will {
-            self.publish(will, None, now);
+            self.publish_will(will, now);
         }
     }
 
@@ -320,6 +343,7 @@ impl Shard {
                     .handle_timeout(now);
             }
         }
+        self.publish_sys(now);
         while let Some((due, key)) = self.deadlines.first().copied()
             && due <= now
         {
@@ -329,6 +353,8 @@ impl Shard {
             };
             entry.deadline = None;
             let aftermath = entry.session.handle_timeout(now);
+            self.counters
+                .add(Metric::SessionsExpired, usize::from(aftermath.ended));
             self.settle(key, aftermath, now);
         }
     }

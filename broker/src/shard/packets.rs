@@ -8,8 +8,8 @@ use crate::{
     link::Link,
     message::{Message, Qos},
     metrics::Metric,
-    session::{Cause, Subscription},
-    topic,
+    session::{Cause, Subscription, Wire},
+    sys, topic,
     trie::{Inserted, Removed},
 };
 
@@ -37,7 +37,14 @@ impl Shard {
         now: Instant,
     ) -> Result<Flow, u8> {
         match packet {
-            ClientPacket::Publish { id, message } => {
+            ClientPacket::Publish {
+                id,
+                alias,
+                mut message,
+            } => {
+                if let Some(alias) = alias {
+                    link.resolve(alias, &mut message.topic)?;
+                }
                 self.handle_publish(key, link, id, message, now)?;
             }
             ClientPacket::Ack(ack) => {
@@ -83,6 +90,12 @@ impl Shard {
             .session
             .handle_publish(qos, id)
             .map_err(|_exceeded| reason::RECEIVE_MAXIMUM_EXCEEDED)?;
+        if sys::is_reserved(&message.topic) {
+            self.counters.inc(Metric::RefusedPublish);
+            self.forget_publish(key, id);
+            acknowledge(link, qos, id, reason::NOT_AUTHORIZED);
+            return Ok(());
+        }
         // Refused as a whole where its publisher can be told; others' messages are delivered and
         // merely not kept.
         let is_refused =
@@ -96,13 +109,7 @@ impl Shard {
         } else {
             reason::NO_MATCHING_SUBSCRIBERS
         };
-        let Some(id) = id else { return Ok(()) };
-        let kind = match qos {
-            Qos::AtMostOnce => return Ok(()),
-            Qos::AtLeastOnce => AckKind::PubAck,
-            Qos::ExactlyOnce => AckKind::PubRec,
-        };
-        crate::session::Wire::ack(&mut &**link, Ack { kind, id, reason });
+        acknowledge(link, qos, id, reason);
         Ok(())
     }
 
@@ -235,5 +242,17 @@ impl Shard {
             Cause::Broken
         };
         Ok(Flow::Close(cause))
+    }
+}
+
+/// Answers a PUBLISH. MQTT 3 has no reason in it, and takes every answer for success.
+fn acknowledge(link: &Rc<Link>, qos: Qos, id: Option<PacketId>, reason: u8) {
+    let kind = match qos {
+        Qos::AtMostOnce => return,
+        Qos::AtLeastOnce => AckKind::PubAck,
+        Qos::ExactlyOnce => AckKind::PubRec,
+    };
+    if let Some(id) = id {
+        (&mut &**link).ack(Ack { kind, id, reason });
     }
 }

@@ -184,11 +184,7 @@ async fn accept(
         let assigned = assigned_client_id.then(|| connect.client_id.clone());
         let keep_alive = connect.keep_alive;
         let mut state = shard.borrow_mut();
-        let link = Link::new(
-            connect.version,
-            connect.maximum_packet,
-            Arc::clone(state.counters()),
-        );
+        let link = Link::new(&connect, state.limits(), Arc::clone(state.counters()));
         let version = connect.version;
         let answer = state.connect(connect, assigned, &link, now);
         let limits = state.limits();

@@ -78,7 +78,7 @@ impl Hello {
         hello
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let (name, level) = match self.version {
             Version::V31 => ("MQIsdp", 3),
             Version::V311 => ("MQTT", 4),
@@ -211,6 +211,25 @@ impl Client {
             body.extend(id.to_be_bytes());
         }
         self.put_no_properties(&mut body);
+        body.extend(payload.as_bytes());
+        self.send(&packet(0x30 | flags, &body)).await;
+    }
+
+    /// As [`Client::publish`], with MQTT 5 properties.
+    pub(super) async fn publish_with(
+        &mut self,
+        topic: &str,
+        properties: &[u8],
+        payload: &str,
+        flags: u8,
+        id: u16,
+    ) {
+        let mut body = string(topic);
+        if flags & 0b0110 != 0 {
+            body.extend(id.to_be_bytes());
+        }
+        body.push(u8::try_from(properties.len()).unwrap());
+        body.extend(properties);
         body.extend(payload.as_bytes());
         self.send(&packet(0x30 | flags, &body)).await;
     }

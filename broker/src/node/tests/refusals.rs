@@ -268,6 +268,28 @@ async fn stopping_says_goodbye() {
 }
 
 #[tokio::test]
+async fn client_is_sent_no_answer_that_is_longer_than_it_takes() {
+    let broker = Broker::start().await;
+    let hello = |bytes| {
+        let mut hello = Hello::new(Version::V5, "narrow");
+        hello.properties = vec![0x27, 0, 0, 0, bytes];
+        hello
+    };
+    let mut narrow = Client::open(broker.address).await;
+    narrow.send(&hello(8).encode()).await;
+    narrow.expect_close().await;
+    let (mut narrow, welcome) = Client::connect(broker.address, &hello(24)).await;
+    assert_eq!(welcome.code, 0);
+    let mut body = vec![0, 9, 0];
+    body.extend([0, 1, b'#', 0].repeat(20));
+    narrow.send(&packet(0x82, &body)).await;
+    narrow.expect(0xe0, &[0x95]).await;
+    narrow.expect_close().await;
+    broker.wait_for(Metric::Sessions, 0).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn busy_client_still_hears_why_it_is_closed() {
     let broker = Broker::start().await;
     let mut client = broker.join(Version::V5, "busy").await;
