@@ -29,6 +29,14 @@ impl Prefix {
         self.address
     }
 
+    /// Whether the address lies within. IPv4 in IPv6 form is taken for IPv4.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let same_family = address.is_ipv4() == self.address.is_ipv4();
+        same_family && Self { address, ..*self }.without_rest() == *self
+    }
+
     /// Bits of the IPv6 form that count.
     pub(crate) const fn bits(self) -> u32 {
         match self.address {
@@ -107,6 +115,21 @@ mod tests {
             assert_eq!((prefix.to_string().as_str(), prefix.bits()), (text, bits));
         }
         assert_eq!("10.9.0.1".parse::<Prefix>().unwrap().bits(), 128);
+    }
+
+    #[test]
+    fn addresses_of_the_same_family_lie_within() {
+        let contains = |prefix: &str, address: &str| {
+            let prefix: Prefix = prefix.parse().unwrap();
+            prefix.contains(address.parse().unwrap())
+        };
+        assert!(contains("10.9.0.0/24", "10.9.0.255"));
+        assert!(contains("10.9.0.0/24", "::ffff:10.9.0.1"));
+        assert!(!contains("10.9.0.0/24", "10.9.1.0"));
+        assert!(contains("fd00:9::/64", "fd00:9::1"));
+        assert!(!contains("fd00:9::/64", "fd00:9:0:1::1"));
+        assert!(contains("0.0.0.0/0", "192.0.2.1") && !contains("0.0.0.0/0", "fd00::1"));
+        assert!(contains("::/0", "fd00::1") && !contains("::/0", "192.0.2.1"));
     }
 
     #[test]
