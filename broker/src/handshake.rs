@@ -12,6 +12,7 @@ use crate::{
         packet::{ConnAck, Connect, ConnectCode, Version},
     },
     metrics::Metric,
+    proxy::ProxyError,
     transport::Transport,
 };
 
@@ -28,17 +29,35 @@ pub(crate) enum HandshakeError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    #[error("no TLS")]
+    Tls(#[source] rustls::Error),
+    #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error("refused: {0:?}")]
     Refused(ConnectCode),
 }
 
 impl HandshakeError {
+    /// Tells why a TLS handshake failed: by the client's fault, or because it left.
+    pub(crate) fn from_tls(error: io::Error) -> Self {
+        match error.downcast() {
+            Ok(error) => Self::Tls(error),
+            Err(error) => Self::Io(error),
+        }
+    }
+
     /// What the refusal is counted as.
     pub(crate) fn metric(&self) -> Metric {
         match self {
             Self::Timeout => Metric::RefusedTimeout,
-            Self::Closed | Self::Io(_) => Metric::RefusedClosed,
+            Self::Closed | Self::Io(_) | Self::Proxy(ProxyError::Closed | ProxyError::Io(_)) => {
+                Metric::RefusedClosed
+            }
+            Self::Proxy(ProxyError::Absent | ProxyError::Malformed | ProxyError::TooLong) => {
+                Metric::RefusedProxy
+            }
+            Self::Tls(_) => Metric::RefusedTls,
             Self::Decode(_) | Self::Refused(_) => Metric::RefusedProtocol,
         }
     }

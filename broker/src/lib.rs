@@ -5,7 +5,7 @@
 //! shares nothing with the broker but how durations are written and the limit on open files.
 //!
 //! ```text
-//! listener (accepts, reads CONNECT, tells the protocol version)
+//! listener (accepts; PROXY header and TLS; reads CONNECT, tells the protocol version)
 //!   -> connection (bytes to packets and back, keep-alive)
 //!   -> shard (sessions of one thread: subscriptions, windows, queues, wills)
 //!   -> routes -> lanes through rumqttd's Router -> the other shards
@@ -27,11 +27,15 @@ pub mod message;
 pub mod metrics;
 pub mod node;
 mod open_files;
+pub mod peer;
+mod proxy;
+mod reload;
 mod retained;
 pub mod routes;
 pub mod session;
 pub mod shard;
 mod sys;
+pub mod tls;
 pub mod topic;
 mod transport;
 pub mod trie;

@@ -21,6 +21,7 @@ use crate::{
     },
     config::Limits,
     metrics::{Counters, Metric},
+    peer::Peer,
     session::Wire,
 };
 
@@ -45,6 +46,7 @@ enum Farewell {
 /// One connection as its shard sees it.
 #[derive(Debug)]
 pub(crate) struct Link {
+    peer: Peer,
     version: Version,
     maximum_packet: usize,
     counters: Arc<Counters>,
@@ -69,7 +71,12 @@ struct State {
 }
 
 impl Link {
-    pub(crate) fn new(connect: &Connect, limits: Limits, counters: Arc<Counters>) -> Rc<Self> {
+    pub(crate) fn new(
+        peer: Peer,
+        connect: &Connect,
+        limits: Limits,
+        counters: Arc<Counters>,
+    ) -> Rc<Self> {
         let unlimited = usize::MAX;
         let state = State {
             incoming: Incoming::new(limits.topic_aliases),
@@ -77,6 +84,7 @@ impl Link {
             ..State::default()
         };
         Rc::new(Self {
+            peer,
             version: connect.version,
             maximum_packet: connect.maximum_packet.map_or(unlimited, |bytes| {
                 usize::try_from(bytes).unwrap_or(unlimited)
@@ -109,6 +117,10 @@ impl Link {
         outgoing
             .name(&delivery.message.topic, fits)
             .or_else(|| fits(Naming::Name).then_some(Naming::Name))
+    }
+
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     pub(crate) fn version(&self) -> Version {

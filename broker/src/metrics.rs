@@ -24,6 +24,8 @@ pub enum Metric {
     RefusedFull,
     RefusedSessions,
     RefusedTimeout,
+    RefusedProxy,
+    RefusedTls,
     RefusedProtocol,
     RefusedClosed,
     SessionsExpired,
@@ -80,7 +82,7 @@ const fn describe(
 }
 
 #[rustfmt::skip]
-const DESCRIPTIONS: [Description; 32] = {
+const DESCRIPTIONS: [Description; 34] = {
     use Kind::{Counter, Gauge};
     use Metric::*;
     [
@@ -93,6 +95,8 @@ const DESCRIPTIONS: [Description; 32] = {
         describe(RefusedFull, Counter, "refused_total", "reason=\"connections\"", "Sockets closed before their CONNECT was accepted."),
         describe(RefusedSessions, Counter, "refused_total", "reason=\"sessions\"", ""),
         describe(RefusedTimeout, Counter, "refused_total", "reason=\"timeout\"", ""),
+        describe(RefusedProxy, Counter, "refused_total", "reason=\"proxy\"", ""),
+        describe(RefusedTls, Counter, "refused_total", "reason=\"tls\"", ""),
         describe(RefusedProtocol, Counter, "refused_total", "reason=\"protocol\"", ""),
         describe(RefusedClosed, Counter, "refused_total", "reason=\"closed\"", ""),
         describe(SessionsExpired, Counter, "sessions_expired_total", "", "Sessions of absent clients that were kept to the end."),
@@ -120,9 +124,15 @@ const DESCRIPTIONS: [Description; 32] = {
 };
 
 /// One thread's counts. Aligned so that no two share a cache line.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 pub struct Counters([AtomicU64; DESCRIPTIONS.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_metric| AtomicU64::new(0)))
+    }
+}
 
 impl Counters {
     pub fn add(&self, metric: Metric, amount: usize) {

@@ -22,11 +22,12 @@ use crate::{
     config::Config,
     http,
     lanes::{LaneError, Lanes},
-    listener::{self, Gate, ListenError},
+    listener::{self, Gate, Kept, ListenError, Service, Services},
     metrics::{Counters, Metrics, render_head, render_value},
     retained::Retained,
     routes::{Routes, ShardId, ShardSet},
     shard::{self, Shared, WorkerError},
+    tls::TlsError,
     tunnel::{TunnelError, Unpacker},
 };
 
@@ -35,6 +36,8 @@ use crate::{
 pub enum NodeError {
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("cannot listen on the metrics address {address}")]
     Metrics {
         address: SocketAddr,
@@ -53,6 +56,7 @@ pub enum NodeError {
 pub struct Status {
     metrics: Metrics,
     shared: Arc<Shared>,
+    services: Services,
     ready: AtomicBool,
     unpacker: Option<Unpacker>,
 }
@@ -77,6 +81,7 @@ impl Status {
             .len();
         render_head(out, "retained", "gauge", "Retained messages.");
         render_value(out, "retained", "", retained as u64);
+        self.services.render(out);
         if let Some(unpacker) = &self.unpacker {
             unpacker.render(out);
         }
@@ -99,8 +104,11 @@ impl Node {
     /// Opens every socket, starts every thread, and accepts clients from then on.
     ///
     /// # Errors
-    /// When an address is taken or a thread cannot be had; nothing is left running.
+    /// When a file cannot be used, an address is taken or a thread cannot be had; nothing is left
+    /// running.
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
+        let services = config.listeners().iter().map(Service::new);
+        let services = Services::new(services.collect::<Result<_, _>>()?);
         let unpacker = match (config.tunnel(), config.vip()) {
             (Some(tunnel), Some(vip)) => Some(Unpacker::start(tunnel, vip).await?),
             _ => None,
@@ -109,7 +117,7 @@ impl Node {
         let sockets: Vec<TcpListener> = config
             .listeners()
             .iter()
-            .map(|address| listener::bind(*address, mss))
+            .map(|listener| listener::bind(listener.address, mss))
             .collect::<Result<_, _>>()?;
         let addresses = sockets
             .iter()
@@ -161,16 +169,17 @@ impl Node {
             counters: Arc::clone(&counters[usize::from(shards)]),
             open: Arc::new(AtomicUsize::new(0)),
         });
+        let mut servers = JoinSet::new();
+        for (socket, service) in sockets.into_iter().zip(services.subscribe()) {
+            servers.spawn(listener::serve(socket, service, Arc::clone(&gate)));
+        }
         let status = Arc::new(Status {
             metrics,
             shared,
+            services,
             ready: AtomicBool::new(true),
             unpacker,
         });
-        let mut servers = JoinSet::new();
-        for socket in sockets {
-            servers.spawn(listener::serve(socket, Arc::clone(&gate)));
-        }
         if let Some(socket) = metrics_socket {
             let routes = http::router(Arc::clone(&status));
             servers.spawn(async move {
@@ -201,6 +210,12 @@ impl Node {
 
     pub fn status(&self) -> &Arc<Status> {
         &self.status
+    }
+
+    /// Gives each part its section of a new configuration. The result is what could not be taken;
+    /// there everything stays as it was.
+    pub fn reload(&self, config: &Config) -> Vec<Kept> {
+        self.status.services.reload(config.listeners())
     }
 
     /// Resolves when a part of the node ended that should not have.

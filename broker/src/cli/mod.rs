@@ -24,11 +24,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the broker until SIGTERM, SIGINT or SIGHUP.
+    /// Run the broker until SIGTERM or SIGINT; SIGHUP has it read its files again.
     Run(run::Args),
     /// Put load on a broker: connect, publish or subscribe with many clients.
     Bench(Box<bench::Args>),
-    /// Check a configuration file and say everything that is wrong with it.
+    /// Check a configuration file, and the files that it names, and say everything that is wrong.
     Check(check::Args),
 }
 
@@ -53,7 +53,7 @@ pub fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         report(&error);
-        if error.is::<ConfigError>() {
+        if error.is::<ConfigError>() || error.is::<check::FileErrors>() {
             ExitCode::from(EXIT_USAGE)
         } else {
             ExitCode::FAILURE

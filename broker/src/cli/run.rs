@@ -1,6 +1,10 @@
 //! `tidegate-broker run`: puts the node together and ends it in order.
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -11,6 +15,7 @@ use crate::{
     config::{Config, Log, LogFormat, Vip},
     node::Node,
     open_files,
+    reload::reload,
     vip::Lease,
 };
 
@@ -39,12 +44,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?
-        .block_on(serve(&config))
+        .block_on(serve(&config, &args.config))
 }
 
-async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
+async fn serve(config: &Config, path: &Path) -> anyhow::Result<ExitCode> {
     // Before anything is changed on this host, so that no signal leaves it half changed.
-    let mut stop = StopSignals::watch().context("cannot watch for signals")?;
+    let mut signals = Signals::watch().context("cannot watch for signals")?;
     let lease = match config.vip() {
         Some(Vip {
             addresses,
@@ -55,7 +60,7 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
         }
         None => None,
     };
-    let result = serve_clients(config, &mut stop).await;
+    let result = serve_clients(config, path, &mut signals).await;
     // The addresses stay until the last client has its goodbye.
     if let Some(lease) = lease {
         lease
@@ -67,7 +72,11 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     result
 }
 
-async fn serve_clients(config: &Config, stop: &mut StopSignals) -> anyhow::Result<ExitCode> {
+async fn serve_clients(
+    config: &Config,
+    path: &Path,
+    signals: &mut Signals,
+) -> anyhow::Result<ExitCode> {
     let mut node = Node::start(config).await?;
     info!(
         node = config.node(),
@@ -75,11 +84,16 @@ async fn serve_clients(config: &Config, stop: &mut StopSignals) -> anyhow::Resul
         metrics = ?node.metrics_address(),
         "ready"
     );
-    let code = tokio::select! {
-        () = stop.recv() => ExitCode::SUCCESS,
-        () = node.failed() => {
-            error!("a part of the node has ended");
-            ExitCode::FAILURE
+    let code = loop {
+        tokio::select! {
+            request = signals.recv() => match request {
+                Request::Stop => break ExitCode::SUCCESS,
+                Request::Reload => reload(path, config, &node),
+            },
+            () = node.failed() => {
+                error!("a part of the node has ended");
+                break ExitCode::FAILURE;
+            }
         }
     };
     info!("stopping");
@@ -87,15 +101,22 @@ async fn serve_clients(config: &Config, stop: &mut StopSignals) -> anyhow::Resul
     Ok(code)
 }
 
-/// The signals that ask the broker to stop. A hangup is one of them: there is nothing to reload, and
-/// its default would end the process with the virtual addresses still held.
-struct StopSignals {
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Request {
+    Stop,
+    Reload,
+}
+
+/// The signals that are for the broker. The default of each would end the process with the virtual
+/// addresses still held.
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
-impl StopSignals {
+impl Signals {
     fn watch() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -104,16 +125,16 @@ impl StopSignals {
         })
     }
 
-    async fn recv(&mut self) {
+    async fn recv(&mut self) -> Request {
         let Self {
             terminate,
             interrupt,
             hangup,
         } = self;
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
+            _ = terminate.recv() => Request::Stop,
+            _ = interrupt.recv() => Request::Stop,
+            _ = hangup.recv() => Request::Reload,
         }
     }
 }
@@ -163,9 +184,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn hangup_stops_the_broker_in_order() {
-        let mut stop = StopSignals::watch().unwrap();
+    async fn hangup_asks_for_a_reload() {
+        let mut signals = Signals::watch().unwrap();
         kill_process(getpid(), process::Signal::HUP).unwrap();
-        stop.recv().await;
+        assert_eq!(signals.recv().await, Request::Reload);
     }
 }

@@ -28,6 +28,17 @@ pub(super) struct Config {
 #[serde(deny_unknown_fields)]
 pub(super) struct Listener {
     pub(super) address: Spanned<String>,
+    pub(super) proxy_protocol: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) tls: Option<ListenerTls>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListenerTls {
+    pub(super) certificate: Spanned<String>,
+    pub(super) key: Spanned<String>,
+    pub(super) client_ca: Option<Spanned<String>>,
+    pub(super) client_certificates: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -5,12 +5,14 @@
 mod check;
 mod error;
 mod file;
+mod listener;
 mod model;
 mod tunnel;
 
 use std::path::Path;
 
 pub use error::{ConfigError, Problem};
+pub use listener::{ClientAuthority, Demand, Listener, TlsFiles};
 pub use model::{Config, Limits, Log, LogFormat, SessionLimits, Tunnel, Vip};
 
 impl Config {

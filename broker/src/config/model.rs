@@ -15,13 +15,14 @@ use super::{
     ConfigError,
     check::{Check, parse_prefix},
     file,
+    listener::Listener,
 };
 
 /// A configuration that keeps every rule.
 #[derive(Clone, Debug)]
 pub struct Config {
     node: String,
-    listeners: Vec<SocketAddr>,
+    listeners: Vec<Listener>,
     vip: Option<Vip>,
     tunnel: Option<Tunnel>,
     limits: Limits,
@@ -39,7 +40,7 @@ pub struct Vip {
 }
 
 /// How packets from tunnels come in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
     /// The interface that they come in by.
     pub interface: String,
@@ -93,7 +94,7 @@ impl Config {
         &self.node
     }
 
-    pub fn listeners(&self) -> &[SocketAddr] {
+    pub fn listeners(&self) -> &[Listener] {
         &self.listeners
     }
 
@@ -181,26 +182,6 @@ impl Check<'_> {
             );
         }
         node.into_inner()
-    }
-
-    fn listeners(&mut self, raw: Vec<file::Listener>) -> Vec<SocketAddr> {
-        if raw.is_empty() {
-            self.refuse("listener", 0..0, "at least one [[listener]] is needed");
-        }
-        let mut listeners = Vec::with_capacity(raw.len());
-        for (index, file::Listener { address }) in raw.into_iter().enumerate() {
-            let key = format!("listener[{index}].address");
-            let Some(parsed) = self.parse::<SocketAddr>(&key, &address, "an address and port")
-            else {
-                continue;
-            };
-            // Port 0 asks the kernel for a free one, so two of them never clash.
-            if parsed.port() != 0 && listeners.contains(&parsed) {
-                self.refuse(&key, address.span(), "listed twice");
-            }
-            listeners.push(parsed);
-        }
-        listeners
     }
 
     fn vip(&mut self, raw: file::Vip) -> Vip {

@@ -21,6 +21,18 @@ fn example_configuration_is_valid() {
 }
 
 #[test]
+fn listeners_that_the_example_only_shows_are_valid() {
+    let example = include_str!("../../configs/tidegate-broker.toml");
+    let (_before, shown) = example.split_once("# [[listener]]").unwrap();
+    let (shown, _after) = shown.split_once("\n\n").unwrap();
+    let text = format!("node = \"n\"\n[[listener]]{}", shown.replace("\n# ", "\n"));
+    let config = Config::parse(&text).unwrap();
+    let listener = &config.listeners()[0];
+    assert!(!listener.proxies.is_empty());
+    assert!(listener.tls.as_ref().unwrap().clients.is_some());
+}
+
+#[test]
 fn absent_sections_take_the_defaults() {
     let config = Config::parse(SMALLEST).unwrap();
     assert_eq!(config.limits().inflight, 100);
@@ -137,4 +149,72 @@ fn tunnels_without_senders_or_addresses_are_refused() {
         keys(&format!("{SMALLEST}{alone}")),
         ["tunnel", "tunnel.from[0]"]
     );
+}
+
+#[test]
+fn listeners_may_speak_tls_and_know_proxies() {
+    let text = r#"node = "n"
+[[listener]]
+address = "127.0.0.1:8883"
+proxy_protocol = ["10.0.0.0/8", "fd00::7"]
+[listener.tls]
+certificate = "/etc/broker.pem"
+key = "/etc/broker.key"
+client_ca = "/etc/clients.pem"
+[[listener]]
+address = "127.0.0.1:8884"
+[listener.tls]
+certificate = "/etc/broker.pem"
+key = "/etc/broker.key"
+client_ca = "/etc/clients.pem"
+client_certificates = "optional"
+"#;
+    let config = Config::parse(text).unwrap();
+    let [required, optional] = config.listeners() else {
+        panic!("two listeners");
+    };
+    let proxies: Vec<_> = required.proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(proxies, ["10.0.0.0/8", "fd00::7/128"]);
+    let demand = |listener: &Listener| {
+        let clients = listener.tls.as_ref().unwrap().clients.as_ref();
+        clients.map(|clients| clients.demand)
+    };
+    assert_eq!(demand(required), Some(Demand::Required));
+    assert_eq!(demand(optional), Some(Demand::Optional));
+    assert!(optional.proxies.is_empty());
+}
+
+#[test]
+fn broken_rules_of_listeners_are_reported() {
+    let text = r#"node = "n"
+[[listener]]
+address = "127.0.0.1:8883"
+proxy_protocol = []
+[listener.tls]
+certificate = "broker.pem"
+key = "/etc/broker.key"
+client_certificates = "optional"
+[[listener]]
+address = "127.0.0.1:8884"
+proxy_protocol = ["10.0.0.1/8"]
+[listener.tls]
+certificate = "/etc/broker.pem"
+key = "broker.key"
+client_ca = "clients.pem"
+client_certificates = "sometimes"
+"#;
+    let found: Vec<_> = problems(text)
+        .into_iter()
+        .map(|problem| (problem.line, problem.key))
+        .collect();
+    let expected = [
+        (4, "listener[0].proxy_protocol"),
+        (6, "listener[0].tls.certificate"),
+        (8, "listener[0].tls.client_certificates"),
+        (11, "listener[1].proxy_protocol[0]"),
+        (14, "listener[1].tls.key"),
+        (15, "listener[1].tls.client_ca"),
+        (16, "listener[1].tls.client_certificates"),
+    ];
+    assert_eq!(found, expected.map(|(line, key)| (line, key.to_owned())));
 }

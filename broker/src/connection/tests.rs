@@ -7,6 +7,7 @@ use crate::{
     codec::packet::{Connect, Version, Will},
     message::{Message, Qos},
     metrics::Counters,
+    peer::Peer,
     routes::ShardId,
     shard::Shared,
 };
@@ -39,7 +40,12 @@ impl Scene {
         rest: &[u8],
     ) -> Connection<DuplexStream> {
         let mut shard = self.shard.borrow_mut();
-        let link = Link::new(&connect, shard.limits(), Arc::clone(shard.counters()));
+        let peer = Peer {
+            address: ([127, 0, 0, 1], 1).into(),
+            certificate: None,
+        };
+        let counters = Arc::clone(shard.counters());
+        let link = Link::new(peer, &connect, shard.limits(), counters);
         let key = shard.connect(connect, None, &link, Instant::now()).unwrap();
         let limits = shard.limits();
         let rest = Bytes::copy_from_slice(rest);

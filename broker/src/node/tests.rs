@@ -3,6 +3,7 @@
 mod aliases;
 mod client;
 mod flows;
+mod front;
 mod kept;
 mod mosquitto;
 mod refusals;
@@ -13,6 +14,15 @@ use std::{net::SocketAddr, time::Duration};
 use self::client::Client;
 use super::Node;
 use crate::{codec::packet::Version, config::Config, metrics::Metric};
+
+/// A node on a loopback port; `settings` may begin with more of its listener.
+fn config(settings: &str) -> Config {
+    let text = format!(
+        "node = \"test\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
+         [[listener]]\naddress = \"127.0.0.1:0\"\n{settings}"
+    );
+    Config::parse(&text).unwrap()
+}
 
 const ALL: [Version; 3] = [Version::V31, Version::V311, Version::V5];
 
@@ -27,11 +37,7 @@ impl Broker {
     }
 
     async fn start_with(settings: &str) -> Self {
-        let text = format!(
-            "node = \"test\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
-             [metrics]\nlisten = \"127.0.0.1:0\"\n{settings}"
-        );
-        let node = Node::start(&Config::parse(&text).unwrap()).await.unwrap();
+        let node = Node::start(&config(settings)).await.unwrap();
         let address = node.addresses()[0];
         Self { node, address }
     }

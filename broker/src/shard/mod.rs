@@ -168,7 +168,14 @@ impl Shard {
         };
         let expiry = self.expiry_of(&connect);
         self.counters.inc(Metric::Connected);
-        debug!(client_id = connect.client_id, version = ?connect.version, session_present, "client connected");
+        debug!(
+            client_id = connect.client_id,
+            version = ?connect.version,
+            session_present,
+            address = %link.peer().address,
+            certificate = link.peer().common_name(),
+            "client connected"
+        );
         let is_v5 = connect.version.is_v5();
         let Some(entry) = self.sessions.get_mut(key) else {
             return Ok(key);

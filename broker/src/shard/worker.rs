@@ -36,6 +36,7 @@ use crate::{
     link::Link,
     listener::Slot,
     metrics::{Counters, Metric},
+    peer::Peer,
     routes::ShardId,
     transport::Transport,
 };
@@ -60,6 +61,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// A client whose CONNECT was read, on its way to its shard.
 pub(crate) struct Arrival {
     pub(crate) transport: Box<dyn Transport>,
+    pub(crate) peer: Peer,
     pub(crate) connect: Connect,
     pub(crate) assigned_client_id: bool,
     /// What came after the CONNECT.
@@ -167,24 +169,23 @@ async fn accept(
 ) {
     while let Some(arrival) = arrivals.recv().await {
         let Arrival {
-            transport,
+            mut transport,
+            peer,
             connect,
             assigned_client_id,
             rest,
             slot,
         } = arrival;
-        let mut transport = match transport.rehome() {
-            Ok(transport) => transport,
-            Err(error) => {
-                warn!(%error, "cannot move a connection to its shard");
-                continue;
-            }
-        };
+        if let Err(error) = transport.rehome() {
+            warn!(%error, "cannot move a connection to its shard");
+            continue;
+        }
         let now = Instant::now();
         let assigned = assigned_client_id.then(|| connect.client_id.clone());
         let keep_alive = connect.keep_alive;
         let mut state = shard.borrow_mut();
-        let link = Link::new(&connect, state.limits(), Arc::clone(state.counters()));
+        let counters = Arc::clone(state.counters());
+        let link = Link::new(peer, &connect, state.limits(), counters);
         let version = connect.version;
         let answer = state.connect(connect, assigned, &link, now);
         let limits = state.limits();

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::{Buf, BytesMut};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -13,8 +13,8 @@ use crate::codec::{self, packet::Version};
 /// Longer than anything here takes; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(super) struct Client {
-    pub(super) stream: TcpStream,
+pub(super) struct Client<S = TcpStream> {
+    pub(super) stream: S,
     inbound: BytesMut,
     version: Version,
 }
@@ -113,24 +113,12 @@ impl Client {
     pub(super) async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self {
-            stream,
-            inbound: BytesMut::new(),
-            version: Version::V311,
-        }
+        Self::over(stream)
     }
 
     pub(super) async fn connect(address: SocketAddr, hello: &Hello) -> (Self, Welcome) {
         let mut client = Self::open(address).await;
-        client.version = hello.version;
-        client.send(&hello.encode()).await;
-        let (first, body) = client.recv().await;
-        assert_eq!(first, 0x20, "CONNACK");
-        let welcome = Welcome {
-            session_present: body[0] == 1,
-            code: body[1],
-            properties: body[2..].to_vec(),
-        };
+        let welcome = client.greet(hello).await;
         (client, welcome)
     }
 
@@ -140,9 +128,33 @@ impl Client {
         assert_eq!(welcome.code, 0);
         client
     }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub(super) fn over(stream: S) -> Self {
+        Self {
+            stream,
+            inbound: BytesMut::new(),
+            version: Version::V311,
+        }
+    }
+
+    /// Sends a CONNECT and expects an answer.
+    pub(super) async fn greet(&mut self, hello: &Hello) -> Welcome {
+        self.version = hello.version;
+        self.send(&hello.encode()).await;
+        let (first, body) = self.recv().await;
+        assert_eq!(first, 0x20, "CONNACK");
+        Welcome {
+            session_present: body[0] == 1,
+            code: body[1],
+            properties: body[2..].to_vec(),
+        }
+    }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
+        self.stream.flush().await.unwrap();
     }
 
     /// The next packet: its first byte and what follows the length.

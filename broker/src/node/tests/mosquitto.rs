@@ -53,12 +53,19 @@ async fn lines(child: Child) -> Vec<String> {
 #[tokio::test]
 async fn mosquitto_clients_of_every_version_talk() {
     let broker = Broker::start().await;
+    talk(&broker, &[]).await;
+    broker.stop().await;
+}
+
+/// Has clients of every version exchange messages of every QoS; `connection` is what they need to
+/// reach the broker.
+pub(super) async fn talk(broker: &Broker, connection: &[&str]) {
     let mut subscribers = Vec::new();
     for version in VERSIONS {
         let arguments = [
             "-V", version, "-t", "m/#", "-q", "2", "-C", "9", "-W", "20", "-F", "%t %q %p",
         ];
-        let Some(child) = subscriber(&broker, &arguments) else {
+        let Some(child) = subscriber(broker, &[connection, &arguments].concat()) else {
             return;
         };
         subscribers.push(child);
@@ -67,11 +74,8 @@ async fn mosquitto_clients_of_every_version_talk() {
     let mut sent = Vec::new();
     for version in VERSIONS {
         for qos in ["0", "1", "2"] {
-            publish(
-                &broker,
-                &["-V", version, "-t", "m/ü", "-q", qos, "-m", version],
-            )
-            .await;
+            let arguments = ["-V", version, "-t", "m/ü", "-q", qos, "-m", version];
+            publish(broker, &[connection, &arguments].concat()).await;
             sent.push(format!("m/ü {qos} {version}"));
         }
     }
@@ -82,7 +86,6 @@ async fn mosquitto_clients_of_every_version_talk() {
         received.sort();
         assert_eq!(received, sent);
     }
-    broker.stop().await;
 }
 
 #[tokio::test]

@@ -1,0 +1,155 @@
+//! The rules of `[[listener]]`.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use lb_decap::Prefix;
+use toml::Spanned;
+
+use super::{check::Check, file};
+
+/// One address to listen on, and how clients speak there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub address: SocketAddr,
+    /// Who starts connections with a PROXY header. From anybody else it is not taken.
+    pub proxies: Vec<Prefix>,
+    pub tls: Option<TlsFiles>,
+}
+
+/// The files that TLS of a listener is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub clients: Option<ClientAuthority>,
+}
+
+/// Who vouches for clients, and whether somebody must.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuthority {
+    pub file: PathBuf,
+    pub demand: Demand,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    Optional,
+    Required,
+}
+
+impl Check<'_> {
+    pub(super) fn listeners(&mut self, raw: Vec<file::Listener>) -> Vec<Listener> {
+        if raw.is_empty() {
+            self.refuse("listener", 0..0, "at least one [[listener]] is needed");
+        }
+        let mut listeners: Vec<Listener> = Vec::with_capacity(raw.len());
+        for (index, listener) in raw.into_iter().enumerate() {
+            let file::Listener {
+                address,
+                proxy_protocol,
+                tls,
+            } = listener;
+            let section = format!("listener[{index}]");
+            let proxies = self.proxies(&section, proxy_protocol);
+            let tls = tls.map(|tls| self.tls(&section, tls));
+            let key = format!("{section}.address");
+            let Some(parsed) = self.parse::<SocketAddr>(&key, &address, "an address and port")
+            else {
+                continue;
+            };
+            // Port 0 asks the kernel for a free one, so two of them never clash.
+            let is_taken = listeners.iter().any(|other| other.address == parsed);
+            if parsed.port() != 0 && is_taken {
+                self.refuse(&key, address.span(), "listed twice");
+            }
+            listeners.push(Listener {
+                address: parsed,
+                proxies,
+                tls,
+            });
+        }
+        listeners
+    }
+
+    fn proxies(
+        &mut self,
+        section: &str,
+        list: Option<Spanned<Vec<Spanned<String>>>>,
+    ) -> Vec<Prefix> {
+        let Some(list) = list else {
+            return Vec::new();
+        };
+        if list.get_ref().is_empty() {
+            let key = format!("{section}.proxy_protocol");
+            let message = "at least one prefix: where the proxies connect from";
+            self.refuse(&key, list.span(), message);
+        }
+        let mut proxies = Vec::new();
+        for (index, text) in list.into_inner().into_iter().enumerate() {
+            match text.get_ref().parse() {
+                Ok(prefix) => proxies.push(prefix),
+                Err(error) => {
+                    let key = format!("{section}.proxy_protocol[{index}]");
+                    self.refuse(&key, text.span(), format!("{error}"));
+                }
+            }
+        }
+        proxies
+    }
+
+    fn tls(&mut self, section: &str, raw: file::ListenerTls) -> TlsFiles {
+        let file::ListenerTls {
+            certificate,
+            key,
+            client_ca,
+            client_certificates,
+        } = raw;
+        let section = format!("{section}.tls");
+        let demand = self.demand(&section, client_certificates.as_ref());
+        if let (Some(demand), None) = (&client_certificates, &client_ca) {
+            let message = "only client_ca can tell which certificates are good: add it";
+            self.refuse(
+                &format!("{section}.client_certificates"),
+                demand.span(),
+                message,
+            );
+        }
+        TlsFiles {
+            certificate: self.file(&section, "certificate", certificate),
+            key: self.file(&section, "key", key),
+            clients: client_ca.map(|file| ClientAuthority {
+                file: self.file(&section, "client_ca", file),
+                demand,
+            }),
+        }
+    }
+
+    fn demand(&mut self, section: &str, raw: Option<&Spanned<String>>) -> Demand {
+        let Some(raw) = raw else {
+            return Demand::Required;
+        };
+        match raw.get_ref().as_str() {
+            "required" => Demand::Required,
+            "optional" => Demand::Optional,
+            _ => {
+                let key = format!("{section}.client_certificates");
+                let message = "must be \"optional\" or \"required\"";
+                self.refuse(&key, raw.span(), message);
+                Demand::Required
+            }
+        }
+    }
+
+    /// A file is named from the root, as the directory that the broker is started in is a matter of
+    /// chance.
+    fn file(&mut self, section: &str, name: &str, path: Spanned<String>) -> PathBuf {
+        if !Path::new(path.get_ref()).is_absolute() {
+            let key = format!("{section}.{name}");
+            self.refuse(&key, path.span(), "the path of a file, from the root");
+        }
+        path.into_inner().into()
+    }
+}

@@ -1,0 +1,75 @@
+//! Takes a changed configuration file into use while the node runs.
+//!
+//! Each part of the node is given its section and takes all of it or nothing: what a part cannot use
+//! is told, and it works on with what it has, whatever becomes of the other parts. What is decided
+//! once at the start is told too when it has changed in the file.
+
+use std::{error::Error, path::Path};
+
+use tracing::{info, warn};
+
+use crate::{config::Config, node::Node};
+
+/// Reads the file again; `started` is what the node was started with.
+pub(crate) fn reload(path: &Path, started: &Config, node: &Node) {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => {
+            let error = &error as &dyn Error;
+            warn!(error, "configuration not reloaded");
+            return;
+        }
+    };
+    for key in fixed_changes(started, &config) {
+        warn!(key, "changed in the file; takes a restart");
+    }
+    let kept = node.reload(&config);
+    for error in &kept {
+        let error = error as &dyn Error;
+        warn!(error, "not reloaded");
+    }
+    info!(kept = kept.len(), "configuration reloaded");
+}
+
+/// What differs and is decided once.
+fn fixed_changes(started: &Config, new: &Config) -> Vec<&'static str> {
+    let addresses = |config: &Config| -> Vec<_> {
+        let listeners = config.listeners().iter();
+        listeners.map(|listener| listener.address).collect()
+    };
+    let changes = [
+        ("node", started.node() != new.node()),
+        ("listener.address", addresses(started) != addresses(new)),
+        ("vip", started.vip() != new.vip()),
+        ("tunnel", started.tunnel() != new.tunnel()),
+        ("limits", started.limits() != new.limits()),
+        ("session", started.session() != new.session()),
+        ("metrics", started.metrics() != new.metrics()),
+        ("log", started.log() != new.log()),
+    ];
+    let changes = changes.into_iter().filter(|(_key, differs)| *differs);
+    changes.map(|(key, _differs)| key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(listener: &str, rest: &str) -> Config {
+        let text =
+            format!("node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:1\"\n{listener}{rest}");
+        Config::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn what_takes_a_restart_is_told() {
+        let started = config("", "");
+        assert!(fixed_changes(&started, &started).is_empty());
+        let proxied = config("proxy_protocol = [\"10.0.0.0/8\"]\n", "");
+        assert!(fixed_changes(&started, &proxied).is_empty());
+        let another = config("[[listener]]\naddress = \"127.0.0.1:2\"\n", "");
+        assert_eq!(fixed_changes(&started, &another), ["listener.address"]);
+        let limited = config("", "[limits]\ninflight = 7\n[log]\nlevel = \"debug\"\n");
+        assert_eq!(fixed_changes(&started, &limited), ["limits", "log"]);
+    }
+}

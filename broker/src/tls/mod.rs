@@ -1,0 +1,236 @@
+//! TLS of a listener: its files, read and checked as a whole, and the handshake.
+//!
+//! Nothing here keeps a private key longer than rustls does, or prints one.
+
+mod certificate;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use rustls::{
+    RootCertStore, ServerConfig, ServerConnection,
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
+    server::{
+        NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
+    },
+};
+use thiserror::Error;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::{
+    config::{ClientAuthority, Demand, TlsFiles},
+    peer::ClientCertificate,
+    transport::Socket,
+};
+
+/// Why a listener's files cannot be used.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    #[error("cannot read {path}", path = path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} is no PEM file", path = path.display())]
+    Pem {
+        path: PathBuf,
+        #[source]
+        source: pem::Error,
+    },
+    #[error("nothing between BEGIN CERTIFICATE and END in {path}", path = path.display())]
+    NoCertificate { path: PathBuf },
+    #[error("no private key that has no password in {path}", path = path.display())]
+    NoKey { path: PathBuf },
+    #[error(
+        "the key in {key} does not belong to the first certificate in {certificate}",
+        key = key.display(),
+        certificate = certificate.display()
+    )]
+    WrongKey { key: PathBuf, certificate: PathBuf },
+    #[error("{path} cannot be used", path = path.display())]
+    Unusable {
+        path: PathBuf,
+        #[source]
+        source: rustls::Error,
+    },
+    #[error("{path} cannot vouch for clients", path = path.display())]
+    Authority {
+        path: PathBuf,
+        #[source]
+        source: VerifierBuilderError,
+    },
+    #[error("the certificate in {path} has expired", path = path.display())]
+    Expired { path: PathBuf },
+    #[error("TLS cannot be set up")]
+    Setup(#[from] rustls::Error),
+}
+
+/// What the files of a listener amount to.
+pub(crate) struct Identity {
+    pub(crate) server: Arc<ServerConfig>,
+    /// When clients will take the certificate no more, in seconds of Unix time.
+    pub(crate) not_after: Option<u64>,
+}
+
+impl Identity {
+    /// Reads the files and checks that they belong together.
+    ///
+    /// # Errors
+    /// Names the file that cannot be used. An expired certificate can; see [`Identity::check_time`].
+    pub(crate) fn load(files: &TlsFiles) -> Result<Self, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
+        let builder = match &files.clients {
+            Some(authority) => builder.with_client_cert_verifier(verifier(authority, provider)?),
+            None => builder.with_no_client_auth(),
+        };
+        let chain = certificates(&files.certificate)?;
+        let not_after = chain
+            .first()
+            .and_then(|first| certificate::not_after(first));
+        let key = private_key(&files.key)?;
+        let mut server = builder
+            .with_single_cert(chain, key)
+            .map_err(|source| refused(source, files))?;
+        // Tickets, sealed by keys that a reload replaces, cost no memory here; a cache would.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        if files.clients.is_some() {
+            // A ticket would outlive the certificate that it was given for, and holds all of it.
+            server.send_tls13_tickets = 0;
+        } else {
+            server.ticketer = ring::Ticketer::new()?;
+            server.send_tls13_tickets = 1;
+        }
+        Ok(Self {
+            server: Arc::new(server),
+            not_after,
+        })
+    }
+
+    /// Whether clients that check still take the certificate.
+    ///
+    /// # Errors
+    /// When it has expired.
+    pub(crate) fn check_time(&self, files: &TlsFiles) -> Result<(), TlsError> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_secs();
+        if self.not_after.is_some_and(|end| end < now) {
+            return Err(TlsError::Expired {
+                path: files.certificate.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Greets a client.
+    ///
+    /// # Errors
+    /// When the client leaves, speaks no TLS, or shows a certificate that is not good; rustls's
+    /// error is inside then.
+    pub(crate) async fn accept(&self, socket: Socket) -> io::Result<TlsStream<Socket>> {
+        TlsAcceptor::from(Arc::clone(&self.server))
+            .accept(socket)
+            .await
+    }
+}
+
+/// Reads the files and says what is wrong with them, as an operator would want to know it.
+///
+/// # Errors
+/// When they cannot be used, or clients will not take them.
+pub(crate) fn check(files: &TlsFiles) -> Result<(), TlsError> {
+    Identity::load(files)?.check_time(files)
+}
+
+/// What the client has shown, if it was asked to show something.
+pub(crate) fn client_certificate(session: &ServerConnection) -> Option<ClientCertificate> {
+    let certificate = session.peer_certificates()?.first()?;
+    Some(ClientCertificate {
+        common_name: certificate::common_name(certificate),
+    })
+}
+
+fn verifier(
+    authority: &ClientAuthority,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let ClientAuthority { file, demand } = authority;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file)? {
+        let added = roots.add(certificate);
+        added.map_err(|source| TlsError::Unusable {
+            path: file.clone(),
+            source,
+        })?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = match demand {
+        Demand::Required => builder,
+        Demand::Optional => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|source| TlsError::Authority {
+        path: file.clone(),
+        source,
+    })
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = read(path)?;
+    let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let path = path.to_owned();
+    match found {
+        Ok(found) if found.is_empty() => Err(TlsError::NoCertificate { path }),
+        Ok(found) => Ok(found),
+        Err(source) => Err(TlsError::Pem { path, source }),
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let text = read(path)?;
+    let path = path.to_owned();
+    PrivateKeyDer::from_pem_slice(&text).map_err(|source| {
+        if matches!(source, pem::Error::NoItemsFound) {
+            TlsError::NoKey { path }
+        } else {
+            TlsError::Pem { path, source }
+        }
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|source| TlsError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Says which of the files it is that rustls does not take.
+fn refused(source: rustls::Error, files: &TlsFiles) -> TlsError {
+    if matches!(source, rustls::Error::InconsistentKeys(_)) {
+        return TlsError::WrongKey {
+            key: files.key.clone(),
+            certificate: files.certificate.clone(),
+        };
+    }
+    let is_certificates = matches!(source, rustls::Error::InvalidCertificate(_));
+    let path = if is_certificates {
+        &files.certificate
+    } else {
+        &files.key
+    };
+    TlsError::Unusable {
+        path: path.clone(),
+        source,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

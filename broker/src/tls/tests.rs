@@ -1,0 +1,197 @@
+//! A certificate authority for tests, and what is wrong with files.
+
+use std::cell::Cell;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::ClientConfig;
+use tokio_rustls::TlsConnector;
+
+use super::*;
+
+/// One that nobody trusts who does not have its file; its directory is gone with it.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    directory: PathBuf,
+    issued: Cell<u32>,
+}
+
+/// The certificate and key of a server, in a directory of their own.
+pub(crate) struct Files {
+    directory: PathBuf,
+    pub(crate) certificate: CertificateDer<'static>,
+}
+
+/// What a client can show.
+pub(crate) struct Credentials {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Authority {
+    pub(crate) fn new(test: &str) -> Self {
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        // Who issued a certificate is found by name.
+        let names = &mut parameters.distinguished_name;
+        names.push(DnType::CommonName, test);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = parameters.self_signed(&key).unwrap();
+        let name = format!("tidegate-broker-{test}-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("ca.pem"), certificate.pem()).unwrap();
+        Self {
+            issuer: Issuer::new(parameters, key),
+            certificate: certificate.der().clone(),
+            directory,
+            issued: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn path(&self) -> String {
+        self.directory.join("ca.pem").display().to_string()
+    }
+
+    /// Files of a server of that name, which is also at the loopback address.
+    pub(crate) fn server(&self, name: &str) -> Files {
+        self.issue(name, |_parameters| {})
+    }
+
+    /// As [`Authority::server`], long ago.
+    pub(crate) fn expired(&self, name: &str) -> Files {
+        self.issue(name, |parameters| {
+            parameters.not_after = date_time_ymd(2001, 2, 3);
+        })
+    }
+
+    fn issue(&self, name: &str, adjust: impl Fn(&mut CertificateParams)) -> Files {
+        let names = [name.to_owned(), "127.0.0.1".to_owned()];
+        let mut parameters = CertificateParams::new(names).unwrap();
+        adjust(&mut parameters);
+        let key = KeyPair::generate().unwrap();
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
+        let number = self.issued.replace(self.issued.get() + 1);
+        let directory = self.directory.join(number.to_string());
+        fs::create_dir_all(&directory).unwrap();
+        let files = Files {
+            directory,
+            certificate: certificate.der().clone(),
+        };
+        fs::write(files.certificate_path(), certificate.pem()).unwrap();
+        fs::write(files.key_path(), key.serialize_pem()).unwrap();
+        files
+    }
+
+    pub(crate) fn client(&self, common_name: &str) -> Credentials {
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        let names = &mut parameters.distinguished_name;
+        names.push(DnType::CommonName, common_name);
+        let key = KeyPair::generate().unwrap();
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
+        Credentials {
+            chain: vec![certificate.der().clone()],
+            key: key.into(),
+        }
+    }
+
+    /// TLS of a client that trusts this authority only.
+    pub(crate) fn connector(&self, credentials: Option<Credentials>) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match credentials {
+            Some(Credentials { chain, key }) => builder.with_client_auth_cert(chain, key).unwrap(),
+            None => builder.with_no_client_auth(),
+        };
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.directory));
+    }
+}
+
+impl Files {
+    pub(crate) fn certificate_path(&self) -> String {
+        self.directory.join("cert.pem").display().to_string()
+    }
+
+    pub(crate) fn key_path(&self) -> String {
+        self.directory.join("key.pem").display().to_string()
+    }
+
+    /// The section of a listener that uses them.
+    pub(crate) fn settings(&self) -> String {
+        let (certificate, key) = (self.certificate_path(), self.key_path());
+        format!("[listener.tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n")
+    }
+
+    /// Puts another's certificate and key into the place of these.
+    pub(crate) fn replace_with(&self, other: &Self) {
+        fs::copy(other.certificate_path(), self.certificate_path()).unwrap();
+        fs::copy(other.key_path(), self.key_path()).unwrap();
+    }
+
+    fn named(&self) -> TlsFiles {
+        TlsFiles {
+            certificate: self.certificate_path().into(),
+            key: self.key_path().into(),
+            clients: None,
+        }
+    }
+}
+
+#[test]
+fn files_that_cannot_be_used_are_named() {
+    let authority = Authority::new("files");
+    let server = authority.server("localhost");
+    let load = |files: &TlsFiles| Identity::load(files).map(|identity| identity.not_after);
+    assert!(load(&server.named()).unwrap().is_some());
+
+    let mut files = server.named();
+    files.certificate = server.key_path().into();
+    let error = load(&files).unwrap_err();
+    assert!(matches!(&error, TlsError::NoCertificate { path } if *path == files.certificate));
+
+    let mut files = server.named();
+    files.key = server.certificate_path().into();
+    let error = load(&files).unwrap_err();
+    assert!(
+        matches!(&error, TlsError::NoKey { path } if *path == files.key),
+        "{error:?}"
+    );
+
+    let mut files = server.named();
+    files.key = authority.server("other").key_path().into();
+    let error = load(&files).unwrap_err();
+    assert!(matches!(error, TlsError::WrongKey { .. }), "{error:?}");
+
+    let mut files = server.named();
+    files.clients = Some(ClientAuthority {
+        file: "/nowhere/ca.pem".into(),
+        demand: Demand::Required,
+    });
+    let error = load(&files).unwrap_err();
+    assert!(matches!(error, TlsError::Read { .. }), "{error:?}");
+
+    let text = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    fs::write(server.certificate_path(), text).unwrap();
+    let error = load(&server.named()).unwrap_err();
+    let path = server.named().certificate;
+    assert!(matches!(&error, TlsError::Unusable { path: told, .. } if *told == path));
+}
+
+#[test]
+fn certificate_that_has_expired_is_usable_and_told() {
+    let authority = Authority::new("expired");
+    let files = authority.expired("localhost").named();
+    assert!(Identity::load(&files).is_ok());
+    assert!(matches!(check(&files), Err(TlsError::Expired { .. })));
+}
