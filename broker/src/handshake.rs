@@ -14,6 +14,7 @@ use crate::{
     metrics::Metric,
     proxy::ProxyError,
     transport::Transport,
+    websocket::UpgradeError,
 };
 
 /// Enough for any usual CONNECT in one read.
@@ -32,6 +33,8 @@ pub(crate) enum HandshakeError {
     Proxy(#[from] ProxyError),
     #[error("no TLS")]
     Tls(#[source] rustls::Error),
+    #[error(transparent)]
+    WebSocket(#[from] UpgradeError),
     #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error("refused: {0:?}")]
@@ -58,6 +61,10 @@ impl HandshakeError {
                 Metric::RefusedProxy
             }
             Self::Tls(_) => Metric::RefusedTls,
+            Self::WebSocket(UpgradeError::Closed | UpgradeError::Io(_)) => Metric::RefusedClosed,
+            Self::WebSocket(
+                UpgradeError::NotHttp(_) | UpgradeError::TooLong | UpgradeError::Refused(_),
+            ) => Metric::RefusedWebSocket,
             Self::Decode(_) | Self::Refused(_) => Metric::RefusedProtocol,
         }
     }
@@ -116,7 +123,8 @@ pub(crate) async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
     match codec::decode_connect(&packet, frame, version) {
         Ok(connect) => Ok(Greeting {
             connect,
-            rest: bytes.freeze(),
+            // A copy, so that what usually is nothing does not hold the buffer.
+            rest: Bytes::copy_from_slice(&bytes),
         }),
         Err(error) => {
             // MQTT 3 closes without an answer.

@@ -5,7 +5,7 @@
 //! shares nothing with the broker but how durations are written and the limit on open files.
 //!
 //! ```text
-//! listener (accepts; PROXY header and TLS; reads CONNECT, tells the protocol version)
+//! listener (accepts; PROXY header, TLS, WebSocket; reads CONNECT, tells the protocol version)
 //!   -> connection (bytes to packets and back, keep-alive)
 //!   -> shard (sessions of one thread: subscriptions, windows, queues, wills)
 //!   -> routes -> lanes through rumqttd's Router -> the other shards
@@ -41,3 +41,4 @@ mod transport;
 pub mod trie;
 pub mod tunnel;
 pub mod vip;
+mod websocket;

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -20,7 +20,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    config,
+    config::{self, Protocol},
     handshake::{self, Accepted, HandshakeError},
     metrics::{Counters, Metric, render_head, render_value},
     peer::Peer,
@@ -28,6 +28,7 @@ use crate::{
     shard::{Arrival, Shared},
     tls::{self, Identity, TlsError},
     transport::{self, Transport},
+    websocket::{WebSocket, upgrade},
 };
 
 /// Clients that the kernel holds while they wait to be accepted; a reconnect storm brings
@@ -120,14 +121,31 @@ impl Service {
             address,
             certificate: None,
         };
-        let Some(identity) = &self.identity else {
-            return Ok((Box::new(socket), peer));
+        let transport = match &self.identity {
+            Some(identity) => {
+                let accepted = identity.accept(socket).await;
+                let stream = accepted.map_err(HandshakeError::from_tls)?;
+                let (_socket, session) = stream.get_ref();
+                peer.certificate = tls::client_certificate(session).map(Arc::new);
+                self.wrap(stream).await?
+            }
+            None => self.wrap(socket).await?,
         };
-        let accepted = identity.accept(socket).await;
-        let stream = accepted.map_err(HandshakeError::from_tls)?;
-        let (_socket, session) = stream.get_ref();
-        peer.certificate = tls::client_certificate(session).map(Arc::new);
-        Ok((Box::new(stream), peer))
+        Ok((transport, peer))
+    }
+
+    /// Makes a byte stream for MQTT of what the network gives.
+    async fn wrap<S: Transport>(
+        &self,
+        mut stream: S,
+    ) -> Result<Box<dyn Transport>, HandshakeError> {
+        Ok(match &self.config.protocol {
+            Protocol::Mqtt => Box::new(stream),
+            Protocol::WebSocket { path } => {
+                let ahead = upgrade(&mut stream, path).await?;
+                Box::new(WebSocket::new(stream, ahead))
+            }
+        })
     }
 }
 
@@ -216,7 +234,7 @@ fn open(address: SocketAddr, mss: Option<u16>) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
-        Some(Protocol::TCP),
+        Some(socket2::Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {

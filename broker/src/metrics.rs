@@ -26,6 +26,7 @@ pub enum Metric {
     RefusedTimeout,
     RefusedProxy,
     RefusedTls,
+    RefusedWebSocket,
     RefusedProtocol,
     RefusedClosed,
     SessionsExpired,
@@ -49,6 +50,20 @@ pub enum Metric {
     LaneMessages,
     LaneGaps,
     LaneRestarts,
+}
+
+impl Metric {
+    /// Connections that never had a session, by the reason.
+    pub const REFUSED: [Self; 8] = [
+        Self::RefusedFull,
+        Self::RefusedSessions,
+        Self::RefusedTimeout,
+        Self::RefusedProxy,
+        Self::RefusedTls,
+        Self::RefusedWebSocket,
+        Self::RefusedProtocol,
+        Self::RefusedClosed,
+    ];
 }
 
 enum Kind {
@@ -82,7 +97,7 @@ const fn describe(
 }
 
 #[rustfmt::skip]
-const DESCRIPTIONS: [Description; 34] = {
+const DESCRIPTIONS: [Description; 35] = {
     use Kind::{Counter, Gauge};
     use Metric::*;
     [
@@ -97,6 +112,7 @@ const DESCRIPTIONS: [Description; 34] = {
         describe(RefusedTimeout, Counter, "refused_total", "reason=\"timeout\"", ""),
         describe(RefusedProxy, Counter, "refused_total", "reason=\"proxy\"", ""),
         describe(RefusedTls, Counter, "refused_total", "reason=\"tls\"", ""),
+        describe(RefusedWebSocket, Counter, "refused_total", "reason=\"websocket\"", ""),
         describe(RefusedProtocol, Counter, "refused_total", "reason=\"protocol\"", ""),
         describe(RefusedClosed, Counter, "refused_total", "reason=\"closed\"", ""),
         describe(SessionsExpired, Counter, "sessions_expired_total", "", "Sessions of absent clients that were kept to the end."),

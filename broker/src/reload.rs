@@ -44,6 +44,7 @@ fn fixed_changes(started: &Config, new: &Config) -> Vec<&'static str> {
         ("tunnel", started.tunnel() != new.tunnel()),
         ("limits", started.limits() != new.limits()),
         ("session", started.session() != new.session()),
+        ("sys", started.sys_interval() != new.sys_interval()),
         ("metrics", started.metrics() != new.metrics()),
         ("log", started.log() != new.log()),
     ];

@@ -27,16 +27,7 @@ const COUNTS: [(&str, &[Metric]); 15] = {
         ("clients/connected", &[SessionsConnected]),
         ("clients/expired", &[SessionsExpired]),
         ("clients/total", &[Sessions]),
-        (
-            "connections/refused",
-            &[
-                RefusedFull,
-                RefusedSessions,
-                RefusedTimeout,
-                RefusedProtocol,
-                RefusedClosed,
-            ],
-        ),
+        ("connections/refused", &Metric::REFUSED),
         ("messages/received", &[Connected, PacketsIn]),
         ("messages/sent", &[PacketsOut]),
         ("publish/messages/dropped", &[DroppedQueue, DroppedExpired]),

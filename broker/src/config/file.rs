@@ -28,6 +28,8 @@ pub(super) struct Config {
 #[serde(deny_unknown_fields)]
 pub(super) struct Listener {
     pub(super) address: Spanned<String>,
+    pub(super) protocol: Option<Spanned<String>>,
+    pub(super) path: Option<Spanned<String>>,
     pub(super) proxy_protocol: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) tls: Option<ListenerTls>,
 }

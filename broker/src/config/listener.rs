@@ -14,9 +14,17 @@ use super::{check::Check, file};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub address: SocketAddr,
+    pub protocol: Protocol,
     /// Who starts connections with a PROXY header. From anybody else it is not taken.
     pub proxies: Vec<Prefix>,
     pub tls: Option<TlsFiles>,
+}
+
+/// What is spoken on a connection, within TLS where there is that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Mqtt,
+    WebSocket { path: String },
 }
 
 /// The files that TLS of a listener is made of.
@@ -40,6 +48,14 @@ pub enum Demand {
     Required,
 }
 
+/// Where MQTT over WebSocket is usually found.
+const WS_PATH: &str = "/mqtt";
+
+fn is_path(path: &str) -> bool {
+    let is_legal = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#');
+    path.starts_with('/') && path.chars().all(is_legal)
+}
+
 impl Check<'_> {
     pub(super) fn listeners(&mut self, raw: Vec<file::Listener>) -> Vec<Listener> {
         if raw.is_empty() {
@@ -49,10 +65,13 @@ impl Check<'_> {
         for (index, listener) in raw.into_iter().enumerate() {
             let file::Listener {
                 address,
+                protocol,
+                path,
                 proxy_protocol,
                 tls,
             } = listener;
             let section = format!("listener[{index}]");
+            let protocol = self.protocol(&section, protocol.as_ref(), path);
             let proxies = self.proxies(&section, proxy_protocol);
             let tls = tls.map(|tls| self.tls(&section, tls));
             let key = format!("{section}.address");
@@ -67,11 +86,46 @@ impl Check<'_> {
             }
             listeners.push(Listener {
                 address: parsed,
+                protocol,
                 proxies,
                 tls,
             });
         }
         listeners
+    }
+
+    fn protocol(
+        &mut self,
+        section: &str,
+        protocol: Option<&Spanned<String>>,
+        path: Option<Spanned<String>>,
+    ) -> Protocol {
+        let key = format!("{section}.path");
+        match protocol.map(|protocol| protocol.get_ref().as_str()) {
+            Some("ws") => {
+                if let Some(path) = &path
+                    && !is_path(path.get_ref())
+                {
+                    let message = "a path such as \"/mqtt\": no space, and no query";
+                    self.refuse(&key, path.span(), message);
+                }
+                let path = path.map_or_else(|| WS_PATH.to_owned(), Spanned::into_inner);
+                return Protocol::WebSocket { path };
+            }
+            None | Some("mqtt") => {
+                if let Some(path) = path {
+                    let message = "only WebSocket has paths: add protocol = \"ws\"";
+                    self.refuse(&key, path.span(), message);
+                }
+            }
+            Some(_) => {
+                let span = protocol.map_or(0..0, Spanned::span);
+                let key = format!("{section}.protocol");
+                let message = "must be \"mqtt\" or \"ws\"; a [listener.tls] section adds TLS";
+                self.refuse(&key, span, message);
+            }
+        }
+        Protocol::Mqtt
     }
 
     fn proxies(

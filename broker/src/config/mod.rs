@@ -12,7 +12,7 @@ mod tunnel;
 use std::path::Path;
 
 pub use error::{ConfigError, Problem};
-pub use listener::{ClientAuthority, Demand, Listener, TlsFiles};
+pub use listener::{ClientAuthority, Demand, Listener, Protocol, TlsFiles};
 pub use model::{Config, Limits, Log, LogFormat, SessionLimits, Tunnel, Vip};
 
 impl Config {

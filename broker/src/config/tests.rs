@@ -23,13 +23,18 @@ fn example_configuration_is_valid() {
 #[test]
 fn listeners_that_the_example_only_shows_are_valid() {
     let example = include_str!("../../configs/tidegate-broker.toml");
-    let (_before, shown) = example.split_once("# [[listener]]").unwrap();
-    let (shown, _after) = shown.split_once("\n\n").unwrap();
-    let text = format!("node = \"n\"\n[[listener]]{}", shown.replace("\n# ", "\n"));
+    let shown = example.split("\n# [[listener]]").skip(1).map(|rest| {
+        let (shown, _after) = rest.split_once("\n\n").unwrap();
+        format!("[[listener]]{}\n", shown.replace("\n# ", "\n"))
+    });
+    let text = format!("node = \"n\"\n{}", shown.collect::<String>());
     let config = Config::parse(&text).unwrap();
-    let listener = &config.listeners()[0];
-    assert!(!listener.proxies.is_empty());
-    assert!(listener.tls.as_ref().unwrap().clients.is_some());
+    let [tls, websocket] = config.listeners() else {
+        panic!("two listeners");
+    };
+    assert!(!tls.proxies.is_empty());
+    assert!(tls.tls.as_ref().unwrap().clients.is_some());
+    assert!(matches!(websocket.protocol, Protocol::WebSocket { .. }));
 }
 
 #[test]
@@ -217,4 +222,29 @@ client_certificates = "sometimes"
         (16, "listener[1].tls.client_certificates"),
     ];
     assert_eq!(found, expected.map(|(line, key)| (line, key.to_owned())));
+}
+
+#[test]
+fn listeners_of_websocket_have_a_path() {
+    let protocol = |rest: &str| {
+        let config = Config::parse(&format!("{SMALLEST}{rest}")).unwrap();
+        config.listeners()[0].protocol.clone()
+    };
+    let websocket = |path: &str| Protocol::WebSocket { path: path.into() };
+    assert_eq!(protocol(""), Protocol::Mqtt);
+    assert_eq!(protocol("protocol = \"mqtt\"\n"), Protocol::Mqtt);
+    assert_eq!(protocol("protocol = \"ws\"\n"), websocket("/mqtt"));
+    assert_eq!(
+        protocol("protocol = \"ws\"\npath = \"/\"\n"),
+        websocket("/")
+    );
+    let key = |rest: &str| problems(&format!("{SMALLEST}{rest}")).remove(0).key;
+    assert_eq!(key("protocol = \"wss\"\n"), "listener[0].protocol");
+    for lines in [
+        "path = \"/\"",
+        "protocol = \"ws\"\npath = \"mqtt\"",
+        "protocol = \"ws\"\npath = \"/?\"",
+    ] {
+        assert_eq!(key(lines), "listener[0].path");
+    }
 }

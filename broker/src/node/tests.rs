@@ -8,6 +8,7 @@ mod kept;
 mod mosquitto;
 mod refusals;
 mod sys;
+mod websocket;
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -18,7 +18,10 @@ use crate::{
 };
 
 /// A TLS client; its handshake may be over before the broker has refused it.
-async fn secure(broker: &Broker, connector: &TlsConnector) -> Client<TlsStream<TcpStream>> {
+pub(super) async fn secure(
+    broker: &Broker,
+    connector: &TlsConnector,
+) -> Client<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(broker.address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     Client::over(connector.connect(name, stream).await.unwrap())
