@@ -34,6 +34,7 @@ mod retained;
 pub mod routes;
 pub mod session;
 pub mod shard;
+pub mod shares;
 mod sys;
 pub mod tls;
 pub mod topic;

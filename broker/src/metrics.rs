@@ -19,6 +19,7 @@ pub enum Metric {
     Sessions,
     SessionsConnected,
     Subscriptions,
+    SharedSubscriptions,
     Accepted,
     Connected,
     RefusedFull,
@@ -43,6 +44,7 @@ pub enum Metric {
     BytesOut,
     DroppedQueue,
     DroppedExpired,
+    DroppedShared,
     RefusedSubscriptions,
     RefusedRetained,
     RefusedPublish,
@@ -97,7 +99,7 @@ const fn describe(
 }
 
 #[rustfmt::skip]
-const DESCRIPTIONS: [Description; 35] = {
+const DESCRIPTIONS: [Description; 37] = {
     use Kind::{Counter, Gauge};
     use Metric::*;
     [
@@ -105,6 +107,7 @@ const DESCRIPTIONS: [Description; 35] = {
         describe(Sessions, Gauge, "sessions", "", "Sessions, connected or kept for absent clients."),
         describe(SessionsConnected, Gauge, "sessions_connected", "", "Sessions whose client is connected."),
         describe(Subscriptions, Gauge, "subscriptions", "", "Subscriptions of all sessions."),
+        describe(SharedSubscriptions, Gauge, "shared_subscriptions", "", "Those of them that share messages with others."),
         describe(Accepted, Counter, "accepted_total", "", "Sockets accepted."),
         describe(Connected, Counter, "connects_total", "", "CONNECT packets answered with success."),
         describe(RefusedFull, Counter, "refused_total", "reason=\"connections\"", "Sockets closed before their CONNECT was accepted."),
@@ -129,6 +132,7 @@ const DESCRIPTIONS: [Description; 35] = {
         describe(BytesOut, Counter, "bytes_sent_total", "", "Bytes written to clients."),
         describe(DroppedQueue, Counter, "messages_dropped_total", "reason=\"queue_full\"", "Messages not delivered to a subscriber."),
         describe(DroppedExpired, Counter, "messages_dropped_total", "reason=\"expired_or_too_large\"", ""),
+        describe(DroppedShared, Counter, "messages_dropped_total", "reason=\"no_member\"", ""),
         describe(RefusedSubscriptions, Counter, "subscriptions_refused_total", "", "Filters refused because of a limit."),
         describe(RefusedRetained, Counter, "retained_refused_total", "", "Messages not retained because of the limit."),
         describe(RefusedPublish, Counter, "publish_refused_total", "", "Messages to topics that clients may not publish to."),

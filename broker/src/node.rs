@@ -27,6 +27,7 @@ use crate::{
     retained::Retained,
     routes::{Routes, ShardId, ShardSet},
     shard::{self, Shared, WorkerError},
+    shares::Shares,
     tls::TlsError,
     tunnel::{TunnelError, Unpacker},
 };
@@ -139,6 +140,7 @@ impl Node {
             session_limits: config.session(),
             shards,
             routes: Routes::default(),
+            shares: Shares::default(),
             retained: RwLock::new(Retained::new(config.limits().retained)),
             sessions: AtomicUsize::new(0),
             node: config.node().into(),

@@ -18,8 +18,14 @@ pub(crate) fn is_reserved(topic: &str) -> bool {
     crate::topic::split_level(topic).0 == ROOT
 }
 
+const DROPPED: &[Metric] = &[
+    Metric::DroppedQueue,
+    Metric::DroppedExpired,
+    Metric::DroppedShared,
+];
+
 /// Sums of counters, as they are.
-const COUNTS: [(&str, &[Metric]); 15] = {
+const COUNTS: [(&str, &[Metric]); 16] = {
     use Metric::*;
     [
         ("bytes/received", &[BytesIn]),
@@ -30,11 +36,12 @@ const COUNTS: [(&str, &[Metric]); 15] = {
         ("connections/refused", &Metric::REFUSED),
         ("messages/received", &[Connected, PacketsIn]),
         ("messages/sent", &[PacketsOut]),
-        ("publish/messages/dropped", &[DroppedQueue, DroppedExpired]),
+        ("publish/messages/dropped", DROPPED),
         ("publish/messages/received", &[MessagesIn]),
         ("publish/messages/refused", &[RefusedPublish]),
         ("publish/messages/sent", &[MessagesOut]),
         ("retained messages/refused", &[RefusedRetained]),
+        ("shared_subscriptions/count", &[SharedSubscriptions]),
         ("subscriptions/count", &[Subscriptions]),
         ("subscriptions/refused", &[RefusedSubscriptions]),
     ]
@@ -49,7 +56,7 @@ const LOADS: [(&str, &[Metric]); 9] = {
         ("connections", &[Connected]),
         ("messages/received", &[Connected, PacketsIn]),
         ("messages/sent", &[PacketsOut]),
-        ("publish/dropped", &[DroppedQueue, DroppedExpired]),
+        ("publish/dropped", DROPPED),
         ("publish/received", &[MessagesIn]),
         ("publish/sent", &[MessagesOut]),
         ("sockets", &[Accepted]),

@@ -5,8 +5,28 @@
 /// The tries recurse once per level; real topics have fewer than twenty.
 pub const MAX_LEVELS: usize = 128;
 
-/// A filter that names a shared subscription starts with this.
-pub const SHARE_PREFIX: &str = "$share/";
+/// A filter that names a shared subscription starts with this (MQTT 5, 4.8.2).
+const SHARE_PREFIX: &str = "$share/";
+
+/// The older way to share: one group without a name for each filter.
+const QUEUE_PREFIX: &str = "$queue/";
+
+/// What a subscriber wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// All messages of a filter.
+    All(&'a str),
+    /// The group's messages, with others.
+    Share(SharedFilter<'a>),
+}
+
+/// A filter whose messages go to one member of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedFilter<'a> {
+    /// Empty for `$queue`.
+    pub group: &'a str,
+    pub filter: &'a str,
+}
 
 /// Whether a PUBLISH may carry this topic name.
 pub fn is_valid_name(topic: &str) -> bool {
@@ -29,6 +49,23 @@ pub fn is_valid_filter(filter: &str) -> bool {
         }
     }
     true
+}
+
+/// Reads the filter of a SUBSCRIBE or UNSUBSCRIBE; `None` when it is not legal.
+pub fn parse_filter(text: &str) -> Option<Wanted<'_>> {
+    let shared = if let Some(rest) = text.strip_prefix(SHARE_PREFIX) {
+        let (group, filter) = rest.split_once('/')?;
+        if group.is_empty() || group.contains(['+', '#']) {
+            return None;
+        }
+        SharedFilter { group, filter }
+    } else if let Some(filter) = text.strip_prefix(QUEUE_PREFIX) {
+        SharedFilter { group: "", filter }
+    } else {
+        return is_valid_filter(text).then_some(Wanted::All(text));
+    };
+    (is_valid_filter(shared.filter) && !shared.group.contains('\0'))
+        .then_some(Wanted::Share(shared))
 }
 
 /// Wildcards in the first level do not match topics that start with `$` (MQTT 5, 4.7.2).
@@ -72,6 +109,33 @@ mod tests {
         }
         for illegal in ["", "a#", "#/a", "a+", "+a/b", "a/#/b", "a\0"] {
             assert!(!is_valid_filter(illegal), "{illegal:?}");
+        }
+    }
+
+    #[test]
+    fn shared_filters_are_told_from_others() {
+        let share = |group, filter| Some(Wanted::Share(SharedFilter { group, filter }));
+        for (text, wanted) in [
+            ("$share/g/a/#", share("g", "a/#")),
+            ("$share/ä b/+", share("ä b", "+")),
+            ("$share/g//", share("g", "/")),
+            ("$queue/a", share("", "a")),
+            ("$queue//a", share("", "/a")),
+            ("$share", Some(Wanted::All("$share"))),
+            ("$shared/g/a", Some(Wanted::All("$shared/g/a"))),
+            ("a/$share/g", Some(Wanted::All("a/$share/g"))),
+            ("$share/", None),
+            ("$share/g", None),
+            ("$share/g/", None),
+            ("$share//a", None),
+            ("$share/+/a", None),
+            ("$share/g#/a", None),
+            ("$share/g\0/a", None),
+            ("$share/g/a#", None),
+            ("$queue/", None),
+            ("$queue/#/a", None),
+        ] {
+            assert_eq!(parse_filter(text), wanted, "{text:?}");
         }
     }
 

@@ -23,7 +23,6 @@ use crate::{
 const NOT_DONE: &str = "\
 Mind that:
 - user names and passwords are accepted and not checked yet: any client may do anything
-- shared subscriptions ($share/...) are refused
 - sessions and retained messages are in memory and end with the process
 - a broker that is stopped does not publish the wills of its clients";
 

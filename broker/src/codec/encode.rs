@@ -48,7 +48,6 @@ pub fn encode_connack(connack: ConnAck, version: Version, out: &mut BytesMut) {
                 max_packet_size: maximum_packet,
                 topic_alias_max: (topic_aliases > 0).then_some(topic_aliases),
                 assigned_client_identifier: assigned_client_id,
-                shared_subscription_available: Some(0),
                 ..ConnAckProperties::default()
             });
             V5.write(packet(v5_code(code), properties), out)

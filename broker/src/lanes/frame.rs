@@ -3,8 +3,8 @@
 //! ```text
 //! frame    src u16 | sequence u64 | count u32 | message*
 //! message  flags u8 | topic u16 | properties u32 | payload u32 | [expires in ms u64]
-//!          | topic | properties | payload
-//! flags    bits 0-1 QoS, bit 2 retain, bit 3 expires
+//!          | [share u64 | session u32] | topic | properties | payload
+//! flags    bits 0-1 QoS, bit 2 retain, bit 3 expires, bit 4 for one seat alone
 //! ```
 
 use std::time::{Duration, Instant};
@@ -14,12 +14,14 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crate::{
     message::{Message, Qos},
     routes::ShardId,
+    shares::{Seat, ShareId},
 };
 
 pub const HEADER: usize = 2 + 8 + 4;
 const COUNT_AT: usize = 2 + 8;
 const RETAIN: u8 = 0b0100;
 const EXPIRES: u8 = 0b1000;
+const SEAT: u8 = 0b1_0000;
 
 /// A frame under construction.
 #[derive(Debug)]
@@ -45,7 +47,8 @@ impl Writer {
         Self { bytes, count: 0 }
     }
 
-    pub fn push(&mut self, message: &Message, now: Instant) {
+    /// Adds a message for all subscribers, or for one member of a group.
+    pub fn push(&mut self, message: &Message, seat: Option<Seat>, now: Instant) {
         let Message {
             topic,
             payload,
@@ -61,8 +64,11 @@ impl Writer {
         if expires.is_some() {
             flags |= EXPIRES;
         }
+        if seat.is_some() {
+            flags |= SEAT;
+        }
         self.bytes
-            .reserve(19 + topic.len() + properties.len() + payload.len());
+            .reserve(31 + topic.len() + properties.len() + payload.len());
         self.bytes.put_u8(flags);
         // Lengths come from packets, where they had 16 and 28 bits.
         self.bytes
@@ -74,6 +80,10 @@ impl Writer {
         if let Some(expires) = expires {
             let left = expires.saturating_duration_since(now).as_millis();
             self.bytes.put_u64(u64::try_from(left).unwrap_or(u64::MAX));
+        }
+        if let Some(Seat { share, session }) = seat {
+            self.bytes.put_u64(share.0);
+            self.bytes.put_u32(session);
         }
         self.bytes.put_slice(topic.as_bytes());
         self.bytes.put_slice(properties);
@@ -108,7 +118,7 @@ pub fn read_header(frame: &mut &[u8]) -> Option<Header> {
 }
 
 /// Splits the next message off; `None` when the bytes end before it does.
-pub fn read_message(frame: &mut &[u8], now: Instant) -> Option<Message> {
+pub fn read_message(frame: &mut &[u8], now: Instant) -> Option<(Message, Option<Seat>)> {
     let flags = frame.try_get_u8().ok()?;
     let topic = usize::from(frame.try_get_u16().ok()?);
     let properties = usize::try_from(frame.try_get_u32().ok()?).ok()?;
@@ -118,16 +128,25 @@ pub fn read_message(frame: &mut &[u8], now: Instant) -> Option<Message> {
     } else {
         None
     };
+    let seat = if flags & SEAT != 0 {
+        Some(Seat {
+            share: ShareId(frame.try_get_u64().ok()?),
+            session: frame.try_get_u32().ok()?,
+        })
+    } else {
+        None
+    };
     let (topic, rest) = frame.split_at_checked(topic)?;
     let (properties, rest) = rest.split_at_checked(properties)?;
     let (payload, rest) = rest.split_at_checked(payload)?;
     *frame = rest;
-    Some(Message {
+    let message = Message {
         topic: std::str::from_utf8(topic).ok()?.into(),
         payload: payload.into(),
         properties: properties.into(),
         qos: Qos::from_bits(flags & 0b11)?,
         retain: flags & RETAIN != 0,
         expires,
-    })
+    };
+    Some((message, seat))
 }

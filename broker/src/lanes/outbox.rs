@@ -9,7 +9,7 @@ use rumqttd::{
 };
 
 use super::{Lanes, frame::Writer, lane_topic};
-use crate::{message::Message, routes::ShardId};
+use crate::{message::Message, routes::ShardId, shares::Seat};
 
 /// A frame is closed when it is this long, so that a burst does not become one huge copy.
 const FRAME_BYTES: usize = 64 * 1024;
@@ -79,14 +79,14 @@ impl Outbox {
         }
     }
 
-    /// Adds a message to the open frame for a shard.
-    pub fn push(&mut self, to: ShardId, message: &Message, now: Instant) {
+    /// Adds a message to the open frame for a shard: for all of its subscribers, or for one seat.
+    pub fn push(&mut self, to: ShardId, message: &Message, seat: Option<Seat>, now: Instant) {
         let destination = &mut self.to[usize::from(to.0)];
         let open = destination.open.get_or_insert_with(|| {
             destination.sequence += 1;
             Writer::new(self.me, destination.sequence)
         });
-        open.push(message, now);
+        open.push(message, seat, now);
         if open.len() >= FRAME_BYTES {
             destination.seal();
         }

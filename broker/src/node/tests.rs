@@ -7,6 +7,7 @@ mod front;
 mod kept;
 mod mosquitto;
 mod refusals;
+mod shared;
 mod sys;
 mod websocket;
 

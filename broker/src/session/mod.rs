@@ -24,9 +24,12 @@ use std::{
 use crate::{
     codec::packet::{Ack, AckKind, Delivery, PacketId, Will, reason},
     message::{Message, Qos},
+    shares::{Appetite, ShareId},
 };
 pub use outgoing::{Delivered, Outgoing};
-pub use terms::{Aftermath, Cause, Grant, Greeting, ReceiveMaximumExceeded, Subscription, Terms};
+pub use terms::{
+    Aftermath, Cause, Grant, Greeting, Orphan, ReceiveMaximumExceeded, Subscription, Terms,
+};
 
 /// Retained messages that may wait in the queue before more are fetched from their store.
 const GREETING_BOUND: usize = 64;
@@ -292,6 +295,7 @@ impl Session {
                     qos: message.qos.min(subscription.qos),
                     retain: true,
                     subscription_ids: subscription.id.into_iter().collect(),
+                    share: None,
                 };
                 self.outgoing.queue_retained(message, grant);
             }
@@ -310,6 +314,31 @@ impl Session {
     /// Returns the number of messages dropped because they expired or are too long.
     pub fn pump(&mut self, wire: &mut impl Wire, now: Instant) -> usize {
         self.outgoing.pump(wire, now)
+    }
+
+    /// How much the session can take of what is shared with others.
+    pub fn appetite(&self, is_connected: bool) -> Appetite {
+        if is_connected && self.outgoing.is_idle() {
+            Appetite::Ready
+        } else if self.outgoing.is_full() {
+            Appetite::Full
+        } else if is_connected {
+            Appetite::Busy
+        } else {
+            Appetite::Away
+        }
+    }
+
+    /// Takes back what waits for the client on behalf of a group, or of all.
+    pub fn reclaim_unsent(&mut self, share: Option<ShareId>) -> Vec<Orphan> {
+        self.outgoing.reclaim_unsent(share)
+    }
+
+    /// As [`Session::reclaim_unsent`], and the QoS 1 messages that a client whose session ends did
+    /// not acknowledge. QoS 2 messages are not among them: the client may have them, and nobody
+    /// else may get them then (MQTT 5, 4.8.2-5).
+    pub fn reclaim_unfinished(&mut self) -> Vec<Orphan> {
+        self.outgoing.reclaim_unfinished()
     }
 
     #[cfg(test)]

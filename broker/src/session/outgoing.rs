@@ -2,10 +2,11 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use super::{Grant, Wire};
+use super::{Grant, Orphan, Wire};
 use crate::{
     codec::packet::{Ack, AckKind, Delivery, PacketId, reason},
     message::{Message, Qos},
+    shares::ShareId,
 };
 
 /// The sending half of a session.
@@ -92,13 +93,56 @@ impl Outgoing {
         self.queued_retained
     }
 
+    /// Whether a message would be sent at once.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.sent == self.inflight.len() && self.has_window()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.queue.len() >= self.queue_bound
+    }
+
     /// QoS 0 does not wait for a client that is away.
     pub(super) fn detach(&mut self) {
         self.queue
             .retain(|queued| queued.grant.qos > Qos::AtMostOnce);
-        self.queued_qos0 = 0;
+        self.count_queue();
+    }
+
+    fn count_queue(&mut self) {
+        let is_qos0 = |queued: &&Queued| queued.grant.qos == Qos::AtMostOnce;
         let is_retained = |queued: &&Queued| queued.source == Source::Store;
+        self.queued_qos0 = self.queue.iter().filter(is_qos0).count();
         self.queued_retained = self.queue.iter().filter(is_retained).count();
+    }
+
+    pub(super) fn reclaim_unsent(&mut self, of: Option<ShareId>) -> Vec<Orphan> {
+        let mut orphans = Vec::new();
+        self.queue.retain(|queued| {
+            let share = queued
+                .grant
+                .share
+                .filter(|share| of.is_none_or(|of| of == *share));
+            orphans.extend(share.map(|share| queued.orphan(share)));
+            share.is_none()
+        });
+        self.count_queue();
+        orphans
+    }
+
+    /// Those in flight come first, as they did for the client.
+    pub(super) fn reclaim_unfinished(&mut self) -> Vec<Orphan> {
+        let in_flight = |inflight: &InFlight| match &inflight.stage {
+            Stage::Published(queued) if queued.grant.qos == Qos::AtLeastOnce => {
+                queued.grant.share.map(|share| queued.orphan(share))
+            }
+            Stage::Published(_) | Stage::Released => None,
+        };
+        let mut orphans: Vec<_> = self.inflight.iter().filter_map(in_flight).collect();
+        self.inflight.clear();
+        self.sent = 0;
+        orphans.extend(self.reclaim_unsent(None));
+        orphans
     }
 
     pub(super) fn deliver(
@@ -149,7 +193,7 @@ impl Outgoing {
     }
 
     fn enqueue(&mut self, queued: Queued) -> Delivered {
-        if self.queue.len() >= self.queue_bound {
+        if self.is_full() {
             return Delivered::Dropped;
         }
         self.push(queued);
@@ -220,6 +264,7 @@ impl Outgoing {
             id,
             subscription_ids: grant.subscription_ids,
         };
+        let share = grant.share;
         if !wire.publish(&delivery, now) {
             return false;
         }
@@ -235,6 +280,7 @@ impl Outgoing {
                 qos,
                 retain,
                 subscription_ids,
+                share,
             };
             let stage = Stage::Published(Queued {
                 message,
@@ -341,6 +387,13 @@ impl Outgoing {
 }
 
 impl Queued {
+    fn orphan(&self, share: ShareId) -> Orphan {
+        Orphan {
+            share,
+            message: Arc::clone(&self.message),
+        }
+    }
+
     fn repeat(&self, id: PacketId) -> Delivery {
         Delivery {
             message: Arc::clone(&self.message),

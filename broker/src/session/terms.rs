@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     codec::packet::{RetainHandling, Will},
     message::{Message, Qos},
+    shares::ShareId,
 };
 
 /// What a client asked for with one filter.
@@ -30,6 +31,15 @@ pub struct Grant {
     pub qos: Qos,
     pub retain: bool,
     pub subscription_ids: Vec<u32>,
+    /// The group that the client got the message for.
+    pub share: Option<ShareId>,
+}
+
+/// A message of a group whose member has left before it had it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    pub share: ShareId,
+    pub message: Arc<Message>,
 }
 
 /// What a connection brings to its session.

@@ -1,4 +1,5 @@
 mod ending;
+mod shared;
 
 use super::*;
 
@@ -115,6 +116,7 @@ fn grant(qos: Qos) -> Grant {
         qos,
         retain: false,
         subscription_ids: Vec::new(),
+        share: None,
     }
 }
 

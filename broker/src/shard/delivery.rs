@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Entry, SessionKey, Shard, Shared};
+use super::{SessionKey, Shard, Shared};
 use crate::{
     lanes::Flushed,
     link::Link,
@@ -83,7 +83,11 @@ impl Shard {
         if shards.contains(self.id) {
             self.deliver(message, origin, now);
         }
-        !shards.is_empty()
+        let shares = self.shared.shares.matching(&message.topic);
+        for share in &shares {
+            self.dispatch(*share, message, now);
+        }
+        !shards.is_empty() || !shares.is_empty()
     }
 
     /// Whether the message need not be retained, or can be.
@@ -101,7 +105,7 @@ impl Shard {
         let mut is_for_others = false;
         for other in (0..self.shared.shards).map(ShardId) {
             if other != self.id && shards.contains(other) {
-                self.outbox.push(other, message, now);
+                self.outbox.push(other, message, None, now);
                 is_for_others = true;
             }
         }
@@ -159,10 +163,12 @@ impl Shard {
                 .iter()
                 .filter_map(|(_key, subscription)| subscription.id)
                 .collect(),
+            share: None,
         };
-        let Entry { session, link, .. } = entry;
-        let mut wire = link.as_deref();
-        match session.deliver(message, grant, wire.as_mut(), now) {
+        let mut wire = entry.link.as_deref();
+        let delivered = entry.session.deliver(message, grant, wire.as_mut(), now);
+        entry.note_appetite();
+        match delivered {
             Delivered::Sent | Delivered::Queued | Delivered::Skipped => {}
             Delivered::Dropped => self.counters.inc(Metric::DroppedQueue),
         }
@@ -201,6 +207,7 @@ impl Shard {
             .is_some_and(|current| Rc::ptr_eq(current, link))
         {
             let dropped = entry.session.pump(&mut &**link, now);
+            entry.note_appetite();
             self.counters.add(Metric::DroppedExpired, dropped);
             self.greet(key, link, now);
         }
@@ -261,7 +268,9 @@ mod tests {
             expires: None,
         };
         for _ in 0..3 {
-            shard.outbox.push(ShardId(1), &message, Instant::now());
+            shard
+                .outbox
+                .push(ShardId(1), &message, None, Instant::now());
         }
         for _ in 0..3 {
             assert!(shard.stall(key, Waker::noop()));

@@ -7,6 +7,7 @@
 mod delivery;
 mod packets;
 mod sessions;
+mod shared;
 mod worker;
 
 use std::{
@@ -32,7 +33,9 @@ use crate::{
     retained::Retained,
     routes::{Routes, ShardId},
     session::{Aftermath, Cause, Session, Subscription, Terms},
+    shares::Shares,
     sys::Sys,
+    topic::{self, Wanted},
     trie::{Removed, Trie},
 };
 pub(crate) use packets::Flow;
@@ -47,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) session_limits: SessionLimits,
     pub(crate) shards: u16,
     pub(crate) routes: Routes,
+    pub(crate) shares: Shares,
     pub(crate) retained: RwLock<Retained>,
     /// How many there are on all shards.
     pub(crate) sessions: AtomicUsize,
@@ -90,6 +94,7 @@ impl Shared {
             session_limits: config.session(),
             shards,
             routes: Routes::default(),
+            shares: Shares::default(),
             retained: RwLock::new(Retained::new(config.limits().retained)),
             sessions: AtomicUsize::new(0),
             node: "n".into(),
@@ -114,6 +119,8 @@ pub(crate) struct Shard {
     outbox_work: Rc<tokio::sync::Notify>,
     /// Connections that wait for the lanes before they read on.
     stalled: BTreeMap<SessionKey, Waker>,
+    /// No client is given anything more.
+    is_stopping: bool,
     /// On the shard that publishes `$SYS` for all.
     sys: Option<Sys>,
     /// Kept between messages for its memory.
@@ -138,6 +145,7 @@ impl Shard {
             outbox,
             outbox_work: Rc::default(),
             stalled: BTreeMap::new(),
+            is_stopping: false,
             sys,
             matches: Vec::new(),
         }
@@ -203,6 +211,7 @@ impl Shard {
             assigned_client_id,
         });
         let dropped = entry.session.pump(&mut &**link, now);
+        entry.note_appetite();
         self.counters.add(Metric::DroppedExpired, dropped);
         self.greet(key, link, now);
         self.schedule(key);
@@ -284,15 +293,22 @@ impl Shard {
         }
         entry.link = None;
         self.counters.sub(Metric::SessionsConnected, 1);
+        // What was not sent need not wait for the client: others may have time for it.
+        let orphans = match &entry.seats {
+            Some(_seats) => entry.session.reclaim_unsent(None),
+            None => Vec::new(),
+        };
         let aftermath = entry.session.detach(cause, now);
+        entry.note_appetite();
         self.settle(key, aftermath, now);
+        self.adopt(orphans, now);
     }
 
     /// Does what a session's end or its will leaves to do.
     fn settle(&mut self, key: SessionKey, aftermath: Aftermath, now: Instant) {
         let Aftermath { will, ended } = aftermath;
         if ended {
-            self.forget(key);
+            self.forget(key, now);
         } else {
             self.schedule(key);
         }
@@ -301,8 +317,8 @@ impl Shard {
         }
     }
 
-    fn forget(&mut self, key: SessionKey) {
-        let Some(entry) = self.sessions.remove(key) else {
+    fn forget(&mut self, key: SessionKey, now: Instant) {
+        let Some(mut entry) = self.sessions.remove(key) else {
             return;
         };
         if let Some(deadline) = entry.deadline {
@@ -313,9 +329,19 @@ impl Shard {
         self.counters
             .sub(Metric::Subscriptions, entry.session.subscription_count());
         for filter in entry.session.filters() {
-            if self.subscribers.remove(filter, &key) == Removed::LastSubscriber {
-                self.shared.routes.remove(filter, self.id);
+            match topic::parse_filter(filter) {
+                Some(Wanted::Share(shared)) => self.leave_group(key, shared, now),
+                Some(Wanted::All(_)) | None => self.cancel(key, filter),
             }
+        }
+        let orphans = entry.session.reclaim_unfinished();
+        self.adopt(orphans, now);
+    }
+
+    /// Sends the session nothing more for a filter that is its own.
+    fn cancel(&mut self, key: SessionKey, filter: &str) {
+        if self.subscribers.remove(filter, &key) == Removed::LastSubscriber {
+            self.shared.routes.remove(filter, self.id);
         }
     }
 
@@ -368,6 +394,7 @@ impl Shard {
 
     /// Tells every client that the node stops.
     pub(crate) fn shut_down(&mut self, now: Instant) {
+        self.is_stopping = true;
         for (key, link) in self.sessions.connected() {
             link.close(reason::SHUTTING_DOWN);
             self.disconnect(key, &link, Cause::Shutdown, now);

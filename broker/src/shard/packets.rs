@@ -9,8 +9,9 @@ use crate::{
     message::{Message, Qos},
     metrics::Metric,
     session::{Cause, Subscription, Wire},
-    sys, topic,
-    trie::{Inserted, Removed},
+    sys,
+    topic::{self, Wanted},
+    trie::Inserted,
 };
 
 /// Filters that one SUBSCRIBE may bring: more than any client sends at once, and few enough that
@@ -50,15 +51,18 @@ impl Shard {
             ClientPacket::Ack(ack) => {
                 if let Some(entry) = self.sessions.get_mut(key) {
                     let dropped = entry.session.handle_ack(ack, &mut &**link, now);
+                    entry.note_appetite();
                     self.counters.add(Metric::DroppedExpired, dropped);
                     self.greet(key, link, now);
                 }
             }
-            ClientPacket::Subscribe(subscribe) => self.handle_subscribe(key, link, subscribe, now),
+            ClientPacket::Subscribe(subscribe) => {
+                self.handle_subscribe(key, link, subscribe, now)?;
+            }
             ClientPacket::Unsubscribe { id, filters } => {
                 let codes: Vec<u8> = filters
                     .iter()
-                    .map(|filter| self.unsubscribe(key, filter))
+                    .map(|filter| self.unsubscribe(key, filter, now))
                     .collect();
                 link.unsuback(id, &codes);
             }
@@ -125,12 +129,22 @@ impl Shard {
         link: &Rc<Link>,
         subscribe: Subscribe,
         now: Instant,
-    ) {
+    ) -> Result<(), u8> {
         let Subscribe {
             id,
             subscription_id,
             filters,
         } = subscribe;
+        // A group has no member of its own to leave out (MQTT 5, 3.8.3-4).
+        let is_shared = |wanted: &SubscribeFilter| {
+            matches!(topic::parse_filter(&wanted.filter), Some(Wanted::Share(_)))
+        };
+        if filters
+            .iter()
+            .any(|wanted| wanted.no_local && is_shared(wanted))
+        {
+            return Err(reason::PROTOCOL_ERROR);
+        }
         let mut codes = Vec::with_capacity(filters.len());
         for (index, wanted) in filters.iter().enumerate() {
             let subscribed = if index < FILTERS_PER_SUBSCRIBE {
@@ -152,6 +166,7 @@ impl Shard {
         }
         link.suback(id, &codes);
         self.greet(key, link, now);
+        Ok(())
     }
 
     /// Adds one filter, or tells why it is refused.
@@ -168,12 +183,9 @@ impl Shard {
             retain_as_published,
             retain_handling,
         } = wanted;
-        if filter.starts_with(topic::SHARE_PREFIX) {
-            return Err(reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
-        }
-        if !topic::is_valid_filter(filter) {
+        let Some(meant) = topic::parse_filter(filter) else {
             return Err(reason::TOPIC_FILTER_INVALID);
-        }
+        };
         let Some(entry) = self.sessions.get_mut(key) else {
             return Err(reason::FAILURE);
         };
@@ -189,22 +201,28 @@ impl Shard {
             id: subscription_id,
         };
         let is_new = entry.session.subscribe(filter, subscription);
-        if retain_handling.asks(is_new) {
-            entry.session.greet(filter);
-        }
         self.counters
             .add(Metric::Subscriptions, usize::from(is_new));
-        if self.subscribers.insert(filter, key, subscription) == Inserted::NewFilter {
-            self.shared.routes.add(filter, self.id);
+        match meant {
+            // Groups get no retained messages (MQTT 5, 4.8.2).
+            Wanted::Share(shared) => self.join_group(key, shared, subscription),
+            Wanted::All(filter) => {
+                if retain_handling.asks(is_new) {
+                    entry.session.greet(filter);
+                }
+                if self.subscribers.insert(filter, key, subscription) == Inserted::NewFilter {
+                    self.shared.routes.add(filter, self.id);
+                }
+            }
         }
         Ok(())
     }
 
     /// Takes one filter away; the result is its UNSUBACK code.
-    fn unsubscribe(&mut self, key: SessionKey, filter: &str) -> u8 {
-        if !topic::is_valid_filter(filter) {
+    fn unsubscribe(&mut self, key: SessionKey, filter: &str, now: Instant) -> u8 {
+        let Some(meant) = topic::parse_filter(filter) else {
             return reason::TOPIC_FILTER_INVALID;
-        }
+        };
         let Some(entry) = self.sessions.get_mut(key) else {
             return reason::FAILURE;
         };
@@ -212,8 +230,9 @@ impl Shard {
             return reason::NO_SUBSCRIPTION_EXISTED;
         }
         self.counters.sub(Metric::Subscriptions, 1);
-        if self.subscribers.remove(filter, &key) == Removed::LastSubscriber {
-            self.shared.routes.remove(filter, self.id);
+        match meant {
+            Wanted::Share(shared) => self.leave_group(key, shared, now),
+            Wanted::All(filter) => self.cancel(key, filter),
         }
         reason::SUCCESS
     }

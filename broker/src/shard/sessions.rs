@@ -2,11 +2,23 @@
 
 use std::{collections::HashMap, rc::Rc, sync::Arc, time::Instant};
 
+use super::shared::Seats;
 use crate::{link::Link, session::Session};
 
 /// A session's place in its shard; reused after the session has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SessionKey(u32);
+
+impl SessionKey {
+    /// What the key is called where it crosses threads.
+    pub(super) fn number(self) -> u32 {
+        self.0
+    }
+
+    pub(super) fn of(number: u32) -> Self {
+        Self(number)
+    }
+}
 
 /// A session and its surroundings.
 pub(super) struct Entry {
@@ -14,6 +26,8 @@ pub(super) struct Entry {
     pub(super) session: Session,
     /// The connection that holds the session.
     pub(super) link: Option<Rc<Link>>,
+    /// Its places in groups that share subscriptions.
+    pub(super) seats: Option<Box<Seats>>,
     /// The session's place in the shard's calendar.
     pub(super) deadline: Option<Instant>,
 }
@@ -40,6 +54,7 @@ impl Sessions {
             client_id: Arc::clone(&client_id),
             session,
             link: None,
+            seats: None,
             deadline: None,
         };
         let key = self.free.pop().unwrap_or_else(|| {

@@ -300,8 +300,12 @@ fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]) -> b
     state.counters.inc(Metric::LaneFrames);
     state.counters.add(Metric::LaneMessages, messages as usize);
     let now = Instant::now();
-    while let Some(message) = frame::read_message(&mut bytes, now) {
-        state.deliver(&Arc::new(message), None, now);
+    while let Some((message, seat)) = frame::read_message(&mut bytes, now) {
+        let message = Arc::new(message);
+        match seat {
+            None => state.deliver(&message, None, now),
+            Some(seat) => state.deliver_to_seat(seat, &message, now),
+        }
     }
     true
 }

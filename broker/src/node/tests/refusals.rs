@@ -49,14 +49,9 @@ async fn illegal_filters_are_refused_one_by_one() {
     let broker = Broker::start().await;
     let mut old = broker.join(Version::V311, "old").await;
     let mut new = broker.join(Version::V5, "new").await;
-    for (filter, code) in [
-        ("a/#/b", 0x8f),
-        ("a+", 0x8f),
-        ("", 0x8f),
-        ("$share/g/t", 0x9e),
-    ] {
+    for filter in ["a/#/b", "a+", ""] {
         assert_eq!(old.subscribe(filter, 0).await, 0x80);
-        assert_eq!(new.subscribe(filter, 0).await, code);
+        assert_eq!(new.subscribe(filter, 0).await, 0x8f);
     }
     broker.stop().await;
 }

@@ -1,0 +1,330 @@
+//! Shared subscriptions: which member of a group gets a message (MQTT 5, 4.8.2).
+//!
+//! Groups are the node's, with members on all of its shards. The shard of the publisher chooses
+//! the member and addresses the message to its seat, so that each message is balanced over all
+//! members once, wherever they are. Between nodes it is the same in two steps: a node with members
+//! is chosen first, and that node chooses among its own.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU8, AtomicUsize, Ordering},
+    },
+};
+
+use crate::{
+    message::Qos,
+    routes::ShardId,
+    topic::SharedFilter,
+    trie::{Inserted, Trie},
+};
+
+/// A group and its filter. Never given twice in the life of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShareId(pub u64);
+
+/// One session's membership in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    pub share: ShareId,
+    /// The session's number in its shard.
+    pub session: u32,
+}
+
+/// How much a session can take. The order is that of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Appetite {
+    /// Connected, and nothing waits for it.
+    Ready,
+    /// Connected, with a queue before it.
+    Busy,
+    /// Not connected: what is to be kept waits for it.
+    Away,
+    /// Its queue takes nothing more.
+    Full,
+}
+
+/// A session's appetite, told by its shard and read by all.
+#[derive(Debug)]
+pub struct Presence(AtomicU8);
+
+/// All groups of a node.
+#[derive(Debug, Default)]
+pub struct Shares {
+    /// How many groups there are: most messages need not ask further.
+    groups: AtomicUsize,
+    book: RwLock<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    last: u64,
+    by_name: HashMap<Name, ShareId>,
+    by_filter: Trie<ShareId, ()>,
+    groups: HashMap<ShareId, Group>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Name {
+    group: Box<str>,
+    filter: Box<str>,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    members: Vec<Member>,
+    turn: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Member {
+    shard: ShardId,
+    session: u32,
+    qos: Qos,
+    presence: Arc<Presence>,
+}
+
+impl Presence {
+    pub fn new(appetite: Appetite) -> Arc<Self> {
+        Arc::new(Self(AtomicU8::new(appetite as u8)))
+    }
+
+    pub fn set(&self, appetite: Appetite) {
+        self.0.store(appetite as u8, Ordering::Release);
+    }
+
+    fn get(&self) -> Appetite {
+        match self.0.load(Ordering::Acquire) {
+            0 => Appetite::Ready,
+            1 => Appetite::Busy,
+            2 => Appetite::Away,
+            _ => Appetite::Full,
+        }
+    }
+}
+
+impl Shares {
+    /// Gives a session a seat, or changes what it takes.
+    pub fn join(
+        &self,
+        shared: SharedFilter<'_>,
+        shard: ShardId,
+        session: u32,
+        qos: Qos,
+        presence: &Arc<Presence>,
+    ) -> ShareId {
+        let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
+        let share = book.find_or_open(shared);
+        let member = Member {
+            shard,
+            session,
+            qos,
+            presence: Arc::clone(presence),
+        };
+        let members = &mut book.groups.entry(share).or_default().members;
+        match members.iter_mut().find(|seated| seated.is(shard, session)) {
+            Some(seated) => *seated = member,
+            None => members.push(member),
+        }
+        self.groups.store(book.groups.len(), Ordering::Release);
+        share
+    }
+
+    /// Takes a session's seat away; the group ends with its last member.
+    pub fn leave(&self, shared: SharedFilter<'_>, shard: ShardId, session: u32) -> Option<ShareId> {
+        let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
+        let name = Name::from(shared);
+        let share = *book.by_name.get(&name)?;
+        let group = book.groups.get_mut(&share)?;
+        group.members.retain(|seated| !seated.is(shard, session));
+        if group.members.is_empty() {
+            book.groups.remove(&share);
+            book.by_name.remove(&name);
+            book.by_filter.remove(shared.filter, &share);
+        }
+        self.groups.store(book.groups.len(), Ordering::Release);
+        Some(share)
+    }
+
+    /// The groups that get a message of this topic.
+    pub fn matching(&self, topic: &str) -> Vec<ShareId> {
+        let mut shares = Vec::new();
+        if self.groups.load(Ordering::Acquire) > 0 {
+            self.book
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .by_filter
+                .for_each_match(topic, |share, ()| shares.push(*share));
+        }
+        shares
+    }
+
+    /// Whose turn it is to get a message of the group; `None` when nobody can take it.
+    pub fn choose(&self, share: ShareId, qos: Qos) -> Option<(ShardId, Seat)> {
+        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        let member = book.groups.get(&share)?.choose(qos)?;
+        let seat = Seat {
+            share,
+            session: member.session,
+        };
+        Some((member.shard, seat))
+    }
+}
+
+impl Book {
+    fn find_or_open(&mut self, shared: SharedFilter<'_>) -> ShareId {
+        let name = Name::from(shared);
+        if let Some(share) = self.by_name.get(&name) {
+            return *share;
+        }
+        self.last += 1;
+        let share = ShareId(self.last);
+        self.by_name.insert(name, share);
+        let (Inserted::NewFilter | Inserted::NewSubscriber | Inserted::Replaced) =
+            self.by_filter.insert(shared.filter, share, ());
+        share
+    }
+}
+
+impl From<SharedFilter<'_>> for Name {
+    fn from(shared: SharedFilter<'_>) -> Self {
+        Self {
+            group: shared.group.into(),
+            filter: shared.filter.into(),
+        }
+    }
+}
+
+impl Group {
+    /// The next in turn among those that take the message most readily.
+    fn choose(&self, qos: Qos) -> Option<&Member> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let first = turn.checked_rem(self.members.len())?;
+        let (before, from) = self.members.split_at_checked(first)?;
+        let mut best: Option<(Appetite, &Member)> = None;
+        for member in from.iter().chain(before) {
+            let appetite = member.appetite(qos);
+            if appetite == Appetite::Ready {
+                return Some(member);
+            }
+            if appetite < best.map_or(Appetite::Full, |(best, _member)| best) {
+                best = Some((appetite, member));
+            }
+        }
+        best.map(|(_appetite, member)| member)
+    }
+}
+
+impl Member {
+    fn is(&self, shard: ShardId, session: u32) -> bool {
+        self.shard == shard && self.session == session
+    }
+
+    fn appetite(&self, qos: Qos) -> Appetite {
+        let appetite = self.presence.get();
+        // QoS 0 does not wait for a client that is away.
+        if appetite == Appetite::Away && qos.min(self.qos) == Qos::AtMostOnce {
+            Appetite::Full
+        } else {
+            appetite
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Appetite::{Away, Busy, Full, Ready};
+
+    const JOBS: SharedFilter<'static> = SharedFilter {
+        group: "g",
+        filter: "jobs/#",
+    };
+
+    /// A group whose members are the sessions 0, 1, … of alternating shards.
+    fn group(appetites: &[Appetite]) -> (Shares, ShareId, Vec<Arc<Presence>>) {
+        let shares = Shares::default();
+        let mut share = ShareId(0);
+        let mut presences = Vec::new();
+        for (session, appetite) in (0..).zip(appetites) {
+            let presence = Presence::new(*appetite);
+            let shard = ShardId(u16::try_from(session % 2).unwrap());
+            share = shares.join(JOBS, shard, session, Qos::AtLeastOnce, &presence);
+            presences.push(presence);
+        }
+        (shares, share, presences)
+    }
+
+    fn choose(shares: &Shares, share: ShareId, qos: Qos) -> Option<u32> {
+        shares.choose(share, qos).map(|(_shard, seat)| seat.session)
+    }
+
+    fn turns(shares: &Shares, share: ShareId, count: usize) -> Vec<u32> {
+        (0..count)
+            .filter_map(|_turn| choose(shares, share, Qos::AtLeastOnce))
+            .collect()
+    }
+
+    #[test]
+    fn members_take_turns_whatever_shard_they_are_on() {
+        let (shares, share, _presences) = group(&[Ready; 3]);
+        assert_eq!(turns(&shares, share, 7), [0, 1, 2, 0, 1, 2, 0]);
+        let (shard, seat) = shares.choose(share, Qos::AtMostOnce).unwrap();
+        assert_eq!((shard, seat.session, seat.share), (ShardId(1), 1, share));
+    }
+
+    #[test]
+    fn those_that_can_take_more_go_first() {
+        let (shares, share, presences) = group(&[Busy, Ready, Away, Full]);
+        assert_eq!(turns(&shares, share, 4), [1; 4]);
+        presences[1].set(Full);
+        assert_eq!(turns(&shares, share, 4), [0; 4]);
+        presences[0].set(Full);
+        assert_eq!(turns(&shares, share, 4), [2; 4]);
+        presences[2].set(Full);
+        assert!(turns(&shares, share, 4).is_empty());
+    }
+
+    #[test]
+    fn qos0_does_not_wait_for_absent_members() {
+        let (shares, share, _presences) = group(&[Away]);
+        assert_eq!(choose(&shares, share, Qos::AtMostOnce), None);
+        assert_eq!(choose(&shares, share, Qos::ExactlyOnce), Some(0));
+        let absent = Presence::new(Away);
+        shares.join(JOBS, ShardId(0), 0, Qos::AtMostOnce, &absent);
+        assert_eq!(choose(&shares, share, Qos::ExactlyOnce), None);
+    }
+
+    #[test]
+    fn groups_end_with_their_last_member() {
+        let (shares, share, _presences) = group(&[Ready; 2]);
+        assert_eq!(shares.matching("jobs/1"), [share]);
+        assert!(shares.matching("job").is_empty());
+        assert_eq!(shares.leave(JOBS, ShardId(0), 0), Some(share));
+        // A seat of another shard is another one.
+        assert_eq!(shares.leave(JOBS, ShardId(0), 1), Some(share));
+        assert_eq!(turns(&shares, share, 2), [1, 1]);
+        assert_eq!(shares.leave(JOBS, ShardId(1), 1), Some(share));
+        assert!(shares.matching("jobs/1").is_empty());
+        assert_eq!(shares.choose(share, Qos::AtMostOnce), None);
+        assert_eq!(shares.leave(JOBS, ShardId(1), 1), None);
+        let ready = Presence::new(Ready);
+        let next = shares.join(JOBS, ShardId(0), 0, Qos::AtMostOnce, &ready);
+        assert_ne!(next, share);
+    }
+
+    #[test]
+    fn groups_of_one_filter_get_a_copy_each() {
+        let (shares, share, presences) = group(&[Ready]);
+        let other = SharedFilter {
+            group: "h",
+            filter: "jobs/#",
+        };
+        let other = shares.join(other, ShardId(0), 0, Qos::AtMostOnce, &presences[0]);
+        let mut matching = shares.matching("jobs/1");
+        matching.sort();
+        assert_eq!(matching, [share, other]);
+    }
+}
