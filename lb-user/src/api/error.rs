@@ -1,47 +1,12 @@
 //! Errors as JSON, with the status that fits.
 
-use axum::{
-    Json,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
-use serde::{Deserialize, Serialize};
+use axum::http::StatusCode;
+pub(super) use console::api::ApiError;
 
 use crate::{
     control::{ChangeError, ReloadError, RouterChangeError, Stopping, TraceError, UnknownNotifier},
     core::balancer::SelectError,
 };
-
-/// What a request that failed is answered with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorBody {
-    pub error: String,
-    /// What to do about it.
-    pub hint: String,
-}
-
-/// An error on its way out.
-#[derive(Debug)]
-pub(super) struct ApiError {
-    status: StatusCode,
-    body: ErrorBody,
-}
-
-impl ApiError {
-    pub(super) fn new(status: StatusCode, error: String, hint: &str) -> Self {
-        let hint = hint.to_owned();
-        Self {
-            status,
-            body: ErrorBody { error, hint },
-        }
-    }
-}
-
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        (self.status, Json(self.body)).into_response()
-    }
-}
 
 impl From<Stopping> for ApiError {
     fn from(error: Stopping) -> Self {

@@ -33,6 +33,13 @@ mod servers;
 #[cfg(test)]
 mod tests;
 
-pub use error::ErrorBody;
+pub use console::api::ErrorBody;
 pub use routes::{BackendEntry, Weight};
 pub use servers::{BindError, Servers};
+
+/// How users know the daemon.
+pub(crate) const DAEMON: console::Daemon = console::Daemon {
+    program: "tidegate",
+    socket_key: "api.socket",
+    group_key: "api.group",
+};

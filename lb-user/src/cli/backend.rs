@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::{
     Failure, Target,
-    client::{Client, encode},
+    client::{Client, DAEMON, encode},
     drain::{self, Patience},
     output::{self, time},
     status::backend_table,
@@ -79,7 +79,7 @@ struct Order {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let client = Client::new(&args.target.socket)?;
+    let client = Client::new(DAEMON, &args.target.socket)?;
     let (order, verb, weight) = match &args.action {
         Action::List => return list(&client, args.json),
         Action::Drain { order, .. } => (order, "drain", None),

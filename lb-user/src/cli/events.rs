@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Failure, Target,
-    client::{Client, encode},
+    client::{Client, DAEMON, encode},
     output::{self, Reader, time},
 };
 use crate::control::{EventRecord, EventsPage};
@@ -64,7 +64,7 @@ struct Gap {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let client = Client::new(&args.target.socket)?;
+    let client = Client::new(DAEMON, &args.target.socket)?;
     let mut page: EventsPage = client.get(&first_route(args))?;
     loop {
         // Of what happened before the daemon was asked for the first time some is always forgotten,

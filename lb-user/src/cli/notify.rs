@@ -5,7 +5,7 @@ use clap::Subcommand;
 
 use super::{
     Failure, Target,
-    client::{Client, encode},
+    client::{Client, DAEMON, encode},
     output,
 };
 use crate::control::NotifyTest;
@@ -34,7 +34,7 @@ enum Action {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let client = Client::new(&args.target.socket)?;
+    let client = Client::new(DAEMON, &args.target.socket)?;
     let Action::Test { name } = &args.action;
     let tests: Vec<NotifyTest> = client.post(&route(name.as_deref()), None)?;
     let text = if args.json {

@@ -1,48 +1,14 @@
 //! Writing for people and scripts, and reading what both write alike.
 
-use std::{
-    io::{self, Write as _},
-    time::Duration,
-};
+use std::time::Duration;
 
-use crate::config::parse_duration;
+pub(super) use console::output::{Reader, json, print};
 
-/// Whether anybody still reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reader {
-    There,
-    Gone,
-}
+use crate::{api::DAEMON, config::parse_duration};
 
-/// Writes to stdout. A closed pipe is not an error: the reader has seen enough.
-///
-/// # Errors
-///
-/// If stdout fails otherwise.
-pub(super) fn print(text: &str) -> anyhow::Result<Reader> {
-    let mut stdout = io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
-        Ok(()) => Ok(Reader::There),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Says on stderr what went wrong; there is nobody else to tell if that fails.
+/// Says on stderr what went wrong.
 pub(super) fn complain(message: &str) {
-    drop(writeln!(io::stderr().lock(), "tidegate: {message}"));
-}
-
-/// One line of JSON.
-///
-/// # Errors
-///
-/// If the value has no JSON form.
-pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
-    Ok(serde_json::to_string(value)? + "\n")
+    console::output::complain(DAEMON.program, message);
 }
 
 /// A time as in the configuration.

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Target, client::Client, output};
+use super::{
+    Failure, Target,
+    client::{Client, DAEMON},
+    output,
+};
 
 /// Has the daemon read its configuration again; a file with mistakes changes nothing.
 #[derive(Debug, clap::Args)]
@@ -23,7 +27,7 @@ struct Reloaded {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let client = Client::new(&args.target.socket)?;
+    let client = Client::new(DAEMON, &args.target.socket)?;
     let reloaded: Reloaded = client.post("/v1/reload", None)?;
     let text = if args.json {
         output::json(&reloaded)?

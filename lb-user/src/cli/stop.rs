@@ -11,7 +11,7 @@ use anyhow::anyhow;
 
 use super::{
     Failure, Target,
-    client::{Client, ClientError},
+    client::{Client, ClientError, DAEMON},
     output,
 };
 use crate::{config, control::Leaving, daemon};
@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = config::load(path).map_err(|errors| Failure::Usage(format!("\n{errors}")))?;
     match stop(config.api().socket(), args.detach) {
         Err(Unstopped::Client(ClientError::NotRunning { .. })) => {
-            let client = Client::new(config.api().socket())?;
+            let client = Client::new(DAEMON, config.api().socket())?;
             let was_there = client.block_on(daemon::take_off(&config))?;
             output::print(if was_there {
                 "no daemon ran; the program is taken off\n"
@@ -87,7 +87,7 @@ fn runs(pid: u32) -> bool {
 }
 
 fn stop(socket: &Path, detach: bool) -> Result<(), Unstopped> {
-    let client = Client::new(socket).map_err(Unstopped::Other)?;
+    let client = Client::new(DAEMON, socket).map_err(Unstopped::Other)?;
     let route = if detach {
         "/v1/stop?detach=true"
     } else {

@@ -2,7 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Failure, Target, client::Client, output};
+use super::{
+    Failure, Target,
+    client::{Client, DAEMON},
+    output,
+};
 use crate::control::{FlowTrace, PathTrace, ServiceTrace, Trace, TraceOrder, WhatIf};
 
 /// Shows what becomes of a client's packets, step by step with reasons.
@@ -69,7 +73,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         what_if: down.chain(drained).chain(weights).collect(),
     };
     let body = output::json(&order)?;
-    let trace: Trace = Client::new(&args.target.socket)?.post("/v1/trace", Some(body))?;
+    let trace: Trace = Client::new(DAEMON, &args.target.socket)?.post("/v1/trace", Some(body))?;
     let text = if args.json {
         output::json(&trace)?
     } else {

@@ -7,7 +7,7 @@ use clap::Subcommand;
 
 use super::{
     Failure, Target,
-    client::{Client, encode},
+    client::{Client, DAEMON, encode},
     output::{self, time},
     status::router_table,
 };
@@ -61,7 +61,7 @@ enum Action {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let client = Client::new(&args.target.socket)?;
+    let client = Client::new(DAEMON, &args.target.socket)?;
     let status = match &args.action {
         Action::Status => client.get("/v1/vrrp")?,
         Action::Resume { name } => client.post(&route(name, "resume"), None)?,

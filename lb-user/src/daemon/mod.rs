@@ -352,7 +352,11 @@ fn synchronize(
 
 /// What has to be had before anything is changed on the host.
 async fn bind(config: &Config) -> anyhow::Result<api::Servers> {
-    let group = config.api().group().map(host::group_id).transpose();
+    let group = config
+        .api()
+        .group()
+        .map(console::socket::group_id)
+        .transpose();
     let group = group.context("api.group cannot be used")?;
     let mut servers = api::Servers::bind(config.api().socket(), config.api().mode(), group).await?;
     if let Some(listen) = config.metrics_listen() {

@@ -81,24 +81,6 @@ pub fn check_ports(wanted: RangeInclusive<u16>) -> Result<(), PortsOverlap> {
     }
 }
 
-/// The id of a group by its name or number.
-///
-/// # Errors
-///
-/// If the list of groups cannot be read or has no such group.
-pub fn group_id(name: &str) -> io::Result<u32> {
-    if let Ok(id) = name.parse() {
-        return Ok(id);
-    }
-    let groups = std::fs::read_to_string("/etc/group")?;
-    let id = groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let found = fields.next()? == name;
-        found.then(|| fields.nth(1)?.parse().ok()).flatten()
-    });
-    id.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no group {name}")))
-}
-
 fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
     let mut words = text.split_whitespace();
     let first = words.next()?.parse().ok()?;

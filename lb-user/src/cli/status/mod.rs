@@ -3,7 +3,6 @@
 mod remarks;
 mod routers;
 mod sync;
-mod table;
 mod view;
 
 use std::{
@@ -14,7 +13,7 @@ use std::{
 
 use super::{
     Failure, Target,
-    client::Client,
+    client::{Client, DAEMON},
     output::{self, Reader},
 };
 use crate::control::Status;
@@ -46,7 +45,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let client = Client::new(&args.target.socket)?;
+    let client = Client::new(DAEMON, &args.target.socket)?;
     let mut before: Option<(Instant, Status)> = None;
     loop {
         let status: Status = client.get("/v1/status")?;

@@ -1,6 +1,8 @@
 //! Sentences below the tables of a status: only what deserves one.
 
-use super::view::{address, duration};
+use console::units::duration;
+
+use super::view::address;
 use crate::control::{MqttStatus, ServiceState, ServiceStatus, Status};
 
 /// What deserves a sentence.

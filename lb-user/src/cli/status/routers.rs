@@ -1,9 +1,10 @@
 //! Virtual routers as a table.
 
-use super::{
+use console::{
     table::{Align, Table},
-    view::duration,
+    units::duration,
 };
+
 use crate::control::{RouterStatus, TrackStatus, VrrpStatus};
 
 /// All of them; empty if there are none.

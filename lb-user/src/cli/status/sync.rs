@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::view::duration;
+use console::units::duration;
+
 use crate::control::{FlowLag, ReceivingStatus, SendingStatus, SyncStatus};
 
 /// Both directions; empty without a peer.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{
-    remarks::remarks,
-    routers::router_table,
-    sync,
+use console::{
     table::{Align, Table},
+    units::{duration, size},
 };
+
+use super::{remarks::remarks, routers::router_table, sync};
 use crate::control::{BackendStatus, ServiceStatus, Sessions, Status, TrafficStatus, VipStatus};
 
 /// An earlier status, and how long ago it was.
@@ -251,39 +251,11 @@ fn socket(address: &str, port: u16) -> String {
     }
 }
 
-fn size(bytes: f64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let mut scaled = bytes;
-    let mut unit = UNITS[0];
-    for next in &UNITS[1..] {
-        if scaled < 1000.0 {
-            break;
-        }
-        scaled /= 1000.0;
-        unit = next;
-    }
-    if unit == UNITS[0] {
-        format!("{scaled:.0} {unit}")
-    } else {
-        format!("{scaled:.1} {unit}")
-    }
-}
-
-pub(super) fn duration(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
-        (0, _, _) => format!("{hours} h {minutes} min"),
-        _ => format!("{days} d {hours} h"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{duration, render, size};
+    use super::render;
     use crate::control::{ServiceState, example};
 
     #[test]
@@ -422,16 +394,5 @@ mod tests {
         let mut status = example::status();
         status.services[0].vip = "fd00:40::24".to_owned();
         assert!(render(&status, false, None).contains("[fd00:40::24]:1883/tcp"));
-    }
-
-    #[test]
-    fn numbers_are_scaled_for_people() {
-        assert_eq!(
-            (size(999.0), size(1500.0)),
-            ("999 B".to_owned(), "1.5 kB".to_owned())
-        );
-        assert_eq!(duration(59), "59 s");
-        assert_eq!(duration(3_725), "1 h 2 min");
-        assert_eq!(duration(90_000), "1 d 1 h");
     }
 }

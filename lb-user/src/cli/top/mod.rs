@@ -17,7 +17,7 @@ use self::{
 };
 use super::{
     Failure, Target,
-    client::Client,
+    client::{Client, DAEMON},
     output::{self, Reader},
 };
 use crate::control::Status;
@@ -60,7 +60,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 type Look = (Instant, Status);
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let client = Client::new(&args.target.socket)?;
+    let client = Client::new(DAEMON, &args.target.socket)?;
     let mut before = look(&client)?;
     let mut view = View::new(args, &client)?;
     let mut left = args.count;

@@ -1,20 +1,22 @@
 //! Aligned columns.
 
 /// Rows of cells under a head; columns are as wide as their widest cell.
-pub(super) struct Table {
+#[derive(Debug)]
+pub struct Table {
     rows: Vec<Vec<String>>,
     aligns: Vec<Align>,
 }
 
 /// Words to the left, numbers to the right.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Align {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Align {
     Left,
     Right,
 }
 
 impl Table {
-    pub(super) fn new(head: &[(&str, Align)]) -> Self {
+    #[must_use]
+    pub fn new(head: &[(&str, Align)]) -> Self {
         let names = head.iter().map(|(name, _)| (*name).to_owned()).collect();
         Self {
             rows: vec![names],
@@ -22,11 +24,12 @@ impl Table {
         }
     }
 
-    pub(super) fn row(&mut self, cells: Vec<String>) {
+    pub fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
-    pub(super) fn render(&self) -> String {
+    #[must_use]
+    pub fn render(&self) -> String {
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
             cells
