@@ -39,3 +39,27 @@ pub fn complain(program: &str, message: &str) {
 pub fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string(value)? + "\n")
 }
+
+/// Text that others have chosen, as a terminal may be shown it: no control characters.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let printable = |c: char| {
+        if c.is_control() {
+            c.escape_unicode().to_string()
+        } else {
+            c.to_string()
+        }
+    };
+    text.chars().map(printable).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn terminals_are_not_controlled_by_what_clients_call_themselves() {
+        assert_eq!(printable("sensor/ä 7"), "sensor/ä 7");
+        assert_eq!(printable("\u{1b}[2J\u{9b}x"), "\\u{1b}[2J\\u{9b}x");
+    }
+}
