@@ -171,10 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn handle_bytes(&mut self, bytes: &[u8], context: &mut Context<'_>) {
-        self.shard
-            .borrow()
-            .counters()
-            .add(Metric::BytesIn, bytes.len());
+        self.link.note_read(bytes.len());
         let now = Instant::now();
         if let Some(keep_alive) = &mut self.keep_alive {
             keep_alive.heard = now;
@@ -221,6 +218,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.stalled = Some(Stall::Output);
                 break;
             }
+            // A node that stops takes no more messages, and still hears acknowledgements.
+            if shard.is_draining() && codec::is_publish(bytes) {
+                self.stalled = Some(Stall::Lanes);
+                break;
+            }
             let frame = match codec::frame(bytes, self.limits.packet_bytes) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
@@ -265,7 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             match written {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(bytes)) => {
-                    self.shard.borrow().counters().add(Metric::BytesOut, bytes);
+                    self.link.note_written(bytes);
                     self.note_drained(output.len());
                     output.advance(bytes);
                     self.link.put_back(output);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! GET /metrics   Prometheus text
-//! GET /healthz   200 while the process runs
+//! GET /healthz   200 while every shard answers, 503 otherwise
 //! GET /readyz    200 while clients are accepted, 503 otherwise
 //! ```
 
@@ -16,7 +16,7 @@ use crate::node::Status;
 pub(crate) fn router(status: Arc<Status>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
-        .route("/healthz", get(|| std::future::ready("ok\n")))
+        .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .with_state(status)
 }
@@ -25,6 +25,16 @@ async fn metrics(State(status): State<Arc<Status>>) -> String {
     let mut text = String::new();
     status.render(&mut text);
     text
+}
+
+async fn healthy(State(status): State<Arc<Status>>) -> (StatusCode, String) {
+    let stuck = status.stuck();
+    if stuck.is_empty() {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        let text = format!("shards do not answer: {stuck:?}\n");
+        (StatusCode::SERVICE_UNAVAILABLE, text)
+    }
 }
 
 async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, &'static str) {

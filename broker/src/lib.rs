@@ -17,6 +17,7 @@ pub mod cli;
 pub mod codec;
 pub mod config;
 mod connection;
+pub mod control;
 mod duration;
 mod handshake;
 mod http;

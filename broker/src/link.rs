@@ -4,7 +4,7 @@
 //! connection's task next runs, so that everything sent in between leaves in one write.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
     task::{Context, Waker},
@@ -43,11 +43,31 @@ enum Farewell {
     Disconnect,
 }
 
+/// What a client said in its CONNECT and when, for those who ask.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opening {
+    /// Seconds; zero is none.
+    pub(crate) keep_alive: u16,
+    pub(crate) clean_start: bool,
+    pub(crate) at: Instant,
+}
+
+/// What went over one connection, its CONNECT left out.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) messages_in: Cell<u64>,
+    pub(crate) messages_out: Cell<u64>,
+    pub(crate) bytes_in: Cell<u64>,
+    pub(crate) bytes_out: Cell<u64>,
+}
+
 /// One connection as its shard sees it.
 #[derive(Debug)]
 pub(crate) struct Link {
     peer: Peer,
     version: Version,
+    opening: Opening,
+    traffic: Traffic,
     maximum_packet: usize,
     counters: Arc<Counters>,
     state: RefCell<State>,
@@ -86,6 +106,12 @@ impl Link {
         Rc::new(Self {
             peer,
             version: connect.version,
+            opening: Opening {
+                keep_alive: connect.keep_alive,
+                clean_start: connect.clean_start,
+                at: Instant::now(),
+            },
+            traffic: Traffic::default(),
             maximum_packet: connect.maximum_packet.map_or(unlimited, |bytes| {
                 usize::try_from(bytes).unwrap_or(unlimited)
             }),
@@ -119,12 +145,38 @@ impl Link {
             .or_else(|| fits(Naming::Name).then_some(Naming::Name))
     }
 
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
     pub(crate) fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    pub(crate) fn version(&self) -> Version {
-        self.version
+    pub(crate) fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Counts bytes read from the client.
+    pub(crate) fn note_read(&self, bytes: usize) {
+        self.counters.add(Metric::BytesIn, bytes);
+        Traffic::add(&self.traffic.bytes_in, bytes);
+    }
+
+    /// Counts bytes that its socket took.
+    pub(crate) fn note_written(&self, bytes: usize) {
+        self.counters.add(Metric::BytesOut, bytes);
+        Traffic::add(&self.traffic.bytes_out, bytes);
+    }
+
+    /// Counts a PUBLISH of the client's.
+    pub(crate) fn note_message(&self) {
+        self.counters.inc(Metric::MessagesIn);
+        Traffic::add(&self.traffic.messages_in, 1);
     }
 
     pub(crate) fn connack(&self, connack: ConnAck) {
@@ -152,6 +204,12 @@ impl Link {
         self.encode(|version, out| codec::encode_disconnect(reason, version, out));
         self.state.borrow_mut().lingers |= self.version.is_v5();
         self.close_silently();
+    }
+
+    /// Closes the connection as [`Link::close`] does, but leaves any client the time to read all.
+    pub(crate) fn close_gently(&self, reason: u8) {
+        self.state.borrow_mut().lingers = true;
+        self.close(reason);
     }
 
     /// Closes the connection once its output is written.
@@ -221,6 +279,11 @@ impl Link {
         self.state.borrow().lingers
     }
 
+    /// Bytes that wait for the client's socket.
+    pub(crate) fn output_len(&self) -> usize {
+        self.state.borrow().output.len()
+    }
+
     /// Whether the client leaves so much unread that nothing more should be read from it.
     pub(crate) fn is_full(&self) -> bool {
         Self::would_be_full(self.state.borrow().output.len())
@@ -254,6 +317,12 @@ impl Link {
     }
 }
 
+impl Traffic {
+    fn add(count: &Cell<u64>, amount: usize) {
+        count.set(count.get().wrapping_add(amount as u64));
+    }
+}
+
 impl State {
     /// Whether there is room for more than a few messages.
     fn is_drained(&self) -> bool {
@@ -284,6 +353,7 @@ impl Wire for &Link {
             return false;
         };
         self.counters.inc(Metric::MessagesOut);
+        Traffic::add(&self.traffic.messages_out, 1);
         self.encode(|version, out| codec::encode_delivery(delivery, naming, version, now, out));
         true
     }

@@ -159,8 +159,8 @@ impl Services {
     }
 
     /// For each listener, in order, its service and what becomes of it.
-    pub(crate) fn subscribe(&self) -> impl Iterator<Item = watch::Receiver<Arc<Service>>> {
-        self.0.iter().map(watch::Sender::subscribe)
+    pub(crate) fn subscribe(&self) -> Vec<watch::Receiver<Arc<Service>>> {
+        self.0.iter().map(watch::Sender::subscribe).collect()
     }
 
     /// Reads all files anew and gives them to listeners with the same address; connections that are

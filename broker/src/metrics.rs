@@ -4,6 +4,7 @@
 //! makes two cores wait for each other; reading sums them.
 
 use std::{
+    array,
     fmt::Write,
     sync::{
         Arc,
@@ -36,6 +37,8 @@ pub enum Metric {
     ClosedKeepAlive,
     ClosedTakenOver,
     ClosedProtocol,
+    ClosedKicked,
+    ClosedStopping,
     MessagesIn,
     MessagesOut,
     PacketsIn,
@@ -99,7 +102,7 @@ const fn describe(
 }
 
 #[rustfmt::skip]
-const DESCRIPTIONS: [Description; 37] = {
+const DESCRIPTIONS: [Description; 39] = {
     use Kind::{Counter, Gauge};
     use Metric::*;
     [
@@ -124,6 +127,8 @@ const DESCRIPTIONS: [Description; 37] = {
         describe(ClosedKeepAlive, Counter, "disconnects_total", "reason=\"keep_alive\"", ""),
         describe(ClosedTakenOver, Counter, "disconnects_total", "reason=\"taken_over\"", ""),
         describe(ClosedProtocol, Counter, "disconnects_total", "reason=\"protocol\"", ""),
+        describe(ClosedKicked, Counter, "disconnects_total", "reason=\"kicked\"", ""),
+        describe(ClosedStopping, Counter, "disconnects_total", "reason=\"stopping\"", ""),
         describe(MessagesIn, Counter, "messages_received_total", "", "PUBLISH packets from clients."),
         describe(MessagesOut, Counter, "messages_sent_total", "", "PUBLISH packets to clients."),
         describe(PacketsIn, Counter, "packets_received_total", "", "Packets from clients, after CONNECT."),
@@ -150,7 +155,7 @@ pub struct Counters([AtomicU64; DESCRIPTIONS.len()]);
 
 impl Default for Counters {
     fn default() -> Self {
-        Self(std::array::from_fn(|_metric| AtomicU64::new(0)))
+        Self(array::from_fn(|_metric| AtomicU64::new(0)))
     }
 }
 

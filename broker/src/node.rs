@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use thiserror::Error;
@@ -16,21 +17,28 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     config::Config,
+    control::{Pulse, shards::Shards, view::NodeStatus, watch_pulse},
     http,
     lanes::{LaneError, Lanes},
     listener::{self, Gate, Kept, ListenError, Service, Services},
-    metrics::{Counters, Metrics, render_head, render_value},
+    metrics::{Counters, Metric, Metrics, render_head, render_value},
     retained::Retained,
     routes::{Routes, ShardId, ShardSet},
-    shard::{self, Shared, WorkerError},
+    shard::{self, Request, Shared, WorkerError},
     shares::Shares,
     tls::TlsError,
     tunnel::{TunnelError, Unpacker},
 };
+
+/// How long subscribers get to read what waits for them before the node says goodbye.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often it is looked whether they have. Each look passes over all sessions.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
 /// Why a node cannot start.
 #[derive(Debug, Error)]
@@ -55,9 +63,13 @@ pub enum NodeError {
 
 /// What the node tells about itself.
 pub struct Status {
+    started: Instant,
+    listeners: Vec<SocketAddr>,
     metrics: Metrics,
     shared: Arc<Shared>,
     services: Services,
+    shards: Shards,
+    pulse: watch::Receiver<Arc<Pulse>>,
     ready: AtomicBool,
     unpacker: Option<Unpacker>,
 }
@@ -71,17 +83,45 @@ impl Status {
         &self.metrics
     }
 
+    pub(crate) fn shards(&self) -> &Shards {
+        &self.shards
+    }
+
+    /// The shards that have not answered for too long.
+    pub(crate) fn stuck(&self) -> Vec<u16> {
+        self.pulse.borrow().stuck(Instant::now())
+    }
+
+    /// All of it in short, for operators.
+    pub(crate) fn view(&self) -> NodeStatus {
+        let pulse = Arc::clone(&self.pulse.borrow());
+        NodeStatus {
+            node: self.shared.node.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            ready: self.is_ready(),
+            listeners: self.listeners.iter().map(SocketAddr::to_string).collect(),
+            connections: self.metrics.get(Metric::Connections),
+            sessions: self.metrics.get(Metric::Sessions),
+            subscriptions: self.metrics.get(Metric::Subscriptions),
+            retained: self.retained(),
+            rates: pulse.rates,
+            shards: pulse.shards.clone(),
+        }
+    }
+
+    fn retained(&self) -> u64 {
+        let retained = &self.shared.retained;
+        let retained = retained.read().unwrap_or_else(PoisonError::into_inner);
+        retained.len() as u64
+    }
+
     /// Appends everything in Prometheus's text format.
     pub fn render(&self, out: &mut String) {
         self.metrics.render(out);
-        let retained = self
-            .shared
-            .retained
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len();
         render_head(out, "retained", "gauge", "Retained messages.");
-        render_value(out, "retained", "", retained as u64);
+        render_value(out, "retained", "", self.retained());
         self.services.render(out);
         if let Some(unpacker) = &self.unpacker {
             unpacker.render(out);
@@ -96,6 +136,10 @@ pub struct Node {
     metrics_address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     threads: Vec<thread::JoinHandle<()>>,
+    /// Keeps the way to the shards open while they are drained.
+    gate: Arc<Gate>,
+    listeners: JoinSet<()>,
+    /// What looks at the node, for as long as there is something to see.
     servers: JoinSet<()>,
     /// Closed when a shard's thread has ended.
     ended: mpsc::Receiver<()>,
@@ -120,7 +164,7 @@ impl Node {
             .iter()
             .map(|listener| listener::bind(listener.address, mss))
             .collect::<Result<_, _>>()?;
-        let addresses = sockets
+        let addresses: Vec<SocketAddr> = sockets
             .iter()
             .filter_map(|socket| socket.local_addr().ok())
             .collect();
@@ -153,6 +197,7 @@ impl Node {
         let (alive, ended) = mpsc::channel(1);
         let mut threads = Vec::new();
         let mut arrivals = Vec::new();
+        let mut requests = Vec::new();
         for (id, counters) in (0..shards).map(ShardId).zip(&counters) {
             let handle = shard::spawn(
                 id,
@@ -163,6 +208,7 @@ impl Node {
             )?;
             threads.push(handle.thread);
             arrivals.push(handle.arrivals);
+            requests.push(handle.requests);
         }
 
         let gate = Arc::new(Gate {
@@ -171,17 +217,26 @@ impl Node {
             counters: Arc::clone(&counters[usize::from(shards)]),
             open: Arc::new(AtomicUsize::new(0)),
         });
-        let mut servers = JoinSet::new();
-        for (socket, service) in sockets.into_iter().zip(services.subscribe()) {
-            servers.spawn(listener::serve(socket, service, Arc::clone(&gate)));
-        }
+        let accepting = services.subscribe();
+        let shards = Shards::new(Arc::clone(&shared), requests);
+        let (beats, pulse) = watch::channel(Arc::new(Pulse::none(Instant::now())));
         let status = Arc::new(Status {
-            metrics,
+            started: Instant::now(),
+            listeners: addresses.clone(),
+            metrics: metrics.clone(),
             shared,
+            shards: shards.clone(),
+            pulse,
             services,
             ready: AtomicBool::new(true),
             unpacker,
         });
+        let mut listeners = JoinSet::new();
+        for (socket, service) in sockets.into_iter().zip(accepting) {
+            listeners.spawn(listener::serve(socket, service, Arc::clone(&gate)));
+        }
+        let mut servers = JoinSet::new();
+        servers.spawn(watch_pulse(shards, metrics, beats));
         if let Some(socket) = metrics_socket {
             let routes = http::router(Arc::clone(&status));
             servers.spawn(async move {
@@ -196,6 +251,8 @@ impl Node {
             metrics_address,
             stop,
             threads,
+            gate,
+            listeners,
             servers,
             ended,
         })
@@ -224,16 +281,25 @@ impl Node {
     pub async fn failed(&mut self) {
         tokio::select! {
             _ = self.ended.recv() => {}
+            _ = self.listeners.join_next() => {}
             _ = self.servers.join_next() => {}
         }
     }
 
-    /// Accepts no more clients, says goodbye to those that are there, and ends every thread.
-    pub async fn stop(mut self) {
+    /// Says that the node is about to stop to those who ask whether it is ready, and serves on.
+    pub fn announce_stop(&self) {
         self.status.ready.store(false, Ordering::Release);
-        self.servers.shutdown().await;
+    }
+
+    /// Accepts no more clients, delivers what was taken from them, says goodbye to those that are
+    /// there, and ends every thread.
+    pub async fn stop(mut self) {
+        self.announce_stop();
+        self.listeners.shutdown().await;
+        self.drain().await;
         // The shards hold receivers for as long as they run; without one there is nobody to tell.
         let _ = self.stop.send(true);
+        drop(self.gate);
         let threads = std::mem::take(&mut self.threads);
         let joined = tokio::task::spawn_blocking(move || {
             threads
@@ -245,6 +311,28 @@ impl Node {
         .await;
         if !matches!(joined, Ok(0)) {
             warn!("a shard's thread panicked");
+        }
+        self.servers.shutdown().await;
+    }
+
+    /// Waits until every message that was acknowledged is in its subscribers' sockets, if they read.
+    async fn drain(&self) {
+        let shards = self.status.shards();
+        let drained = async {
+            let begun = shards.ask_all(Request::Drain).await;
+            if begun.iter().any(|(begun, _took)| begun.is_err()) {
+                return;
+            }
+            loop {
+                let answers = shards.ask_all(Request::IsDrained).await;
+                if answers.iter().all(|(drained, _took)| *drained != Ok(false)) {
+                    return;
+                }
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+            info!("some clients have not read all that is theirs");
         }
     }
 }

@@ -25,3 +25,13 @@ pub struct ClientCertificate {
     /// Absent too when the subject names several: which one is meant is not ours to guess.
     pub common_name: Option<String>,
 }
+
+#[cfg(test)]
+impl Peer {
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            address: ([127, 0, 0, 1], 1).into(),
+            certificate: None,
+        }
+    }
+}

@@ -68,6 +68,23 @@ pub fn parse_filter(text: &str) -> Option<Wanted<'_>> {
         .then_some(Wanted::Share(shared))
 }
 
+/// Whether a valid filter matches a valid topic name (MQTT 5, 4.7).
+pub fn matches(filter: &str, topic: &str) -> bool {
+    if hides_from_wildcards(topic) && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut filters = filter.split('/');
+    let mut levels = topic.split('/');
+    loop {
+        match (filters.next(), levels.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(_level)) => {}
+            (Some(wanted), Some(level)) if wanted == level => {}
+            (Some(_), _) | (None, Some(_)) => return false,
+        }
+    }
+}
+
 /// Wildcards in the first level do not match topics that start with `$` (MQTT 5, 4.7.2).
 pub fn hides_from_wildcards(topic: &str) -> bool {
     topic.starts_with('$')
@@ -136,6 +153,33 @@ mod tests {
             ("$queue/#/a", None),
         ] {
             assert_eq!(parse_filter(text), wanted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn filters_match_as_the_standard_says() {
+        for (filter, topic) in [
+            ("a/b", "a/b"),
+            ("a/+", "a/b"),
+            ("+/+", "/a"),
+            ("a/#", "a"),
+            ("a/#", "a/b/c"),
+            ("#", "a/b"),
+            ("$SYS/#", "$SYS/a"),
+            ("a/+/c", "a//c"),
+        ] {
+            assert!(matches(filter, topic), "{filter} {topic}");
+        }
+        for (filter, topic) in [
+            ("a/b", "a"),
+            ("a", "a/b"),
+            ("a/+", "a"),
+            ("+", "/a"),
+            ("#", "$SYS/a"),
+            ("+/a", "$SYS/a"),
+            ("a/+/c", "a/b/d"),
+        ] {
+            assert!(!matches(filter, topic), "{filter} {topic}");
         }
     }
 

@@ -367,7 +367,11 @@ fn start_broker(host: &Host, shape: Shape, programs: &Binaries) -> Result<Proces
                 Forward::Tunnel => unpacking(config),
             };
             let node = format!("{:?}", host.name());
-            let config = config.set("", "node", &node).write(host, "broker.toml")?;
+            let socket = format!("{:?}", host.work_dir().join("broker.sock"));
+            let config = config
+                .set("", "node", &node)
+                .set("control", "socket", &socket)
+                .write(host, "broker.toml")?;
             let mut command = host.command(&programs.broker)?;
             command.args(["run", "--config"]).arg(config);
             let mut process = host.spawn("tidegate-broker", command)?;

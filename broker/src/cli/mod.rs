@@ -1,13 +1,22 @@
 //! The command line of `tidegate-broker`.
 //!
-//! Exit codes: 0 fine, 1 something failed at run time, 64 wrong usage or configuration.
+//! Exit codes: 0 fine, 1 something failed at run time, 64 wrong usage or configuration, a request that was
+//! refused included.
 
 mod check;
+mod clients;
+mod kick;
+mod listing;
 mod run;
+mod sessions;
+mod status;
+mod subscriptions;
+mod target;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use console::client::ClientError;
 
 use crate::{bench, config::ConfigError};
 
@@ -30,6 +39,11 @@ enum Command {
     Bench(Box<bench::Args>),
     /// Check a configuration file, and the files that it names, and say everything that is wrong.
     Check(check::Args),
+    Status(status::Args),
+    Clients(clients::Args),
+    Sessions(sessions::Args),
+    Subscriptions(subscriptions::Args),
+    Kick(kick::Args),
 }
 
 /// Runs the program with the process's arguments.
@@ -50,10 +64,18 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(*args),
         Command::Check(args) => check::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Clients(args) => clients::run(&args),
+        Command::Sessions(args) => sessions::run(&args),
+        Command::Subscriptions(args) => subscriptions::run(&args),
+        Command::Kick(args) => kick::run(&args),
     };
     result.unwrap_or_else(|error| {
         report(&error);
-        if error.is::<ConfigError>() || error.is::<check::FileErrors>() {
+        let is_refused = error
+            .downcast_ref::<ClientError>()
+            .is_some_and(ClientError::is_usage);
+        if is_refused || error.is::<ConfigError>() || error.is::<check::FileErrors>() {
             ExitCode::from(EXIT_USAGE)
         } else {
             ExitCode::FAILURE

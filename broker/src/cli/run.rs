@@ -4,6 +4,8 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -13,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Config, Log, LogFormat, Vip},
+    control,
     node::Node,
     open_files,
     reload::reload,
@@ -23,8 +26,7 @@ use crate::{
 const NOT_DONE: &str = "\
 Mind that:
 - user names and passwords are accepted and not checked yet: any client may do anything
-- sessions and retained messages are in memory and end with the process
-- a broker that is stopped does not publish the wills of its clients";
+- sessions and retained messages are in memory and end with the process";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = NOT_DONE)]
@@ -76,7 +78,10 @@ async fn serve_clients(
     path: &Path,
     signals: &mut Signals,
 ) -> anyhow::Result<ExitCode> {
+    let control = control::Server::bind(config.control()).await?;
     let mut node = Node::start(config).await?;
+    // Until the last client is gone: how far the stop has come can be looked at.
+    let _control = control.map(|control| control.serve(Arc::clone(node.status())));
     info!(
         node = config.node(),
         addresses = ?node.addresses(),
@@ -95,9 +100,28 @@ async fn serve_clients(
             }
         }
     };
+    let ended_in_order = tokio::select! {
+        () = end(node, config.stop().grace) => true,
+        () = signals.wait_for_stop() => false,
+    };
+    if !ended_in_order {
+        warn!("told to stop again: ending at once");
+    }
+    Ok(code)
+}
+
+/// Ends the node in order.
+async fn end(node: Node, grace: Duration) {
+    node.announce_stop();
+    if !grace.is_zero() {
+        info!(
+            ?grace,
+            "not ready any more, serving on for the grace period"
+        );
+        tokio::time::sleep(grace).await;
+    }
     info!("stopping");
     node.stop().await;
-    Ok(code)
 }
 
 /// What a signal asks for.
@@ -122,6 +146,11 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// As [`Self::recv`], when there is nothing to reload any more.
+    async fn wait_for_stop(&mut self) {
+        while self.recv().await != Request::Stop {}
     }
 
     async fn recv(&mut self) -> Request {

@@ -96,6 +96,11 @@ pub fn frame(buffer: &[u8], limit: usize) -> Result<Option<Frame>, DecodeError> 
     Err(DecodeError::Malformed)
 }
 
+/// Whether bytes from a client begin with a PUBLISH.
+pub fn is_publish(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| first >> 4 == 3)
+}
+
 /// Reads MQTT's variable byte integer; the rest of the slice follows it.
 fn read_variable(bytes: &[u8]) -> Result<(usize, &[u8]), DecodeError> {
     let mut value = 0_usize;

@@ -19,6 +19,10 @@ pub(super) struct Config {
     pub(super) session: Session,
     #[serde(default)]
     pub(super) sys: Sys,
+    #[serde(default)]
+    pub(super) control: Control,
+    #[serde(default)]
+    pub(super) stop: Stop,
     pub(super) metrics: Option<Metrics>,
     #[serde(default)]
     pub(super) log: Log,
@@ -84,6 +88,20 @@ pub(super) struct Session {
 #[serde(deny_unknown_fields)]
 pub(super) struct Sys {
     pub(super) interval: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Control {
+    pub(super) socket: Option<Spanned<String>>,
+    pub(super) mode: Option<Spanned<String>>,
+    pub(super) group: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Stop {
+    pub(super) grace: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -3,6 +3,7 @@
 //! `file` mirrors the text, `model` holds the rules and the only way to a [`Config`].
 
 mod check;
+mod control;
 mod error;
 mod file;
 mod listener;
@@ -11,6 +12,7 @@ mod tunnel;
 
 use std::path::Path;
 
+pub use control::{Control, Stop};
 pub use error::{ConfigError, Problem};
 pub use listener::{ClientAuthority, Demand, Listener, Protocol, TlsFiles};
 pub use model::{Config, Limits, Log, LogFormat, SessionLimits, Tunnel, Vip};

@@ -12,7 +12,7 @@ use toml::Spanned;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    ConfigError,
+    ConfigError, Control, Stop,
     check::{Check, parse_prefix},
     file,
     listener::Listener,
@@ -28,6 +28,8 @@ pub struct Config {
     limits: Limits,
     session: SessionLimits,
     sys_interval: Duration,
+    control: Control,
+    stop: Stop,
     metrics: Option<SocketAddr>,
     log: Log,
 }
@@ -120,6 +122,14 @@ impl Config {
         (!self.sys_interval.is_zero()).then_some(self.sys_interval)
     }
 
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    pub fn stop(&self) -> Stop {
+        self.stop
+    }
+
     pub fn metrics(&self) -> Option<SocketAddr> {
         self.metrics
     }
@@ -139,6 +149,8 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
         limits,
         session,
         sys,
+        control,
+        stop,
         metrics,
         log,
     } = raw;
@@ -158,6 +170,8 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
             ),
         },
         sys_interval: check.duration("sys.interval", sys.interval, Duration::from_secs(10)),
+        control: check.control(control),
+        stop: check.stop(stop),
         metrics: metrics.and_then(|metrics| check.metrics(metrics)),
         log: check.log(log),
     };

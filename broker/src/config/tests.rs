@@ -45,6 +45,27 @@ fn absent_sections_take_the_defaults() {
     assert_eq!(config.metrics(), None);
     assert_eq!(config.vip(), None);
     assert_eq!(config.log().format, LogFormat::Text);
+    assert_eq!(config.stop().grace, Duration::ZERO);
+    let control = config.control();
+    assert!(control.is_default && control.mode == 0o660);
+    assert!(control.socket.ends_with("tidegate-broker/control.sock"));
+}
+
+#[test]
+fn control_socket_and_grace_are_read() {
+    let text = format!(
+        "{SMALLEST}[control]\nsocket = \"/tmp/b.sock\"\nmode = \"0600\"\ngroup = \"mqtt\"\n\
+         [stop]\ngrace = \"20s\"\n"
+    );
+    let config = Config::parse(&text).unwrap();
+    let control = Control {
+        socket: "/tmp/b.sock".into(),
+        mode: 0o600,
+        group: Some("mqtt".to_owned()),
+        is_default: false,
+    };
+    assert_eq!(*config.control(), control);
+    assert_eq!(config.stop().grace, Duration::from_secs(20));
 }
 
 #[test]
@@ -81,6 +102,12 @@ listen = "192.0.2.1:9464"
 [log]
 level = "a=b=c"
 format = "xml"
+[control]
+socket = ""
+mode = "1777"
+group = ""
+[stop]
+grace = "2h"
 "#;
     let problems = problems(text);
     let found: Vec<_> = problems
@@ -106,6 +133,10 @@ format = "xml"
             (19, "metrics.listen"),
             (21, "log.level"),
             (22, "log.format"),
+            (24, "control.socket"),
+            (25, "control.mode"),
+            (26, "control.group"),
+            (28, "stop.grace"),
         ]
     );
 }

@@ -40,12 +40,8 @@ impl Scene {
         rest: &[u8],
     ) -> Connection<DuplexStream> {
         let mut shard = self.shard.borrow_mut();
-        let peer = Peer {
-            address: ([127, 0, 0, 1], 1).into(),
-            certificate: None,
-        };
         let counters = Arc::clone(shard.counters());
-        let link = Link::new(peer, &connect, shard.limits(), counters);
+        let link = Link::new(Peer::for_tests(), &connect, shard.limits(), counters);
         let key = shard.connect(connect, None, &link, Instant::now()).unwrap();
         let limits = shard.limits();
         let rest = Bytes::copy_from_slice(rest);

@@ -108,6 +108,15 @@ impl Outbox {
             .any(|destination| destination.waiting_bytes > bytes)
     }
 
+    /// Whether every frame has reached its reader.
+    pub fn is_delivered(&self) -> bool {
+        self.to.iter().all(|destination| {
+            destination.open.is_none()
+                && destination.waiting.is_empty()
+                && self.lanes.consumed(destination.shard, self.me) >= destination.sequence
+        })
+    }
+
     /// Hands frames to the Router, with one wake-up for all of them.
     pub fn flush(&mut self) -> Flushed {
         let mut batch = Vec::new();

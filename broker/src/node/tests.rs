@@ -6,6 +6,7 @@ mod flows;
 mod front;
 mod kept;
 mod mosquitto;
+mod operate;
 mod refusals;
 mod shared;
 mod sys;

@@ -17,6 +17,7 @@ mod terms;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -341,9 +342,42 @@ impl Session {
         self.outgoing.reclaim_unfinished()
     }
 
-    #[cfg(test)]
+    /// Messages that wait for the client.
     pub fn queue_len(&self) -> usize {
         self.outgoing.queue_len()
+    }
+
+    /// Messages that the client has and has not acknowledged.
+    pub fn inflight_len(&self) -> usize {
+        self.outgoing.inflight_len()
+    }
+
+    /// Whether so much waits that little more can.
+    pub fn is_nearly_full(&self) -> bool {
+        self.outgoing.is_nearly_full()
+    }
+
+    /// When an absent client's session ends.
+    pub fn ends(&self) -> Option<Instant> {
+        self.ends
+    }
+
+    /// The subscriptions whose filters come behind this one, in order.
+    pub fn subscriptions_after(
+        &self,
+        filter: Option<&str>,
+    ) -> impl Iterator<Item = (&str, &Subscription)> {
+        let from = filter.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.subscriptions.range::<str, _>((from, Bound::Unbounded));
+        range.map(|(filter, subscription)| (&**filter, subscription))
+    }
+
+    /// Takes the will that is due when the node stops: an absent client's, whose session ends with
+    /// the node, and a connected one's if it has no delay.
+    pub fn last_will(&mut self, now: Instant) -> Option<Arc<Message>> {
+        let is_absent = self.will_due.is_some();
+        let will = self.will.take_if(|will| is_absent || will.delay == 0)?;
+        Some(will.publication(now))
     }
 }
 

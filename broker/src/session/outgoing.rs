@@ -84,9 +84,17 @@ impl Outgoing {
         self.sent = 0;
     }
 
-    #[cfg(test)]
     pub(super) fn queue_len(&self) -> usize {
         self.queue.len()
+    }
+
+    pub(super) fn inflight_len(&self) -> usize {
+        self.inflight.len()
+    }
+
+    /// Whether half of what may wait does.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        self.queue.len() > self.queue_bound / 2
     }
 
     pub(super) fn queued_retained(&self) -> usize {

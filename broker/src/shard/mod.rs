@@ -5,7 +5,9 @@
 //! in directly. What shards share (routes, retained messages, lanes) is in `Shared`.
 
 mod delivery;
+mod inspect;
 mod packets;
+mod request;
 mod sessions;
 mod shared;
 mod worker;
@@ -38,7 +40,9 @@ use crate::{
     topic::{self, Wanted},
     trie::{Removed, Trie},
 };
+pub(crate) use inspect::Piece;
 pub(crate) use packets::Flow;
+pub(crate) use request::{Answer, Kick, Query, Request, Selection, Vitals};
 pub(crate) use sessions::SessionKey;
 use sessions::{Entry, Sessions};
 pub use worker::WorkerError;
@@ -117,6 +121,8 @@ pub(crate) struct Shard {
     deadlines: BTreeSet<(Instant, SessionKey)>,
     outbox: Outbox,
     outbox_work: Rc<tokio::sync::Notify>,
+    /// The node stops: no more messages are taken.
+    is_draining: bool,
     /// Connections that wait for the lanes before they read on.
     stalled: BTreeMap<SessionKey, Waker>,
     /// No client is given anything more.
@@ -144,6 +150,7 @@ impl Shard {
             deadlines: BTreeSet::new(),
             outbox,
             outbox_work: Rc::default(),
+            is_draining: false,
             stalled: BTreeMap::new(),
             is_stopping: false,
             sys,
@@ -396,7 +403,8 @@ impl Shard {
     pub(crate) fn shut_down(&mut self, now: Instant) {
         self.is_stopping = true;
         for (key, link) in self.sessions.connected() {
-            link.close(reason::SHUTTING_DOWN);
+            link.close_gently(reason::SHUTTING_DOWN);
+            self.counters.inc(Metric::ClosedStopping);
             self.disconnect(key, &link, Cause::Shutdown, now);
         }
     }

@@ -85,7 +85,7 @@ impl Shard {
         message: Message,
         now: Instant,
     ) -> Result<(), u8> {
-        self.counters.inc(Metric::MessagesIn);
+        link.note_message();
         let Some(entry) = self.sessions.get_mut(key) else {
             return Ok(());
         };

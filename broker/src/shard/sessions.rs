@@ -1,6 +1,6 @@
 //! The sessions of one shard, by client id and by a small key that tries and timers hold.
 
-use std::{collections::HashMap, rc::Rc, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, ops::Bound, rc::Rc, sync::Arc, time::Instant};
 
 use super::shared::Seats;
 use crate::{link::Link, session::Session};
@@ -32,9 +32,24 @@ pub(super) struct Entry {
     pub(super) deadline: Option<Instant>,
 }
 
+impl Entry {
+    /// Whether a client that is there lets much wait.
+    pub(super) fn is_slow(&self) -> bool {
+        self.link.is_some() && self.session.is_nearly_full()
+    }
+
+    /// Whether nothing waits for a client that is there.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.link
+            .as_ref()
+            .is_none_or(|link| link.output_len() == 0 && self.session.queue_len() == 0)
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Sessions {
-    keys: HashMap<Arc<str>, SessionKey>,
+    /// Ordered, so that a listing can go on where its last page ended.
+    keys: BTreeMap<Arc<str>, SessionKey>,
     entries: Vec<Option<Entry>>,
     free: Vec<SessionKey>,
 }
@@ -72,6 +87,27 @@ impl Sessions {
         self.keys.remove(&entry.client_id);
         self.free.push(key);
         Some(entry)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().flatten()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.entries.iter_mut().flatten()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Sessions in the order of their client ids.
+    pub(super) fn range(&self, from: Bound<&str>) -> impl Iterator<Item = (&str, &Entry)> {
+        let keys = self.keys.range::<str, _>((from, Bound::Unbounded));
+        keys.filter_map(|(client_id, key)| {
+            let entry = self.entries.get(key.0 as usize)?.as_ref()?;
+            Some((&**client_id, entry))
+        })
     }
 
     pub(super) fn connected(&self) -> Vec<(SessionKey, Rc<Link>)> {

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-use super::{Shard, Shared};
+use super::{Request, Shard, Shared};
 use crate::{
     codec::packet::Connect,
     connection::Connection,
@@ -43,6 +43,9 @@ use crate::{
 
 /// Accepted clients that may wait for their shard; the listener then accepts no more.
 const ARRIVALS: usize = 1024;
+
+/// Questions that may wait for the shard; whoever asks more waits as well.
+const REQUESTS: usize = 64;
 
 /// How often absent sessions and expired retained messages are looked at. MQTT counts both in
 /// whole seconds.
@@ -72,6 +75,7 @@ pub(crate) struct Arrival {
 /// The node's end of a shard's thread.
 pub(crate) struct Handle {
     pub(crate) arrivals: mpsc::Sender<Arrival>,
+    pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) thread: thread::JoinHandle<()>,
 }
 
@@ -104,15 +108,20 @@ pub(crate) fn spawn(
         .build()
         .map_err(WorkerError::Runtime)?;
     let (arrivals, queue) = mpsc::channel(ARRIVALS);
+    let (requests, asked) = mpsc::channel(REQUESTS);
     let thread = thread::Builder::new()
         .name(format!("shard-{}", id.0))
         .spawn(move || {
             let shard = Rc::new(RefCell::new(Shard::new(id, shared, counters)));
             let _alive = Alive(alive);
-            LocalSet::new().block_on(&runtime, run(id, shard, queue, ends, stop));
+            LocalSet::new().block_on(&runtime, run(id, shard, queue, asked, ends, stop));
         })
         .map_err(WorkerError::Thread)?;
-    Ok(Handle { arrivals, thread })
+    Ok(Handle {
+        arrivals,
+        requests,
+        thread,
+    })
 }
 
 /// Tells the node that the thread has ended, also when it panicked.
@@ -129,12 +138,16 @@ async fn run(
     id: ShardId,
     shard: Rc<RefCell<Shard>>,
     arrivals: mpsc::Receiver<Arrival>,
+    requests: mpsc::Receiver<Request>,
     ends: LaneEnds,
     mut stop: watch::Receiver<bool>,
 ) {
     let connections = TaskTracker::new();
     let mut intake =
         tokio::task::spawn_local(accept(Rc::clone(&shard), arrivals, connections.clone()));
+    // Ends by itself when nobody is left to ask.
+    let _answers =
+        tokio::task::spawn_local(answer(Rc::clone(&shard), requests, connections.clone()));
     let lane_out = tokio::task::spawn_local(send_frames(Rc::clone(&shard)));
     let timers = tokio::task::spawn_local(keep_time(Rc::clone(&shard)));
     let lane_in = tokio::task::spawn_local(receive_frames(id, Rc::clone(&shard), ends));
@@ -159,6 +172,21 @@ async fn run(
     shard.borrow_mut().shut_down(Instant::now());
     // Clients that do not read in time are cut off with the thread.
     let _ = tokio::time::timeout(FAREWELL, connections.wait()).await;
+}
+
+/// Answers what the node asks, a short piece of work each time.
+async fn answer(
+    shard: Rc<RefCell<Shard>>,
+    mut requests: mpsc::Receiver<Request>,
+    connections: TaskTracker,
+) {
+    while let Some(request) = requests.recv().await {
+        let connections = connections.len();
+        let now = Instant::now();
+        shard.borrow_mut().handle_request(request, connections, now);
+        // Whoever asks a lot does so between the turns of clients.
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Gives each arriving client a task of its own.
@@ -344,8 +372,11 @@ mod tests {
         let (_stop, stopped) = watch::channel(false);
         let (alive, mut ended) = mpsc::channel(1);
         let counters = Arc::new(Counters::default());
-        let Handle { arrivals, thread } =
-            spawn(ShardId(0), shared, counters, stopped, alive).unwrap();
+        let Handle {
+            arrivals,
+            requests: _requests,
+            thread,
+        } = spawn(ShardId(0), shared, counters, stopped, alive).unwrap();
         drop(arrivals);
         let heard = tokio::time::timeout(Duration::from_secs(20), ended.recv()).await;
         assert_eq!(heard, Ok(Some(())));

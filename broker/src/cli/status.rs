@@ -1,0 +1,151 @@
+//! `tidegate-broker status`: how the broker is.
+
+use std::process::ExitCode;
+
+use console::{
+    output,
+    table::{Align, Table},
+    units::{duration, size},
+};
+
+use super::target::Target;
+use crate::control::view::{NodeStatus, Rates, ShardStatus};
+
+/// Show clients, sessions and traffic of the broker, and the load of its threads.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  tidegate-broker status\n  \
+    tidegate-broker status --json | jq .rates")]
+pub(super) struct Args {
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let status: NodeStatus = args.target.client()?.get("/v1/status")?;
+    let text = if args.target.json {
+        output::json(&status)?
+    } else {
+        render(&status)
+    };
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn render(status: &NodeStatus) -> String {
+    let NodeStatus {
+        node,
+        version,
+        pid,
+        uptime_seconds,
+        ready,
+        listeners,
+        connections,
+        sessions,
+        subscriptions,
+        retained,
+        rates,
+        shards,
+    } = status;
+    let Rates {
+        connects,
+        messages_in,
+        messages_out,
+        messages_dropped,
+        bytes_in,
+        bytes_out,
+    } = rates;
+    let ready = if *ready { "ready" } else { "not ready" };
+    let up = duration(*uptime_seconds);
+    let mut text = format!(
+        "{node}: {ready}, up {up} (tidegate-broker {version}, pid {pid})\n\
+         listening on {}\n\n\
+         connections    {connections}\n\
+         sessions       {sessions}\n\
+         subscriptions  {subscriptions}\n\
+         retained       {retained}\n\n\
+         a second: {messages_in:.0} messages in ({}), {messages_out:.0} out ({}), \
+         {messages_dropped:.0} dropped, {connects:.0} connects\n\n",
+        listeners.join(", "),
+        size(*bytes_in),
+        size(*bytes_out),
+    );
+    text += &shard_table(shards).render();
+    text
+}
+
+fn shard_table(shards: &[ShardStatus]) -> Table {
+    let mut table = Table::new(&[
+        ("SHARD", Align::Right),
+        ("CONNECTIONS", Align::Right),
+        ("SESSIONS", Align::Right),
+        ("LOAD", Align::Right),
+        ("ANSWERS IN", Align::Right),
+    ]);
+    for ShardStatus {
+        shard,
+        connections,
+        sessions,
+        load,
+        answered_in_seconds,
+    } in shards
+    {
+        let answers = answered_in_seconds.map_or_else(
+            || "does not answer".to_owned(),
+            |seconds| format!("{:.1} ms", seconds * 1000.0),
+        );
+        table.row(vec![
+            shard.to_string(),
+            connections.to_string(),
+            sessions.to_string(),
+            format!("{:.0} %", load * 100.0),
+            answers,
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shard_that_does_not_answer_is_said_in_words() {
+        let shard = ShardStatus {
+            shard: 1,
+            connections: 10,
+            sessions: 12,
+            load: 0.305,
+            answered_in_seconds: Some(0.0012),
+        };
+        let status = NodeStatus {
+            node: "broker1".to_owned(),
+            version: "0.1.0".to_owned(),
+            pid: 7,
+            uptime_seconds: 3725,
+            ready: false,
+            listeners: vec!["0.0.0.0:1883".to_owned()],
+            connections: 10,
+            sessions: 12,
+            subscriptions: 0,
+            retained: 0,
+            rates: Rates {
+                bytes_in: 1500.0,
+                ..Rates::default()
+            },
+            shards: vec![
+                shard,
+                ShardStatus {
+                    answered_in_seconds: None,
+                    ..shard
+                },
+            ],
+        };
+        let text = render(&status);
+        assert!(
+            text.starts_with("broker1: not ready, up 1 h 2 min"),
+            "{text}"
+        );
+        assert!(text.contains("1.5 kB") && text.contains("1.2 ms"), "{text}");
+        assert!(text.contains("does not answer"), "{text}");
+    }
+}

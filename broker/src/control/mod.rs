@@ -1,0 +1,34 @@
+//! How operators look at a running node and act on it: HTTP on a unix socket.
+//!
+//! | route | what |
+//! |---|---|
+//! | `GET /v1/status` | [`view::NodeStatus`] |
+//! | `GET /v1/clients` | [`view::ClientView`]s; `?slow=true`: only those that do not keep up |
+//! | `GET /v1/sessions` | [`view::SessionView`]s, of absent clients too |
+//! | `GET /v1/subscriptions` | [`view::SubscriptionView`]s; `?client=`, `?filter=`, `?topic=` |
+//! | `POST /v1/kick` | [`view::KickOrder`]: closes a client's connection |
+//! | `GET /metrics`, `/healthz`, `/readyz` | as on the metrics port, see [`crate::http`] |
+//!
+//! Listings come in pages ([`view::Page`]), sorted by client id: `?limit=`, `?after=`, `?prefix=`.
+//! The shards own what is asked for; they answer between two turns of their clients, and never wait
+//! for who asks. Who may use the socket is decided by its file permissions. Errors are
+//! `{"error": .., "hint": ..}`.
+
+mod pulse;
+mod routes;
+mod server;
+pub(crate) mod shards;
+pub mod view;
+
+pub(crate) use pulse::{Pulse, watch_pulse};
+pub use server::{ControlError, Server};
+
+/// Where the control socket is unless the configuration says otherwise.
+pub(crate) const DEFAULT_SOCKET: &str = "/run/tidegate-broker/control.sock";
+
+/// How users know the broker.
+pub(crate) const DAEMON: console::Daemon = console::Daemon {
+    program: "tidegate-broker",
+    socket_key: "control.socket",
+    group_key: "control.group",
+};

@@ -1,0 +1,177 @@
+//! The handlers: extract, ask the shards, render.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{
+        Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
+    http::StatusCode,
+    routing::{get, post},
+};
+use console::api::ApiError;
+use serde::Deserialize;
+
+use super::{
+    shards::Unanswered,
+    view::{ClientView, KickOrder, Kicked, NodeStatus, Page, SessionView, SubscriptionView},
+};
+use crate::{
+    http,
+    node::Status,
+    shard::{self, Kick, Request, Selection},
+};
+
+/// Rows of a page unless asked for fewer or more.
+const PAGE: usize = 500;
+
+/// The most rows of a page: what is held for one answer has a bound.
+const LONGEST_PAGE: usize = 10_000;
+
+/// Which rows are wanted.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    after: Option<Box<str>>,
+    limit: Option<usize>,
+    #[serde(default)]
+    prefix: Box<str>,
+    client: Option<Box<str>>,
+    #[serde(default)]
+    slow: bool,
+    filter: Option<Box<str>>,
+    topic: Option<Box<str>>,
+}
+
+impl Options {
+    fn query(self) -> Result<shard::Query, ApiError> {
+        let Self {
+            after,
+            limit,
+            prefix,
+            client,
+            slow,
+            filter,
+            topic,
+        } = self;
+        let limit = limit.unwrap_or(PAGE);
+        if !(1..=LONGEST_PAGE).contains(&limit) {
+            let error = format!("limit is {limit}, and must be 1 to {LONGEST_PAGE}");
+            let hint = "ask for the rest with `after`, which the answer calls `next`";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, error, hint));
+        }
+        Ok(shard::Query {
+            after,
+            limit,
+            filter: Selection {
+                prefix,
+                client,
+                slow,
+                filter,
+                topic,
+            },
+        })
+    }
+}
+
+type Asked = Result<Query<Options>, QueryRejection>;
+
+/// Builds the routes.
+pub(super) fn router(status: Arc<Status>) -> Router {
+    Router::new()
+        .route("/v1/status", get(node_status))
+        .route("/v1/clients", get(clients))
+        .route("/v1/sessions", get(sessions))
+        .route("/v1/subscriptions", get(subscriptions))
+        .route("/v1/kick", post(kick))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(Arc::clone(&status))
+        .merge(http::router(status))
+}
+
+async fn node_status(State(status): State<Arc<Status>>) -> Json<NodeStatus> {
+    Json(status.view())
+}
+
+async fn clients(
+    State(status): State<Arc<Status>>,
+    asked: Asked,
+) -> Result<Json<Page<ClientView>>, ApiError> {
+    let query = query(asked)?;
+    Ok(Json(status.shards().list(&query, Request::Clients).await?))
+}
+
+async fn sessions(
+    State(status): State<Arc<Status>>,
+    asked: Asked,
+) -> Result<Json<Page<SessionView>>, ApiError> {
+    let query = query(asked)?;
+    Ok(Json(status.shards().list(&query, Request::Sessions).await?))
+}
+
+async fn subscriptions(
+    State(status): State<Arc<Status>>,
+    asked: Asked,
+) -> Result<Json<Page<SubscriptionView>>, ApiError> {
+    let query = query(asked)?;
+    let shards = status.shards();
+    Ok(Json(shards.list(&query, Request::Subscriptions).await?))
+}
+
+fn query(asked: Asked) -> Result<shard::Query, ApiError> {
+    let Query(options) = asked.map_err(|error| {
+        let hint = "options are after, limit, prefix, client, slow, filter, topic";
+        ApiError::new(StatusCode::BAD_REQUEST, error.body_text(), hint)
+    })?;
+    options.query()
+}
+
+async fn kick(
+    State(status): State<Arc<Status>>,
+    order: Result<Json<KickOrder>, JsonRejection>,
+) -> Result<Json<Kicked>, ApiError> {
+    let Json(KickOrder {
+        client_id,
+        end_session,
+    }) = order.map_err(|error| {
+        let hint = r#"the body is JSON, such as {"client_id": "sensor-7", "end_session": false}"#;
+        ApiError::new(StatusCode::BAD_REQUEST, error.body_text(), hint)
+    })?;
+    let shards = status.shards();
+    let kick = Kick {
+        client_id: client_id.as_str().into(),
+        end_session,
+    };
+    let shard = shards.of(&client_id);
+    let kicked = shards.ask(shard, |answer| Request::Kick(kick, answer));
+    kicked.await?.map(Json).ok_or_else(|| {
+        let error = format!("there is no client {client_id:?} here");
+        let hint = "`tidegate-broker sessions` lists all, also those that are not connected";
+        ApiError::new(StatusCode::NOT_FOUND, error, hint)
+    })
+}
+
+impl From<Unanswered> for ApiError {
+    fn from(error: Unanswered) -> Self {
+        let hint = "see the broker's log; if it stays so, restart the broker";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string(), hint)
+    }
+}
+
+async fn not_found() -> ApiError {
+    let hint = "is the program as new as the broker? `tidegate-broker --version` says what it is";
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "there is no such route".to_owned(),
+        hint,
+    )
+}
+
+async fn not_allowed() -> ApiError {
+    let hint = "reading is GET, changing is POST";
+    let error = "the route does not take this method".to_owned();
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, error, hint)
+}

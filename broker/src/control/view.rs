@@ -1,0 +1,157 @@
+//! What operators are shown: the JSON of the control socket and of `--json`.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+/// A row of a listing, which is in the order of these keys.
+pub trait Row {
+    fn key(&self) -> Cow<'_, str>;
+}
+
+/// Part of a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    pub rows: Vec<T>,
+    /// What to ask with, as `after`, for the rows behind these; absent if there are none.
+    pub next: Option<String>,
+}
+
+/// How the node is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub node: String,
+    pub version: String,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+    /// Clients are accepted.
+    pub ready: bool,
+    pub listeners: Vec<String>,
+    pub connections: u64,
+    pub sessions: u64,
+    pub subscriptions: u64,
+    pub retained: u64,
+    pub rates: Rates,
+    pub shards: Vec<ShardStatus>,
+}
+
+/// What happened in the last second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    pub connects: f64,
+    pub messages_in: f64,
+    pub messages_out: f64,
+    pub messages_dropped: f64,
+    pub bytes_in: f64,
+    pub bytes_out: f64,
+}
+
+/// One thread of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShardStatus {
+    pub shard: u16,
+    pub connections: usize,
+    pub sessions: usize,
+    /// What it used of a core in the last second: 1 is all of it.
+    pub load: f64,
+    /// How long it took to answer; absent if it did not in time.
+    pub answered_in_seconds: Option<f64>,
+}
+
+/// A client that is connected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientView {
+    pub client_id: String,
+    pub address: String,
+    /// MQTT's.
+    pub version: Cow<'static, str>,
+    pub keep_alive_seconds: u16,
+    pub clean_start: bool,
+    pub connected_seconds: u64,
+    pub subscriptions: usize,
+    /// Messages that wait for the client.
+    pub queued: usize,
+    /// Messages that it has and has not acknowledged.
+    pub inflight: usize,
+    /// Bytes that its socket has not taken.
+    pub unsent_bytes: usize,
+    pub messages_in: u64,
+    pub messages_out: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// It does not keep up.
+    pub slow: bool,
+}
+
+/// What is kept for a client, connected or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionView {
+    pub client_id: String,
+    pub connected: bool,
+    /// How long the session outlives its connection.
+    pub expiry_seconds: u64,
+    /// When it ends unless its client comes back; absent while that is connected.
+    pub ends_in_seconds: Option<u64>,
+    pub subscriptions: usize,
+    pub queued: usize,
+    pub inflight: usize,
+}
+
+/// One filter of one client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionView {
+    pub client_id: String,
+    pub filter: String,
+    pub qos: u8,
+    pub no_local: bool,
+    pub retain_as_published: bool,
+    pub subscription_id: Option<u32>,
+}
+
+/// An order to send a client away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KickOrder {
+    pub client_id: String,
+    /// With all that is kept for it.
+    #[serde(default)]
+    pub end_session: bool,
+}
+
+/// What became of such an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kicked {
+    pub was_connected: bool,
+    pub session_ended: bool,
+}
+
+impl Row for ClientView {
+    fn key(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.client_id)
+    }
+}
+
+impl Row for SessionView {
+    fn key(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.client_id)
+    }
+}
+
+impl Row for SubscriptionView {
+    fn key(&self) -> Cow<'_, str> {
+        Cow::Owned(format!("{}{SEPARATOR}{}", self.client_id, self.filter))
+    }
+}
+
+/// Sorts before all else, and is in no string of MQTT (1.5.4).
+const SEPARATOR: char = '\0';
+
+impl SubscriptionView {
+    /// The client and the filter that a key stands for.
+    pub(crate) fn split_key(key: &str) -> (&str, Option<&str>) {
+        match key.split_once(SEPARATOR) {
+            Some((client_id, filter)) => (client_id, Some(filter)),
+            None => (key, None),
+        }
+    }
+}
