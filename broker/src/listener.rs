@@ -198,6 +198,7 @@ impl Services {
 
 /// An accepted connection's share of the limit; given back on drop.
 pub(crate) struct Slot {
+    since: Instant,
     counters: Arc<Counters>,
     open: Arc<AtomicUsize>,
 }
@@ -207,10 +208,18 @@ impl Slot {
         let before = gate.open.fetch_add(1, Ordering::AcqRel);
         gate.counters.inc(Metric::Connections);
         let slot = Self {
+            since: Instant::now(),
             counters: Arc::clone(&gate.counters),
             open: Arc::clone(&gate.open),
         };
         (before < gate.shared.limits.connections).then_some(slot)
+    }
+}
+
+impl Slot {
+    /// When the connection was accepted.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
     }
 }
 

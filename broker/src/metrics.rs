@@ -3,6 +3,8 @@
 //! Every thread that handles packets counts in a [`Counters`] of its own, so that counting never
 //! makes two cores wait for each other; reading sums them.
 
+mod histogram;
+
 use std::{
     array,
     fmt::Write,
@@ -11,6 +13,8 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+
+pub(crate) use histogram::Histogram;
 
 /// Everything that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +52,8 @@ pub enum Metric {
     DroppedQueue,
     DroppedExpired,
     DroppedShared,
+    DroppedBytes,
+    SlowSubscribers,
     RefusedSubscriptions,
     RefusedRetained,
     RefusedPublish,
@@ -102,7 +108,7 @@ const fn describe(
 }
 
 #[rustfmt::skip]
-const DESCRIPTIONS: [Description; 39] = {
+const DESCRIPTIONS: [Description; 41] = {
     use Kind::{Counter, Gauge};
     use Metric::*;
     [
@@ -138,6 +144,8 @@ const DESCRIPTIONS: [Description; 39] = {
         describe(DroppedQueue, Counter, "messages_dropped_total", "reason=\"queue_full\"", "Messages not delivered to a subscriber."),
         describe(DroppedExpired, Counter, "messages_dropped_total", "reason=\"expired_or_too_large\"", ""),
         describe(DroppedShared, Counter, "messages_dropped_total", "reason=\"no_member\"", ""),
+        describe(DroppedBytes, Counter, "payload_bytes_dropped_total", "", "Payload of messages dropped because a queue was full."),
+        describe(SlowSubscribers, Counter, "slow_subscribers_total", "", "Times that a subscriber began to lose messages."),
         describe(RefusedSubscriptions, Counter, "subscriptions_refused_total", "", "Filters refused because of a limit."),
         describe(RefusedRetained, Counter, "retained_refused_total", "", "Messages not retained because of the limit."),
         describe(RefusedPublish, Counter, "publish_refused_total", "", "Messages to topics that clients may not publish to."),

@@ -25,7 +25,7 @@ use crate::{
     http,
     lanes::{LaneError, Lanes},
     listener::{self, Gate, Kept, ListenError, Service, Services},
-    metrics::{Counters, Metric, Metrics, render_head, render_value},
+    metrics::{Counters, Histogram, Metric, Metrics, render_head, render_value},
     retained::Retained,
     routes::{Routes, ShardId, ShardSet},
     shard::{self, Request, Shared, WorkerError},
@@ -70,6 +70,8 @@ pub struct Status {
     services: Services,
     shards: Shards,
     pulse: watch::Receiver<Arc<Pulse>>,
+    /// Of the shards, to the pulse.
+    answer_times: Arc<Histogram>,
     ready: AtomicBool,
     unpacker: Option<Unpacker>,
 }
@@ -122,6 +124,15 @@ impl Status {
         self.metrics.render(out);
         render_head(out, "retained", "gauge", "Retained messages.");
         render_value(out, "retained", "", self.retained());
+        render_head(out, "ready", "gauge", "1 while new clients are welcome.");
+        render_value(out, "ready", "", u64::from(self.is_ready()));
+        let help = "From a client's arrival to the answer to its CONNECT.";
+        self.shared
+            .connect_times
+            .render(out, "connect_seconds", help);
+        let help = "How long shards take to answer, asked once a second.";
+        self.answer_times.render(out, "shard_answer_seconds", help);
+        self.pulse.borrow().render(out);
         self.services.render(out);
         if let Some(unpacker) = &self.unpacker {
             unpacker.render(out);
@@ -192,6 +203,7 @@ impl Node {
             sys_interval: config.sys_interval(),
             sys: RwLock::new(Retained::new(usize::MAX)),
             lanes: Arc::new(Lanes::start(shards)?),
+            connect_times: Histogram::default(),
         });
         let (stop, stopped) = watch::channel(false);
         let (alive, ended) = mpsc::channel(1);
@@ -220,6 +232,7 @@ impl Node {
         let accepting = services.subscribe();
         let shards = Shards::new(Arc::clone(&shared), requests);
         let (beats, pulse) = watch::channel(Arc::new(Pulse::none(Instant::now())));
+        let answer_times = Arc::new(Histogram::default());
         let status = Arc::new(Status {
             started: Instant::now(),
             listeners: addresses.clone(),
@@ -228,6 +241,7 @@ impl Node {
             shards: shards.clone(),
             pulse,
             services,
+            answer_times: Arc::clone(&answer_times),
             ready: AtomicBool::new(true),
             unpacker,
         });
@@ -236,7 +250,7 @@ impl Node {
             listeners.spawn(listener::serve(socket, service, Arc::clone(&gate)));
         }
         let mut servers = JoinSet::new();
-        servers.spawn(watch_pulse(shards, metrics, beats));
+        servers.spawn(watch_pulse(shards, metrics, answer_times, beats));
         if let Some(socket) = metrics_socket {
             let routes = http::router(Arc::clone(&status));
             servers.spawn(async move {

@@ -4,23 +4,28 @@
 //! is told, and it works on with what it has, whatever becomes of the other parts. What is decided
 //! once at the start is told too when it has changed in the file.
 
-use std::{error::Error, path::Path};
+use std::{error::Error, fmt::Write, path::Path};
 
 use tracing::{info, warn};
 
-use crate::{config::Config, node::Node};
+use crate::{
+    config::{Config, ConfigError},
+    control::view::Reloaded,
+    listener::Kept,
+    node::Node,
+};
 
 /// Reads the file again; `started` is what the node was started with.
-pub(crate) fn reload(path: &Path, started: &Config, node: &Node) {
-    let config = match Config::load(path) {
-        Ok(config) => config,
-        Err(error) => {
-            let error = &error as &dyn Error;
-            warn!(error, "configuration not reloaded");
-            return;
-        }
-    };
-    for key in fixed_changes(started, &config) {
+///
+/// # Errors
+/// When the file breaks a rule; nothing has changed then.
+pub(crate) fn reload(path: &Path, started: &Config, node: &Node) -> Result<Reloaded, ConfigError> {
+    let config = Config::load(path).inspect_err(|error| {
+        let error = error as &dyn Error;
+        warn!(error, "configuration not reloaded");
+    })?;
+    let needs_restart = fixed_changes(started, &config);
+    for key in &needs_restart {
         warn!(key, "changed in the file; takes a restart");
     }
     let kept = node.reload(&config);
@@ -29,6 +34,22 @@ pub(crate) fn reload(path: &Path, started: &Config, node: &Node) {
         warn!(error, "not reloaded");
     }
     info!(kept = kept.len(), "configuration reloaded");
+    Ok(Reloaded {
+        needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
+        kept: kept.iter().map(in_full).collect(),
+    })
+}
+
+/// An error with its causes.
+fn in_full(error: &Kept) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Writing to a String does not fail.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// What differs and is decided once.
@@ -45,6 +66,8 @@ fn fixed_changes(started: &Config, new: &Config) -> Vec<&'static str> {
         ("limits", started.limits() != new.limits()),
         ("session", started.session() != new.session()),
         ("sys", started.sys_interval() != new.sys_interval()),
+        ("control", started.control() != new.control()),
+        ("stop", started.stop() != new.stop()),
         ("metrics", started.metrics() != new.metrics()),
         ("log", started.log() != new.log()),
     ];

@@ -16,10 +16,17 @@ use crate::{
 /// How many levels of topics one page looks at, so that no filter holds a shard up for long.
 const PAGE_NODES: usize = 256;
 
+/// A message, and since when it is its topic's.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) message: Arc<Message>,
+    pub(crate) since: Instant,
+}
+
 /// Some of the messages that a filter matches.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
-    pub(crate) messages: Vec<Arc<Message>>,
+    pub(crate) messages: Vec<Kept>,
     /// Where the next page goes on; `None` when there is none.
     pub(crate) next: Option<Box<str>>,
 }
@@ -38,7 +45,7 @@ pub(crate) struct Retained {
 #[derive(Debug, Default)]
 struct Node {
     children: BTreeMap<Box<str>, Self>,
-    message: Option<Arc<Message>>,
+    message: Option<Kept>,
 }
 
 impl Retained {
@@ -59,7 +66,7 @@ impl Retained {
     /// Keeps the message for its topic, or forgets the topic's when the payload is empty; tells
     /// whether there was room.
     #[must_use]
-    pub(crate) fn store(&mut self, message: &Arc<Message>) -> bool {
+    pub(crate) fn store(&mut self, message: &Arc<Message>, now: Instant) -> bool {
         if message.payload.is_empty() {
             self.forget(&message.topic);
             return true;
@@ -74,8 +81,12 @@ impl Retained {
                 Entry::Vacant(entry) => entry.insert(Node::default()),
             };
         }
-        match node.message.replace(Arc::clone(message)) {
-            Some(replaced) => self.unschedule(&replaced),
+        let kept = Kept {
+            message: Arc::clone(message),
+            since: now,
+        };
+        match node.message.replace(kept) {
+            Some(replaced) => self.unschedule(&replaced.message),
             None => self.len += 1,
         }
         if let Some(expires) = message.expires {
@@ -85,9 +96,9 @@ impl Retained {
     }
 
     fn forget(&mut self, topic: &str) {
-        if let Some(message) = self.root.remove(Some(topic)) {
+        if let Some(kept) = self.root.remove(Some(topic)) {
             self.len -= 1;
-            self.unschedule(&message);
+            self.unschedule(&kept.message);
         }
     }
 
@@ -158,11 +169,11 @@ enum Resume<'a> {
 }
 
 impl Walk<'_> {
-    fn visit(&mut self, message: Option<&Arc<Message>>) -> ControlFlow<()> {
-        if let Some(message) = message
-            && !message.is_expired(self.now)
+    fn visit(&mut self, message: Option<&Kept>) -> ControlFlow<()> {
+        if let Some(kept) = message
+            && !kept.message.is_expired(self.now)
         {
-            self.page.messages.push(Arc::clone(message));
+            self.page.messages.push(kept.clone());
         }
         self.nodes_left = self.nodes_left.saturating_sub(1);
         if self.nodes_left > 0 {
@@ -189,7 +200,7 @@ impl Node {
         node.message.is_some()
     }
 
-    fn remove(&mut self, rest: Option<&str>) -> Option<Arc<Message>> {
+    fn remove(&mut self, rest: Option<&str>) -> Option<Kept> {
         let Some(rest) = rest else {
             return self.message.take();
         };
@@ -290,6 +301,12 @@ mod tests {
         })
     }
 
+    impl Retained {
+        fn keep(&mut self, message: &Arc<Message>) -> bool {
+            self.store(message, Instant::now())
+        }
+    }
+
     fn topics(retained: &Retained, filter: &str) -> Vec<String> {
         topics_by(PAGE_NODES, retained, filter)
     }
@@ -302,7 +319,7 @@ mod tests {
             let Page { messages, next } =
                 retained.page_of(nodes, filter, after.as_deref(), Instant::now());
             assert!(messages.len() <= nodes);
-            found.extend(messages.iter().map(|message| message.topic.to_string()));
+            found.extend(messages.iter().map(|kept| kept.message.topic.to_string()));
             if next.is_none() {
                 return found;
             }
@@ -319,7 +336,7 @@ mod tests {
         ) {
             let mut retained = Retained::new(usize::MAX);
             for topic in &topics {
-                assert!(retained.store(&message(topic, "x")));
+                assert!(retained.keep(&message(topic, "x")));
             }
             let whole = topics_by(usize::MAX, &retained, &filter);
             prop_assert_eq!(topics_by(nodes, &retained, &filter), whole);
@@ -330,13 +347,17 @@ mod tests {
     fn pages_go_on_where_their_last_topic_was_forgotten() {
         let mut retained = Retained::new(usize::MAX);
         for topic in ["a/1", "a/2", "a/3"] {
-            assert!(retained.store(&message(topic, "x")));
+            assert!(retained.keep(&message(topic, "x")));
         }
         let first = retained.page_of(2, "#", None, Instant::now());
         assert_eq!(first.next.as_deref(), Some("a/1"));
-        assert!(retained.store(&message("a/1", "")));
+        assert!(retained.keep(&message("a/1", "")));
         let second = retained.page_of(2, "#", first.next.as_deref(), Instant::now());
-        let topics: Vec<_> = second.messages.iter().map(|m| &*m.topic).collect();
+        let topics: Vec<_> = second
+            .messages
+            .iter()
+            .map(|kept| &*kept.message.topic)
+            .collect();
         assert_eq!(topics, ["a/2", "a/3"]);
     }
 
@@ -344,7 +365,7 @@ mod tests {
     fn filters_find_retained_topics() {
         let mut retained = Retained::new(usize::MAX);
         for topic in ["a", "a/b", "a/b/c", "/a", "$SYS/a", "ä/b"] {
-            assert!(retained.store(&message(topic, "x")));
+            assert!(retained.keep(&message(topic, "x")));
         }
         assert_eq!(topics(&retained, "a/#"), ["a", "a/b", "a/b/c"]);
         assert_eq!(topics(&retained, "+/b"), ["a/b", "ä/b"]);
@@ -358,11 +379,11 @@ mod tests {
     #[test]
     fn empty_payload_forgets_the_topic() {
         let mut retained = Retained::new(usize::MAX);
-        assert!(retained.store(&message("a/b", "x")));
-        assert!(retained.store(&message("a/b", "y")));
+        assert!(retained.keep(&message("a/b", "x")));
+        assert!(retained.keep(&message("a/b", "y")));
         assert_eq!(retained.len(), 1);
-        assert!(retained.store(&message("a/b", "")));
-        assert!(retained.store(&message("a/b", "")));
+        assert!(retained.keep(&message("a/b", "")));
+        assert!(retained.keep(&message("a/b", "")));
         assert_eq!(retained.len(), 0);
         assert!(retained.root.is_empty());
     }
@@ -370,11 +391,11 @@ mod tests {
     #[test]
     fn new_topics_beyond_the_bound_are_refused() {
         let mut retained = Retained::new(2);
-        assert!(retained.store(&message("a/b", "x")) && retained.store(&message("a", "x")));
-        assert!(!retained.store(&message("b", "x")));
-        assert!(!retained.store(&message("a/b/c", "x")));
-        assert!(retained.store(&message("a", "y")));
-        assert!(retained.store(&message("a", "")) && retained.store(&message("b", "x")));
+        assert!(retained.keep(&message("a/b", "x")) && retained.keep(&message("a", "x")));
+        assert!(!retained.keep(&message("b", "x")));
+        assert!(!retained.keep(&message("a/b/c", "x")));
+        assert!(retained.keep(&message("a", "y")));
+        assert!(retained.keep(&message("a", "")) && retained.keep(&message("b", "x")));
         assert_eq!(topics(&retained, "#"), ["a/b", "b"]);
     }
 
@@ -384,8 +405,8 @@ mod tests {
         let mut retained = Retained::new(usize::MAX);
         let mut fleeting = Message::clone(&message("a", "x"));
         fleeting.expires = Some(now + Duration::from_secs(1));
-        assert!(retained.store(&Arc::new(fleeting)));
-        assert!(retained.store(&message("b", "x")));
+        assert!(retained.keep(&Arc::new(fleeting)));
+        assert!(retained.keep(&message("b", "x")));
         let later = now + Duration::from_secs(1);
         assert_eq!(retained.page("#", None, now).messages.len(), 2);
         assert_eq!(retained.page("#", None, later).messages.len(), 1);
@@ -403,8 +424,8 @@ mod tests {
         for (topic, replacement) in [("a", "y"), ("b", "")] {
             let mut fleeting = Message::clone(&message(topic, "x"));
             fleeting.expires = Some(later);
-            assert!(retained.store(&Arc::new(fleeting)));
-            assert!(retained.store(&message(topic, replacement)));
+            assert!(retained.keep(&Arc::new(fleeting)));
+            assert!(retained.keep(&message(topic, replacement)));
         }
         assert!(!retained.is_due(later));
         retained.handle_timeout(later);

@@ -16,7 +16,8 @@ use crate::control::view::ClientView;
 
 /// List the clients that are connected, by client id.
 ///
-/// QUEUED are messages that wait for the client, IN FLIGHT those that it has not acknowledged.
+/// QUEUED are messages that wait for the client, IN FLIGHT those that it has not acknowledged,
+/// LOST those that it did not get because too many waited.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tidegate-broker clients --prefix sensor-\n  \
@@ -55,6 +56,7 @@ fn table() -> Table {
         ("MSGS OUT", Align::Right),
         ("IN", Align::Right),
         ("OUT", Align::Right),
+        ("LOST", Align::Right),
         ("", Align::Left),
     ])
 }
@@ -75,6 +77,8 @@ fn cells(client: &ClientView) -> Vec<String> {
         messages_out,
         bytes_in,
         bytes_out,
+        dropped_messages,
+        dropped_bytes: _,
         slow,
     } = client;
     vec![
@@ -91,6 +95,7 @@ fn cells(client: &ClientView) -> Vec<String> {
         messages_out.to_string(),
         size(*bytes_in as f64),
         size(*bytes_out as f64),
+        dropped_messages.to_string(),
         if *slow { "slow" } else { "" }.to_owned(),
     ]
 }

@@ -13,7 +13,7 @@ use super::target::Target;
 use crate::control::view::Page;
 
 /// Rows that are asked for at once.
-const PAGE: usize = 500;
+pub(super) const PAGE: usize = 500;
 
 /// Which rows are wanted.
 #[derive(Debug, clap::Args)]
@@ -35,14 +35,22 @@ pub(super) struct Selection {
 pub(super) struct Listing {
     route: String,
     limit: usize,
+    page: usize,
 }
 
 impl Listing {
-    pub(super) fn new(route: &str, selection: &Selection) -> Self {
-        let mut listing = Self {
+    /// Rows in pages of `page`.
+    pub(super) fn of(route: &str, limit: Option<usize>, page: usize) -> Self {
+        Self {
             route: format!("{route}?"),
-            limit: selection.limit.unwrap_or(usize::MAX),
-        };
+            limit: limit.unwrap_or(usize::MAX),
+            page,
+        }
+    }
+
+    /// Rows of clients.
+    pub(super) fn new(route: &str, selection: &Selection) -> Self {
+        let mut listing = Self::of(route, selection.limit, PAGE);
         listing.narrow("prefix", Some(&selection.prefix));
         listing
     }
@@ -65,8 +73,9 @@ impl Listing {
         let mut left = self.limit;
         let mut after = None;
         loop {
-            let Page { rows, next } = self.fetch::<T>(&client, left, after.as_deref())?;
-            left -= rows.len().min(left);
+            let Page { mut rows, next } = self.fetch::<T>(&client, left, after.as_deref())?;
+            rows.truncate(left);
+            left -= rows.len();
             let text = if target.json {
                 rows.iter().map(output::json).collect::<Result<_, _>>()?
             } else {
@@ -87,7 +96,7 @@ impl Listing {
         after: Option<&str>,
     ) -> anyhow::Result<Page<T>> {
         // A page of nothing is not to be had; it is not printed either.
-        let mut route = format!("{}limit={}", self.route, left.clamp(1, PAGE));
+        let mut route = format!("{}limit={}", self.route, left.clamp(1, self.page));
         if let Some(after) = after {
             route += &format!("&after={}", encode(after));
         }

@@ -7,11 +7,14 @@ mod check;
 mod clients;
 mod kick;
 mod listing;
+mod reload;
+mod retained;
 mod run;
 mod sessions;
 mod status;
 mod subscriptions;
 mod target;
+mod topics;
 
 use std::process::ExitCode;
 
@@ -43,7 +46,10 @@ enum Command {
     Clients(clients::Args),
     Sessions(sessions::Args),
     Subscriptions(subscriptions::Args),
+    Topics(topics::Args),
+    Retained(retained::Args),
     Kick(kick::Args),
+    Reload(reload::Args),
 }
 
 /// Runs the program with the process's arguments.
@@ -68,7 +74,10 @@ pub fn main() -> ExitCode {
         Command::Clients(args) => clients::run(&args),
         Command::Sessions(args) => sessions::run(&args),
         Command::Subscriptions(args) => subscriptions::run(&args),
+        Command::Topics(args) => topics::run(&args),
+        Command::Retained(args) => retained::run(&args),
         Command::Kick(args) => kick::run(&args),
+        Command::Reload(args) => reload::run(&args),
     };
     result.unwrap_or_else(|error| {
         report(&error);

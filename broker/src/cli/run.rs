@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -81,7 +84,9 @@ async fn serve_clients(
     let control = control::Server::bind(config.control()).await?;
     let mut node = Node::start(config).await?;
     // Until the last client is gone: how far the stop has come can be looked at.
-    let _control = control.map(|control| control.serve(Arc::clone(node.status())));
+    let (reloads, mut reload_orders) = mpsc::channel(1);
+    let status = Arc::clone(node.status());
+    let _control = control.map(|control| control.serve(status, reloads.clone()));
     info!(
         node = config.node(),
         addresses = ?node.addresses(),
@@ -92,14 +97,20 @@ async fn serve_clients(
         tokio::select! {
             request = signals.recv() => match request {
                 Request::Stop => break ExitCode::SUCCESS,
-                Request::Reload => reload(path, config, &node),
+                // The log has told what became of it.
+                Request::Reload => drop(reload(path, config, &node)),
             },
+            Some(answer) = reload_orders.recv() => {
+                let _ = answer.send(reload(path, config, &node));
+            }
             () = node.failed() => {
                 error!("a part of the node has ended");
                 break ExitCode::FAILURE;
             }
         }
     };
+    // Who asks for a reload hears that the broker is stopping.
+    drop(reload_orders);
     let ended_in_order = tokio::select! {
         () = end(node, config.stop().grace) => true,
         () = signals.wait_for_stop() => false,

@@ -34,6 +34,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ("FILTERS", Align::Right),
         ("QUEUED", Align::Right),
         ("IN FLIGHT", Align::Right),
+        ("LOST", Align::Right),
     ]);
     Listing::new("/v1/sessions", &args.selection).print(&args.target, table, cells)?;
     Ok(ExitCode::SUCCESS)
@@ -48,6 +49,7 @@ fn cells(session: &SessionView) -> Vec<String> {
         subscriptions,
         queued,
         inflight,
+        dropped_messages,
     } = session;
     vec![
         printable(client_id),
@@ -57,5 +59,6 @@ fn cells(session: &SessionView) -> Vec<String> {
         subscriptions.to_string(),
         queued.to_string(),
         inflight.to_string(),
+        dropped_messages.to_string(),
     ]
 }

@@ -6,21 +6,28 @@
 //! | `GET /v1/clients` | [`view::ClientView`]s; `?slow=true`: only those that do not keep up |
 //! | `GET /v1/sessions` | [`view::SessionView`]s, of absent clients too |
 //! | `GET /v1/subscriptions` | [`view::SubscriptionView`]s; `?client=`, `?filter=`, `?topic=` |
+//! | `GET /v1/topics` | [`view::TopicView`]s: filters and how many clients have each |
+//! | `GET /v1/retained` | [`view::RetainedView`]s; `?filter=`, `?payload=true` |
 //! | `POST /v1/kick` | [`view::KickOrder`]: closes a client's connection |
+//! | `POST /v1/reload` | reads the configuration again: [`view::Reloaded`], or 400 and nothing changed |
 //! | `GET /metrics`, `/healthz`, `/readyz` | as on the metrics port, see [`crate::http`] |
 //!
-//! Listings come in pages ([`view::Page`]), sorted by client id: `?limit=`, `?after=`, `?prefix=`.
+//! Listings come in pages ([`view::Page`]), sorted by client id or topic: `?limit=`, `?after=`,
+//! `?prefix=`.
 //! The shards own what is asked for; they answer between two turns of their clients, and never wait
 //! for who asks. Who may use the socket is decided by its file permissions. Errors are
 //! `{"error": .., "hint": ..}`.
 
 mod pulse;
+mod retained;
 mod routes;
 mod server;
 pub(crate) mod shards;
+mod topics;
 pub mod view;
 
 pub(crate) use pulse::{Pulse, watch_pulse};
+pub(crate) use server::Reload;
 pub use server::{ControlError, Server};
 
 /// Where the control socket is unless the configuration says otherwise.

@@ -4,6 +4,7 @@
 //! nothing; a shard that does not answer is not alive.
 
 use std::{
+    fmt::Write,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use super::{
     view::{Rates, ShardStatus},
 };
 use crate::{
-    metrics::{Metric, Metrics},
+    metrics::{Histogram, Metric, Metrics, render_head, render_value},
     shard::{Request, Vitals},
 };
 
@@ -39,6 +40,23 @@ impl Pulse {
             at: now,
             shards: Vec::new(),
             rates: Rates::default(),
+        }
+    }
+
+    /// Appends what the shards do in Prometheus's text format.
+    pub(crate) fn render(&self, out: &mut String) {
+        let name = "shard_connections";
+        render_head(out, name, "gauge", "Connections of a shard.");
+        for shard in &self.shards {
+            let label = format!("shard=\"{}\"", shard.shard);
+            render_value(out, name, &label, shard.connections as u64);
+        }
+        let name = "shard_load_ratio";
+        let help = "What a shard used of a core in the last second.";
+        render_head(out, name, "gauge", help);
+        for ShardStatus { shard, load, .. } in &self.shards {
+            // Writing to a String does not fail.
+            let _ = writeln!(out, "tidegate_broker_{name}{{shard=\"{shard}\"}} {load:.3}");
         }
     }
 
@@ -115,6 +133,7 @@ impl Counts {
 pub(crate) async fn watch_pulse(
     shards: Shards,
     metrics: Metrics,
+    answer_times: Arc<Histogram>,
     pulse: watch::Sender<Arc<Pulse>>,
 ) {
     let mut ticks = interval(BEAT);
@@ -123,6 +142,9 @@ pub(crate) async fn watch_pulse(
     loop {
         ticks.tick().await;
         let answers = shards.ask_all(Request::Vitals).await;
+        for (_vitals, took) in &answers {
+            answer_times.observe(*took);
+        }
         let vitals: Vec<_> = answers
             .into_iter()
             .map(|(vitals, took)| (vitals.ok(), took))

@@ -1,6 +1,6 @@
 //! The handlers: extract, ask the shards, render.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
@@ -13,15 +13,23 @@ use axum::{
 };
 use console::api::ApiError;
 use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    Reload,
+    retained::{self, Payloads},
     shards::Unanswered,
-    view::{ClientView, KickOrder, Kicked, NodeStatus, Page, SessionView, SubscriptionView},
+    topics,
+    view::{
+        ClientView, KickOrder, Kicked, NodeStatus, Page, Reloaded, RetainedView, SessionView,
+        SubscriptionView, TopicView,
+    },
 };
 use crate::{
     http,
     node::Status,
     shard::{self, Kick, Request, Selection},
+    topic,
 };
 
 /// Rows of a page unless asked for fewer or more.
@@ -43,6 +51,8 @@ struct Options {
     slow: bool,
     filter: Option<Box<str>>,
     topic: Option<Box<str>>,
+    #[serde(default)]
+    payload: bool,
 }
 
 impl Options {
@@ -55,6 +65,7 @@ impl Options {
             slow,
             filter,
             topic,
+            payload: _,
         } = self;
         let limit = limit.unwrap_or(PAGE);
         if !(1..=LONGEST_PAGE).contains(&limit) {
@@ -79,16 +90,22 @@ impl Options {
 type Asked = Result<Query<Options>, QueryRejection>;
 
 /// Builds the routes.
-pub(super) fn router(status: Arc<Status>) -> Router {
+pub(super) fn router(status: Arc<Status>, reloads: mpsc::Sender<Reload>) -> Router {
+    let orders = Router::new()
+        .route("/v1/reload", post(reload))
+        .with_state(reloads);
     Router::new()
         .route("/v1/status", get(node_status))
         .route("/v1/clients", get(clients))
         .route("/v1/sessions", get(sessions))
         .route("/v1/subscriptions", get(subscriptions))
+        .route("/v1/topics", get(filters))
+        .route("/v1/retained", get(retained_messages))
         .route("/v1/kick", post(kick))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .with_state(Arc::clone(&status))
+        .merge(orders)
         .merge(http::router(status))
 }
 
@@ -121,12 +138,48 @@ async fn subscriptions(
     Ok(Json(shards.list(&query, Request::Subscriptions).await?))
 }
 
-fn query(asked: Asked) -> Result<shard::Query, ApiError> {
+async fn filters(
+    State(status): State<Arc<Status>>,
+    asked: Asked,
+) -> Result<Json<Page<TopicView>>, ApiError> {
+    let query = query(asked)?;
+    Ok(Json(topics::list(status.shards(), &query).await?))
+}
+
+async fn retained_messages(
+    State(status): State<Arc<Status>>,
+    asked: Asked,
+) -> Result<Json<Page<RetainedView>>, ApiError> {
+    let options = options(asked)?;
+    let payloads = if options.payload {
+        Payloads::Shown
+    } else {
+        Payloads::Hidden
+    };
+    let query = options.query()?;
+    let filter = query.filter.filter.unwrap_or_else(|| "#".into());
+    if !topic::is_valid_filter(&filter) {
+        let error = format!("{filter:?} is no topic filter");
+        let hint = "write one as for a subscription, such as plant/+/state or plant/#";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, error, hint));
+    }
+    let shared = status.shards().shared();
+    let limit = query.limit;
+    let now = Instant::now();
+    let page = retained::list(shared, &filter, query.after, limit, payloads, now).await;
+    Ok(Json(page))
+}
+
+fn options(asked: Asked) -> Result<Options, ApiError> {
     let Query(options) = asked.map_err(|error| {
-        let hint = "options are after, limit, prefix, client, slow, filter, topic";
+        let hint = "options are after, limit, prefix, client, slow, filter, topic, payload";
         ApiError::new(StatusCode::BAD_REQUEST, error.body_text(), hint)
     })?;
-    options.query()
+    Ok(options)
+}
+
+fn query(asked: Asked) -> Result<shard::Query, ApiError> {
+    options(asked)?.query()
 }
 
 async fn kick(
@@ -152,6 +205,29 @@ async fn kick(
         let hint = "`tidegate-broker sessions` lists all, also those that are not connected";
         ApiError::new(StatusCode::NOT_FOUND, error, hint)
     })
+}
+
+async fn reload(State(reloads): State<mpsc::Sender<Reload>>) -> Result<Json<Reloaded>, ApiError> {
+    let (answer, answered) = oneshot::channel();
+    let asked = reloads.send(answer).await;
+    let outcome = if asked.is_ok() {
+        answered.await.ok()
+    } else {
+        None
+    };
+    match outcome {
+        Some(Ok(reloaded)) => Ok(Json(reloaded)),
+        Some(Err(error)) => {
+            let error = format!("the configuration was not taken:\n{error}");
+            let hint = "nothing was changed: correct the file and reload again";
+            Err(ApiError::new(StatusCode::BAD_REQUEST, error, hint))
+        }
+        None => {
+            let error = "the broker is stopping".to_owned();
+            let hint = "it reads its configuration when it starts again";
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error, hint))
+        }
+    }
 }
 
 impl From<Unanswered> for ApiError {

@@ -4,11 +4,18 @@ use std::{io, sync::Arc};
 
 use console::socket::{self, SocketFile};
 use thiserror::Error;
-use tokio::{net::UnixListener, task::JoinHandle};
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 use tracing::warn;
 
-use super::{DAEMON, routes};
-use crate::{config::Control, node::Status};
+use super::{DAEMON, routes, view::Reloaded};
+use crate::{
+    config::{ConfigError, Control},
+    node::Status,
+};
 
 /// Why there is no control socket.
 #[derive(Debug, Error)]
@@ -18,6 +25,9 @@ pub enum ControlError {
     #[error("control.group cannot be used")]
     Group(#[source] io::Error),
 }
+
+/// An order to read the configuration again; the result goes back.
+pub(crate) type Reload = oneshot::Sender<Result<Reloaded, ConfigError>>;
 
 /// A control socket; whoever connects waits until it is served.
 #[derive(Debug)]
@@ -65,11 +75,11 @@ impl Server {
         Ok(Self { listener, file })
     }
 
-    /// Answers what is asked about a node.
-    pub(crate) fn serve(self, status: Arc<Status>) -> Serving {
+    /// Answers what is asked about a node, and passes on to `reloads` what only its owner can do.
+    pub(crate) fn serve(self, status: Arc<Status>, reloads: mpsc::Sender<Reload>) -> Serving {
         let Self { listener, file } = self;
         let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, routes::router(status)).await {
+            if let Err(error) = axum::serve(listener, routes::router(status, reloads)).await {
                 warn!(%error, "control socket failed");
             }
         });

@@ -38,6 +38,11 @@ impl Shards {
         Self { shared, requests }
     }
 
+    /// What the shards have in common.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// The shard that a client belongs to.
     pub(crate) fn of(&self, client_id: &str) -> ShardId {
         self.shared.shard_of(client_id)
@@ -76,7 +81,7 @@ impl Shards {
         future::join_all(asked).await
     }
 
-    fn ids(&self) -> impl Iterator<Item = ShardId> {
+    pub(super) fn ids(&self) -> impl Iterator<Item = ShardId> {
         (0..self.shared.shards).map(ShardId)
     }
 

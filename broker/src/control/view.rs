@@ -79,6 +79,10 @@ pub struct ClientView {
     pub messages_out: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
+    /// Messages that it did not get because too many waited.
+    pub dropped_messages: u64,
+    /// Their payload.
+    pub dropped_bytes: u64,
     /// It does not keep up.
     pub slow: bool,
 }
@@ -95,6 +99,35 @@ pub struct SessionView {
     pub subscriptions: usize,
     pub queued: usize,
     pub inflight: usize,
+    /// Messages that were not kept, since the client last connected, because too many waited.
+    pub dropped_messages: u64,
+}
+
+/// A filter that somebody has subscribed to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicView {
+    pub filter: String,
+    /// How many clients have it.
+    pub subscribers: u64,
+}
+
+/// A retained message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetainedView {
+    pub topic: String,
+    /// Of payload.
+    pub bytes: usize,
+    pub qos: u8,
+    /// How long it has been kept.
+    pub age_seconds: u64,
+    /// How long it will be; absent if until it is replaced.
+    pub expires_in_seconds: Option<u64>,
+    /// Its beginning, if that was asked for and is text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
+    /// Its beginning in hexadecimal, if that was asked for and is no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_hex: Option<String>,
 }
 
 /// One filter of one client.
@@ -125,6 +158,15 @@ pub struct Kicked {
     pub session_ended: bool,
 }
 
+/// What became of a new configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Keys that have changed and are read once, at the start.
+    pub needs_restart: Vec<String>,
+    /// What goes on as it was, and why.
+    pub kept: Vec<String>,
+}
+
 impl Row for ClientView {
     fn key(&self) -> Cow<'_, str> {
         Cow::Borrowed(&self.client_id)
@@ -134,6 +176,12 @@ impl Row for ClientView {
 impl Row for SessionView {
     fn key(&self) -> Cow<'_, str> {
         Cow::Borrowed(&self.client_id)
+    }
+}
+
+impl Row for TopicView {
+    fn key(&self) -> Cow<'_, str> {
+        Cow::Borrowed(&self.filter)
     }
 }
 

@@ -5,6 +5,7 @@ mod client;
 mod flows;
 mod front;
 mod kept;
+mod listings;
 mod mosquitto;
 mod operate;
 mod refusals;

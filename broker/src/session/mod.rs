@@ -357,6 +357,11 @@ impl Session {
         self.outgoing.is_nearly_full()
     }
 
+    /// Whether nothing more can wait.
+    pub fn is_full(&self) -> bool {
+        self.outgoing.is_full()
+    }
+
     /// When an absent client's session ends.
     pub fn ends(&self) -> Option<Instant> {
         self.ends

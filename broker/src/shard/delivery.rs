@@ -7,7 +7,9 @@ use std::{
     time::Instant,
 };
 
-use super::{SessionKey, Shard, Shared};
+use tracing::warn;
+
+use super::{SessionKey, Shard, Shared, losses::Losses};
 use crate::{
     lanes::Flushed,
     link::Link,
@@ -38,7 +40,7 @@ impl Shard {
                 .retained
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
-                .store(&message);
+                .store(&message, now);
             self.counters
                 .add(Metric::RefusedRetained, usize::from(!is_kept));
         }
@@ -71,7 +73,7 @@ impl Shard {
             let _is_kept = store
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
-                .store(&message);
+                .store(&message, now);
             self.route(&message, None, now);
         }
     }
@@ -170,7 +172,40 @@ impl Shard {
         entry.note_appetite();
         match delivered {
             Delivered::Sent | Delivered::Queued | Delivered::Skipped => {}
-            Delivered::Dropped => self.counters.inc(Metric::DroppedQueue),
+            Delivered::Dropped => self.note_loss(*key, message, now),
+        }
+    }
+
+    /// Counts a message that a subscriber does not get, and tells who does not keep up.
+    fn note_loss(&mut self, key: SessionKey, message: &Message, now: Instant) {
+        self.counters.inc(Metric::DroppedQueue);
+        self.counters
+            .add(Metric::DroppedBytes, message.payload.len());
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        // The other reason is a message longer than the client takes, which is nobody's slowness.
+        if !entry.session.is_full() {
+            return;
+        }
+        let losses = entry.losses.get_or_insert_with(|| {
+            self.counters.inc(Metric::SlowSubscribers);
+            Box::new(Losses::new(now))
+        });
+        if losses.note(message.payload.len(), now)
+            && let Some(unsaid) = self.herald.speak(now)
+        {
+            losses.note_told(now);
+            let (dropped_messages, dropped_bytes) = (losses.messages, losses.bytes);
+            warn!(
+                client_id = entry.client_id(),
+                connected = entry.link.is_some(),
+                queued = entry.session.queue_len(),
+                dropped_messages,
+                dropped_bytes,
+                not_told_of_others = unsaid,
+                "subscriber does not keep up and loses messages"
+            );
         }
     }
 
@@ -188,6 +223,7 @@ impl Shard {
                 .read()
                 .unwrap_or_else(PoisonError::into_inner)
                 .page(filter, after, now);
+            let messages = messages.into_iter().map(|kept| kept.message).collect();
             let dropped = entry
                 .session
                 .handle_retained(messages, next, &mut &**link, now);
@@ -236,7 +272,7 @@ impl Shard {
 
 impl Shared {
     /// Where the retained messages are that a filter can match. No wildcard matches `$SYS`.
-    fn store_of(&self, filter: &str) -> &RwLock<Retained> {
+    pub(crate) fn store_of(&self, filter: &str) -> &RwLock<Retained> {
         if sys::is_reserved(filter) {
             &self.sys
         } else {

@@ -28,16 +28,21 @@ pub(crate) struct Piece<T> {
 
 impl Shard {
     pub(super) fn clients(&self, query: &Query, now: Instant) -> Piece<ClientView> {
-        self.rows(query, |id, entry| client_view(id, entry, now))
+        self.rows(query, now, |id, entry| client_view(id, entry, now))
     }
 
     /// Sessions with and without a connection.
     pub(super) fn kept_sessions(&self, query: &Query, now: Instant) -> Piece<SessionView> {
-        self.rows(query, |id, entry| Some(session_view(id, entry, now)))
+        self.rows(query, now, |id, entry| Some(session_view(id, entry, now)))
     }
 
     /// One row a session at most.
-    fn rows<T>(&self, query: &Query, row: impl Fn(&str, &Entry) -> Option<T>) -> Piece<T> {
+    fn rows<T>(
+        &self,
+        query: &Query,
+        now: Instant,
+        row: impl Fn(&str, &Entry) -> Option<T>,
+    ) -> Piece<T> {
         let mut walk = Walk::new(query.limit);
         let after = query.after.as_deref();
         for (client_id, entry) in self.sessions.range(start(after, &query.filter)) {
@@ -47,7 +52,7 @@ impl Shard {
             if walk.is_over() {
                 return walk.pause();
             }
-            let wanted = !query.filter.slow || entry.is_slow();
+            let wanted = !query.filter.slow || entry.is_slow(now);
             walk.look(
                 client_id.into(),
                 row(client_id, entry).filter(|_row| wanted),
@@ -178,7 +183,9 @@ fn client_view(client_id: &str, entry: &Entry, now: Instant) -> Option<ClientVie
         messages_out: traffic.messages_out.get(),
         bytes_in: traffic.bytes_in.get(),
         bytes_out: traffic.bytes_out.get(),
-        slow: entry.is_slow(),
+        dropped_messages: entry.losses.as_ref().map_or(0, |losses| losses.messages),
+        dropped_bytes: entry.losses.as_ref().map_or(0, |losses| losses.bytes),
+        slow: entry.is_slow(now),
     })
 }
 
@@ -193,6 +200,7 @@ fn session_view(client_id: &str, entry: &Entry, now: Instant) -> SessionView {
         subscriptions: entry.session.subscription_count(),
         queued: entry.session.queue_len(),
         inflight: entry.session.inflight_len(),
+        dropped_messages: entry.losses.as_ref().map_or(0, |losses| losses.messages),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod delivery;
 mod inspect;
+mod losses;
 mod packets;
 mod request;
 mod sessions;
@@ -31,7 +32,7 @@ use crate::{
     config::{Limits, SessionLimits},
     lanes::{Lanes, Outbox},
     link::Link,
-    metrics::{Counters, Metric, Metrics},
+    metrics::{Counters, Histogram, Metric, Metrics},
     retained::Retained,
     routes::{Routes, ShardId},
     session::{Aftermath, Cause, Session, Subscription, Terms},
@@ -41,6 +42,7 @@ use crate::{
     trie::{Removed, Trie},
 };
 pub(crate) use inspect::Piece;
+use losses::Herald;
 pub(crate) use packets::Flow;
 pub(crate) use request::{Answer, Kick, Query, Request, Selection, Vitals};
 pub(crate) use sessions::SessionKey;
@@ -64,6 +66,8 @@ pub(crate) struct Shared {
     /// What `$SYS` last said, for those who subscribe later.
     pub(crate) sys: RwLock<Retained>,
     pub(crate) lanes: Arc<Lanes>,
+    /// From a client's arrival to the answer to its CONNECT.
+    pub(crate) connect_times: Histogram,
 }
 
 impl Shared {
@@ -106,6 +110,7 @@ impl Shared {
             sys_interval: None,
             sys: RwLock::new(Retained::new(usize::MAX)),
             lanes: Arc::new(Lanes::start(shards).unwrap()),
+            connect_times: Histogram::default(),
         })
     }
 }
@@ -121,6 +126,7 @@ pub(crate) struct Shard {
     deadlines: BTreeSet<(Instant, SessionKey)>,
     outbox: Outbox,
     outbox_work: Rc<tokio::sync::Notify>,
+    herald: Herald,
     /// The node stops: no more messages are taken.
     is_draining: bool,
     /// Connections that wait for the lanes before they read on.
@@ -150,6 +156,7 @@ impl Shard {
             deadlines: BTreeSet::new(),
             outbox,
             outbox_work: Rc::default(),
+            herald: Herald::default(),
             is_draining: false,
             stalled: BTreeMap::new(),
             is_stopping: false,
@@ -196,6 +203,7 @@ impl Shard {
             return Ok(key);
         };
         entry.link = Some(Rc::clone(link));
+        entry.losses = None;
         self.counters.inc(Metric::SessionsConnected);
         entry.session.attach(Terms {
             window: connect

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Bound, rc::Rc, sync::Arc, time::Instant};
 
-use super::shared::Seats;
+use super::{losses::Losses, shared::Seats};
 use crate::{link::Link, session::Session};
 
 /// A session's place in its shard; reused after the session has ended.
@@ -30,12 +30,22 @@ pub(super) struct Entry {
     pub(super) seats: Option<Box<Seats>>,
     /// The session's place in the shard's calendar.
     pub(super) deadline: Option<Instant>,
+    /// In a box because few have any.
+    pub(super) losses: Option<Box<Losses>>,
 }
 
 impl Entry {
-    /// Whether a client that is there lets much wait.
-    pub(super) fn is_slow(&self) -> bool {
-        self.link.is_some() && self.session.is_nearly_full()
+    pub(super) fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    /// Whether a client that is there lets much wait, or has just lost messages by that.
+    pub(super) fn is_slow(&self, now: Instant) -> bool {
+        let has_lost = self
+            .losses
+            .as_ref()
+            .is_some_and(|losses| losses.is_recent(now));
+        self.link.is_some() && (has_lost || self.session.is_nearly_full())
     }
 
     /// Whether nothing waits for a client that is there.
@@ -71,6 +81,7 @@ impl Sessions {
             link: None,
             seats: None,
             deadline: None,
+            losses: None,
         };
         let key = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);

@@ -217,6 +217,9 @@ async fn accept(
         let version = connect.version;
         let answer = state.connect(connect, assigned, &link, now);
         let limits = state.limits();
+        if answer.is_ok() {
+            state.shared.connect_times.observe(slot.since().elapsed());
+        }
         drop(state);
         let key = match answer {
             Ok(key) => key,

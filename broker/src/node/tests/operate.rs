@@ -17,7 +17,7 @@ use crate::{
     config::Control,
     control::{
         DAEMON, Server,
-        view::{ClientView, Kicked, NodeStatus, Page, SessionView, SubscriptionView},
+        view::{ClientView, Kicked, NodeStatus, Page, Reloaded, SessionView, SubscriptionView},
     },
     metrics::Metric,
 };
@@ -39,21 +39,36 @@ fn control() -> Control {
 }
 
 /// Serves the broker's control socket for as long as the second value is held.
-async fn serve(broker: &Broker) -> (PathBuf, impl Sized + use<>) {
-    let control = control();
-    let server = Server::bind(&control).await.unwrap().unwrap();
-    (
-        control.socket,
-        server.serve(std::sync::Arc::clone(broker.node.status())),
-    )
+pub(super) async fn serve(broker: &Broker) -> (PathBuf, impl Sized + use<>) {
+    let (reloads, _nobody_reloads) = tokio::sync::mpsc::channel(1);
+    serve_with(broker, reloads).await
 }
 
-async fn get<T: DeserializeOwned + Send + 'static>(
+async fn serve_with(
+    broker: &Broker,
+    reloads: tokio::sync::mpsc::Sender<crate::control::Reload>,
+) -> (PathBuf, impl Sized + use<>) {
+    let control = control();
+    let server = Server::bind(&control).await.unwrap().unwrap();
+    let status = std::sync::Arc::clone(broker.node.status());
+    (control.socket, server.serve(status, reloads))
+}
+
+pub(super) async fn get<T: DeserializeOwned + Send + 'static>(
     socket: &Path,
     route: &str,
 ) -> Result<T, ClientError> {
     let (socket, route) = (socket.to_owned(), route.to_owned());
     let asked = move || Console::new(DAEMON, &socket).unwrap().get(&route);
+    tokio::task::spawn_blocking(asked).await.unwrap()
+}
+
+async fn reload(socket: &Path) -> Result<Reloaded, ClientError> {
+    let socket = socket.to_owned();
+    let asked = move || {
+        let console = Console::new(DAEMON, &socket).unwrap();
+        console.post("/v1/reload", None)
+    };
     tokio::task::spawn_blocking(asked).await.unwrap()
 }
 
@@ -234,6 +249,36 @@ async fn absent_session_is_ended_on_demand() {
     let kicked = kick(&socket, order).await.unwrap();
     assert!(!kicked.was_connected && kicked.session_ended);
     assert_eq!(broker.count(Metric::Subscriptions), 0);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn reload_is_passed_on_and_its_outcome_back() {
+    let broker = Broker::start().await;
+    let (reloads, mut orders) = tokio::sync::mpsc::channel(1);
+    let (socket, _serving) = serve_with(&broker, reloads).await;
+    let reloaded = Reloaded {
+        needs_restart: vec!["limits".to_owned()],
+        kept: Vec::new(),
+    };
+    let expected = reloaded.clone();
+    let owner = tokio::spawn(async move {
+        let refusal = crate::config::Config::parse("node = \"\"").unwrap_err();
+        orders.recv().await.unwrap().send(Err(refusal)).unwrap();
+        orders.recv().await.unwrap().send(Ok(reloaded)).unwrap();
+    });
+    let refusal = reload(&socket).await.unwrap_err();
+    assert!(
+        refusal.is_usage() && refusal.to_string().contains("node"),
+        "{refusal}"
+    );
+    assert_eq!(reload(&socket).await.unwrap(), expected);
+    owner.await.unwrap();
+    let refusal = reload(&socket).await.unwrap_err();
+    assert!(
+        !refusal.is_usage() && refusal.to_string().contains("stopping"),
+        "{refusal}"
+    );
     broker.stop().await;
 }
 

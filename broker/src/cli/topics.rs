@@ -1,0 +1,41 @@
+//! `tidegate-broker topics`: what is subscribed to, and by how many.
+
+use std::process::ExitCode;
+
+use console::{
+    output::printable,
+    table::{Align, Table},
+};
+
+use super::{listing::Listing, target::Target};
+use crate::control::view::TopicView;
+
+/// List the filters that clients have subscribed to, and how many have each.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  tidegate-broker topics --prefix plant/3/\n  \
+    tidegate-broker topics --json | jq -s 'sort_by(-.subscribers)[:10]'"
+)]
+pub(super) struct Args {
+    #[command(flatten)]
+    target: Target,
+    /// Stop after so many.
+    #[arg(long, short = 'n', value_name = "N")]
+    limit: Option<usize>,
+    /// Only filters that begin so.
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
+}
+
+/// All subscriptions are looked through for a page: the fewer pages, the better.
+const PAGE: usize = 10_000;
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let mut listing = Listing::of("/v1/topics", args.limit, PAGE);
+    listing.narrow("prefix", args.prefix.as_deref());
+    let table = Table::new(&[("FILTER", Align::Left), ("SUBSCRIBERS", Align::Right)]);
+    listing.print(&args.target, table, |topic: &TopicView| {
+        vec![printable(&topic.filter), topic.subscribers.to_string()]
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
