@@ -90,6 +90,38 @@ fn a_killed_daemons_host_tells_nobody_that_it_has_the_address() -> Result<()> {
 }
 
 #[test]
+fn a_stopped_daemons_host_tells_nobody_that_it_has_the_address() -> Result<()> {
+    let mut pair = Pair::new()?;
+    pair.start(0, &both_families(200))?;
+    pair.start(1, &both_families(100))?;
+    pair.wait_for_roles(["active", "backup"])?;
+    wait_until(SOON, "the Backup hearing the Active", || {
+        pair.router(1).ok()?.peer
+    })?;
+    ask_first_host_first(&pair)?;
+    pair.process(0)?.terminate(SOON)?;
+    pair.wait_for_role(1, "active")?;
+    let peer = pair.host(1).mac()?;
+    for (vip, prefix) in [(Family::V4.vip(), 32), (Family::V6.vip(), 128)] {
+        // As if it had not been removed, whoever was to do it: the program is still there.
+        let address = format!("address add {vip}/{prefix} dev eth0 nodad");
+        pair.host(0).netns().ip(&[&address])?;
+        for _ in 0..QUESTIONS {
+            let mac = resolve(&pair, vip)?;
+            ensure!(mac == peer, "{mac} has answered for {vip}, not {peer}");
+        }
+        let address = format!("address delete {vip}/{prefix} dev eth0");
+        pair.host(0).netns().ip(&[&address])?;
+    }
+    // Without a router the address is the host's, which answers for it.
+    pair.process(1)?.terminate(SOON)?;
+    pair.start(0, &node(""))?;
+    let own = pair.host(0).mac()?;
+    ensure!(resolve(&pair, Family::V4.vip())? == own);
+    Ok(())
+}
+
+#[test]
 fn a_daemon_that_is_killed_and_started_at_once_keeps_role_and_address() -> Result<()> {
     let mut pair = Pair::new()?;
     pair.start(0, &slow(200))?;

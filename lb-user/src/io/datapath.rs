@@ -49,7 +49,7 @@ mod trace;
 
 pub use error::DatapathError;
 pub use events::FlowEvents;
-pub use leases::{Leases, Running};
+pub use leases::{Leases, Running, Wishes};
 pub use lookup::monotonic;
 pub use memory::possible_cpus;
 pub use pins::{Layout, Mismatch, PinError, Pins};

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
+use self::leased::NOBODY;
 use self::unit::Unit;
 use super::advert::{Envelope, Family, Vrid};
 use super::packet;
@@ -143,6 +144,8 @@ pub struct Node {
     units: Vec<Unit>,
     /// What an earlier process has left to the first routers.
     leased: Leased,
+    /// Addresses whose routers are no more, and that may still be on the interface.
+    parting: BTreeSet<IpAddr>,
     /// Adverts that were nobody's, by interface.
     strays: BTreeMap<String, Refusals>,
     outgoing: VecDeque<Outgoing>,
@@ -180,6 +183,7 @@ impl Node {
     /// Makes the routers those of `plan`. Groups that stay as they were are not disturbed; a router
     /// that changes, be it its name, keeps its role, unless peers would take it for another.
     pub fn handle_plan(&mut self, plan: Plan, now: Instant) {
+        self.part();
         let mut old = std::mem::take(&mut self.units);
         for routers in units(&plan.routers) {
             if let Some(at) = old.iter().position(|unit| unit.is_of(&routers)) {
@@ -189,6 +193,10 @@ impl Node {
             }
         }
         self.leased = Leased::default();
+        let routers = plan.routers.iter();
+        for vip in routers.flat_map(Vrrp::vips) {
+            self.parting.remove(vip);
+        }
         self.facts.plan = plan;
         self.refresh(now);
         for mut unit in old {
@@ -214,6 +222,12 @@ impl Node {
     pub fn handle_placed(&mut self, placed: BTreeMap<IpAddr, Placement>, now: Instant) {
         self.facts.placed = placed;
         self.refresh(now);
+    }
+
+    /// Takes in that addresses of routers that are no more are off the interface, but for those that
+    /// may be left.
+    pub fn handle_removed(&mut self, is_left: impl Fn(&IpAddr) -> bool) {
+        self.parting.retain(is_left);
     }
 
     /// Takes in which of the lines are not open.
@@ -291,6 +305,7 @@ impl Node {
 
     /// Gives all roles up at once, for good.
     pub fn handle_shutdown(&mut self, now: Instant) {
+        self.part();
         for mut unit in std::mem::take(&mut self.units) {
             self.outgoing.extend(unit.retire(&BTreeSet::new(), now));
             self.events.extend(unit.poll_events());
@@ -345,11 +360,13 @@ impl Node {
     }
 
     /// Who goes on with each router's address after a kill, and until when no peer can have taken it over
-    /// because of silence; `None` if it is not here. None of an owner's: its host has the address of its
-    /// own, and answers for it whatever becomes of the daemon.
+    /// because of silence; `None` if it is not here, or must go. None of an owner's: its host has the
+    /// address of its own, and answers for it whatever becomes of the daemon.
     #[must_use]
     pub fn leases(&self) -> BTreeMap<IpAddr, (u8, Option<Instant>)> {
-        self.units.iter().flat_map(Unit::leases).collect()
+        let parting = self.parting.iter().map(|vip| (*vip, (NOBODY, None)));
+        let leases = self.units.iter().flat_map(Unit::leases);
+        parting.chain(leases).collect()
     }
 
     /// Whether any router is Active.
@@ -375,6 +392,12 @@ impl Node {
 }
 
 impl Node {
+    /// Has neighbours not be told of the addresses of today's routers, which may be no more, until they
+    /// are off the interface: a peer may have them before.
+    fn part(&mut self) {
+        self.parting = self.leases().into_keys().collect();
+    }
+
     /// Has everybody know the facts.
     fn refresh(&mut self, now: Instant) {
         for unit in &mut self.units {

@@ -15,7 +15,11 @@ use super::{
 use crate::{
     control::{RouterChange, RouterChangeError, RouterOrder, VipState},
     core::vrrp::node::{Forwarding, Line, Node, Placement, Report},
-    io::{alarm::Alarm, datapath::Leases, link_layer::Announcer},
+    io::{
+        alarm::Alarm,
+        datapath::{DatapathError, Leases, Wishes},
+        link_layer::Announcer,
+    },
 };
 
 /// What joins the driver to the others.
@@ -34,6 +38,8 @@ pub(super) struct Ends {
 pub(super) struct Driver {
     ends: Ends,
     node: Node,
+    /// The number of the plan that the node goes by.
+    number: u64,
     lines: Lines,
     announcer: Option<(u32, [u8; 6], Announcer)>,
     /// When the roles are given up, whoever has taken them.
@@ -56,6 +62,7 @@ impl Driver {
         Self {
             lines: Lines::new(sockets, ends.notices.clone()),
             node,
+            number: 0,
             announcer: None,
             stop_at: None,
             ends,
@@ -161,7 +168,8 @@ impl Driver {
             self.node.handle_forwarding(forwarding, now);
         }
         if has_changed(&self.ends.plan) {
-            let plan = self.ends.plan.borrow_and_update().plan.clone();
+            let Numbered { number, plan } = self.ends.plan.borrow_and_update().clone();
+            self.number = number;
             self.node.handle_plan(plan, now);
         }
     }
@@ -192,11 +200,13 @@ impl Driver {
     async fn put_out(&mut self, now: Instant) {
         self.open_lines(now).await;
         self.node.settle(now);
+        // A peer may have the addresses as soon as it reads that they are given up.
+        self.lease(Leases::end);
         while let Some(outgoing) = self.node.poll_outgoing() {
             self.lines.send(&outgoing);
         }
         self.want_addresses();
-        self.lease();
+        self.lease(Leases::follow);
         self.announce();
         while let Some(event) = self.node.poll_event() {
             self.ends.notices.tell(Notice::Router(event));
@@ -238,14 +248,21 @@ impl Driver {
         });
     }
 
-    /// Has the program know for how long the addresses are here; whoever has them after a stop may answer
-    /// for them. What an earlier process has said holds until it is known who goes on.
-    fn lease(&mut self) {
+    /// Has the program know for how long the addresses are here. What an earlier process has said holds
+    /// until it is known who goes on, and those of a router that is no more are not here until they are off
+    /// the interface: after a stop the next process finds out.
+    fn lease(&mut self, write: impl FnOnce(&mut Leases, &Wishes) -> Result<(), DatapathError>) {
         if !self.has_looked() {
             return;
         }
+        let placed = self.ends.placed.borrow();
+        if placed.number >= self.number {
+            let is_left = |vip: &IpAddr| placed.vips.contains_key(vip);
+            self.node.handle_removed(is_left);
+        }
+        drop(placed);
         let leases = self.node.leases();
-        let written = self.ends.leases.as_mut().map(|map| map.follow(&leases));
+        let written = self.ends.leases.as_mut().map(|map| write(map, &leases));
         if let Some(Err(error)) = written {
             self.ends.notices.tell(Notice::Trouble {
                 about: self.ends.plan.borrow().plan.carrier.clone(),

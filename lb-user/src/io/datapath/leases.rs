@@ -20,6 +20,9 @@ use super::{
     lookup::{another, monotonic},
 };
 
+/// Addresses of routers with the routers' numbers, and until when each is here; `None` if it is not.
+pub type Wishes = BTreeMap<IpAddr, (u8, Option<Instant>)>;
+
 /// The leases of addresses, and who has written them.
 pub struct Leases {
     map: HashMap<MapData, Ip, Lease>,
@@ -68,14 +71,36 @@ impl Leases {
         })
     }
 
-    /// Has the program know these addresses of routers, by their numbers, and no others: until when
-    /// each is here, `None` if it is not.
+    /// Has the program know these addresses of routers, and no others.
     ///
     /// # Errors
     /// With the first one that the kernel refuses; the others are written all the same.
-    pub fn follow(
+    pub fn follow(&mut self, wanted: &Wishes) -> Result<(), DatapathError> {
+        let mut outcome = self.write(wanted.iter());
+        let gone: Vec<IpAddr> = self.written.keys().copied().collect();
+        for vip in gone.iter().filter(|vip| !wanted.contains_key(vip)) {
+            match self.map.remove(&Ip::from(*vip)) {
+                Err(error) if !is_missing(&error) => {
+                    outcome = outcome.and(Err(failed(abi::LEASES, "updated")(error)));
+                }
+                Ok(()) | Err(_) => drop(self.written.remove(vip)),
+            }
+        }
+        outcome
+    }
+
+    /// Has the program know which of these are not here, and nothing else.
+    ///
+    /// # Errors
+    /// With the first one that the kernel refuses; the others are written all the same.
+    pub fn end(&mut self, wanted: &Wishes) -> Result<(), DatapathError> {
+        let ended = wanted.iter();
+        self.write(ended.filter(|(_, (_, until))| until.is_none()))
+    }
+
+    fn write<'a>(
         &mut self,
-        wanted: &BTreeMap<IpAddr, (u8, Option<Instant>)>,
+        wanted: impl Iterator<Item = (&'a IpAddr, &'a (u8, Option<Instant>))>,
     ) -> Result<(), DatapathError> {
         let (now, at) = (monotonic(), Instant::now());
         let mut outcome = Ok(());
@@ -90,15 +115,6 @@ impl Leases {
             match self.map.insert(Ip::from(*vip), lease, 0) {
                 Ok(()) => drop(self.written.insert(*vip, lease)),
                 Err(error) => outcome = outcome.and(Err(failed(abi::LEASES, "updated")(error))),
-            }
-        }
-        let gone: Vec<IpAddr> = self.written.keys().copied().collect();
-        for vip in gone.iter().filter(|vip| !wanted.contains_key(vip)) {
-            match self.map.remove(&Ip::from(*vip)) {
-                Err(error) if !is_missing(&error) => {
-                    outcome = outcome.and(Err(failed(abi::LEASES, "updated")(error)));
-                }
-                Ok(()) | Err(_) => drop(self.written.remove(vip)),
             }
         }
         outcome

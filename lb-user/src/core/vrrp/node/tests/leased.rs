@@ -110,8 +110,47 @@ fn an_address_is_leased_while_its_router_is_active() {
     );
     bench.hear(ONE, 200, &line(Reach::Multicast));
     assert_eq!(bench.node.leases()[&vip], (51, None));
+}
+
+#[test]
+fn an_address_whose_router_is_gone_is_not_here_until_it_is_off_the_interface() {
+    let vip = ip("172.16.40.24");
+    let mut bench = Bench::active(&[ONE, TWO]);
+    bench.plan(&[TWO]);
+    let other = bench.node.leases()[&ip("172.16.40.25")];
+    assert!(other.1.is_some(), "{other:?}");
+    assert_eq!(bench.node.leases()[&vip], (0, None));
+    // Another change meanwhile is no news of it.
+    bench.plan(&[TWO, SIX]);
+    bench.act(|node, _| node.handle_removed(|left| *left == vip));
+    assert_eq!(bench.node.leases()[&vip], (0, None));
+    bench.act(|node, _| node.handle_removed(|_| false));
+    assert!(!bench.node.leases().contains_key(&vip));
+    assert!(bench.node.leases()[&ip("172.16.40.25")].1.is_some());
+}
+
+#[test]
+fn an_address_that_gets_another_router_is_that_ones() {
+    let vip = ip("172.16.40.24");
+    let mut bench = Bench::active(&[ONE]);
     bench.plan(&[]);
+    assert_eq!(bench.node.leases()[&vip], (0, None));
+    bench.plan(&[&ONE.replace("51", "53")]);
+    assert_eq!(bench.node.leases()[&vip], (53, None));
+    bench.act(|node, _| node.handle_removed(|_| false));
+    assert_eq!(bench.node.leases()[&vip], (53, None));
+    // An owner's host answers for the address whatever becomes of routers.
+    bench.plan(&[&ONE.replace("vips", "priority = 255\nvips")]);
     assert!(bench.node.leases().is_empty());
+}
+
+#[test]
+fn after_the_end_no_address_is_here() {
+    let mut bench = Bench::active(&[ONE, TWO]);
+    bench.act(|node, now| node.handle_shutdown(now));
+    let leases = bench.node.leases();
+    assert_eq!(leases.len(), 2);
+    assert!(leases.values().all(|lease| *lease == (0, None)));
 }
 
 #[test]
