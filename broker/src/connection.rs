@@ -21,12 +21,16 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
-    codec::{self, packet::reason},
+    codec::{
+        self,
+        packet::{ClientPacket, reason},
+    },
     config::Limits,
     link::Link,
     metrics::Metric,
     session::Cause,
     shard::{Flow, SessionKey, Shard},
+    throttle::Throttle,
 };
 
 /// One read's worth; shared by all connections of a thread.
@@ -58,6 +62,7 @@ pub(crate) struct Connection<S> {
     /// Why packets are left in `inbound`.
     stalled: Option<Stall>,
     keep_alive: Option<KeepAlive>,
+    throttle: Option<Box<Throttle>>,
     closing: Option<Pin<Box<Sleep>>>,
     is_shut: bool,
 }
@@ -76,6 +81,8 @@ struct KeepAlive {
 enum Stall {
     /// Room on the lanes to other shards.
     Lanes,
+    /// The client has sent more than its rate allows.
+    Rate,
     /// Room for the answers; also how a connection starts.
     Output,
 }
@@ -118,6 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             stalled: (!rest.is_empty()).then_some(Stall::Output),
             inbound: BytesMut::from(rest),
             keep_alive,
+            throttle: Throttle::new(&limits, Instant::now()),
             closing: None,
             is_shut: false,
         }
@@ -213,6 +221,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.stalled = Some(Stall::Lanes);
                 break;
             }
+            if let Some(throttle) = &mut self.throttle {
+                let waited = throttle.is_waiting();
+                if throttle.poll_ready(now, context).is_pending() {
+                    let counters = shard.counters();
+                    counters.add(Metric::MessagesThrottled, usize::from(!waited));
+                    self.stalled = Some(Stall::Rate);
+                    break;
+                }
+            }
             // What a client does not read must not grow with what it sends.
             if self.link.is_full() {
                 self.stalled = Some(Stall::Output);
@@ -234,6 +251,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let packet = codec::decode(bytes, frame, self.link.version(), now);
             bytes = &bytes[frame.total..];
             shard.counters().inc(Metric::PacketsIn);
+            if let (Some(throttle), Ok(ClientPacket::Publish { .. })) =
+                (&mut self.throttle, &packet)
+            {
+                throttle.charge(frame.total, now);
+            }
             let flow = packet
                 .map_err(codec::DecodeError::reason)
                 .and_then(|packet| shard.handle_packet(self.key, &self.link, packet, now));
@@ -340,14 +362,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // takes some of the output is then the sign that it lives.
             let due = keep_alive.heard.max(keep_alive.drained) + keep_alive.allowed;
             // This wait is no fault of the client's.
-            let waits_for_lanes = self.stalled == Some(Stall::Lanes) && !self.link.is_full();
-            if due <= Instant::now() && !waits_for_lanes {
+            let is_held = matches!(self.stalled, Some(Stall::Lanes | Stall::Rate));
+            let is_held = is_held && !self.link.is_full();
+            if due <= Instant::now() && !is_held {
                 self.shard.borrow().counters().inc(Metric::ClosedKeepAlive);
                 self.link.close(reason::KEEP_ALIVE_TIMEOUT);
                 context.waker().wake_by_ref();
                 return Turn::Wait;
             }
-            let next = if waits_for_lanes {
+            let next = if is_held {
                 Instant::now() + keep_alive.allowed
             } else {
                 due

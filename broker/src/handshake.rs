@@ -65,6 +65,8 @@ impl HandshakeError {
             Self::WebSocket(
                 UpgradeError::NotHttp(_) | UpgradeError::TooLong | UpgradeError::Refused(_),
             ) => Metric::RefusedWebSocket,
+            Self::Refused(ConnectCode::RateExceeded) => Metric::RefusedRate,
+            Self::Refused(ConnectCode::ServerBusy) => Metric::RefusedBusy,
             Self::Decode(_) | Self::Refused(_) => Metric::RefusedProtocol,
         }
     }

@@ -28,6 +28,8 @@ pub enum Metric {
     Accepted,
     Connected,
     RefusedFull,
+    RefusedBusy,
+    RefusedRate,
     RefusedSessions,
     RefusedTimeout,
     RefusedProxy,
@@ -44,6 +46,7 @@ pub enum Metric {
     ClosedKicked,
     ClosedStopping,
     MessagesIn,
+    MessagesThrottled,
     MessagesOut,
     PacketsIn,
     PacketsOut,
@@ -65,8 +68,10 @@ pub enum Metric {
 
 impl Metric {
     /// Connections that never had a session, by the reason.
-    pub const REFUSED: [Self; 8] = [
+    pub const REFUSED: [Self; 10] = [
         Self::RefusedFull,
+        Self::RefusedBusy,
+        Self::RefusedRate,
         Self::RefusedSessions,
         Self::RefusedTimeout,
         Self::RefusedProxy,
@@ -108,10 +113,10 @@ const fn describe(
 }
 
 #[rustfmt::skip]
-const DESCRIPTIONS: [Description; 41] = {
+const DESCRIPTIONS: &[Description] = {
     use Kind::{Counter, Gauge};
     use Metric::*;
-    [
+    &[
         describe(Connections, Gauge, "connections", "", "Accepted sockets that are open."),
         describe(Sessions, Gauge, "sessions", "", "Sessions, connected or kept for absent clients."),
         describe(SessionsConnected, Gauge, "sessions_connected", "", "Sessions whose client is connected."),
@@ -120,6 +125,8 @@ const DESCRIPTIONS: [Description; 41] = {
         describe(Accepted, Counter, "accepted_total", "", "Sockets accepted."),
         describe(Connected, Counter, "connects_total", "", "CONNECT packets answered with success."),
         describe(RefusedFull, Counter, "refused_total", "reason=\"connections\"", "Sockets closed before their CONNECT was accepted."),
+        describe(RefusedBusy, Counter, "refused_total", "reason=\"busy\"", ""),
+        describe(RefusedRate, Counter, "refused_total", "reason=\"rate\"", ""),
         describe(RefusedSessions, Counter, "refused_total", "reason=\"sessions\"", ""),
         describe(RefusedTimeout, Counter, "refused_total", "reason=\"timeout\"", ""),
         describe(RefusedProxy, Counter, "refused_total", "reason=\"proxy\"", ""),
@@ -136,6 +143,7 @@ const DESCRIPTIONS: [Description; 41] = {
         describe(ClosedKicked, Counter, "disconnects_total", "reason=\"kicked\"", ""),
         describe(ClosedStopping, Counter, "disconnects_total", "reason=\"stopping\"", ""),
         describe(MessagesIn, Counter, "messages_received_total", "", "PUBLISH packets from clients."),
+        describe(MessagesThrottled, Counter, "messages_throttled_total", "", "PUBLISH packets after which a client was read no further for a while."),
         describe(MessagesOut, Counter, "messages_sent_total", "", "PUBLISH packets to clients."),
         describe(PacketsIn, Counter, "packets_received_total", "", "Packets from clients, after CONNECT."),
         describe(PacketsOut, Counter, "packets_sent_total", "", "Packets to clients."),
@@ -207,7 +215,7 @@ impl Metrics {
             name,
             label,
             help,
-        } in &DESCRIPTIONS
+        } in DESCRIPTIONS
         {
             if *name != previous {
                 let kind = match kind {

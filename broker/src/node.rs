@@ -22,12 +22,15 @@ use tracing::{info, warn};
 use crate::{
     config::Config,
     control::{Pulse, shards::Shards, view::NodeStatus, watch_pulse},
+    gate::Gate,
     http,
     lanes::{LaneError, Lanes},
-    listener::{self, Gate, Kept, ListenError, Service, Services},
+    listener::{self, ListenError},
+    load::{self, Load},
     metrics::{Counters, Histogram, Metric, Metrics, render_head, render_value},
     retained::Retained,
     routes::{Routes, ShardId, ShardSet},
+    service::{Kept, Service, Services},
     shard::{self, Request, Shared, WorkerError},
     shares::Shares,
     tls::TlsError,
@@ -134,6 +137,7 @@ impl Status {
         self.answer_times.render(out, "shard_answer_seconds", help);
         self.pulse.borrow().render(out);
         self.services.render(out);
+        self.shared.load.render(out);
         if let Some(unpacker) = &self.unpacker {
             unpacker.render(out);
         }
@@ -204,6 +208,7 @@ impl Node {
             sys: RwLock::new(Retained::new(usize::MAX)),
             lanes: Arc::new(Lanes::start(shards)?),
             connect_times: Histogram::default(),
+            load: Arc::new(Load::new(config.overload(), shards, Instant::now())),
         });
         let (stop, stopped) = watch::channel(false);
         let (alive, ended) = mpsc::channel(1);
@@ -223,12 +228,13 @@ impl Node {
             requests.push(handle.requests);
         }
 
-        let gate = Arc::new(Gate {
-            shared: Arc::clone(&shared),
-            shards: arrivals,
-            counters: Arc::clone(&counters[usize::from(shards)]),
-            open: Arc::new(AtomicUsize::new(0)),
-        });
+        let gate = Arc::new(Gate::new(
+            Arc::clone(&shared),
+            arrivals,
+            Arc::clone(&counters[usize::from(shards)]),
+            Instant::now(),
+        ));
+        let load = Arc::clone(&shared.load);
         let accepting = services.subscribe();
         let shards = Shards::new(Arc::clone(&shared), requests);
         let (beats, pulse) = watch::channel(Arc::new(Pulse::none(Instant::now())));
@@ -250,6 +256,8 @@ impl Node {
             listeners.spawn(listener::serve(socket, service, Arc::clone(&gate)));
         }
         let mut servers = JoinSet::new();
+        servers.spawn(load::pulse(Arc::clone(&load), None));
+        servers.spawn(load::watch_memory(load));
         servers.spawn(watch_pulse(shards, metrics, answer_times, beats));
         if let Some(socket) = metrics_socket {
             let routes = http::router(Arc::clone(&status));

@@ -11,8 +11,8 @@ use tracing::{info, warn};
 use crate::{
     config::{Config, ConfigError},
     control::view::Reloaded,
-    listener::Kept,
     node::Node,
+    service::Kept,
 };
 
 /// Reads the file again; `started` is what the node was started with.
@@ -64,6 +64,7 @@ fn fixed_changes(started: &Config, new: &Config) -> Vec<&'static str> {
         ("vip", started.vip() != new.vip()),
         ("tunnel", started.tunnel() != new.tunnel()),
         ("limits", started.limits() != new.limits()),
+        ("overload", started.overload() != new.overload()),
         ("session", started.session() != new.session()),
         ("sys", started.sys_interval() != new.sys_interval()),
         ("control", started.control() != new.control()),

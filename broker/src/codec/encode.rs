@@ -68,7 +68,9 @@ fn v3_code(code: ConnectCode) -> ConnectReturnCode {
         | ConnectCode::ProtocolError
         | ConnectCode::BadAuthenticationMethod
         | ConnectCode::TopicNameInvalid
-        | ConnectCode::PacketTooLarge => ConnectReturnCode::ServiceUnavailable,
+        | ConnectCode::PacketTooLarge
+        | ConnectCode::RateExceeded
+        | ConnectCode::ServerBusy => ConnectReturnCode::ServiceUnavailable,
     }
 }
 
@@ -83,6 +85,8 @@ fn v5_code(code: ConnectCode) -> ConnectReturnCode {
         ConnectCode::BadAuthenticationMethod => ConnectReturnCode::BadAuthenticationMethod,
         ConnectCode::TopicNameInvalid => ConnectReturnCode::TopicNameInvalid,
         ConnectCode::PacketTooLarge => ConnectReturnCode::PacketTooLarge,
+        ConnectCode::RateExceeded => ConnectReturnCode::ConnectionRateExceeded,
+        ConnectCode::ServerBusy => ConnectReturnCode::ServerBusy,
     }
 }
 

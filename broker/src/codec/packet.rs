@@ -199,6 +199,8 @@ pub enum ConnectCode {
     BadAuthenticationMethod,
     TopicNameInvalid,
     PacketTooLarge,
+    RateExceeded,
+    ServerBusy,
 }
 
 /// MQTT 5 reason codes that this broker sends in PUBACK, SUBACK, UNSUBACK and DISCONNECT.

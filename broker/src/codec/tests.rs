@@ -274,6 +274,8 @@ fn every_refusal_has_a_code_in_every_version() {
         BadAuthenticationMethod,
         TopicNameInvalid,
         PacketTooLarge,
+        RateExceeded,
+        ServerBusy,
     ] {
         for version in ALL {
             let mut out = BytesMut::new();

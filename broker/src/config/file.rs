@@ -16,6 +16,8 @@ pub(super) struct Config {
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
+    pub(super) overload: Overload,
+    #[serde(default)]
     pub(super) session: Session,
     #[serde(default)]
     pub(super) sys: Sys,
@@ -69,13 +71,26 @@ pub(super) struct Tunnel {
 pub(super) struct Limits {
     pub(super) connections: Option<Spanned<i64>>,
     pub(super) packet_bytes: Option<Spanned<i64>>,
+    pub(super) connect_bytes: Option<Spanned<i64>>,
     pub(super) connect_timeout: Option<Spanned<String>>,
+    pub(super) connecting: Option<Spanned<i64>>,
+    pub(super) connect_rate: Option<Spanned<i64>>,
+    pub(super) connect_burst: Option<Spanned<i64>>,
+    pub(super) publish_rate: Option<Spanned<i64>>,
+    pub(super) publish_bytes_rate: Option<Spanned<i64>>,
     pub(super) inflight: Option<Spanned<i64>>,
     pub(super) queue_messages: Option<Spanned<i64>>,
     pub(super) sessions: Option<Spanned<i64>>,
     pub(super) subscriptions: Option<Spanned<i64>>,
     pub(super) retained: Option<Spanned<i64>>,
     pub(super) topic_aliases: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Overload {
+    pub(super) lag: Option<Spanned<String>>,
+    pub(super) memory_mib: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -8,6 +8,7 @@ mod error;
 mod file;
 mod listener;
 mod model;
+mod overload;
 mod tunnel;
 
 use std::path::Path;
@@ -16,6 +17,7 @@ pub use control::{Control, Stop};
 pub use error::{ConfigError, Problem};
 pub use listener::{ClientAuthority, Demand, Listener, Protocol, TlsFiles};
 pub use model::{Config, Limits, Log, LogFormat, SessionLimits, Tunnel, Vip};
+pub use overload::Overload;
 
 impl Config {
     /// Reads and checks a configuration file.

@@ -16,7 +16,9 @@ use super::{
     check::{Check, parse_prefix},
     file,
     listener::Listener,
+    overload::Overload,
 };
+use crate::rate::Rate;
 
 /// A configuration that keeps every rule.
 #[derive(Clone, Debug)]
@@ -26,6 +28,7 @@ pub struct Config {
     vip: Option<Vip>,
     tunnel: Option<Tunnel>,
     limits: Limits,
+    overload: Overload,
     session: SessionLimits,
     sys_interval: Duration,
     control: Control,
@@ -60,7 +63,16 @@ pub struct Tunnel {
 pub struct Limits {
     pub connections: usize,
     pub packet_bytes: usize,
+    /// Bytes of a CONNECT.
+    pub connect_bytes: usize,
     pub connect_timeout: Duration,
+    /// Accepted connections whose CONNECT is not through.
+    pub connecting: usize,
+    /// CONNECTs of all clients together.
+    pub connect_rate: Option<Rate>,
+    /// Messages of one client, and bytes of them.
+    pub publish_rate: Option<Rate>,
+    pub publish_bytes_rate: Option<Rate>,
     pub inflight: u16,
     pub queue_messages: usize,
     /// Sessions of the node, connected or absent.
@@ -113,6 +125,10 @@ impl Config {
         self.limits
     }
 
+    pub fn overload(&self) -> Overload {
+        self.overload
+    }
+
     pub fn session(&self) -> SessionLimits {
         self.session
     }
@@ -147,6 +163,7 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
         vip,
         tunnel,
         limits,
+        overload,
         session,
         sys,
         control,
@@ -162,6 +179,7 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
         tunnel: tunnel.map(|tunnel| check.tunnel(tunnel, vip.is_some())),
         vip: vip.map(|vip| check.vip(vip)),
         limits: check.limits(limits),
+        overload: check.overload(overload),
         session: SessionLimits {
             max_expiry: check.duration(
                 "session.max_expiry",
@@ -239,7 +257,13 @@ impl Check<'_> {
         let file::Limits {
             connections,
             packet_bytes,
+            connect_bytes,
             connect_timeout,
+            connecting,
+            connect_rate,
+            connect_burst,
+            publish_rate,
+            publish_bytes_rate,
             inflight,
             queue_messages,
             sessions,
@@ -272,7 +296,23 @@ impl Check<'_> {
                 1_048_576,
                 256..LONGEST_PACKET + 1,
             )),
+            connect_bytes: wide(self.number(
+                "limits.connect_bytes",
+                connect_bytes,
+                65_536,
+                256..LONGEST_PACKET + 1,
+            )),
             connect_timeout,
+            connecting: wide(self.number("limits.connecting", connecting, 10_000, 1..10_000_001)),
+            connect_rate: self.rate(
+                ("limits.connect_rate", connect_rate),
+                ("limits.connect_burst", connect_burst),
+            ),
+            publish_rate: self.rate(("limits.publish_rate", publish_rate), ("", None)),
+            publish_bytes_rate: self.rate(
+                ("limits.publish_bytes_rate", publish_bytes_rate),
+                ("", None),
+            ),
             inflight: u16::try_from(self.number("limits.inflight", inflight, 100, 1..65_536))
                 .unwrap_or(u16::MAX),
             queue_messages: wide(self.number(

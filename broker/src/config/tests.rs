@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::rate::Rate;
 
 const SMALLEST: &str = "node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
 
@@ -278,4 +279,37 @@ fn listeners_of_websocket_have_a_path() {
     ] {
         assert_eq!(key(lines), "listener[0].path");
     }
+}
+
+#[test]
+fn rates_and_overload_have_bounds() {
+    let config = Config::parse(SMALLEST).unwrap();
+    assert_eq!(config.limits().connect_rate, None);
+    assert_eq!(config.limits().publish_rate, None);
+    assert_eq!(config.overload().lag, Duration::from_secs(1));
+    assert_eq!(config.overload().memory, None);
+    let text = "[limits]\nconnect_rate = 500\nconnect_burst = 2000\npublish_rate = 10\n\
+                [overload]\nmemory_mib = 100\n";
+    let config = Config::parse(&format!("{SMALLEST}{text}")).unwrap();
+    let numbers = |rate: Option<Rate>| rate.map(|rate| (rate.per_second.get(), rate.burst.get()));
+    assert_eq!(numbers(config.limits().connect_rate), Some((500, 2000)));
+    assert_eq!(numbers(config.limits().publish_rate), Some((10, 10)));
+    assert_eq!(config.overload().memory, Some(100 * 1024 * 1024));
+    let text = "[limits]\nconnect_bytes = 1\nconnecting = 0\nconnect_burst = 5\n\
+                publish_rate = 0\npublish_bytes_rate = -1\n\
+                [overload]\nlag = \"0s\"\nmemory_mib = 0\n";
+    let keys: Vec<_> = problems(&format!("{SMALLEST}{text}"))
+        .into_iter()
+        .map(|problem| problem.key)
+        .collect();
+    let expected = [
+        "limits.connect_bytes",
+        "limits.connecting",
+        "limits.connect_burst",
+        "limits.publish_rate",
+        "limits.publish_bytes_rate",
+        "overload.lag",
+        "overload.memory_mib",
+    ];
+    assert_eq!(keys, expected);
 }

@@ -32,6 +32,7 @@ use crate::{
     config::{Limits, SessionLimits},
     lanes::{Lanes, Outbox},
     link::Link,
+    load::Load,
     metrics::{Counters, Histogram, Metric, Metrics},
     retained::Retained,
     routes::{Routes, ShardId},
@@ -68,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) lanes: Arc<Lanes>,
     /// From a client's arrival to the answer to its CONNECT.
     pub(crate) connect_times: Histogram,
+    pub(crate) load: Arc<Load>,
 }
 
 impl Shared {
@@ -111,6 +113,7 @@ impl Shared {
             sys: RwLock::new(Retained::new(usize::MAX)),
             lanes: Arc::new(Lanes::start(shards).unwrap()),
             connect_times: Histogram::default(),
+            load: Arc::new(Load::new(config.overload(), shards, Instant::now())),
         })
     }
 }

@@ -31,10 +31,11 @@ use super::{Request, Shard, Shared};
 use crate::{
     codec::packet::Connect,
     connection::Connection,
+    gate::Slot,
     handshake,
     lanes::{self, Flushed, Inbox, LaneEnds, LaneError, frame},
     link::Link,
-    listener::Slot,
+    load,
     metrics::{Counters, Metric},
     peer::Peer,
     routes::ShardId,
@@ -150,6 +151,8 @@ async fn run(
         tokio::task::spawn_local(answer(Rc::clone(&shard), requests, connections.clone()));
     let lane_out = tokio::task::spawn_local(send_frames(Rc::clone(&shard)));
     let timers = tokio::task::spawn_local(keep_time(Rc::clone(&shard)));
+    let load = Arc::clone(&shard.borrow().shared.load);
+    let pulse = tokio::task::spawn_local(load::pulse(load, Some(id)));
     let lane_in = tokio::task::spawn_local(receive_frames(id, Rc::clone(&shard), ends));
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => {}
@@ -166,6 +169,7 @@ async fn run(
         }
         _ = lane_out => {}
         _ = timers => {}
+        _ = pulse => {}
     }
     intake.abort();
     connections.close();

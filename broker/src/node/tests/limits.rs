@@ -1,0 +1,127 @@
+//! Rates and overload.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Broker,
+    client::{Client, Hello},
+};
+use crate::{codec::packet::Version, metrics::Metric};
+
+/// Connects until it is refused.
+async fn refusal(broker: &Broker, version: Version) -> u8 {
+    let refused = async {
+        loop {
+            let hello = Hello::new(version, "c");
+            let (mut client, welcome) = Client::connect(broker.address, &hello).await;
+            if welcome.code != 0 {
+                client.expect_close().await;
+                return welcome.code;
+            }
+        }
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(20), refused).await;
+    refused.expect("a refusal")
+}
+
+#[tokio::test]
+async fn connects_beyond_the_rate_are_refused_with_the_reason() {
+    for (version, code) in [(Version::V31, 3), (Version::V311, 3), (Version::V5, 0x9f)] {
+        let broker = Broker::start_with("[limits]\nconnect_rate = 1\n").await;
+        assert_eq!(refusal(&broker, version).await, code);
+        broker.wait_for(Metric::RefusedRate, 1).await;
+        broker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn flood_is_refused_before_anything_is_read() {
+    let settings = "[limits]\nconnect_rate = 1\nconnect_burst = 2\n";
+    let broker = Broker::start_with(settings).await;
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        silent.push(Client::open(broker.address).await);
+    }
+    // Two for the tokens that are there, two for a whole burst, and the one that is next.
+    broker.wait_for(Metric::RefusedRate, 45).await;
+    broker.wait_for(Metric::Connections, 5).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn clients_that_only_connect_are_bounded() {
+    let broker = Broker::start_with("[limits]\nconnecting = 2\n").await;
+    // Those that are through do not count.
+    let _first = broker.join(Version::V5, "first").await;
+    let _second = broker.join(Version::V5, "second").await;
+    let silent = Client::open(broker.address).await;
+    let _silent = Client::open(broker.address).await;
+    Client::open(broker.address).await.expect_close().await;
+    broker.wait_for(Metric::RefusedBusy, 1).await;
+    drop(silent);
+    broker.wait_for(Metric::RefusedClosed, 1).await;
+    broker.join(Version::V5, "third").await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn node_whose_memory_is_short_is_busy_for_new_clients_only() {
+    for (version, code) in [(Version::V311, 3), (Version::V5, 0x89)] {
+        let broker = Broker::start_with("[overload]\nlag = \"1h\"\nmemory_mib = 1\n").await;
+        assert_eq!(refusal(&broker, version).await, code);
+        broker.wait_for(Metric::RefusedBusy, 1).await;
+        broker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn long_connect_is_refused_before_it_is_held() {
+    let broker = Broker::start_with("[limits]\nconnect_bytes = 1000\n").await;
+    let mut client = Client::open(broker.address).await;
+    client.send(&[0x10, 0xe9, 0x07]).await;
+    client.expect_close().await;
+    broker.wait_for(Metric::RefusedProtocol, 1).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn client_above_its_rate_is_slowed_down_and_loses_nothing() {
+    for (settings, padding) in [
+        ("publish_rate = 100", 0),
+        ("publish_bytes_rate = 100000", 987),
+    ] {
+        let broker = Broker::start_with(&format!("[limits]\n{settings}\n")).await;
+        let mut subscriber = broker.join(Version::V5, "subscriber").await;
+        subscriber.subscribe("t", 0).await;
+        let mut publisher = broker.join(Version::V311, "publisher").await;
+        let start = Instant::now();
+        let payload = |number: u32| format!("{number:03}{}", "x".repeat(padding));
+        for number in 0..250 {
+            publisher.publish("t", &payload(number), 0, 0).await;
+        }
+        for number in 0..250 {
+            assert_eq!(subscriber.receive().await.payload, payload(number));
+        }
+        // The first hundred come at once.
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(1400), "{settings}: {took:?}");
+        assert!(broker.count(Metric::MessagesThrottled) > 0);
+        publisher.ping().await;
+        broker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn client_that_is_held_up_is_not_taken_for_silent() {
+    let broker = Broker::start_with("[limits]\npublish_rate = 1\n").await;
+    let mut hello = Hello::new(Version::V311, "c");
+    hello.keep_alive = 1;
+    let (mut client, _welcome) = Client::connect(broker.address, &hello).await;
+    for _ in 0..4 {
+        client.publish("t", "", 0, 0).await;
+    }
+    // Behind three seconds' worth of messages, which is more than the keep-alive allows.
+    client.ping().await;
+    assert_eq!(broker.count(Metric::ClosedKeepAlive), 0);
+    broker.stop().await;
+}

@@ -1,0 +1,154 @@
+//! How listeners speak: PROXY headers, TLS and WebSocket, by the configuration of each, and how a
+//! reload changes that.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use thiserror::Error;
+use tokio::{net::TcpStream, sync::watch};
+use tracing::warn;
+
+use crate::{
+    config::{self, Protocol},
+    handshake::HandshakeError,
+    metrics::{render_head, render_value},
+    peer::Peer,
+    proxy,
+    tls::{self, Identity, TlsError},
+    transport::{Socket, Transport},
+    websocket::{WebSocket, upgrade},
+};
+
+/// What a listener keeps when it is given a new configuration.
+#[derive(Debug, Error)]
+#[error("listener {address} keeps its certificates")]
+pub struct Kept {
+    address: SocketAddr,
+    #[source]
+    source: TlsError,
+}
+
+/// How a listener speaks with the clients that it accepts; a reload gives it another.
+pub(crate) struct Service {
+    config: config::Listener,
+    identity: Option<Identity>,
+}
+
+impl Service {
+    /// Reads the files that the configuration names.
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub(crate) fn new(config: &config::Listener) -> Result<Self, TlsError> {
+        let identity = match &config.tls {
+            Some(files) => {
+                let identity = Identity::load(files)?;
+                if let Err(error) = identity.check_time(files) {
+                    // Clients that do not check may still come.
+                    warn!(%error, "certificate is of no use");
+                }
+                Some(identity)
+            }
+            None => None,
+        };
+        Ok(Self {
+            config: config.clone(),
+            identity,
+        })
+    }
+
+    /// When clients will take the certificate no more, in seconds of Unix time.
+    fn not_after(&self) -> Option<u64> {
+        self.identity.as_ref()?.not_after
+    }
+
+    /// Reads what comes before MQTT; tells who the client is.
+    pub(crate) async fn open(
+        &self,
+        mut stream: TcpStream,
+        mut address: SocketAddr,
+    ) -> Result<(Box<dyn Transport>, Peer), HandshakeError> {
+        let is_proxy = |prefix: &lb_decap::Prefix| prefix.contains(address.ip());
+        if self.config.proxies.iter().any(is_proxy)
+            && let Some(client) = proxy::read_header(&mut stream).await?
+        {
+            address = client;
+        }
+        let socket = Socket::from(stream);
+        let mut peer = Peer {
+            address,
+            certificate: None,
+        };
+        let transport = match &self.identity {
+            Some(identity) => {
+                let accepted = identity.accept(socket).await;
+                let stream = accepted.map_err(HandshakeError::from_tls)?;
+                let (_socket, session) = stream.get_ref();
+                peer.certificate = tls::client_certificate(session).map(Arc::new);
+                self.wrap(stream).await?
+            }
+            None => self.wrap(socket).await?,
+        };
+        Ok((transport, peer))
+    }
+
+    /// Makes a byte stream for MQTT of what the network gives.
+    async fn wrap<S: Transport>(
+        &self,
+        mut stream: S,
+    ) -> Result<Box<dyn Transport>, HandshakeError> {
+        Ok(match &self.config.protocol {
+            Protocol::Mqtt => Box::new(stream),
+            Protocol::WebSocket { path } => {
+                let ahead = upgrade(&mut stream, path).await?;
+                Box::new(WebSocket::new(stream, ahead))
+            }
+        })
+    }
+}
+
+/// The services of all listeners, to exchange while they run.
+pub(crate) struct Services(Vec<watch::Sender<Arc<Service>>>);
+
+impl Services {
+    pub(crate) fn new(services: Vec<Service>) -> Self {
+        let channel = |service| watch::Sender::new(Arc::new(service));
+        Self(services.into_iter().map(channel).collect())
+    }
+
+    /// For each listener, in order, its service and what becomes of it.
+    pub(crate) fn subscribe(&self) -> Vec<watch::Receiver<Arc<Service>>> {
+        self.0.iter().map(watch::Sender::subscribe).collect()
+    }
+
+    /// Reads all files anew and gives them to listeners with the same address; connections that are
+    /// there stay as they are. The result is which listeners keep what they have.
+    pub(crate) fn reload(&self, listeners: &[config::Listener]) -> Vec<Kept> {
+        let mut listeners: Vec<_> = listeners.iter().collect();
+        let mut kept = Vec::new();
+        for current in &self.0 {
+            let address = current.borrow().config.address;
+            // Each is taken once: several may ask the kernel for a port.
+            let found = listeners.iter().position(|new| new.address == address);
+            let Some(found) = found else { continue };
+            match Service::new(listeners.remove(found)) {
+                Ok(service) => drop(current.send_replace(Arc::new(service))),
+                Err(source) => kept.push(Kept { address, source }),
+            }
+        }
+        kept
+    }
+
+    /// Appends how long certificates are good in Prometheus's text format.
+    pub(crate) fn render(&self, out: &mut String) {
+        let name = "certificate_not_after_seconds";
+        let help = "When clients will take the certificate no more, in Unix time.";
+        render_head(out, name, "gauge", help);
+        for service in &self.0 {
+            let service = service.borrow();
+            if let Some(not_after) = service.not_after() {
+                let label = format!("listener=\"{}\"", service.config.address);
+                render_value(out, name, &label, not_after);
+            }
+        }
+    }
+}
