@@ -28,8 +28,8 @@ pub(crate) struct Gate {
     open: Arc<AtomicUsize>,
     /// Those of them that are not through.
     connecting: Arc<AtomicUsize>,
-    /// Absent where CONNECTs may come at any rate.
-    connects: Option<Mutex<Bucket>>,
+    /// Absent until CONNECTs are counted.
+    connects: Mutex<Option<Bucket>>,
 }
 
 /// One of a number; counted for as long as it lives.
@@ -79,16 +79,14 @@ impl Gate {
         shared: Arc<Shared>,
         shards: Vec<mpsc::Sender<Arrival>>,
         counters: Arc<Counters>,
-        now: Instant,
     ) -> Self {
-        let connects = shared.limits.connect_rate;
         Self {
             shared,
             counters,
             shards,
             open: Arc::default(),
             connecting: Arc::default(),
-            connects: connects.map(|rate| Mutex::new(Bucket::new(rate, now))),
+            connects: Mutex::default(),
         }
     }
 
@@ -98,7 +96,7 @@ impl Gate {
     /// What to count when there is no room for it. It is closed without an answer then: to read its
     /// CONNECT is work too.
     pub(crate) fn enter(&self, now: Instant) -> Result<(Slot, Pending), Metric> {
-        let limits = &self.shared.limits;
+        let limits = self.shared.limits();
         let (counted, before) = Counted::take(&self.open);
         self.counters.inc(Metric::Connections);
         let slot = Slot {
@@ -121,11 +119,22 @@ impl Gate {
 
     /// Whether those who are ahead will use up all tokens, and a whole burst on top.
     fn is_flooded(&self, ahead: usize, now: Instant) -> bool {
-        let (Some(bucket), Some(rate)) = (&self.connects, self.shared.limits.connect_rate) else {
-            return false;
+        let enough = |bucket: &mut Bucket| {
+            let burst = u64::from(bucket.rate().burst.get());
+            ahead as u64 > bucket.tokens(now) + burst
         };
-        let bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        ahead as u64 > bucket.tokens(now) + u64::from(rate.burst.get())
+        self.with_bucket(now, enough).unwrap_or(false)
+    }
+
+    /// `None` where CONNECTs may come at any rate.
+    fn with_bucket<T>(&self, now: Instant, ask: impl FnOnce(&mut Bucket) -> T) -> Option<T> {
+        let rate = self.shared.limits().connect_rate?;
+        let mut connects = self.connects.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = connects.get_or_insert_with(|| Bucket::new(rate, now));
+        if bucket.rate() != rate {
+            *bucket = Bucket::new(rate, now);
+        }
+        Some(ask(bucket))
     }
 
     /// Whether a CONNECT is to be looked at, before anything costly is done for it.
@@ -137,14 +146,9 @@ impl Gate {
         if self.shared.load.is_over(usize::from(shard.0), now) {
             return Err(ConnectCode::ServerBusy);
         }
-        let Some(bucket) = &self.connects else {
-            return Ok(());
-        };
-        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        if bucket.take(now) {
-            Ok(())
-        } else {
-            Err(ConnectCode::RateExceeded)
+        match self.with_bucket(now, |bucket| bucket.take(now)) {
+            None | Some(true) => Ok(()),
+            Some(false) => Err(ConnectCode::RateExceeded),
         }
     }
 
@@ -212,7 +216,7 @@ mod tests {
         let shared = Shared::for_tests("[overload]\nlag = \"1s\"\n", 1);
         let (shard, mut arrivals) = mpsc::channel(1);
         let counters = Arc::new(Counters::default());
-        let gate = Gate::new(shared, vec![shard], counters, Instant::now());
+        let gate = Gate::new(shared, vec![shard], counters);
         let (Ok((first, _)), Ok((second, _))) =
             (gate.enter(Instant::now()), gate.enter(Instant::now()))
         else {

@@ -146,7 +146,7 @@ async fn admit(
     slot: Slot,
     gate: &Gate,
 ) -> Result<(), HandshakeError> {
-    let limit = gate.shared.limits.connect_timeout;
+    let limit = gate.shared.limits().connect_timeout;
     let greeting = tokio::time::timeout(limit, greet(stream, address, service, slot, gate));
     let arrival = greeting
         .await
@@ -162,7 +162,7 @@ async fn greet(
     gate: &Gate,
 ) -> Result<Arrival, HandshakeError> {
     let (mut transport, peer) = service.open(stream, address).await?;
-    let limits = &gate.shared.limits;
+    let limits = gate.shared.limits();
     let longest = limits.packet_bytes.min(limits.connect_bytes);
     let greeting = handshake::read_connect(&mut transport, longest).await?;
     let connect = greeting.connect;

@@ -4,7 +4,7 @@
 use std::{
     fs, io,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -28,7 +28,7 @@ const MEMORY: Duration = Duration::from_millis(250);
 /// The load of all threads of a node: the shards, and after them the thread that accepts.
 #[derive(Debug)]
 pub(crate) struct Load {
-    bounds: Overload,
+    bounds: RwLock<Overload>,
     epoch: Instant,
     threads: Vec<Pulse>,
     /// Whether memory is above its bound.
@@ -46,7 +46,7 @@ struct Pulse {
 impl Load {
     pub(crate) fn new(bounds: Overload, shards: u16, now: Instant) -> Self {
         Self {
-            bounds,
+            bounds: RwLock::new(bounds),
             epoch: now,
             threads: (0..=shards).map(|_thread| Pulse::default()).collect(),
             is_swollen: AtomicBool::new(false),
@@ -55,17 +55,25 @@ impl Load {
 
     /// Whether a thread is later than it may be, or memory is short.
     pub(crate) fn is_over(&self, thread: usize, now: Instant) -> bool {
-        self.is_swollen.load(Ordering::Relaxed) || self.lag(thread, now) > self.bounds.lag
+        self.is_swollen.load(Ordering::Relaxed) || self.lag(thread, now) > self.patience()
     }
 
     /// Whether the thread that accepts is later than it may be.
     pub(crate) fn accepts_late(&self, now: Instant) -> bool {
-        self.lag(self.accepting(), now) > self.bounds.lag
+        self.lag(self.accepting(), now) > self.patience()
     }
 
     /// How long a client may wait for its shard.
     pub(crate) fn patience(&self) -> Duration {
-        self.bounds.lag
+        self.bounds().lag
+    }
+
+    fn bounds(&self) -> Overload {
+        *self.bounds.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_bounds(&self, bounds: Overload) {
+        *self.bounds.write().unwrap_or_else(PoisonError::into_inner) = bounds;
     }
 
     fn accepting(&self) -> usize {
@@ -97,7 +105,7 @@ impl Load {
     }
 
     fn weigh(&self, bytes: u64) {
-        let is_swollen = self.bounds.memory.is_some_and(|bound| bytes > bound);
+        let is_swollen = self.bounds().memory.is_some_and(|bound| bytes > bound);
         let was_swollen = self.is_swollen.swap(is_swollen, Ordering::Relaxed);
         if is_swollen && !was_swollen {
             warn!(bytes, "memory is above its bound: no new clients");
@@ -143,11 +151,8 @@ pub(crate) async fn pulse(load: Arc<Load>, shard: Option<ShardId>) {
     }
 }
 
-/// Watches the process's memory, where it has a bound.
+/// Watches the process's memory; it may get a bound later.
 pub(crate) async fn watch_memory(load: Arc<Load>) {
-    if load.bounds.memory.is_none() {
-        return std::future::pending().await;
-    }
     let mut tick = tokio::time::interval(MEMORY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

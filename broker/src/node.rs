@@ -195,7 +195,7 @@ impl Node {
             .collect();
         let metrics = Metrics::new(counters.clone());
         let shared = Arc::new(Shared {
-            limits: config.limits(),
+            limits: RwLock::new(config.limits()),
             session_limits: config.session(),
             shards,
             routes: Routes::default(),
@@ -232,7 +232,6 @@ impl Node {
             Arc::clone(&shared),
             arrivals,
             Arc::clone(&counters[usize::from(shards)]),
-            Instant::now(),
         ));
         let load = Arc::clone(&shared.load);
         let accepting = services.subscribe();
@@ -296,7 +295,12 @@ impl Node {
     /// Gives each part its section of a new configuration. The result is what could not be taken;
     /// there everything stays as it was.
     pub fn reload(&self, config: &Config) -> Vec<Kept> {
-        self.status.services.reload(config.listeners())
+        let Status {
+            shared, services, ..
+        } = &*self.status;
+        shared.set_limits(config.limits());
+        shared.load.set_bounds(config.overload());
+        services.reload(config.listeners())
     }
 
     /// Resolves when a part of the node ended that should not have.

@@ -37,6 +37,10 @@ impl Bucket {
         Self { rate, full_at: now }
     }
 
+    pub(crate) fn rate(&self) -> Rate {
+        self.rate
+    }
+
     /// Takes a token, if there is one.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         let full_at = self.full_at.max(now) + self.rate.time_for(1);

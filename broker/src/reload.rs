@@ -24,7 +24,7 @@ pub(crate) fn reload(path: &Path, started: &Config, node: &Node) -> Result<Reloa
         let error = error as &dyn Error;
         warn!(error, "configuration not reloaded");
     })?;
-    let needs_restart = fixed_changes(started, &config);
+    let needs_restart = started.fixed_changes(&config);
     for key in &needs_restart {
         warn!(key, "changed in the file; takes a restart");
     }
@@ -52,30 +52,6 @@ fn in_full(error: &Kept) -> String {
     text
 }
 
-/// What differs and is decided once.
-fn fixed_changes(started: &Config, new: &Config) -> Vec<&'static str> {
-    let addresses = |config: &Config| -> Vec<_> {
-        let listeners = config.listeners().iter();
-        listeners.map(|listener| listener.address).collect()
-    };
-    let changes = [
-        ("node", started.node() != new.node()),
-        ("listener.address", addresses(started) != addresses(new)),
-        ("vip", started.vip() != new.vip()),
-        ("tunnel", started.tunnel() != new.tunnel()),
-        ("limits", started.limits() != new.limits()),
-        ("overload", started.overload() != new.overload()),
-        ("session", started.session() != new.session()),
-        ("sys", started.sys_interval() != new.sys_interval()),
-        ("control", started.control() != new.control()),
-        ("stop", started.stop() != new.stop()),
-        ("metrics", started.metrics() != new.metrics()),
-        ("log", started.log() != new.log()),
-    ];
-    let changes = changes.into_iter().filter(|(_key, differs)| *differs);
-    changes.map(|(key, _differs)| key).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,12 +65,12 @@ mod tests {
     #[test]
     fn what_takes_a_restart_is_told() {
         let started = config("", "");
-        assert!(fixed_changes(&started, &started).is_empty());
+        assert!(started.fixed_changes(&started).is_empty());
         let proxied = config("proxy_protocol = [\"10.0.0.0/8\"]\n", "");
-        assert!(fixed_changes(&started, &proxied).is_empty());
+        assert!(started.fixed_changes(&proxied).is_empty());
         let another = config("[[listener]]\naddress = \"127.0.0.1:2\"\n", "");
-        assert_eq!(fixed_changes(&started, &another), ["listener.address"]);
+        assert_eq!(started.fixed_changes(&another), ["listener.address"]);
         let limited = config("", "[limits]\ninflight = 7\n[log]\nlevel = \"debug\"\n");
-        assert_eq!(fixed_changes(&started, &limited), ["limits", "log"]);
+        assert_eq!(started.fixed_changes(&limited), ["log"]);
     }
 }

@@ -58,6 +58,11 @@ impl Retained {
         }
     }
 
+    /// Another bound; what is kept already stays.
+    pub(crate) fn set_bound(&mut self, bound: usize) {
+        self.bound = bound;
+    }
+
     /// Whether there is room for a message of this topic.
     pub(crate) fn has_room(&self, topic: &str) -> bool {
         self.len < self.bound || self.root.has_message(topic)

@@ -47,6 +47,7 @@ pub(super) struct ListenerTls {
     pub(super) key: Spanned<String>,
     pub(super) client_ca: Option<Spanned<String>>,
     pub(super) client_certificates: Option<Spanned<String>>,
+    pub(super) client_crl: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

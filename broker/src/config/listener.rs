@@ -40,6 +40,8 @@ pub struct TlsFiles {
 pub struct ClientAuthority {
     pub file: PathBuf,
     pub demand: Demand,
+    /// Which of their certificates are good no more.
+    pub revoked: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,23 +162,28 @@ impl Check<'_> {
             key,
             client_ca,
             client_certificates,
+            client_crl,
         } = raw;
         let section = format!("{section}.tls");
         let demand = self.demand(&section, client_certificates.as_ref());
-        if let (Some(demand), None) = (&client_certificates, &client_ca) {
-            let message = "only client_ca can tell which certificates are good: add it";
-            self.refuse(
-                &format!("{section}.client_certificates"),
-                demand.span(),
-                message,
-            );
+        let dependent = [
+            ("client_certificates", &client_certificates),
+            ("client_crl", &client_crl),
+        ];
+        for (name, value) in dependent {
+            if let (Some(value), None) = (value, &client_ca) {
+                let message = "only client_ca can tell which certificates are good: add it";
+                self.refuse(&format!("{section}.{name}"), value.span(), message);
+            }
         }
+        let revoked = client_crl.map(|file| self.file(&section, "client_crl", file));
         TlsFiles {
             certificate: self.file(&section, "certificate", certificate),
             key: self.file(&section, "key", key),
             clients: client_ca.map(|file| ClientAuthority {
                 file: self.file(&section, "client_ca", file),
                 demand,
+                revoked,
             }),
         }
     }

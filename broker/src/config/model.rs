@@ -153,6 +153,40 @@ impl Config {
     pub fn log(&self) -> &Log {
         &self.log
     }
+
+    /// The keys of what differs in `other` and is decided once, at the start.
+    pub(crate) fn fixed_changes(&self, other: &Self) -> Vec<&'static str> {
+        let Self {
+            node,
+            listeners,
+            vip,
+            tunnel,
+            limits: _,
+            overload: _,
+            session,
+            sys_interval,
+            control,
+            stop,
+            metrics,
+            log,
+        } = self;
+        let addresses = listeners.iter().map(|listener| listener.address);
+        let others = other.listeners.iter().map(|listener| listener.address);
+        let changes = [
+            ("node", *node != other.node),
+            ("listener.address", !addresses.eq(others)),
+            ("vip", *vip != other.vip),
+            ("tunnel", *tunnel != other.tunnel),
+            ("session", *session != other.session),
+            ("sys", *sys_interval != other.sys_interval),
+            ("control", *control != other.control),
+            ("stop", *stop != other.stop),
+            ("metrics", *metrics != other.metrics),
+            ("log", *log != other.log),
+        ];
+        let changes = changes.into_iter().filter(|(_key, differs)| *differs);
+        changes.map(|(key, _differs)| key).collect()
+    }
 }
 
 /// Applies every rule and reports all that are broken.

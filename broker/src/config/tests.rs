@@ -231,6 +231,7 @@ proxy_protocol = []
 certificate = "broker.pem"
 key = "/etc/broker.key"
 client_certificates = "optional"
+client_crl = "/etc/crl.pem"
 [[listener]]
 address = "127.0.0.1:8884"
 proxy_protocol = ["10.0.0.1/8"]
@@ -248,10 +249,11 @@ client_certificates = "sometimes"
         (4, "listener[0].proxy_protocol"),
         (6, "listener[0].tls.certificate"),
         (8, "listener[0].tls.client_certificates"),
-        (11, "listener[1].proxy_protocol[0]"),
-        (14, "listener[1].tls.key"),
-        (15, "listener[1].tls.client_ca"),
-        (16, "listener[1].tls.client_certificates"),
+        (9, "listener[0].tls.client_crl"),
+        (12, "listener[1].proxy_protocol[0]"),
+        (15, "listener[1].tls.key"),
+        (16, "listener[1].tls.client_ca"),
+        (17, "listener[1].tls.client_certificates"),
     ];
     assert_eq!(found, expected.map(|(line, key)| (line, key.to_owned())));
 }

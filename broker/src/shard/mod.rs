@@ -53,7 +53,8 @@ pub(crate) use worker::{Arrival, spawn};
 
 /// What the shards of a node have in common.
 pub(crate) struct Shared {
-    pub(crate) limits: Limits,
+    /// A reload may change them; connections keep what they began with.
+    pub(crate) limits: RwLock<Limits>,
     pub(crate) session_limits: SessionLimits,
     pub(crate) shards: u16,
     pub(crate) routes: Routes,
@@ -73,6 +74,19 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    pub(crate) fn limits(&self) -> Limits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+        let mut retained = self
+            .retained
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        retained.set_bound(limits.retained);
+    }
+
     /// The shard that a client belongs to.
     pub(crate) fn shard_of(&self, client_id: &str) -> ShardId {
         // `DefaultHasher::new` has fixed keys: all connections of a client must agree.
@@ -85,7 +99,7 @@ impl Shared {
     /// Takes room for a session, if there is any.
     fn reserve_session(&self) -> Result<(), ConnectCode> {
         let before = self.sessions.fetch_add(1, Ordering::AcqRel);
-        if before < self.limits.sessions {
+        if before < self.limits().sessions {
             return Ok(());
         }
         self.sessions.fetch_sub(1, Ordering::AcqRel);
@@ -100,7 +114,7 @@ impl Shared {
         let text = format!("node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n{settings}");
         let config = crate::config::Config::parse(&text).unwrap();
         Arc::new(Self {
-            limits: config.limits(),
+            limits: RwLock::new(config.limits()),
             session_limits: config.session(),
             shards,
             routes: Routes::default(),
@@ -184,7 +198,7 @@ impl Shard {
             packet_bytes,
             topic_aliases,
             ..
-        } = self.shared.limits;
+        } = self.shared.limits();
         let present = self.claim(&connect, now);
         let session_present = present.is_some();
         let key = match present {
@@ -243,7 +257,7 @@ impl Shard {
         }
         reserved?;
         self.counters.inc(Metric::Sessions);
-        let session = Session::new(self.shared.limits.queue_messages);
+        let session = Session::new(self.shared.limits().queue_messages);
         Ok(self.sessions.insert(client_id, session))
     }
 
@@ -425,6 +439,6 @@ impl Shard {
     }
 
     pub(crate) fn limits(&self) -> Limits {
-        self.shared.limits
+        self.shared.limits()
     }
 }

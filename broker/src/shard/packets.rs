@@ -189,7 +189,7 @@ impl Shard {
         let Some(entry) = self.sessions.get_mut(key) else {
             return Err(reason::FAILURE);
         };
-        if entry.session.subscription_count() >= self.shared.limits.subscriptions
+        if entry.session.subscription_count() >= self.shared.limits().subscriptions
             && !entry.session.is_subscribed(filter)
         {
             return Err(reason::QUOTA_EXCEEDED);

@@ -14,7 +14,9 @@ use std::{
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection,
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
+    pki_types::{
+        CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem, pem::PemObject as _,
+    },
     server::{
         NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier,
         danger::ClientCertVerifier,
@@ -46,6 +48,8 @@ pub enum TlsError {
     },
     #[error("nothing between BEGIN CERTIFICATE and END in {path}", path = path.display())]
     NoCertificate { path: PathBuf },
+    #[error("nothing between BEGIN X509 CRL and END in {path}", path = path.display())]
+    NoRevocations { path: PathBuf },
     #[error("no private key that has no password in {path}", path = path.display())]
     NoKey { path: PathBuf },
     #[error(
@@ -162,7 +166,11 @@ fn verifier(
     authority: &ClientAuthority,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let ClientAuthority { file, demand } = authority;
+    let ClientAuthority {
+        file,
+        demand,
+        revoked,
+    } = authority;
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file)? {
         let added = roots.add(certificate);
@@ -176,8 +184,15 @@ fn verifier(
         Demand::Required => builder,
         Demand::Optional => builder.allow_unauthenticated(),
     };
+    let builder = match revoked {
+        // One that is past its time still tells what it told.
+        Some(revoked) => builder
+            .with_crls(revocations(revoked)?)
+            .only_check_end_entity_revocation(),
+        None => builder,
+    };
     builder.build().map_err(|source| TlsError::Authority {
-        path: file.clone(),
+        path: revoked.as_ref().unwrap_or(file).clone(),
         source,
     })
 }
@@ -188,6 +203,17 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let path = path.to_owned();
     match found {
         Ok(found) if found.is_empty() => Err(TlsError::NoCertificate { path }),
+        Ok(found) => Ok(found),
+        Err(source) => Err(TlsError::Pem { path, source }),
+    }
+}
+
+fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let text = read(path)?;
+    let found = CertificateRevocationListDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let path = path.to_owned();
+    match found {
+        Ok(found) if found.is_empty() => Err(TlsError::NoRevocations { path }),
         Ok(found) => Ok(found),
         Err(source) => Err(TlsError::Pem { path, source }),
     }

@@ -2,7 +2,10 @@
 
 use std::cell::Cell;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 
@@ -26,6 +29,7 @@ pub(crate) struct Files {
 pub(crate) struct Credentials {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    serial: u64,
 }
 
 impl Authority {
@@ -87,12 +91,37 @@ impl Authority {
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
         let names = &mut parameters.distinguished_name;
         names.push(DnType::CommonName, common_name);
+        let serial = 1000 + u64::from(self.issued.replace(self.issued.get() + 1));
+        parameters.serial_number = Some(serial.into());
         let key = KeyPair::generate().unwrap();
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
         Credentials {
+            serial,
             chain: vec![certificate.der().clone()],
             key: key.into(),
         }
+    }
+
+    /// Writes which certificates are good no more; the result is the file's path.
+    pub(crate) fn revoke(&self, credentials: &[&Credentials]) -> String {
+        let revoked = credentials.iter().map(|credentials| RevokedCertParams {
+            serial_number: SerialNumber::from(credentials.serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2021, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let path = self.directory.join("crl.pem");
+        let list = list.signed_by(&self.issuer).unwrap();
+        fs::write(&path, list.pem().unwrap()).unwrap();
+        path.display().to_string()
     }
 
     /// TLS of a client that trusts this authority only.
@@ -105,7 +134,9 @@ impl Authority {
             .unwrap()
             .with_root_certificates(roots);
         let config = match credentials {
-            Some(Credentials { chain, key }) => builder.with_client_auth_cert(chain, key).unwrap(),
+            Some(Credentials { chain, key, .. }) => {
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
             None => builder.with_no_client_auth(),
         };
         TlsConnector::from(Arc::new(config))
@@ -177,6 +208,7 @@ fn files_that_cannot_be_used_are_named() {
     files.clients = Some(ClientAuthority {
         file: "/nowhere/ca.pem".into(),
         demand: Demand::Required,
+        revoked: None,
     });
     let error = load(&files).unwrap_err();
     assert!(matches!(error, TlsError::Read { .. }), "{error:?}");

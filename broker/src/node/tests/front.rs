@@ -115,6 +115,32 @@ async fn client_certificates_are_asked_for_and_checked() {
 }
 
 #[tokio::test]
+async fn revoked_certificates_are_refused_from_the_next_reload_on() {
+    let authority = Authority::new("revoked");
+    let (good, stolen) = (authority.client("good"), authority.client("stolen"));
+    let settings = format!(
+        "{}client_ca = \"{}\"\nclient_crl = \"{}\"\n",
+        authority.server("localhost").settings(),
+        authority.path(),
+        authority.revoke(&[]),
+    );
+    let broker = Broker::start_with(&settings).await;
+    authority.revoke(&[&stolen]);
+    let (good, stolen) = (
+        authority.connector(Some(good)),
+        authority.connector(Some(stolen)),
+    );
+    let mut thief = secure(&broker, &stolen).await;
+    assert_eq!(thief.greet(&Hello::new(Version::V5, "t")).await.code, 0);
+    assert!(broker.node.reload(&config(&settings)).is_empty());
+    secure(&broker, &stolen).await.expect_close().await;
+    broker.wait_for(Metric::RefusedTls, 1).await;
+    let mut client = secure(&broker, &good).await;
+    assert_eq!(client.greet(&Hello::new(Version::V5, "g")).await.code, 0);
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn other_protocols_on_a_tls_port_are_refused_and_counted() {
     let authority = Authority::new("others");
     let settings = authority.server("localhost").settings();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     Broker,
     client::{Client, Hello},
+    config,
 };
 use crate::{codec::packet::Version, metrics::Metric};
 
@@ -32,6 +33,25 @@ async fn connects_beyond_the_rate_are_refused_with_the_reason() {
         broker.wait_for(Metric::RefusedRate, 1).await;
         broker.stop().await;
     }
+}
+
+#[tokio::test]
+async fn limits_are_changed_by_a_reload() {
+    let broker = Broker::start().await;
+    let _client = broker.join(Version::V5, "before").await;
+    assert!(
+        broker
+            .node
+            .reload(&config("[limits]\nconnect_rate = 1\n"))
+            .is_empty()
+    );
+    assert_eq!(refusal(&broker, Version::V5).await, 0x9f);
+    broker.node.reload(&config("[limits]\nconnections = 1\n"));
+    Client::open(broker.address).await.expect_close().await;
+    broker.wait_for(Metric::RefusedFull, 1).await;
+    broker.node.reload(&config(""));
+    broker.join(Version::V5, "after").await;
+    broker.stop().await;
 }
 
 #[tokio::test]
