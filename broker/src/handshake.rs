@@ -1,10 +1,10 @@
 //! The first packet of a connection: which protocol, which client, and is it welcome?
 
-use std::{io, time::Instant};
+use std::{future::poll_fn, io, pin::Pin, task::Poll, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::{
     codec::{
@@ -19,6 +19,10 @@ use crate::{
 
 /// Enough for any usual CONNECT in one read.
 const FIRST_READ: usize = 1024;
+
+/// What is thrown away of a refused client in one read, and the most of such reads.
+const DISCARD: usize = 1024;
+const DISCARDS: usize = 64;
 
 /// Why a client was not let in.
 #[derive(Debug, Error)]
@@ -186,7 +190,7 @@ fn assigned_client_id(now: Instant) -> String {
 }
 
 /// Answers a CONNECT with a refusal and closes the stream.
-pub(crate) async fn refuse<S: AsyncWrite + Unpin>(
+pub(crate) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     code: ConnectCode,
     version: Version,
@@ -196,4 +200,22 @@ pub(crate) async fn refuse<S: AsyncWrite + Unpin>(
     // The client is sent away; whether it heard why does not matter.
     let _ = stream.write_all(&answer).await;
     let _ = stream.shutdown().await;
+    discard(stream).await;
+}
+
+/// Throws away what has arrived, and waits for no more: a socket that is closed with bytes unread is
+/// reset, and the reset may overtake the answer.
+async fn discard<S: AsyncRead + Unpin>(stream: &mut S) {
+    poll_fn(|context| {
+        let mut room = [0; DISCARD];
+        for _ in 0..DISCARDS {
+            let mut buffer = ReadBuf::new(&mut room);
+            let read = Pin::new(&mut *stream).poll_read(context, &mut buffer);
+            if !matches!(read, Poll::Ready(Ok(()))) || buffer.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
 }

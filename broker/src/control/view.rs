@@ -63,6 +63,8 @@ pub struct ShardStatus {
 pub struct ClientView {
     pub client_id: String,
     pub address: String,
+    /// The common name in the certificate that the client has shown.
+    pub certificate: Option<String>,
     /// MQTT's.
     pub version: Cow<'static, str>,
     pub keep_alive_seconds: u16,

@@ -166,6 +166,7 @@ fn client_view(client_id: &str, entry: &Entry, now: Instant) -> Option<ClientVie
     Some(ClientView {
         client_id: client_id.to_owned(),
         address: link.peer().address.to_string(),
+        certificate: link.peer().common_name().map(str::to_owned),
         version: match link.version() {
             Version::V31 => "3.1",
             Version::V311 => "3.1.1",

@@ -9,10 +9,11 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{
     ALL, Broker,
     client::{Client, Hello},
-    config, mosquitto,
+    config, mosquitto, operate,
 };
 use crate::{
     codec::packet::Version,
+    control::view::{ClientView, Page},
     metrics::Metric,
     tls::tests::{Authority, Files},
 };
@@ -25,6 +26,16 @@ pub(super) async fn secure(
     let stream = TcpStream::connect(broker.address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     Client::over(connector.connect(name, stream).await.unwrap())
+}
+
+/// What the node says of its only client.
+async fn view(broker: &Broker) -> ClientView {
+    let (socket, _serving) = operate::serve(broker).await;
+    let page: Page<ClientView> = operate::get(&socket, "/v1/clients").await.unwrap();
+    let [client] = &page.rows[..] else {
+        panic!("one client, not {page:?}");
+    };
+    client.clone()
 }
 
 async fn is_shown(broker: &Broker, connector: &TlsConnector, files: &Files) -> bool {
@@ -99,6 +110,7 @@ async fn client_certificates_are_asked_for_and_checked() {
         let broker = Broker::start_with(&settings).await;
         let mut known = secure(&broker, &authority.connector(Some(authority.client("d1")))).await;
         assert_eq!(known.greet(&Hello::new(Version::V5, "d1")).await.code, 0);
+        assert_eq!(view(&broker).await.certificate.as_deref(), Some("d1"));
         let foreign = authority.connector(Some(stranger.client("d1")));
         secure(&broker, &foreign).await.expect_close().await;
         broker.wait_for(Metric::RefusedTls, 1).await;
@@ -168,15 +180,20 @@ async fn other_protocols_on_a_tls_port_are_refused_and_counted() {
 async fn proxies_tell_whom_they_connect_for() {
     let broker = Broker::start_with("proxy_protocol = [\"127.0.0.0/8\"]\n").await;
     let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x09\xc3\x50\x07\x5b";
-    let headers = [
-        &b"PROXY TCP4 192.0.2.1 192.0.2.9 50000 1883\r\n"[..],
-        v2,
-        b"PROXY UNKNOWN\r\n",
-    ];
-    for header in headers {
+    for (header, address) in [
+        (
+            &b"PROXY TCP4 192.0.2.1 192.0.2.9 50000 1883\r\n"[..],
+            "192.0.2.1:50000",
+        ),
+        (v2, "192.0.2.1:50000"),
+        (b"PROXY TCP6 fd00::1 fd00::2 80 1883\r\n", "[fd00::1]:80"),
+        (b"PROXY UNKNOWN\r\n", "127.0.0.1:"),
+    ] {
         let mut client = Client::open(broker.address).await;
         client.send(header).await;
         assert_eq!(client.greet(&Hello::new(Version::V5, "c")).await.code, 0);
+        let told = view(&broker).await.address;
+        assert!(told.starts_with(address), "{told}");
         client.leave().await;
     }
     let mut bare = Client::open(broker.address).await;

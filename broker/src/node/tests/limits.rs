@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncReadExt;
+
 use super::{
     Broker,
     client::{Client, Hello},
@@ -33,6 +35,21 @@ async fn connects_beyond_the_rate_are_refused_with_the_reason() {
         broker.wait_for(Metric::RefusedRate, 1).await;
         broker.stop().await;
     }
+}
+
+#[tokio::test]
+async fn refusal_reaches_a_client_that_says_more_than_its_connect() {
+    let broker = Broker::start_with("[overload]\nlag = \"1h\"\nmemory_mib = 1\n").await;
+    refusal(&broker, Version::V5).await;
+    let mut client = Client::open(broker.address).await;
+    let mut bytes = b"\x10\x0e\0\x04MQTT\x05\x02\0\x3c\0\0\x01c".to_vec();
+    bytes.resize(20_000, 0xc0);
+    client.send(&bytes).await;
+    let mut answer = Vec::new();
+    // A reset would be an error.
+    client.stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, [0x20, 3, 0, 0x89, 0]);
+    broker.stop().await;
 }
 
 #[tokio::test]
@@ -141,7 +158,15 @@ async fn client_that_is_held_up_is_not_taken_for_silent() {
         client.publish("t", "", 0, 0).await;
     }
     // Behind three seconds' worth of messages, which is more than the keep-alive allows.
-    client.ping().await;
+    let start = Instant::now();
+    let mut tick = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        tokio::select! {
+            _ = tick.tick() => client.send(&[0xc0, 0]).await,
+            answer = client.recv() => break assert_eq!(answer, (0xd0, Vec::new())),
+        }
+    }
+    assert!(start.elapsed() > Duration::from_secs(2));
     assert_eq!(broker.count(Metric::ClosedKeepAlive), 0);
     broker.stop().await;
 }
