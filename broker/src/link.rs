@@ -17,7 +17,9 @@ use crate::{
     aliases::{Incoming, Outgoing, UnknownAlias},
     codec::{
         self,
-        packet::{Ack, ConnAck, Connect, Delivery, Naming, PacketId, TopicAlias, Version, reason},
+        packet::{
+            Ack, ConnAck, Connect, Delivery, Naming, PacketId, TopicAlias, Version, Words, reason,
+        },
     },
     config::Limits,
     metrics::{Counters, Metric},
@@ -201,7 +203,8 @@ impl Link {
     /// Closes the connection once its output is written, after a DISCONNECT with this reason where
     /// the protocol has one.
     pub(crate) fn close(&self, reason: u8) {
-        self.encode(|version, out| codec::encode_disconnect(reason, version, out));
+        let words = self.words(reason);
+        self.encode(|version, out| codec::encode_disconnect(reason, words, version, out));
         self.state.borrow_mut().lingers |= self.version.is_v5();
         self.close_silently();
     }
@@ -217,6 +220,15 @@ impl Link {
         let mut state = self.state.borrow_mut();
         state.closing = true;
         wake(&mut state);
+    }
+
+    /// A reason in words may not make the packet too long (MQTT 5, 3.14.2-3).
+    fn words(&self, code: u8) -> Words {
+        if codec::disconnect_len(code) <= self.maximum_packet {
+            Words::Reason
+        } else {
+            Words::None
+        }
     }
 
     fn encode(&self, write: impl FnOnce(Version, &mut BytesMut)) {
@@ -235,7 +247,9 @@ impl Link {
         if state.output.len() - before > self.maximum_packet {
             state.output.truncate(before);
             if farewell == Farewell::Disconnect && self.maximum_packet >= DISCONNECT_BYTES {
-                codec::encode_disconnect(reason::PACKET_TOO_LARGE, self.version, &mut state.output);
+                let code = reason::PACKET_TOO_LARGE;
+                let words = self.words(code);
+                codec::encode_disconnect(code, words, self.version, &mut state.output);
                 state.lingers = true;
             }
             state.closing = true;

@@ -13,7 +13,7 @@ use super::{
     decode::from_rumqttd,
     encode::put_variable,
     packet::{Connect, Version, Will},
-    properties::{check_properties, forwarded_properties},
+    properties::{Owner, check_properties, forwarded_properties},
     read_prefixed, read_variable,
 };
 use crate::{
@@ -122,6 +122,10 @@ fn assemble(
         }
         asked.maximum_packet = properties.max_packet_size;
         asked.topic_aliases = properties.topic_alias_max.unwrap_or(0);
+        // MQTT 5, 3.1.2.11.10.
+        if properties.authentication_data.is_some() && properties.authentication_method.is_none() {
+            return Err(DecodeError::Protocol);
+        }
         asked.authentication_method = properties.authentication_method;
     }
     Ok(asked)
@@ -166,12 +170,12 @@ fn for_rumqttd(body: &[u8], version: Version) -> Result<BytesMut, DecodeError> {
 fn before_password(flags: u8, fields: &[u8], version: Version) -> Result<&[u8], DecodeError> {
     let (_keep_alive, mut rest) = fields.split_at_checked(2).ok_or(DecodeError::Malformed)?;
     if version.is_v5() {
-        rest = skip_properties(rest)?;
+        rest = skip_properties(rest, Owner::Connect)?;
     }
     (_, rest) = read_prefixed(rest)?;
     if flags & FLAG_WILL != 0 {
         if version.is_v5() {
-            rest = skip_properties(rest)?;
+            rest = skip_properties(rest, Owner::Will)?;
         }
         (_, rest) = read_prefixed(rest)?;
         (_, rest) = read_prefixed(rest)?;
@@ -190,12 +194,12 @@ fn before_password(flags: u8, fields: &[u8], version: Version) -> Result<&[u8], 
     }
 }
 
-fn skip_properties(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+fn skip_properties(bytes: &[u8], owner: Owner) -> Result<&[u8], DecodeError> {
     let (length, rest) = read_variable(bytes)?;
     let (block, rest) = rest
         .split_at_checked(length)
         .ok_or(DecodeError::Malformed)?;
-    check_properties(block)?;
+    check_properties(block, owner)?;
     Ok(rest)
 }
 

@@ -12,7 +12,8 @@ use super::{
         Ack, AckKind, ClientPacket, PacketId, RetainHandling, Subscribe, SubscribeFilter, Version,
     },
     properties::{
-        PublishParts, check_property_length, decode_publish_properties, disconnect_properties,
+        Owner, PublishParts, check_property_length, decode_publish_properties,
+        disconnect_properties,
     },
     read_prefixed,
 };
@@ -46,7 +47,7 @@ pub fn decode(
         (12, 0) if body.is_empty() => Ok(ClientPacket::PingReq),
         (14, 0) => decode_disconnect(body, version),
         // A second CONNECT, AUTH without a method, and what only servers send.
-        (1 | 2 | 9 | 11 | 13 | 15, _) => Err(DecodeError::Protocol),
+        (1 | 2 | 9 | 11 | 13, _) | (15, 0) => Err(DecodeError::Protocol),
         _ => Err(DecodeError::Malformed),
     }
 }
@@ -106,7 +107,7 @@ fn decode_ack(kind: AckKind, body: &[u8], version: Version) -> Result<ClientPack
         (Version::V31 | Version::V311, _) => return Err(DecodeError::Malformed),
         // Reason string and user properties are diagnostics; their length must still fit.
         (Version::V5, [reason, properties @ ..]) => {
-            check_property_length(properties)?;
+            check_property_length(properties, Owner::Ack)?;
             *reason
         }
     };
@@ -207,7 +208,7 @@ fn decode_disconnect(body: &[u8], version: Version) -> Result<ClientPacket, Deco
             session_expiry: None,
         }),
         (Version::V5, [reason, properties @ ..]) => {
-            check_property_length(properties)?;
+            check_property_length(properties, Owner::Disconnect)?;
             let session_expiry = disconnect_properties(properties)?
                 .and_then(|properties| properties.session_expiry_interval);
             Ok(ClientPacket::Disconnect {

@@ -8,12 +8,14 @@ use rumqttd::protocol::{
 };
 
 use super::packet::{
-    Ack, AckKind, ConnAck, ConnectCode, Delivery, Naming, PacketId, TopicAlias, Version, reason,
+    Ack, AckKind, ConnAck, ConnectCode, Delivery, Naming, PacketId, TopicAlias, Version, Words,
+    reason,
 };
 use crate::message::Message;
 
 const SUBSCRIPTION_IDENTIFIER: u8 = 11;
 const MESSAGE_EXPIRY: u8 = 2;
+const REASON_STRING: u8 = 0x1f;
 const TOPIC_ALIAS: u8 = 0x23;
 
 /// Appends a CONNACK.
@@ -25,6 +27,7 @@ pub fn encode_connack(connack: ConnAck, version: Version, out: &mut BytesMut) {
         receive_maximum,
         maximum_packet,
         topic_aliases,
+        keep_alive,
         assigned_client_id,
     } = connack;
     let accepted = code == ConnectCode::Accepted;
@@ -47,6 +50,7 @@ pub fn encode_connack(connack: ConnAck, version: Version, out: &mut BytesMut) {
                 receive_max: receive_maximum,
                 max_packet_size: maximum_packet,
                 topic_alias_max: (topic_aliases > 0).then_some(topic_aliases),
+                server_keep_alive: keep_alive,
                 assigned_client_identifier: assigned_client_id,
                 ..ConnAckProperties::default()
             });
@@ -225,10 +229,28 @@ pub fn encode_pingresp(out: &mut BytesMut) {
     out.put_slice(&[0xD0, 0]);
 }
 
+/// The length of a DISCONNECT that says why in words too.
+pub fn disconnect_len(code: u8) -> usize {
+    // First byte, length, code, length of properties, and a string with its own length.
+    4 + 3 + reason::text(code).len()
+}
+
 /// Appends a DISCONNECT; only MQTT 5 servers send one (MQTT 3.1.1, 3.14).
-pub fn encode_disconnect(code: u8, version: Version, out: &mut BytesMut) {
-    if version.is_v5() {
-        out.put_slice(&[0xE0, 1, code]);
+pub fn encode_disconnect(code: u8, words: Words, version: Version, out: &mut BytesMut) {
+    if !version.is_v5() {
+        return;
+    }
+    match words {
+        Words::None => out.put_slice(&[0xE0, 1, code]),
+        Words::Reason => {
+            let text = reason::text(code);
+            out.put_u8(0xE0);
+            put_variable(out, 2 + 3 + text.len());
+            out.put_u8(code);
+            put_variable(out, 3 + text.len());
+            out.put_u8(REASON_STRING);
+            put_prefixed(out, text.as_bytes());
+        }
     }
 }
 

@@ -1,7 +1,10 @@
 //! What rumqttd's codecs let pass in SUBSCRIBE and UNSUBSCRIBE.
 
 use super::{
-    DecodeError, packet::Version, properties::check_properties, read_prefixed, read_variable,
+    DecodeError,
+    packet::Version,
+    properties::{Owner, check_properties},
+    read_prefixed, read_variable,
 };
 
 /// Which of the two packets, and with it what follows a filter.
@@ -19,7 +22,11 @@ pub(super) fn check(body: &[u8], kind: Kind, version: Version) -> Result<(), Dec
         let (block, behind) = behind
             .split_at_checked(length)
             .ok_or(DecodeError::Malformed)?;
-        check_properties(block)?;
+        let owner = match kind {
+            Kind::Subscribe => Owner::Subscribe,
+            Kind::Unsubscribe => Owner::Unsubscribe,
+        };
+        check_properties(block, owner)?;
         rest = behind;
     }
     while !rest.is_empty() {

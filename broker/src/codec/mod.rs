@@ -17,7 +17,7 @@ use thiserror::Error;
 
 pub use connect::{connect_version, decode_connect};
 pub use decode::decode;
-pub use encode::{delivery_len, encode_suback, encode_unsuback};
+pub use encode::{delivery_len, disconnect_len, encode_suback, encode_unsuback};
 pub use encode::{encode_ack, encode_connack, encode_delivery, encode_disconnect, encode_pingresp};
 
 use packet::{ConnectCode, reason};
@@ -108,7 +108,10 @@ fn read_variable(bytes: &[u8]) -> Result<(usize, &[u8]), DecodeError> {
         let byte = bytes.get(index).ok_or(DecodeError::Malformed)?;
         value |= usize::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
-            return Ok((value, &bytes[index + 1..]));
+            // No more bytes than the value takes (MQTT 5, 1.5.5-1).
+            let is_minimal = *byte != 0 || index == 0;
+            let rest = bytes.get(index + 1..).filter(|_rest| is_minimal);
+            return rest.map(|rest| (value, rest)).ok_or(DecodeError::Malformed);
         }
     }
     Err(DecodeError::Malformed)

@@ -171,6 +171,8 @@ pub struct ConnAck {
     pub maximum_packet: Option<u32>,
     /// How many topic aliases the client may use.
     pub topic_aliases: u16,
+    /// Seconds to use in place of what the client asked for.
+    pub keep_alive: Option<u16>,
     pub assigned_client_id: Option<String>,
 }
 
@@ -183,6 +185,7 @@ impl ConnAck {
             receive_maximum: None,
             maximum_packet: None,
             topic_aliases: 0,
+            keep_alive: None,
             assigned_client_id: None,
         }
     }
@@ -201,6 +204,13 @@ pub enum ConnectCode {
     PacketTooLarge,
     RateExceeded,
     ServerBusy,
+}
+
+/// Whether a packet says why in words, beside its reason code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Words {
+    None,
+    Reason,
 }
 
 /// MQTT 5 reason codes that this broker sends in PUBACK, SUBACK, UNSUBACK and DISCONNECT.
@@ -224,4 +234,24 @@ pub mod reason {
     pub const PACKET_TOO_LARGE: u8 = 0x95;
     pub const QUOTA_EXCEEDED: u8 = 0x97;
     pub const ADMINISTRATIVE_ACTION: u8 = 0x98;
+
+    /// What a code of a DISCONNECT means, for whoever reads a client's log.
+    pub fn text(code: u8) -> &'static str {
+        match code {
+            MALFORMED_PACKET => "the broker cannot read this packet",
+            PROTOCOL_ERROR => "this packet is not allowed here",
+            NOT_AUTHORIZED => "not authorized",
+            SHUTTING_DOWN => "the broker stops",
+            KEEP_ALIVE_TIMEOUT => "nothing heard within one and a half times the keep-alive",
+            SESSION_TAKEN_OVER => "another connection uses this client id",
+            TOPIC_FILTER_INVALID => "topic filter not valid",
+            TOPIC_NAME_INVALID => "topic name not valid",
+            RECEIVE_MAXIMUM_EXCEEDED => "more QoS 2 messages under way than the CONNACK allows",
+            TOPIC_ALIAS_INVALID => "topic alias is zero or above the CONNACK's maximum",
+            PACKET_TOO_LARGE => "packet longer than its receiver takes",
+            QUOTA_EXCEEDED => "more than the broker has room for",
+            ADMINISTRATIVE_ACTION => "closed by an operator",
+            _ => "closed by the broker",
+        }
+    }
 }

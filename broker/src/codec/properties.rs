@@ -36,7 +36,7 @@ pub(super) fn decode_publish_properties(
     let (block, payload) = rest
         .split_at_checked(length)
         .ok_or(DecodeError::Malformed)?;
-    check_properties(block)?;
+    check_properties(block, Owner::Publish)?;
     let mut packet = BytesMut::with_capacity(block.len() + 16);
     packet.put_u8(0x30);
     let length_bytes = bytes.len() - rest.len();
@@ -103,14 +103,45 @@ pub(super) fn forwarded_properties(
 const SUBSCRIPTION_IDENTIFIER: u8 = 0x0b;
 const USER_PROPERTY: u8 = 0x26;
 
-/// Checks that a block ends with its last property, and that none but user properties is there
-/// twice (MQTT 5, 2.2.2.2). Which ones a packet may have is rumqttd's to say.
-pub(super) fn check_properties(block: &[u8]) -> Result<(), DecodeError> {
+/// Whose properties a block has; a client's packets and its will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Connect,
+    Will,
+    Publish,
+    Ack,
+    Subscribe,
+    Unsubscribe,
+    Disconnect,
+}
+
+impl Owner {
+    /// What it may have (MQTT 5, table 2-4), beside user properties.
+    fn may_have(self, id: u8) -> bool {
+        let allowed: &[u8] = match self {
+            Self::Connect => &[0x11, 0x15, 0x16, 0x17, 0x19, 0x21, 0x22, 0x27],
+            Self::Will => &[0x01, 0x02, 0x03, 0x08, 0x09, 0x18],
+            Self::Publish => &[0x01, 0x02, 0x03, 0x08, 0x09, SUBSCRIPTION_IDENTIFIER, 0x23],
+            Self::Ack => &[0x1f],
+            Self::Subscribe => &[SUBSCRIPTION_IDENTIFIER],
+            Self::Unsubscribe => &[],
+            Self::Disconnect => &[0x11, 0x1f],
+        };
+        id == USER_PROPERTY || allowed.contains(&id)
+    }
+}
+
+/// Checks that a block ends with its last property, that each is one which its owner may have, and
+/// that none but user properties is there twice (MQTT 5, 2.2.2.2).
+pub(super) fn check_properties(block: &[u8], owner: Owner) -> Result<(), DecodeError> {
     let mut seen = 0_u64;
     let mut rest = block;
     while let Some((id, behind)) = rest.split_first() {
+        if !owner.may_have(*id) {
+            return Err(DecodeError::Malformed);
+        }
         rest = skip_value(*id, behind)?;
-        // All identifiers are below 64; the others were refused as unknown.
+        // All identifiers that anyone may have are below 64.
         let bit = 1_u64.wrapping_shl(u32::from(*id));
         if seen & bit != 0 && *id != USER_PROPERTY {
             return Err(DecodeError::Protocol);
@@ -124,18 +155,34 @@ pub(super) fn check_properties(block: &[u8]) -> Result<(), DecodeError> {
 fn skip_value(id: u8, bytes: &[u8]) -> Result<&[u8], DecodeError> {
     let fixed = |length| bytes.get(length..).ok_or(DecodeError::Malformed);
     match id {
-        0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => fixed(1),
-        0x13 | 0x21 | 0x22 | 0x23 => fixed(2),
+        // Payload format, request problem and request response information: no or yes.
+        0x01 | 0x17 | 0x19 => match bytes.split_first() {
+            Some((0 | 1, rest)) => Ok(rest),
+            Some(_other) => Err(DecodeError::Protocol),
+            None => Err(DecodeError::Malformed),
+        },
+        0x21..=0x23 => fixed(2),
         0x02 | 0x11 | 0x18 | 0x27 => fixed(4),
         SUBSCRIPTION_IDENTIFIER => Ok(read_variable(bytes)?.1),
-        0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => Ok(read_prefixed(bytes)?.1),
-        USER_PROPERTY => Ok(read_prefixed(read_prefixed(bytes)?.1)?.1),
+        // Binary.
+        0x09 | 0x16 => Ok(read_prefixed(bytes)?.1),
+        0x03 | 0x08 | 0x15 | 0x1f => skip_string(bytes),
+        USER_PROPERTY => skip_string(skip_string(bytes)?),
         _ => Err(DecodeError::Malformed),
     }
 }
 
+/// Splits a string off, which holds anything but NUL (MQTT 5, 1.5.4).
+fn skip_string(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    let (string, rest) = read_prefixed(bytes)?;
+    match std::str::from_utf8(string) {
+        Ok(text) if !text.contains('\0') => Ok(rest),
+        Ok(_) | Err(_) => Err(DecodeError::Malformed),
+    }
+}
+
 /// Checks a block that is the end of its packet.
-pub(super) fn check_property_length(bytes: &[u8]) -> Result<(), DecodeError> {
+pub(super) fn check_property_length(bytes: &[u8], owner: Owner) -> Result<(), DecodeError> {
     if bytes.is_empty() {
         return Ok(());
     }
@@ -143,7 +190,7 @@ pub(super) fn check_property_length(bytes: &[u8]) -> Result<(), DecodeError> {
     if length != block.len() {
         return Err(DecodeError::Malformed);
     }
-    check_properties(block)
+    check_properties(block, owner)
 }
 
 /// Reads the block of a DISCONNECT whatever its reason code; rumqttd refuses some legal ones.

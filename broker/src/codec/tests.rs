@@ -1,4 +1,6 @@
+mod damaged;
 mod publish;
+mod rules;
 
 use std::{
     sync::Arc,
@@ -293,8 +295,8 @@ fn answers_have_each_versions_form() {
     encode_suback(id, &[0], Version::V5, &mut out);
     encode_unsuback(id, &[0x11], Version::V311, &mut out);
     encode_unsuback(id, &[0x11], Version::V5, &mut out);
-    encode_disconnect(0x8e, Version::V311, &mut out);
-    encode_disconnect(0x8e, Version::V5, &mut out);
+    encode_disconnect(0x8e, Words::None, Version::V311, &mut out);
+    encode_disconnect(0x8e, Words::None, Version::V5, &mut out);
     encode_ack(
         Ack {
             kind: AckKind::PubAck,

@@ -97,6 +97,7 @@ pub(super) struct Overload {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Session {
+    pub(super) max_keep_alive: Option<Spanned<String>>,
     pub(super) max_expiry: Option<Spanned<String>>,
 }
 

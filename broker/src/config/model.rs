@@ -88,6 +88,8 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
     pub max_expiry: Duration,
+    /// The longest keep-alive of an MQTT 5 client; zero for any.
+    pub max_keep_alive: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,6 +222,7 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
                 session.max_expiry,
                 Duration::from_hours(7 * 24),
             ),
+            max_keep_alive: check.max_keep_alive(session.max_keep_alive),
         },
         sys_interval: check.duration("sys.interval", sys.interval, Duration::from_secs(10)),
         control: check.control(control),
@@ -370,6 +373,23 @@ impl Check<'_> {
                 0..65_536,
             ))
             .unwrap_or(u16::MAX),
+        }
+    }
+
+    fn max_keep_alive(&mut self, raw: Option<Spanned<String>>) -> u16 {
+        let span = raw.as_ref().map_or(0..0, Spanned::span);
+        let longest = self.duration("session.max_keep_alive", raw, Duration::ZERO);
+        let seconds = u16::try_from(longest.as_secs()).ok();
+        match seconds.filter(|_seconds| longest.subsec_nanos() == 0) {
+            Some(seconds) => seconds,
+            None => {
+                self.refuse(
+                    "session.max_keep_alive",
+                    span,
+                    "must be whole seconds, 65535 at most; \"0s\" for any keep-alive",
+                );
+                0
+            }
         }
     }
 

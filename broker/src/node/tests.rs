@@ -11,6 +11,7 @@ mod mosquitto;
 mod operate;
 mod refusals;
 mod shared;
+mod spec;
 mod sys;
 mod websocket;
 

@@ -206,6 +206,7 @@ impl Shard {
             None => self.open_session(&connect.client_id)?,
         };
         let expiry = self.expiry_of(&connect);
+        let keep_alive = self.imposed_keep_alive(&connect);
         self.counters.inc(Metric::Connected);
         debug!(
             client_id = connect.client_id,
@@ -240,6 +241,7 @@ impl Shard {
             receive_maximum: Some(inflight),
             maximum_packet: u32::try_from(packet_bytes).ok(),
             topic_aliases,
+            keep_alive,
             assigned_client_id,
         });
         let dropped = entry.session.pump(&mut &**link, now);
@@ -295,6 +297,13 @@ impl Shard {
         } else {
             longest
         }
+    }
+
+    /// The keep-alive that a client gets in place of its own. MQTT 3 has no way to tell it.
+    pub(super) fn imposed_keep_alive(&self, connect: &Connect) -> Option<u16> {
+        let longest = self.shared.session_limits.max_keep_alive;
+        let is_longer = connect.keep_alive == 0 || connect.keep_alive > longest;
+        (connect.version.is_v5() && longest > 0 && is_longer).then_some(longest)
     }
 
     fn bounded_expiry(&self, seconds: u32) -> Duration {

@@ -214,8 +214,10 @@ async fn accept(
         }
         let now = Instant::now();
         let assigned = assigned_client_id.then(|| connect.client_id.clone());
-        let keep_alive = connect.keep_alive;
         let mut state = shard.borrow_mut();
+        let keep_alive = state
+            .imposed_keep_alive(&connect)
+            .unwrap_or(connect.keep_alive);
         let counters = Arc::clone(state.counters());
         let link = Link::new(peer, &connect, state.limits(), counters);
         let version = connect.version;

@@ -105,3 +105,19 @@ fn shutdown_ends_the_session_without_its_will() {
         }
     );
 }
+
+#[test]
+fn message_that_was_sent_does_not_expire() {
+    let mut scene = Scene::persistent(1, 10);
+    let mut expiring = Message::clone(&message('a', ExactlyOnce));
+    expiring.expires = Some(scene.now + Duration::from_secs(1));
+    let mut peer = Peer::default();
+    scene.session.deliver(
+        &Arc::new(expiring),
+        grant(ExactlyOnce),
+        Some(&mut peer),
+        scene.now,
+    );
+    scene.now += Duration::from_secs(2);
+    assert_eq!(scene.reconnect(1).payloads(), "a");
+}
