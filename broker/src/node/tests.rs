@@ -9,10 +9,12 @@ mod limits;
 mod listings;
 mod mosquitto;
 mod operate;
+mod probes;
 mod refusals;
 mod shared;
 mod spec;
 mod sys;
+mod table;
 mod websocket;
 
 use std::{net::SocketAddr, time::Duration};
