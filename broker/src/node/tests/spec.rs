@@ -62,11 +62,7 @@ async fn client_ids_of_all_legal_characters_are_taken() {
         ] {
             broker.join(version, id).await.leave().await;
         }
-        broker
-            .join(version, &"x".repeat(65_535))
-            .await
-            .leave()
-            .await;
+        broker.join(version, &"x".repeat(300)).await.leave().await;
     }
     broker.stop().await;
 }
