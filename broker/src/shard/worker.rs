@@ -231,7 +231,9 @@ async fn accept(
             Ok(key) => key,
             Err(code) => {
                 connections.spawn_local(async move {
-                    handshake::refuse(&mut transport, code, version).await;
+                    let refusal = handshake::refuse(&mut transport, code, version);
+                    // One that does not read would keep its place for good.
+                    let _late = tokio::time::timeout(limits.connect_timeout, refusal).await;
                     drop(slot);
                 });
                 continue;

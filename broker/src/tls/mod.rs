@@ -40,12 +40,9 @@ pub enum TlsError {
         #[source]
         source: io::Error,
     },
-    #[error("{path} is no PEM file", path = path.display())]
-    Pem {
-        path: PathBuf,
-        #[source]
-        source: pem::Error,
-    },
+    /// Without the library's own words, which quote the line: it may be the key.
+    #[error("{path} is no PEM file: {what}", path = path.display())]
+    Pem { path: PathBuf, what: &'static str },
     #[error("nothing between BEGIN CERTIFICATE and END in {path}", path = path.display())]
     NoCertificate { path: PathBuf },
     #[error("nothing between BEGIN X509 CRL and END in {path}", path = path.display())]
@@ -204,7 +201,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     match found {
         Ok(found) if found.is_empty() => Err(TlsError::NoCertificate { path }),
         Ok(found) => Ok(found),
-        Err(source) => Err(TlsError::Pem { path, source }),
+        Err(error) => Err(no_pem(path, &error)),
     }
 }
 
@@ -215,20 +212,33 @@ fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>
     match found {
         Ok(found) if found.is_empty() => Err(TlsError::NoRevocations { path }),
         Ok(found) => Ok(found),
-        Err(source) => Err(TlsError::Pem { path, source }),
+        Err(error) => Err(no_pem(path, &error)),
     }
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let text = read(path)?;
     let path = path.to_owned();
-    PrivateKeyDer::from_pem_slice(&text).map_err(|source| {
-        if matches!(source, pem::Error::NoItemsFound) {
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+        if matches!(error, pem::Error::NoItemsFound) {
             TlsError::NoKey { path }
         } else {
-            TlsError::Pem { path, source }
+            no_pem(path, &error)
         }
     })
+}
+
+fn no_pem(path: PathBuf, error: &pem::Error) -> TlsError {
+    let what = match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no END line",
+        pem::Error::IllegalSectionStart { .. } => {
+            "a BEGIN line has no five dashes at its end (are the line breaks there?)"
+        }
+        pem::Error::Base64Decode(_) => "a section is not base64",
+        pem::Error::SectionTooLarge => "a section is too large",
+        pem::Error::Io(_) | pem::Error::NoItemsFound | _ => "it cannot be read",
+    };
+    TlsError::Pem { path, what }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

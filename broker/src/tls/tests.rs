@@ -180,6 +180,37 @@ impl Files {
 }
 
 #[test]
+fn a_key_without_line_breaks_is_refused_and_not_quoted() {
+    let authority = Authority::new("one-line");
+    let files = authority.server("broker");
+    let key = fs::read_to_string(files.key_path()).unwrap();
+    for damaged in [
+        key.replace('\n', ""),
+        key.replace('\n', "\\n"),
+        key.replace("END", "EN"),
+    ] {
+        fs::write(files.key_path(), &damaged).unwrap();
+        let error = private_key(Path::new(&files.key_path())).unwrap_err();
+        assert!(
+            matches!(error, TlsError::Pem { .. } | TlsError::NoKey { .. }),
+            "{error:?}"
+        );
+        let secret: Vec<u8> = key.lines().nth(1).unwrap().bytes().take(16).collect();
+        let told = format!("{error} {error:?}");
+        assert!(
+            !told.contains(std::str::from_utf8(&secret).unwrap()),
+            "{told}"
+        );
+        let as_numbers = format!("{secret:?}");
+        assert!(
+            !told.contains(as_numbers.trim_matches(['[', ']'])),
+            "{told}"
+        );
+        assert!(std::error::Error::source(&error).is_none());
+    }
+}
+
+#[test]
 fn files_that_cannot_be_used_are_named() {
     let authority = Authority::new("files");
     let server = authority.server("localhost");
