@@ -10,7 +10,7 @@
 //! | `GET /v1/retained` | [`view::RetainedView`]s; `?filter=`, `?payload=true` |
 //! | `POST /v1/kick` | [`view::KickOrder`]: closes a client's connection |
 //! | `POST /v1/reload` | reads the configuration again: [`view::Reloaded`], or 400 and nothing changed |
-//! | `GET /metrics`, `/healthz`, `/readyz` | as on the metrics port, see [`crate::http`] |
+//! | `GET /metrics`, `/healthz`, `/readyz` | as on the metrics port, see `http.rs` |
 //!
 //! Listings come in pages ([`view::Page`]), sorted by client id or topic: `?limit=`, `?after=`,
 //! `?prefix=`.
