@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -43,12 +44,20 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     start_logging(config.log());
     raise_open_files(config.limits().connections);
-    // Accepting and reading CONNECT is one thread's work; the shards bring threads of their own.
-    tokio::runtime::Builder::new_current_thread()
+    // For what comes before a session; the shards bring threads of their own.
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(front_threads())
         .enable_all()
         .build()
         .context("cannot start the runtime")?
         .block_on(serve(&config, &args.config))
+}
+
+/// How many threads accept, and shake hands over TLS: one takes less time for a client than a shard
+/// does, unless there is TLS.
+fn front_threads() -> usize {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    (cores / 4).max(1)
 }
 
 async fn serve(config: &Config, path: &Path) -> anyhow::Result<ExitCode> {
