@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::{
     codec::{
-        self, DecodeError,
+        self, DecodeError, Frame,
         packet::{ConnAck, Connect, ConnectCode, Version},
     },
     metrics::Metric,
@@ -19,6 +19,10 @@ use crate::{
 
 /// Enough for any usual CONNECT in one read.
 const FIRST_READ: usize = 1024;
+
+/// What of a CONNECT tells its version at the latest: a fixed header of five bytes, the longest name of
+/// the protocol with its length, and the level.
+const PREAMBLE: usize = 5 + 2 + 6 + 1;
 
 /// What is thrown away of a refused client in one read, and the most of such reads.
 const DISCARD: usize = 1024;
@@ -106,8 +110,16 @@ pub(crate) async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
         if bytes.first().is_some_and(|first| *first != 0x10) {
             return Err(DecodeError::Protocol.into());
         }
-        if let Some(frame) = codec::frame(&bytes, limit)? {
-            break frame;
+        match codec::frame(&bytes, limit) {
+            Ok(Some(frame)) => break frame,
+            Err(DecodeError::TooLarge) if bytes.len() >= PREAMBLE => {
+                if long_version(&bytes).is_some_and(Version::is_v5) {
+                    refuse(stream, ConnectCode::PacketTooLarge, Version::V5).await;
+                }
+                return Err(DecodeError::TooLarge.into());
+            }
+            Ok(None) | Err(DecodeError::TooLarge) => {}
+            Err(error) => return Err(error.into()),
         }
         bytes.reserve(FIRST_READ);
         if stream.read_buf(&mut bytes).await? == 0 {
@@ -140,6 +152,14 @@ pub(crate) async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
             Err(error.into())
         }
     }
+}
+
+/// The version of a CONNECT whose end is not there and never will be.
+fn long_version(bytes: &[u8]) -> Option<Version> {
+    let lengths = bytes.get(1..)?;
+    let header = lengths.iter().position(|byte| byte & 0x80 == 0)? + 2;
+    let total = bytes.len();
+    codec::connect_version(bytes, Frame { header, total }).ok()
 }
 
 /// Applies the rules that need no session; answers the CONNECT when one is broken.

@@ -114,10 +114,26 @@ async fn node_whose_memory_is_short_is_busy_for_new_clients_only() {
 #[tokio::test]
 async fn long_connect_is_refused_before_it_is_held() {
     let broker = Broker::start_with("[limits]\nconnect_bytes = 1000\n").await;
-    let mut client = Client::open(broker.address).await;
-    client.send(&[0x10, 0xe9, 0x07]).await;
-    client.expect_close().await;
-    broker.wait_for(Metric::RefusedProtocol, 1).await;
+    // A thousand bytes are announced.
+    for (start, answer) in [
+        (
+            &b"\x10\xe9\x07\0\x04MQTT\x05\x02\0\0\0"[..],
+            &[0x20, 3, 0, 0x95, 0][..],
+        ),
+        (b"\x10\xe9\x07\0\x04MQTT\x04\x02\0\0\0", &[]),
+        (b"\x10\xe9\x07\0\x06MQIsdp\x03\x02\0\0", &[]),
+        (
+            b"\x10\xe9\x07\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+            &[],
+        ),
+    ] {
+        let mut client = Client::open(broker.address).await;
+        client.send(start).await;
+        let mut received = Vec::new();
+        client.stream.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, answer);
+    }
+    broker.wait_for(Metric::RefusedProtocol, 4).await;
     broker.stop().await;
 }
 
