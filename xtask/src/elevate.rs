@@ -17,6 +17,20 @@ use crate::setup::{self, Purpose};
 /// # Errors
 /// Names what cannot be installed or built; when there is no sudo, or the second run fails.
 pub(crate) fn with_programs(helpers: &[&str]) -> Result<Option<Binaries>> {
+    let helpers = helpers.iter().map(|helper| ["tests", "--bin", helper]);
+    with(&helpers.collect::<Vec<_>>())
+}
+
+/// The same with an example of one package.
+///
+/// # Errors
+/// As [`with_programs`].
+pub(crate) fn with_example(package: &str, example: &str) -> Result<Option<Binaries>> {
+    with(&[[package, "--example", example]])
+}
+
+/// Helpers are a package, what kind of target, and its name.
+fn with(helpers: &[[&str; 3]]) -> Result<Option<Binaries>> {
     // The second run: everything is built.
     if std::env::var_os(BIN_DIR).is_some() {
         return Binaries::find().map(Some);
@@ -24,7 +38,9 @@ pub(crate) fn with_programs(helpers: &[&str]) -> Result<Option<Binaries>> {
     setup::ensure(Purpose::Lab)?;
     for helper in helpers {
         let mut command = cargo();
-        command.args(["build", "--release", "--package", "tests", "--bin", helper]);
+        command
+            .args(["build", "--release", "--package"])
+            .args(helper);
         exec::show_run(&mut command)?;
     }
     let programs = build::programs(Profile::Release)?;

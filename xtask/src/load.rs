@@ -84,6 +84,8 @@ pub struct Summary {
     pub messages_per_second: f64,
     /// PINGREQ to PINGRESP.
     pub rtt_ms: Option<Times>,
+    /// From sender to receiver, or to the acknowledgement.
+    pub latency_ms: Option<Times>,
     /// What went wrong, and how often.
     pub errors: BTreeMap<String, u64>,
 }
@@ -257,7 +259,7 @@ impl Summary {
         Ok(())
     }
 
-    /// Adds another process's figures; of the round trips the slower ones stay.
+    /// Adds another process's figures; of times the slower ones stay.
     fn add(&mut self, other: &Self) {
         self.clients += other.clients;
         self.connected += other.connected;
@@ -276,9 +278,14 @@ impl Summary {
         for (error, count) in &other.errors {
             *self.errors.entry(error.clone()).or_default() += count;
         }
-        self.rtt_ms = match (self.rtt_ms, other.rtt_ms) {
-            (Some(a), Some(b)) if a.p50 >= b.p50 => Some(a),
-            (a, b) => b.or(a),
-        };
+        self.rtt_ms = slower(self.rtt_ms, other.rtt_ms);
+        self.latency_ms = slower(self.latency_ms, other.latency_ms);
+    }
+}
+
+fn slower(one: Option<Times>, other: Option<Times>) -> Option<Times> {
+    match (one, other) {
+        (Some(one), Some(other)) if one.p50 >= other.p50 => Some(one),
+        (one, other) => other.or(one),
     }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measures against a floor and against what users would pick instead.
 
+mod broker;
 pub mod churn;
 mod failover;
 mod flood;
@@ -34,6 +35,8 @@ pub enum Args {
     Flood(flood::Args),
     /// How long the VIP is silent when its host dies, stops or hands over: Tidegate and keepalived.
     Failover(failover::Args),
+    /// The broker beside mosquitto and rumqttd: idle memory, connects, messages, fan-out, latency.
+    Broker(broker::Args),
     /// Two nodes that tell each other of their flows: lag, bytes, CPU, memory.
     Sync(sync::Args),
 }
@@ -58,6 +61,7 @@ pub fn run(args: &Args) -> Result<()> {
         Args::Churn(args) => churn::run(args),
         Args::Flood(args) => flood::run(args),
         Args::Failover(args) => failover::run(args),
+        Args::Broker(args) => broker::run(args),
         Args::Sync(args) => sync::run(args),
     }
 }

@@ -37,6 +37,14 @@ impl Host {
         })
     }
 
+    /// A host without a network: it has its loopback alone.
+    ///
+    /// # Errors
+    /// When there can be no namespace or directory.
+    pub fn alone(name: &'static str, work: &Path) -> Result<Self> {
+        Self::new(name, 0, 0, work)
+    }
+
     /// Gives eth0 its addresses and switches off what a veth leaves to hardware it does not have: after
     /// XDP_TX nobody would fill in the checksums.
     pub(super) fn configure(&self) -> Result<()> {

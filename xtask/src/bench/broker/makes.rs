@@ -1,0 +1,110 @@
+//! The brokers that are compared, and how each is started.
+
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+
+use crate::lab::{Binaries, ConfigText, Host, Process, wait_until};
+
+/// The example of the package `broker` that is rumqttd as its users run it.
+pub(super) const RUMQTTD: &str = "stock-rumqttd";
+
+const PORT: u16 = 1883;
+
+/// For a broker to listen.
+const START: Duration = Duration::from_secs(20);
+
+/// What its repository proposes, with room for more clients.
+const RUMQTTD_CONFIG: &str = r#"id = 0
+[router]
+id = 0
+max_connections = 20000
+max_outgoing_packet_count = 200
+max_segment_size = 104857600
+max_segment_count = 10
+[v4.1]
+name = "v4-1"
+listen = "127.0.0.1:1883"
+next_connection_delay_ms = 1
+[v4.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = 20480
+max_inflight_count = 100
+dynamic_filters = true
+"#;
+
+/// A broker.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Make {
+    Tidegate,
+    Mosquitto,
+    Rumqttd,
+}
+
+/// What is run, the load generator included.
+pub(super) struct Programs {
+    pub(super) broker: PathBuf,
+    rumqttd: PathBuf,
+}
+
+impl Programs {
+    /// Finds rumqttd beside our own.
+    pub(super) fn new(binaries: Binaries) -> Result<Self> {
+        let broker = binaries.broker;
+        let dir = broker.parent().context("a program is in a directory")?;
+        let rumqttd = dir.join("examples").join(RUMQTTD);
+        ensure!(rumqttd.is_file(), "{} is not built", rumqttd.display());
+        Ok(Self { broker, rumqttd })
+    }
+}
+
+impl Make {
+    /// Starts it, and waits until it listens.
+    pub(super) fn start(self, host: &Host, programs: &Programs) -> Result<Process> {
+        let mut process = host.spawn("broker", self.command(host, programs)?)?;
+        let is_up = || {
+            let connect = || Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).is_ok());
+            let up = host.netns().enter(connect).unwrap_or(false);
+            (up || !process.is_running()).then_some(up)
+        };
+        let up = wait_until(START, "the broker listening", is_up);
+        let up = up.with_context(|| process.tail())?;
+        ensure!(up, "the broker has ended: {}", process.tail());
+        Ok(process)
+    }
+
+    fn command(self, host: &Host, programs: &Programs) -> Result<Command> {
+        match self {
+            Self::Tidegate => {
+                let text = format!(
+                    "node = \"bench\"\n[[listener]]\naddress = \"127.0.0.1:{PORT}\"\n\
+                     [control]\nsocket = {:?}\n",
+                    host.work_dir().join("broker.sock")
+                );
+                let config = ConfigText::from(&*text).write(host, "broker.toml")?;
+                let mut command = host.command(&programs.broker)?;
+                command.args(["run", "--config"]).arg(config);
+                Ok(command)
+            }
+            Self::Mosquitto => {
+                let text = format!(
+                    "listener {PORT} 127.0.0.1\nallow_anonymous true\nmax_connections -1\n"
+                );
+                let config = ConfigText::from(&*text).write(host, "mosquitto.conf")?;
+                let mut command = host.command("mosquitto")?;
+                command.arg("-c").arg(config);
+                Ok(command)
+            }
+            Self::Rumqttd => {
+                let config = ConfigText::from(RUMQTTD_CONFIG).write(host, "rumqttd.toml")?;
+                let mut command = host.command(&programs.rumqttd)?;
+                command.arg(config);
+                Ok(command)
+            }
+        }
+    }
+}
