@@ -203,6 +203,7 @@ mod tests {
                 address,
                 certificate: None,
             },
+            identity: crate::access::Identity::ANONYMOUS,
             connect: crate::codec::decode_connect(packet, frame, Version::V5).unwrap(),
             assigned_client_id: false,
             rest: Bytes::new(),

@@ -75,6 +75,11 @@ impl HandshakeError {
             ) => Metric::RefusedWebSocket,
             Self::Refused(ConnectCode::RateExceeded) => Metric::RefusedRate,
             Self::Refused(ConnectCode::ServerBusy) => Metric::RefusedBusy,
+            Self::Refused(
+                ConnectCode::BadCredentials
+                | ConnectCode::NotAuthorized
+                | ConnectCode::ServerUnavailable,
+            ) => Metric::RefusedAccess,
             Self::Decode(_) | Self::Refused(_) => Metric::RefusedProtocol,
         }
     }

@@ -6,11 +6,13 @@
 //!
 //! ```text
 //! listener (accepts; PROXY header, TLS, WebSocket; reads CONNECT, tells the protocol version)
+//!   -> access (who is that, and may it connect?)
 //!   -> connection (bytes to packets and back, keep-alive)
 //!   -> shard (sessions of one thread: subscriptions, windows, queues, wills)
 //!   -> routes -> lanes through rumqttd's Router -> the other shards
 //! ```
 
+pub mod access;
 mod aliases;
 pub mod bench;
 pub mod cli;
@@ -36,11 +38,14 @@ pub mod rate;
 mod reload;
 mod retained;
 pub mod routes;
+mod secret;
 pub mod service;
 pub mod session;
 pub mod shard;
 pub mod shares;
 mod sys;
+#[cfg(test)]
+mod testing;
 mod throttle;
 pub mod tls;
 pub mod topic;

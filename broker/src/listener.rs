@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tokio::{
@@ -17,11 +18,15 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
+    access::Login,
+    codec::packet::ConnectCode,
     gate::{Gate, Slot},
     handshake::{self, Accepted, HandshakeError},
     metrics::Metric,
+    peer::Peer,
     service::Service,
     shard::Arrival,
+    transport::Transport,
 };
 
 /// Clients that the kernel holds while they wait to be accepted; a reconnect storm brings
@@ -146,21 +151,59 @@ async fn admit(
     slot: Slot,
     gate: &Gate,
 ) -> Result<(), HandshakeError> {
-    let limit = gate.shared.limits().connect_timeout;
-    let greeting = tokio::time::timeout(limit, greet(stream, address, service, slot, gate));
-    let arrival = greeting
+    let deadline = tokio::time::Instant::now() + gate.shared.limits().connect_timeout;
+    let greeted = tokio::time::timeout_at(deadline, greet(stream, address, service, gate));
+    let Guest {
+        mut transport,
+        peer,
+        accepted,
+        rest,
+    } = greeted
         .await
         .map_err(|_elapsed| HandshakeError::Timeout)??;
+    let login = Login::of(&accepted.connect);
+    // Many may wait to have a password checked; those who waited in vain may come again.
+    let identified = tokio::time::timeout_at(deadline, gate.shared.access.admit(&login))
+        .await
+        .unwrap_or(Err(ConnectCode::ServerUnavailable));
+    let identity = match identified {
+        Ok(identity) => identity,
+        Err(code) => {
+            handshake::refuse(&mut transport, code, accepted.connect.version).await;
+            return Err(HandshakeError::Refused(code));
+        }
+    };
+    let Accepted {
+        connect,
+        assigned_client_id,
+    } = accepted;
+    let arrival = Arrival {
+        transport,
+        peer,
+        connect,
+        identity,
+        assigned_client_id,
+        rest,
+        slot,
+    };
     gate.hand_over(arrival).await
+}
+
+/// A client whose CONNECT was read.
+struct Guest {
+    transport: Box<dyn Transport>,
+    peer: Peer,
+    accepted: Accepted,
+    /// What came after the CONNECT.
+    rest: Bytes,
 }
 
 async fn greet(
     stream: TcpStream,
     address: SocketAddr,
     service: &Service,
-    slot: Slot,
     gate: &Gate,
-) -> Result<Arrival, HandshakeError> {
+) -> Result<Guest, HandshakeError> {
     let (mut transport, peer) = service.open(stream, address).await?;
     let limits = gate.shared.limits();
     let longest = limits.packet_bytes.min(limits.connect_bytes);
@@ -171,16 +214,10 @@ async fn greet(
         return Err(HandshakeError::Refused(code));
     }
     let accepted = handshake::check(connect, &mut transport, Instant::now()).await?;
-    let Accepted {
-        connect,
-        assigned_client_id,
-    } = accepted;
-    Ok(Arrival {
+    Ok(Guest {
         transport,
         peer,
-        connect,
-        assigned_client_id,
+        accepted,
         rest: greeting.rest,
-        slot,
     })
 }

@@ -20,6 +20,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    access::{Access, AccessError},
     config::Config,
     control::{Pulse, shards::Shards, view::NodeStatus, watch_pulse},
     gate::Gate,
@@ -30,7 +31,7 @@ use crate::{
     metrics::{Counters, Histogram, Metric, Metrics, render_head, render_value},
     retained::Retained,
     routes::{Routes, ShardId, ShardSet},
-    service::{Kept, Service, Services},
+    service::{self, Service, Services},
     shard::{self, Request, Shared, WorkerError},
     shares::Shares,
     tls::TlsError,
@@ -50,6 +51,8 @@ pub enum NodeError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error("cannot listen on the metrics address {address}")]
     Metrics {
         address: SocketAddr,
@@ -62,6 +65,15 @@ pub enum NodeError {
     Shard(#[from] WorkerError),
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
+}
+
+/// A part that keeps what it has when it is given a new configuration.
+#[derive(Debug, Error)]
+pub enum Kept {
+    #[error(transparent)]
+    Listener(#[from] service::Kept),
+    #[error("who may connect stays as it was")]
+    Access(#[from] AccessError),
 }
 
 /// What the node tells about itself.
@@ -137,6 +149,7 @@ impl Status {
         self.answer_times.render(out, "shard_answer_seconds", help);
         self.pulse.borrow().render(out);
         self.services.render(out);
+        self.shared.access.render(out);
         self.shared.load.render(out);
         if let Some(unpacker) = &self.unpacker {
             unpacker.render(out);
@@ -169,6 +182,7 @@ impl Node {
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
         let services = config.listeners().iter().map(Service::new);
         let services = Services::new(services.collect::<Result<_, _>>()?);
+        let access = Access::start(config.access())?;
         let unpacker = match (config.tunnel(), config.vip()) {
             (Some(tunnel), Some(vip)) => Some(Unpacker::start(tunnel, vip).await?),
             _ => None,
@@ -197,6 +211,7 @@ impl Node {
         let shared = Arc::new(Shared {
             limits: RwLock::new(config.limits()),
             session_limits: config.session(),
+            access,
             shards,
             routes: Routes::default(),
             shares: Shares::default(),
@@ -300,7 +315,13 @@ impl Node {
         } = &*self.status;
         shared.set_limits(config.limits());
         shared.load.set_bounds(config.overload());
-        services.reload(config.listeners())
+        let listeners = services.reload(config.listeners());
+        let access = shared.access.reload(config.access()).err();
+        listeners
+            .into_iter()
+            .map(Kept::from)
+            .chain(access.map(Kept::from))
+            .collect()
     }
 
     /// Resolves when a part of the node ended that should not have.

@@ -11,8 +11,7 @@ use tracing::{info, warn};
 use crate::{
     config::{Config, ConfigError},
     control::view::Reloaded,
-    node::Node,
-    service::Kept,
+    node::{Kept, Node},
 };
 
 /// Reads the file again; `started` is what the node was started with.
@@ -57,8 +56,9 @@ mod tests {
     use super::*;
 
     fn config(listener: &str, rest: &str) -> Config {
-        let text =
-            format!("node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:1\"\n{listener}{rest}");
+        let text = format!(
+            "node = \"n\"\naccess.anonymous = true\n[[listener]]\naddress = \"127.0.0.1:1\"\n{listener}{rest}"
+        );
         Config::parse(&text).unwrap()
     }
 

@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use crate::{config::Config, tls};
+use crate::{access, config::Config, tls};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -39,12 +39,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn check_files(config: &Config) -> Result<(), FileErrors> {
     let listeners = config.listeners().iter().enumerate();
-    let errors: Vec<_> = listeners
+    let mut errors: Vec<_> = listeners
         .filter_map(|(index, listener)| {
             let error = tls::check(listener.tls.as_ref()?).err()?;
             Some(anyhow::Error::from(error).context(format!("listener[{index}].tls")))
         })
         .collect();
+    errors.extend(access::check(config.access()).err().map(Into::into));
     if errors.is_empty() {
         Ok(())
     } else {
@@ -58,7 +59,9 @@ mod tests {
     use crate::tls::tests::Authority;
 
     fn check(tls: &str) -> String {
-        let text = format!("node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n{tls}");
+        let text = format!(
+            "node = \"n\"\naccess.anonymous = true\n[[listener]]\naddress = \"127.0.0.1:0\"\n{tls}"
+        );
         let result = check_files(&Config::parse(&text).unwrap());
         result.map_or_else(|errors| errors.to_string(), |()| "ok".to_owned())
     }

@@ -7,6 +7,7 @@ mod check;
 mod clients;
 mod kick;
 mod listing;
+mod passwd;
 mod reload;
 mod retained;
 mod run;
@@ -14,6 +15,7 @@ mod sessions;
 mod status;
 mod subscriptions;
 mod target;
+mod terminal;
 mod topics;
 
 use std::process::ExitCode;
@@ -40,6 +42,8 @@ enum Command {
     Run(run::Args),
     /// Put load on a broker: connect, publish or subscribe with many clients.
     Bench(Box<bench::Args>),
+    /// Add, change or delete a user of a password file.
+    Passwd(passwd::Args),
     /// Check a configuration file, and the files that it names, and say everything that is wrong.
     Check(check::Args),
     Status(status::Args),
@@ -69,6 +73,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(*args),
+        Command::Passwd(args) => passwd::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Clients(args) => clients::run(&args),
@@ -110,6 +115,6 @@ mod tests {
     fn help_of_run_says_what_is_not_done() {
         let mut cli = Cli::command();
         let run = cli.find_subcommand_mut("run").unwrap();
-        assert!(run.render_help().to_string().contains("not checked yet"));
+        assert!(run.render_help().to_string().contains("are refused"));
     }
 }

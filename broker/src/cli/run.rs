@@ -29,7 +29,6 @@ use crate::{
 /// What clients may expect of a broker and this one does not do.
 const NOT_DONE: &str = "\
 Mind that:
-- user names and passwords are accepted and not checked yet: any client may do anything
 - sessions and retained messages are in memory and end with the process";
 
 #[derive(Debug, clap::Args)]

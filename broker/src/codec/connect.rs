@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     message::{Message, Qos},
+    secret::Secret,
     topic,
 };
 
@@ -63,7 +64,7 @@ pub fn decode_connect(
         .get(frame.header..frame.total)
         .ok_or(DecodeError::Malformed)?;
     check_flags(body, version)?;
-    let mut bytes = for_rumqttd(body, version)?;
+    let (mut bytes, login) = for_rumqttd(body, version)?;
     let limit = bytes.len();
     let decoded = match version {
         Version::V31 | Version::V311 => V4.read_mut(&mut bytes, limit),
@@ -80,6 +81,7 @@ pub fn decode_connect(
     assemble(
         version,
         connect,
+        login,
         properties,
         will.map(|will| (will, will_properties)),
     )
@@ -88,6 +90,7 @@ pub fn decode_connect(
 fn assemble(
     version: Version,
     connect: protocol::Connect,
+    login: Login,
     properties: Option<ConnectProperties>,
     will: Option<(LastWill, Option<LastWillProperties>)>,
 ) -> Result<Connect, DecodeError> {
@@ -96,6 +99,7 @@ fn assemble(
         client_id,
         clean_session,
     } = connect;
+    let Login { username, password } = login;
     let mut asked = Connect {
         version,
         client_id,
@@ -108,6 +112,8 @@ fn assemble(
         will: will
             .map(|(will, properties)| decode_will(will, properties))
             .transpose()?,
+        username,
+        password,
         authentication_method: None,
     };
     if let Some(properties) = properties {
@@ -146,16 +152,23 @@ fn check_flags(body: &[u8], version: Version) -> Result<(), DecodeError> {
     Ok(())
 }
 
+/// What a client says of who it is.
+#[derive(Default)]
+struct Login {
+    username: Option<String>,
+    password: Option<Secret>,
+}
+
 /// Puts a CONNECT into the form that rumqttd's codecs read.
 ///
 /// They know no 3.1, which differs from 3.1.1 in protocol name and level alone; and they take
 /// passwords for text, which they need not be (MQTT 5, 3.1.3.6), so the password is cut off.
-fn for_rumqttd(body: &[u8], version: Version) -> Result<BytesMut, DecodeError> {
+fn for_rumqttd(body: &[u8], version: Version) -> Result<(BytesMut, Login), DecodeError> {
     let (_name, rest) = read_prefixed(body)?;
     let ([_level, flags], rest) = rest
         .split_first_chunk::<2>()
         .ok_or(DecodeError::Malformed)?;
-    let rest = before_password(*flags, rest, version)?;
+    let (rest, login) = split_password(*flags, rest, version)?;
     let level = if version.is_v5() { 5 } else { 4 };
     let mut bytes = BytesMut::with_capacity(rest.len() + 13);
     bytes.put_u8(CONNECT);
@@ -163,11 +176,15 @@ fn for_rumqttd(body: &[u8], version: Version) -> Result<BytesMut, DecodeError> {
     bytes.put_slice(b"\x00\x04MQTT");
     bytes.put_slice(&[level, flags & !FLAG_PASSWORD]);
     bytes.put_slice(rest);
-    Ok(bytes)
+    Ok((bytes, login))
 }
 
 /// Walks over all fields behind the flags; returns them without the password, which is the last.
-fn before_password(flags: u8, fields: &[u8], version: Version) -> Result<&[u8], DecodeError> {
+fn split_password(
+    flags: u8,
+    fields: &[u8],
+    version: Version,
+) -> Result<(&[u8], Login), DecodeError> {
     let (_keep_alive, mut rest) = fields.split_at_checked(2).ok_or(DecodeError::Malformed)?;
     if version.is_v5() {
         rest = skip_properties(rest, Owner::Connect)?;
@@ -180,17 +197,29 @@ fn before_password(flags: u8, fields: &[u8], version: Version) -> Result<&[u8], 
         (_, rest) = read_prefixed(rest)?;
         (_, rest) = read_prefixed(rest)?;
     }
+    let mut login = Login::default();
     if flags & FLAG_USERNAME != 0 {
-        (_, rest) = read_prefixed(rest)?;
+        let (username, behind) = read_prefixed(rest)?;
+        login.username = Some(read_username(username)?);
+        rest = behind;
     }
     let kept = &fields[..fields.len() - rest.len()];
     if flags & FLAG_PASSWORD != 0 {
-        (_, rest) = read_prefixed(rest)?;
+        let (password, behind) = read_prefixed(rest)?;
+        login.password = Some(Secret::new(password));
+        rest = behind;
     }
     if rest.is_empty() {
-        Ok(kept)
+        Ok((kept, login))
     } else {
         Err(DecodeError::Malformed)
+    }
+}
+
+fn read_username(bytes: &[u8]) -> Result<String, DecodeError> {
+    match std::str::from_utf8(bytes) {
+        Ok(name) if !name.contains('\0') => Ok(name.to_owned()),
+        Ok(_) | Err(_) => Err(DecodeError::Malformed),
     }
 }
 

@@ -67,7 +67,10 @@ fn v3_code(code: ConnectCode) -> ConnectReturnCode {
         ConnectCode::Accepted => ConnectReturnCode::Success,
         ConnectCode::UnsupportedVersion => ConnectReturnCode::RefusedProtocolVersion,
         ConnectCode::ClientIdInvalid => ConnectReturnCode::ClientIdentifierNotValid,
-        ConnectCode::QuotaExceeded
+        ConnectCode::BadCredentials => ConnectReturnCode::BadUserNamePassword,
+        ConnectCode::NotAuthorized => ConnectReturnCode::NotAuthorized,
+        ConnectCode::ServerUnavailable
+        | ConnectCode::QuotaExceeded
         | ConnectCode::MalformedPacket
         | ConnectCode::ProtocolError
         | ConnectCode::BadAuthenticationMethod
@@ -83,6 +86,9 @@ fn v5_code(code: ConnectCode) -> ConnectReturnCode {
         ConnectCode::Accepted => ConnectReturnCode::Success,
         ConnectCode::UnsupportedVersion => ConnectReturnCode::UnsupportedProtocolVersion,
         ConnectCode::ClientIdInvalid => ConnectReturnCode::ClientIdentifierNotValid,
+        ConnectCode::BadCredentials => ConnectReturnCode::BadUserNamePassword,
+        ConnectCode::NotAuthorized => ConnectReturnCode::NotAuthorized,
+        ConnectCode::ServerUnavailable => ConnectReturnCode::ServerUnavailable,
         ConnectCode::QuotaExceeded => ConnectReturnCode::QuotaExceeded,
         ConnectCode::MalformedPacket => ConnectReturnCode::MalformedPacket,
         ConnectCode::ProtocolError => ConnectReturnCode::ProtocolError,

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::message::{Message, Qos};
+use crate::{
+    message::{Message, Qos},
+    secret::Secret,
+};
 
 /// A packet identifier; zero is not one (MQTT 5, 2.2.1).
 pub type PacketId = NonZeroU16;
@@ -47,6 +50,8 @@ pub struct Connect {
     /// How many topic aliases the broker may use; absent is zero.
     pub topic_aliases: u16,
     pub will: Option<Will>,
+    pub username: Option<String>,
+    pub password: Option<Secret>,
     pub authentication_method: Option<String>,
 }
 
@@ -199,6 +204,9 @@ pub enum ConnectCode {
     QuotaExceeded,
     MalformedPacket,
     ProtocolError,
+    BadCredentials,
+    NotAuthorized,
+    ServerUnavailable,
     BadAuthenticationMethod,
     TopicNameInvalid,
     PacketTooLarge,

@@ -98,7 +98,8 @@ fn password_may_be_any_bytes() {
     assert!(parse_connect(&connect("MQTT", 4, 0b1100_0010, login)).is_ok());
     let login = b"\0\0\x01c\0\x02\xff\xfe";
     let parsed = parse_connect(&connect("MQTT", 5, 0b0100_0010, login)).unwrap();
-    assert_eq!(parsed.client_id, "c");
+    assert_eq!((&*parsed.client_id, parsed.username), ("c", None));
+    assert_eq!(parsed.password.unwrap().expose(), b"\xff\xfe");
 }
 
 #[test]
@@ -270,6 +271,9 @@ fn every_refusal_has_a_code_in_every_version() {
     for code in [
         UnsupportedVersion,
         ClientIdInvalid,
+        BadCredentials,
+        NotAuthorized,
+        ServerUnavailable,
         QuotaExceeded,
         MalformedPacket,
         ProtocolError,

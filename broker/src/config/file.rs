@@ -11,6 +11,7 @@ pub(super) struct Config {
     pub(super) node: Spanned<String>,
     #[serde(default)]
     pub(super) listener: Vec<Listener>,
+    pub(super) access: Option<Access>,
     pub(super) vip: Option<Vip>,
     pub(super) tunnel: Option<Tunnel>,
     #[serde(default)]
@@ -48,6 +49,24 @@ pub(super) struct ListenerTls {
     pub(super) client_ca: Option<Spanned<String>>,
     pub(super) client_certificates: Option<Spanned<String>>,
     pub(super) client_crl: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Access {
+    pub(super) anonymous: Option<Spanned<bool>>,
+    pub(super) hash_threads: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) authenticator: Vec<Authenticator>,
+}
+
+/// The keys of all types.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Authenticator {
+    #[serde(rename = "type")]
+    pub(super) kind: Spanned<String>,
+    pub(super) path: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

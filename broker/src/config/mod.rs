@@ -2,6 +2,7 @@
 //!
 //! `file` mirrors the text, `model` holds the rules and the only way to a [`Config`].
 
+mod access;
 mod check;
 mod control;
 mod error;
@@ -13,6 +14,7 @@ mod tunnel;
 
 use std::path::Path;
 
+pub use access::{Access, Authenticator};
 pub use control::{Control, Stop};
 pub use error::{ConfigError, Problem};
 pub use listener::{ClientAuthority, Demand, Listener, Protocol, TlsFiles};

@@ -12,7 +12,7 @@ use toml::Spanned;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    ConfigError, Control, Stop,
+    Access, ConfigError, Control, Stop,
     check::{Check, parse_prefix},
     file,
     listener::Listener,
@@ -25,6 +25,7 @@ use crate::rate::Rate;
 pub struct Config {
     node: String,
     listeners: Vec<Listener>,
+    access: Access,
     vip: Option<Vip>,
     tunnel: Option<Tunnel>,
     limits: Limits,
@@ -114,6 +115,10 @@ impl Config {
         &self.listeners
     }
 
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     pub fn vip(&self) -> Option<&Vip> {
         self.vip.as_ref()
     }
@@ -161,6 +166,7 @@ impl Config {
         let Self {
             node,
             listeners,
+            access,
             vip,
             tunnel,
             limits: _,
@@ -177,6 +183,10 @@ impl Config {
         let changes = [
             ("node", *node != other.node),
             ("listener.address", !addresses.eq(others)),
+            (
+                "access.hash_threads",
+                access.hash_threads != other.access.hash_threads,
+            ),
             ("vip", *vip != other.vip),
             ("tunnel", *tunnel != other.tunnel),
             ("session", *session != other.session),
@@ -196,6 +206,7 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
     let file::Config {
         node,
         listener,
+        access,
         vip,
         tunnel,
         limits,
@@ -212,6 +223,7 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
     let config = Config {
         node: check.node(node),
         listeners: check.listeners(listener),
+        access: check.access(access),
         tunnel: tunnel.map(|tunnel| check.tunnel(tunnel, vip.is_some())),
         vip: vip.map(|vip| check.vip(vip)),
         limits: check.limits(limits),

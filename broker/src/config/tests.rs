@@ -3,7 +3,8 @@ use std::time::Duration;
 use super::*;
 use crate::rate::Rate;
 
-const SMALLEST: &str = "node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
+const SMALLEST: &str =
+    "node = \"n\"\naccess.anonymous = true\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
 
 fn problems(text: &str) -> Vec<Problem> {
     match Config::parse(text) {
@@ -74,7 +75,7 @@ fn unknown_key_is_refused_with_its_line() {
     let text = format!("{SMALLEST}[limits]\ninflght = 3\n");
     let error = Config::parse(&text).unwrap_err().to_string();
     assert!(
-        error.contains("inflght") && error.contains("line 5"),
+        error.contains("inflght") && error.contains("line 6"),
         "{error}"
     );
 }
@@ -96,6 +97,15 @@ queue_messages = -1
 sessions = 0
 subscriptions = 0
 retained = -1
+[access]
+hash_threads = 0
+[[access.authenticator]]
+type = "oracle"
+[[access.authenticator]]
+type = "file"
+[[access.authenticator]]
+type = "file"
+path = "passwords"
 [session]
 max_expiry = "1y"
 [metrics]
@@ -130,27 +140,33 @@ grace = "2h"
             (13, "limits.sessions"),
             (14, "limits.subscriptions"),
             (15, "limits.retained"),
-            (17, "session.max_expiry"),
-            (19, "metrics.listen"),
-            (21, "log.level"),
-            (22, "log.format"),
-            (24, "control.socket"),
-            (25, "control.mode"),
-            (26, "control.group"),
-            (28, "stop.grace"),
+            (17, "access.hash_threads"),
+            (19, "access.authenticator[0].type"),
+            (21, "access.authenticator[1].path"),
+            (24, "access.authenticator[2].path"),
+            (26, "session.max_expiry"),
+            (28, "metrics.listen"),
+            (30, "log.level"),
+            (31, "log.format"),
+            (33, "control.socket"),
+            (34, "control.mode"),
+            (35, "control.group"),
+            (37, "stop.grace"),
         ]
     );
 }
 
 #[test]
 fn configuration_without_listener_is_refused() {
-    assert_eq!(problems("node = \"n\"\n")[0].key, "listener");
+    let text = "node = \"n\"\naccess.anonymous = true\n";
+    assert_eq!(problems(text)[0].key, "listener");
 }
 
 #[test]
 fn listener_listed_twice_is_refused() {
-    let text = "node = \"n\"\n[[listener]]\naddress = \"[::]:1883\"\n[[listener]]\naddress = \"[::]:1883\"\n";
-    assert_eq!(problems(text)[0].key, "listener[1].address");
+    let again = "[[listener]]\naddress = \"[::]:1883\"\n".repeat(2);
+    let text = format!("{SMALLEST}{again}");
+    assert_eq!(problems(&text)[0].key, "listener[2].address");
 }
 
 #[test]
@@ -205,6 +221,8 @@ certificate = "/etc/broker.pem"
 key = "/etc/broker.key"
 client_ca = "/etc/clients.pem"
 client_certificates = "optional"
+[access]
+anonymous = true
 "#;
     let config = Config::parse(text).unwrap();
     let [required, optional] = config.listeners() else {
@@ -240,6 +258,8 @@ certificate = "/etc/broker.pem"
 key = "broker.key"
 client_ca = "clients.pem"
 client_certificates = "sometimes"
+[access]
+anonymous = true
 "#;
     let found: Vec<_> = problems(text)
         .into_iter()
@@ -314,4 +334,20 @@ fn rates_and_overload_have_bounds() {
         "overload.memory_mib",
     ];
     assert_eq!(keys, expected);
+}
+
+#[test]
+fn file_must_say_who_may_connect() {
+    let listener = "node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
+    for access in ["", "[access]\n", "[access]\nanonymous = false\n"] {
+        let problems = problems(&format!("{listener}{access}"));
+        assert_eq!(problems[0].key, "access");
+        assert!(problems[0].message.contains("anonymous = true"));
+    }
+    let file = "[[access.authenticator]]\ntype = \"file\"\npath = \"/p\"\n";
+    let config = Config::parse(&format!("{listener}{file}")).unwrap();
+    let access = config.access();
+    assert!(!access.anonymous);
+    let path = "/p".into();
+    assert_eq!(access.authenticators, [Authenticator::File { path }]);
 }

@@ -4,6 +4,7 @@ use tokio::io::DuplexStream;
 
 use super::*;
 use crate::{
+    access::Identity,
     codec::packet::{Connect, Version, Will},
     message::{Message, Qos},
     metrics::Counters,
@@ -42,7 +43,9 @@ impl Scene {
         let mut shard = self.shard.borrow_mut();
         let counters = Arc::clone(shard.counters());
         let link = Link::new(Peer::for_tests(), &connect, shard.limits(), counters);
-        let key = shard.connect(connect, None, &link, Instant::now()).unwrap();
+        let key = shard
+            .connect(connect, Identity::ANONYMOUS, None, &link, Instant::now())
+            .unwrap();
         let limits = shard.limits();
         let rest = Bytes::copy_from_slice(rest);
         Connection::new(stream, Rc::clone(&self.shard), key, link, limits, 0, rest)
@@ -60,6 +63,8 @@ fn hello(will: Option<Will>) -> Connect {
         maximum_packet: None,
         topic_aliases: 0,
         will,
+        username: None,
+        password: None,
         authentication_method: None,
     }
 }

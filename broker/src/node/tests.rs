@@ -1,5 +1,6 @@
 //! A node on a loopback port, with clients of every version.
 
+mod access;
 mod aliases;
 mod client;
 mod flows;
@@ -25,6 +26,11 @@ use crate::{codec::packet::Version, config::Config, metrics::Metric};
 
 /// A node on a loopback port; `settings` may begin with more of its listener.
 fn config(settings: &str) -> Config {
+    let access = if settings.contains("[access]") {
+        ""
+    } else {
+        "access.anonymous = true\n"
+    };
     // Where many tests run at once a thread may well be late.
     let overload = if settings.contains("[overload]") {
         ""
@@ -32,7 +38,7 @@ fn config(settings: &str) -> Config {
         "[overload]\nlag = \"1h\"\n"
     };
     let text = format!(
-        "node = \"test\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n{overload}\
+        "node = \"test\"\n{access}[metrics]\nlisten = \"127.0.0.1:0\"\n{overload}\
          [[listener]]\naddress = \"127.0.0.1:0\"\n{settings}"
     );
     Config::parse(&text).unwrap()

@@ -284,7 +284,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{message::Qos, metrics::Counters, session::Session};
+    use crate::{access::Identity, message::Qos, metrics::Counters, session::Session};
 
     #[test]
     fn connection_that_is_polled_again_while_it_is_stalled_waits_once() {
@@ -293,7 +293,9 @@ mod tests {
             Shared::for_tests("", 2),
             Arc::new(Counters::default()),
         );
-        let key = shard.sessions.insert("c", Session::new(1));
+        let key = shard
+            .sessions
+            .insert("c", Identity::ANONYMOUS, Session::new(1));
         assert!(!shard.stall(key, Waker::noop()));
         let message = Message {
             topic: "t".into(),

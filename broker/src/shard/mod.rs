@@ -28,6 +28,7 @@ use std::{
 use tracing::debug;
 
 use crate::{
+    access::{Access, Identity, Policy},
     codec::packet::{ConnAck, Connect, ConnectCode, reason},
     config::{Limits, SessionLimits},
     lanes::{Lanes, Outbox},
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     /// A reload may change them; connections keep what they began with.
     pub(crate) limits: RwLock<Limits>,
     pub(crate) session_limits: SessionLimits,
+    pub(crate) access: Access,
     pub(crate) shards: u16,
     pub(crate) routes: Routes,
     pub(crate) shares: Shares,
@@ -111,11 +113,15 @@ impl Shared {
 impl Shared {
     /// What a node with these settings and so many shards would have.
     pub(crate) fn for_tests(settings: &str, shards: u16) -> Arc<Self> {
-        let text = format!("node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n{settings}");
+        let text = format!(
+            "node = \"n\"\n[access]\nanonymous = true\n\
+             [[listener]]\naddress = \"127.0.0.1:0\"\n{settings}"
+        );
         let config = crate::config::Config::parse(&text).unwrap();
         Arc::new(Self {
             limits: RwLock::new(config.limits()),
             session_limits: config.session(),
+            access: Access::start(config.access()).unwrap(),
             shards,
             routes: Routes::default(),
             shares: Shares::default(),
@@ -189,6 +195,7 @@ impl Shard {
     pub(crate) fn connect(
         &mut self,
         connect: Connect,
+        identity: Identity,
         assigned_client_id: Option<String>,
         link: &Rc<Link>,
         now: Instant,
@@ -199,17 +206,23 @@ impl Shard {
             topic_aliases,
             ..
         } = self.shared.limits();
-        let present = self.claim(&connect, now);
+        // It may have changed since the client was asked who it is.
+        if !self.shared.access.policy().vouches_for(&identity) {
+            self.counters.inc(Metric::RefusedAccess);
+            return Err(ConnectCode::NotAuthorized);
+        }
+        let present = self.claim(&connect, &identity, now);
         let session_present = present.is_some();
         let key = match present {
             Some(key) => key,
-            None => self.open_session(&connect.client_id)?,
+            None => self.open_session(&connect.client_id, identity.clone())?,
         };
         let expiry = self.expiry_of(&connect);
         let keep_alive = self.imposed_keep_alive(&connect);
         self.counters.inc(Metric::Connected);
         debug!(
             client_id = connect.client_id,
+            user = identity.user(),
             version = ?connect.version,
             session_present,
             address = %link.peer().address,
@@ -223,6 +236,7 @@ impl Shard {
         entry.link = Some(Rc::clone(link));
         entry.losses = None;
         self.counters.inc(Metric::SessionsConnected);
+        entry.owner = identity;
         entry.session.attach(Terms {
             window: connect
                 .receive_maximum
@@ -252,7 +266,11 @@ impl Shard {
         Ok(key)
     }
 
-    fn open_session(&mut self, client_id: &str) -> Result<SessionKey, ConnectCode> {
+    fn open_session(
+        &mut self,
+        client_id: &str,
+        owner: Identity,
+    ) -> Result<SessionKey, ConnectCode> {
         let reserved = self.shared.reserve_session();
         if reserved.is_err() {
             self.counters.inc(Metric::RefusedSessions);
@@ -260,12 +278,18 @@ impl Shard {
         reserved?;
         self.counters.inc(Metric::Sessions);
         let session = Session::new(self.shared.limits().queue_messages);
-        Ok(self.sessions.insert(client_id, session))
+        Ok(self.sessions.insert(client_id, owner, session))
     }
 
     /// Finds the client's session and frees it from its older connection, if it has one; ends it
-    /// when the client wants to start clean.
-    fn claim(&mut self, connect: &Connect, now: Instant) -> Option<SessionKey> {
+    /// when the client wants to start clean. Another user's session ends as well: its messages were
+    /// for that user.
+    fn claim(
+        &mut self,
+        connect: &Connect,
+        identity: &Identity,
+        now: Instant,
+    ) -> Option<SessionKey> {
         let key = self.sessions.find(&connect.client_id)?;
         let entry = self.sessions.get_mut(key)?;
         let mut aftermath = Aftermath::default();
@@ -275,7 +299,8 @@ impl Shard {
             self.counters.sub(Metric::SessionsConnected, 1);
             aftermath = entry.session.detach(Cause::Broken, now);
         }
-        if connect.clean_start && !aftermath.ended {
+        let is_others = !entry.owner.is_same_user(identity);
+        if (connect.clean_start || is_others) && !aftermath.ended {
             let waiting = entry.session.end(now);
             aftermath = Aftermath {
                 will: aftermath.will.or(waiting.will),
@@ -430,6 +455,20 @@ impl Shard {
             self.counters
                 .add(Metric::SessionsExpired, usize::from(aftermath.ended));
             self.settle(key, aftermath, now);
+        }
+    }
+
+    /// Closes the connections of clients that a changed policy would not let in.
+    pub(crate) fn apply_policy(&mut self, policy: &Policy, now: Instant) {
+        for (key, link) in self.sessions.connected() {
+            let Some(entry) = self.sessions.get_mut(key) else {
+                continue;
+            };
+            if !policy.vouches_for(&entry.owner) {
+                self.counters.inc(Metric::ClosedAccess);
+                link.close(reason::NOT_AUTHORIZED);
+                self.disconnect(key, &link, Cause::Broken, now);
+            }
         }
     }
 

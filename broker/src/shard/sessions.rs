@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Bound, rc::Rc, sync::Arc, time::Instant};
 
 use super::{losses::Losses, shared::Seats};
-use crate::{link::Link, session::Session};
+use crate::{access::Identity, link::Link, session::Session};
 
 /// A session's place in its shard; reused after the session has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +23,8 @@ impl SessionKey {
 /// A session and its surroundings.
 pub(super) struct Entry {
     client_id: Arc<str>,
+    /// The user of the connection, or of the last one.
+    pub(super) owner: Identity,
     pub(super) session: Session,
     /// The connection that holds the session.
     pub(super) link: Option<Rc<Link>>,
@@ -73,10 +75,16 @@ impl Sessions {
         self.entries.get_mut(key.0 as usize)?.as_mut()
     }
 
-    pub(super) fn insert(&mut self, client_id: &str, session: Session) -> SessionKey {
+    pub(super) fn insert(
+        &mut self,
+        client_id: &str,
+        owner: Identity,
+        session: Session,
+    ) -> SessionKey {
         let client_id: Arc<str> = client_id.into();
         let entry = Entry {
             client_id: Arc::clone(&client_id),
+            owner,
             session,
             link: None,
             seats: None,

@@ -6,6 +6,7 @@
 //!   lane in    LinkRx -> Shard::deliver; joins the next Router when this one dies
 //!   lane out   Outbox -> LinkTx, once per burst
 //!   timers     session expiry and delayed wills
+//!   access     closes connections that a changed configuration would not let in
 //! ```
 
 use std::{
@@ -29,6 +30,7 @@ use tracing::{error, warn};
 
 use super::{Request, Shard, Shared};
 use crate::{
+    access::Identity,
     codec::packet::Connect,
     connection::Connection,
     gate::Slot,
@@ -67,6 +69,7 @@ pub(crate) struct Arrival {
     pub(crate) transport: Box<dyn Transport>,
     pub(crate) peer: Peer,
     pub(crate) connect: Connect,
+    pub(crate) identity: Identity,
     pub(crate) assigned_client_id: bool,
     /// What came after the CONNECT.
     pub(crate) rest: Bytes,
@@ -153,6 +156,7 @@ async fn run(
     let timers = tokio::task::spawn_local(keep_time(Rc::clone(&shard)));
     let load = Arc::clone(&shard.borrow().shared.load);
     let pulse = tokio::task::spawn_local(load::pulse(load, Some(id)));
+    let access = tokio::task::spawn_local(follow_access(Rc::clone(&shard)));
     let lane_in = tokio::task::spawn_local(receive_frames(id, Rc::clone(&shard), ends));
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => {}
@@ -170,6 +174,7 @@ async fn run(
         _ = lane_out => {}
         _ = timers => {}
         _ = pulse => {}
+        _ = access => {}
     }
     intake.abort();
     connections.close();
@@ -204,6 +209,7 @@ async fn accept(
             mut transport,
             peer,
             connect,
+            identity,
             assigned_client_id,
             rest,
             slot,
@@ -221,7 +227,7 @@ async fn accept(
         let counters = Arc::clone(state.counters());
         let link = Link::new(peer, &connect, state.limits(), counters);
         let version = connect.version;
-        let answer = state.connect(connect, assigned, &link, now);
+        let answer = state.connect(connect, identity, assigned, &link, now);
         let limits = state.limits();
         if answer.is_ok() {
             state.shared.connect_times.observe(slot.since().elapsed());
@@ -361,6 +367,15 @@ async fn send_frames(shard: Rc<RefCell<Shard>>) {
                 Flushed::Blocked => tokio::time::sleep(LANE_RETRY).await,
             }
         }
+    }
+}
+
+async fn follow_access(shard: Rc<RefCell<Shard>>) {
+    let mut changes = shard.borrow().shared.access.changes();
+    // The sender lives as long as the shard.
+    while changes.changed().await.is_ok() {
+        let policy = Arc::clone(&changes.borrow_and_update());
+        shard.borrow_mut().apply_policy(&policy, Instant::now());
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Hello {
     pub(super) keep_alive: u16,
     pub(super) properties: Vec<u8>,
     pub(super) will: Option<Testament>,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<String>,
 }
 
 #[derive(Clone)]
@@ -65,7 +67,15 @@ impl Hello {
             keep_alive: 60,
             properties: Vec::new(),
             will: None,
+            username: None,
+            password: None,
         }
+    }
+
+    pub(super) fn with_login(mut self, username: &str, password: &str) -> Self {
+        self.username = Some(username.to_owned());
+        self.password = Some(password.to_owned());
+        self
     }
 
     /// A session that outlives its connection.
@@ -88,6 +98,8 @@ impl Hello {
         if let Some(will) = &self.will {
             flags |= 4 | (u8::from(will.retain) << 5);
         }
+        flags |= u8::from(self.username.is_some()) << 7;
+        flags |= u8::from(self.password.is_some()) << 6;
         let mut body = string(name);
         body.extend([level, flags]);
         body.extend(self.keep_alive.to_be_bytes());
@@ -97,6 +109,9 @@ impl Hello {
             self.put_properties(&will.properties, &mut body);
             body.extend(string(will.topic));
             body.extend(string(will.payload));
+        }
+        for text in self.username.iter().chain(&self.password) {
+            body.extend(string(text));
         }
         packet(0x10, &body)
     }

@@ -4,8 +4,8 @@ use std::process::{Output, Stdio};
 
 use tokio::process::{Child, Command};
 
-use super::Broker;
-use crate::metrics::Metric;
+use super::{Broker, access::set};
+use crate::{metrics::Metric, testing::Dir};
 
 const VERSIONS: [&str; 3] = ["mqttv31", "mqttv311", "mqttv5"];
 
@@ -118,6 +118,41 @@ async fn mosquitto_client_resumes_its_session_and_sees_retained_messages() {
         ];
         let child = subscriber(&broker, &late).unwrap();
         assert_eq!(lines(child).await, [format!("1 {version}")]);
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn mosquitto_clients_log_in() {
+    let dir = Dir::new();
+    let passwords = dir.path("passwords");
+    set(&passwords, "alice", "sesame");
+    let broker = Broker::start_with(&format!(
+        "[access]\n[[access.authenticator]]\ntype = \"file\"\npath = {passwords:?}\n"
+    ))
+    .await;
+    for version in VERSIONS {
+        let login = ["-V", version, "-u", "alice", "-P"];
+        let with = |password: &'static str, rest: &[&'static str]| -> Vec<&str> {
+            [&login[..], &[password], rest].concat()
+        };
+        let waits = with("sesame", &["-t", "t", "-C", "1", "-W", "20"]);
+        let Some(child) = subscriber(&broker, &waits) else {
+            return;
+        };
+        broker.wait_for(Metric::Subscriptions, 1).await;
+        let message = ["-t", "t", "-m", version];
+        let wrong = command("mosquitto_pub", &broker, &with("open", &message));
+        assert!(!{ wrong }.status().await.unwrap().success());
+        let nameless = command(
+            "mosquitto_pub",
+            &broker,
+            &["-V", version, "-t", "t", "-m", "x"],
+        );
+        assert!(!{ nameless }.status().await.unwrap().success());
+        publish(&broker, &with("sesame", &message)).await;
+        assert_eq!(lines(child).await, [version]);
+        broker.wait_for(Metric::Subscriptions, 0).await;
     }
     broker.stop().await;
 }

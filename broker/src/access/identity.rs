@@ -1,0 +1,62 @@
+//! What a client says of who it is, and who it is found to be.
+
+use std::sync::Arc;
+
+use crate::{codec::packet::Connect, secret::Secret};
+
+/// What a client brings to be let in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Login<'a> {
+    pub(crate) client_id: &'a str,
+    pub(crate) username: Option<&'a str>,
+    pub(crate) password: Option<&'a Secret>,
+}
+
+impl<'a> Login<'a> {
+    pub(crate) fn of(connect: &'a Connect) -> Self {
+        Self {
+            client_id: &connect.client_id,
+            username: connect.username.as_deref(),
+            password: connect.password.as_ref(),
+        }
+    }
+
+    /// Whether the client claims to be anyone.
+    pub(super) fn has_credentials(&self) -> bool {
+        self.username.is_some() || self.password.is_some()
+    }
+}
+
+/// Who a client is found to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// Nobody in particular if `None`: a name that nobody vouches for is not one.
+    pub(super) user: Option<Arc<str>>,
+    pub(super) proof: Proof,
+}
+
+/// Why that is believed, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// Anyone may connect.
+    Nothing,
+    /// A password file has this hash for the user.
+    Password(Arc<str>),
+}
+
+impl Identity {
+    pub(crate) const ANONYMOUS: Self = Self {
+        user: None,
+        proof: Proof::Nothing,
+    };
+
+    /// The user's name for logs and rules.
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// Whether both are the same user; all anonymous clients are.
+    pub(crate) fn is_same_user(&self, other: &Self) -> bool {
+        self.user == other.user
+    }
+}

@@ -1,0 +1,127 @@
+//! Who may connect, and as whom.
+//!
+//! ```text
+//! listener -> Access::admit -> Policy: its authenticators in order, until one answers
+//!               Allow (as this user) | Deny | Ignore (ask the next)
+//! SIGHUP   -> Access::reload -> another Policy, the whole of it or none
+//!               -> each shard closes the connections that it would not have let in
+//! ```
+//!
+//! `policy` decides, `passwords` is the file of users, `hashing` bounds what checking a password
+//! costs.
+
+mod counts;
+pub(crate) mod hashing;
+mod identity;
+pub(crate) mod passwords;
+mod policy;
+
+use std::{io, path::PathBuf, sync::Arc, time::Instant};
+
+use thiserror::Error;
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use crate::{codec::packet::ConnectCode, config};
+use counts::{Board, Complaints};
+use hashing::Hashing;
+pub(crate) use hashing::hash;
+pub(crate) use identity::{Identity, Login};
+pub use passwords::PasswordsError;
+pub(crate) use policy::Policy;
+
+/// Why nobody can be let in as the configuration says.
+#[derive(Debug, Error)]
+pub enum AccessError {
+    #[error("access.authenticator[{index}]: cannot use {path}", path = path.display())]
+    Passwords {
+        index: usize,
+        path: PathBuf,
+        #[source]
+        source: PasswordsError,
+    },
+    #[error("the system gives no random numbers")]
+    Random(#[source] io::Error),
+}
+
+/// Lets clients in, or does not.
+pub(crate) struct Access {
+    policy: watch::Sender<Arc<Policy>>,
+    hashing: Hashing,
+    board: Board,
+    complaints: Complaints,
+}
+
+impl Access {
+    /// Reads every file that the configuration names.
+    ///
+    /// # Errors
+    /// When one cannot be used.
+    pub(crate) fn start(config: &config::Access) -> Result<Self, AccessError> {
+        let hashing = Hashing::new(config.hash_threads).map_err(AccessError::Random)?;
+        let board = Board::default();
+        let policy = Policy::load(config, None, &board)?;
+        Ok(Self {
+            policy: watch::Sender::new(Arc::new(policy)),
+            hashing,
+            board,
+            complaints: Complaints::default(),
+        })
+    }
+
+    /// Reads every file again and goes by them from then on.
+    ///
+    /// # Errors
+    /// When one cannot be used; everything stays as it was then.
+    pub(crate) fn reload(&self, config: &config::Access) -> Result<(), AccessError> {
+        let older = self.policy();
+        let policy = Policy::load(config, Some(&older), &self.board)?;
+        self.policy.send_replace(Arc::new(policy));
+        Ok(())
+    }
+
+    /// What is in force.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.borrow())
+    }
+
+    /// Hears of every reload.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Policy>> {
+        self.policy.subscribe()
+    }
+
+    /// Finds out who a client is.
+    ///
+    /// Takes as long as hashing a password does, and the wait for others' passwords before it.
+    ///
+    /// # Errors
+    /// The code to refuse the client with.
+    pub(crate) async fn admit(&self, login: &Login<'_>) -> Result<Identity, ConnectCode> {
+        let judged = self.policy().judge(login, &self.hashing).await;
+        judged.map_err(|denial| {
+            let Login {
+                client_id,
+                username,
+                password: _,
+            } = login;
+            debug!(client_id, username, %denial, "access refused");
+            if let Some(refused) = self.complaints.note(Instant::now()) {
+                warn!(refused, last = %denial, "clients were refused access");
+            }
+            denial.code()
+        })
+    }
+
+    /// Appends what is counted in Prometheus's text format.
+    pub(crate) fn render(&self, out: &mut String) {
+        self.board.render(out);
+    }
+}
+
+/// Reads every file that the configuration names, and says what is wrong with them.
+///
+/// # Errors
+/// As [`Access::start`].
+pub(crate) fn check(config: &config::Access) -> Result<(), AccessError> {
+    Policy::load(config, None, &Board::default()).map(drop)
+}

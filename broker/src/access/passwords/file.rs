@@ -1,0 +1,227 @@
+//! Changing a password file: its other lines stay as they are, and it is replaced as a whole.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{Passwords, PasswordsError, split_line};
+
+/// A new file is its owner's alone.
+const MODE: u32 = 0o600;
+
+/// What an existing file may keep of its mode: it has a group where the broker is not its owner.
+const KEPT_MODE: u32 = 0o640;
+
+/// What was done to a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Added,
+    Changed,
+    Deleted,
+}
+
+/// A password file that nobody else changes meanwhile.
+pub(crate) struct PasswordFile {
+    path: PathBuf,
+    lines: Vec<String>,
+    /// The directory, locked until this is dropped.
+    directory: File,
+}
+
+impl PasswordFile {
+    /// Reads the file, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read or has a line that is no user's.
+    pub(crate) fn open(path: &Path) -> Result<Self, PasswordsError> {
+        // What a link points to is replaced, and not the link.
+        let path = match fs::canonicalize(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+            path => path.map_err(PasswordsError::Read)?,
+        };
+        let directory = File::open(directory_of(&path)).map_err(PasswordsError::Read)?;
+        flock(&directory, FlockOperation::LockExclusive)
+            .map_err(|error| PasswordsError::Read(error.into()))?;
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text.map_err(PasswordsError::Read)?,
+        };
+        // A file that the broker would refuse is not made longer.
+        Passwords::parse(&text)?;
+        Ok(Self {
+            path,
+            lines: text.lines().map(str::to_owned).collect(),
+            directory,
+        })
+    }
+
+    /// Gives a user this hash.
+    pub(crate) fn set(&mut self, user: &str, hash: &str) -> Change {
+        let line = format!("{user}:{hash}");
+        match self.position(user) {
+            Some(position) => {
+                self.lines[position] = line;
+                Change::Changed
+            }
+            None => {
+                self.lines.push(line);
+                Change::Added
+            }
+        }
+    }
+
+    /// Deletes a user; `None` if there is no such user.
+    pub(crate) fn delete(&mut self, user: &str) -> Option<Change> {
+        let position = self.position(user)?;
+        self.lines.remove(position);
+        Some(Change::Deleted)
+    }
+
+    fn position(&self, user: &str) -> Option<usize> {
+        self.lines.iter().position(
+            |line| matches!(split_line(line), Ok(Some((listed, _hash))) if listed == user),
+        )
+    }
+
+    /// Writes a new file beside the old one and puts it in its place.
+    ///
+    /// # Errors
+    /// When that fails; the old file is untouched then.
+    pub(crate) fn save(&self) -> io::Result<()> {
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let beside = self.path.with_file_name(name);
+        let written = self.write(&beside).and_then(|()| {
+            fs::rename(&beside, &self.path)?;
+            self.directory.sync_all()
+        });
+        if written.is_err() {
+            // It may not be there at all.
+            let _ = fs::remove_file(&beside);
+        }
+        written
+    }
+
+    fn write(&self, beside: &Path) -> io::Result<()> {
+        // The lock is ours: one that is there was left by a crash.
+        match fs::remove_file(beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(MODE)
+            .open(beside)?;
+        if let Ok(older) = fs::metadata(&self.path) {
+            let made = file.metadata()?;
+            if (made.uid(), made.gid()) != (older.uid(), older.gid()) {
+                fchown(&file, Some(older.uid()), Some(older.gid()))?;
+            }
+            let mode = older.permissions().mode() & KEPT_MODE;
+            file.set_permissions(fs::Permissions::from_mode(mode | MODE))?;
+        }
+        for line in &self.lines {
+            writeln!(file, "{line}")?;
+        }
+        file.sync_all()
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{access::hashing::cheap, testing::Dir};
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn change(path: &Path, change: impl FnOnce(&mut PasswordFile)) {
+        let mut file = PasswordFile::open(path).unwrap();
+        change(&mut file);
+        file.save().unwrap();
+    }
+
+    #[test]
+    fn new_file_is_its_owners_alone_and_other_lines_stay() {
+        let dir = Dir::new();
+        let path = dir.path("passwords");
+        let (first, second) = (cheap("sesame"), cheap("open"));
+        change(&path, |file| {
+            assert_eq!(file.set("alice", &first), Change::Added);
+        });
+        assert_eq!(mode(&path), 0o600);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("# people\n\n{text}bob:{first}\n")).unwrap();
+        change(&path, |file| {
+            assert_eq!(file.set("alice", &second), Change::Changed);
+            assert_eq!(file.delete("carol"), None);
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text, format!("# people\n\nalice:{second}\nbob:{first}\n"));
+        change(&path, |file| {
+            assert_eq!(file.delete("alice"), Some(Change::Deleted));
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text, format!("# people\n\nbob:{first}\n"));
+        assert!(!dir.path("passwords.new").exists());
+    }
+
+    #[test]
+    fn group_may_go_on_reading_and_nobody_else() {
+        let dir = Dir::new();
+        let path = dir.write("passwords", "");
+        for (before, after) in [
+            (0o640, 0o640),
+            (0o644, 0o640),
+            (0o666, 0o640),
+            (0o400, 0o600),
+        ] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(before)).unwrap();
+            change(&path, |file| {
+                file.set("alice", &cheap("sesame"));
+            });
+            assert_eq!(mode(&path), after, "{before:o}");
+        }
+    }
+
+    #[test]
+    fn link_stays_a_link_and_what_a_crash_left_is_no_hindrance() {
+        let dir = Dir::new();
+        let (real, link) = (dir.write("real", ""), dir.path("link"));
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        dir.write("real.new", "half a li");
+        change(&link, |file| {
+            file.set("alice", &cheap("sesame"));
+        });
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(
+            fs::read_to_string(&real)
+                .unwrap()
+                .starts_with("alice:$argon2id$")
+        );
+    }
+
+    #[test]
+    fn file_that_is_none_of_users_is_left_alone() {
+        let dir = Dir::new();
+        let path = dir.write("passwd", "root:x:0:0:root:/root:/bin/bash\n");
+        assert!(matches!(
+            PasswordFile::open(&path),
+            Err(PasswordsError::Line { line: 1, .. })
+        ));
+    }
+}

@@ -1,0 +1,221 @@
+//! The decision who is let in: authenticators in order, and what becomes of those whom none knows.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    AccessError, Identity, Login,
+    counts::{Answered, Board, Counts},
+    hashing::Hashing,
+    identity::Proof,
+    passwords::Passwords,
+};
+use crate::{
+    codec::packet::ConnectCode,
+    config::{self, Authenticator as Settings},
+};
+
+/// Everything that decides who is let in, as it was when the configuration was read.
+pub(crate) struct Policy {
+    anonymous: bool,
+    authenticators: Vec<Authenticator>,
+    /// Those whom no authenticator knows.
+    strangers: Arc<Counts>,
+}
+
+struct Authenticator {
+    method: Method,
+    counts: Arc<Counts>,
+}
+
+enum Method {
+    File(Passwords),
+}
+
+/// What an authenticator says of a client.
+enum Answer {
+    Allow(Identity),
+    Deny(Denial),
+    /// The client is not this authenticator's.
+    Ignore,
+}
+
+/// Why a client is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denial {
+    /// It says nothing of who it is, and has to.
+    Anonymous,
+    /// No authenticator knows it.
+    Unknown,
+    WrongPassword,
+    /// Who should know cannot be asked.
+    Unavailable,
+}
+
+impl Denial {
+    /// What the client is told. It must not learn from it whether a user exists.
+    pub(super) fn code(self) -> ConnectCode {
+        match self {
+            Self::Anonymous => ConnectCode::NotAuthorized,
+            Self::Unknown | Self::WrongPassword => ConnectCode::BadCredentials,
+            Self::Unavailable => ConnectCode::ServerUnavailable,
+        }
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Anonymous => "no user name, and anonymous clients are not let in",
+            Self::Unknown => "unknown user",
+            Self::WrongPassword => "wrong password",
+            Self::Unavailable => "the login cannot be checked",
+        })
+    }
+}
+
+impl Policy {
+    /// Reads what the configuration names. What `older` knows to be true is kept.
+    pub(super) fn load(
+        config: &config::Access,
+        older: Option<&Self>,
+        board: &Board,
+    ) -> Result<Self, AccessError> {
+        let mut authenticators = Vec::with_capacity(config.authenticators.len());
+        for (index, settings) in config.authenticators.iter().enumerate() {
+            let method = Method::load(index, settings, older)?;
+            let of_its_kind = authenticators
+                .iter()
+                .filter(|other: &&Authenticator| other.method.kind() == method.kind())
+                .count();
+            let counts = board.counts(method.kind(), of_its_kind);
+            authenticators.push(Authenticator { method, counts });
+        }
+        Ok(Self {
+            anonymous: config.anonymous,
+            authenticators,
+            strangers: board.counts("none", 0),
+        })
+    }
+
+    /// Asks each authenticator until one knows the client.
+    pub(super) async fn judge(
+        &self,
+        login: &Login<'_>,
+        hashing: &Hashing,
+    ) -> Result<Identity, Denial> {
+        for Authenticator { method, counts } in &self.authenticators {
+            match method.answer(login, hashing).await {
+                Answer::Allow(identity) => {
+                    counts.inc(Answered::Allowed);
+                    return Ok(identity);
+                }
+                Answer::Deny(denial) => {
+                    counts.inc(match denial {
+                        Denial::Unavailable => Answered::Unavailable,
+                        Denial::Anonymous | Denial::Unknown | Denial::WrongPassword => {
+                            Answered::Denied
+                        }
+                    });
+                    return Err(denial);
+                }
+                Answer::Ignore => counts.inc(Answered::Ignored),
+            }
+        }
+        let judged = self.judge_stranger(login);
+        self.strangers.inc(match judged {
+            Ok(_) => Answered::Allowed,
+            Err(_) => Answered::Denied,
+        });
+        judged
+    }
+
+    /// Where nobody could vouch for any name, a name makes no difference.
+    fn judge_stranger(&self, login: &Login<'_>) -> Result<Identity, Denial> {
+        let claims = login.has_credentials();
+        if self.anonymous && (self.authenticators.is_empty() || !claims) {
+            Ok(Identity::ANONYMOUS)
+        } else if claims {
+            Err(Denial::Unknown)
+        } else {
+            Err(Denial::Anonymous)
+        }
+    }
+
+    /// Whether a client that was let in as this user still would be.
+    pub(crate) fn vouches_for(&self, identity: &Identity) -> bool {
+        match &identity.proof {
+            Proof::Nothing => self.anonymous,
+            Proof::Password(hash) => identity.user().is_some_and(|user| {
+                self.password_files()
+                    .filter_map(|passwords| passwords.find(user))
+                    .any(|known| known.text() == hash)
+            }),
+        }
+    }
+
+    fn password_files(&self) -> impl Iterator<Item = &Passwords> {
+        self.authenticators
+            .iter()
+            .map(|authenticator| match &authenticator.method {
+                Method::File(passwords) => passwords,
+            })
+    }
+}
+
+impl Method {
+    fn load(
+        index: usize,
+        settings: &Settings,
+        older: Option<&Policy>,
+    ) -> Result<Self, AccessError> {
+        match settings {
+            Settings::File { path } => {
+                let mut passwords =
+                    Passwords::load(path).map_err(|source| AccessError::Passwords {
+                        index,
+                        path: path.clone(),
+                        source,
+                    })?;
+                for known in older.iter().flat_map(|older| older.password_files()) {
+                    passwords.keep_from(known);
+                }
+                Ok(Self::File(passwords))
+            }
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+        }
+    }
+
+    async fn answer(&self, login: &Login<'_>, hashing: &Hashing) -> Answer {
+        match self {
+            Self::File(passwords) => look_up(passwords, login, hashing).await,
+        }
+    }
+}
+
+/// Looks the user up in a password file.
+///
+/// An unknown user's password is hashed all the same: the time must not tell who exists.
+async fn look_up(passwords: &Passwords, login: &Login<'_>, hashing: &Hashing) -> Answer {
+    let Some(user) = login.username else {
+        return Answer::Ignore;
+    };
+    let known = passwords.find(user);
+    let Some(password) = login.password else {
+        return known.map_or(Answer::Ignore, |_hash| Answer::Deny(Denial::WrongPassword));
+    };
+    let hash = known.unwrap_or(passwords.nobody());
+    match (hashing.verify(hash, password).await, known) {
+        (Err(_broken), _) => Answer::Deny(Denial::Unavailable),
+        (Ok(_), None) => Answer::Ignore,
+        (Ok(false), Some(_)) => Answer::Deny(Denial::WrongPassword),
+        (Ok(true), Some(hash)) => Answer::Allow(Identity {
+            user: Some(user.into()),
+            proof: Proof::Password(Arc::clone(hash.text())),
+        }),
+    }
+}

@@ -1,0 +1,93 @@
+//! The rules of `[access]`: who is let in.
+
+use std::path::PathBuf;
+
+use toml::Spanned;
+
+use super::{check::Check, file};
+
+/// What must be written where nothing says who may connect.
+const NOBODY: &str = "nobody could connect: add an [[access.authenticator]], \
+                      or [access] with anonymous = true to let in anyone";
+
+/// Who is let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Whether clients are let in that say nothing of who they are.
+    pub anonymous: bool,
+    /// Passwords that are checked at a time; by the number of cores if `None`.
+    pub hash_threads: Option<usize>,
+    /// Asked in this order.
+    pub authenticators: Vec<Authenticator>,
+}
+
+/// One way to find out who a client is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authenticator {
+    /// A file of users and hashes of their passwords.
+    File { path: PathBuf },
+}
+
+impl Check<'_> {
+    pub(super) fn access(&mut self, raw: Option<file::Access>) -> Access {
+        let file::Access {
+            anonymous,
+            hash_threads,
+            authenticator: authenticators,
+        } = raw.unwrap_or_default();
+        let span = anonymous.as_ref().map_or(0..0, Spanned::span);
+        let anonymous = anonymous.is_some_and(Spanned::into_inner);
+        if !anonymous && authenticators.is_empty() {
+            self.refuse("access", span, NOBODY);
+        }
+        let threads = hash_threads
+            .map(|threads| self.number("access.hash_threads", Some(threads), 1, 1..1025));
+        Access {
+            anonymous,
+            hash_threads: threads.and_then(|threads| usize::try_from(threads).ok()),
+            authenticators: authenticators
+                .into_iter()
+                .enumerate()
+                .filter_map(|(index, raw)| self.authenticator(index, raw))
+                .collect(),
+        }
+    }
+
+    fn authenticator(&mut self, index: usize, raw: file::Authenticator) -> Option<Authenticator> {
+        let file::Authenticator { kind, path } = raw;
+        let key = |name: &str| format!("access.authenticator[{index}].{name}");
+        match kind.get_ref().as_str() {
+            "file" => {
+                let path = self.required(&key("path"), path, &kind)?;
+                let path = self.absolute(&key("path"), path);
+                Some(Authenticator::File { path })
+            }
+            _ => {
+                self.refuse(&key("type"), kind.span(), "must be \"file\"");
+                None
+            }
+        }
+    }
+
+    /// A key that this type of authenticator cannot do without.
+    fn required<T>(
+        &mut self,
+        key: &str,
+        value: Option<Spanned<T>>,
+        kind: &Spanned<String>,
+    ) -> Option<Spanned<T>> {
+        if value.is_none() {
+            let message = format!("needed for type = {:?}", kind.get_ref());
+            self.refuse(key, kind.span(), message);
+        }
+        value
+    }
+
+    fn absolute(&mut self, key: &str, raw: Spanned<String>) -> PathBuf {
+        let path = PathBuf::from(raw.get_ref());
+        if !path.is_absolute() {
+            self.refuse(key, raw.span(), "must be a path that starts with \"/\"");
+        }
+        path
+    }
+}

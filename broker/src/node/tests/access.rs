@@ -1,0 +1,259 @@
+//! Who is let in, and who stays when the configuration changes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    ALL, Broker,
+    client::{Client, Hello, Welcome},
+};
+use crate::{
+    access::{hashing::cheap, passwords::PasswordFile},
+    codec::packet::Version,
+    config::Config,
+    metrics::Metric,
+    testing::Dir,
+};
+
+/// Gives a user a password.
+pub(super) fn set(file: &Path, user: &str, password: &str) {
+    let mut opened = PasswordFile::open(file).unwrap();
+    opened.set(user, &cheap(password));
+    opened.save().unwrap();
+}
+
+fn delete(file: &Path, user: &str) {
+    let mut opened = PasswordFile::open(file).unwrap();
+    opened.delete(user).unwrap();
+    opened.save().unwrap();
+}
+
+/// `[access]` with a password file of alice, whose password is "sesame".
+struct Scene {
+    dir: Dir,
+    passwords: PathBuf,
+    settings: String,
+    broker: Broker,
+}
+
+impl Scene {
+    async fn new(access: &str) -> Self {
+        let dir = Dir::new();
+        let passwords = dir.path("passwords");
+        set(&passwords, "alice", "sesame");
+        let settings = settings(access, &passwords);
+        let broker = Broker::start_with(&settings).await;
+        Self {
+            dir,
+            passwords,
+            settings,
+            broker,
+        }
+    }
+
+    async fn connect(&self, hello: &Hello) -> (Client, Welcome) {
+        Client::connect(self.broker.address, hello).await
+    }
+
+    /// Has the broker read a configuration with these settings.
+    fn reload(&self, settings: &str) -> Result<(), String> {
+        let text = format!("node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n{settings}");
+        let config = Config::parse(&text).map_err(|error| error.to_string())?;
+        match self.broker.node.reload(&config).pop() {
+            None => Ok(()),
+            Some(kept) => Err(format!("{:#}", anyhow::Error::new(kept))),
+        }
+    }
+}
+
+fn settings(access: &str, passwords: &Path) -> String {
+    let path = passwords.display();
+    format!("[access]\n{access}\n[[access.authenticator]]\ntype = \"file\"\npath = \"{path}\"\n")
+}
+
+fn alice(version: Version) -> Hello {
+    Hello::new(version, "c").with_login("alice", "sesame")
+}
+
+/// The code of a refusal, by version.
+fn bad_credentials(version: Version) -> u8 {
+    if version.is_v5() { 0x86 } else { 4 }
+}
+
+fn not_authorized(version: Version) -> u8 {
+    if version.is_v5() { 0x87 } else { 5 }
+}
+
+#[tokio::test]
+async fn users_of_the_file_are_let_in_with_their_password_only() {
+    let scene = Scene::new("").await;
+    for version in ALL {
+        let (mut client, welcome) = scene.connect(&alice(version)).await;
+        assert_eq!(welcome.code, 0);
+        client.ping().await;
+        let mut named = Hello::new(version, "c");
+        named.username = Some("alice".to_owned());
+        let refused = [
+            (Hello::new(version, "c"), not_authorized(version)),
+            (named, bad_credentials(version)),
+            (
+                Hello::new(version, "c").with_login("alice", "Sesame"),
+                bad_credentials(version),
+            ),
+            (
+                Hello::new(version, "c").with_login("alice", ""),
+                bad_credentials(version),
+            ),
+            (
+                Hello::new(version, "c").with_login("bob", "sesame"),
+                bad_credentials(version),
+            ),
+            (
+                Hello::new(version, "c").with_login("", ""),
+                bad_credentials(version),
+            ),
+        ];
+        for (hello, code) in refused {
+            let (mut client, welcome) = scene.connect(&hello).await;
+            assert_eq!(welcome.code, code, "{:?}", hello.username);
+            client.expect_close().await;
+        }
+        // Who was refused took nothing over.
+        client.ping().await;
+    }
+    scene.broker.wait_for(Metric::RefusedAccess, 18).await;
+    assert_eq!(scene.broker.count(Metric::RefusedProtocol), 0);
+    let mut text = String::new();
+    scene.broker.node.status().render(&mut text);
+    assert!(text.contains("access_total{authenticator=\"file\",answer=\"allowed\"} 3\n"));
+    assert!(text.contains("access_total{authenticator=\"file\",answer=\"denied\"} 9\n"));
+    assert!(text.contains("access_total{authenticator=\"none\",answer=\"denied\"} 9\n"));
+    scene.broker.stop().await;
+}
+
+#[tokio::test]
+async fn anonymous_clients_are_let_in_where_they_may_and_false_names_are_not() {
+    let scene = Scene::new("anonymous = true").await;
+    scene.broker.join(Version::V5, "somebody").await;
+    let bob = Hello::new(Version::V5, "c").with_login("bob", "sesame");
+    assert_eq!(scene.connect(&bob).await.1.code, 0x86);
+    assert_eq!(scene.connect(&alice(Version::V5)).await.1.code, 0);
+    scene.broker.stop().await;
+    let open = Broker::start().await;
+    let (_client, welcome) = Client::connect(open.address, &bob).await;
+    assert_eq!(welcome.code, 0, "nobody could know who bob is");
+    open.stop().await;
+}
+
+#[tokio::test]
+async fn password_without_a_name_is_refused_in_mqtt_5() {
+    let scene = Scene::new("anonymous = true").await;
+    let mut hello = Hello::new(Version::V5, "c");
+    hello.password = Some("sesame".to_owned());
+    assert_eq!(scene.connect(&hello).await.1.code, 0x86);
+    scene.broker.stop().await;
+}
+
+#[tokio::test]
+async fn reload_lets_new_users_in_and_sends_old_ones_away() {
+    let scene = Scene::new("").await;
+    set(&scene.passwords, "bob", "sesame");
+    let bob = Hello::new(Version::V311, "b").with_login("bob", "sesame");
+    let (mut first, _) = scene.connect(&alice(Version::V5)).await;
+    assert_eq!(scene.connect(&bob).await.1.code, 4, "not before the reload");
+    scene.reload(&scene.settings).unwrap();
+    first.ping().await;
+    let (mut second, welcome) = scene.connect(&bob).await;
+    assert_eq!(welcome.code, 0);
+    delete(&scene.passwords, "bob");
+    set(&scene.passwords, "alice", "open");
+    scene.reload(&scene.settings).unwrap();
+    first.expect(0xe0, &[0x87]).await;
+    first.expect_close().await;
+    second.expect_close().await;
+    assert_eq!(scene.broker.count(Metric::ClosedAccess), 2);
+    assert_eq!(scene.connect(&bob).await.1.code, 4);
+    assert_eq!(scene.connect(&alice(Version::V5)).await.1.code, 0x86);
+    let opened = Hello::new(Version::V5, "c").with_login("alice", "open");
+    assert_eq!(scene.connect(&opened).await.1.code, 0);
+    scene.broker.stop().await;
+}
+
+#[tokio::test]
+async fn anonymous_clients_are_sent_away_when_they_may_no_longer_be() {
+    let scene = Scene::new("anonymous = true").await;
+    let mut nobody = scene.broker.join(Version::V5, "nobody").await;
+    let (mut known, _) = scene.connect(&alice(Version::V5)).await;
+    scene.reload(&settings("", &scene.passwords)).unwrap();
+    nobody.expect(0xe0, &[0x87]).await;
+    nobody.expect_close().await;
+    known.ping().await;
+    scene.broker.stop().await;
+}
+
+#[tokio::test]
+async fn bad_configuration_changes_nothing() {
+    let scene = Scene::new("").await;
+    let (mut client, _) = scene.connect(&alice(Version::V311)).await;
+    let error = scene.reload("[access]\n").unwrap_err();
+    assert!(error.contains("anonymous = true"), "{error}");
+    fs::write(&scene.passwords, "alice:sesame\n").unwrap();
+    scene.reload(&scene.settings).unwrap_err();
+    client.ping().await;
+    let (_again, welcome) = scene.connect(&alice(Version::V5)).await;
+    assert_eq!(welcome.code, 0);
+    scene.broker.stop().await;
+}
+
+#[tokio::test]
+async fn node_does_not_start_without_its_password_file() {
+    let path = Path::new("/nowhere/passwords");
+    let text = format!(
+        "node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n{}",
+        settings("", path)
+    );
+    let error = crate::node::Node::start(&Config::parse(&text).unwrap()).await;
+    let error = error.map(drop).unwrap_err();
+    assert!(error.to_string().contains("/nowhere/passwords"), "{error}");
+}
+
+#[tokio::test]
+async fn session_is_its_users() {
+    let scene = Scene::new("").await;
+    set(&scene.passwords, "bob", "sesame");
+    scene.reload(&scene.settings).unwrap();
+    let mine = Hello::persistent(Version::V5, "c").with_login("alice", "sesame");
+    let (mut client, _) = scene.connect(&mine).await;
+    client.subscribe("secret", 1).await;
+    client.leave().await;
+    let (client, welcome) = scene.connect(&mine).await;
+    assert!(welcome.session_present);
+    client.leave().await;
+    let theirs = Hello::persistent(Version::V5, "c").with_login("bob", "sesame");
+    let (client, welcome) = scene.connect(&theirs).await;
+    assert_eq!(welcome.code, 0);
+    assert!(!welcome.session_present);
+    assert_eq!(scene.broker.count(Metric::Subscriptions), 0);
+    client.leave().await;
+    scene.broker.stop().await;
+}
+
+#[tokio::test]
+async fn client_that_waits_too_long_for_its_password_is_told_to_come_again() {
+    let scene = Scene::new("hash_threads = 1\n[limits]\nconnect_timeout = \"50ms\"").await;
+    let dear = cheap("sesame").replace("m=8,t=1,", "m=65536,t=20,");
+    let mut file = PasswordFile::open(&scene.passwords).unwrap();
+    file.set("bob", &dear);
+    file.save().unwrap();
+    scene.reload(&scene.settings).unwrap();
+    for (version, code) in [(Version::V5, 0x88), (Version::V311, 3)] {
+        let bob = Hello::new(version, "b").with_login("bob", "guess");
+        let (mut client, welcome) = scene.connect(&bob).await;
+        assert_eq!(welcome.code, code);
+        client.expect_close().await;
+    }
+    scene.broker.wait_for(Metric::RefusedAccess, 2).await;
+    scene.broker.stop().await;
+}
