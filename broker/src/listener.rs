@@ -161,7 +161,7 @@ async fn admit(
     } = greeted
         .await
         .map_err(|_elapsed| HandshakeError::Timeout)??;
-    let login = Login::of(&accepted.connect);
+    let login = Login::of(&accepted);
     // Many may wait to have a password checked; those who waited in vain may come again.
     let identified = tokio::time::timeout_at(deadline, gate.shared.access.admit(&login))
         .await

@@ -62,6 +62,8 @@ pub enum Metric {
     RefusedSubscriptions,
     RefusedRetained,
     RefusedPublish,
+    DeniedPublish,
+    DeniedSubscribe,
     LaneFrames,
     LaneMessages,
     LaneGaps,
@@ -70,7 +72,7 @@ pub enum Metric {
 
 impl Metric {
     /// Connections that never had a session, by the reason.
-    pub const REFUSED: [Self; 10] = [
+    pub const REFUSED: [Self; 11] = [
         Self::RefusedFull,
         Self::RefusedBusy,
         Self::RefusedRate,
@@ -81,6 +83,7 @@ impl Metric {
         Self::RefusedWebSocket,
         Self::RefusedProtocol,
         Self::RefusedClosed,
+        Self::RefusedAccess,
     ];
 }
 
@@ -161,6 +164,8 @@ const DESCRIPTIONS: &[Description] = {
         describe(RefusedSubscriptions, Counter, "subscriptions_refused_total", "", "Filters refused because of a limit."),
         describe(RefusedRetained, Counter, "retained_refused_total", "", "Messages not retained because of the limit."),
         describe(RefusedPublish, Counter, "publish_refused_total", "", "Messages to topics that clients may not publish to."),
+        describe(DeniedPublish, Counter, "denied_total", "action=\"publish\"", "What clients wanted to do and no rule of the ACL file allows."),
+        describe(DeniedSubscribe, Counter, "denied_total", "action=\"subscribe\"", ""),
         describe(LaneFrames, Counter, "lane_frames_total", "", "Batches received from other shards."),
         describe(LaneMessages, Counter, "lane_messages_total", "", "Messages received from other shards."),
         describe(LaneGaps, Counter, "lane_gaps_total", "", "Batches missing between shards; must stay 0."),

@@ -38,12 +38,15 @@ const COUNTS: [(&str, &[Metric]); 16] = {
         ("messages/sent", &[PacketsOut]),
         ("publish/messages/dropped", DROPPED),
         ("publish/messages/received", &[MessagesIn]),
-        ("publish/messages/refused", &[RefusedPublish]),
+        ("publish/messages/refused", &[RefusedPublish, DeniedPublish]),
         ("publish/messages/sent", &[MessagesOut]),
         ("retained messages/refused", &[RefusedRetained]),
         ("shared_subscriptions/count", &[SharedSubscriptions]),
         ("subscriptions/count", &[Subscriptions]),
-        ("subscriptions/refused", &[RefusedSubscriptions]),
+        (
+            "subscriptions/refused",
+            &[RefusedSubscriptions, DeniedSubscribe],
+        ),
     ]
 };
 

@@ -2,19 +2,26 @@
 
 use std::sync::Arc;
 
-use crate::{codec::packet::Connect, secret::Secret};
+use crate::{handshake::Accepted, secret::Secret};
 
 /// What a client brings to be let in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Login<'a> {
     pub(crate) client_id: &'a str,
+    /// The broker has given the client its id.
+    pub(crate) is_assigned: bool,
     pub(crate) username: Option<&'a str>,
     pub(crate) password: Option<&'a Secret>,
 }
 
 impl<'a> Login<'a> {
-    pub(crate) fn of(connect: &'a Connect) -> Self {
+    pub(crate) fn of(accepted: &'a Accepted) -> Self {
+        let Accepted {
+            connect,
+            assigned_client_id,
+        } = accepted;
         Self {
+            is_assigned: *assigned_client_id,
             client_id: &connect.client_id,
             username: connect.username.as_deref(),
             password: connect.password.as_ref(),

@@ -7,9 +7,12 @@
 //!               -> each shard closes the connections that it would not have let in
 //! ```
 //!
+//! `acl` says what those may do who were let in: each session holds what is about its client.
 //! `policy` decides, `passwords` is the file of users, `hashing` bounds what checking a password
 //! costs.
 
+mod acl;
+mod client_ids;
 mod counts;
 pub(crate) mod hashing;
 mod identity;
@@ -23,6 +26,9 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use crate::{codec::packet::ConnectCode, config};
+pub(crate) use acl::Permit;
+pub use acl::{AclError, Effect};
+pub use client_ids::{ClientIds, ClientIdsError};
 use counts::{Board, Complaints};
 use hashing::Hashing;
 pub(crate) use hashing::hash;
@@ -39,6 +45,12 @@ pub enum AccessError {
         path: PathBuf,
         #[source]
         source: PasswordsError,
+    },
+    #[error("access.acl: cannot use {path}", path = path.display())]
+    Acl {
+        path: PathBuf,
+        #[source]
+        source: AclError,
     },
     #[error("the system gives no random numbers")]
     Random(#[source] io::Error),
@@ -97,10 +109,13 @@ impl Access {
     /// # Errors
     /// The code to refuse the client with.
     pub(crate) async fn admit(&self, login: &Login<'_>) -> Result<Identity, ConnectCode> {
-        let judged = self.policy().judge(login, &self.hashing).await;
+        let policy = self.policy();
+        let judged = policy.judge(login, &self.hashing).await;
+        let judged = judged.and_then(|identity| policy.check_client_id(login, identity));
         judged.map_err(|denial| {
             let Login {
                 client_id,
+                is_assigned: _,
                 username,
                 password: _,
             } = login;

@@ -1,9 +1,12 @@
 //! The decision who is let in: authenticators in order, and what becomes of those whom none knows.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, fs, os::unix::fs::MetadataExt, path::Path, sync::Arc};
+
+use tracing::warn;
 
 use super::{
-    AccessError, Identity, Login,
+    AccessError, ClientIds, Identity, Login, Permit,
+    acl::Acl,
     counts::{Answered, Board, Counts},
     hashing::Hashing,
     identity::Proof,
@@ -18,6 +21,8 @@ use crate::{
 pub(crate) struct Policy {
     anonymous: bool,
     authenticators: Vec<Authenticator>,
+    client_ids: Option<ClientIds>,
+    acl: Option<Acl>,
     /// Those whom no authenticator knows.
     strangers: Arc<Counts>,
 }
@@ -47,6 +52,8 @@ pub(super) enum Denial {
     /// No authenticator knows it.
     Unknown,
     WrongPassword,
+    /// The client id is not one of the user's.
+    ClientId,
     /// Who should know cannot be asked.
     Unavailable,
 }
@@ -57,6 +64,7 @@ impl Denial {
         match self {
             Self::Anonymous => ConnectCode::NotAuthorized,
             Self::Unknown | Self::WrongPassword => ConnectCode::BadCredentials,
+            Self::ClientId => ConnectCode::ClientIdInvalid,
             Self::Unavailable => ConnectCode::ServerUnavailable,
         }
     }
@@ -68,6 +76,7 @@ impl fmt::Display for Denial {
             Self::Anonymous => "no user name, and anonymous clients are not let in",
             Self::Unknown => "unknown user",
             Self::WrongPassword => "wrong password",
+            Self::ClientId => "not a client id of the user",
             Self::Unavailable => "the login cannot be checked",
         })
     }
@@ -93,6 +102,8 @@ impl Policy {
         Ok(Self {
             anonymous: config.anonymous,
             authenticators,
+            client_ids: config.client_ids.clone(),
+            acl: config.acl.as_ref().map(load_acl).transpose()?,
             strangers: board.counts("none", 0),
         })
     }
@@ -112,9 +123,10 @@ impl Policy {
                 Answer::Deny(denial) => {
                     counts.inc(match denial {
                         Denial::Unavailable => Answered::Unavailable,
-                        Denial::Anonymous | Denial::Unknown | Denial::WrongPassword => {
-                            Answered::Denied
-                        }
+                        Denial::Anonymous
+                        | Denial::Unknown
+                        | Denial::WrongPassword
+                        | Denial::ClientId => Answered::Denied,
                     });
                     return Err(denial);
                 }
@@ -141,6 +153,30 @@ impl Policy {
         }
     }
 
+    /// Whether the user may have the client id. One that the broker has given is nobody else's.
+    pub(super) fn check_client_id(
+        &self,
+        login: &Login<'_>,
+        identity: Identity,
+    ) -> Result<Identity, Denial> {
+        let fits = self
+            .client_ids
+            .as_ref()
+            .is_none_or(|ids| login.is_assigned || ids.fit(identity.user(), login.client_id));
+        if fits {
+            Ok(identity)
+        } else {
+            Err(Denial::ClientId)
+        }
+    }
+
+    /// What a client may do.
+    pub(crate) fn permit(&self, identity: &Identity, client_id: &str) -> Permit {
+        self.acl
+            .as_ref()
+            .map_or_else(Permit::everything, |acl| acl.permit(identity, client_id))
+    }
+
     /// Whether a client that was let in as this user still would be.
     pub(crate) fn vouches_for(&self, identity: &Identity) -> bool {
         match &identity.proof {
@@ -162,6 +198,22 @@ impl Policy {
     }
 }
 
+/// Hashes can be tried out by whoever has them.
+fn warn_if_open(path: &Path) {
+    let is_open = fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0);
+    if is_open {
+        warn!(path = %path.display(), "every user of this host can read the password file");
+    }
+}
+
+fn load_acl(settings: &config::Acl) -> Result<Acl, AccessError> {
+    let config::Acl { path, default } = settings;
+    Acl::load(path, *default).map_err(|source| AccessError::Acl {
+        path: path.clone(),
+        source,
+    })
+}
+
 impl Method {
     fn load(
         index: usize,
@@ -176,6 +228,7 @@ impl Method {
                         path: path.clone(),
                         source,
                     })?;
+                warn_if_open(path);
                 for known in older.iter().flat_map(|older| older.password_files()) {
                     passwords.keep_from(known);
                 }

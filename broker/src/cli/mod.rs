@@ -115,6 +115,6 @@ mod tests {
     fn help_of_run_says_what_is_not_done() {
         let mut cli = Cli::command();
         let run = cli.find_subcommand_mut("run").unwrap();
-        assert!(run.render_help().to_string().contains("are refused"));
+        assert!(run.render_help().to_string().contains("are in memory"));
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use toml::Spanned;
 
 use super::{check::Check, file};
+use crate::access::{ClientIds, Effect};
 
 /// What must be written where nothing says who may connect.
 const NOBODY: &str = "nobody could connect: add an [[access.authenticator]], \
@@ -15,10 +16,21 @@ const NOBODY: &str = "nobody could connect: add an [[access.authenticator]], \
 pub struct Access {
     /// Whether clients are let in that say nothing of who they are.
     pub anonymous: bool,
+    /// What a user's client ids must look like.
+    pub client_ids: Option<ClientIds>,
+    pub acl: Option<Acl>,
     /// Passwords that are checked at a time; by the number of cores if `None`.
     pub hash_threads: Option<usize>,
     /// Asked in this order.
     pub authenticators: Vec<Authenticator>,
+}
+
+/// Who may publish and subscribe to what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acl {
+    pub path: PathBuf,
+    /// What no rule decides.
+    pub default: Effect,
 }
 
 /// One way to find out who a client is.
@@ -33,6 +45,8 @@ impl Check<'_> {
         let file::Access {
             anonymous,
             hash_threads,
+            client_id,
+            acl,
             authenticator: authenticators,
         } = raw.unwrap_or_default();
         let span = anonymous.as_ref().map_or(0..0, Spanned::span);
@@ -44,12 +58,38 @@ impl Check<'_> {
             .map(|threads| self.number("access.hash_threads", Some(threads), 1, 1..1025));
         Access {
             anonymous,
+            client_ids: client_id.and_then(|pattern| self.client_ids(&pattern)),
+            acl: acl.map(|acl| self.acl(acl)),
             hash_threads: threads.and_then(|threads| usize::try_from(threads).ok()),
             authenticators: authenticators
                 .into_iter()
                 .enumerate()
                 .filter_map(|(index, raw)| self.authenticator(index, raw))
                 .collect(),
+        }
+    }
+
+    fn client_ids(&mut self, pattern: &Spanned<String>) -> Option<ClientIds> {
+        ClientIds::parse(pattern.get_ref())
+            .map_err(|error| self.refuse("access.client_id", pattern.span(), error.to_string()))
+            .ok()
+    }
+
+    fn acl(&mut self, raw: file::Acl) -> Acl {
+        let file::Acl { path, default } = raw;
+        let default = match default.as_ref().map(|default| default.get_ref().as_str()) {
+            None | Some("deny") => Effect::Deny,
+            Some("allow") => Effect::Allow,
+            Some(_) => {
+                let span = default.as_ref().map_or(0..0, Spanned::span);
+                let message = "must be \"deny\" or \"allow\"";
+                self.refuse("access.acl.default", span, message);
+                Effect::Deny
+            }
+        };
+        Acl {
+            path: self.absolute("access.acl.path", path),
+            default,
         }
     }
 

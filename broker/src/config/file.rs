@@ -56,8 +56,17 @@ pub(super) struct ListenerTls {
 pub(super) struct Access {
     pub(super) anonymous: Option<Spanned<bool>>,
     pub(super) hash_threads: Option<Spanned<i64>>,
+    pub(super) client_id: Option<Spanned<String>>,
+    pub(super) acl: Option<Acl>,
     #[serde(default)]
     pub(super) authenticator: Vec<Authenticator>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Acl {
+    pub(super) path: Spanned<String>,
+    pub(super) default: Option<Spanned<String>>,
 }
 
 /// The keys of all types.

@@ -14,7 +14,7 @@ mod tunnel;
 
 use std::path::Path;
 
-pub use access::{Access, Authenticator};
+pub use access::{Access, Acl, Authenticator};
 pub use control::{Control, Stop};
 pub use error::{ConfigError, Problem};
 pub use listener::{ClientAuthority, Demand, Listener, Protocol, TlsFiles};

@@ -29,7 +29,8 @@ fn listeners_that_the_example_only_shows_are_valid() {
         let (shown, _after) = rest.split_once("\n\n").unwrap();
         format!("[[listener]]{}\n", shown.replace("\n# ", "\n"))
     });
-    let text = format!("node = \"n\"\n{}", shown.collect::<String>());
+    let shown: String = shown.collect();
+    let text = format!("node = \"n\"\naccess.anonymous = true\n{shown}");
     let config = Config::parse(&text).unwrap();
     let [tls, websocket] = config.listeners() else {
         panic!("two listeners");
@@ -37,6 +38,28 @@ fn listeners_that_the_example_only_shows_are_valid() {
     assert!(!tls.proxies.is_empty());
     assert!(tls.tls.as_ref().unwrap().clients.is_some());
     assert!(matches!(websocket.protocol, Protocol::WebSocket { .. }));
+}
+
+#[test]
+fn access_that_the_example_only_shows_is_valid() {
+    let example = include_str!("../../configs/tidegate-broker.toml");
+    let (_before, shown) = example.split_once("[access]").unwrap();
+    let (shown, _after) = shown.split_once("\n[").unwrap();
+    let keys = shown.lines().filter_map(|line| {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        let key = line.split_once(" = ").map(|(key, _value)| key);
+        let is_key = key.is_some_and(|key| !key.contains(' '));
+        (line.starts_with('[') || is_key).then_some(line)
+    });
+    let keys: Vec<_> = keys.collect();
+    let text = format!(
+        "node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n[access]\n{}\n",
+        keys.join("\n")
+    );
+    let config = Config::parse(&text).unwrap();
+    let access = config.access();
+    assert!(access.acl.is_some() && access.client_ids.is_some());
+    assert!(!access.authenticators.is_empty());
 }
 
 #[test]
@@ -99,6 +122,8 @@ subscriptions = 0
 retained = -1
 [access]
 hash_threads = 0
+client_id = "%c"
+acl = { path = "acl", default = "no" }
 [[access.authenticator]]
 type = "oracle"
 [[access.authenticator]]
@@ -141,17 +166,20 @@ grace = "2h"
             (14, "limits.subscriptions"),
             (15, "limits.retained"),
             (17, "access.hash_threads"),
-            (19, "access.authenticator[0].type"),
-            (21, "access.authenticator[1].path"),
-            (24, "access.authenticator[2].path"),
-            (26, "session.max_expiry"),
-            (28, "metrics.listen"),
-            (30, "log.level"),
-            (31, "log.format"),
-            (33, "control.socket"),
-            (34, "control.mode"),
-            (35, "control.group"),
-            (37, "stop.grace"),
+            (18, "access.client_id"),
+            (19, "access.acl.default"),
+            (19, "access.acl.path"),
+            (21, "access.authenticator[0].type"),
+            (23, "access.authenticator[1].path"),
+            (26, "access.authenticator[2].path"),
+            (28, "session.max_expiry"),
+            (30, "metrics.listen"),
+            (32, "log.level"),
+            (33, "log.format"),
+            (35, "control.socket"),
+            (36, "control.mode"),
+            (37, "control.group"),
+            (39, "stop.grace"),
         ]
     );
 }

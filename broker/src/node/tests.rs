@@ -1,6 +1,7 @@
 //! A node on a loopback port, with clients of every version.
 
 mod access;
+mod acl;
 mod aliases;
 mod client;
 mod flows;

@@ -139,6 +139,11 @@ impl Session {
         self.expiry = expiry;
     }
 
+    /// Drops the will unless it may be published to its topic.
+    pub fn keep_will_if(&mut self, may: impl FnOnce(&str) -> bool) {
+        self.will = self.will.take().filter(|will| may(&will.message.topic));
+    }
+
     pub fn expiry(&self) -> Duration {
         self.expiry
     }

@@ -4,6 +4,7 @@
 //! one thread and needs no lock. All connections of these clients run on the same thread and call
 //! in directly. What shards share (routes, retained messages, lanes) is in `Shared`.
 
+mod access;
 mod delivery;
 mod inspect;
 mod losses;
@@ -28,7 +29,7 @@ use std::{
 use tracing::debug;
 
 use crate::{
-    access::{Access, Identity, Policy},
+    access::{Access, Identity},
     codec::packet::{ConnAck, Connect, ConnectCode, reason},
     config::{Limits, SessionLimits},
     lanes::{Lanes, Outbox},
@@ -206,11 +207,7 @@ impl Shard {
             topic_aliases,
             ..
         } = self.shared.limits();
-        // It may have changed since the client was asked who it is.
-        if !self.shared.access.policy().vouches_for(&identity) {
-            self.counters.inc(Metric::RefusedAccess);
-            return Err(ConnectCode::NotAuthorized);
-        }
+        let permit = self.permit(&connect, &identity)?;
         let present = self.claim(&connect, &identity, now);
         let session_present = present.is_some();
         let key = match present {
@@ -237,6 +234,7 @@ impl Shard {
         entry.losses = None;
         self.counters.inc(Metric::SessionsConnected);
         entry.owner = identity;
+        entry.permit = permit;
         entry.session.attach(Terms {
             window: connect
                 .receive_maximum
@@ -455,20 +453,6 @@ impl Shard {
             self.counters
                 .add(Metric::SessionsExpired, usize::from(aftermath.ended));
             self.settle(key, aftermath, now);
-        }
-    }
-
-    /// Closes the connections of clients that a changed policy would not let in.
-    pub(crate) fn apply_policy(&mut self, policy: &Policy, now: Instant) {
-        for (key, link) in self.sessions.connected() {
-            let Some(entry) = self.sessions.get_mut(key) else {
-                continue;
-            };
-            if !policy.vouches_for(&entry.owner) {
-                self.counters.inc(Metric::ClosedAccess);
-                link.close(reason::NOT_AUTHORIZED);
-                self.disconnect(key, &link, Cause::Broken, now);
-            }
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::{rc::Rc, sync::Arc, time::Instant};
 
+use tracing::debug;
+
 use super::{SessionKey, Shard};
 use crate::{
     codec::packet::{Ack, AckKind, ClientPacket, PacketId, Subscribe, SubscribeFilter, reason},
@@ -94,8 +96,20 @@ impl Shard {
             .session
             .handle_publish(qos, id)
             .map_err(|_exceeded| reason::RECEIVE_MAXIMUM_EXCEEDED)?;
-        if sys::is_reserved(&message.topic) {
-            self.counters.inc(Metric::RefusedPublish);
+        let is_reserved = sys::is_reserved(&message.topic);
+        if is_reserved || is_new && !entry.permit.may_publish(&message.topic) {
+            debug!(
+                client_id = %entry.client_id,
+                user = entry.owner.user(),
+                topic = %message.topic,
+                "publication denied"
+            );
+            self.counters.inc(if is_reserved {
+                Metric::RefusedPublish
+            } else {
+                Metric::DeniedPublish
+            });
+            // MQTT 3 must be told of success, or be disconnected (3.1.1, 3.3.5-2).
             self.forget_publish(key, id);
             acknowledge(link, qos, id, reason::NOT_AUTHORIZED);
             return Ok(());
@@ -189,6 +203,16 @@ impl Shard {
         let Some(entry) = self.sessions.get_mut(key) else {
             return Err(reason::FAILURE);
         };
+        if !entry.permit.may_subscribe(filter) {
+            debug!(
+                client_id = %entry.client_id,
+                user = entry.owner.user(),
+                %filter,
+                "subscription denied"
+            );
+            self.counters.inc(Metric::DeniedSubscribe);
+            return Err(reason::NOT_AUTHORIZED);
+        }
         if entry.session.subscription_count() >= self.shared.limits().subscriptions
             && !entry.session.is_subscribed(filter)
         {
@@ -219,7 +243,7 @@ impl Shard {
     }
 
     /// Takes one filter away; the result is its UNSUBACK code.
-    fn unsubscribe(&mut self, key: SessionKey, filter: &str, now: Instant) -> u8 {
+    pub(super) fn unsubscribe(&mut self, key: SessionKey, filter: &str, now: Instant) -> u8 {
         let Some(meant) = topic::parse_filter(filter) else {
             return reason::TOPIC_FILTER_INVALID;
         };

@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, ops::Bound, rc::Rc, sync::Arc, time::Instant};
 
 use super::{losses::Losses, shared::Seats};
-use crate::{access::Identity, link::Link, session::Session};
+use crate::{
+    access::{Identity, Permit},
+    link::Link,
+    session::Session,
+};
 
 /// A session's place in its shard; reused after the session has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,9 +26,11 @@ impl SessionKey {
 
 /// A session and its surroundings.
 pub(super) struct Entry {
-    client_id: Arc<str>,
+    pub(super) client_id: Arc<str>,
     /// The user of the connection, or of the last one.
     pub(super) owner: Identity,
+    /// What that user may do by this client id.
+    pub(super) permit: Permit,
     pub(super) session: Session,
     /// The connection that holds the session.
     pub(super) link: Option<Rc<Link>>,
@@ -85,6 +91,7 @@ impl Sessions {
         let entry = Entry {
             client_id: Arc::clone(&client_id),
             owner,
+            permit: Permit::nothing(),
             session,
             link: None,
             seats: None,
@@ -127,6 +134,10 @@ impl Sessions {
             let entry = self.entries.get(key.0 as usize)?.as_ref()?;
             Some((&**client_id, entry))
         })
+    }
+
+    pub(super) fn keys(&self) -> Vec<SessionKey> {
+        self.keys.values().copied().collect()
     }
 
     pub(super) fn connected(&self) -> Vec<(SessionKey, Rc<Link>)> {

@@ -24,23 +24,34 @@ pub(super) fn set(file: &Path, user: &str, password: &str) {
     opened.save().unwrap();
 }
 
-fn delete(file: &Path, user: &str) {
+pub(super) fn delete(file: &Path, user: &str) {
     let mut opened = PasswordFile::open(file).unwrap();
     opened.delete(user).unwrap();
     opened.save().unwrap();
 }
 
 /// `[access]` with a password file of alice, whose password is "sesame".
-struct Scene {
-    dir: Dir,
-    passwords: PathBuf,
+pub(super) struct Scene {
+    pub(super) dir: Dir,
+    pub(super) passwords: PathBuf,
     settings: String,
-    broker: Broker,
+    pub(super) broker: Broker,
 }
 
 impl Scene {
     async fn new(access: &str) -> Self {
+        Self::with_rules(access, None).await
+    }
+
+    /// As well with an ACL file.
+    pub(super) async fn with_rules(access: &str, rules: Option<&str>) -> Self {
         let dir = Dir::new();
+        let mut access = access.to_owned();
+        if let Some(rules) = rules {
+            let path = dir.write("acl", rules);
+            access += &format!("\n[access.acl]\npath = {path:?}");
+        }
+        let access = &access;
         let passwords = dir.path("passwords");
         set(&passwords, "alice", "sesame");
         let settings = settings(access, &passwords);
@@ -53,12 +64,22 @@ impl Scene {
         }
     }
 
-    async fn connect(&self, hello: &Hello) -> (Client, Welcome) {
+    pub(super) async fn connect(&self, hello: &Hello) -> (Client, Welcome) {
         Client::connect(self.broker.address, hello).await
     }
 
+    /// Has the broker read its files again.
+    pub(super) fn reload(&self) {
+        self.take(&self.settings).unwrap();
+    }
+
+    /// Has the broker read its files again, and returns what it says against them.
+    pub(super) fn refused_reload(&self) -> String {
+        self.take(&self.settings).unwrap_err()
+    }
+
     /// Has the broker read a configuration with these settings.
-    fn reload(&self, settings: &str) -> Result<(), String> {
+    fn take(&self, settings: &str) -> Result<(), String> {
         let text = format!("node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n{settings}");
         let config = Config::parse(&text).map_err(|error| error.to_string())?;
         match self.broker.node.reload(&config).pop() {
@@ -73,7 +94,7 @@ fn settings(access: &str, passwords: &Path) -> String {
     format!("[access]\n{access}\n[[access.authenticator]]\ntype = \"file\"\npath = \"{path}\"\n")
 }
 
-fn alice(version: Version) -> Hello {
+pub(super) fn alice(version: Version) -> Hello {
     Hello::new(version, "c").with_login("alice", "sesame")
 }
 
@@ -163,13 +184,13 @@ async fn reload_lets_new_users_in_and_sends_old_ones_away() {
     let bob = Hello::new(Version::V311, "b").with_login("bob", "sesame");
     let (mut first, _) = scene.connect(&alice(Version::V5)).await;
     assert_eq!(scene.connect(&bob).await.1.code, 4, "not before the reload");
-    scene.reload(&scene.settings).unwrap();
+    scene.reload();
     first.ping().await;
     let (mut second, welcome) = scene.connect(&bob).await;
     assert_eq!(welcome.code, 0);
     delete(&scene.passwords, "bob");
     set(&scene.passwords, "alice", "open");
-    scene.reload(&scene.settings).unwrap();
+    scene.reload();
     first.expect(0xe0, &[0x87]).await;
     first.expect_close().await;
     second.expect_close().await;
@@ -186,7 +207,7 @@ async fn anonymous_clients_are_sent_away_when_they_may_no_longer_be() {
     let scene = Scene::new("anonymous = true").await;
     let mut nobody = scene.broker.join(Version::V5, "nobody").await;
     let (mut known, _) = scene.connect(&alice(Version::V5)).await;
-    scene.reload(&settings("", &scene.passwords)).unwrap();
+    scene.take(&settings("", &scene.passwords)).unwrap();
     nobody.expect(0xe0, &[0x87]).await;
     nobody.expect_close().await;
     known.ping().await;
@@ -197,10 +218,10 @@ async fn anonymous_clients_are_sent_away_when_they_may_no_longer_be() {
 async fn bad_configuration_changes_nothing() {
     let scene = Scene::new("").await;
     let (mut client, _) = scene.connect(&alice(Version::V311)).await;
-    let error = scene.reload("[access]\n").unwrap_err();
+    let error = scene.take("[access]\n").unwrap_err();
     assert!(error.contains("anonymous = true"), "{error}");
     fs::write(&scene.passwords, "alice:sesame\n").unwrap();
-    scene.reload(&scene.settings).unwrap_err();
+    scene.take(&scene.settings).unwrap_err();
     client.ping().await;
     let (_again, welcome) = scene.connect(&alice(Version::V5)).await;
     assert_eq!(welcome.code, 0);
@@ -223,7 +244,7 @@ async fn node_does_not_start_without_its_password_file() {
 async fn session_is_its_users() {
     let scene = Scene::new("").await;
     set(&scene.passwords, "bob", "sesame");
-    scene.reload(&scene.settings).unwrap();
+    scene.reload();
     let mine = Hello::persistent(Version::V5, "c").with_login("alice", "sesame");
     let (mut client, _) = scene.connect(&mine).await;
     client.subscribe("secret", 1).await;
@@ -247,7 +268,7 @@ async fn client_that_waits_too_long_for_its_password_is_told_to_come_again() {
     let mut file = PasswordFile::open(&scene.passwords).unwrap();
     file.set("bob", &dear);
     file.save().unwrap();
-    scene.reload(&scene.settings).unwrap();
+    scene.reload();
     for (version, code) in [(Version::V5, 0x88), (Version::V311, 3)] {
         let bob = Hello::new(version, "b").with_login("bob", "guess");
         let (mut client, welcome) = scene.connect(&bob).await;
@@ -255,5 +276,22 @@ async fn client_that_waits_too_long_for_its_password_is_told_to_come_again() {
         client.expect_close().await;
     }
     scene.broker.wait_for(Metric::RefusedAccess, 2).await;
+    scene.broker.stop().await;
+}
+
+#[tokio::test]
+async fn client_ids_are_tied_to_users() {
+    let scene = Scene::new("anonymous = true\nclient_id = \"%u-*\"").await;
+    for version in ALL {
+        let code = if version.is_v5() { 0x85 } else { 2 };
+        for (id, expected) in [("alice-1", 0), ("alice", code), ("bob-1", code)] {
+            let hello = Hello::new(version, id).with_login("alice", "sesame");
+            assert_eq!(scene.connect(&hello).await.1.code, expected, "{id}");
+        }
+        let nobody = Hello::new(version, "alice-1");
+        assert_eq!(scene.connect(&nobody).await.1.code, code);
+    }
+    let (_client, welcome) = scene.connect(&Hello::new(Version::V5, "")).await;
+    assert_eq!(welcome.code, 0, "who has no id is given one");
     scene.broker.stop().await;
 }
