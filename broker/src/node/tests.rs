@@ -6,6 +6,7 @@ mod aliases;
 mod client;
 mod flows;
 mod front;
+mod interop;
 mod kept;
 mod limits;
 mod listings;

@@ -14,7 +14,7 @@ pub use emulator::Emulator;
 pub use kernel::{Kernel, Machine, ensure_machine, why_no_kernel};
 pub use rust::cargo_deny;
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Result, bail};
 
@@ -44,6 +44,12 @@ const LAB: [(&str, &str); 9] = [
     ("ps", "procps"),
 ];
 
+/// Modules for Debian's own Python that tests of the broker take.
+const MODULES: [(&str, &str); 1] = [(
+    "/usr/lib/python3/dist-packages/paho/mqtt/client.py",
+    "python3-paho-mqtt",
+)];
+
 /// Programs that building and checking take.
 const BUILD: [(&str, &str); 2] = [("cc", "gcc"), ("git", "git")];
 
@@ -57,7 +63,11 @@ pub fn ensure(purpose: Purpose) -> Result<()> {
     if purpose >= Purpose::Lab {
         wanted.extend(LAB);
     }
-    let missing = missing_packages(&wanted);
+    let mut missing = missing_packages(&wanted);
+    if purpose >= Purpose::Lab {
+        let absent = MODULES.iter().filter(|(file, _)| !Path::new(file).exists());
+        missing.extend(absent.map(|(_, package)| (*package).to_owned()));
+    }
     rust::ensure_compiler(missing)?;
     rust::ensure_linker()?;
     if purpose >= Purpose::Ci {
