@@ -81,7 +81,7 @@ impl Make {
         match self {
             Self::Tidegate => {
                 let text = format!(
-                    "node = \"bench\"\n[[listener]]\naddress = \"127.0.0.1:{PORT}\"\n\
+                    "node = \"bench\"\naccess.anonymous = true\n[[listener]]\naddress = \"127.0.0.1:{PORT}\"\n\
                      [control]\nsocket = {:?}\n",
                     host.work_dir().join("broker.sock")
                 );
