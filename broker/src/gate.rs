@@ -171,7 +171,10 @@ impl Gate {
             Ok(Err(_stopped)) => Err(HandshakeError::Closed),
             Err(_elapsed) => {
                 let (code, version) = (ConnectCode::ServerBusy, arrival.connect.version);
-                handshake::refuse(&mut arrival.transport, code, version).await;
+                let refusal = handshake::refuse(&mut arrival.transport, code, version);
+                // One that does not read would keep its place for good.
+                let limit = self.shared.limits().connect_timeout;
+                let _late = tokio::time::timeout(limit, refusal).await;
                 Err(HandshakeError::Refused(code))
             }
         }

@@ -151,7 +151,8 @@ async fn admit(
     slot: Slot,
     gate: &Gate,
 ) -> Result<(), HandshakeError> {
-    let deadline = tokio::time::Instant::now() + gate.shared.limits().connect_timeout;
+    let limit = gate.shared.limits().connect_timeout;
+    let deadline = tokio::time::Instant::now() + limit;
     let greeted = tokio::time::timeout_at(deadline, greet(stream, address, service, gate));
     let Guest {
         mut transport,
@@ -169,7 +170,9 @@ async fn admit(
     let identity = match identified {
         Ok(identity) => identity,
         Err(code) => {
-            handshake::refuse(&mut transport, code, accepted.connect.version).await;
+            let refusal = handshake::refuse(&mut transport, code, accepted.connect.version);
+            // One that does not read would keep its place for good.
+            let _late = tokio::time::timeout(limit, refusal).await;
             return Err(HandshakeError::Refused(code));
         }
     };
