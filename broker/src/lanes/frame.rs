@@ -3,8 +3,8 @@
 //! ```text
 //! frame    src u16 | sequence u64 | count u32 | message*
 //! message  flags u8 | topic u16 | properties u32 | payload u32 | [expires in ms u64]
-//!          | [share u64 | session u32] | topic | properties | payload
-//! flags    bits 0-1 QoS, bit 2 retain, bit 3 expires, bit 4 for one seat alone
+//!          | [seats u32 | (share u64 | session u32)*] | topic | properties | payload
+//! flags    bits 0-1 QoS, bit 2 retain, bit 3 expires, bit 4 for these seats alone
 //! ```
 
 use std::time::{Duration, Instant};
@@ -21,7 +21,8 @@ pub const HEADER: usize = 2 + 8 + 4;
 const COUNT_AT: usize = 2 + 8;
 const RETAIN: u8 = 0b0100;
 const EXPIRES: u8 = 0b1000;
-const SEAT: u8 = 0b1_0000;
+const SEATS: u8 = 0b1_0000;
+const SEAT_BYTES: usize = 8 + 4;
 
 /// A frame under construction.
 #[derive(Debug)]
@@ -47,8 +48,8 @@ impl Writer {
         Self { bytes, count: 0 }
     }
 
-    /// Adds a message for all subscribers, or for one member of a group.
-    pub fn push(&mut self, message: &Message, seat: Option<Seat>, now: Instant) {
+    /// Adds a message for all subscribers or, where there are seats, for these members of groups.
+    pub fn push(&mut self, message: &Message, seats: &[Seat], now: Instant) {
         let Message {
             topic,
             payload,
@@ -64,11 +65,12 @@ impl Writer {
         if expires.is_some() {
             flags |= EXPIRES;
         }
-        if seat.is_some() {
-            flags |= SEAT;
+        if !seats.is_empty() {
+            flags |= SEATS;
         }
+        let seat_bytes = seats.len() * SEAT_BYTES;
         self.bytes
-            .reserve(31 + topic.len() + properties.len() + payload.len());
+            .reserve(23 + seat_bytes + topic.len() + properties.len() + payload.len());
         self.bytes.put_u8(flags);
         // Lengths come from packets, where they had 16 and 28 bits.
         self.bytes
@@ -81,9 +83,14 @@ impl Writer {
             let left = expires.saturating_duration_since(now).as_millis();
             self.bytes.put_u64(u64::try_from(left).unwrap_or(u64::MAX));
         }
-        if let Some(Seat { share, session }) = seat {
+        if !seats.is_empty() {
+            // A message has fewer seats than the node has sessions and groups.
+            self.bytes
+                .put_u32(u32::try_from(seats.len()).unwrap_or(u32::MAX));
+        }
+        for Seat { share, session } in seats {
             self.bytes.put_u64(share.0);
-            self.bytes.put_u32(session);
+            self.bytes.put_u32(*session);
         }
         self.bytes.put_slice(topic.as_bytes());
         self.bytes.put_slice(properties);
@@ -118,7 +125,7 @@ pub fn read_header(frame: &mut &[u8]) -> Option<Header> {
 }
 
 /// Splits the next message off; `None` when the bytes end before it does.
-pub fn read_message(frame: &mut &[u8], now: Instant) -> Option<(Message, Option<Seat>)> {
+pub fn read_message(frame: &mut &[u8], now: Instant) -> Option<(Message, Vec<Seat>)> {
     let flags = frame.try_get_u8().ok()?;
     let topic = usize::from(frame.try_get_u16().ok()?);
     let properties = usize::try_from(frame.try_get_u32().ok()?).ok()?;
@@ -128,13 +135,10 @@ pub fn read_message(frame: &mut &[u8], now: Instant) -> Option<(Message, Option<
     } else {
         None
     };
-    let seat = if flags & SEAT != 0 {
-        Some(Seat {
-            share: ShareId(frame.try_get_u64().ok()?),
-            session: frame.try_get_u32().ok()?,
-        })
+    let seats = if flags & SEATS != 0 {
+        read_seats(frame)?
     } else {
-        None
+        Vec::new()
     };
     let (topic, rest) = frame.split_at_checked(topic)?;
     let (properties, rest) = rest.split_at_checked(properties)?;
@@ -148,5 +152,16 @@ pub fn read_message(frame: &mut &[u8], now: Instant) -> Option<(Message, Option<
         retain: flags & RETAIN != 0,
         expires,
     };
-    Some((message, seat))
+    Some((message, seats))
+}
+
+fn read_seats(frame: &mut &[u8]) -> Option<Vec<Seat>> {
+    let count = usize::try_from(frame.try_get_u32().ok()?).ok()?;
+    let (seats, rest) = frame.split_at_checked(count.checked_mul(SEAT_BYTES)?)?;
+    *frame = rest;
+    let seats = seats.chunks_exact(SEAT_BYTES).map(|mut seat| Seat {
+        share: ShareId(seat.get_u64()),
+        session: seat.get_u32(),
+    });
+    Some(seats.collect())
 }

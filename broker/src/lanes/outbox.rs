@@ -79,14 +79,14 @@ impl Outbox {
         }
     }
 
-    /// Adds a message to the open frame for a shard: for all of its subscribers, or for one seat.
-    pub fn push(&mut self, to: ShardId, message: &Message, seat: Option<Seat>, now: Instant) {
+    /// Adds a message to the open frame for a shard: for all of its subscribers, or for these seats.
+    pub fn push(&mut self, to: ShardId, message: &Message, seats: &[Seat], now: Instant) {
         let destination = &mut self.to[usize::from(to.0)];
         let open = destination.open.get_or_insert_with(|| {
             destination.sequence += 1;
             Writer::new(self.me, destination.sequence)
         });
-        open.push(message, seat, now);
+        open.push(message, seats, now);
         if open.len() >= FRAME_BYTES {
             destination.seal();
         }

@@ -51,7 +51,7 @@ impl Pair {
 
     fn push(&mut self, payload: &[u8]) {
         self.outbox
-            .push(ShardId(1), &message("ä/b", payload), None, Instant::now());
+            .push(ShardId(1), &message("ä/b", payload), &[], Instant::now());
     }
 
     /// The next frame's bytes, or that the Router is gone.
@@ -75,7 +75,7 @@ impl Pair {
         };
         let read = || frame::read_message(&mut rest, Instant::now());
         let payloads: Vec<_> = std::iter::from_fn(read)
-            .map(|(message, _seat)| message.payload.to_vec())
+            .map(|(message, _seats)| message.payload.to_vec())
             .collect();
         assert_eq!(payloads.len(), messages as usize);
         payloads
@@ -143,7 +143,7 @@ fn missing_frames_are_noticed_and_a_repeat_is_ignored() {
     let mut inbox = pair.inbox;
     let mut frame = |sequence| {
         let mut writer = Writer::new(ShardId(0), sequence);
-        writer.push(&message("t", b"x"), None, Instant::now());
+        writer.push(&message("t", b"x"), &[], Instant::now());
         let bytes = writer.finish();
         inbox.handle_frame(&mut &bytes[..])
     };
@@ -211,7 +211,7 @@ proptest! {
     fn frames_hold_any_message(
         messages in vec(("\\PC{0,20}", vec(any::<u8>(), 0..50), vec(any::<u8>(), 0..9), 0..3_u8), 0..9),
         lifetime in proptest::option::of(0..100_000_u64),
-        seat in proptest::option::of((any::<u64>(), any::<u32>())),
+        seats in vec((any::<u64>(), any::<u32>()), 0..5),
     ) {
         let now = Instant::now();
         let messages: Vec<_> = messages
@@ -225,15 +225,18 @@ proptest! {
                 expires: lifetime.map(|millis| now + Duration::from_millis(millis)),
             })
             .collect();
-        let seat = seat.map(|(share, session)| Seat { share: ShareId(share), session });
+        let seats: Vec<_> = seats
+            .into_iter()
+            .map(|(share, session)| Seat { share: ShareId(share), session })
+            .collect();
         let mut writer = Writer::new(ShardId(3), 42);
-        messages.iter().for_each(|message| writer.push(message, seat, now));
+        messages.iter().for_each(|message| writer.push(message, &seats, now));
         let bytes = writer.finish();
         let mut rest = &bytes[..];
         let header = frame::read_header(&mut rest).unwrap();
         prop_assert_eq!((header.from, header.sequence), (ShardId(3), 42));
         let read: Vec<_> = std::iter::from_fn(|| frame::read_message(&mut rest, now)).collect();
-        let sent: Vec<_> = messages.into_iter().map(|message| (message, seat)).collect();
+        let sent: Vec<_> = messages.into_iter().map(|message| (message, seats.clone())).collect();
         prop_assert_eq!(read, sent);
     }
 

@@ -86,9 +86,7 @@ impl Shard {
             self.deliver(message, origin, now);
         }
         let shares = self.shared.shares.matching(&message.topic);
-        for share in &shares {
-            self.dispatch(*share, message, now);
-        }
+        self.dispatch(&shares, message, now);
         !shards.is_empty() || !shares.is_empty()
     }
 
@@ -107,7 +105,7 @@ impl Shard {
         let mut is_for_others = false;
         for other in (0..self.shared.shards).map(ShardId) {
             if other != self.id && shards.contains(other) {
-                self.outbox.push(other, message, None, now);
+                self.outbox.push(other, message, &[], now);
                 is_for_others = true;
             }
         }
@@ -284,7 +282,14 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{access::Identity, message::Qos, metrics::Counters, session::Session};
+    use crate::{
+        access::Identity,
+        message::Qos,
+        metrics::Counters,
+        session::Session,
+        shares::{Appetite, Presence},
+        topic::SharedFilter,
+    };
 
     #[test]
     fn connection_that_is_polled_again_while_it_is_stalled_waits_once() {
@@ -306,13 +311,38 @@ mod tests {
             expires: None,
         };
         for _ in 0..3 {
-            shard
-                .outbox
-                .push(ShardId(1), &message, None, Instant::now());
+            shard.outbox.push(ShardId(1), &message, &[], Instant::now());
         }
         for _ in 0..3 {
             assert!(shard.stall(key, Waker::noop()));
         }
         assert_eq!(shard.stalled.len(), 1);
+    }
+
+    #[test]
+    fn message_for_many_groups_crosses_to_another_shard_once() {
+        let shared = Shared::for_tests("", 2);
+        let mut shard = Shard::new(ShardId(0), Arc::clone(&shared), Arc::default());
+        let presence = Presence::new(Appetite::Ready);
+        for number in 0..100 {
+            let group = SharedFilter {
+                group: &format!("g{number}"),
+                filter: "#",
+            };
+            shared
+                .shares
+                .join(group, ShardId(1), 0, Qos::AtLeastOnce, &presence);
+        }
+        let message = Message {
+            topic: "t".into(),
+            payload: vec![0; 1024 * 1024].into(),
+            properties: Box::default(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            expires: None,
+        };
+        assert!(shard.publish(Arc::new(message), None, Instant::now()));
+        assert!(!shard.outbox.is_congested());
+        assert!(!shard.outbox.is_delivered());
     }
 }

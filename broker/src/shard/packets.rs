@@ -20,6 +20,9 @@ use crate::{
 /// the shard is not held up.
 const FILTERS_PER_SUBSCRIBE: usize = 1024;
 
+/// Groups that one session may be in. A message can be for all of them, each with a copy to route.
+const MEMBERSHIPS_PER_SESSION: usize = 1024;
+
 /// Whether a connection goes on after a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
@@ -213,9 +216,10 @@ impl Shard {
             self.counters.inc(Metric::DeniedSubscribe);
             return Err(reason::NOT_AUTHORIZED);
         }
-        if entry.session.subscription_count() >= self.shared.limits().subscriptions
-            && !entry.session.is_subscribed(filter)
-        {
+        let is_in_many_groups = matches!(meant, Wanted::Share(_))
+            && entry.membership_count() >= MEMBERSHIPS_PER_SESSION;
+        let has_many = entry.session.subscription_count() >= self.shared.limits().subscriptions;
+        if (has_many || is_in_many_groups) && !entry.session.is_subscribed(filter) {
             return Err(reason::QUOTA_EXCEEDED);
         }
         let subscription = Subscription {

@@ -30,6 +30,11 @@ impl Entry {
                 .set(self.session.appetite(self.link.is_some()));
         }
     }
+
+    /// In how many groups the session is.
+    pub(super) fn membership_count(&self) -> usize {
+        self.seats.as_ref().map_or(0, |seats| seats.granted.len())
+    }
 }
 
 impl Shard {
@@ -85,38 +90,67 @@ impl Shard {
         if self.is_stopping {
             return;
         }
-        for Orphan { share, message } in orphans {
-            self.dispatch(share, &message, now);
+        // One message may have waited for many groups, one after another.
+        for copies in orphans.chunk_by(|a, b| Arc::ptr_eq(&a.message, &b.message)) {
+            let shares: Vec<_> = copies.iter().map(|orphan| orphan.share).collect();
+            if let Some(Orphan { message, .. }) = copies.first() {
+                self.dispatch(&shares, message, now);
+            }
         }
     }
 
-    /// Gives a message to one member of a group.
-    pub(super) fn dispatch(&mut self, share: ShareId, message: &Arc<Message>, now: Instant) {
+    /// Gives a message to one member of each group.
+    pub(super) fn dispatch(&mut self, shares: &[ShareId], message: &Arc<Message>, now: Instant) {
+        // Whoever makes up groups without end must not have the payload copied for each.
+        let mut elsewhere: BTreeMap<ShardId, Vec<Seat>> = BTreeMap::new();
+        for share in shares {
+            if let Some((shard, seat)) = self.dispatch_here(*share, message, now) {
+                elsewhere.entry(shard).or_default().push(seat);
+            }
+        }
+        for (shard, seats) in &elsewhere {
+            self.outbox.push(*shard, message, seats, now);
+        }
+        if !elsewhere.is_empty() {
+            self.outbox_work.notify_one();
+        }
+    }
+
+    /// Gives a message to a member of this shard, unless the one in turn is of another shard.
+    fn dispatch_here(
+        &mut self,
+        share: ShareId,
+        message: &Arc<Message>,
+        now: Instant,
+    ) -> Option<(ShardId, Seat)> {
         for _ in 0..CANDIDATES {
             let Some((shard, seat)) = self.shared.shares.choose(share, message.qos) else {
                 break;
             };
             if shard != self.id {
-                self.send_to_seat(shard, seat, message, now);
-                return;
+                return Some((shard, seat));
             }
             if self.seat(seat, message, now) {
-                return;
+                return None;
             }
         }
         self.counters.inc(Metric::DroppedShared);
+        None
     }
 
-    fn send_to_seat(&mut self, shard: ShardId, seat: Seat, message: &Message, now: Instant) {
-        self.outbox.push(shard, message, Some(seat), now);
-        self.outbox_work.notify_one();
-    }
-
-    /// Delivers a message that another shard has chosen one of this shard's sessions for.
-    pub(crate) fn deliver_to_seat(&mut self, seat: Seat, message: &Arc<Message>, now: Instant) {
-        if !self.seat(seat, message, now) {
-            self.dispatch(seat.share, message, now);
-        }
+    /// Delivers a message that another shard has chosen sessions of this one for.
+    pub(crate) fn deliver_to_seats(
+        &mut self,
+        seats: &[Seat],
+        message: &Arc<Message>,
+        now: Instant,
+    ) {
+        let refused: Vec<_> = seats
+            .iter()
+            .filter(|seat| !self.seat(**seat, message, now))
+            .map(|seat| seat.share)
+            .collect();
+        self.dispatch(&refused, message, now);
     }
 
     /// Delivers a message to a member; `false` when another one should have it.

@@ -345,11 +345,12 @@ fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]) -> b
     state.counters.inc(Metric::LaneFrames);
     state.counters.add(Metric::LaneMessages, messages as usize);
     let now = Instant::now();
-    while let Some((message, seat)) = frame::read_message(&mut bytes, now) {
+    while let Some((message, seats)) = frame::read_message(&mut bytes, now) {
         let message = Arc::new(message);
-        match seat {
-            None => state.deliver(&message, None, now),
-            Some(seat) => state.deliver_to_seat(seat, &message, now),
+        if seats.is_empty() {
+            state.deliver(&message, None, now);
+        } else {
+            state.deliver_to_seats(&seats, &message, now);
         }
     }
     true

@@ -93,6 +93,30 @@ async fn each_group_and_each_subscription_of_ones_own_gets_a_copy() {
 }
 
 #[tokio::test]
+async fn member_of_many_groups_gets_a_copy_for_each_and_no_more_groups_than_its_share() {
+    const GROUPS: usize = 1024;
+    let broker = Broker::start_with("[limits]\nqueue_messages = 2000\n").await;
+    let mut member = broker.join(Version::V5, "member").await;
+    for number in 0..GROUPS {
+        let filter = format!("$share/g{number}/t");
+        assert_eq!(member.subscribe(&filter, 1).await, 1);
+    }
+    assert_eq!(member.subscribe("$share/more/t", 1).await, 0x97);
+    assert_eq!(member.subscribe("$share/g0/t", 1).await, 1);
+    assert_eq!(member.subscribe("own", 1).await, 1);
+    for name in NAMES {
+        let mut sender = broker.join(Version::V311, name).await;
+        sender.deliver("t", name, 1).await;
+        for received in receive(&mut member, GROUPS).await {
+            assert_eq!(received.payload, name);
+        }
+    }
+    assert!(broker.count(Metric::LaneMessages) <= NAMES.len() as u64);
+    assert_eq!(broker.count(Metric::DroppedShared), 0);
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn member_that_leaves_hands_on_what_it_has_not_acknowledged() {
     let broker = Broker::start_with("[limits]\ninflight = 1\n").await;
     let mut sender = broker.join(Version::V311, "sender").await;
