@@ -221,7 +221,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.stalled = Some(Stall::Lanes);
                 break;
             }
-            if let Some(throttle) = &mut self.throttle {
+            // A node that stops takes no more messages, and still hears acknowledgements: messages
+            // are left without an answer, so that their senders have them for another node.
+            let is_draining = shard.is_draining();
+            let is_discarded = is_draining && codec::is_publish(bytes);
+            if let Some(throttle) = self.throttle.as_mut().filter(|_throttle| !is_draining) {
                 let waited = throttle.is_waiting();
                 if throttle.poll_ready(now, context).is_pending() {
                     let counters = shard.counters();
@@ -235,11 +239,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.stalled = Some(Stall::Output);
                 break;
             }
-            // A node that stops takes no more messages, and still hears acknowledgements.
-            if shard.is_draining() && codec::is_publish(bytes) {
-                self.stalled = Some(Stall::Lanes);
-                break;
-            }
             let frame = match codec::frame(bytes, self.limits.packet_bytes) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
@@ -248,6 +247,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     break;
                 }
             };
+            if is_discarded {
+                bytes = &bytes[frame.total..];
+                continue;
+            }
             let packet = codec::decode(bytes, frame, self.link.version(), now);
             bytes = &bytes[frame.total..];
             shard.counters().inc(Metric::PacketsIn);

@@ -348,6 +348,30 @@ async fn stopped_node_delivers_what_it_acknowledged_and_says_goodbye() {
 }
 
 #[tokio::test]
+async fn stopped_node_hears_acknowledgements_behind_messages_that_it_does_not_take() {
+    const MESSAGES: usize = 250;
+    let broker = Broker::start().await;
+    let mut receiver = broker.join(Version::V5, "receiver").await;
+    receiver.subscribe("t", 1).await;
+    let mut sender = broker.join(Version::V5, "sender").await;
+    for number in 0..MESSAGES {
+        sender.deliver("t", &number.to_string(), 1).await;
+    }
+    let address = broker.address;
+    let stopped = tokio::spawn(broker.stop());
+    for number in 0..MESSAGES {
+        let received = receiver.receive_silently().await;
+        assert_eq!(received.payload, number.to_string());
+        receiver.publish("elsewhere", "x", 0, 0).await;
+        let [high, low] = received.id.to_be_bytes();
+        receiver.send(&[0x40, 2, high, low]).await;
+    }
+    receiver.expect(0xe0, &[0x8b]).await;
+    stopped.await.unwrap();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
 async fn stopped_node_publishes_wills_that_may_not_wait() {
     let broker = Broker::start().await;
     let mut watcher = broker.join(Version::V5, "watcher").await;
