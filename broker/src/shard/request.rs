@@ -143,7 +143,7 @@ impl Shard {
             .filter_map(|entry| entry.session.last_will(now))
             .collect();
         for will in wills {
-            self.publish(will, None, now);
+            self.publish_will(will, now);
         }
     }
 

@@ -372,6 +372,26 @@ async fn stopped_node_hears_acknowledgements_behind_messages_that_it_does_not_ta
 }
 
 #[tokio::test]
+async fn stopped_node_publishes_no_will_where_clients_may_not() {
+    let broker = Broker::start().await;
+    let mut watcher = broker.join(Version::V5, "watcher").await;
+    watcher.subscribe("$SYS/forged", 0).await;
+    let mut hello = Hello::new(Version::V5, "forger");
+    hello.will = Some(Testament {
+        topic: "$SYS/forged",
+        payload: "",
+        retain: false,
+        properties: Vec::new(),
+    });
+    let (_forger, welcome) = Client::connect(broker.address, &hello).await;
+    assert_eq!(welcome.code, 0);
+    let status = std::sync::Arc::clone(broker.node.status());
+    broker.stop().await;
+    watcher.expect(0xe0, &[0x8b]).await;
+    assert_eq!(status.metrics().get(Metric::RefusedPublish), 1);
+}
+
+#[tokio::test]
 async fn stopped_node_publishes_wills_that_may_not_wait() {
     let broker = Broker::start().await;
     let mut watcher = broker.join(Version::V5, "watcher").await;
