@@ -14,7 +14,7 @@ use std::{
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 use tracing::{info, warn};
@@ -43,6 +43,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often it is looked whether they have. Each look passes over all sessions.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
+
+/// How long the shards' threads get to end: somewhat longer than their clients get to leave.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a node cannot start.
 #[derive(Debug, Error)]
@@ -348,16 +351,10 @@ impl Node {
         let _ = self.stop.send(true);
         drop(self.gate);
         let threads = std::mem::take(&mut self.threads);
-        let joined = tokio::task::spawn_blocking(move || {
-            threads
-                .into_iter()
-                .map(thread::JoinHandle::join)
-                .filter(Result::is_err)
-                .count()
-        })
-        .await;
-        if !matches!(joined, Ok(0)) {
-            warn!("a shard's thread panicked");
+        match join(threads, JOIN_TIMEOUT).await {
+            Some(0) => {}
+            Some(_panicked) => warn!("a shard's thread panicked"),
+            None => warn!("a shard's thread does not end: its clients are cut off"),
         }
         self.servers.shutdown().await;
     }
@@ -366,10 +363,8 @@ impl Node {
     async fn drain(&self) {
         let shards = self.status.shards();
         let drained = async {
-            let begun = shards.ask_all(Request::Drain).await;
-            if begun.iter().any(|(begun, _took)| begun.is_err()) {
-                return;
-            }
+            // A shard that has ended holds nothing that the others would have to wait for.
+            shards.ask_all(Request::Drain).await;
             loop {
                 let answers = shards.ask_all(Request::IsDrained).await;
                 if answers.iter().all(|(drained, _took)| *drained != Ok(false)) {
@@ -382,6 +377,21 @@ impl Node {
             info!("some clients have not read all that is theirs");
         }
     }
+}
+
+/// Waits for threads and tells how many panicked; `None` when one does not end in time.
+///
+/// On a thread of its own: the runtime would not end before a task of its own that waits.
+async fn join(threads: Vec<thread::JoinHandle<()>>, patience: Duration) -> Option<usize> {
+    let (all_ended, ended) = oneshot::channel();
+    let joiner = thread::Builder::new().name("joiner".to_owned());
+    joiner
+        .spawn(move || {
+            let joined = threads.into_iter().map(thread::JoinHandle::join);
+            let _ = all_ended.send(joined.filter(Result::is_err).count());
+        })
+        .ok()?;
+    tokio::time::timeout(patience, ended).await.ok()?.ok()
 }
 
 async fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, NodeError> {

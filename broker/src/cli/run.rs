@@ -101,10 +101,10 @@ async fn serve_clients(
         metrics = ?node.metrics_address(),
         "ready"
     );
-    let code = loop {
+    let ending = loop {
         tokio::select! {
             request = signals.recv() => match request {
-                Request::Stop => break ExitCode::SUCCESS,
+                Request::Stop => break Ending::Asked,
                 // The log has told what became of it.
                 Request::Reload => drop(reload(path, config, &node)),
             },
@@ -113,20 +113,44 @@ async fn serve_clients(
             }
             () = node.failed() => {
                 error!("a part of the node has ended");
-                break ExitCode::FAILURE;
+                break Ending::Failed;
             }
         }
     };
     // Who asks for a reload hears that the broker is stopping.
     drop(reload_orders);
     let ended_in_order = tokio::select! {
-        () = end(node, config.stop().grace) => true,
+        () = end(node, ending.grace(config.stop().grace)) => true,
         () = signals.wait_for_stop() => false,
     };
     if !ended_in_order {
         warn!("told to stop again: ending at once");
     }
-    Ok(code)
+    Ok(ending.code())
+}
+
+/// Why the node ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Asked,
+    Failed,
+}
+
+impl Ending {
+    /// A node that has lost a part does not serve on: some of its clients get no answer.
+    fn grace(self, configured: Duration) -> Duration {
+        match self {
+            Self::Asked => configured,
+            Self::Failed => Duration::ZERO,
+        }
+    }
+
+    fn code(self) -> ExitCode {
+        match self {
+            Self::Asked => ExitCode::SUCCESS,
+            Self::Failed => ExitCode::FAILURE,
+        }
+    }
 }
 
 /// Ends the node in order.
@@ -228,6 +252,13 @@ mod tests {
         let example = include_str!("../../configs/tidegate-broker.toml");
         let rest = example.replace("# ", "");
         assert!(rest.contains(NOT_DONE), "{NOT_DONE}");
+    }
+
+    #[test]
+    fn failed_node_serves_no_grace_period() {
+        let grace = Duration::from_secs(3600);
+        assert_eq!(Ending::Asked.grace(grace), grace);
+        assert_eq!(Ending::Failed.grace(grace), Duration::ZERO);
     }
 
     #[tokio::test]

@@ -46,6 +46,21 @@ fn config(settings: &str) -> Config {
     Config::parse(&text).unwrap()
 }
 
+#[tokio::test]
+async fn thread_that_does_not_end_is_not_waited_for_for_ever() {
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let stuck = std::thread::spawn(move || {
+        let _ = released.recv();
+    });
+    let joined = super::join(vec![stuck], Duration::from_millis(10)).await;
+    assert_eq!(joined, None);
+    drop(release);
+    let panicked = std::thread::spawn(|| panic!("on purpose"));
+    let ended = std::thread::spawn(|| {});
+    let joined = super::join(vec![panicked, ended], Duration::from_secs(20)).await;
+    assert_eq!(joined, Some(1));
+}
+
 const ALL: [Version; 3] = [Version::V31, Version::V311, Version::V5];
 
 struct Broker {
