@@ -365,11 +365,19 @@ impl Node {
         let drained = async {
             // A shard that has ended holds nothing that the others would have to wait for.
             shards.ask_all(Request::Drain).await;
+            let mut before = None;
             loop {
-                let answers = shards.ask_all(Request::IsDrained).await;
-                if answers.iter().all(|(drained, _took)| *drained != Ok(false)) {
+                // Each shard answers for its own moment: a frame may have come since. Two rounds
+                // between which none has moved are about one and the same moment.
+                let answers = shards.ask_all(Request::FramesIfDrained).await;
+                let moved: Option<u64> = answers
+                    .into_iter()
+                    .filter_map(|(moved, _took)| moved.ok())
+                    .sum();
+                if moved.is_some() && moved == before {
                     return;
                 }
+                before = moved;
                 tokio::time::sleep(DRAIN_LOOK).await;
             }
         };

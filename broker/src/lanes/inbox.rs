@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Lanes, frame};
+use super::{
+    Lanes,
+    frame::{self, Header},
+};
 use crate::routes::ShardId;
 
 /// Frames from all other shards.
@@ -11,6 +14,8 @@ pub struct Inbox {
     lanes: Arc<Lanes>,
     /// The next sequence number, by sender.
     expected: Vec<u64>,
+    /// The frame whose messages are being delivered, and its length.
+    open: Option<(Header, usize)>,
 }
 
 /// What a frame's header means for its reader.
@@ -31,10 +36,11 @@ impl Inbox {
             me,
             lanes,
             expected: vec![1; usize::from(shards)],
+            open: None,
         }
     }
 
-    /// Reads a frame's header, and notes the frame as consumed when it is the next one.
+    /// Reads a frame's header. When the frame is the next one, [`Self::finish_frame`] is to follow.
     pub fn handle_frame(&mut self, bytes: &mut &[u8]) -> Arrival {
         let length = bytes.len();
         let Some(header) = frame::read_header(bytes) else {
@@ -52,10 +58,18 @@ impl Inbox {
             };
         }
         *expected = header.sequence + 1;
-        self.lanes
-            .consume(self.me, header.from, header.sequence, length);
+        self.open = Some((header, length));
         Arrival::New {
             messages: header.count,
+        }
+    }
+
+    /// Notes that the frame's messages are delivered: not before that may its sender count them as
+    /// no longer under way.
+    pub fn finish_frame(&mut self) {
+        if let Some((header, length)) = self.open.take() {
+            self.lanes
+                .consume(self.me, header.from, header.sequence, length);
         }
     }
 }

@@ -117,6 +117,11 @@ impl Outbox {
         })
     }
 
+    /// How many frames there were, the open ones included.
+    pub fn frames(&self) -> u64 {
+        self.to.iter().map(|destination| destination.sequence).sum()
+    }
+
     /// Hands frames to the Router, with one wake-up for all of them.
     pub fn flush(&mut self) -> Flushed {
         let mut batch = Vec::new();

@@ -78,6 +78,7 @@ impl Pair {
             .map(|(message, _seats)| message.payload.to_vec())
             .collect();
         assert_eq!(payloads.len(), messages as usize);
+        self.inbox.finish_frame();
         payloads
     }
 
@@ -103,6 +104,20 @@ fn messages_cross_in_order_and_in_one_frame() {
     assert_eq!(pair.outbox.flush(), Flushed::All);
     assert_eq!(pair.read(), vec![b"1".to_vec(), b"2".to_vec()]);
     assert_eq!(pair.read(), vec![b"3".to_vec()]);
+}
+
+#[test]
+fn frame_is_delivered_when_its_messages_are() {
+    let mut pair = Pair::new();
+    pair.push(b"1");
+    assert_eq!(pair.outbox.flush(), Flushed::All);
+    assert_eq!(pair.outbox.frames(), 1);
+    let bytes = pair.next().unwrap();
+    let arrival = pair.inbox.handle_frame(&mut &bytes[..]);
+    assert_eq!(arrival, Arrival::New { messages: 1 });
+    assert!(!pair.outbox.is_delivered());
+    pair.inbox.finish_frame();
+    assert!(pair.outbox.is_delivered());
 }
 
 #[test]

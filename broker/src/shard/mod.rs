@@ -150,6 +150,8 @@ pub(crate) struct Shard {
     deadlines: BTreeSet<(Instant, SessionKey)>,
     outbox: Outbox,
     outbox_work: Rc<tokio::sync::Notify>,
+    /// Frames from other shards.
+    frames_taken: u64,
     herald: Herald,
     /// The node stops: no more messages are taken.
     is_draining: bool,
@@ -180,6 +182,7 @@ impl Shard {
             deadlines: BTreeSet::new(),
             outbox,
             outbox_work: Rc::default(),
+            frames_taken: 0,
             herald: Herald::default(),
             is_draining: false,
             stalled: BTreeMap::new(),

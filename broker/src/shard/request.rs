@@ -28,8 +28,9 @@ pub(crate) enum Request {
     Kick(Kick, Answer<Option<Kicked>>),
     /// Take no more messages, and publish the wills that are due when the node stops.
     Drain(Answer<()>),
-    /// Is everything that was taken on its way to its subscribers?
-    IsDrained(Answer<bool>),
+    /// How many frames went either way, if everything that was taken is on its way to its
+    /// subscribers.
+    FramesIfDrained(Answer<Option<u64>>),
 }
 
 /// How a shard is.
@@ -100,8 +101,9 @@ impl Shard {
                 self.drain(now);
                 let _ = answer.send(());
             }
-            Request::IsDrained(answer) => {
-                let _ = answer.send(self.is_drained());
+            Request::FramesIfDrained(answer) => {
+                let frames = self.outbox.frames() + self.frames_taken;
+                let _ = answer.send(self.is_drained().then_some(frames));
             }
         }
     }

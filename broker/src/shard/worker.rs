@@ -353,6 +353,8 @@ fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]) -> b
             state.deliver_to_seats(&seats, &message, now);
         }
     }
+    state.frames_taken += 1;
+    inbox.finish_frame();
     true
 }
 
