@@ -335,9 +335,9 @@ impl Session {
         }
     }
 
-    /// Takes back what waits for the client on behalf of a group, or of all.
-    pub fn reclaim_unsent(&mut self, share: Option<ShareId>) -> Vec<Orphan> {
-        self.outgoing.reclaim_unsent(share)
+    /// Takes back what waits for the client on behalf of these groups, or of all.
+    pub fn reclaim_unsent(&mut self, shares: Option<&BTreeSet<ShareId>>) -> Vec<Orphan> {
+        self.outgoing.reclaim_unsent(shares)
     }
 
     /// As [`Session::reclaim_unsent`], and the QoS 1 messages that a client whose session ends did
@@ -360,11 +360,6 @@ impl Session {
     /// Whether so much waits that little more can.
     pub fn is_nearly_full(&self) -> bool {
         self.outgoing.is_nearly_full()
-    }
-
-    /// Whether nothing more can wait.
-    pub fn is_full(&self) -> bool {
-        self.outgoing.is_full()
     }
 
     /// When an absent client's session ends.

@@ -1,6 +1,10 @@
 //! Messages on their way to one client: the window of unacknowledged ones, and the queue behind.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
 
 use super::{Grant, Orphan, Wire};
 use crate::{
@@ -30,8 +34,10 @@ pub struct Outgoing {
 pub enum Delivered {
     Sent,
     Queued,
-    /// The queue is full, or the client cannot take a packet of this length.
-    Dropped,
+    /// Not taken: the queue is full.
+    Full,
+    /// Not taken: the client cannot take a packet of this length.
+    TooLong,
     /// Not kept: QoS 0 for an absent client, or expired.
     Skipped,
 }
@@ -124,13 +130,13 @@ impl Outgoing {
         self.queued_retained = self.queue.iter().filter(is_retained).count();
     }
 
-    pub(super) fn reclaim_unsent(&mut self, of: Option<ShareId>) -> Vec<Orphan> {
+    pub(super) fn reclaim_unsent(&mut self, of: Option<&BTreeSet<ShareId>>) -> Vec<Orphan> {
         let mut orphans = Vec::new();
         self.queue.retain(|queued| {
             let share = queued
                 .grant
                 .share
-                .filter(|share| of.is_none_or(|of| of == *share));
+                .filter(|share| of.is_none_or(|of| of.contains(share)));
             orphans.extend(share.map(|share| queued.orphan(share)));
             share.is_none()
         });
@@ -180,7 +186,7 @@ impl Outgoing {
         if self.send(queued, wire, now) {
             Delivered::Sent
         } else {
-            Delivered::Dropped
+            Delivered::TooLong
         }
     }
 
@@ -202,7 +208,7 @@ impl Outgoing {
 
     fn enqueue(&mut self, queued: Queued) -> Delivered {
         if self.is_full() {
-            return Delivered::Dropped;
+            return Delivered::Full;
         }
         self.push(queued);
         Delivered::Queued

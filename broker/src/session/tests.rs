@@ -180,8 +180,8 @@ fn queue_is_bounded_and_the_newest_is_dropped() {
     let fates: Vec<_> = ('a'..='d')
         .map(|payload| scene.deliver(payload, AtLeastOnce, Some(&mut peer)))
         .collect();
-    use Delivered::{Dropped, Queued, Sent};
-    assert_eq!(fates, [Sent, Queued, Queued, Dropped]);
+    use Delivered::{Full, Queued, Sent};
+    assert_eq!(fates, [Sent, Queued, Queued, Full]);
 }
 
 #[test]
@@ -344,7 +344,7 @@ fn message_longer_than_the_client_takes_is_dropped_without_a_flight() {
     };
     assert_eq!(
         scene.deliver('a', AtLeastOnce, Some(&mut peer)),
-        Delivered::Dropped
+        Delivered::TooLong
     );
     peer.takes_nothing = false;
     assert_eq!(

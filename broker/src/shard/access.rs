@@ -1,6 +1,6 @@
 //! What clients may do on a shard, and what becomes of them when that changes.
 
-use std::{rc::Rc, time::Instant};
+use std::{collections::BTreeSet, rc::Rc, time::Instant};
 
 use tracing::debug;
 
@@ -83,13 +83,15 @@ impl Shard {
             .map(Box::from)
             .collect();
         entry.permit = permit;
+        let mut left = BTreeSet::new();
         for filter in lost {
             if let Some(entry) = self.sessions.get_mut(key) {
                 let client_id = &entry.client_id;
                 debug!(%client_id, user = entry.owner.user(), %filter, "subscription ended");
             }
             self.counters.inc(Metric::DeniedSubscribe);
-            self.unsubscribe(key, &filter, now);
+            self.unsubscribe(key, &filter, &mut left);
         }
+        self.hand_on(key, &left, now);
     }
 }

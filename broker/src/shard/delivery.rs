@@ -170,20 +170,28 @@ impl Shard {
         entry.note_appetite();
         match delivered {
             Delivered::Sent | Delivered::Queued | Delivered::Skipped => {}
-            Delivered::Dropped => self.note_loss(*key, message, now),
+            Delivered::Full | Delivered::TooLong => {
+                self.note_loss(*key, message, delivered, now);
+            }
         }
     }
 
     /// Counts a message that a subscriber does not get, and tells who does not keep up.
-    fn note_loss(&mut self, key: SessionKey, message: &Message, now: Instant) {
+    fn note_loss(
+        &mut self,
+        key: SessionKey,
+        message: &Message,
+        delivered: Delivered,
+        now: Instant,
+    ) {
         self.counters.inc(Metric::DroppedQueue);
         self.counters
             .add(Metric::DroppedBytes, message.payload.len());
         let Some(entry) = self.sessions.get_mut(key) else {
             return;
         };
-        // The other reason is a message longer than the client takes, which is nobody's slowness.
-        if !entry.session.is_full() {
+        // A message longer than the client takes is nobody's slowness.
+        if delivered == Delivered::TooLong {
             return;
         }
         let losses = entry.losses.get_or_insert_with(|| {

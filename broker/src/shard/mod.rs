@@ -294,11 +294,14 @@ impl Shard {
         let key = self.sessions.find(&connect.client_id)?;
         let entry = self.sessions.get_mut(key)?;
         let mut aftermath = Aftermath::default();
+        let mut orphans = Vec::new();
         if let Some(older) = entry.link.take() {
             older.close(reason::SESSION_TAKEN_OVER);
             self.counters.inc(Metric::ClosedTakenOver);
             self.counters.sub(Metric::SessionsConnected, 1);
+            orphans = entry.reclaim_unsent();
             aftermath = entry.session.detach(Cause::Broken, now);
+            entry.note_appetite();
         }
         let is_others = !entry.owner.is_same_user(identity);
         if (connect.clean_start || is_others) && !aftermath.ended {
@@ -310,6 +313,7 @@ impl Shard {
         }
         let ended = aftermath.ended;
         self.settle(key, aftermath, now);
+        self.adopt(orphans, now);
         (!ended).then_some(key)
     }
 
@@ -360,11 +364,7 @@ impl Shard {
         }
         entry.link = None;
         self.counters.sub(Metric::SessionsConnected, 1);
-        // What was not sent need not wait for the client: others may have time for it.
-        let orphans = match &entry.seats {
-            Some(_seats) => entry.session.reclaim_unsent(None),
-            None => Vec::new(),
-        };
+        let orphans = entry.reclaim_unsent();
         let aftermath = entry.session.detach(cause, now);
         entry.note_appetite();
         self.settle(key, aftermath, now);
@@ -397,7 +397,9 @@ impl Shard {
             .sub(Metric::Subscriptions, entry.session.subscription_count());
         for filter in entry.session.filters() {
             match topic::parse_filter(filter) {
-                Some(Wanted::Share(shared)) => self.leave_group(key, shared, now),
+                Some(Wanted::Share(shared)) => {
+                    self.leave_group(key, shared);
+                }
                 Some(Wanted::All(_)) | None => self.cancel(key, filter),
             }
         }

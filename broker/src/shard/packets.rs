@@ -1,6 +1,6 @@
 //! What a shard does with each packet of a connected client.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, rc::Rc, sync::Arc, time::Instant};
 
 use tracing::debug;
 
@@ -11,6 +11,7 @@ use crate::{
     message::{Message, Qos},
     metrics::Metric,
     session::{Cause, Subscription, Wire},
+    shares::ShareId,
     sys,
     topic::{self, Wanted},
     trie::Inserted,
@@ -65,11 +66,14 @@ impl Shard {
                 self.handle_subscribe(key, link, subscribe, now)?;
             }
             ClientPacket::Unsubscribe { id, filters } => {
+                let mut left = BTreeSet::new();
                 let codes: Vec<u8> = filters
                     .iter()
-                    .map(|filter| self.unsubscribe(key, filter, now))
+                    .map(|filter| self.unsubscribe(key, filter, &mut left))
                     .collect();
                 link.unsuback(id, &codes);
+                // Once for all of them: the whole queue is looked through.
+                self.hand_on(key, &left, now);
             }
             ClientPacket::PingReq => link.pingresp(),
             ClientPacket::Disconnect {
@@ -246,8 +250,14 @@ impl Shard {
         Ok(())
     }
 
-    /// Takes one filter away; the result is its UNSUBACK code.
-    pub(super) fn unsubscribe(&mut self, key: SessionKey, filter: &str, now: Instant) -> u8 {
+    /// Takes one filter away; the result is its UNSUBACK code. If it was a group's, that has lost a
+    /// member.
+    pub(super) fn unsubscribe(
+        &mut self,
+        key: SessionKey,
+        filter: &str,
+        left: &mut BTreeSet<ShareId>,
+    ) -> u8 {
         let Some(meant) = topic::parse_filter(filter) else {
             return reason::TOPIC_FILTER_INVALID;
         };
@@ -259,7 +269,7 @@ impl Shard {
         }
         self.counters.sub(Metric::Subscriptions, 1);
         match meant {
-            Wanted::Share(shared) => self.leave_group(key, shared, now),
+            Wanted::Share(shared) => left.extend(self.leave_group(key, shared)),
             Wanted::All(filter) => self.cancel(key, filter),
         }
         reason::SUCCESS

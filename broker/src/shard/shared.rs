@@ -1,6 +1,10 @@
 //! A shard's part in shared subscriptions: messages for seats, and what members leave behind.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use super::{Entry, SessionKey, Shard};
 use crate::{
@@ -28,6 +32,15 @@ impl Entry {
             seats
                 .presence
                 .set(self.session.appetite(self.link.is_some()));
+        }
+    }
+
+    /// Takes back what groups sent and the client was not: it need not wait for the client, others
+    /// may have time for it.
+    pub(super) fn reclaim_unsent(&mut self) -> Vec<Orphan> {
+        match &self.seats {
+            Some(_seats) => self.session.reclaim_unsent(None),
+            None => Vec::new(),
         }
     }
 
@@ -66,23 +79,33 @@ impl Shard {
         }
     }
 
-    /// Takes a session out of a group. What it was not sent is for the other members.
-    pub(super) fn leave_group(&mut self, key: SessionKey, shared: SharedFilter<'_>, now: Instant) {
-        let Some(share) = self.shared.shares.leave(shared, self.id, key.number()) else {
-            return;
-        };
+    /// Takes a session out of a group; tells which that was.
+    pub(super) fn leave_group(
+        &mut self,
+        key: SessionKey,
+        shared: SharedFilter<'_>,
+    ) -> Option<ShareId> {
+        let share = self.shared.shares.leave(shared, self.id, key.number())?;
         self.counters.sub(Metric::SharedSubscriptions, 1);
-        let Some(entry) = self.sessions.get_mut(key) else {
-            return;
-        };
-        if let Some(seats) = &mut entry.seats {
+        if let Some(entry) = self.sessions.get_mut(key)
+            && let Some(seats) = &mut entry.seats
+        {
             seats.granted.remove(&share);
             if seats.granted.is_empty() {
                 entry.seats = None;
             }
         }
-        let orphans = entry.session.reclaim_unsent(Some(share));
-        self.adopt(orphans, now);
+        Some(share)
+    }
+
+    /// What a session was not sent for the groups that it has left is for their other members.
+    pub(super) fn hand_on(&mut self, key: SessionKey, left: &BTreeSet<ShareId>, now: Instant) {
+        if !left.is_empty()
+            && let Some(entry) = self.sessions.get_mut(key)
+        {
+            let orphans = entry.session.reclaim_unsent(Some(left));
+            self.adopt(orphans, now);
+        }
     }
 
     /// Finds new members for messages whose own has left.
@@ -179,12 +202,104 @@ impl Shard {
             // Expired, unless it is QoS 0 for a client that has just gone.
             Delivered::Skipped => message.is_expired(now),
             // A packet that is too long for its client is gone (MQTT 5, 3.1.2-26).
-            Delivered::Dropped => {
-                let is_full = entry.session.appetite(entry.link.is_some()) == Appetite::Full;
-                self.counters
-                    .add(Metric::DroppedQueue, usize::from(!is_full));
-                !is_full
+            Delivered::TooLong => {
+                self.counters.inc(Metric::DroppedQueue);
+                true
+            }
+            // Others go first until it has read: without a queue it looks ready all the time.
+            Delivered::Full => {
+                if let Some(seats) = &entry.seats {
+                    seats.presence.set(Appetite::Full);
+                }
+                false
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::{
+        access::Identity,
+        codec::packet::{Connect, Version},
+        link::Link,
+        message::Qos,
+        metrics::Counters,
+        peer::Peer,
+        session::Wire,
+        shard::Shared,
+    };
+
+    const GROUP: SharedFilter<'static> = SharedFilter {
+        group: "g",
+        filter: "t",
+    };
+
+    fn member(shard: &mut Shard, client_id: &str) -> Rc<Link> {
+        let connect = Connect {
+            version: Version::V311,
+            client_id: client_id.to_owned(),
+            clean_start: true,
+            keep_alive: 0,
+            session_expiry: None,
+            receive_maximum: None,
+            maximum_packet: None,
+            topic_aliases: 0,
+            will: None,
+            username: None,
+            password: None,
+            authentication_method: None,
+        };
+        let counters = Arc::clone(shard.counters());
+        let link = Link::new(Peer::for_tests(), &connect, shard.limits(), counters);
+        let key = shard
+            .connect(connect, Identity::ANONYMOUS, None, &link, Instant::now())
+            .unwrap();
+        let subscription = Subscription {
+            qos: Qos::AtMostOnce,
+            no_local: false,
+            retain_as_published: false,
+            id: None,
+        };
+        shard.join_group(key, GROUP, subscription);
+        drop(link.take_output());
+        link
+    }
+
+    #[test]
+    fn message_that_one_member_has_no_room_for_goes_to_another() {
+        let shared = Shared::for_tests("[limits]\nqueue_messages = 0", 1);
+        let counters = Arc::new(Counters::default());
+        let metrics = crate::metrics::Metrics::new(vec![Arc::clone(&counters)]);
+        let mut shard = Shard::new(ShardId(0), shared, counters);
+        let members = ["a", "b"].map(|client_id| member(&mut shard, client_id));
+        let message = Arc::new(Message {
+            topic: "t".into(),
+            payload: vec![0; 512 * 1024].into(),
+            properties: Box::default(),
+            qos: Qos::AtMostOnce,
+            retain: false,
+            expires: None,
+        });
+        let publish = |shard: &mut Shard| shard.publish(Arc::clone(&message), None, Instant::now());
+        for _ in &members {
+            publish(&mut shard);
+        }
+        assert!(members.iter().all(|link| !(&&**link).has_room()));
+        let [_unread, reader] = &members;
+        // Whosever turn it is, the one that reads gets the next.
+        for _ in 0..3 {
+            drop(reader.take_output());
+            publish(&mut shard);
+            assert!(reader.output_len() > message.payload.len());
+        }
+        assert_eq!(metrics.get(Metric::DroppedQueue), 0);
+        assert_eq!(metrics.get(Metric::DroppedShared), 0);
+        // With both full it is lost, and the group knows.
+        publish(&mut shard);
+        assert_eq!(metrics.get(Metric::DroppedShared), 1);
     }
 }

@@ -145,6 +145,63 @@ async fn member_that_leaves_hands_on_what_it_has_not_acknowledged() {
 }
 
 #[tokio::test]
+async fn member_that_is_taken_over_hands_on_what_it_was_not_sent() {
+    let broker = Broker::start_with("[limits]\ninflight = 1\n").await;
+    let mut sender = broker.join(Version::V311, "sender").await;
+    let hello = Hello::persistent(Version::V5, "older");
+    let (mut older, _) = Client::connect(broker.address, &hello).await;
+    older.subscribe("$share/g/t", 1).await;
+    for number in ["1", "2", "3"] {
+        sender.deliver("t", number, 1).await;
+    }
+    assert_eq!(older.receive_silently().await.payload, "1");
+    for name in NAMES {
+        let mut staying = broker.join(Version::V311, name).await;
+        staying.subscribe("$share/g/t", 1).await;
+        let (mut newer, welcome) = Client::connect(broker.address, &hello).await;
+        assert!(welcome.session_present);
+        assert_eq!(payloads(&receive(&mut staying, 2).await), ["2", "3"]);
+        assert_eq!(newer.receive_silently().await.payload, "1");
+        staying.leave().await;
+        for number in ["2", "3"] {
+            sender.deliver("t", number, 1).await;
+        }
+        older = newer;
+    }
+    drop(older);
+    assert_eq!(broker.count(Metric::DroppedShared), 0);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn member_that_leaves_several_groups_at_once_hands_on_in_all() {
+    let broker = Broker::start_with("[limits]\ninflight = 1\n").await;
+    let mut sender = broker.join(Version::V311, "sender").await;
+    let mut leaving = broker.join(Version::V311, "leaving").await;
+    for filter in ["own", "$share/g/t", "$queue/t"] {
+        leaving.subscribe(filter, 1).await;
+    }
+    for topic in ["own", "t"] {
+        sender.deliver(topic, topic, 1).await;
+    }
+    assert_eq!(leaving.receive_silently().await.payload, "own");
+    let mut staying = broker.join(Version::V311, "staying").await;
+    for filter in ["$share/g/t", "$queue/t"] {
+        staying.subscribe(filter, 1).await;
+    }
+    staying.ping().await;
+    let mut body = vec![0, 8, 0, 10];
+    body.extend(b"$share/g/t");
+    body.extend([0, 8]);
+    body.extend(b"$queue/t");
+    leaving.send(&packet(0xa2, &body)).await;
+    leaving.expect(0xb0, &[0, 8]).await;
+    assert_eq!(payloads(&receive(&mut staying, 2).await), ["t", "t"]);
+    assert_eq!(broker.count(Metric::DroppedShared), 0);
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn qos2_message_that_one_member_was_sent_is_never_sent_to_another() {
     let broker = Broker::start_with("[limits]\ninflight = 1\n").await;
     let mut sender = broker.join(Version::V311, "sender").await;

@@ -31,7 +31,7 @@ fn unsent_messages_of_a_group_are_given_back_in_order() {
     scene.deliver('c', AtLeastOnce, Some(&mut peer));
     share(&mut scene, 'd', ExactlyOnce, OTHER, Some(&mut peer));
     share(&mut scene, 'e', ExactlyOnce, GROUP, Some(&mut peer));
-    let orphans = told(scene.session.reclaim_unsent(Some(GROUP)));
+    let orphans = told(scene.session.reclaim_unsent(Some(&[GROUP].into())));
     assert_eq!(orphans, [(GROUP, 'b'), (GROUP, 'e')]);
     assert_eq!(told(scene.session.reclaim_unsent(None)), [(OTHER, 'd')]);
     scene.ack(AckKind::PubAck, 1, &mut peer);
@@ -93,4 +93,15 @@ fn client_without_a_queue_takes_what_can_be_sent_at_once() {
     assert_eq!(scene.session.appetite(true), Appetite::Ready);
     scene.deliver('a', AtLeastOnce, Some(&mut Peer::default()));
     assert_eq!(scene.session.appetite(true), Appetite::Full);
+}
+
+#[test]
+fn client_without_a_queue_that_does_not_read_is_full_and_not_unable() {
+    let mut scene = Scene::persistent(1, 0);
+    let mut peer = Peer {
+        is_full: true,
+        ..Peer::default()
+    };
+    let delivered = scene.deliver('a', AtMostOnce, Some(&mut peer));
+    assert_eq!(delivered, Delivered::Full);
 }
