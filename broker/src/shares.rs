@@ -20,6 +20,10 @@ use crate::{
     trie::{Inserted, Trie},
 };
 
+/// Members that are looked at before one is taken that is merely not full: a message must not cost
+/// what a large group has members.
+const LOOKED_AT: usize = 256;
+
 /// A group and its filter. Never given twice in the life of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShareId(pub u64);
@@ -75,6 +79,8 @@ struct Name {
 #[derive(Debug, Default)]
 struct Group {
     members: Vec<Member>,
+    /// Where in `members` each is.
+    places: HashMap<(ShardId, u32), usize>,
     turn: AtomicUsize,
 }
 
@@ -123,11 +129,7 @@ impl Shares {
             qos,
             presence: Arc::clone(presence),
         };
-        let members = &mut book.groups.entry(share).or_default().members;
-        match members.iter_mut().find(|seated| seated.is(shard, session)) {
-            Some(seated) => *seated = member,
-            None => members.push(member),
-        }
+        book.groups.entry(share).or_default().join(member);
         self.groups.store(book.groups.len(), Ordering::Release);
         share
     }
@@ -138,7 +140,7 @@ impl Shares {
         let name = Name::from(shared);
         let share = *book.by_name.get(&name)?;
         let group = book.groups.get_mut(&share)?;
-        group.members.retain(|seated| !seated.is(shard, session));
+        group.leave((shard, session));
         if group.members.is_empty() {
             book.groups.remove(&share);
             book.by_name.remove(&name);
@@ -198,13 +200,35 @@ impl From<SharedFilter<'_>> for Name {
 }
 
 impl Group {
-    /// The next in turn among those that take the message most readily.
+    fn join(&mut self, member: Member) {
+        let next = self.members.len();
+        let place = *self.places.entry(member.name()).or_insert(next);
+        match self.members.get_mut(place) {
+            Some(seated) => *seated = member,
+            None => self.members.push(member),
+        }
+    }
+
+    fn leave(&mut self, name: (ShardId, u32)) {
+        if let Some(place) = self.places.remove(&name) {
+            self.members.swap_remove(place);
+            if let Some(moved) = self.members.get(place) {
+                self.places.insert(moved.name(), place);
+            }
+        }
+    }
+
+    /// The next in turn among those that take the message most readily. In a large group these are
+    /// sought among the next few, unless none of them takes it.
     fn choose(&self, qos: Qos) -> Option<&Member> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let first = turn.checked_rem(self.members.len())?;
         let (before, from) = self.members.split_at_checked(first)?;
         let mut best: Option<(Appetite, &Member)> = None;
-        for member in from.iter().chain(before) {
+        for (looked_at, member) in from.iter().chain(before).enumerate() {
+            if looked_at >= LOOKED_AT && best.is_some() {
+                break;
+            }
             let appetite = member.appetite(qos);
             if appetite == Appetite::Ready {
                 return Some(member);
@@ -218,8 +242,8 @@ impl Group {
 }
 
 impl Member {
-    fn is(&self, shard: ShardId, session: u32) -> bool {
-        self.shard == shard && self.session == session
+    fn name(&self) -> (ShardId, u32) {
+        (self.shard, self.session)
     }
 
     fn appetite(&self, qos: Qos) -> Appetite {
@@ -285,6 +309,35 @@ mod tests {
         assert_eq!(turns(&shares, share, 4), [2; 4]);
         presences[2].set(Full);
         assert!(turns(&shares, share, 4).is_empty());
+    }
+
+    #[test]
+    fn large_group_is_not_looked_through_for_each_message_unless_it_must() {
+        let mut appetites = vec![Busy; LOOKED_AT + 2];
+        appetites.push(Ready);
+        let (shares, share, presences) = group(&appetites);
+        // The first look ends before the one that is ready, the third one reaches it.
+        let ready = u32::try_from(LOOKED_AT + 2).unwrap();
+        assert_eq!(turns(&shares, share, 4), [0, 1, 2, ready]);
+        for presence in &presences[..LOOKED_AT + 2] {
+            presence.set(Full);
+        }
+        assert_eq!(turns(&shares, share, 2), [ready; 2]);
+    }
+
+    #[test]
+    fn members_keep_their_places_when_others_leave() {
+        let (shares, share, _presences) = group(&[Ready; 4]);
+        for session in [0, 2] {
+            assert_eq!(shares.leave(JOBS, ShardId(0), session), Some(share));
+        }
+        let mut left = turns(&shares, share, 2);
+        left.sort_unstable();
+        assert_eq!(left, [1, 3]);
+        // A seat is taken once, also when its member has moved.
+        let presence = Presence::new(Full);
+        shares.join(JOBS, ShardId(1), 3, Qos::AtLeastOnce, &presence);
+        assert_eq!(turns(&shares, share, 2), [1, 1]);
     }
 
     #[test]
