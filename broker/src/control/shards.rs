@@ -21,6 +21,12 @@ use crate::{
 /// A shard answers between two turns of its clients; one that takes this long is stuck.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Rounds of questions that find nothing before a page is cut short: few of many are wanted.
+const BARREN_ROUNDS: usize = 64;
+
+/// Bytes of keys in a page before it is cut short. A client id or filter may be 64 KB.
+const PAGE_BYTES: usize = 1024 * 1024;
+
 /// A shard did not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("shard {} of this node does not answer", .0.0)]
@@ -104,55 +110,104 @@ impl Shards {
             };
             self.ask(shard, |answer| question(query, answer)).await
         };
-        let first = self.ids().map(async |shard| {
-            let piece = ask(shard, query.after.clone()).await?;
-            Ok(Source::new(shard, piece))
-        });
-        let mut sources = future::try_join_all(first).await?;
-        let mut rows: Vec<T> = Vec::new();
-        while rows.len() < query.limit {
-            for source in &mut sources {
-                while source.rows.peek().is_none()
-                    && let Some(reached) = source.reached.take()
-                {
-                    *source = Source::new(source.shard, ask(source.shard, Some(reached)).await?);
-                }
-            }
-            let Some(row) = next_row(&mut sources) else {
-                return Ok(Page { rows, next: None });
-            };
-            rows.push(row);
-        }
-        let is_more = sources
-            .iter_mut()
-            .any(|source| source.reached.is_some() || source.rows.peek().is_some());
-        let next = rows.last().map(|row| row.key().into_owned());
-        Ok(Page {
-            next: next.filter(|_key| is_more),
-            rows,
-        })
+        merge(self.ids(), query, ask).await
     }
+}
+
+/// Merges pieces of the shards' listings into one page.
+///
+/// A page is cut short where little is found: who asks goes on from there, and nobody waits for
+/// long.
+async fn merge<T: Row, F>(
+    shards: impl Iterator<Item = ShardId>,
+    query: &Query,
+    ask: impl Fn(ShardId, Option<Box<str>>) -> F,
+) -> Result<Page<T>, Unanswered>
+where
+    F: Future<Output = Result<Piece<T>, Unanswered>>,
+{
+    let mut sources: Vec<_> = shards
+        .map(|shard| Source {
+            shard,
+            rows: Vec::new().into_iter().peekable(),
+            reached: Some(query.after.clone()),
+        })
+        .collect();
+    let mut rows: Vec<T> = Vec::new();
+    let (mut bytes, mut barren) = (0, 0);
+    while rows.len() < query.limit && bytes < PAGE_BYTES {
+        while barren < BARREN_ROUNDS && sources.iter_mut().any(|source| source.is_starved()) {
+            let found = refill(&mut sources, &ask).await?;
+            barren += usize::from(!found);
+        }
+        // Behind the place that a shard has come to it may have rows that go before the others'.
+        let mut starved = Vec::new();
+        for source in &mut sources {
+            if source.is_starved() {
+                starved.extend(source.reached.clone());
+            }
+        }
+        let bound = starved.into_iter().min();
+        let Some(row) = next_row(&mut sources, bound.as_ref()) else {
+            let next = bound.flatten().map(Into::into);
+            return Ok(Page { rows, next });
+        };
+        bytes += row.key().len();
+        rows.push(row);
+    }
+    let is_more = sources
+        .iter_mut()
+        .any(|source| source.reached.is_some() || source.rows.peek().is_some());
+    let next = rows.last().map(|row| row.key().into_owned());
+    Ok(Page {
+        next: next.filter(|_key| is_more),
+        rows,
+    })
+}
+
+/// Asks the shards whose rows are used up for more, all at once; tells whether there are any.
+async fn refill<T, F>(
+    sources: &mut [Source<T>],
+    ask: &impl Fn(ShardId, Option<Box<str>>) -> F,
+) -> Result<bool, Unanswered>
+where
+    F: Future<Output = Result<Piece<T>, Unanswered>>,
+{
+    let mut asked = Vec::new();
+    for source in sources {
+        if source.is_starved()
+            && let Some(after) = source.reached.take()
+        {
+            let answer = ask(source.shard, after);
+            asked.push(async move {
+                let piece = answer.await?;
+                let found = !piece.rows.is_empty();
+                source.rows = piece.rows.into_iter().peekable();
+                source.reached = piece.reached.map(Some);
+                Ok(found)
+            });
+        }
+    }
+    let found = future::try_join_all(asked).await?;
+    Ok(found.into_iter().any(|found| found))
 }
 
 /// Rows of one shard that are not in the page yet.
 struct Source<T> {
     shard: ShardId,
     rows: std::iter::Peekable<std::vec::IntoIter<T>>,
-    reached: Option<Box<str>>,
+    /// Where to go on: behind a key, or at the beginning. `None` when the shard has no more.
+    reached: Option<Option<Box<str>>>,
 }
 
 impl<T> Source<T> {
-    fn new(shard: ShardId, piece: Piece<T>) -> Self {
-        Self {
-            shard,
-            rows: piece.rows.into_iter().peekable(),
-            reached: piece.reached,
-        }
+    fn is_starved(&mut self) -> bool {
+        self.reached.is_some() && self.rows.peek().is_none()
     }
 }
 
-/// Takes the row with the lowest key.
-fn next_row<T: Row>(sources: &mut [Source<T>]) -> Option<T> {
+/// Takes the row with the lowest key, if that is not behind the bound.
+fn next_row<T: Row>(sources: &mut [Source<T>], bound: Option<&Option<Box<str>>>) -> Option<T> {
     let mut first: Option<(usize, Box<str>)> = None;
     for (index, source) in sources.iter_mut().enumerate() {
         let Some(row) = source.rows.peek() else {
@@ -163,5 +218,80 @@ fn next_row<T: Row>(sources: &mut [Source<T>]) -> Option<T> {
             first = Some((index, key.into()));
         }
     }
-    sources.get_mut(first?.0)?.rows.next()
+    let (index, lowest) = first?;
+    let is_safe = bound.is_none_or(|bound| bound.as_ref().is_some_and(|bound| lowest <= *bound));
+    is_safe.then(|| sources.get_mut(index)?.rows.next())?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::control::view::TopicView;
+
+    fn row(filter: String) -> TopicView {
+        TopicView {
+            filter,
+            subscribers: 1,
+        }
+    }
+
+    /// Lists what a shard finds among the numbers from 0 to 1,000,000, a hundred at a look.
+    async fn list(
+        limit: usize,
+        after: Option<Box<str>>,
+        wanted: impl Fn(u16, u32) -> Option<String>,
+    ) -> (Page<TopicView>, usize) {
+        let asked = Cell::new(0);
+        let ask = async |shard: ShardId, after: Option<Box<str>>| {
+            asked.set(asked.get() + 1);
+            let first = after.map_or(0, |after| after[..7].parse::<u32>().unwrap() + 1);
+            let last = first + 99;
+            let rows = (first..=last).filter_map(|number| wanted(shard.0, number));
+            Ok(Piece {
+                rows: rows.map(row).collect(),
+                reached: (last < 1_000_000).then(|| format!("{last:07}").into()),
+            })
+        };
+        let query = Query {
+            after,
+            limit,
+            filter: crate::shard::Selection::default(),
+        };
+        let shards = (0..2).map(ShardId);
+        let page = merge(shards, &query, ask).await;
+        (page.unwrap(), asked.get())
+    }
+
+    #[tokio::test]
+    async fn listing_of_few_among_many_comes_in_short_pages() {
+        // Each shard has its own.
+        let wanted = |shard: u16, number: u32| {
+            let is_it = number % 100_000 == 7 && number / 100_000 % 2 == u32::from(shard);
+            is_it.then(|| format!("{number:07}"))
+        };
+        let mut found = Vec::new();
+        let mut after = None;
+        let mut pages = 0;
+        loop {
+            let (page, asked) = list(100, after, wanted).await;
+            assert!(asked <= 3 * BARREN_ROUNDS, "{asked}");
+            found.extend(page.rows.into_iter().map(|row| row.filter));
+            pages += 1;
+            let Some(next) = page.next else { break };
+            after = Some(next.into());
+        }
+        let expected: Vec<_> = (0..10).map(|n| format!("{:07}", n * 100_000 + 7)).collect();
+        assert_eq!(found, expected);
+        assert!(pages > 10);
+    }
+
+    #[tokio::test]
+    async fn page_of_long_keys_is_cut_short() {
+        let long = "x".repeat(60_000);
+        let wanted = |_shard: u16, number: u32| Some(format!("{number:07}{long}"));
+        let (page, _asked) = list(1000, None, wanted).await;
+        assert!(page.rows.len() < 20 && page.next.is_some());
+    }
 }

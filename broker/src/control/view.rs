@@ -189,7 +189,7 @@ impl Row for TopicView {
 
 impl Row for SubscriptionView {
     fn key(&self) -> Cow<'_, str> {
-        Cow::Owned(format!("{}{SEPARATOR}{}", self.client_id, self.filter))
+        Cow::Owned(Self::key_of(&self.client_id, &self.filter))
     }
 }
 
@@ -197,6 +197,10 @@ impl Row for SubscriptionView {
 const SEPARATOR: char = '\0';
 
 impl SubscriptionView {
+    pub(crate) fn key_of(client_id: &str, filter: &str) -> String {
+        format!("{client_id}{SEPARATOR}{filter}")
+    }
+
     /// The client and the filter that a key stands for.
     pub(crate) fn split_key(key: &str) -> (&str, Option<&str>) {
         match key.split_once(SEPARATOR) {

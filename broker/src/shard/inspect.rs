@@ -9,7 +9,7 @@ use std::{ops::Bound, time::Instant};
 use super::{Entry, Query, Selection, Shard};
 use crate::{
     codec::packet::Version,
-    control::view::{ClientView, Row, SessionView, SubscriptionView},
+    control::view::{ClientView, SessionView, SubscriptionView},
     message::Qos,
     session::Subscription,
     topic,
@@ -17,6 +17,9 @@ use crate::{
 
 /// How many sessions or subscriptions one piece looks at: some tens of microseconds.
 const LOOKS: usize = 512;
+
+/// How many bytes of client ids and filters one piece holds, and one row more: each may be 64 KB.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// Some rows of a listing.
 #[derive(Debug)]
@@ -53,10 +56,8 @@ impl Shard {
                 return walk.pause();
             }
             let wanted = !query.filter.slow || entry.is_slow(now);
-            walk.look(
-                client_id.into(),
-                row(client_id, entry).filter(|_row| wanted),
-            );
+            let row = wanted.then(|| row(client_id, entry)).flatten();
+            walk.look((client_id, None), row);
         }
         walk.end()
     }
@@ -79,53 +80,62 @@ impl Shard {
                 if walk.is_over() {
                     return walk.pause();
                 }
-                let view = subscription_view(client_id, filter, subscription);
-                let key = view.key().into_owned();
-                let wanted = query.filter.takes(filter);
-                walk.look(key.into(), Some(view).filter(|_view| wanted));
+                let view = || subscription_view(client_id, filter, subscription);
+                let row = query.filter.takes(filter).then(view);
+                walk.look((client_id, Some(filter)), row);
             }
             // A session without subscriptions is a look, too.
             if walk.is_over() {
                 return walk.pause();
             }
-            walk.look(client_id.into(), None);
+            walk.look((client_id, None), None);
         }
         walk.end()
     }
 }
 
 /// A piece in the making.
-struct Walk<T> {
+struct Walk<'a, T> {
     rows: Vec<T>,
     limit: usize,
     looks_left: usize,
-    last: Option<Box<str>>,
+    /// Of the rows' keys: those may be long.
+    bytes: usize,
+    last: Option<(&'a str, Option<&'a str>)>,
 }
 
-impl<T> Walk<T> {
+impl<'a, T> Walk<'a, T> {
     fn new(limit: usize) -> Self {
         Self {
             rows: Vec::new(),
             limit,
             looks_left: LOOKS,
+            bytes: 0,
             last: None,
         }
     }
 
     fn is_over(&self) -> bool {
-        self.looks_left == 0 || self.rows.len() >= self.limit
+        self.looks_left == 0 || self.rows.len() >= self.limit || self.bytes >= PIECE_BYTES
     }
 
-    fn look(&mut self, key: Box<str>, row: Option<T>) {
+    /// Looks at a client's session, or at one of its filters.
+    fn look(&mut self, key: (&'a str, Option<&'a str>), row: Option<T>) {
         self.looks_left -= 1;
         self.last = Some(key);
-        self.rows.extend(row);
+        if let Some(row) = row {
+            self.bytes += key.0.len() + key.1.map_or(0, str::len);
+            self.rows.push(row);
+        }
     }
 
     fn pause(self) -> Piece<T> {
         Piece {
             rows: self.rows,
-            reached: self.last,
+            reached: self.last.map(|(client_id, filter)| match filter {
+                Some(filter) => SubscriptionView::key_of(client_id, filter).into(),
+                None => client_id.into(),
+            }),
         }
     }
 
