@@ -251,7 +251,7 @@ mod tests {
             let rows = (first..=last).filter_map(|number| wanted(shard.0, number));
             Ok(Piece {
                 rows: rows.map(row).collect(),
-                reached: (last < 1_000_000).then(|| format!("{last:07}").into()),
+                reached: (last < 999_999).then(|| format!("{last:07}").into()),
             })
         };
         let query = Query {
