@@ -263,7 +263,7 @@ async fn session_is_its_users() {
 
 #[tokio::test]
 async fn client_that_waits_too_long_for_its_password_is_told_to_come_again() {
-    let scene = Scene::new("hash_threads = 1\n[limits]\nconnect_timeout = \"50ms\"").await;
+    let scene = Scene::new("hash_threads = 1\n[limits]\nconnect_timeout = \"500ms\"").await;
     let dear = cheap("sesame").replace("m=8,t=1,", "m=65536,t=20,");
     let mut file = PasswordFile::open(&scene.passwords).unwrap();
     file.set("bob", &dear);

@@ -157,7 +157,7 @@ async fn other_protocols_on_a_tls_port_are_refused_and_counted() {
     let authority = Authority::new("others");
     let settings = authority.server("localhost").settings();
     let broker =
-        Broker::start_with(&format!("{settings}[limits]\nconnect_timeout = \"1s\"\n")).await;
+        Broker::start_with(&format!("{settings}[limits]\nconnect_timeout = \"3s\"\n")).await;
     let mut plain = Client::open(broker.address).await;
     plain.send(b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01c").await;
     // What comes back is TLS's own goodbye.

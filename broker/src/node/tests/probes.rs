@@ -188,7 +188,7 @@ async fn clients_that_vanish_at_any_point_leave_nothing() {
 
 #[tokio::test]
 async fn half_open_connections_are_given_up() {
-    let broker = Broker::start_with("[limits]\nconnect_timeout = \"250ms\"\n").await;
+    let broker = Broker::start_with("[limits]\nconnect_timeout = \"3s\"\n").await;
     let mut held = Vec::new();
     for number in 0..100 {
         let mut client = Client::open(broker.address).await;

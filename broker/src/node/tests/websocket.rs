@@ -137,7 +137,7 @@ async fn other_requests_are_told_what_is_wrong() {
 
 #[tokio::test]
 async fn websocket_that_says_nothing_is_refused_in_time() {
-    let settings = format!("{SETTINGS}[limits]\nconnect_timeout = \"200ms\"\n");
+    let settings = format!("{SETTINGS}[limits]\nconnect_timeout = \"2s\"\n");
     let broker = Broker::start_with(&settings).await;
     let mut silent = client(TcpStream::connect(broker.address).await.unwrap()).await;
     silent.expect_close().await;
