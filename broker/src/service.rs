@@ -98,8 +98,8 @@ impl Service {
     ) -> Result<Box<dyn Transport>, HandshakeError> {
         Ok(match &self.config.protocol {
             Protocol::Mqtt => Box::new(stream),
-            Protocol::WebSocket { path } => {
-                let ahead = upgrade(&mut stream, path).await?;
+            Protocol::WebSocket(door) => {
+                let ahead = upgrade(&mut stream, door).await?;
                 Box::new(WebSocket::new(stream, ahead))
             }
         })

@@ -37,6 +37,7 @@ pub(super) struct Listener {
     pub(super) address: Spanned<String>,
     pub(super) protocol: Option<Spanned<String>>,
     pub(super) path: Option<Spanned<String>>,
+    pub(super) origins: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) proxy_protocol: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) tls: Option<ListenerTls>,
 }

@@ -24,7 +24,16 @@ pub struct Listener {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Mqtt,
-    WebSocket { path: String },
+    WebSocket(Door),
+}
+
+/// Where in HTTP the broker is found, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Door {
+    pub path: String,
+    /// The web pages whose browsers may connect, such as `https://example.org`; all if `None`. Who is
+    /// no browser names no page (RFC 6455, 10.2).
+    pub origins: Option<Vec<String>>,
 }
 
 /// The files that TLS of a listener is made of.
@@ -58,6 +67,12 @@ fn is_path(path: &str) -> bool {
     path.starts_with('/') && path.chars().all(is_legal)
 }
 
+fn is_origin(origin: &str) -> bool {
+    let host = origin.split_once("://").map(|(_scheme, host)| host);
+    let is_legal = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | '?' | '#' | ',' | '*');
+    host.is_some_and(|host| !host.is_empty() && host.chars().all(is_legal))
+}
+
 impl Check<'_> {
     pub(super) fn listeners(&mut self, raw: Vec<file::Listener>) -> Vec<Listener> {
         if raw.is_empty() {
@@ -69,11 +84,12 @@ impl Check<'_> {
                 address,
                 protocol,
                 path,
+                origins,
                 proxy_protocol,
                 tls,
             } = listener;
             let section = format!("listener[{index}]");
-            let protocol = self.protocol(&section, protocol.as_ref(), path);
+            let protocol = self.protocol(&section, protocol.as_ref(), path, origins);
             let proxies = self.proxies(&section, proxy_protocol);
             let tls = tls.map(|tls| self.tls(&section, tls));
             let key = format!("{section}.address");
@@ -101,6 +117,7 @@ impl Check<'_> {
         section: &str,
         protocol: Option<&Spanned<String>>,
         path: Option<Spanned<String>>,
+        origins: Option<Spanned<Vec<Spanned<String>>>>,
     ) -> Protocol {
         let key = format!("{section}.path");
         match protocol.map(|protocol| protocol.get_ref().as_str()) {
@@ -112,12 +129,18 @@ impl Check<'_> {
                     self.refuse(&key, path.span(), message);
                 }
                 let path = path.map_or_else(|| WS_PATH.to_owned(), Spanned::into_inner);
-                return Protocol::WebSocket { path };
+                let origins = origins.map(|origins| self.origins(section, origins));
+                return Protocol::WebSocket(Door { path, origins });
             }
             None | Some("mqtt") => {
                 if let Some(path) = path {
                     let message = "only WebSocket has paths: add protocol = \"ws\"";
                     self.refuse(&key, path.span(), message);
+                }
+                if let Some(origins) = origins {
+                    let key = format!("{section}.origins");
+                    let message = "only WebSocket comes from pages: add protocol = \"ws\"";
+                    self.refuse(&key, origins.span(), message);
                 }
             }
             Some(_) => {
@@ -128,6 +151,19 @@ impl Check<'_> {
             }
         }
         Protocol::Mqtt
+    }
+
+    fn origins(&mut self, section: &str, origins: Spanned<Vec<Spanned<String>>>) -> Vec<String> {
+        for origin in origins.get_ref() {
+            if !is_origin(origin.get_ref()) {
+                let key = format!("{section}.origins");
+                let message = "a scheme, host and port as browsers say it, such as \
+                               \"https://example.org\": no path";
+                self.refuse(&key, origin.span(), message);
+            }
+        }
+        let origins = origins.into_inner().into_iter();
+        origins.map(Spanned::into_inner).collect()
     }
 
     fn proxies(

@@ -17,7 +17,7 @@ use std::path::Path;
 pub use access::{Access, Acl, Authenticator};
 pub use control::{Control, Stop};
 pub use error::{ConfigError, Problem};
-pub use listener::{ClientAuthority, Demand, Listener, Protocol, TlsFiles};
+pub use listener::{ClientAuthority, Demand, Door, Listener, Protocol, TlsFiles};
 pub use model::{Config, Limits, Log, LogFormat, SessionLimits, Tunnel, Vip};
 pub use overload::Overload;
 

@@ -37,7 +37,7 @@ fn listeners_that_the_example_only_shows_are_valid() {
     };
     assert!(!tls.proxies.is_empty());
     assert!(tls.tls.as_ref().unwrap().clients.is_some());
-    assert!(matches!(websocket.protocol, Protocol::WebSocket { .. }));
+    assert!(matches!(websocket.protocol, Protocol::WebSocket(_)));
 }
 
 #[test]
@@ -312,7 +312,12 @@ fn listeners_of_websocket_have_a_path() {
         let config = Config::parse(&format!("{SMALLEST}{rest}")).unwrap();
         config.listeners()[0].protocol.clone()
     };
-    let websocket = |path: &str| Protocol::WebSocket { path: path.into() };
+    let websocket = |path: &str| {
+        Protocol::WebSocket(Door {
+            path: path.into(),
+            origins: None,
+        })
+    };
     assert_eq!(protocol(""), Protocol::Mqtt);
     assert_eq!(protocol("protocol = \"mqtt\"\n"), Protocol::Mqtt);
     assert_eq!(protocol("protocol = \"ws\"\n"), websocket("/mqtt"));
@@ -328,6 +333,19 @@ fn listeners_of_websocket_have_a_path() {
         "protocol = \"ws\"\npath = \"/?\"",
     ] {
         assert_eq!(key(lines), "listener[0].path");
+    }
+    let origins = "protocol = \"ws\"\norigins = [\"https://a.example\", \"http://b:81\"]\n";
+    let Protocol::WebSocket(door) = protocol(origins) else {
+        panic!("no WebSocket");
+    };
+    assert_eq!(door.origins.unwrap(), ["https://a.example", "http://b:81"]);
+    for lines in [
+        "origins = []",
+        "protocol = \"ws\"\norigins = [\"a.example\"]",
+        "protocol = \"ws\"\norigins = [\"https://a.example/\"]",
+        "protocol = \"ws\"\norigins = [\"https://*.example\"]",
+    ] {
+        assert_eq!(key(lines), "listener[0].origins");
     }
 }
 

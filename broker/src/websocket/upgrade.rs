@@ -9,6 +9,8 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::config::Door;
+
 /// Browsers send cookies too.
 const LONGEST_HEAD: usize = 8 * 1024;
 
@@ -50,6 +52,8 @@ pub(crate) enum Refusal {
     Version,
     #[error("Sec-WebSocket-Key must be 16 bytes in base64")]
     Key,
+    #[error("web pages from there may not connect to this port")]
+    Origin,
     #[error("this port speaks MQTT: offer the subprotocol mqtt, or mqttv3.1")]
     Subprotocol,
 }
@@ -58,6 +62,7 @@ impl Refusal {
     fn answer(self) -> String {
         let status = match self {
             Self::Method => "405 Method Not Allowed\r\nAllow: GET",
+            Self::Origin => "403 Forbidden",
             Self::Path => "404 Not Found",
             Self::NoUpgrade => "426 Upgrade Required\r\nUpgrade: websocket",
             Self::Version => "426 Upgrade Required\r\nSec-WebSocket-Version: 13",
@@ -95,14 +100,14 @@ impl Accepted {
 /// When there will be no WebSocket; the client has been told why, if it spoke HTTP.
 pub(crate) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
-    path: &str,
+    door: &Door,
 ) -> Result<Bytes, UpgradeError> {
     let mut bytes = BytesMut::with_capacity(FIRST_READ);
     let (length, outcome) = loop {
         if stream.read_buf(&mut bytes).await? == 0 {
             return Err(UpgradeError::Closed);
         }
-        if let Some(parsed) = parse(&bytes, path)? {
+        if let Some(parsed) = parse(&bytes, door)? {
             break parsed;
         }
         if bytes.len() >= LONGEST_HEAD {
@@ -129,23 +134,37 @@ pub(crate) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
 type Parsed = (usize, Result<Accepted, Refusal>);
 
 /// Finds the request at the start of `bytes`; `None` while its end has not arrived.
-fn parse(bytes: &[u8], path: &str) -> Result<Option<Parsed>, httparse::Error> {
+fn parse(bytes: &[u8], door: &Door) -> Result<Option<Parsed>, httparse::Error> {
     let mut headers = [EMPTY_HEADER; MOST_HEADERS];
     let mut request = Request::new(&mut headers);
     Ok(match request.parse(bytes)? {
-        Status::Complete(length) => Some((length, judge(&request, path))),
+        Status::Complete(length) => Some((length, judge(&request, door))),
         Status::Partial => None,
     })
 }
 
-fn judge(request: &Request<'_, '_>, path: &str) -> Result<Accepted, Refusal> {
+fn judge(request: &Request<'_, '_>, door: &Door) -> Result<Accepted, Refusal> {
     if request.method != Some("GET") || request.version != Some(1) {
         return Err(Refusal::Method);
     }
     let target = request.path.unwrap_or_default();
     // What follows a question mark is nobody's business here.
-    if target.split('?').next() != Some(path) {
+    if target.split('?').next() != Some(&door.path) {
         return Err(Refusal::Path);
+    }
+    if let Some(origins) = &door.origins {
+        let is_welcome = |page: &str| {
+            origins
+                .iter()
+                .any(|origin| origin.eq_ignore_ascii_case(page))
+        };
+        let mut pages = request.headers.iter();
+        let mut pages = pages
+            .by_ref()
+            .filter(|header| header.name.eq_ignore_ascii_case("Origin"));
+        if !pages.all(|page| str::from_utf8(page.value).is_ok_and(|page| is_welcome(page.trim()))) {
+            return Err(Refusal::Origin);
+        }
     }
     let has_token =
         |name, token: &str| tokens(request, name).any(|found| found.eq_ignore_ascii_case(token));
@@ -192,8 +211,46 @@ mod tests {
         Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: chat, mqtt\r\n\r\n";
 
+    fn door() -> Door {
+        Door {
+            path: "/mqtt".into(),
+            origins: None,
+        }
+    }
+
     fn outcome(request: &str) -> Result<Accepted, Refusal> {
-        parse(request.as_bytes(), "/mqtt").unwrap().unwrap().1
+        parse(request.as_bytes(), &door()).unwrap().unwrap().1
+    }
+
+    #[test]
+    fn pages_from_elsewhere_are_refused() {
+        let guarded = Door {
+            origins: Some(vec!["https://example.org".into(), "http://a:81".into()]),
+            ..door()
+        };
+        let from = |header: &str| {
+            let request = REQUEST.replacen("Host", &format!("{header}Host"), 1);
+            let judged = |door: &Door| parse(request.as_bytes(), door).unwrap().unwrap().1;
+            assert!(judged(&door()).is_ok());
+            judged(&guarded).err()
+        };
+        for welcome in [
+            "",
+            "Origin: https://Example.org\r\n",
+            "origin: http://a:81\r\n",
+        ] {
+            assert_eq!(from(welcome), None, "{welcome}");
+        }
+        for refused in [
+            "Origin: null\r\n",
+            "Origin: http://example.org\r\n",
+            "Origin: https://example.org.evil\r\n",
+            "Origin: http://a\r\n",
+            "Origin: http://a:81\r\nOrigin: http://evil\r\n",
+            "Origin: ä\r\n",
+        ] {
+            assert_eq!(from(refused), Some(Refusal::Origin), "{refused}");
+        }
     }
 
     #[test]
@@ -206,7 +263,7 @@ mod tests {
         let query = REQUEST.replace("/mqtt", "/mqtt?token=x");
         assert!(outcome(&query).is_ok());
         for end in 0..REQUEST.len() {
-            assert_eq!(parse(&REQUEST.as_bytes()[..end], "/mqtt").unwrap(), None);
+            assert_eq!(parse(&REQUEST.as_bytes()[..end], &door()).unwrap(), None);
         }
     }
 
@@ -244,12 +301,12 @@ mod tests {
         let (mut client, mut server) = tokio::io::duplex(64 * 1024);
         let head = format!("GET /mqtt HTTP/1.1\r\nCookie: {}", "x".repeat(LONGEST_HEAD));
         client.write_all(head.as_bytes()).await.unwrap();
-        let result = upgrade(&mut server, "/mqtt").await;
+        let result = upgrade(&mut server, &door()).await;
         assert!(matches!(result, Err(UpgradeError::TooLong)), "{result:?}");
         client.write_all(b"\x10\x0e\0\x04MQTT").await.unwrap();
         let (mut client, mut server) = tokio::io::duplex(1024);
         client.write_all(b"\x10\x0e\0\x04MQTT").await.unwrap();
-        let result = upgrade(&mut server, "/mqtt").await;
+        let result = upgrade(&mut server, &door()).await;
         assert!(
             matches!(result, Err(UpgradeError::NotHttp(_))),
             "{result:?}"
