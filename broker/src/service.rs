@@ -39,21 +39,24 @@ impl Service {
     /// # Errors
     /// When one of them cannot be used.
     pub(crate) fn new(config: &config::Listener) -> Result<Self, TlsError> {
-        let identity = match &config.tls {
-            Some(files) => {
-                let identity = Identity::load(files)?;
-                if let Err(error) = identity.check_time(files) {
-                    // Clients that do not check may still come.
-                    warn!(%error, "certificate is of no use");
-                }
-                Some(identity)
-            }
-            None => None,
-        };
-        Ok(Self {
+        let identity = config.tls.as_ref().map(Identity::load).transpose()?;
+        let service = Self {
             config: config.clone(),
             identity,
-        })
+        };
+        if let Err(error) = service.check_time() {
+            // Clients that do not check may still come.
+            warn!(%error, "certificate is of no use");
+        }
+        Ok(service)
+    }
+
+    /// Whether clients that check still take its certificate, if it has one.
+    fn check_time(&self) -> Result<(), TlsError> {
+        match (&self.identity, &self.config.tls) {
+            (Some(identity), Some(files)) => identity.check_time(files),
+            (None, _) | (_, None) => Ok(()),
+        }
     }
 
     /// When clients will take the certificate no more, in seconds of Unix time.
@@ -121,7 +124,8 @@ impl Services {
     }
 
     /// Reads all files anew and gives them to listeners with the same address; connections that are
-    /// there stay as they are. The result is which listeners keep what they have.
+    /// there stay as they are. The result is which listeners keep what they have: also those whose
+    /// certificate is good, and whose new one has expired.
     pub(crate) fn reload(&self, listeners: &[config::Listener]) -> Vec<Kept> {
         let mut listeners: Vec<_> = listeners.iter().collect();
         let mut kept = Vec::new();
@@ -130,7 +134,16 @@ impl Services {
             // Each is taken once: several may ask the kernel for a port.
             let found = listeners.iter().position(|new| new.address == address);
             let Some(found) = found else { continue };
-            match Service::new(listeners.remove(found)) {
+            let is_good = current.borrow().check_time().is_ok();
+            let service = Service::new(listeners.remove(found)).and_then(|service| {
+                let checked = if is_good {
+                    service.check_time()
+                } else {
+                    Ok(())
+                };
+                checked.map(|()| service)
+            });
+            match service {
                 Ok(service) => drop(current.send_replace(Arc::new(service))),
                 Err(source) => kept.push(Kept { address, source }),
             }

@@ -94,6 +94,10 @@ async fn new_certificates_are_shown_after_a_reload() {
     let kept = broker.node.reload(&config);
     assert_eq!(kept.len(), 1, "{kept:?}");
     assert!(is_shown(&broker, &connector(), &next).await);
+    files.replace_with(&authority.expired("localhost"));
+    let kept = broker.node.reload(&config);
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert!(is_shown(&broker, &connector(), &next).await);
     witness.ping().await;
     broker.stop().await;
 }
