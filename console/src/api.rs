@@ -31,6 +31,27 @@ impl ApiError {
             body: ErrorBody { error, hint },
         }
     }
+
+    /// For a route that there is not.
+    #[must_use]
+    pub fn not_found(hint: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "there is no such route".to_owned(),
+            hint,
+        )
+    }
+
+    /// For a route that is not asked in this way.
+    #[must_use]
+    pub fn not_allowed() -> Self {
+        let error = "the route does not take this method".to_owned();
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            error,
+            "reading is GET, changing is POST",
+        )
+    }
 }
 
 impl IntoResponse for ApiError {

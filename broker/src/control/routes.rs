@@ -239,15 +239,9 @@ impl From<Unanswered> for ApiError {
 
 async fn not_found() -> ApiError {
     let hint = "is the program as new as the broker? `tidegate-broker --version` says what it is";
-    ApiError::new(
-        StatusCode::NOT_FOUND,
-        "there is no such route".to_owned(),
-        hint,
-    )
+    ApiError::not_found(hint)
 }
 
 async fn not_allowed() -> ApiError {
-    let hint = "reading is GET, changing is POST";
-    let error = "the route does not take this method".to_owned();
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, error, hint)
+    ApiError::not_allowed()
 }

@@ -250,15 +250,9 @@ async fn ready(State(handle): State<Handle>) -> Response {
 
 async fn not_found() -> ApiError {
     let hint = "is the path right? All begin with /v1/, apart from /metrics, /healthz and /readyz";
-    ApiError::new(
-        StatusCode::NOT_FOUND,
-        "there is no such route".to_owned(),
-        hint,
-    )
+    ApiError::not_found(hint)
 }
 
 async fn not_allowed() -> ApiError {
-    let hint = "reading is GET, changing is POST";
-    let error = "the route does not take this method".to_owned();
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, error, hint)
+    ApiError::not_allowed()
 }
