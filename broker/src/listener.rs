@@ -18,7 +18,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    access::Login,
+    access::{Login, Policy},
     codec::packet::ConnectCode,
     gate::{Gate, Slot},
     handshake::{self, Accepted, HandshakeError},
@@ -89,8 +89,10 @@ pub(crate) async fn serve(
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
+                // Before the service: a reload exchanges it behind that.
+                let policy = gate.shared.access.policy();
                 let service = Arc::clone(&service.borrow());
-                welcome(stream, address, service, &gate);
+                welcome(stream, address, service, policy, &gate);
             }
             Err(error) if is_peers_fault(&error) => {}
             Err(error) => {
@@ -109,7 +111,13 @@ fn is_peers_fault(error: &io::Error) -> bool {
     )
 }
 
-fn welcome(stream: TcpStream, address: SocketAddr, service: Arc<Service>, gate: &Arc<Gate>) {
+fn welcome(
+    stream: TcpStream,
+    address: SocketAddr,
+    service: Arc<Service>,
+    policy: Arc<Policy>,
+    gate: &Arc<Gate>,
+) {
     gate.counters.inc(Metric::Accepted);
     let (slot, pending) = match gate.enter(Instant::now()) {
         Ok(room) => room,
@@ -124,7 +132,7 @@ fn welcome(stream: TcpStream, address: SocketAddr, service: Arc<Service>, gate: 
     }
     let gate = Arc::clone(gate);
     tokio::spawn(async move {
-        if let Err(error) = admit(stream, address, &service, slot, &gate).await {
+        if let Err(error) = admit(stream, address, &service, &policy, slot, &gate).await {
             gate.counters.inc(error.metric());
             let error = &error as &dyn std::error::Error;
             debug!(%address, error, "client refused");
@@ -148,6 +156,7 @@ async fn admit(
     stream: TcpStream,
     address: SocketAddr,
     service: &Service,
+    policy: &Policy,
     slot: Slot,
     gate: &Gate,
 ) -> Result<(), HandshakeError> {
@@ -164,7 +173,7 @@ async fn admit(
         .map_err(|_elapsed| HandshakeError::Timeout)??;
     let login = Login::of(&accepted);
     // Many may wait to have a password checked; those who waited in vain may come again.
-    let identified = tokio::time::timeout_at(deadline, gate.shared.access.admit(&login))
+    let identified = tokio::time::timeout_at(deadline, gate.shared.access.admit(policy, &login))
         .await
         .unwrap_or(Err(ConnectCode::ServerUnavailable));
     let identity = match identified {

@@ -70,12 +70,12 @@ pub enum NodeError {
     Tunnel(#[from] TunnelError),
 }
 
-/// A part that keeps what it has when it is given a new configuration.
+/// A part of the node that cannot be as a new configuration says.
 #[derive(Debug, Error)]
-pub enum Kept {
+pub enum Unusable {
     #[error(transparent)]
-    Listener(#[from] service::Kept),
-    #[error("who may connect stays as it was")]
+    Listener(#[from] service::Unusable),
+    #[error(transparent)]
     Access(#[from] AccessError),
 }
 
@@ -310,21 +310,32 @@ impl Node {
         &self.status
     }
 
-    /// Gives each part its section of a new configuration. The result is what could not be taken;
-    /// there everything stays as it was.
-    pub fn reload(&self, config: &Config) -> Vec<Kept> {
+    /// Gives each part its section of a new configuration.
+    ///
+    /// # Errors
+    /// All that cannot be used. Everything stays as it was then: who may connect may rest on what
+    /// listeners ask of clients.
+    pub fn reload(&self, config: &Config) -> Result<(), Vec<Unusable>> {
         let Status {
             shared, services, ..
         } = &*self.status;
+        let listeners = services.prepare(config.listeners());
+        let policy = shared.access.prepare(config.access());
+        let (next, policy) = match (listeners, policy) {
+            (Ok(next), Ok(policy)) => (next, policy),
+            (listeners, policy) => {
+                let listeners = listeners.err().into_iter().flatten().map(Unusable::from);
+                let access = policy.err().map(Unusable::from);
+                return Err(listeners.chain(access).collect());
+            }
+        };
         shared.set_limits(config.limits());
         shared.load.set_bounds(config.overload());
-        let listeners = services.reload(config.listeners());
-        let access = shared.access.reload(config.access()).err();
-        listeners
-            .into_iter()
-            .map(Kept::from)
-            .chain(access.map(Kept::from))
-            .collect()
+        // Listeners first, as clients are accepted under a policy and then by a listener: none comes
+        // by what an older listener asked under a policy that rests on the newer one.
+        services.exchange(next);
+        shared.access.exchange(policy);
+        Ok(())
     }
 
     /// Resolves when a part of the node ended that should not have.

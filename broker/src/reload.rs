@@ -1,46 +1,71 @@
 //! Takes a changed configuration file into use while the node runs.
 //!
-//! Each part of the node is given its section and takes all of it or nothing: what a part cannot use
-//! is told, and it works on with what it has, whatever becomes of the other parts. What is decided
-//! once at the start is told too when it has changed in the file.
+//! All of it is taken or nothing: what cannot be used is told, and the node works on with what it
+//! has. What is decided once at the start is told too when it has changed in the file.
 
-use std::{error::Error, fmt::Write, path::Path};
+use std::{
+    error::Error,
+    fmt::{self, Write},
+    path::Path,
+};
 
 use tracing::{info, warn};
 
 use crate::{
     config::{Config, ConfigError},
     control::view::Reloaded,
-    node::{Kept, Node},
+    node::{Node, Unusable},
 };
+
+/// Why a configuration was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReloadError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Parts(#[from] Parts),
+}
+
+/// What cannot be as the configuration says; a line each, with its causes.
+#[derive(Debug, thiserror::Error)]
+pub(crate) struct Parts(Vec<Unusable>);
+
+impl fmt::Display for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{}", in_full(error))?;
+        }
+        Ok(())
+    }
+}
 
 /// Reads the file again; `started` is what the node was started with.
 ///
 /// # Errors
-/// When the file breaks a rule; nothing has changed then.
-pub(crate) fn reload(path: &Path, started: &Config, node: &Node) -> Result<Reloaded, ConfigError> {
-    let config = Config::load(path).inspect_err(|error| {
+/// When the file breaks a rule, or one that it names cannot be used; nothing has changed then.
+pub(crate) fn reload(path: &Path, started: &Config, node: &Node) -> Result<Reloaded, ReloadError> {
+    try_reload(path, started, node).inspect_err(|error| {
         let error = error as &dyn Error;
         warn!(error, "configuration not reloaded");
-    })?;
+    })
+}
+
+fn try_reload(path: &Path, started: &Config, node: &Node) -> Result<Reloaded, ReloadError> {
+    let config = Config::load(path)?;
+    node.reload(&config).map_err(Parts)?;
     let needs_restart = started.fixed_changes(&config);
     for key in &needs_restart {
         warn!(key, "changed in the file; takes a restart");
     }
-    let kept = node.reload(&config);
-    for error in &kept {
-        let error = error as &dyn Error;
-        warn!(error, "not reloaded");
-    }
-    info!(kept = kept.len(), "configuration reloaded");
+    info!("configuration reloaded");
     Ok(Reloaded {
         needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
-        kept: kept.iter().map(in_full).collect(),
     })
 }
 
 /// An error with its causes.
-fn in_full(error: &Kept) -> String {
+fn in_full(error: &Unusable) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -18,10 +18,10 @@ use crate::{
     websocket::{WebSocket, upgrade},
 };
 
-/// What a listener keeps when it is given a new configuration.
+/// A listener that cannot be as a new configuration says.
 #[derive(Debug, Error)]
-#[error("listener {address} keeps its certificates")]
-pub struct Kept {
+#[error("listener {address}")]
+pub struct Unusable {
     address: SocketAddr,
     #[source]
     source: TlsError,
@@ -112,6 +112,9 @@ impl Service {
 /// The services of all listeners, to exchange while they run.
 pub(crate) struct Services(Vec<watch::Sender<Arc<Service>>>);
 
+/// What listeners could be from now on, in their order; `None` for those that stay as they are.
+pub(crate) struct Next(Vec<Option<Arc<Service>>>);
+
 impl Services {
     pub(crate) fn new(services: Vec<Service>) -> Self {
         let channel = |service| watch::Sender::new(Arc::new(service));
@@ -123,17 +126,22 @@ impl Services {
         self.0.iter().map(watch::Sender::subscribe).collect()
     }
 
-    /// Reads all files anew and gives them to listeners with the same address; connections that are
-    /// there stay as they are. The result is which listeners keep what they have: also those whose
-    /// certificate is good, and whose new one has expired.
-    pub(crate) fn reload(&self, listeners: &[config::Listener]) -> Vec<Kept> {
+    /// Reads all files anew for listeners with the same address.
+    ///
+    /// # Errors
+    /// All listeners whose files cannot be used: also those whose certificate is good, and whose new
+    /// one has expired.
+    pub(crate) fn prepare(&self, listeners: &[config::Listener]) -> Result<Next, Vec<Unusable>> {
         let mut listeners: Vec<_> = listeners.iter().collect();
-        let mut kept = Vec::new();
+        let (mut next, mut unusable) = (Vec::new(), Vec::new());
         for current in &self.0 {
             let address = current.borrow().config.address;
             // Each is taken once: several may ask the kernel for a port.
             let found = listeners.iter().position(|new| new.address == address);
-            let Some(found) = found else { continue };
+            let Some(found) = found else {
+                next.push(None);
+                continue;
+            };
             let is_good = current.borrow().check_time().is_ok();
             let service = Service::new(listeners.remove(found)).and_then(|service| {
                 let checked = if is_good {
@@ -144,11 +152,24 @@ impl Services {
                 checked.map(|()| service)
             });
             match service {
-                Ok(service) => drop(current.send_replace(Arc::new(service))),
-                Err(source) => kept.push(Kept { address, source }),
+                Ok(service) => next.push(Some(Arc::new(service))),
+                Err(source) => unusable.push(Unusable { address, source }),
             }
         }
-        kept
+        if unusable.is_empty() {
+            Ok(Next(next))
+        } else {
+            Err(unusable)
+        }
+    }
+
+    /// Takes what was prepared into use; connections that are there stay as they are.
+    pub(crate) fn exchange(&self, Next(next): Next) {
+        for (current, service) in self.0.iter().zip(next) {
+            if let Some(service) = service {
+                current.send_replace(service);
+            }
+        }
     }
 
     /// Appends how long certificates are good in Prometheus's text format.

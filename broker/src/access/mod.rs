@@ -3,7 +3,7 @@
 //! ```text
 //! listener -> Access::admit -> Policy: its authenticators in order, until one answers
 //!               Allow (as this user) | Deny | Ignore (ask the next)
-//! SIGHUP   -> Access::reload -> another Policy, the whole of it or none
+//! SIGHUP   -> Access::prepare, exchange -> another Policy, the whole of it or none
 //!               -> each shard closes the connections that it would not have let in
 //! ```
 //!
@@ -81,15 +81,18 @@ impl Access {
         })
     }
 
-    /// Reads every file again and goes by them from then on.
+    /// Reads every file again.
     ///
     /// # Errors
-    /// When one cannot be used; everything stays as it was then.
-    pub(crate) fn reload(&self, config: &config::Access) -> Result<(), AccessError> {
+    /// When one cannot be used.
+    pub(crate) fn prepare(&self, config: &config::Access) -> Result<Policy, AccessError> {
         let older = self.policy();
-        let policy = Policy::load(config, Some(&older), &self.board)?;
+        Policy::load(config, Some(&older), &self.board)
+    }
+
+    /// Goes by another policy from then on.
+    pub(crate) fn exchange(&self, policy: Policy) {
         self.policy.send_replace(Arc::new(policy));
-        Ok(())
     }
 
     /// What is in force.
@@ -102,14 +105,17 @@ impl Access {
         self.policy.subscribe()
     }
 
-    /// Finds out who a client is.
+    /// Finds out who a client is, by the policy that was in force when it was accepted.
     ///
     /// Takes as long as hashing a password does, and the wait for others' passwords before it.
     ///
     /// # Errors
     /// The code to refuse the client with.
-    pub(crate) async fn admit(&self, login: &Login<'_>) -> Result<Identity, ConnectCode> {
-        let policy = self.policy();
+    pub(crate) async fn admit(
+        &self,
+        policy: &Policy,
+        login: &Login<'_>,
+    ) -> Result<Identity, ConnectCode> {
         let judged = policy.judge(login, &self.hashing).await;
         let judged = judged.and_then(|identity| policy.check_client_id(login, identity));
         judged.map_err(|denial| {

@@ -219,7 +219,7 @@ async fn reload(State(reloads): State<mpsc::Sender<Reload>>) -> Result<Json<Relo
         Some(Ok(reloaded)) => Ok(Json(reloaded)),
         Some(Err(error)) => {
             let error = format!("the configuration was not taken:\n{error}");
-            let hint = "nothing was changed: correct the file and reload again";
+            let hint = "nothing was changed: correct that and reload again";
             Err(ApiError::new(StatusCode::BAD_REQUEST, error, hint))
         }
         None => {

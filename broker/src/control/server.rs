@@ -12,10 +12,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{DAEMON, routes, view::Reloaded};
-use crate::{
-    config::{ConfigError, Control},
-    node::Status,
-};
+use crate::{config::Control, node::Status, reload::ReloadError};
 
 /// Why there is no control socket.
 #[derive(Debug, Error)]
@@ -27,7 +24,7 @@ pub enum ControlError {
 }
 
 /// An order to read the configuration again; the result goes back.
-pub(crate) type Reload = oneshot::Sender<Result<Reloaded, ConfigError>>;
+pub(crate) type Reload = oneshot::Sender<Result<Reloaded, ReloadError>>;
 
 /// A control socket; whoever connects waits until it is served.
 #[derive(Debug)]

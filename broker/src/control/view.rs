@@ -165,8 +165,6 @@ pub struct Kicked {
 pub struct Reloaded {
     /// Keys that have changed and are read once, at the start.
     pub needs_restart: Vec<String>,
-    /// What goes on as it was, and why.
-    pub kept: Vec<String>,
 }
 
 impl Row for ClientView {

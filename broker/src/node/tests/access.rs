@@ -82,10 +82,8 @@ impl Scene {
     fn take(&self, settings: &str) -> Result<(), String> {
         let text = format!("node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n{settings}");
         let config = Config::parse(&text).map_err(|error| error.to_string())?;
-        match self.broker.node.reload(&config).pop() {
-            None => Ok(()),
-            Some(kept) => Err(format!("{:#}", anyhow::Error::new(kept))),
-        }
+        let reloaded = self.broker.node.reload(&config);
+        reloaded.map_err(|mut errors| format!("{:#}", anyhow::Error::new(errors.remove(0))))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     codec::packet::Version,
     control::view::{ClientView, Page},
     metrics::Metric,
+    testing::Dir,
     tls::tests::{Authority, Files},
 };
 
@@ -87,18 +88,50 @@ async fn new_certificates_are_shown_after_a_reload() {
     files.replace_with(&next);
     assert!(is_shown(&broker, &connector(), &files).await);
     let config = config(&files.settings());
-    assert!(broker.node.reload(&config).is_empty());
+    broker.node.reload(&config).unwrap();
     assert!(is_shown(&broker, &connector(), &next).await);
 
     fs::write(files.key_path(), "not a key").unwrap();
-    let kept = broker.node.reload(&config);
-    assert_eq!(kept.len(), 1, "{kept:?}");
+    let unusable = broker.node.reload(&config).unwrap_err();
+    assert_eq!(unusable.len(), 1, "{unusable:?}");
     assert!(is_shown(&broker, &connector(), &next).await);
     files.replace_with(&authority.expired("localhost"));
-    let kept = broker.node.reload(&config);
-    assert_eq!(kept.len(), 1, "{kept:?}");
+    let unusable = broker.node.reload(&config).unwrap_err();
+    assert_eq!(unusable.len(), 1, "{unusable:?}");
     assert!(is_shown(&broker, &connector(), &next).await);
     witness.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_connect_is_not_opened_where_the_listener_cannot_be_closed() {
+    let authority = Authority::new("both");
+    let dir = Dir::new();
+    let passwords = dir.write("passwords", "");
+    let server = authority.server("localhost").settings();
+    let before = format!(
+        "{server}[limits]\nqueue_messages = 10\n[access]\n\
+         [[access.authenticator]]\ntype = \"file\"\npath = {passwords:?}\n"
+    );
+    let broker = Broker::start_with(&before).await;
+    let authorities = dir.write("clients.pem", "none yet");
+    let after = format!(
+        "{server}client_ca = {authorities:?}\nclient_certificates = \"required\"\n\
+         [limits]\nqueue_messages = 20\n[access]\nanonymous = true\n"
+    );
+    let unusable = broker.node.reload(&config(&after)).unwrap_err();
+    assert_eq!(unusable.len(), 1, "{unusable:?}");
+    let mut nobody = secure(&broker, &authority.connector(None)).await;
+    assert_eq!(nobody.greet(&Hello::new(Version::V5, "c")).await.code, 0x87);
+    let limits = broker.node.status().shared.limits();
+    assert_eq!(limits.queue_messages, 10);
+
+    fs::copy(authority.path(), &authorities).unwrap();
+    broker.node.reload(&config(&after)).unwrap();
+    let mut nobody = secure(&broker, &authority.connector(None)).await;
+    nobody.expect_close().await;
+    let mut known = secure(&broker, &authority.connector(Some(authority.client("d1")))).await;
+    assert_eq!(known.greet(&Hello::new(Version::V5, "d1")).await.code, 0);
     broker.stop().await;
 }
 
@@ -148,7 +181,7 @@ async fn revoked_certificates_are_refused_from_the_next_reload_on() {
     );
     let mut thief = secure(&broker, &stolen).await;
     assert_eq!(thief.greet(&Hello::new(Version::V5, "t")).await.code, 0);
-    assert!(broker.node.reload(&config(&settings)).is_empty());
+    broker.node.reload(&config(&settings)).unwrap();
     secure(&broker, &stolen).await.expect_close().await;
     broker.wait_for(Metric::RefusedTls, 1).await;
     let mut client = secure(&broker, &good).await;

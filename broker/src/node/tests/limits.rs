@@ -56,17 +56,14 @@ async fn refusal_reaches_a_client_that_says_more_than_its_connect() {
 async fn limits_are_changed_by_a_reload() {
     let broker = Broker::start().await;
     let _client = broker.join(Version::V5, "before").await;
-    assert!(
-        broker
-            .node
-            .reload(&config("[limits]\nconnect_rate = 1\n"))
-            .is_empty()
-    );
+    let limited = config("[limits]\nconnect_rate = 1\n");
+    broker.node.reload(&limited).unwrap();
     assert_eq!(refusal(&broker, Version::V5).await, 0x9f);
-    broker.node.reload(&config("[limits]\nconnections = 1\n"));
+    let limited = config("[limits]\nconnections = 1\n");
+    broker.node.reload(&limited).unwrap();
     Client::open(broker.address).await.expect_close().await;
     broker.wait_for(Metric::RefusedFull, 1).await;
-    broker.node.reload(&config(""));
+    broker.node.reload(&config("")).unwrap();
     broker.join(Version::V5, "after").await;
     broker.stop().await;
 }

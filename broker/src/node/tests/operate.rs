@@ -258,13 +258,17 @@ async fn reload_is_passed_on_and_its_outcome_back() {
     let (reloads, mut orders) = tokio::sync::mpsc::channel(1);
     let (socket, _serving) = serve_with(&broker, reloads).await;
     let reloaded = Reloaded {
-        needs_restart: vec!["limits".to_owned()],
-        kept: Vec::new(),
+        needs_restart: vec!["log".to_owned()],
     };
     let expected = reloaded.clone();
     let owner = tokio::spawn(async move {
         let refusal = crate::config::Config::parse("node = \"\"").unwrap_err();
-        orders.recv().await.unwrap().send(Err(refusal)).unwrap();
+        orders
+            .recv()
+            .await
+            .unwrap()
+            .send(Err(refusal.into()))
+            .unwrap();
         orders.recv().await.unwrap().send(Ok(reloaded)).unwrap();
     });
     let refusal = reload(&socket).await.unwrap_err();
