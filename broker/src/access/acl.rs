@@ -63,6 +63,8 @@ pub(super) struct Acl {
     named: Vec<Rule>,
     by_user: HashMap<Box<str>, Vec<Rule>>,
     by_client: HashMap<Box<str>, Vec<Rule>>,
+    /// The first line that goes by the client id.
+    trusts_ids_at: Option<usize>,
 }
 
 #[derive(Clone)]
@@ -89,6 +91,7 @@ impl Acl {
             named: Vec::new(),
             by_user: HashMap::new(),
             by_client: HashMap::new(),
+            trusts_ids_at: None,
         };
         for (index, line) in text.lines().enumerate() {
             let parsed = line::parse(line).map_err(|problem| AclError::Line {
@@ -104,6 +107,9 @@ impl Acl {
                 action,
                 pattern,
             };
+            if matches!(who, Who::Client(_)) || rule.pattern.has_client_id() {
+                acl.trusts_ids_at.get_or_insert(index + 1);
+            }
             match (who, rule.pattern.plain()) {
                 (Who::User(name), _) => acl.by_user.entry(name).or_default().push(rule),
                 (Who::Client(id), _) => acl.by_client.entry(id).or_default().push(rule),
@@ -119,6 +125,11 @@ impl Acl {
         acl.users = users.into();
         acl.anonymous = anonymous.into();
         Ok(acl)
+    }
+
+    /// The first line that goes by the client id, which a client chooses.
+    pub(super) fn trusts_ids_at(&self) -> Option<usize> {
+        self.trusts_ids_at
     }
 
     /// Picks the rules that are about one client.

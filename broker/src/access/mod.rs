@@ -34,7 +34,7 @@ use hashing::Hashing;
 pub(crate) use hashing::hash;
 pub(crate) use identity::{Identity, Login};
 pub use passwords::PasswordsError;
-pub(crate) use policy::Policy;
+pub(crate) use policy::{Advice, Policy};
 
 /// Why nobody can be let in as the configuration says.
 #[derive(Debug, Error)]
@@ -73,6 +73,7 @@ impl Access {
         let hashing = Hashing::new(config.hash_threads).map_err(AccessError::Random)?;
         let board = Board::default();
         let policy = Policy::load(config, None, &board)?;
+        advise(&policy);
         Ok(Self {
             policy: watch::Sender::new(Arc::new(policy)),
             hashing,
@@ -92,6 +93,7 @@ impl Access {
 
     /// Goes by another policy from then on.
     pub(crate) fn exchange(&self, policy: Policy) {
+        advise(&policy);
         self.policy.send_replace(Arc::new(policy));
     }
 
@@ -139,10 +141,16 @@ impl Access {
     }
 }
 
-/// Reads every file that the configuration names, and says what is wrong with them.
+fn advise(policy: &Policy) {
+    if let Some(advice) = policy.advice() {
+        warn!("{advice}");
+    }
+}
+
+/// Reads every file that the configuration names, and says what is wrong with them, or may be.
 ///
 /// # Errors
 /// As [`Access::start`].
-pub(crate) fn check(config: &config::Access) -> Result<(), AccessError> {
-    Policy::load(config, None, &Board::default()).map(drop)
+pub(crate) fn check(config: &config::Access) -> Result<Option<Advice>, AccessError> {
+    Policy::load(config, None, &Board::default()).map(|policy| policy.advice())
 }

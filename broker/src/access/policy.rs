@@ -25,6 +25,26 @@ pub(crate) struct Policy {
     acl: Option<Acl>,
     /// Those whom no authenticator knows.
     strangers: Arc<Counts>,
+    /// The first line of the ACL file that goes by client ids, where nothing ties these to users.
+    trusts_ids_at: Option<usize>,
+}
+
+/// What is legal and may not be what is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Advice {
+    /// The first line that goes by client ids.
+    ClientIds(usize),
+}
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::ClientIds(line) = self;
+        write!(
+            f,
+            "access.acl: line {line} goes by the client id, and without access.client_id \
+             clients choose theirs as they like"
+        )
+    }
 }
 
 struct Authenticator {
@@ -99,13 +119,22 @@ impl Policy {
             let counts = board.counts(method.kind(), of_its_kind);
             authenticators.push(Authenticator { method, counts });
         }
-        Ok(Self {
+        let acl = config.acl.as_ref().map(load_acl).transpose()?;
+        let trusted_at = acl.as_ref().and_then(Acl::trusts_ids_at);
+        let policy = Self {
             anonymous: config.anonymous,
             authenticators,
             client_ids: config.client_ids.clone(),
-            acl: config.acl.as_ref().map(load_acl).transpose()?,
+            acl,
             strangers: board.counts("none", 0),
-        })
+            trusts_ids_at: trusted_at.filter(|_line| config.client_ids.is_none()),
+        };
+        Ok(policy)
+    }
+
+    /// What is legal and may not be what is meant.
+    pub(crate) fn advice(&self) -> Option<Advice> {
+        self.trusts_ids_at.map(Advice::ClientIds)
     }
 
     /// Asks each authenticator until one knows the client.

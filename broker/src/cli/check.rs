@@ -2,12 +2,16 @@
 
 use std::{
     fmt,
-    io::{Write, stdout},
+    io::{Write, stderr, stdout},
     path::PathBuf,
     process::ExitCode,
 };
 
-use crate::{access, config::Config, tls};
+use crate::{
+    access::{self, Advice},
+    config::Config,
+    tls,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -31,13 +35,16 @@ impl fmt::Display for FileErrors {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    check_files(&Config::load(&args.config)?)?;
+    let advice = check_files(&Config::load(&args.config)?)?;
     // A closed pipe is not a failure of the check.
+    if let Some(advice) = advice {
+        let _ = writeln!(stderr(), "{}: mind: {advice}", args.config.display());
+    }
     let _ = writeln!(stdout(), "{}: ok", args.config.display());
     Ok(ExitCode::SUCCESS)
 }
 
-fn check_files(config: &Config) -> Result<(), FileErrors> {
+fn check_files(config: &Config) -> Result<Option<Advice>, FileErrors> {
     let listeners = config.listeners().iter().enumerate();
     let mut errors: Vec<_> = listeners
         .filter_map(|(index, listener)| {
@@ -45,25 +52,45 @@ fn check_files(config: &Config) -> Result<(), FileErrors> {
             Some(anyhow::Error::from(error).context(format!("listener[{index}].tls")))
         })
         .collect();
-    errors.extend(access::check(config.access()).err().map(Into::into));
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(FileErrors(errors))
+    let access = access::check(config.access());
+    let advice = access.map_err(|error| errors.push(error.into()));
+    match advice {
+        Ok(advice) if errors.is_empty() => Ok(advice),
+        Ok(_) | Err(()) => Err(FileErrors(errors)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::tests::Authority;
+    use crate::{testing::Dir, tls::tests::Authority};
 
     fn check(tls: &str) -> String {
         let text = format!(
             "node = \"n\"\naccess.anonymous = true\n[[listener]]\naddress = \"127.0.0.1:0\"\n{tls}"
         );
         let result = check_files(&Config::parse(&text).unwrap());
-        result.map_or_else(|errors| errors.to_string(), |()| "ok".to_owned())
+        result.map_or_else(|errors| errors.to_string(), |_advice| "ok".to_owned())
+    }
+
+    #[test]
+    fn rules_that_go_by_client_ids_are_pointed_out_where_these_prove_nothing() {
+        let dir = Dir::new();
+        let advice = |rules: &str, more: &str| {
+            let acl = dir.write("acl", rules);
+            let text = format!(
+                "node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+                 [access]\nanonymous = true\n{more}[access.acl]\npath = {acl:?}\n"
+            );
+            check_files(&Config::parse(&text).unwrap()).unwrap()
+        };
+        let plain = "allow user a all %u/#\n";
+        assert_eq!(advice(plain, ""), None);
+        for rule in ["allow client c all a\n", "deny anonymous all a/%c\n"] {
+            let rules = format!("{plain}{rule}");
+            assert_eq!(advice(&rules, ""), Some(Advice::ClientIds(2)), "{rule}");
+            assert_eq!(advice(&rules, "client_id = \"%u\"\n"), None);
+        }
     }
 
     #[test]

@@ -43,6 +43,24 @@ impl Shard {
         }
     }
 
+    /// A session that a user has opened is not for clients that are nobody in particular: who says
+    /// nothing of who it is could end every user's by its client id.
+    pub(super) fn keep_from_nobody(
+        &mut self,
+        client_id: &str,
+        identity: &Identity,
+    ) -> Result<(), ConnectCode> {
+        let key = self.sessions.find(client_id);
+        let entry = key.and_then(|key| self.sessions.get_mut(key));
+        let is_users = entry.is_some_and(|entry| entry.owner.user().is_some());
+        if is_users && identity.user().is_none() {
+            debug!(client_id, "client id is that of a user's session");
+            self.counters.inc(Metric::RefusedAccess);
+            return Err(ConnectCode::ClientIdInvalid);
+        }
+        Ok(())
+    }
+
     /// Closes the connections of clients that a changed policy would not let in, and takes from
     /// sessions what it does not allow.
     pub(crate) fn apply_policy(&mut self, policy: &Policy, now: Instant) {

@@ -211,6 +211,7 @@ impl Shard {
             ..
         } = self.shared.limits();
         let permit = self.permit(&connect, &identity)?;
+        self.keep_from_nobody(&connect.client_id, &identity)?;
         let present = self.claim(&connect, &identity, now);
         let session_present = present.is_some();
         let key = match present {

@@ -142,6 +142,10 @@ impl Pattern {
         }
     }
 
+    pub(super) fn has_client_id(&self) -> bool {
+        self.0.contains(&Part::ClientId)
+    }
+
     /// The filter, if it has no place for a name.
     pub(super) fn plain(&self) -> Option<Box<str>> {
         match &self.0[..] {

@@ -260,6 +260,28 @@ async fn session_is_its_users() {
 }
 
 #[tokio::test]
+async fn users_session_is_not_taken_by_nobody() {
+    let scene = Scene::new("anonymous = true").await;
+    let mine = Hello::persistent(Version::V5, "c").with_login("alice", "sesame");
+    let (mut client, _) = scene.connect(&mine).await;
+    client.subscribe("secret", 1).await;
+    for version in ALL {
+        let code = if version.is_v5() { 0x85 } else { 2 };
+        let (mut nobody, welcome) = scene.connect(&Hello::new(version, "c")).await;
+        assert_eq!(welcome.code, code);
+        nobody.expect_close().await;
+    }
+    client.ping().await;
+    client.leave().await;
+    let (_nobody, welcome) = scene.connect(&Hello::new(Version::V5, "c")).await;
+    assert_eq!(welcome.code, 0x85, "nor while its user is away");
+    assert_eq!(scene.broker.count(Metric::RefusedAccess), 4);
+    let (_client, welcome) = scene.connect(&mine).await;
+    assert!(welcome.session_present);
+    scene.broker.stop().await;
+}
+
+#[tokio::test]
 async fn client_that_waits_too_long_for_its_password_is_told_to_come_again() {
     let scene = Scene::new("hash_threads = 1\n[limits]\nconnect_timeout = \"500ms\"").await;
     let dear = cheap("sesame").replace("m=8,t=1,", "m=65536,t=20,");
