@@ -8,20 +8,14 @@ use crate::{handshake::Accepted, secret::Secret};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Login<'a> {
     pub(crate) client_id: &'a str,
-    /// The broker has given the client its id.
-    pub(crate) is_assigned: bool,
     pub(crate) username: Option<&'a str>,
     pub(crate) password: Option<&'a Secret>,
 }
 
 impl<'a> Login<'a> {
     pub(crate) fn of(accepted: &'a Accepted) -> Self {
-        let Accepted {
-            connect,
-            assigned_client_id,
-        } = accepted;
+        let connect = &accepted.connect;
         Self {
-            is_assigned: *assigned_client_id,
             client_id: &connect.client_id,
             username: connect.username.as_deref(),
             password: connect.password.as_ref(),
@@ -47,6 +41,8 @@ pub(crate) struct Identity {
 pub(super) enum Proof {
     /// Anyone may connect.
     Nothing,
+    /// Nobody could check what the client said of who it is.
+    Unchecked,
     /// A password file has this hash for the user.
     Password(Arc<str>),
 }
@@ -55,6 +51,11 @@ impl Identity {
     pub(crate) const ANONYMOUS: Self = Self {
         user: None,
         proof: Proof::Nothing,
+    };
+
+    pub(super) const UNCHECKED: Self = Self {
+        user: None,
+        proof: Proof::Unchecked,
     };
 
     /// The user's name for logs and rules.

@@ -34,7 +34,7 @@ use hashing::Hashing;
 pub(crate) use hashing::hash;
 pub(crate) use identity::{Identity, Login};
 pub use passwords::PasswordsError;
-pub(crate) use policy::{Advice, Policy};
+pub(crate) use policy::{Advice, Policy, Standing};
 
 /// Why nobody can be let in as the configuration says.
 #[derive(Debug, Error)]
@@ -119,11 +119,9 @@ impl Access {
         login: &Login<'_>,
     ) -> Result<Identity, ConnectCode> {
         let judged = policy.judge(login, &self.hashing).await;
-        let judged = judged.and_then(|identity| policy.check_client_id(login, identity));
         judged.map_err(|denial| {
             let Login {
                 client_id,
-                is_assigned: _,
                 username,
                 password: _,
             } = login;

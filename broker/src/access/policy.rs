@@ -29,6 +29,16 @@ pub(crate) struct Policy {
     trusts_ids_at: Option<usize>,
 }
 
+/// What a policy has for a client that an earlier one let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Good,
+    /// It has to say anew who it is, and may then have its session again.
+    Unproven,
+    /// There is no such user.
+    Gone,
+}
+
 /// What is legal and may not be what is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Advice {
@@ -72,8 +82,6 @@ pub(super) enum Denial {
     /// No authenticator knows it.
     Unknown,
     WrongPassword,
-    /// The client id is not one of the user's.
-    ClientId,
     /// Who should know cannot be asked.
     Unavailable,
 }
@@ -84,7 +92,6 @@ impl Denial {
         match self {
             Self::Anonymous => ConnectCode::NotAuthorized,
             Self::Unknown | Self::WrongPassword => ConnectCode::BadCredentials,
-            Self::ClientId => ConnectCode::ClientIdInvalid,
             Self::Unavailable => ConnectCode::ServerUnavailable,
         }
     }
@@ -96,7 +103,6 @@ impl fmt::Display for Denial {
             Self::Anonymous => "no user name, and anonymous clients are not let in",
             Self::Unknown => "unknown user",
             Self::WrongPassword => "wrong password",
-            Self::ClientId => "not a client id of the user",
             Self::Unavailable => "the login cannot be checked",
         })
     }
@@ -152,10 +158,9 @@ impl Policy {
                 Answer::Deny(denial) => {
                     counts.inc(match denial {
                         Denial::Unavailable => Answered::Unavailable,
-                        Denial::Anonymous
-                        | Denial::Unknown
-                        | Denial::WrongPassword
-                        | Denial::ClientId => Answered::Denied,
+                        Denial::Anonymous | Denial::Unknown | Denial::WrongPassword => {
+                            Answered::Denied
+                        }
                     });
                     return Err(denial);
                 }
@@ -173,8 +178,10 @@ impl Policy {
     /// Where nobody could vouch for any name, a name makes no difference.
     fn judge_stranger(&self, login: &Login<'_>) -> Result<Identity, Denial> {
         let claims = login.has_credentials();
-        if self.anonymous && (self.authenticators.is_empty() || !claims) {
+        if self.anonymous && !claims {
             Ok(Identity::ANONYMOUS)
+        } else if self.anonymous && self.authenticators.is_empty() {
+            Ok(Identity::UNCHECKED)
         } else if claims {
             Err(Denial::Unknown)
         } else {
@@ -182,21 +189,11 @@ impl Policy {
         }
     }
 
-    /// Whether the user may have the client id. One that the broker has given is nobody else's.
-    pub(super) fn check_client_id(
-        &self,
-        login: &Login<'_>,
-        identity: Identity,
-    ) -> Result<Identity, Denial> {
-        let fits = self
-            .client_ids
+    /// Whether the user may have a client id of its own choice.
+    pub(crate) fn allows_client_id(&self, identity: &Identity, client_id: &str) -> bool {
+        self.client_ids
             .as_ref()
-            .is_none_or(|ids| login.is_assigned || ids.fit(identity.user(), login.client_id));
-        if fits {
-            Ok(identity)
-        } else {
-            Err(Denial::ClientId)
-        }
+            .is_none_or(|ids| ids.fit(identity.user(), client_id))
     }
 
     /// What a client may do.
@@ -207,14 +204,29 @@ impl Policy {
     }
 
     /// Whether a client that was let in as this user still would be.
-    pub(crate) fn vouches_for(&self, identity: &Identity) -> bool {
+    pub(crate) fn standing(&self, identity: &Identity) -> Standing {
+        let or_gone = |is_welcome| {
+            if is_welcome {
+                Standing::Good
+            } else {
+                Standing::Gone
+            }
+        };
         match &identity.proof {
-            Proof::Nothing => self.anonymous,
-            Proof::Password(hash) => identity.user().is_some_and(|user| {
-                self.password_files()
-                    .filter_map(|passwords| passwords.find(user))
-                    .any(|known| known.text() == hash)
-            }),
+            Proof::Nothing => or_gone(self.anonymous),
+            Proof::Unchecked if self.anonymous && !self.authenticators.is_empty() => {
+                Standing::Unproven
+            }
+            Proof::Unchecked => or_gone(self.anonymous),
+            Proof::Password(hash) => {
+                let user = identity.user().unwrap_or_default();
+                // The first that knows the user decides, as it would at the next login.
+                match self.password_files().find_map(|file| file.find(user)) {
+                    Some(known) if known.text() == hash => Standing::Good,
+                    Some(_changed) => Standing::Unproven,
+                    None => Standing::Gone,
+                }
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use tracing::debug;
 
 use super::{SessionKey, Shard};
 use crate::{
-    access::{Identity, Permit, Policy},
+    access::{Identity, Permit, Policy, Standing},
     codec::packet::{Connect, ConnectCode, reason},
     link::Link,
     metrics::Metric,
@@ -35,7 +35,7 @@ impl Shard {
             );
             self.counters.inc(Metric::DeniedPublish);
         }
-        if may_have_will && policy.vouches_for(identity) {
+        if may_have_will && policy.standing(identity) == Standing::Good {
             Ok(permit)
         } else {
             self.counters.inc(Metric::RefusedAccess);
@@ -43,43 +43,75 @@ impl Shard {
         }
     }
 
-    /// A session that a user has opened is not for clients that are nobody in particular: who says
-    /// nothing of who it is could end every user's by its client id.
-    pub(super) fn keep_from_nobody(
+    /// Whether a client may have its id, and if so, whether it is one that the broker has given: to
+    /// it, or earlier to the user whose session it still is.
+    ///
+    /// Who says nothing of who it is may have none of a session that a user has opened: it could end
+    /// every user's.
+    pub(super) fn check_client_id(
         &mut self,
         client_id: &str,
         identity: &Identity,
-    ) -> Result<(), ConnectCode> {
+        is_new: bool,
+    ) -> Result<bool, ConnectCode> {
         let key = self.sessions.find(client_id);
-        let entry = key.and_then(|key| self.sessions.get_mut(key));
-        let is_users = entry.is_some_and(|entry| entry.owner.user().is_some());
-        if is_users && identity.user().is_none() {
-            debug!(client_id, "client id is that of a user's session");
-            self.counters.inc(Metric::RefusedAccess);
-            return Err(ConnectCode::ClientIdInvalid);
+        let older = key.and_then(|key| self.sessions.get_mut(key));
+        let is_users = older
+            .as_ref()
+            .is_some_and(|entry| entry.owner.user().is_some());
+        let was_given =
+            older.is_some_and(|entry| entry.is_assigned && entry.owner.is_same_user(identity));
+        let is_assigned = is_new || was_given;
+        let policy = self.shared.access.policy();
+        let may_have = is_assigned || policy.allows_client_id(identity, client_id);
+        if may_have && !(is_users && identity.user().is_none()) {
+            return Ok(is_assigned);
         }
-        Ok(())
+        debug!(
+            client_id,
+            user = identity.user(),
+            "not a client id of the user"
+        );
+        self.counters.inc(Metric::RefusedAccess);
+        Err(ConnectCode::ClientIdInvalid)
     }
 
-    /// Closes the connections of clients that a changed policy would not let in, and takes from
-    /// sessions what it does not allow.
+    /// Closes the connections of clients that a changed policy would not let in, ends the sessions
+    /// that nobody could come back to, and takes from others what it does not allow.
     pub(crate) fn apply_policy(&mut self, policy: &Policy, now: Instant) {
         for key in self.sessions.keys() {
             let Some(entry) = self.sessions.get_mut(key) else {
                 continue;
             };
             let link = entry.link.clone();
-            let is_known = policy.vouches_for(&entry.owner);
-            self.restrict(key, policy, now);
-            if let Some(link) = link
-                && !is_known
-            {
-                self.send_away(key, &link, now);
+            let owner = &entry.owner;
+            let may_have_id = entry.is_assigned || policy.allows_client_id(owner, &entry.client_id);
+            let standing = if may_have_id {
+                policy.standing(owner)
+            } else {
+                Standing::Gone
+            };
+            match standing {
+                Standing::Good => self.restrict(key, policy, now),
+                Standing::Unproven => {
+                    self.restrict(key, policy, now);
+                    self.send_away(key, link.as_ref(), now);
+                }
+                Standing::Gone => {
+                    // Who is not let in has nothing to publish.
+                    entry.session.keep_will_if(|_topic| false);
+                    self.send_away(key, link.as_ref(), now);
+                    if let Some(entry) = self.sessions.get_mut(key) {
+                        let aftermath = entry.session.end(now);
+                        self.settle(key, aftermath, now);
+                    }
+                }
             }
         }
     }
 
-    fn send_away(&mut self, key: SessionKey, link: &Rc<Link>, now: Instant) {
+    fn send_away(&mut self, key: SessionKey, link: Option<&Rc<Link>>, now: Instant) {
+        let Some(link) = link else { return };
         self.counters.inc(Metric::ClosedAccess);
         link.close(reason::NOT_AUTHORIZED);
         self.disconnect(key, link, Cause::Broken, now);

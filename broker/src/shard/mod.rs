@@ -211,7 +211,8 @@ impl Shard {
             ..
         } = self.shared.limits();
         let permit = self.permit(&connect, &identity)?;
-        self.keep_from_nobody(&connect.client_id, &identity)?;
+        let is_assigned =
+            self.check_client_id(&connect.client_id, &identity, assigned_client_id.is_some())?;
         let present = self.claim(&connect, &identity, now);
         let session_present = present.is_some();
         let key = match present {
@@ -238,6 +239,7 @@ impl Shard {
         entry.losses = None;
         self.counters.inc(Metric::SessionsConnected);
         entry.owner = identity;
+        entry.is_assigned = is_assigned;
         entry.permit = permit;
         entry.session.attach(Terms {
             window: connect

@@ -29,6 +29,8 @@ pub(super) struct Entry {
     pub(super) client_id: Arc<str>,
     /// The user of the connection, or of the last one.
     pub(super) owner: Identity,
+    /// The broker has given the client id, and its user need have no right to it otherwise.
+    pub(super) is_assigned: bool,
     /// What that user may do by this client id.
     pub(super) permit: Permit,
     pub(super) session: Session,
@@ -91,6 +93,7 @@ impl Sessions {
         let entry = Entry {
             client_id: Arc::clone(&client_id),
             owner,
+            is_assigned: false,
             permit: Permit::nothing(),
             session,
             link: None,

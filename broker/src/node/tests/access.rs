@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     ALL, Broker,
-    client::{Client, Hello, Welcome},
+    client::{Client, Hello, Testament, Welcome},
 };
 use crate::{
     access::{hashing::cheap, passwords::PasswordFile},
@@ -282,6 +282,95 @@ async fn users_session_is_not_taken_by_nobody() {
 }
 
 #[tokio::test]
+async fn reload_asks_what_the_next_login_would() {
+    let scene = Scene::new("").await;
+    let mut chosen = alice(Version::V5);
+    chosen.id = "alice".to_owned();
+    let (mut fitting, _) = scene.connect(&chosen).await;
+    let (mut other, _) = scene.connect(&alice(Version::V5)).await;
+    let tied = settings("client_id = \"%u\"", &scene.passwords);
+    scene.take(&tied).unwrap();
+    other.expect(0xe0, &[0x87]).await;
+    other.expect_close().await;
+    fitting.ping().await;
+    // A file before the other one, which has another password: it decides.
+    let first = scene.dir.path("first");
+    set(&first, "alice", "open");
+    let both = format!(
+        "{}[[access.authenticator]]\ntype = \"file\"\npath = {:?}\n",
+        settings("", &first),
+        scene.passwords
+    );
+    scene.take(&both).unwrap();
+    fitting.expect(0xe0, &[0x87]).await;
+    fitting.expect_close().await;
+    scene.broker.stop().await;
+}
+
+#[tokio::test]
+async fn name_that_nobody_could_check_does_not_outlive_that() {
+    let scene = Scene::new("").await;
+    scene.take("[access]\nanonymous = true\n").unwrap();
+    let mut named = Hello::persistent(Version::V5, "named").with_login("alice", "guess");
+    let (mut client, welcome) = scene.connect(&named).await;
+    assert_eq!(welcome.code, 0);
+    let mut nobody = scene.broker.join(Version::V5, "nobody").await;
+    let anonymous = settings("anonymous = true", &scene.passwords);
+    scene.take(&anonymous).unwrap();
+    client.expect(0xe0, &[0x87]).await;
+    client.expect_close().await;
+    nobody.ping().await;
+    (named.username, named.password) = (None, None);
+    let (_client, welcome) = scene.connect(&named).await;
+    assert!(welcome.session_present, "it was nobody's, and still is");
+    scene.broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_user_leaves_behind_goes_with_the_user() {
+    let scene = Scene::new("").await;
+    for user in ["bob", "carol", "dave"] {
+        set(&scene.passwords, user, "sesame");
+    }
+    scene.reload();
+    let (mut witness, _) = scene.connect(&alice(Version::V5)).await;
+    witness.subscribe("will", 1).await;
+    for (user, is_there) in [("bob", true), ("carol", false), ("dave", false)] {
+        let mut hello = Hello::persistent(Version::V5, user).with_login(user, "sesame");
+        hello.will = is_there.then_some(Testament {
+            topic: "will",
+            payload: "of one who is gone",
+            retain: false,
+            properties: Vec::new(),
+        });
+        let (mut client, _) = scene.connect(&hello).await;
+        client.subscribe("t", 1).await;
+        if !is_there {
+            client.leave().await;
+            continue;
+        }
+        delete(&scene.passwords, "bob");
+        scene.reload();
+        client.expect(0xe0, &[0x87]).await;
+        client.expect_close().await;
+    }
+    witness.deliver("t", "kept", 1).await;
+    delete(&scene.passwords, "carol");
+    set(&scene.passwords, "dave", "open");
+    scene.reload();
+    scene.broker.wait_for(Metric::Sessions, 2).await;
+    scene.broker.wait_for(Metric::Subscriptions, 2).await;
+    let mut dave = Hello::persistent(Version::V5, "dave").with_login("dave", "open");
+    dave.clean = false;
+    let (mut client, welcome) = scene.connect(&dave).await;
+    assert!(welcome.session_present);
+    assert_eq!(client.receive().await.payload, "kept");
+    witness.publish("will", "of nobody", 0, 0).await;
+    assert_eq!(witness.receive().await.payload, "of nobody");
+    scene.broker.stop().await;
+}
+
+#[tokio::test]
 async fn client_that_waits_too_long_for_its_password_is_told_to_come_again() {
     let scene = Scene::new("hash_threads = 1\n[limits]\nconnect_timeout = \"500ms\"").await;
     let dear = cheap("sesame").replace("m=8,t=1,", "m=65536,t=20,");
@@ -311,7 +400,18 @@ async fn client_ids_are_tied_to_users() {
         let nobody = Hello::new(version, "alice-1");
         assert_eq!(scene.connect(&nobody).await.1.code, code);
     }
-    let (_client, welcome) = scene.connect(&Hello::new(Version::V5, "")).await;
+    let mut given = Hello::persistent(Version::V5, "").with_login("alice", "sesame");
+    let (client, welcome) = scene.connect(&given).await;
     assert_eq!(welcome.code, 0, "who has no id is given one");
+    client.leave().await;
+    scene.reload();
+    let properties = String::from_utf8_lossy(&welcome.properties);
+    let at = properties.find("auto-").unwrap();
+    given.id = properties[at..at + 37].to_owned();
+    let stolen = Hello::new(Version::V5, &given.id);
+    assert_eq!(scene.connect(&stolen).await.1.code, 0x85);
+    given.clean = false;
+    let (_client, welcome) = scene.connect(&given).await;
+    assert!(welcome.session_present);
     scene.broker.stop().await;
 }
