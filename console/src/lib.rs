@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod client;
+pub mod lock;
 pub mod output;
 pub mod socket;
 pub mod table;

@@ -1,26 +1,21 @@
 //! The unix socket that a daemon is controlled by.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use rustix::{
-    fs::{FlockOperation, flock},
-    io::Errno,
-};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::Daemon;
+use crate::{
+    Daemon,
+    lock::{self, Lock, LockError},
+};
 
-/// How long another daemon that starts in the same directory gets to make its socket.
+/// How long another daemon that starts with the same path gets to make its socket.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How often it is looked whether it has.
-const LOCK_LOOK: Duration = Duration::from_millis(10);
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +32,8 @@ pub enum BindError {
     NotASocket { path: PathBuf, daemon: Daemon },
     #[error("cannot make the control socket {}", .path.display())]
     Socket { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Lock(#[from] LockError),
 }
 
 /// The socket's file, removed with its last user.
@@ -83,7 +80,7 @@ pub async fn bind(
         .unwrap_or(Path::new("."));
     fs::create_dir_all(directory).map_err(failed)?;
     // Of two daemons that find a dead one's file, the second must see the first one's socket.
-    let _lock = lock(directory).await.map_err(failed)?;
+    let _lock = lock(path).await?;
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(BindError::NotASocket {
@@ -120,18 +117,16 @@ async fn is_answered(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Keeps other daemons from making a socket in a directory until the result is dropped.
-async fn lock(directory: &Path) -> io::Result<File> {
-    let file = File::open(directory)?;
-    let deadline = Instant::now() + LOCK_TIMEOUT;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                tokio::time::sleep(LOCK_LOOK).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
+/// Keeps other daemons from making the same socket until the result is dropped.
+async fn lock(path: &Path) -> Result<Lock, BindError> {
+    let owned = path.to_owned();
+    let held = tokio::task::spawn_blocking(move || lock::hold(&owned, LOCK_TIMEOUT));
+    match held.await {
+        Ok(held) => Ok(held?),
+        Err(broken) => Err(BindError::Socket {
+            path: path.to_owned(),
+            source: broken.into(),
+        }),
     }
 }
 
@@ -249,6 +244,19 @@ mod tests {
         }
         let refused = bind(DAEMON, &scratch.socket(), 0o600, None).await;
         assert!(matches!(refused, Err(BindError::InUse { .. })));
+    }
+
+    #[tokio::test]
+    async fn who_can_read_the_directory_cannot_keep_the_daemon_from_starting() {
+        let scratch = Scratch::new();
+        let directory = fs::File::open(&scratch.0).unwrap();
+        directory.try_lock().unwrap();
+        let path = scratch.socket();
+        let bound = bind(DAEMON, &path, 0o600, None);
+        tokio::time::timeout(Duration::from_secs(4), bound)
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use argon2::{
     ARGON2ID_IDENT, Algorithm, Params, Version,
     password_hash::{Output, ParamsString, PasswordHash, SaltString},
 };
+use console::lock::LockError;
 use thiserror::Error;
 
 use super::hashing::Hash;
@@ -30,6 +31,8 @@ pub enum PasswordsError {
     Read(#[source] io::Error),
     #[error("line {line}: {problem}")]
     Line { line: usize, problem: LineProblem },
+    #[error(transparent)]
+    Lock(#[from] LockError),
 }
 
 /// What is wrong with a line. Says nothing of the hash itself.
@@ -183,7 +186,7 @@ mod tests {
     fn problem(text: &str) -> (usize, LineProblem) {
         match Passwords::parse(text) {
             Err(PasswordsError::Line { line, problem }) => (line, problem),
-            Err(PasswordsError::Read(error)) => panic!("{error}"),
+            Err(error) => panic!("{error}"),
             Ok(_passwords) => panic!("{text:?} was taken"),
         }
     }

@@ -28,7 +28,7 @@ Example:
 
 The file is made if there is none, with mode 0600; it must be readable for the
 broker. It is replaced as a whole: a broker that reads it meanwhile gets the
-old or the new one.";
+old or the new one. Two changes at a time wait for each other, by FILE.lock.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]

@@ -5,9 +5,10 @@ use std::{
     io::{self, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use rustix::fs::{FlockOperation, flock};
+use console::lock::{self, Lock};
 
 use super::{Passwords, PasswordsError, split_line};
 
@@ -29,24 +30,25 @@ pub(crate) enum Change {
 pub(crate) struct PasswordFile {
     path: PathBuf,
     lines: Vec<String>,
-    /// The directory, locked until this is dropped.
-    directory: File,
+    /// Held until this is dropped.
+    _lock: Lock,
 }
+
+/// How long another change gets to be done. Nobody types a password meanwhile.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl PasswordFile {
     /// Reads the file, if there is one.
     ///
     /// # Errors
-    /// When it cannot be read or has a line that is no user's.
+    /// When it cannot be read, has a line that is no user's, or is being changed for too long.
     pub(crate) fn open(path: &Path) -> Result<Self, PasswordsError> {
         // What a link points to is replaced, and not the link.
         let path = match fs::canonicalize(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
             path => path.map_err(PasswordsError::Read)?,
         };
-        let directory = File::open(directory_of(&path)).map_err(PasswordsError::Read)?;
-        flock(&directory, FlockOperation::LockExclusive)
-            .map_err(|error| PasswordsError::Read(error.into()))?;
+        let lock = lock::hold(&path, LOCK_TIMEOUT)?;
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             text => text.map_err(PasswordsError::Read)?,
@@ -56,7 +58,7 @@ impl PasswordFile {
         Ok(Self {
             path,
             lines: text.lines().map(str::to_owned).collect(),
-            directory,
+            _lock: lock,
         })
     }
 
@@ -98,7 +100,7 @@ impl PasswordFile {
         let beside = self.path.with_file_name(name);
         let written = self.write(&beside).and_then(|()| {
             fs::rename(&beside, &self.path)?;
-            self.directory.sync_all()
+            File::open(directory_of(&self.path))?.sync_all()
         });
         if written.is_err() {
             // It may not be there at all.
@@ -213,6 +215,27 @@ mod tests {
                 .unwrap()
                 .starts_with("alice:$argon2id$")
         );
+    }
+
+    #[test]
+    fn changes_wait_for_each_other_and_for_nobody_who_may_only_read() {
+        let dir = Dir::new();
+        let path = dir.path("passwords");
+        let directory = File::open(directory_of(&path)).unwrap();
+        directory.try_lock().unwrap();
+        std::thread::scope(|scope| {
+            for user in 0..8 {
+                let path = &path;
+                scope.spawn(move || {
+                    change(path, |file| {
+                        file.set(&format!("user{user}"), &cheap("sesame"));
+                    });
+                });
+            }
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 8);
+        assert!(!dir.path("passwords.lock").exists());
     }
 
     #[test]
