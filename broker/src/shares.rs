@@ -24,6 +24,10 @@ use crate::{
 /// what a large group has members.
 const LOOKED_AT: usize = 256;
 
+/// Members that are looked at before it is given up to find one that takes the message: many may be
+/// away. The next message's look goes on there.
+const MOST_LOOKED_AT: usize = 4096;
+
 /// A group and its filter. Never given twice in the life of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShareId(pub u64);
@@ -82,6 +86,9 @@ struct Group {
     /// Where in `members` each is.
     places: HashMap<(ShardId, u32), usize>,
     turn: AtomicUsize,
+    /// The place of the member that took the last message: in a large group of which most are away,
+    /// the few that are there are not to be sought by each message.
+    taker: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -219,25 +226,37 @@ impl Group {
     }
 
     /// The next in turn among those that take the message most readily. In a large group these are
-    /// sought among the next few, unless none of them takes it.
+    /// sought among the next few, and among some more if none of them takes it; if none of those
+    /// does either, it is for the one that took the last message.
     fn choose(&self, qos: Qos) -> Option<&Member> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let first = turn.checked_rem(self.members.len())?;
         let (before, from) = self.members.split_at_checked(first)?;
-        let mut best: Option<(Appetite, &Member)> = None;
-        for (looked_at, member) in from.iter().chain(before).enumerate() {
+        let mut best: Option<(Appetite, usize)> = None;
+        let next = from.iter().chain(before).take(MOST_LOOKED_AT);
+        for (looked_at, member) in next.enumerate() {
             if looked_at >= LOOKED_AT && best.is_some() {
                 break;
             }
             let appetite = member.appetite(qos);
-            if appetite == Appetite::Ready {
-                return Some(member);
+            if appetite < best.map_or(Appetite::Full, |(best, _looked_at)| best) {
+                best = Some((appetite, looked_at));
             }
-            if appetite < best.map_or(Appetite::Full, |(best, _member)| best) {
-                best = Some((appetite, member));
+            if appetite == Appetite::Ready {
+                break;
             }
         }
-        best.map(|(_appetite, member)| member)
+        let Some((_appetite, looked_at)) = best else {
+            if self.members.len() > MOST_LOOKED_AT {
+                // One was counted already.
+                self.turn.fetch_add(MOST_LOOKED_AT - 1, Ordering::Relaxed);
+            }
+            let taker = self.members.get(self.taker.load(Ordering::Relaxed))?;
+            return (taker.appetite(qos) < Appetite::Full).then_some(taker);
+        };
+        let place = (first + looked_at) % self.members.len();
+        self.taker.store(place, Ordering::Relaxed);
+        self.members.get(place)
     }
 }
 
@@ -323,6 +342,25 @@ mod tests {
             presence.set(Full);
         }
         assert_eq!(turns(&shares, share, 2), [ready; 2]);
+    }
+
+    #[test]
+    fn the_few_of_a_large_group_that_are_there_are_found_in_the_end() {
+        let mut appetites = vec![Away; 3 * MOST_LOOKED_AT];
+        let place = 2 * MOST_LOOKED_AT + 7;
+        appetites[place] = Ready;
+        let (shares, share, presences) = group(&appetites);
+        let next = || choose(&shares, share, Qos::AtMostOnce);
+        let there = u32::try_from(place).ok();
+        // Each look ends after some, and the next one goes on behind them.
+        assert_eq!([next(), next()], [None, None]);
+        for _ in 0..10 {
+            assert_eq!(next(), there);
+        }
+        presences[place].set(Away);
+        for _ in 0..10 {
+            assert_eq!(next(), None);
+        }
     }
 
     #[test]
