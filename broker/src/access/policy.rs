@@ -240,19 +240,31 @@ impl Policy {
 }
 
 /// Hashes can be tried out by whoever has them.
-fn warn_if_open(path: &Path) {
-    let is_open = fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0);
-    if is_open {
+fn warn_if_readable(path: &Path) {
+    if has_mode(path, 0o004) {
         warn!(path = %path.display(), "every user of this host can read the password file");
     }
 }
 
+/// Who can write such a file decides who may do what.
+fn warn_if_writable(path: &Path) {
+    if has_mode(path, 0o022) {
+        warn!(path = %path.display(), "users other than its owner can write the file");
+    }
+}
+
+fn has_mode(path: &Path, bits: u32) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.mode() & bits != 0)
+}
+
 fn load_acl(settings: &config::Acl) -> Result<Acl, AccessError> {
     let config::Acl { path, default } = settings;
-    Acl::load(path, *default).map_err(|source| AccessError::Acl {
+    let acl = Acl::load(path, *default).map_err(|source| AccessError::Acl {
         path: path.clone(),
         source,
-    })
+    })?;
+    warn_if_writable(path);
+    Ok(acl)
 }
 
 impl Method {
@@ -269,7 +281,8 @@ impl Method {
                         path: path.clone(),
                         source,
                     })?;
-                warn_if_open(path);
+                warn_if_readable(path);
+                warn_if_writable(path);
                 for known in older.iter().flat_map(|older| older.password_files()) {
                     passwords.keep_from(known);
                 }

@@ -8,8 +8,9 @@ use crate::topic::{self, Wanted};
 /// What is wrong with a line.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LineProblem {
-    #[error("{0:?} is not \"allow\" or \"deny\"")]
-    Effect(String),
+    /// The line is not quoted: in another file, named by mistake, it may be a secret.
+    #[error("it does not begin with \"allow\" or \"deny\"")]
+    Effect,
     #[error("{0:?} is not \"user NAME\", \"client ID\", \"anonymous\" or \"all\"")]
     Who(String),
     #[error("a name is missing, or its closing quotation mark")]
@@ -64,7 +65,7 @@ pub(super) fn parse(line: &str) -> Result<Option<(Effect, Who, Action, Pattern)>
     let effect = match effect {
         "allow" => Effect::Allow,
         "deny" => Effect::Deny,
-        other => return Err(LineProblem::Effect(other.to_owned())),
+        _ => return Err(LineProblem::Effect),
     };
     let (who, rest) = who(rest)?;
     let (action, rest) = word(rest);

@@ -154,7 +154,7 @@ fn names_with_blanks_are_quoted() {
 #[test]
 fn bad_lines_are_named() {
     for (line, expected) in [
-        ("permit all all #", LineProblem::Effect("permit".to_owned())),
+        ("permit all all #", LineProblem::Effect),
         ("allow", LineProblem::Who(String::new())),
         ("allow bob all #", LineProblem::Who("bob".to_owned())),
         ("allow user", LineProblem::Name),
