@@ -5,10 +5,10 @@
 
 mod file;
 
-use std::{collections::HashMap, fs, io, path::Path, sync::Arc};
+use std::{collections::HashMap, fs, io, ops::RangeInclusive, path::Path, sync::Arc};
 
 use argon2::{
-    ARGON2ID_IDENT, Algorithm, Params, Version,
+    ARGON2ID_IDENT, Algorithm, MIN_SALT_LEN, Params, Version,
     password_hash::{Output, ParamsString, PasswordHash, SaltString},
 };
 use console::lock::LockError;
@@ -16,6 +16,9 @@ use thiserror::Error;
 
 use super::hashing::Hash;
 pub(crate) use file::{Change, PasswordFile};
+
+/// What Argon2 takes as a salt (RFC 9106, 3.1, allows more), and how long PHC strings' are at most.
+const SALT_BYTES: RangeInclusive<usize> = MIN_SALT_LEN..=64;
 
 /// What one check may take, in KiB: a mistyped cost must not take a node down.
 const MAX_MEMORY: u32 = 1024 * 1024;
@@ -143,7 +146,12 @@ pub(crate) fn check_name(user: &str) -> Result<(), NameProblem> {
 
 fn check_hash(text: &str) -> Result<(), LineProblem> {
     let hash = PasswordHash::new(text).map_err(|_other| LineProblem::NoHash)?;
-    let is_whole = hash.salt.is_some() && hash.hash.is_some();
+    let mut salt = [0; *SALT_BYTES.end()];
+    let has_salt = hash
+        .salt
+        .and_then(|text| text.decode_b64(&mut salt).ok())
+        .is_some_and(|salt| SALT_BYTES.contains(&salt.len()));
+    let is_whole = has_salt && hash.hash.is_some();
     let is_argon2 = Algorithm::try_from(hash.algorithm).is_ok()
         && hash
             .version
@@ -213,6 +221,10 @@ mod tests {
             ("alice:$2y$10$abcdefghijk".to_owned(), LineProblem::NoHash),
             (
                 "alice:$argon2id$v=19$m=8,t=1,p=1".to_owned(),
+                LineProblem::NoHash,
+            ),
+            (
+                format!("alice:{}", hash.replace("$c2FsdHNhbHQ$", "$c2FsdA$")),
                 LineProblem::NoHash,
             ),
             (format!("alice:{dear}"), LineProblem::TooDear),

@@ -306,7 +306,8 @@ impl Method {
 
 /// Looks the user up in a password file.
 ///
-/// An unknown user's password is hashed all the same: the time must not tell who exists.
+/// An unknown user's password is hashed all the same: the time is not to tell who exists. It does
+/// where hashes differ in their cost, or another file knows the user.
 async fn look_up(passwords: &Passwords, login: &Login<'_>, hashing: &Hashing) -> Answer {
     let Some(user) = login.username else {
         return Answer::Ignore;
