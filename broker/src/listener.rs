@@ -8,10 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tokio::{
+    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     sync::watch,
 };
@@ -32,6 +33,10 @@ use crate::{
 /// Clients that the kernel holds while they wait to be accepted; a reconnect storm brings
 /// thousands in one round trip.
 const BACKLOG: i32 = 8192;
+
+/// What is read of a client that waits to have its password checked; most say nothing before they
+/// have heard that they are let in.
+const SAID_EARLY: usize = 1024;
 
 /// TCP's own keep-alive finds dead peers whose MQTT keep-alive is off, and makes idle clients send
 /// an ACK through the balancer in front, which learns from it.
@@ -173,9 +178,14 @@ async fn admit(
         .map_err(|_elapsed| HandshakeError::Timeout)??;
     let login = Login::of(&accepted);
     // Many may wait to have a password checked; those who waited in vain may come again.
-    let identified = tokio::time::timeout_at(deadline, gate.shared.access.admit(policy, &login))
-        .await
-        .unwrap_or(Err(ConnectCode::ServerUnavailable));
+    let admitted = tokio::time::timeout_at(deadline, gate.shared.access.admit(policy, &login));
+    let mut said = BytesMut::new();
+    let identified = tokio::select! {
+        biased;
+        admitted = admitted => admitted.unwrap_or(Err(ConnectCode::ServerUnavailable)),
+        // Others wait behind it.
+        () = hang_up(&mut transport, &mut said) => return Err(HandshakeError::Closed),
+    };
     let identity = match identified {
         Ok(identity) => identity,
         Err(code) => {
@@ -184,6 +194,11 @@ async fn admit(
             let _late = tokio::time::timeout(limit, refusal).await;
             return Err(HandshakeError::Refused(code));
         }
+    };
+    let rest = if said.is_empty() {
+        rest
+    } else {
+        [rest, said.freeze()].concat().into()
     };
     let Accepted {
         connect,
@@ -199,6 +214,17 @@ async fn admit(
         slot,
     };
     gate.hand_over(arrival).await
+}
+
+/// Resolves when the client hangs up. What it says meanwhile is kept, as long as that is little:
+/// behind more its end is not seen.
+async fn hang_up(transport: &mut Box<dyn Transport>, said: &mut BytesMut) {
+    while said.len() < SAID_EARLY {
+        if !matches!(transport.read_buf(said).await, Ok(1..)) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// A client whose CONNECT was read.

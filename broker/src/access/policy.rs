@@ -66,6 +66,26 @@ enum Method {
     File(Passwords),
 }
 
+/// A question to an authenticator, counted when it is over: also when nobody waits for the answer any
+/// more.
+struct Asked<'a> {
+    counts: &'a Counts,
+    outcome: Answered,
+}
+
+impl<'a> Asked<'a> {
+    fn by(counts: &'a Counts) -> Self {
+        let outcome = Answered::Unavailable;
+        Self { counts, outcome }
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.counts.inc(self.outcome);
+    }
+}
+
 /// What an authenticator says of a client.
 enum Answer {
     Allow(Identity),
@@ -150,21 +170,22 @@ impl Policy {
         hashing: &Hashing,
     ) -> Result<Identity, Denial> {
         for Authenticator { method, counts } in &self.authenticators {
+            let mut asked = Asked::by(counts);
             match method.answer(login, hashing).await {
                 Answer::Allow(identity) => {
-                    counts.inc(Answered::Allowed);
+                    asked.outcome = Answered::Allowed;
                     return Ok(identity);
                 }
                 Answer::Deny(denial) => {
-                    counts.inc(match denial {
+                    asked.outcome = match denial {
                         Denial::Unavailable => Answered::Unavailable,
                         Denial::Anonymous | Denial::Unknown | Denial::WrongPassword => {
                             Answered::Denied
                         }
-                    });
+                    };
                     return Err(denial);
                 }
-                Answer::Ignore => counts.inc(Answered::Ignored),
+                Answer::Ignore => asked.outcome = Answered::Ignored,
             }
         }
         let judged = self.judge_stranger(login);

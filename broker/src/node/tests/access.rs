@@ -385,6 +385,43 @@ async fn client_that_waits_too_long_for_its_password_is_told_to_come_again() {
         client.expect_close().await;
     }
     scene.broker.wait_for(Metric::RefusedAccess, 2).await;
+    let mut text = String::new();
+    scene.broker.node.status().render(&mut text);
+    assert!(text.contains("access_total{authenticator=\"file\",answer=\"unavailable\"} 2\n"));
+    scene.broker.stop().await;
+}
+
+#[tokio::test]
+async fn client_that_hangs_up_waits_for_its_password_no_longer() {
+    let scene = Scene::new("hash_threads = 1\n[limits]\nconnect_timeout = \"1h\"").await;
+    let dear = cheap("sesame").replace("m=8,t=1,", "m=65536,t=20,");
+    let mut file = PasswordFile::open(&scene.passwords).unwrap();
+    file.set("bob", &dear);
+    file.save().unwrap();
+    drop(file);
+    scene.reload();
+    let mut waiting = Vec::new();
+    for id in ["a", "b", "c"] {
+        let mut client = Client::open(scene.broker.address).await;
+        let hello = Hello::new(Version::V5, id).with_login("bob", "guess");
+        client.send(&hello.encode()).await;
+        // Some do not wait for the answer.
+        client.send(&[0xc0, 0]).await;
+        waiting.push(client);
+    }
+    drop(waiting);
+    scene.broker.wait_for(Metric::RefusedClosed, 3).await;
+    scene.broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_client_says_before_it_is_let_in_is_not_lost() {
+    let scene = Scene::new("").await;
+    let mut client = Client::open(scene.broker.address).await;
+    client.send(&alice(Version::V5).encode()).await;
+    client.send(&[0xc0, 0]).await;
+    assert_eq!(client.recv().await.0, 0x20);
+    client.expect(0xd0, &[]).await;
     scene.broker.stop().await;
 }
 
