@@ -20,11 +20,16 @@ use crate::{
 
 /// A listener that cannot be as a new configuration says.
 #[derive(Debug, Error)]
-#[error("listener {address}")]
-pub struct Unusable {
-    address: SocketAddr,
-    #[source]
-    source: TlsError,
+pub enum Unusable {
+    #[error("listener {address}")]
+    Files {
+        address: SocketAddr,
+        #[source]
+        source: TlsError,
+    },
+    /// It would go on as it was, under what the rest of the file says of who may connect.
+    #[error("listener {address} is not in the file any more; closing it takes a restart")]
+    Missing { address: SocketAddr },
 }
 
 /// How a listener speaks with the clients that it accepts; a reload gives it another.
@@ -112,8 +117,8 @@ impl Service {
 /// The services of all listeners, to exchange while they run.
 pub(crate) struct Services(Vec<watch::Sender<Arc<Service>>>);
 
-/// What listeners could be from now on, in their order; `None` for those that stay as they are.
-pub(crate) struct Next(Vec<Option<Arc<Service>>>);
+/// What listeners could be from now on, in their order.
+pub(crate) struct Next(Vec<Arc<Service>>);
 
 impl Services {
     pub(crate) fn new(services: Vec<Service>) -> Self {
@@ -129,8 +134,8 @@ impl Services {
     /// Reads all files anew for listeners with the same address.
     ///
     /// # Errors
-    /// All listeners whose files cannot be used: also those whose certificate is good, and whose new
-    /// one has expired.
+    /// All listeners whose files cannot be used, also those whose certificate is good and whose new
+    /// one has expired; and those that are not listed any more.
     pub(crate) fn prepare(&self, listeners: &[config::Listener]) -> Result<Next, Vec<Unusable>> {
         let mut listeners: Vec<_> = listeners.iter().collect();
         let (mut next, mut unusable) = (Vec::new(), Vec::new());
@@ -139,7 +144,7 @@ impl Services {
             // Each is taken once: several may ask the kernel for a port.
             let found = listeners.iter().position(|new| new.address == address);
             let Some(found) = found else {
-                next.push(None);
+                unusable.push(Unusable::Missing { address });
                 continue;
             };
             let is_good = current.borrow().check_time().is_ok();
@@ -152,8 +157,8 @@ impl Services {
                 checked.map(|()| service)
             });
             match service {
-                Ok(service) => next.push(Some(Arc::new(service))),
-                Err(source) => unusable.push(Unusable { address, source }),
+                Ok(service) => next.push(Arc::new(service)),
+                Err(source) => unusable.push(Unusable::Files { address, source }),
             }
         }
         if unusable.is_empty() {
@@ -166,9 +171,7 @@ impl Services {
     /// Takes what was prepared into use; connections that are there stay as they are.
     pub(crate) fn exchange(&self, Next(next): Next) {
         for (current, service) in self.0.iter().zip(next) {
-            if let Some(service) = service {
-                current.send_replace(service);
-            }
+            current.send_replace(service);
         }
     }
 

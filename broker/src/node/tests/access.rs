@@ -282,6 +282,19 @@ async fn users_session_is_not_taken_by_nobody() {
 }
 
 #[tokio::test]
+async fn reload_without_a_listener_that_goes_on_changes_nothing() {
+    let scene = Scene::new("").await;
+    let text =
+        "node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:1\"\n[access]\nanonymous = true\n";
+    let unusable = scene.broker.node.reload(&Config::parse(text).unwrap());
+    let unusable = unusable.unwrap_err().remove(0).to_string();
+    assert!(unusable.contains("takes a restart"), "{unusable}");
+    let (_client, welcome) = scene.connect(&Hello::new(Version::V5, "c")).await;
+    assert_eq!(welcome.code, 0x87);
+    scene.broker.stop().await;
+}
+
+#[tokio::test]
 async fn reload_asks_what_the_next_login_would() {
     let scene = Scene::new("").await;
     let mut chosen = alice(Version::V5);
