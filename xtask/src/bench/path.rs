@@ -30,7 +30,7 @@ const END: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Clients of the connect test.
-    #[arg(long, value_name = "N", default_value_t = 2000)]
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
     clients: u32,
     /// Clients of the message tests.
     #[arg(long, value_name = "N", default_value_t = 50)]
