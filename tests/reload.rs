@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use lb_user::control::Status;
 use rustix::process::Signal;
-use tests::balancer::{BOTH, Lab, SOON, config};
+use tests::balancer::{BOTH, Lab, SOON, config, flow_room};
 use xtask::lab::wait_until;
 
 /// Exit code for what is wrong with the configuration or the command line.
@@ -156,7 +156,8 @@ fn a_backend_that_is_taken_out_keeps_its_sessions_and_leaves_with_the_last() -> 
 fn what_takes_a_restart_is_refused_by_name() -> Result<()> {
     let good = config("round_robin", "dsr", &BOTH);
     let lab = Lab::serving(&good)?;
-    lab.write(&good.replace("flows = 10000", "flows = 20000"))?;
+    let room = format!("\nflows = {}", flow_room());
+    lab.write(&good.replace(&room, &format!("{room}0")))?;
     let output = lab.ask(&["reload"])?;
     ensure!(output.status.code() == Some(USAGE), "{output:?}");
     ensure!(

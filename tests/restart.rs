@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lb_common::abi;
 use rustix::process::Signal;
-use tests::balancer::{BOTH, Lab, SOON, config};
+use tests::balancer::{BOTH, Lab, SOON, config, flow_room};
 use tests::pins::Other;
 use xtask::lab::wait_until;
 use xtask::load::Load;
@@ -211,11 +211,14 @@ fn a_daemon_that_is_killed_in_the_middle_of_changes_costs_nobody() -> Result<()>
 
 /// The same with room for other numbers of everything.
 fn with_other_limits(text: &str, flows: u32) -> String {
-    let flows = format!("flows = {flows}");
+    let room = flow_room();
     text.replace("services = 4", "services = 6")
         .replace("backends = 16", "backends = 12")
-        .replace("flows = 10000", &flows)
-        .replace("half_open = 10000", "half_open = 8000")
+        .replace(&format!("\nflows = {room}"), &format!("\nflows = {flows}"))
+        .replace(
+            &format!("half_open = {room}"),
+            &format!("half_open = {}", room - 2000),
+        )
 }
 
 fn nothing_is_left_of_a_move(lab: &Lab) -> Result<()> {
@@ -233,7 +236,7 @@ fn sessions_move_to_maps_of_other_sizes() -> Result<()> {
         let mut lab = Lab::serving(&good)?;
         let old = lab.stay("old", clients())?;
         end(&mut lab, Signal::TERM)?;
-        let other = with_other_limits(&good, 20_000);
+        let other = with_other_limits(&good, 2 * flow_room());
         lab.start(&other)?;
         nothing_is_left_of_a_move(&lab)?;
         lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
@@ -321,7 +324,7 @@ fn a_move_that_is_killed_half_way_costs_nobody() -> Result<()> {
     let old = lab.stay("old", clients())?;
     end(&mut lab, Signal::TERM)?;
     for round in 0..6 {
-        let other = with_other_limits(&good, 11_000 + round);
+        let other = with_other_limits(&good, flow_room() + 1000 + round);
         let mut process = lab.spawn("half", &other)?;
         // Whatever it is at, then: loading takes most of the time.
         std::thread::sleep(Duration::from_millis(100 + 150 * u64::from(round)));
@@ -343,7 +346,7 @@ fn a_map_that_no_session_depends_on_is_made_anew() -> Result<()> {
     let mut lab = Lab::serving(&good)?;
     let old = lab.stay("old", clients())?;
     let leases = pins(&lab).join(abi::LEASES);
-    for limits in [good.clone(), with_other_limits(&good, 20_000)] {
+    for limits in [good.clone(), with_other_limits(&good, 2 * flow_room())] {
         end(&mut lab, Signal::KILL)?;
         fs::remove_file(&leases)?;
         lab.start(&limits)?;

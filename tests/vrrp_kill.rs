@@ -3,7 +3,7 @@
 use std::net::{IpAddr, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
-use tests::balancer::SOON;
+use tests::balancer::{SOON, flow_room};
 use tests::pair::{Pair, both_families, node, router};
 use xtask::lab::{Family, wait_until};
 
@@ -132,7 +132,11 @@ fn a_daemon_that_is_killed_and_started_at_once_keeps_role_and_address() -> Resul
     })?;
     let load = pair.stay("clients", clients())?;
     let same = slow(200);
-    for next in [&same, &same.replace("flows = 10000", "flows = 20000")] {
+    let more_room = same.replace(
+        &format!("\nflows = {}", flow_room()),
+        &format!("\nflows = {}", 2 * flow_room()),
+    );
+    for next in [&same, &more_room] {
         pair.process(0)?.kill()?;
         pair.start(0, next)?;
         pair.wait_for_role(0, "active")?;

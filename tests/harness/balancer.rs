@@ -29,6 +29,12 @@ pub fn clients(usual: u32) -> u32 {
     })
 }
 
+/// Flows that a balancer under test has room for: several times as many as a test has clients.
+#[must_use]
+pub fn flow_room() -> u32 {
+    clients(0).saturating_mul(4).max(10_000)
+}
+
 /// First port of the kernel's own choice: `nat` sends clients' flows from below.
 const FIRST_EPHEMERAL: u16 = 32_768;
 
@@ -327,6 +333,7 @@ impl Lab {
 /// A configuration with one service and the given backends: names and last bytes of addresses.
 #[must_use]
 pub fn config(balance: &str, forward: &str, backends: &[(&str, u8)]) -> String {
+    let room = flow_room();
     let mut text = format!(
         r#"interface = "eth0"
 state_dir = "$DIR/state"
@@ -336,8 +343,8 @@ socket = "$DIR/tidegate.sock"
 [limits]
 services = 4
 backends = 16
-flows = 10000
-half_open = 10000
+flows = {room}
+half_open = {room}
 [[vip]]
 address = "172.16.40.24/32"
 [[vip]]
