@@ -83,6 +83,8 @@ enum Stall {
     Lanes,
     /// The client has sent more than its rate allows.
     Rate,
+    /// The client has published as much as may be without an answer.
+    Answers,
     /// Room for the answers; also how a connection starts.
     Output,
 }
@@ -234,6 +236,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     break;
                 }
             }
+            // No client of MQTT 5 sends more; in MQTT 3 there is no way to tell it.
+            if self.owes_enough() && codec::is_publish_to_answer(bytes) {
+                self.stalled = Some(Stall::Answers);
+                break;
+            }
             // What a client does not read must not grow with what it sends.
             if self.link.is_full() {
                 self.stalled = Some(Stall::Output);
@@ -274,6 +281,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         all - bytes.len()
+    }
+
+    /// Whether so many PUBLISH packets wait for others to take them that no more are read.
+    fn owes_enough(&self) -> bool {
+        self.link.unanswered() >= usize::from(self.limits.inflight)
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -365,7 +377,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // takes some of the output is then the sign that it lives.
             let due = keep_alive.heard.max(keep_alive.drained) + keep_alive.allowed;
             // This wait is no fault of the client's.
-            let is_held = matches!(self.stalled, Some(Stall::Lanes | Stall::Rate));
+            let is_held = matches!(
+                self.stalled,
+                Some(Stall::Lanes | Stall::Rate | Stall::Answers)
+            );
             let is_held = is_held && !self.link.is_full();
             if due <= Instant::now() && !is_held {
                 self.shard.borrow().counters().inc(Metric::ClosedKeepAlive);

@@ -35,6 +35,7 @@ mod open_files;
 pub mod peer;
 mod proxy;
 pub mod rate;
+pub mod receipts;
 mod reload;
 mod retained;
 pub mod routes;

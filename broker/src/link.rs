@@ -24,6 +24,7 @@ use crate::{
     config::Limits,
     metrics::{Counters, Metric},
     peer::Peer,
+    receipts::{Acks, Receipt, Waiter},
     session::Wire,
 };
 
@@ -80,6 +81,8 @@ struct State {
     output: BytesMut,
     incoming: Incoming,
     outgoing: Outgoing,
+    /// Answers to the client's PUBLISH packets that cannot be given yet.
+    acks: Acks,
     closing: bool,
     /// The client is told why: it must be able to read that before the socket is gone.
     lingers: bool,
@@ -194,6 +197,35 @@ impl Link {
 
     pub(crate) fn unsuback(&self, id: PacketId, codes: &[u8]) {
         self.encode(|version, out| codec::encode_unsuback(id, codes, version, out));
+    }
+
+    /// Answers a PUBLISH, once its receipt is complete and those before it are answered; until then
+    /// [`Link::release`] is to be called when the waiter is told.
+    pub(crate) fn acknowledge(&self, ack: Ack, receipt: Option<Rc<Receipt>>, waiter: Waiter) {
+        let mut state = self.state.borrow_mut();
+        if !state.acks.must_wait(receipt.as_ref()) {
+            drop(state);
+            (&mut &*self).ack(ack);
+        } else if !state.closing {
+            state.acks.push(ack, receipt, waiter);
+            self.counters.inc(Metric::Unconfirmed);
+        }
+    }
+
+    /// Answers what need not wait any more.
+    pub(crate) fn release(&self, waiter: Waiter) {
+        loop {
+            let Some(ack) = self.state.borrow_mut().acks.pop(waiter) else {
+                return;
+            };
+            self.counters.sub(Metric::Unconfirmed, 1);
+            (&mut &*self).ack(ack);
+        }
+    }
+
+    /// How many PUBLISH packets are not answered yet.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.state.borrow().acks.len()
     }
 
     pub(crate) fn pingresp(&self) {
@@ -328,6 +360,14 @@ impl Link {
         if !output.is_empty() || output.capacity() <= IDLE_CAPACITY {
             self.state.borrow_mut().output = output;
         }
+    }
+}
+
+impl Drop for Link {
+    /// Who publishes and leaves hears nothing, and publishes again.
+    fn drop(&mut self) {
+        let unanswered = self.state.get_mut().acks.len();
+        self.counters.sub(Metric::Unconfirmed, unanswered);
     }
 }
 

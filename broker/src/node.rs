@@ -183,6 +183,10 @@ impl Node {
     /// When a file cannot be used, an address is taken or a thread cannot be had; nothing is left
     /// running.
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
+        Self::start_with(config, shard_count()).await
+    }
+
+    async fn start_with(config: &Config, shards: u16) -> Result<Self, NodeError> {
         let services = config.listeners().iter().map(Service::new);
         let services = Services::new(services.collect::<Result<_, _>>()?);
         let access = Access::start(config.access())?;
@@ -205,7 +209,6 @@ impl Node {
             .as_ref()
             .and_then(|socket| socket.local_addr().ok());
 
-        let shards = shard_count();
         // One for each shard, and one for the listeners.
         let counters: Vec<_> = (0..=shards)
             .map(|_owner| Arc::new(Counters::default()))

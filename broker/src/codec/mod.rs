@@ -101,6 +101,11 @@ pub fn is_publish(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(|first| first >> 4 == 3)
 }
 
+/// Whether bytes from a client begin with a PUBLISH that is to be answered.
+pub fn is_publish_to_answer(bytes: &[u8]) -> bool {
+    is_publish(bytes) && bytes.first().is_some_and(|first| first & 0b0110 != 0)
+}
+
 /// Reads MQTT's variable byte integer; the rest of the slice follows it.
 fn read_variable(bytes: &[u8]) -> Result<(usize, &[u8]), DecodeError> {
     let mut value = 0_usize;

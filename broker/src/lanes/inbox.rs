@@ -64,12 +64,12 @@ impl Inbox {
         }
     }
 
-    /// Notes that the frame's messages are delivered: not before that may its sender count them as
-    /// no longer under way.
-    pub fn finish_frame(&mut self) {
-        if let Some((header, length)) = self.open.take() {
-            self.lanes
-                .consume(self.me, header.from, header.sequence, length);
-        }
+    /// Notes that the frame's messages are delivered, or handed on: not before that may its sender
+    /// count them as no longer under way. Returns the sender and the frame's number.
+    pub fn finish_frame(&mut self) -> Option<(ShardId, u64)> {
+        let (header, length) = self.open.take()?;
+        self.lanes
+            .consume(self.me, header.from, header.sequence, length);
+        Some((header.from, header.sequence))
     }
 }

@@ -14,6 +14,10 @@
 //! way to say that it died: a shard notices that its link is closed, whoever notices first builds
 //! the next generation, and every shard joins it and sends again what was not consumed. Sequence numbers make
 //! the repeats harmless and a loss visible.
+//!
+//! What a reader has read is off the lane ([`Inbox::finish_frame`]). That it has taken it, wherever the
+//! messages had to go, it tells later and beside the Router ([`Lanes::confirm`]): no confirmation is lost
+//! with one.
 
 pub mod frame;
 mod inbox;
@@ -32,7 +36,7 @@ use rumqttd::{
     local::{LinkBuilder, LinkError, LinkRx, LinkTx},
 };
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::routes::ShardId;
 pub use inbox::{Arrival, Inbox};
@@ -75,6 +79,15 @@ pub struct Lanes {
     /// The generation's number, for shards whose own link to an older one still works.
     current: watch::Sender<u64>,
     flows: Vec<Flow>,
+    /// By sender.
+    confirmed: Vec<Confirmed>,
+}
+
+/// The frames of one sender that were taken and that it has not heard of. No more than it has sent.
+#[derive(Default)]
+struct Confirmed {
+    frames: Mutex<Vec<(ShardId, u64)>>,
+    bell: Notify,
 }
 
 /// One Router and the links to it that no shard has taken yet.
@@ -113,6 +126,7 @@ impl Lanes {
             generation: Mutex::new(Generation::build(1, shards)?),
             current: watch::Sender::new(1),
             flows: (0..shards).map(flow).collect(),
+            confirmed: (0..shards).map(|_sender| Confirmed::default()).collect(),
         })
     }
 
@@ -167,6 +181,31 @@ impl Lanes {
         let flow = &self.flows[usize::from(reader.0)];
         flow.consumed[usize::from(from.0)].store(sequence, Ordering::Release);
         flow.in_flight.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// Tells a frame's sender that `reader` has taken all that is in it.
+    pub fn confirm(&self, reader: ShardId, from: ShardId, sequence: u64) {
+        let Some(Confirmed { frames, bell }) = self.confirmed.get(usize::from(from.0)) else {
+            return;
+        };
+        frames
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((reader, sequence));
+        bell.notify_one();
+    }
+
+    /// Waits until frames of `sender` were taken, and puts their readers and numbers into `taken`, which
+    /// must be empty.
+    pub async fn confirmed(&self, sender: ShardId, taken: &mut Vec<(ShardId, u64)>) {
+        let Confirmed { frames, bell } = &self.confirmed[usize::from(sender.0)];
+        while taken.is_empty() {
+            bell.notified().await;
+            std::mem::swap(
+                &mut *frames.lock().unwrap_or_else(PoisonError::into_inner),
+                taken,
+            );
+        }
     }
 
     fn consumed(&self, reader: ShardId, from: ShardId) -> u64 {

@@ -80,7 +80,8 @@ impl Outbox {
     }
 
     /// Adds a message to the open frame for a shard: for all of its subscribers, or for these seats.
-    pub fn push(&mut self, to: ShardId, message: &Message, seats: &[Seat], now: Instant) {
+    /// Returns the frame's number.
+    pub fn push(&mut self, to: ShardId, message: &Message, seats: &[Seat], now: Instant) -> u64 {
         let destination = &mut self.to[usize::from(to.0)];
         let open = destination.open.get_or_insert_with(|| {
             destination.sequence += 1;
@@ -90,6 +91,7 @@ impl Outbox {
         if open.len() >= FRAME_BYTES {
             destination.seal();
         }
+        destination.sequence
     }
 
     /// Whether so much waits that the shard should not take more from its clients.

@@ -4,6 +4,7 @@ mod access;
 mod acl;
 mod aliases;
 mod client;
+mod confirmations;
 mod flows;
 mod front;
 mod interop;
@@ -24,7 +25,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use self::client::Client;
 use super::Node;
-use crate::{codec::packet::Version, config::Config, metrics::Metric};
+use crate::{codec::packet::Version, config::Config, metrics::Metric, routes::ShardId};
 
 /// A node on a loopback port; `settings` may begin with more of its listener.
 fn config(settings: &str) -> Config {
@@ -74,9 +75,26 @@ impl Broker {
     }
 
     async fn start_with(settings: &str) -> Self {
-        let node = Node::start(&config(settings)).await.unwrap();
+        Self::of(Node::start(&config(settings)).await.unwrap())
+    }
+
+    /// With so many shards, whatever the machine has.
+    async fn start_sharded(shards: u16, settings: &str) -> Self {
+        let node = Node::start_with(&config(settings), shards).await;
+        Self::of(node.unwrap())
+    }
+
+    fn of(node: Node) -> Self {
         let address = node.addresses()[0];
         Self { node, address }
+    }
+
+    /// A client id that belongs to a shard.
+    fn id_on(&self, shard: u16, name: &str) -> String {
+        let shared = &self.node.status().shared;
+        let mut ids = (0..).map(|number| format!("{name} {number}"));
+        ids.find(|id| shared.shard_of(id) == ShardId(shard))
+            .unwrap()
     }
 
     async fn join(&self, version: Version, id: &str) -> Client {

@@ -18,6 +18,7 @@ mod terms;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,6 +26,7 @@ use std::{
 use crate::{
     codec::packet::{Ack, AckKind, Delivery, PacketId, Will, reason},
     message::{Message, Qos},
+    receipts::Receipt,
     shares::{Appetite, ShareId},
 };
 pub use outgoing::{Delivered, Outgoing};
@@ -53,8 +55,8 @@ pub struct Session {
     subscriptions: BTreeMap<Box<str>, Subscription>,
     /// Subscriptions whose retained messages are not all queued, with the place reached.
     greetings: BTreeMap<Box<str>, Option<Box<str>>>,
-    /// QoS 2 messages from the client that await its PUBREL.
-    received: BTreeSet<PacketId>,
+    /// QoS 2 messages from the client that await its PUBREL, with what their PUBREC waits for.
+    received: BTreeMap<PacketId, Option<Rc<Receipt>>>,
     outgoing: Outgoing,
     will: Option<Will>,
     expiry: Duration,
@@ -69,7 +71,7 @@ impl Session {
         Self {
             subscriptions: BTreeMap::new(),
             greetings: BTreeMap::new(),
-            received: BTreeSet::new(),
+            received: BTreeMap::new(),
             outgoing: Outgoing::new(queue_bound),
             will: None,
             expiry: Duration::ZERO,
@@ -206,14 +208,27 @@ impl Session {
         let (Qos::ExactlyOnce, Some(id)) = (qos, id) else {
             return Ok(true);
         };
-        if self.received.contains(&id) {
+        if self.received.contains_key(&id) {
             return Ok(false);
         }
         if self.received.len() >= self.receive_bound {
             return Err(ReceiveMaximumExceeded);
         }
-        self.received.insert(id);
+        self.received.insert(id, None);
         Ok(true)
+    }
+
+    /// Notes what the answer to a QoS 2 message waits for. A repeat of it, which may come by another
+    /// connection, must wait for the same.
+    pub fn await_receipt(&mut self, id: PacketId, receipt: &Option<Rc<Receipt>>) {
+        if let Some(awaited) = self.received.get_mut(&id) {
+            awaited.clone_from(receipt);
+        }
+    }
+
+    /// What the answer to a QoS 2 message waits for.
+    pub fn receipt(&self, id: PacketId) -> Option<Rc<Receipt>> {
+        self.received.get(&id).cloned().flatten()
     }
 
     /// Takes back that a PUBLISH was noted: it is refused, which ends its delivery.
@@ -228,7 +243,7 @@ impl Session {
         match ack.kind {
             AckKind::PubRel => {
                 let known = self.received.remove(&ack.id);
-                let reason = if known {
+                let reason = if known.is_some() {
                     reason::SUCCESS
                 } else {
                     reason::PACKET_ID_NOT_FOUND

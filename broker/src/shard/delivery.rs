@@ -13,11 +13,13 @@ use super::{SessionKey, Shard, Shared, losses::Losses};
 use crate::{
     lanes::Flushed,
     link::Link,
-    message::Message,
+    message::{Message, Qos},
     metrics::Metric,
+    receipts::{Need, Needs},
     retained::{Page, Retained},
     routes::{ShardId, ShardSet},
     session::{Delivered, Grant, Greeting, Subscription},
+    shares::Seat,
     sys::{self, Reading},
 };
 
@@ -25,11 +27,13 @@ use crate::{
 const PAGES_PER_TURN: usize = 4;
 
 impl Shard {
-    /// Stores and routes a message; tells whether anyone subscribes to it.
+    /// Stores and routes a message; tells whether anyone subscribes to it. Who has to confirm it before
+    /// its publisher may forget it is added to `needs`.
     pub(super) fn publish(
         &mut self,
         message: Arc<Message>,
         origin: Option<SessionKey>,
+        needs: &mut Needs,
         now: Instant,
     ) -> bool {
         // Stored before it is routed: a subscriber that is added meanwhile finds it in one place
@@ -44,7 +48,7 @@ impl Shard {
             self.counters
                 .add(Metric::RefusedRetained, usize::from(!is_kept));
         }
-        self.route(&message, origin, now)
+        self.route(&message, origin, needs, now)
     }
 
     /// Publishes a client's will, unless to where clients may not publish.
@@ -52,7 +56,7 @@ impl Shard {
         if sys::is_reserved(&will.topic) {
             self.counters.inc(Metric::RefusedPublish);
         } else {
-            self.publish(will, None, now);
+            self.publish(will, None, &mut Needs::default(), now);
         }
     }
 
@@ -74,19 +78,25 @@ impl Shard {
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
                 .store(&message, now);
-            self.route(&message, None, now);
+            self.route(&message, None, &mut Needs::default(), now);
         }
     }
 
     /// Passes a message on to whoever subscribes to it; tells whether anyone does.
-    fn route(&mut self, message: &Arc<Message>, origin: Option<SessionKey>, now: Instant) -> bool {
+    fn route(
+        &mut self,
+        message: &Arc<Message>,
+        origin: Option<SessionKey>,
+        needs: &mut Needs,
+        now: Instant,
+    ) -> bool {
         let shards = self.shared.routes.matching(&message.topic);
-        self.forward(message, shards, now);
+        self.forward(message, shards, needs, now);
         if shards.contains(self.id) {
             self.deliver(message, origin, now);
         }
         let shares = self.shared.shares.matching(&message.topic);
-        self.dispatch(&shares, message, now);
+        self.dispatch(&shares, message, needs, now);
         !shards.is_empty() || !shares.is_empty()
     }
 
@@ -101,17 +111,28 @@ impl Shard {
                 .has_room(&message.topic)
     }
 
-    fn forward(&mut self, message: &Message, shards: ShardSet, now: Instant) {
-        let mut is_for_others = false;
+    fn forward(&mut self, message: &Message, shards: ShardSet, needs: &mut Needs, now: Instant) {
         for other in (0..self.shared.shards).map(ShardId) {
             if other != self.id && shards.contains(other) {
-                self.outbox.push(other, message, &[], now);
-                is_for_others = true;
+                self.send(other, message, &[], needs, now);
             }
         }
-        if is_for_others {
-            self.outbox_work.notify_one();
+    }
+
+    /// Sends a message to another shard: for all of its subscribers, or for these seats.
+    pub(super) fn send(
+        &mut self,
+        to: ShardId,
+        message: &Message,
+        seats: &[Seat],
+        needs: &mut Needs,
+        now: Instant,
+    ) {
+        let sequence = self.outbox.push(to, message, seats, now);
+        if message.qos > Qos::AtMostOnce {
+            needs.add(Need::Frame { to, sequence });
         }
+        self.outbox_work.notify_one();
     }
 
     /// Delivers a message to this shard's subscribers.
@@ -292,7 +313,6 @@ mod tests {
     use super::*;
     use crate::{
         access::Identity,
-        message::Qos,
         metrics::Counters,
         session::Session,
         shares::{Appetite, Presence},
@@ -349,7 +369,8 @@ mod tests {
             retain: false,
             expires: None,
         };
-        assert!(shard.publish(Arc::new(message), None, Instant::now()));
+        let mut needs = Needs::default();
+        assert!(shard.publish(Arc::new(message), None, &mut needs, Instant::now()));
         assert!(!shard.outbox.is_congested());
         assert!(!shard.outbox.is_delivered());
     }

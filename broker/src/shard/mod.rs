@@ -5,6 +5,7 @@
 //! in directly. What shards share (routes, retained messages, lanes) is in `Shared`.
 
 mod access;
+mod confirmations;
 mod delivery;
 mod inspect;
 mod losses;
@@ -36,6 +37,7 @@ use crate::{
     link::Link,
     load::Load,
     metrics::{Counters, Histogram, Metric, Metrics},
+    receipts::{Ledger, Needs},
     retained::Retained,
     routes::{Routes, ShardId},
     session::{Aftermath, Cause, Session, Subscription, Terms},
@@ -150,6 +152,7 @@ pub(crate) struct Shard {
     deadlines: BTreeSet<(Instant, SessionKey)>,
     outbox: Outbox,
     outbox_work: Rc<tokio::sync::Notify>,
+    ledger: Ledger,
     /// Frames from other shards.
     frames_taken: u64,
     herald: Herald,
@@ -163,6 +166,7 @@ pub(crate) struct Shard {
     sys: Option<Sys>,
     /// Kept between messages for its memory.
     matches: Vec<(SessionKey, Subscription)>,
+    needs: Needs,
 }
 
 impl Shard {
@@ -182,6 +186,7 @@ impl Shard {
             deadlines: BTreeSet::new(),
             outbox,
             outbox_work: Rc::default(),
+            ledger: Ledger::default(),
             frames_taken: 0,
             herald: Herald::default(),
             is_draining: false,
@@ -189,6 +194,7 @@ impl Shard {
             is_stopping: false,
             sys,
             matches: Vec::new(),
+            needs: Needs::default(),
         }
     }
 

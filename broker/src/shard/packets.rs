@@ -1,6 +1,6 @@
 //! What a shard does with each packet of a connected client.
 
-use std::{collections::BTreeSet, rc::Rc, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, rc::Rc, time::Instant};
 
 use tracing::debug;
 
@@ -10,7 +10,8 @@ use crate::{
     link::Link,
     message::{Message, Qos},
     metrics::Metric,
-    session::{Cause, Subscription, Wire},
+    receipts::{Receipt, Waiter},
+    session::{Cause, Subscription},
     shares::ShareId,
     sys,
     topic::{self, Wanted},
@@ -118,23 +119,23 @@ impl Shard {
             });
             // MQTT 3 must be told of success, or be disconnected (3.1.1, 3.3.5-2).
             self.forget_publish(key, id);
-            acknowledge(link, qos, id, reason::NOT_AUTHORIZED);
+            acknowledge(key, link, qos, id, reason::NOT_AUTHORIZED, None);
             return Ok(());
         }
         // Refused as a whole where its publisher can be told; others' messages are delivered and
         // merely not kept.
         let is_refused =
             is_new && id.is_some() && link.version().is_v5() && !self.may_retain(&message);
-        let reason = if is_refused {
+        let (reason, receipt) = if is_refused {
             self.counters.inc(Metric::RefusedRetained);
             self.forget_publish(key, id);
-            reason::QUOTA_EXCEEDED
-        } else if !is_new || self.publish(Arc::new(message), Some(key), now) {
-            reason::SUCCESS
+            (reason::QUOTA_EXCEEDED, None)
+        } else if is_new {
+            self.publish_for(key, id, message, now)
         } else {
-            reason::NO_MATCHING_SUBSCRIBERS
+            (reason::SUCCESS, self.receipt(key, id))
         };
-        acknowledge(link, qos, id, reason);
+        acknowledge(key, link, qos, id, reason, receipt);
         Ok(())
     }
 
@@ -302,14 +303,23 @@ impl Shard {
     }
 }
 
-/// Answers a PUBLISH. MQTT 3 has no reason in it, and takes every answer for success.
-fn acknowledge(link: &Rc<Link>, qos: Qos, id: Option<PacketId>, reason: u8) {
+/// Answers a PUBLISH, when its receipt is complete. MQTT 3 has no reason in it, and takes every answer
+/// for success.
+fn acknowledge(
+    key: SessionKey,
+    link: &Link,
+    qos: Qos,
+    id: Option<PacketId>,
+    reason: u8,
+    receipt: Option<Rc<Receipt>>,
+) {
     let kind = match qos {
         Qos::AtMostOnce => return,
         Qos::AtLeastOnce => AckKind::PubAck,
         Qos::ExactlyOnce => AckKind::PubRec,
     };
     if let Some(id) = id {
-        (&mut &**link).ack(Ack { kind, id, reason });
+        let waiter = Waiter::Session(key.number());
+        link.acknowledge(Ack { kind, id, reason }, receipt, waiter);
     }
 }

@@ -31,6 +31,9 @@ pub(crate) enum Request {
     /// How many frames went either way, if everything that was taken is on its way to its
     /// subscribers.
     FramesIfDrained(Answer<Option<u64>>),
+    /// Do nothing, as a thread that hangs, until the other end is dropped.
+    #[cfg(test)]
+    Hang(Answer<()>, std::sync::mpsc::Receiver<()>),
 }
 
 /// How a shard is.
@@ -104,6 +107,11 @@ impl Shard {
             Request::FramesIfDrained(answer) => {
                 let frames = self.outbox.frames() + self.frames_taken;
                 let _ = answer.send(self.is_drained().then_some(frames));
+            }
+            #[cfg(test)]
+            Request::Hang(answer, until) => {
+                let _ = answer.send(());
+                let _ = until.recv();
             }
         }
     }

@@ -58,11 +58,11 @@ impl Entry {
         self.link.is_some() && (has_lost || self.session.is_nearly_full())
     }
 
-    /// Whether nothing waits for a client that is there.
+    /// Whether nothing waits for a client that is there, and it waits for no answer.
     pub(super) fn is_quiet(&self) -> bool {
-        self.link
-            .as_ref()
-            .is_none_or(|link| link.output_len() == 0 && self.session.queue_len() == 0)
+        self.link.as_ref().is_none_or(|link| {
+            link.output_len() == 0 && link.unanswered() == 0 && self.session.queue_len() == 0
+        })
     }
 }
 

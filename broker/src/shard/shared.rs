@@ -10,6 +10,7 @@ use super::{Entry, SessionKey, Shard};
 use crate::{
     message::Message,
     metrics::Metric,
+    receipts::Needs,
     routes::ShardId,
     session::{Delivered, Grant, Orphan, Subscription},
     shares::{Appetite, Presence, Seat, ShareId},
@@ -117,13 +118,20 @@ impl Shard {
         for copies in orphans.chunk_by(|a, b| Arc::ptr_eq(&a.message, &b.message)) {
             let shares: Vec<_> = copies.iter().map(|orphan| orphan.share).collect();
             if let Some(Orphan { message, .. }) = copies.first() {
-                self.dispatch(&shares, message, now);
+                // Its publisher was answered when the member took it.
+                self.dispatch(&shares, message, &mut Needs::default(), now);
             }
         }
     }
 
     /// Gives a message to one member of each group.
-    pub(super) fn dispatch(&mut self, shares: &[ShareId], message: &Arc<Message>, now: Instant) {
+    pub(super) fn dispatch(
+        &mut self,
+        shares: &[ShareId],
+        message: &Arc<Message>,
+        needs: &mut Needs,
+        now: Instant,
+    ) {
         // Whoever makes up groups without end must not have the payload copied for each.
         let mut elsewhere: BTreeMap<ShardId, Vec<Seat>> = BTreeMap::new();
         for share in shares {
@@ -132,10 +140,7 @@ impl Shard {
             }
         }
         for (shard, seats) in &elsewhere {
-            self.outbox.push(*shard, message, seats, now);
-        }
-        if !elsewhere.is_empty() {
-            self.outbox_work.notify_one();
+            self.send(*shard, message, seats, needs, now);
         }
     }
 
@@ -161,11 +166,13 @@ impl Shard {
         None
     }
 
-    /// Delivers a message that another shard has chosen sessions of this one for.
+    /// Delivers a message that another shard has chosen sessions of this one for. Those that it must be
+    /// handed on to are added to `needs`.
     pub(crate) fn deliver_to_seats(
         &mut self,
         seats: &[Seat],
         message: &Arc<Message>,
+        needs: &mut Needs,
         now: Instant,
     ) {
         let refused: Vec<_> = seats
@@ -173,7 +180,7 @@ impl Shard {
             .filter(|seat| !self.seat(**seat, message, now))
             .map(|seat| seat.share)
             .collect();
-        self.dispatch(&refused, message, now);
+        self.dispatch(&refused, message, needs, now);
     }
 
     /// Delivers a message to a member; `false` when another one should have it.
@@ -284,7 +291,10 @@ mod tests {
             retain: false,
             expires: None,
         });
-        let publish = |shard: &mut Shard| shard.publish(Arc::clone(&message), None, Instant::now());
+        let publish = |shard: &mut Shard| {
+            let needs = &mut Needs::default();
+            shard.publish(Arc::clone(&message), None, needs, Instant::now())
+        };
         for _ in &members {
             publish(&mut shard);
         }

@@ -5,6 +5,7 @@
 //!   intake     arrivals channel -> one connection task each
 //!   lane in    LinkRx -> Shard::deliver; joins the next Router when this one dies
 //!   lane out   Outbox -> LinkTx, once per burst
+//!   receipts   acknowledges what other shards have taken
 //!   timers     session expiry and delayed wills
 //!   access     closes connections that a changed configuration would not let in
 //! ```
@@ -38,8 +39,10 @@ use crate::{
     lanes::{self, Flushed, Inbox, LaneEnds, LaneError, frame},
     link::Link,
     load,
+    message::Qos,
     metrics::{Counters, Metric},
     peer::Peer,
+    receipts::{Need, Needs},
     routes::ShardId,
     transport::Transport,
 };
@@ -157,6 +160,7 @@ async fn run(
     let load = Arc::clone(&shard.borrow().shared.load);
     let pulse = tokio::task::spawn_local(load::pulse(load, Some(id)));
     let access = tokio::task::spawn_local(follow_access(Rc::clone(&shard)));
+    let confirmations = tokio::task::spawn_local(hear_confirmations(id, Rc::clone(&shard)));
     let lane_in = tokio::task::spawn_local(receive_frames(id, Rc::clone(&shard), ends));
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => {}
@@ -172,6 +176,7 @@ async fn run(
             }
         }
         _ = lane_out => {}
+        _ = confirmations => {}
         _ = timers => {}
         _ = pulse => {}
         _ = access => {}
@@ -330,6 +335,8 @@ async fn receive_frames(
 /// Delivers a frame's messages; tells whether the lane is still whole.
 fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]) -> bool {
     let mut bytes = payload;
+    let mut needs = Needs::default();
+    let mut is_awaited = false;
     let arrival = inbox.handle_frame(&mut bytes);
     let mut state = shard.borrow_mut();
     let messages = match arrival {
@@ -347,15 +354,36 @@ fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]) -> b
     let now = Instant::now();
     while let Some((message, seats)) = frame::read_message(&mut bytes, now) {
         let message = Arc::new(message);
+        is_awaited |= message.qos > Qos::AtMostOnce;
         if seats.is_empty() {
             state.deliver(&message, None, now);
         } else {
-            state.deliver_to_seats(&seats, &message, now);
+            state.deliver_to_seats(&seats, &message, &mut needs, now);
         }
     }
     state.frames_taken += 1;
-    inbox.finish_frame();
+    let finished = inbox.finish_frame();
+    if let Some((from, sequence)) = finished.filter(|_frame| is_awaited) {
+        state.confirm_frame(from, sequence, &needs);
+    }
     true
+}
+
+/// Answers publishers when other shards have taken their messages.
+async fn hear_confirmations(id: ShardId, shard: Rc<RefCell<Shard>>) {
+    let lanes = Arc::clone(&shard.borrow().shared.lanes);
+    let mut taken = Vec::new();
+    loop {
+        lanes.confirmed(id, &mut taken).await;
+        for (count, (to, sequence)) in (1_u64..).zip(taken.drain(..)) {
+            let need = Need::Frame { to, sequence };
+            shard.borrow_mut().handle_confirmation(need);
+            // There is an answer for each message of a frame.
+            if count.is_multiple_of(FRAMES_PER_TURN) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
 }
 
 /// Hands frames to the Router after each burst of packets.
