@@ -86,6 +86,13 @@ impl Metric {
         Self::RefusedClosed,
         Self::RefusedAccess,
     ];
+
+    /// Whether it is a count of what has happened, not of what is there.
+    #[cfg(test)]
+    pub(crate) fn only_grows(self) -> bool {
+        let mut descriptions = DESCRIPTIONS.iter();
+        descriptions.any(|known| known.metric == self && matches!(known.kind, Kind::Counter))
+    }
 }
 
 enum Kind {

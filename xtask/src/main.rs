@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<()> {
     match task {
         Task::Setup { ci, kernel } => {
-            setup::ensure(if ci { Purpose::Ci } else { Purpose::Lab })?;
+            setup::ensure(if ci { Purpose::Ci } else { Purpose::Test })?;
             if kernel {
                 setup::ensure_machine()?;
             }

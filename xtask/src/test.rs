@@ -65,8 +65,8 @@ pub fn run(args: &Args) -> Result<()> {
     let filter = args.filter.as_deref();
     let only = args.kernel.then_some(Level::Kernel).or(args.level);
     let wanted = |level| only.is_none_or(|only| only == level);
-    if wanted(Level::Datapath) || wanted(Level::Netns) {
-        steps.step("setup", || setup::ensure(Purpose::Lab))?;
+    if let Some(purpose) = purpose(only) {
+        steps.step("setup", || setup::ensure(purpose))?;
     }
     if wanted(Level::Unit) {
         steps.step("unit tests", || {
@@ -104,6 +104,15 @@ pub fn run(args: &Args) -> Result<()> {
     }
     steps.summary();
     Ok(())
+}
+
+/// What a level, or all of them, take. Unit tests alone go without what is not there, and say so.
+fn purpose(only: Option<Level>) -> Option<Purpose> {
+    match only {
+        None => Some(Purpose::Test),
+        Some(Level::Datapath | Level::Netns) => Some(Purpose::Lab),
+        Some(Level::Unit | Level::Kernel) => None,
+    }
 }
 
 /// Runs the packet tests in the oldest kernel that is tested.

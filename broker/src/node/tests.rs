@@ -48,6 +48,17 @@ fn config(settings: &str) -> Config {
 }
 
 #[tokio::test]
+#[should_panic(expected = "Accepted is 2, more than 1")]
+async fn count_that_is_too_large_is_not_waited_for() {
+    let broker = Broker::start().await;
+    let _clients = [
+        broker.join(Version::V5, "a").await,
+        broker.join(Version::V5, "b").await,
+    ];
+    broker.wait_for(Metric::Accepted, 1).await;
+}
+
+#[tokio::test]
 async fn thread_that_does_not_end_is_not_waited_for_for_ever() {
     let (release, released) = std::sync::mpsc::channel::<()>();
     let stuck = std::thread::spawn(move || {
@@ -105,10 +116,17 @@ impl Broker {
         self.node.status().metrics().get(metric)
     }
 
-    /// Waits for a count that changes on another thread.
+    /// Waits for a count that changes on another thread. One that can only grow and is too large
+    /// fails at once.
     async fn wait_for(&self, metric: Metric, value: u64) {
         let reached = async {
-            while self.count(metric) != value {
+            loop {
+                let count = self.count(metric);
+                if count == value {
+                    break;
+                }
+                let may_come = count < value || !metric.only_grows();
+                assert!(may_come, "{metric:?} is {count}, more than {value}");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };

@@ -2,11 +2,12 @@
 //!
 //! Every other task calls it for what that task needs. Packages come from the distribution (Debian, Ubuntu and
 //! their kin), as root or through sudo; the linker for BPF and the dependency checker are built by cargo into
-//! a directory of Tidegate's own.
+//! a directory of Tidegate's own; npm puts MQTT.js, which only tests take, among what cargo builds.
 
 mod apt;
 mod emulator;
 mod kernel;
+mod npm;
 mod rust;
 mod unpack;
 
@@ -27,6 +28,8 @@ pub enum Purpose {
     Build,
     /// Running networks of namespaces.
     Lab,
+    /// Running all tests.
+    Test,
     /// What the checks before a merge take.
     Ci,
 }
@@ -43,6 +46,9 @@ const LAB: [(&str, &str); 9] = [
     ("bird", "bird2"),
     ("ps", "procps"),
 ];
+
+/// Programs that run others' MQTT clients in tests of the broker.
+const CLIENTS: [(&str, &str); 2] = [("node", "nodejs"), ("npm", "npm")];
 
 /// Modules for Debian's own Python that tests of the broker take.
 const MODULES: [(&str, &str); 1] = [(
@@ -63,13 +69,19 @@ pub fn ensure(purpose: Purpose) -> Result<()> {
     if purpose >= Purpose::Lab {
         wanted.extend(LAB);
     }
+    if purpose >= Purpose::Test {
+        wanted.extend(CLIENTS);
+    }
     let mut missing = missing_packages(&wanted);
-    if purpose >= Purpose::Lab {
+    if purpose >= Purpose::Test {
         let absent = MODULES.iter().filter(|(file, _)| !Path::new(file).exists());
         missing.extend(absent.map(|(_, package)| (*package).to_owned()));
     }
     rust::ensure_compiler(missing)?;
     rust::ensure_linker()?;
+    if purpose >= Purpose::Test {
+        npm::ensure_mqttjs()?;
+    }
     if purpose >= Purpose::Ci {
         rust::ensure_checkers()?;
     }
