@@ -56,12 +56,12 @@ fn install(source: &Path, target: &Path) -> Result<()> {
         fs::copy(source.join(file), unfinished.join(file))
             .with_context(|| format!("cannot copy {file}"))?;
     }
-    announce_and_run_quietly(Command::new("npm").current_dir(&unfinished).args([
-        "ci",
-        "--ignore-scripts",
-        "--no-audit",
-        "--no-fund",
-    ]))?;
+    announce_and_run_quietly(
+        Command::new("npm")
+            .current_dir(&unfinished)
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .args(RETRIES),
+    )?;
     let place = target.join(PLACE);
     if place.exists() {
         fs::remove_dir_all(&place)?;
