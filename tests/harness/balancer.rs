@@ -29,6 +29,12 @@ pub fn clients(usual: u32) -> u32 {
     })
 }
 
+/// How long so many clients may take to be up where the machine is busy with other things too.
+#[must_use]
+pub fn soon_for(count: u32) -> Duration {
+    SOON + Duration::from_millis(10) * count
+}
+
 /// Flows that a balancer under test has room for: several times as many as a test has clients.
 #[must_use]
 pub fn flow_room() -> u32 {
@@ -263,7 +269,7 @@ impl Lab {
     /// When they do not come up.
     pub fn stay(&self, name: &str, count: u32) -> Result<Load> {
         let mut load = self.load(name, "conn", count, &["-i", "1", "--hold", "10m"])?;
-        load.wait_ready(SOON)?;
+        load.wait_ready(soon_for(count))?;
         Ok(load)
     }
 

@@ -7,7 +7,7 @@ use lb_user::control::{RouterStatus, Status, VrrpStatus};
 use xtask::lab::{ConfigText, Family, Host, Process, wait_until};
 use xtask::load::Load;
 
-use crate::balancer::{BOTH, Lab, SOON, config};
+use crate::balancer::{BOTH, Lab, SOON, config, soon_for};
 
 /// The same on both nodes, or they would send the same client to different backends.
 pub const SEED: &str = "00112233445566778899aabbccddeeff";
@@ -284,7 +284,7 @@ impl Pair {
         let (client, program) = (&self.lab.topology.client, &self.lab.programs.broker);
         let arguments = ["-h", &vip, "-i", "1", "--hold", "10m"];
         let mut load = Load::start(client, program, name, "conn", count, &arguments)?;
-        load.wait_ready(SOON)?;
+        load.wait_ready(soon_for(count))?;
         Ok(load)
     }
 
