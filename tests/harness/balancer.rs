@@ -44,26 +44,16 @@ pub fn flow_room() -> u32 {
 /// First port of the kernel's own choice: `nat` sends clients' flows from below.
 const FIRST_EPHEMERAL: u16 = 32_768;
 
-/// How quickly checks must notice: much faster than anybody would want it to be.
-const CHECK: &str = r#"
-[service.check]
-type = "mqtt"
-interval = "200ms"
-timeout = "200ms"
-fall = 2
-rise = 2
-jitter = 0.0
-"#;
-
-/// The same, but patient when a run at full size keeps the machine busy: a backend that fell for it
-/// would end sessions.
-fn check() -> String {
+/// How quickly checks must notice, and after how many: much faster than anybody would want it to be,
+/// but patient when a run at full size keeps the machine busy. A backend that fell for it would end
+/// sessions.
+#[must_use]
+pub fn check_times() -> (&'static str, u8) {
     if clients(0) == 0 {
-        return CHECK.to_owned();
+        ("200ms", 2)
+    } else {
+        ("1s", 10)
     }
-    CHECK
-        .replace("\"200ms\"", "\"1s\"")
-        .replace("fall = 2", "fall = 10")
 }
 
 /// The network, its brokers, and a balancer that a test starts and stops.
@@ -350,7 +340,8 @@ impl Lab {
 /// A configuration with one service and the given backends: names and last bytes of addresses.
 #[must_use]
 pub fn config(balance: &str, forward: &str, backends: &[(&str, u8)]) -> String {
-    let (room, check) = (flow_room(), check());
+    let room = flow_room();
+    let (interval, fall) = check_times();
     let mut text = format!(
         r#"interface = "eth0"
 state_dir = "$DIR/state"
@@ -373,7 +364,15 @@ port = 1883
 protocol = "tcp"
 balance = "{balance}"
 forward = "{forward}"
-{check}"#
+
+[service.check]
+type = "mqtt"
+interval = "{interval}"
+timeout = "{interval}"
+fall = {fall}
+rise = 2
+jitter = 0.0
+"#
     );
     for (name, last) in backends {
         text +=

@@ -7,7 +7,7 @@ use lb_user::control::{RouterStatus, Status, VrrpStatus};
 use xtask::lab::{ConfigText, Family, Host, Process, wait_until};
 use xtask::load::Load;
 
-use crate::balancer::{BOTH, Lab, SOON, config, soon_for};
+use crate::balancer::{BOTH, Lab, SOON, check_times, config, soon_for};
 
 /// The same on both nodes, or they would send the same client to different backends.
 pub const SEED: &str = "00112233445566778899aabbccddeeff";
@@ -52,12 +52,16 @@ pub fn both_families(priority: u8) -> String {
     );
     let v4 = router(priority, "group = \"front\"");
     let v4 = v4.replace("\"front\"\nvrid", "\"front-v4\"\nvrid");
-    let service = "[[service]]\nname = \"mqtt-v6\"\nvip = \"fd00:40::24\"\nport = 1883\n\
+    let (interval, fall) = check_times();
+    let check = format!("interval = \"{interval}\", timeout = \"{interval}\", fall = {fall}");
+    let service = format!(
+        "[[service]]\nname = \"mqtt-v6\"\nvip = \"fd00:40::24\"\nport = 1883\n\
                    balance = \"maglev\"\nforward = \"dsr\"\n\
-                   check = { type = \"mqtt\", interval = \"200ms\", timeout = \"200ms\" }\n\
-                   backend = [{ name = \"broker1\", address = \"fd00:40::20\" },\
-                   { name = \"broker2\", address = \"fd00:40::21\" }]\n";
-    node(&(v4 + &v6 + service))
+                   check = {{ type = \"mqtt\", {check} }}\n\
+                   backend = [{{ name = \"broker1\", address = \"fd00:40::20\" }},\
+                   {{ name = \"broker2\", address = \"fd00:40::21\" }}]\n"
+    );
+    node(&(v4 + &v6 + &service))
 }
 
 impl Pair {
