@@ -6,10 +6,10 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::Serialize;
 
-use super::terminal;
+use super::terminal::{AskError, ask_secretly};
 use crate::{
     access::{
         self,
@@ -108,8 +108,14 @@ fn ask(user: &str) -> anyhow::Result<Secret> {
     if !stdin().is_terminal() {
         bail!("there is no terminal to ask for the password on: use --stdin");
     }
-    let first = terminal::ask_secretly(&format!("Password for {user:?}: "))?;
-    let second = terminal::ask_secretly("The same again: ")?;
+    let ask = |prompt: &str| {
+        ask_secretly(prompt).map_err(|error| match error {
+            AskError::Interrupted => anyhow!("interrupted: nothing was changed"),
+            AskError::Terminal(_) => error.into(),
+        })
+    };
+    let first = ask(&format!("Password for {user:?}: "))?;
+    let second = ask("The same again: ")?;
     if first != second {
         bail!("the two passwords differ: nothing was changed");
     }
