@@ -204,7 +204,7 @@ mod tests {
             transport: Box::new(Socket::from(server)),
             peer: Peer {
                 address,
-                certificate: None,
+                ..Peer::for_tests()
             },
             identity: crate::access::Identity::ANONYMOUS,
             connect: crate::codec::decode_connect(packet, frame, Version::V5).unwrap(),

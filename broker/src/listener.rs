@@ -176,7 +176,7 @@ async fn admit(
     } = greeted
         .await
         .map_err(|_elapsed| HandshakeError::Timeout)??;
-    let login = Login::of(&accepted);
+    let login = Login::of(&accepted, &peer);
     // Many may wait to have a password checked; those who waited in vain may come again.
     let admitted = tokio::time::timeout_at(deadline, gate.shared.access.admit(policy, &login));
     let mut said = BytesMut::new();

@@ -2,12 +2,16 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use crate::config::NamedBy;
+
 /// The client's end of a connection, known before its CONNECT is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The client's own address: what a trusted proxy says it is, or else where the connection
     /// comes from.
     pub address: SocketAddr,
+    /// The listener that it has come by, as the configuration calls it.
+    pub listener: SocketAddr,
     /// What the client showed over TLS; its issuer was checked against the listener's `client_ca`.
     pub certificate: Option<Arc<ClientCertificate>>,
 }
@@ -17,6 +21,11 @@ impl Peer {
     pub fn common_name(&self) -> Option<&str> {
         self.certificate.as_ref()?.common_name.as_deref()
     }
+
+    /// Who the client is by its certificate, where the listener goes by that.
+    pub(crate) fn named(&self) -> Option<&Named> {
+        self.certificate.as_ref()?.named.as_ref()
+    }
 }
 
 /// What a client's certificate says about it.
@@ -24,6 +33,16 @@ impl Peer {
 pub struct ClientCertificate {
     /// Absent too when the subject names several: which one is meant is not ours to guess.
     pub common_name: Option<String>,
+    /// Where the listener goes by certificates.
+    pub named: Option<Named>,
+}
+
+/// Who a client is by its certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    pub by: NamedBy,
+    /// Absent when the certificate has no such name, or several.
+    pub user: Option<Arc<str>>,
 }
 
 #[cfg(test)]
@@ -31,6 +50,7 @@ impl Peer {
     pub(crate) fn for_tests() -> Self {
         Self {
             address: ([127, 0, 0, 1], 1).into(),
+            listener: ([127, 0, 0, 1], 2).into(),
             certificate: None,
         }
     }

@@ -8,7 +8,7 @@ use tokio::{net::TcpStream, sync::watch};
 use tracing::warn;
 
 use crate::{
-    config::{self, Protocol},
+    config::{self, NamedBy, Protocol},
     handshake::HandshakeError,
     metrics::{render_head, render_value},
     peer::Peer,
@@ -51,12 +51,12 @@ impl Service {
         };
         if let Err(error) = service.check_time() {
             // Clients that do not check may still come.
-            warn!(%error, "certificate is of no use");
+            warn!(%error, "certificate is of no use now");
         }
         Ok(service)
     }
 
-    /// Whether clients that check still take its certificate, if it has one.
+    /// Whether clients that check take its certificate now, if it has one.
     fn check_time(&self) -> Result<(), TlsError> {
         match (&self.identity, &self.config.tls) {
             (Some(identity), Some(files)) => identity.check_time(files),
@@ -64,9 +64,14 @@ impl Service {
         }
     }
 
+    /// What in clients' certificates tells who they are.
+    fn names(&self) -> Option<NamedBy> {
+        self.config.tls.as_ref()?.clients.as_ref()?.names
+    }
+
     /// When clients will take the certificate no more, in seconds of Unix time.
     fn not_after(&self) -> Option<u64> {
-        self.identity.as_ref()?.not_after
+        Some(self.identity.as_ref()?.validity?.not_after)
     }
 
     /// Reads what comes before MQTT; tells who the client is.
@@ -84,6 +89,7 @@ impl Service {
         let socket = Socket::from(stream);
         let mut peer = Peer {
             address,
+            listener: self.config.address,
             certificate: None,
         };
         let transport = match &self.identity {
@@ -91,7 +97,7 @@ impl Service {
                 let accepted = identity.accept(socket).await;
                 let stream = accepted.map_err(HandshakeError::from_tls)?;
                 let (_socket, session) = stream.get_ref();
-                peer.certificate = tls::client_certificate(session).map(Arc::new);
+                peer.certificate = tls::client_certificate(session, self.names()).map(Arc::new);
                 self.wrap(stream).await?
             }
             None => self.wrap(socket).await?,
@@ -135,7 +141,7 @@ impl Services {
     ///
     /// # Errors
     /// All listeners whose files cannot be used, also those whose certificate is good and whose new
-    /// one has expired; and those that are not listed any more.
+    /// one is past its time or before it; and those that are not listed any more.
     pub(crate) fn prepare(&self, listeners: &[config::Listener]) -> Result<Next, Vec<Unusable>> {
         let mut listeners: Vec<_> = listeners.iter().collect();
         let (mut next, mut unusable) = (Vec::new(), Vec::new());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{handshake::Accepted, secret::Secret};
+use crate::{config::Certified, handshake::Accepted, peer::Peer, secret::Secret};
 
 /// What a client brings to be let in.
 #[derive(Clone, Copy, Debug)]
@@ -10,15 +10,18 @@ pub(crate) struct Login<'a> {
     pub(crate) client_id: &'a str,
     pub(crate) username: Option<&'a str>,
     pub(crate) password: Option<&'a Secret>,
+    /// Where it comes from, and what it has shown there.
+    pub(crate) peer: &'a Peer,
 }
 
 impl<'a> Login<'a> {
-    pub(crate) fn of(accepted: &'a Accepted) -> Self {
+    pub(crate) fn of(accepted: &'a Accepted, peer: &'a Peer) -> Self {
         let connect = &accepted.connect;
         Self {
             client_id: &connect.client_id,
             username: connect.username.as_deref(),
             password: connect.password.as_ref(),
+            peer,
         }
     }
 
@@ -45,6 +48,8 @@ pub(super) enum Proof {
     Unchecked,
     /// A password file has this hash for the user.
     Password(Arc<str>),
+    /// The client has shown a certificate to a listener that goes by that.
+    Certificate(Certified),
 }
 
 impl Identity {

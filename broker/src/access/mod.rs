@@ -1,7 +1,8 @@
 //! Who may connect, and as whom.
 //!
 //! ```text
-//! listener -> Access::admit -> Policy: its authenticators in order, until one answers
+//! listener -> Access::admit -> Policy: the client's certificate, where its listener goes by that;
+//!               else its authenticators in order, until one answers
 //!               Allow (as this user) | Deny | Ignore (ask the next)
 //! SIGHUP   -> Access::prepare, exchange -> another Policy, the whole of it or none
 //!               -> each shard closes the connections that it would not have let in
@@ -124,6 +125,7 @@ impl Access {
                 client_id,
                 username,
                 password: _,
+                peer: _,
             } = login;
             debug!(client_id, username, %denial, "access refused");
             if let Some(refused) = self.complaints.note(Instant::now()) {

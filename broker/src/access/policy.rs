@@ -14,12 +14,16 @@ use super::{
 };
 use crate::{
     codec::packet::ConnectCode,
-    config::{self, Authenticator as Settings},
+    config::{self, Authenticator as Settings, Certified},
+    peer::Named,
 };
 
 /// Everything that decides who is let in, as it was when the configuration was read.
 pub(crate) struct Policy {
     anonymous: bool,
+    /// The listeners that go by certificates, and what is counted of them.
+    certified: Vec<Certified>,
+    certificates: Arc<Counts>,
     authenticators: Vec<Authenticator>,
     client_ids: Option<ClientIds>,
     acl: Option<Acl>,
@@ -102,6 +106,10 @@ pub(super) enum Denial {
     /// No authenticator knows it.
     Unknown,
     WrongPassword,
+    /// The certificate does not tell whose it is.
+    Nameless,
+    /// The client says that it is another user than its certificate's.
+    OtherName,
     /// Who should know cannot be asked.
     Unavailable,
 }
@@ -110,8 +118,8 @@ impl Denial {
     /// What the client is told. It must not learn from it whether a user exists.
     pub(super) fn code(self) -> ConnectCode {
         match self {
-            Self::Anonymous => ConnectCode::NotAuthorized,
-            Self::Unknown | Self::WrongPassword => ConnectCode::BadCredentials,
+            Self::Anonymous | Self::Nameless => ConnectCode::NotAuthorized,
+            Self::Unknown | Self::WrongPassword | Self::OtherName => ConnectCode::BadCredentials,
             Self::Unavailable => ConnectCode::ServerUnavailable,
         }
     }
@@ -123,6 +131,8 @@ impl fmt::Display for Denial {
             Self::Anonymous => "no user name, and anonymous clients are not let in",
             Self::Unknown => "unknown user",
             Self::WrongPassword => "wrong password",
+            Self::Nameless => "no single name in the certificate of the kind that tells the user",
+            Self::OtherName => "the user name is not the certificate's",
             Self::Unavailable => "the login cannot be checked",
         })
     }
@@ -149,6 +159,8 @@ impl Policy {
         let trusted_at = acl.as_ref().and_then(Acl::trusts_ids_at);
         let policy = Self {
             anonymous: config.anonymous,
+            certified: config.certified.clone(),
+            certificates: board.counts("certificate", 0),
             authenticators,
             client_ids: config.client_ids.clone(),
             acl,
@@ -163,12 +175,19 @@ impl Policy {
         self.trusts_ids_at.map(Advice::ClientIds)
     }
 
-    /// Asks each authenticator until one knows the client.
+    /// Goes by the client's certificate, or asks each authenticator until one knows the client.
     pub(super) async fn judge(
         &self,
         login: &Login<'_>,
         hashing: &Hashing,
     ) -> Result<Identity, Denial> {
+        if let Some(judged) = self.judge_certificate(login) {
+            self.certificates.inc(match judged {
+                Ok(_) => Answered::Allowed,
+                Err(_) => Answered::Denied,
+            });
+            return judged;
+        }
         for Authenticator { method, counts } in &self.authenticators {
             let mut asked = Asked::by(counts);
             match method.answer(login, hashing).await {
@@ -179,9 +198,11 @@ impl Policy {
                 Answer::Deny(denial) => {
                     asked.outcome = match denial {
                         Denial::Unavailable => Answered::Unavailable,
-                        Denial::Anonymous | Denial::Unknown | Denial::WrongPassword => {
-                            Answered::Denied
-                        }
+                        Denial::Anonymous
+                        | Denial::Unknown
+                        | Denial::WrongPassword
+                        | Denial::Nameless
+                        | Denial::OtherName => Answered::Denied,
                     };
                     return Err(denial);
                 }
@@ -194,6 +215,31 @@ impl Policy {
             Err(_) => Answered::Denied,
         });
         judged
+    }
+
+    /// `None` where the listener does not go by certificates, or the client has shown none.
+    ///
+    /// A user name that differs is refused and not passed over: the client means to be somebody that
+    /// it is not.
+    fn judge_certificate(&self, login: &Login<'_>) -> Option<Result<Identity, Denial>> {
+        let Named { by, user } = login.peer.named()?;
+        let certified = Certified {
+            listener: login.peer.listener,
+            by: *by,
+        };
+        if !self.certified.contains(&certified) {
+            return None;
+        }
+        Some(match user {
+            None => Err(Denial::Nameless),
+            Some(user) if login.username.is_some_and(|name| name != &**user) => {
+                Err(Denial::OtherName)
+            }
+            Some(user) => Ok(Identity {
+                user: Some(Arc::clone(user)),
+                proof: Proof::Certificate(certified),
+            }),
+        })
     }
 
     /// Where nobody could vouch for any name, a name makes no difference.
@@ -239,6 +285,8 @@ impl Policy {
                 Standing::Unproven
             }
             Proof::Unchecked => or_gone(self.anonymous),
+            Proof::Certificate(certified) if self.certified.contains(certified) => Standing::Good,
+            Proof::Certificate(_) => Standing::Unproven,
             Proof::Password(hash) => {
                 let user = identity.user().unwrap_or_default();
                 // The first that knows the user decides, as it would at the next login.

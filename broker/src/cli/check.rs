@@ -108,5 +108,7 @@ mod tests {
         let expired = authority.expired("localhost");
         let told = check(&expired.settings());
         assert!(told.ends_with("has expired"), "{told}");
+        let told = check(&authority.future("localhost").settings());
+        assert!(told.contains("is not good yet"), "{told}");
     }
 }

@@ -65,6 +65,7 @@ fn cells(client: &ClientView) -> Vec<String> {
     let ClientView {
         client_id,
         address,
+        user: _,
         certificate: _,
         version,
         keep_alive_seconds,

@@ -1,14 +1,19 @@
 //! The rules of `[access]`: who is let in.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use toml::Spanned;
 
-use super::{check::Check, file};
+use super::{
+    check::Check,
+    file,
+    listener::{Listener, NamedBy},
+};
 use crate::access::{ClientIds, Effect};
 
 /// What must be written where nothing says who may connect.
 const NOBODY: &str = "nobody could connect: add an [[access.authenticator]], \
+                      or identity to a [listener.tls] that has a client_ca, \
                       or [access] with anonymous = true to let in anyone";
 
 /// Who is let in.
@@ -21,8 +26,27 @@ pub struct Access {
     pub acl: Option<Acl>,
     /// Passwords that are checked at a time; by the number of cores if `None`.
     pub hash_threads: Option<usize>,
+    /// The listeners where certificates tell who clients are.
+    pub certified: Vec<Certified>,
     /// Asked in this order.
     pub authenticators: Vec<Authenticator>,
+}
+
+/// A listener where a client's certificate tells who the client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Certified {
+    pub listener: SocketAddr,
+    pub by: NamedBy,
+}
+
+impl Certified {
+    fn of(listener: &Listener) -> Option<Self> {
+        let clients = listener.tls.as_ref()?.clients.as_ref()?;
+        Some(Self {
+            listener: listener.address,
+            by: clients.names?,
+        })
+    }
 }
 
 /// Who may publish and subscribe to what.
@@ -41,7 +65,7 @@ pub enum Authenticator {
 }
 
 impl Check<'_> {
-    pub(super) fn access(&mut self, raw: Option<file::Access>) -> Access {
+    pub(super) fn access(&mut self, raw: Option<file::Access>, listeners: &[Listener]) -> Access {
         let file::Access {
             anonymous,
             hash_threads,
@@ -51,7 +75,8 @@ impl Check<'_> {
         } = raw.unwrap_or_default();
         let span = anonymous.as_ref().map_or(0..0, Spanned::span);
         let anonymous = anonymous.is_some_and(Spanned::into_inner);
-        if !anonymous && authenticators.is_empty() {
+        let certified: Vec<_> = listeners.iter().filter_map(Certified::of).collect();
+        if !anonymous && authenticators.is_empty() && certified.is_empty() {
             self.refuse("access", span, NOBODY);
         }
         let threads = hash_threads
@@ -60,6 +85,7 @@ impl Check<'_> {
             anonymous,
             client_ids: client_id.and_then(|pattern| self.client_ids(&pattern)),
             acl: acl.map(|acl| self.acl(acl)),
+            certified,
             hash_threads: threads.and_then(|threads| usize::try_from(threads).ok()),
             authenticators: authenticators
                 .into_iter()

@@ -50,6 +50,7 @@ pub(super) struct ListenerTls {
     pub(super) client_ca: Option<Spanned<String>>,
     pub(super) client_certificates: Option<Spanned<String>>,
     pub(super) client_crl: Option<Spanned<String>>,
+    pub(super) identity: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

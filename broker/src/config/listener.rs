@@ -51,12 +51,34 @@ pub struct ClientAuthority {
     pub demand: Demand,
     /// Which of their certificates are good no more.
     pub revoked: Option<PathBuf>,
+    /// What in a certificate is its user's name, where certificates tell that.
+    pub names: Option<NamedBy>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
     Optional,
     Required,
+}
+
+/// What in a client's certificate is the user's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamedBy {
+    /// The subject's.
+    CommonName,
+    // Those of the subject alternative name (RFC 5280, 4.2.1.6).
+    Email,
+    Dns,
+    Uri,
+}
+
+impl NamedBy {
+    pub(crate) const ALL: [(&str, Self); 4] = [
+        ("common_name", Self::CommonName),
+        ("email", Self::Email),
+        ("dns", Self::Dns),
+        ("uri", Self::Uri),
+    ];
 }
 
 /// Where MQTT over WebSocket is usually found.
@@ -199,12 +221,14 @@ impl Check<'_> {
             client_ca,
             client_certificates,
             client_crl,
+            identity,
         } = raw;
         let section = format!("{section}.tls");
         let demand = self.demand(&section, client_certificates.as_ref());
         let dependent = [
             ("client_certificates", &client_certificates),
             ("client_crl", &client_crl),
+            ("identity", &identity),
         ];
         for (name, value) in dependent {
             if let (Some(value), None) = (value, &client_ca) {
@@ -213,6 +237,7 @@ impl Check<'_> {
             }
         }
         let revoked = client_crl.map(|file| self.file(&section, "client_crl", file));
+        let names = identity.and_then(|identity| self.named_by(&section, &identity));
         TlsFiles {
             certificate: self.file(&section, "certificate", certificate),
             key: self.file(&section, "key", key),
@@ -220,6 +245,7 @@ impl Check<'_> {
                 file: self.file(&section, "client_ca", file),
                 demand,
                 revoked,
+                names,
             }),
         }
     }
@@ -238,6 +264,17 @@ impl Check<'_> {
                 Demand::Required
             }
         }
+    }
+
+    fn named_by(&mut self, section: &str, raw: &Spanned<String>) -> Option<NamedBy> {
+        let mut known = NamedBy::ALL.into_iter();
+        let found = known.find(|(name, _named_by)| name == raw.get_ref());
+        if found.is_none() {
+            let key = format!("{section}.identity");
+            let message = "must be \"common_name\", \"email\", \"dns\" or \"uri\"";
+            self.refuse(&key, raw.span(), message);
+        }
+        found.map(|(_name, named_by)| named_by)
     }
 
     /// A file is named from the root, as the directory that the broker is started in is a matter of

@@ -14,10 +14,10 @@ mod tunnel;
 
 use std::path::Path;
 
-pub use access::{Access, Acl, Authenticator};
+pub use access::{Access, Acl, Authenticator, Certified};
 pub use control::{Control, Stop};
 pub use error::{ConfigError, Problem};
-pub use listener::{ClientAuthority, Demand, Door, Listener, Protocol, TlsFiles};
+pub use listener::{ClientAuthority, Demand, Door, Listener, NamedBy, Protocol, TlsFiles};
 pub use model::{Config, Limits, Log, LogFormat, SessionLimits, Tunnel, Vip};
 pub use overload::Overload;
 

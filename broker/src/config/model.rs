@@ -220,10 +220,11 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
     } = raw;
     let mut check = Check::new(text);
 
+    let listeners = check.listeners(listener);
     let config = Config {
         node: check.node(node),
-        listeners: check.listeners(listener),
-        access: check.access(access),
+        access: check.access(access, &listeners),
+        listeners,
         tunnel: tunnel.map(|tunnel| check.tunnel(tunnel, vip.is_some())),
         vip: vip.map(|vip| check.vip(vip)),
         limits: check.limits(limits),

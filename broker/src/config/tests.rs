@@ -249,6 +249,7 @@ certificate = "/etc/broker.pem"
 key = "/etc/broker.key"
 client_ca = "/etc/clients.pem"
 client_certificates = "optional"
+identity = "email"
 [access]
 anonymous = true
 "#;
@@ -265,6 +266,11 @@ anonymous = true
     assert_eq!(demand(required), Some(Demand::Required));
     assert_eq!(demand(optional), Some(Demand::Optional));
     assert!(optional.proxies.is_empty());
+    let certified = Certified {
+        listener: optional.address,
+        by: NamedBy::Email,
+    };
+    assert_eq!(config.access().certified, [certified]);
 }
 
 #[test]
@@ -278,6 +284,7 @@ certificate = "broker.pem"
 key = "/etc/broker.key"
 client_certificates = "optional"
 client_crl = "/etc/crl.pem"
+identity = "dns"
 [[listener]]
 address = "127.0.0.1:8884"
 proxy_protocol = ["10.0.0.1/8"]
@@ -286,6 +293,7 @@ certificate = "/etc/broker.pem"
 key = "broker.key"
 client_ca = "clients.pem"
 client_certificates = "sometimes"
+identity = "serial"
 [access]
 anonymous = true
 "#;
@@ -298,10 +306,12 @@ anonymous = true
         (6, "listener[0].tls.certificate"),
         (8, "listener[0].tls.client_certificates"),
         (9, "listener[0].tls.client_crl"),
-        (12, "listener[1].proxy_protocol[0]"),
-        (15, "listener[1].tls.key"),
-        (16, "listener[1].tls.client_ca"),
-        (17, "listener[1].tls.client_certificates"),
+        (10, "listener[0].tls.identity"),
+        (13, "listener[1].proxy_protocol[0]"),
+        (16, "listener[1].tls.key"),
+        (17, "listener[1].tls.client_ca"),
+        (18, "listener[1].tls.client_certificates"),
+        (19, "listener[1].tls.identity"),
     ];
     assert_eq!(found, expected.map(|(line, key)| (line, key.to_owned())));
 }
@@ -390,6 +400,10 @@ fn file_must_say_who_may_connect() {
         assert_eq!(problems[0].key, "access");
         assert!(problems[0].message.contains("anonymous = true"));
     }
+    let tls = "[listener.tls]\ncertificate = \"/c\"\nkey = \"/k\"\nclient_ca = \"/a\"\n";
+    assert_eq!(problems(&format!("{listener}{tls}"))[0].key, "access");
+    let named = format!("{listener}{tls}identity = \"common_name\"\n");
+    assert!(Config::parse(&named).is_ok());
     let file = "[[access.authenticator]]\ntype = \"file\"\npath = \"/p\"\n";
     let config = Config::parse(&format!("{listener}{file}")).unwrap();
     let access = config.access();

@@ -63,6 +63,8 @@ pub struct ShardStatus {
 pub struct ClientView {
     pub client_id: String,
     pub address: String,
+    /// Who the client was found to be; absent if nobody in particular.
+    pub user: Option<String>,
     /// The common name in the certificate that the client has shown.
     pub certificate: Option<String>,
     /// MQTT's.

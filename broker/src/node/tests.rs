@@ -3,6 +3,7 @@
 mod access;
 mod acl;
 mod aliases;
+mod certificates;
 mod client;
 mod confirmations;
 mod flows;

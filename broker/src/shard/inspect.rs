@@ -176,6 +176,7 @@ fn client_view(client_id: &str, entry: &Entry, now: Instant) -> Option<ClientVie
     Some(ClientView {
         client_id: client_id.to_owned(),
         address: link.peer().address.to_string(),
+        user: entry.owner.user().map(str::to_owned),
         certificate: link.peer().common_name().map(str::to_owned),
         version: match link.version() {
             Version::V31 => "3.1",

@@ -26,10 +26,11 @@ use thiserror::Error;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
-    config::{ClientAuthority, Demand, TlsFiles},
-    peer::ClientCertificate,
+    config::{ClientAuthority, Demand, NamedBy, TlsFiles},
+    peer::{ClientCertificate, Named},
     transport::Socket,
 };
+use certificate::Validity;
 
 /// Why a listener's files cannot be used.
 #[derive(Debug, Error)]
@@ -69,6 +70,11 @@ pub enum TlsError {
     },
     #[error("the certificate in {path} has expired", path = path.display())]
     Expired { path: PathBuf },
+    #[error(
+        "the certificate in {path} is not good yet: look at its dates and at this host's clock",
+        path = path.display()
+    )]
+    NotYet { path: PathBuf },
     #[error("TLS cannot be set up")]
     Setup(#[from] rustls::Error),
 }
@@ -76,15 +82,16 @@ pub enum TlsError {
 /// What the files of a listener amount to.
 pub(crate) struct Identity {
     pub(crate) server: Arc<ServerConfig>,
-    /// When clients will take the certificate no more, in seconds of Unix time.
-    pub(crate) not_after: Option<u64>,
+    /// When clients take the certificate.
+    pub(crate) validity: Option<Validity>,
 }
 
 impl Identity {
     /// Reads the files and checks that they belong together.
     ///
     /// # Errors
-    /// Names the file that cannot be used. An expired certificate can; see [`Identity::check_time`].
+    /// Names the file that cannot be used. One whose time is not now can; see
+    /// [`Identity::check_time`].
     pub(crate) fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -94,9 +101,7 @@ impl Identity {
             None => builder.with_no_client_auth(),
         };
         let chain = certificates(&files.certificate)?;
-        let not_after = chain
-            .first()
-            .and_then(|first| certificate::not_after(first));
+        let validity = chain.first().and_then(|first| Validity::of(first));
         let key = private_key(&files.key)?;
         let mut server = builder
             .with_single_cert(chain, key)
@@ -112,23 +117,23 @@ impl Identity {
         }
         Ok(Self {
             server: Arc::new(server),
-            not_after,
+            validity,
         })
     }
 
-    /// Whether clients that check still take the certificate.
+    /// Whether clients that check take the certificate now.
     ///
     /// # Errors
-    /// When it has expired.
+    /// When it has expired, or its time has not begun.
     pub(crate) fn check_time(&self, files: &TlsFiles) -> Result<(), TlsError> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.unwrap_or_default().as_secs();
-        if self.not_after.is_some_and(|end| end < now) {
-            return Err(TlsError::Expired {
-                path: files.certificate.clone(),
-            });
+        let path = || files.certificate.clone();
+        match self.validity {
+            Some(validity) if validity.not_after < now => Err(TlsError::Expired { path: path() }),
+            Some(validity) if validity.not_before > now => Err(TlsError::NotYet { path: path() }),
+            Some(_) | None => Ok(()),
         }
-        Ok(())
     }
 
     /// Greets a client.
@@ -151,11 +156,25 @@ pub(crate) fn check(files: &TlsFiles) -> Result<(), TlsError> {
     Identity::load(files)?.check_time(files)
 }
 
-/// What the client has shown, if it was asked to show something.
-pub(crate) fn client_certificate(session: &ServerConnection) -> Option<ClientCertificate> {
-    let certificate = session.peer_certificates()?.first()?;
+/// What the client has shown, if it was asked to show something; `names` is what in it tells who the
+/// client is.
+pub(crate) fn client_certificate(
+    session: &ServerConnection,
+    names: Option<NamedBy>,
+) -> Option<ClientCertificate> {
+    let shown = session.peer_certificates()?.first()?;
+    // What rustls takes and this reader does not tells nobody's name.
+    let read = certificate::read(shown);
+    let name = |by| {
+        read.as_ref()
+            .and_then(|certificate| certificate::name(certificate, by))
+    };
     Some(ClientCertificate {
-        common_name: certificate::common_name(certificate),
+        common_name: name(NamedBy::CommonName).map(str::to_owned),
+        named: names.map(|by| Named {
+            by,
+            user: name(by).map(Into::into),
+        }),
     })
 }
 
@@ -167,6 +186,7 @@ fn verifier(
         file,
         demand,
         revoked,
+        names: _,
     } = authority;
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file)? {

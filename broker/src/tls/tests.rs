@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
-    KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+    KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
@@ -62,6 +62,14 @@ impl Authority {
         self.issue(name, |_parameters| {})
     }
 
+    /// As [`Authority::server`], one day.
+    pub(crate) fn future(&self, name: &str) -> Files {
+        self.issue(name, |parameters| {
+            parameters.not_before = date_time_ymd(3001, 2, 3);
+            parameters.not_after = date_time_ymd(3002, 2, 3);
+        })
+    }
+
     /// As [`Authority::server`], long ago.
     pub(crate) fn expired(&self, name: &str) -> Files {
         self.issue(name, |parameters| {
@@ -88,7 +96,13 @@ impl Authority {
     }
 
     pub(crate) fn client(&self, common_name: &str) -> Credentials {
+        self.client_with(common_name, Vec::new())
+    }
+
+    /// As [`Authority::client`], with other names beside.
+    pub(crate) fn client_with(&self, common_name: &str, names: Vec<SanType>) -> Credentials {
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        parameters.subject_alt_names = names;
         let names = &mut parameters.distinguished_name;
         names.push(DnType::CommonName, common_name);
         let serial = 1000 + u64::from(self.issued.replace(self.issued.get() + 1));
@@ -214,7 +228,7 @@ fn a_key_without_line_breaks_is_refused_and_not_quoted() {
 fn files_that_cannot_be_used_are_named() {
     let authority = Authority::new("files");
     let server = authority.server("localhost");
-    let load = |files: &TlsFiles| Identity::load(files).map(|identity| identity.not_after);
+    let load = |files: &TlsFiles| Identity::load(files).map(|identity| identity.validity);
     assert!(load(&server.named()).unwrap().is_some());
 
     let mut files = server.named();
@@ -240,6 +254,7 @@ fn files_that_cannot_be_used_are_named() {
         file: "/nowhere/ca.pem".into(),
         demand: Demand::Required,
         revoked: None,
+        names: None,
     });
     let error = load(&files).unwrap_err();
     assert!(matches!(error, TlsError::Read { .. }), "{error:?}");
@@ -252,9 +267,12 @@ fn files_that_cannot_be_used_are_named() {
 }
 
 #[test]
-fn certificate_that_has_expired_is_usable_and_told() {
+fn certificate_whose_time_is_not_now_is_usable_and_told() {
     let authority = Authority::new("expired");
     let files = authority.expired("localhost").named();
     assert!(Identity::load(&files).is_ok());
     assert!(matches!(check(&files), Err(TlsError::Expired { .. })));
+    let files = authority.future("localhost").named();
+    assert!(Identity::load(&files).is_ok());
+    assert!(matches!(check(&files), Err(TlsError::NotYet { .. })));
 }

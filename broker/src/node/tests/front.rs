@@ -30,7 +30,7 @@ pub(super) async fn secure(
 }
 
 /// What the node says of its only client.
-async fn view(broker: &Broker) -> ClientView {
+pub(super) async fn view(broker: &Broker) -> ClientView {
     let (socket, _serving) = operate::serve(broker).await;
     let page: Page<ClientView> = operate::get(&socket, "/v1/clients").await.unwrap();
     let [client] = &page.rows[..] else {
@@ -95,10 +95,15 @@ async fn new_certificates_are_shown_after_a_reload() {
     let unusable = broker.node.reload(&config).unwrap_err();
     assert_eq!(unusable.len(), 1, "{unusable:?}");
     assert!(is_shown(&broker, &connector(), &next).await);
-    files.replace_with(&authority.expired("localhost"));
-    let unusable = broker.node.reload(&config).unwrap_err();
-    assert_eq!(unusable.len(), 1, "{unusable:?}");
-    assert!(is_shown(&broker, &connector(), &next).await);
+    for other in [
+        authority.expired("localhost"),
+        authority.future("localhost"),
+    ] {
+        files.replace_with(&other);
+        let unusable = broker.node.reload(&config).unwrap_err();
+        assert_eq!(unusable.len(), 1, "{unusable:?}");
+        assert!(is_shown(&broker, &connector(), &next).await);
+    }
     witness.ping().await;
     broker.stop().await;
 }

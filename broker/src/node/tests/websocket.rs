@@ -42,7 +42,7 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// A client over a WebSocket over `stream`.
-async fn client<S>(mut stream: S) -> Client<DuplexStream>
+pub(super) async fn client<S>(mut stream: S) -> Client<DuplexStream>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
