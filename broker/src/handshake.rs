@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use crate::{
     codec::{
         self, DecodeError, Frame,
-        packet::{ConnAck, Connect, ConnectCode, Version},
+        packet::{ConnAck, Connect, ConnectCode, Recipient, Version},
     },
     metrics::Metric,
     proxy::ProxyError,
@@ -119,7 +119,8 @@ pub(crate) async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(Some(frame)) => break frame,
             Err(DecodeError::TooLarge) if bytes.len() >= PREAMBLE => {
                 if long_version(&bytes).is_some_and(Version::is_v5) {
-                    refuse(stream, ConnectCode::PacketTooLarge, Version::V5).await;
+                    let client = Recipient::unknown(Version::V5);
+                    refuse(stream, ConnectCode::PacketTooLarge, client).await;
                 }
                 return Err(DecodeError::TooLarge.into());
             }
@@ -138,7 +139,8 @@ pub(crate) async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
             // Which answer a client of an unknown version understands is a guess; the old one is
             // what it most likely knows (MQTT 5, 3.1.2.2).
             if error == DecodeError::UnsupportedVersion {
-                refuse(stream, error.connect_code(), Version::V311).await;
+                let client = Recipient::unknown(Version::V311);
+                refuse(stream, error.connect_code(), client).await;
             }
             return Err(error.into());
         }
@@ -152,7 +154,7 @@ pub(crate) async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
         Err(error) => {
             // MQTT 3 closes without an answer.
             if version.is_v5() {
-                refuse(stream, error.connect_code(), version).await;
+                refuse(stream, error.connect_code(), Recipient::unknown(version)).await;
             }
             Err(error.into())
         }
@@ -185,7 +187,7 @@ pub(crate) async fn check(
         None
     };
     if let Some(code) = refusal {
-        refuse(transport, code, connect.version).await;
+        refuse(transport, code, connect.recipient()).await;
         return Err(HandshakeError::Refused(code));
     }
     if is_anonymous {
@@ -218,12 +220,16 @@ fn assigned_client_id(now: Instant) -> String {
 pub(crate) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     code: ConnectCode,
-    version: Version,
+    client: Recipient,
 ) {
     let mut answer = BytesMut::new();
-    codec::encode_connack(ConnAck::refusal(code), version, &mut answer);
-    // The client is sent away; whether it heard why does not matter.
-    let _ = stream.write_all(&answer).await;
+    let Recipient { version, words } = client;
+    codec::encode_connack(ConnAck::refusal(code), words, version, &mut answer);
+    // A packet that is too long for its client is not sent (MQTT 5, 3.1.2-24).
+    if client.takes(answer.len()) {
+        // The client is sent away; whether it heard why does not matter.
+        let _ = stream.write_all(&answer).await;
+    }
     let _ = stream.shutdown().await;
     discard(stream).await;
 }

@@ -72,6 +72,8 @@ pub(crate) struct Link {
     opening: Opening,
     traffic: Traffic,
     maximum_packet: usize,
+    /// Of what the broker cannot do.
+    words: Words,
     counters: Arc<Counters>,
     state: RefCell<State>,
 }
@@ -103,6 +105,9 @@ impl Link {
         counters: Arc<Counters>,
     ) -> Rc<Self> {
         let unlimited = usize::MAX;
+        let maximum_packet = connect.maximum_packet.map_or(unlimited, |bytes| {
+            usize::try_from(bytes).unwrap_or(unlimited)
+        });
         let state = State {
             incoming: Incoming::new(limits.topic_aliases),
             outgoing: Outgoing::new(connect.topic_aliases.min(limits.topic_aliases)),
@@ -117,9 +122,12 @@ impl Link {
                 at: Instant::now(),
             },
             traffic: Traffic::default(),
-            maximum_packet: connect.maximum_packet.map_or(unlimited, |bytes| {
-                usize::try_from(bytes).unwrap_or(unlimited)
-            }),
+            maximum_packet,
+            words: if connect.problem_information {
+                Words::Within(maximum_packet)
+            } else {
+                Words::None
+            },
             counters,
             state: RefCell::new(state),
         })
@@ -187,16 +195,16 @@ impl Link {
     pub(crate) fn connack(&self, connack: ConnAck) {
         // There is no DISCONNECT before a CONNACK (MQTT 5, 3.14.0-1).
         self.encode_or(Farewell::None, |version, out| {
-            codec::encode_connack(connack, version, out);
+            codec::encode_connack(connack, Words::None, version, out);
         });
     }
 
     pub(crate) fn suback(&self, id: PacketId, codes: &[u8]) {
-        self.encode(|version, out| codec::encode_suback(id, codes, version, out));
+        self.encode(|version, out| codec::encode_suback(id, codes, self.words, version, out));
     }
 
     pub(crate) fn unsuback(&self, id: PacketId, codes: &[u8]) {
-        self.encode(|version, out| codec::encode_unsuback(id, codes, version, out));
+        self.encode(|version, out| codec::encode_unsuback(id, codes, self.words, version, out));
     }
 
     /// Answers a PUBLISH, once its receipt is complete and those before it are answered; until then
@@ -235,7 +243,7 @@ impl Link {
     /// Closes the connection once its output is written, after a DISCONNECT with this reason where
     /// the protocol has one.
     pub(crate) fn close(&self, reason: u8) {
-        let words = self.words(reason);
+        let words = self.farewell();
         self.encode(|version, out| codec::encode_disconnect(reason, words, version, out));
         self.state.borrow_mut().lingers |= self.version.is_v5();
         self.close_silently();
@@ -254,13 +262,10 @@ impl Link {
         wake(&mut state);
     }
 
-    /// A reason in words may not make the packet too long (MQTT 5, 3.14.2-3).
-    fn words(&self, code: u8) -> Words {
-        if codec::disconnect_len(code) <= self.maximum_packet {
-            Words::Reason
-        } else {
-            Words::None
-        }
+    /// A DISCONNECT may say why to those, too, who want to hear of problems in no other packet (MQTT
+    /// 5, 3.1.2.11.7).
+    fn farewell(&self) -> Words {
+        Words::Within(self.maximum_packet)
     }
 
     fn encode(&self, write: impl FnOnce(Version, &mut BytesMut)) {
@@ -279,8 +284,7 @@ impl Link {
         if state.output.len() - before > self.maximum_packet {
             state.output.truncate(before);
             if farewell == Farewell::Disconnect && self.maximum_packet >= DISCONNECT_BYTES {
-                let code = reason::PACKET_TOO_LARGE;
-                let words = self.words(code);
+                let (code, words) = (reason::PACKET_TOO_LARGE, self.farewell());
                 codec::encode_disconnect(code, words, self.version, &mut state.output);
                 state.lingers = true;
             }
@@ -413,6 +417,6 @@ impl Wire for &Link {
     }
 
     fn ack(&mut self, ack: Ack) {
-        self.encode(|version, out| codec::encode_ack(ack, version, out));
+        self.encode(|version, out| codec::encode_ack(ack, self.words, version, out));
     }
 }

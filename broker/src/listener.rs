@@ -189,7 +189,7 @@ async fn admit(
     let identity = match identified {
         Ok(identity) => identity,
         Err(code) => {
-            let refusal = handshake::refuse(&mut transport, code, accepted.connect.version);
+            let refusal = handshake::refuse(&mut transport, code, accepted.connect.recipient());
             // One that does not read would keep its place for good.
             let _late = tokio::time::timeout(limit, refusal).await;
             return Err(HandshakeError::Refused(code));
@@ -248,7 +248,7 @@ async fn greet(
     let greeting = handshake::read_connect(&mut transport, longest).await?;
     let connect = greeting.connect;
     if let Err(code) = gate.judge(&connect.client_id, Instant::now()) {
-        handshake::refuse(&mut transport, code, connect.version).await;
+        handshake::refuse(&mut transport, code, connect.recipient()).await;
         return Err(HandshakeError::Refused(code));
     }
     let accepted = handshake::check(connect, &mut transport, Instant::now()).await?;

@@ -109,6 +109,7 @@ fn assemble(
         receive_maximum: None,
         maximum_packet: None,
         topic_aliases: 0,
+        problem_information: true,
         will: will
             .map(|(will, properties)| decode_will(will, properties))
             .transpose()?,
@@ -128,6 +129,7 @@ fn assemble(
         }
         asked.maximum_packet = properties.max_packet_size;
         asked.topic_aliases = properties.topic_alias_max.unwrap_or(0);
+        asked.problem_information = properties.request_problem_info != Some(0);
         // MQTT 5, 3.1.2.11.10.
         if properties.authentication_data.is_some() && properties.authentication_method.is_none() {
             return Err(DecodeError::Protocol);

@@ -16,10 +16,14 @@ use crate::message::Message;
 const SUBSCRIPTION_IDENTIFIER: u8 = 11;
 const MESSAGE_EXPIRY: u8 = 2;
 const REASON_STRING: u8 = 0x1f;
+
+/// What a reason in words takes beside its text: identifier and length.
+const REASON_BYTES: usize = 3;
+
 const TOPIC_ALIAS: u8 = 0x23;
 
-/// Appends a CONNACK.
-pub fn encode_connack(connack: ConnAck, version: Version, out: &mut BytesMut) {
+/// Appends a CONNACK; a refusal may say why in words.
+pub fn encode_connack(connack: ConnAck, words: Words, version: Version, out: &mut BytesMut) {
     let ConnAck {
         session_present,
         code,
@@ -45,15 +49,23 @@ pub fn encode_connack(connack: ConnAck, version: Version, out: &mut BytesMut) {
     let result = match version {
         Version::V31 | Version::V311 => V4.write(packet(v3_code(code), None), out),
         Version::V5 => {
-            let properties = accepted.then(|| ConnAckProperties {
-                session_expiry_interval: session_expiry,
-                receive_max: receive_maximum,
-                max_packet_size: maximum_packet,
-                topic_alias_max: (topic_aliases > 0).then_some(topic_aliases),
-                server_keep_alive: keep_alive,
-                assigned_client_identifier: assigned_client_id,
-                ..ConnAckProperties::default()
-            });
+            let properties = if accepted {
+                Some(ConnAckProperties {
+                    session_expiry_interval: session_expiry,
+                    receive_max: receive_maximum,
+                    max_packet_size: maximum_packet,
+                    topic_alias_max: (topic_aliases > 0).then_some(topic_aliases),
+                    server_keep_alive: keep_alive,
+                    assigned_client_identifier: assigned_client_id,
+                    ..ConnAckProperties::default()
+                })
+            } else {
+                // Flags and code.
+                words.fitting(code.text(), 2).map(|text| ConnAckProperties {
+                    reason_string: Some(text.to_owned()),
+                    ..ConnAckProperties::default()
+                })
+            };
             V5.write(packet(v5_code(code), properties), out)
         }
     };
@@ -194,8 +206,40 @@ pub fn encode_delivery(
     out.put_slice(payload);
 }
 
-/// Appends a PUBACK, PUBREC, PUBREL or PUBCOMP.
-pub fn encode_ack(ack: Ack, version: Version, out: &mut BytesMut) {
+impl Words {
+    /// What a reason code is called, if it is a failure and the packet may say so; `fields` is the
+    /// length of what its body has beside properties.
+    fn of(self, code: u8, fields: usize) -> Option<&'static str> {
+        let text = (code >= reason::FAILURE).then(|| reason::text(code))?;
+        self.fitting(text, fields)
+    }
+
+    fn fitting(self, text: &'static str, fields: usize) -> Option<&'static str> {
+        let Self::Within(longest) = self else {
+            return None;
+        };
+        let body = fields + properties_with(Some(text));
+        (1 + variable_len(body) + body <= longest).then_some(text)
+    }
+}
+
+/// The length of a block of properties that has a reason in words, or nothing.
+fn properties_with(text: Option<&str>) -> usize {
+    // Texts are short, so the block's own length takes one byte.
+    1 + text.map_or(0, |text| REASON_BYTES + text.len())
+}
+
+/// Appends a block of properties that has a reason in words, or nothing.
+fn put_properties_with(out: &mut BytesMut, text: Option<&str>) {
+    put_variable(out, properties_with(text) - 1);
+    if let Some(text) = text {
+        out.put_u8(REASON_STRING);
+        put_prefixed(out, text.as_bytes());
+    }
+}
+
+/// Appends a PUBACK, PUBREC, PUBREL or PUBCOMP; a failure may say why in words.
+pub fn encode_ack(ack: Ack, words: Words, version: Version, out: &mut BytesMut) {
     let first = match ack.kind {
         AckKind::PubAck => 0x40,
         AckKind::PubRec => 0x50,
@@ -204,30 +248,58 @@ pub fn encode_ack(ack: Ack, version: Version, out: &mut BytesMut) {
     };
     let [high, low] = ack.id.get().to_be_bytes();
     // The reason may be left out when it is success (MQTT 5, 3.4.2.1); MQTT 3 has none.
-    if version.is_v5() && ack.reason != reason::SUCCESS {
-        out.put_slice(&[first, 3, high, low, ack.reason]);
-    } else {
+    if !version.is_v5() || ack.reason == reason::SUCCESS {
         out.put_slice(&[first, 2, high, low]);
+        return;
+    }
+    match words.of(ack.reason, 3) {
+        None => out.put_slice(&[first, 3, high, low, ack.reason]),
+        Some(text) => {
+            out.put_u8(first);
+            put_variable(out, 3 + properties_with(Some(text)));
+            out.put_slice(&[high, low, ack.reason]);
+            put_properties_with(out, Some(text));
+        }
     }
 }
 
-/// Appends a SUBACK with one code per filter.
-pub fn encode_suback(id: PacketId, codes: &[u8], version: Version, out: &mut BytesMut) {
+/// Appends a SUBACK with one code per filter; the first failure may be said in words.
+pub fn encode_suback(
+    id: PacketId,
+    codes: &[u8],
+    words: Words,
+    version: Version,
+    out: &mut BytesMut,
+) {
     out.put_u8(0x90);
-    put_codes(id, codes, version, out);
+    put_codes(id, codes, words, version, out);
 }
 
-/// Appends an UNSUBACK; MQTT 3 has no codes in it.
-pub fn encode_unsuback(id: PacketId, codes: &[u8], version: Version, out: &mut BytesMut) {
+/// Appends an UNSUBACK, as [`encode_suback`] does; MQTT 3 has no codes in it.
+pub fn encode_unsuback(
+    id: PacketId,
+    codes: &[u8],
+    words: Words,
+    version: Version,
+    out: &mut BytesMut,
+) {
     out.put_u8(0xB0);
-    put_codes(id, if version.is_v5() { codes } else { &[] }, version, out);
+    let codes = if version.is_v5() { codes } else { &[] };
+    put_codes(id, codes, words, version, out);
 }
 
-fn put_codes(id: PacketId, codes: &[u8], version: Version, out: &mut BytesMut) {
-    let properties: &[u8] = if version.is_v5() { &[0] } else { &[] };
-    put_variable(out, 2 + properties.len() + codes.len());
-    out.put_u16(id.get());
-    out.put_slice(properties);
+fn put_codes(id: PacketId, codes: &[u8], words: Words, version: Version, out: &mut BytesMut) {
+    let fields = 2 + codes.len();
+    if version.is_v5() {
+        let failure = codes.iter().find(|code| **code >= reason::FAILURE);
+        let text = failure.and_then(|code| words.of(*code, fields));
+        put_variable(out, fields + properties_with(text));
+        out.put_u16(id.get());
+        put_properties_with(out, text);
+    } else {
+        put_variable(out, fields);
+        out.put_u16(id.get());
+    }
     out.put_slice(codes);
 }
 
@@ -235,27 +307,18 @@ pub fn encode_pingresp(out: &mut BytesMut) {
     out.put_slice(&[0xD0, 0]);
 }
 
-/// The length of a DISCONNECT that says why in words too.
-pub fn disconnect_len(code: u8) -> usize {
-    // First byte, length, code, length of properties, and a string with its own length.
-    4 + 3 + reason::text(code).len()
-}
-
 /// Appends a DISCONNECT; only MQTT 5 servers send one (MQTT 3.1.1, 3.14).
 pub fn encode_disconnect(code: u8, words: Words, version: Version, out: &mut BytesMut) {
     if !version.is_v5() {
         return;
     }
-    match words {
-        Words::None => out.put_slice(&[0xE0, 1, code]),
-        Words::Reason => {
-            let text = reason::text(code);
+    match words.of(code, 1) {
+        None => out.put_slice(&[0xE0, 1, code]),
+        Some(text) => {
             out.put_u8(0xE0);
-            put_variable(out, 2 + 3 + text.len());
+            put_variable(out, 1 + properties_with(Some(text)));
             out.put_u8(code);
-            put_variable(out, 3 + text.len());
-            out.put_u8(REASON_STRING);
-            put_prefixed(out, text.as_bytes());
+            put_properties_with(out, Some(text));
         }
     }
 }

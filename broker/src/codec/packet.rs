@@ -49,10 +49,48 @@ pub struct Connect {
     pub maximum_packet: Option<u32>,
     /// How many topic aliases the broker may use; absent is zero.
     pub topic_aliases: u16,
+    /// Answers may say in words what went wrong (MQTT 5, 3.1.2.11.7).
+    pub problem_information: bool,
     pub will: Option<Will>,
     pub username: Option<String>,
     pub password: Option<Secret>,
     pub authentication_method: Option<String>,
+}
+
+impl Connect {
+    /// Who reads the answer.
+    pub fn recipient(&self) -> Recipient {
+        let longest = self.maximum_packet.map(usize::try_from);
+        Recipient {
+            version: self.version,
+            words: Words::Within(longest.and_then(Result::ok).unwrap_or(usize::MAX)),
+        }
+    }
+}
+
+/// Who reads the answer to a CONNECT, and what that may say in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    pub version: Version,
+    pub words: Words,
+}
+
+impl Recipient {
+    /// A client whose CONNECT is not understood: how long packets it takes, nobody knows.
+    pub fn unknown(version: Version) -> Self {
+        Self {
+            version,
+            words: Words::None,
+        }
+    }
+
+    /// Whether it takes a packet of this length.
+    pub fn takes(self, length: usize) -> bool {
+        match self.words {
+            Words::None => true,
+            Words::Within(longest) => length <= longest,
+        }
+    }
 }
 
 /// What is published for a client whose connection breaks.
@@ -214,11 +252,34 @@ pub enum ConnectCode {
     ServerBusy,
 }
 
+impl ConnectCode {
+    /// What a refusal means, for whoever reads a client's log.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::UnsupportedVersion => "this broker speaks MQTT 3.1, 3.1.1 and 5",
+            Self::ClientIdInvalid => "this client may not have this client id",
+            Self::QuotaExceeded => "more than the broker has room for",
+            Self::MalformedPacket => "the broker cannot read this CONNECT",
+            Self::ProtocolError => "this CONNECT is not allowed",
+            Self::BadCredentials => "unknown user or wrong password",
+            Self::NotAuthorized => "not authorized",
+            Self::ServerUnavailable => "the broker cannot serve this client now: try again later",
+            Self::BadAuthenticationMethod => "this broker has no extended authentication",
+            Self::TopicNameInvalid => "topic of the will not valid",
+            Self::PacketTooLarge => "CONNECT longer than the broker takes",
+            Self::RateExceeded => "too many clients connect at once: try again later",
+            Self::ServerBusy => "the broker is busy: try again later",
+        }
+    }
+}
+
 /// Whether a packet says why in words, beside its reason code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Words {
     None,
-    Reason,
+    /// If it is not longer than this with them.
+    Within(usize),
 }
 
 /// MQTT 5 reason codes that this broker sends in PUBACK, SUBACK, UNSUBACK and DISCONNECT.
@@ -243,9 +304,10 @@ pub mod reason {
     pub const QUOTA_EXCEEDED: u8 = 0x97;
     pub const ADMINISTRATIVE_ACTION: u8 = 0x98;
 
-    /// What a code of a DISCONNECT means, for whoever reads a client's log.
+    /// What a code of a failure means, for whoever reads a client's log.
     pub fn text(code: u8) -> &'static str {
         match code {
+            FAILURE => "the broker cannot do this",
             MALFORMED_PACKET => "the broker cannot read this packet",
             PROTOCOL_ERROR => "this packet is not allowed here",
             NOT_AUTHORIZED => "not authorized",
@@ -254,12 +316,13 @@ pub mod reason {
             SESSION_TAKEN_OVER => "another connection uses this client id",
             TOPIC_FILTER_INVALID => "topic filter not valid",
             TOPIC_NAME_INVALID => "topic name not valid",
+            PACKET_ID_NOT_FOUND => "no message has this packet identifier",
             RECEIVE_MAXIMUM_EXCEEDED => "more QoS 2 messages under way than the CONNACK allows",
             TOPIC_ALIAS_INVALID => "topic alias is zero or above the CONNACK's maximum",
             PACKET_TOO_LARGE => "packet longer than its receiver takes",
             QUOTA_EXCEEDED => "more than the broker has room for",
             ADMINISTRATIVE_ACTION => "closed by an operator",
-            _ => "closed by the broker",
+            _ => "refused by the broker",
         }
     }
 }

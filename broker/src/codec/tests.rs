@@ -248,6 +248,7 @@ fn connack_has_each_versions_form() {
         let mut out = BytesMut::new();
         encode_connack(
             ConnAck::refusal(ConnectCode::ClientIdInvalid),
+            Words::None,
             version,
             &mut out,
         );
@@ -260,8 +261,8 @@ fn connack_has_each_versions_form() {
         ..ConnAck::refusal(ConnectCode::Accepted)
     };
     let mut out = BytesMut::new();
-    encode_connack(present.clone(), Version::V31, &mut out);
-    encode_connack(present, Version::V311, &mut out);
+    encode_connack(present.clone(), Words::None, Version::V31, &mut out);
+    encode_connack(present, Words::None, Version::V311, &mut out);
     assert_eq!(out[..], [0x20, 2, 0, 0, 0x20, 2, 1, 0]);
 }
 
@@ -285,7 +286,7 @@ fn every_refusal_has_a_code_in_every_version() {
     ] {
         for version in ALL {
             let mut out = BytesMut::new();
-            encode_connack(ConnAck::refusal(code), version, &mut out);
+            encode_connack(ConnAck::refusal(code), Words::None, version, &mut out);
             assert_ne!(out[3], 0, "{code:?}");
         }
     }
@@ -295,10 +296,10 @@ fn every_refusal_has_a_code_in_every_version() {
 fn answers_have_each_versions_form() {
     let id = PacketId::new(1).unwrap();
     let mut out = BytesMut::new();
-    encode_suback(id, &[0, 0x80], Version::V311, &mut out);
-    encode_suback(id, &[0], Version::V5, &mut out);
-    encode_unsuback(id, &[0x11], Version::V311, &mut out);
-    encode_unsuback(id, &[0x11], Version::V5, &mut out);
+    encode_suback(id, &[0, 0x80], Words::None, Version::V311, &mut out);
+    encode_suback(id, &[0], Words::None, Version::V5, &mut out);
+    encode_unsuback(id, &[0x11], Words::None, Version::V311, &mut out);
+    encode_unsuback(id, &[0x11], Words::None, Version::V5, &mut out);
     encode_disconnect(0x8e, Words::None, Version::V311, &mut out);
     encode_disconnect(0x8e, Words::None, Version::V5, &mut out);
     encode_ack(
@@ -307,6 +308,7 @@ fn answers_have_each_versions_form() {
             id,
             reason: 0x10,
         },
+        Words::None,
         Version::V5,
         &mut out,
     );
@@ -316,6 +318,7 @@ fn answers_have_each_versions_form() {
             id,
             reason: 0x10,
         },
+        Words::None,
         Version::V311,
         &mut out,
     );

@@ -62,6 +62,7 @@ fn hello(will: Option<Will>) -> Connect {
         receive_maximum: None,
         maximum_packet: None,
         topic_aliases: 0,
+        problem_information: true,
         will,
         username: None,
         password: None,

@@ -16,6 +16,7 @@ mod mosquitto;
 mod operate;
 mod probes;
 mod refusals;
+mod reasons;
 mod shared;
 mod spec;
 mod sys;

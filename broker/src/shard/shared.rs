@@ -255,6 +255,7 @@ mod tests {
             receive_maximum: None,
             maximum_packet: None,
             topic_aliases: 0,
+            problem_information: true,
             will: None,
             username: None,
             password: None,

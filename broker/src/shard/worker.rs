@@ -231,7 +231,7 @@ async fn accept(
             .unwrap_or(connect.keep_alive);
         let counters = Arc::clone(state.counters());
         let link = Link::new(peer, &connect, state.limits(), counters);
-        let version = connect.version;
+        let client = connect.recipient();
         let answer = state.connect(connect, identity, assigned, &link, now);
         let limits = state.limits();
         if answer.is_ok() {
@@ -242,7 +242,7 @@ async fn accept(
             Ok(key) => key,
             Err(code) => {
                 connections.spawn_local(async move {
-                    let refusal = handshake::refuse(&mut transport, code, version);
+                    let refusal = handshake::refuse(&mut transport, code, client);
                     // One that does not read would keep its place for good.
                     let _late = tokio::time::timeout(limits.connect_timeout, refusal).await;
                     drop(slot);

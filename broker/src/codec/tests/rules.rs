@@ -203,8 +203,7 @@ fn subscribe_and_unsubscribe_need_a_filter_and_an_identifier() {
 #[test]
 fn disconnect_says_why_in_words() {
     let mut out = BytesMut::new();
-    encode_disconnect(0x8b, Words::Reason, Version::V5, &mut out);
-    assert_eq!(out.len(), disconnect_len(0x8b));
+    encode_disconnect(0x8b, Words::Within(23), Version::V5, &mut out);
     let mut expected = b"\xe0\x14\x8b\x12\x1f\0\x0f".to_vec();
     expected.extend(b"the broker stops");
     expected[1] = (expected.len() - 2) as u8;
@@ -212,6 +211,90 @@ fn disconnect_says_why_in_words() {
     expected[6] = b"the broker stops".len() as u8;
     assert_eq!(out[..], expected);
     out.clear();
-    encode_disconnect(0x8b, Words::Reason, Version::V311, &mut out);
+    encode_disconnect(0x8b, Words::Within(22), Version::V5, &mut out);
+    assert_eq!(out[..], [0xe0, 1, 0x8b]);
+    out.clear();
+    encode_disconnect(0x8b, Words::Within(23), Version::V311, &mut out);
     assert!(out.is_empty());
+}
+
+/// What a packet is with a reason in words, with room for all but one byte of it, and without.
+fn spoken(encode: impl Fn(Words, &mut BytesMut)) -> [Vec<u8>; 3] {
+    let with = |words| {
+        let mut out = BytesMut::new();
+        encode(words, &mut out);
+        out.to_vec()
+    };
+    let whole = with(Words::Within(usize::MAX));
+    assert_eq!(with(Words::Within(whole.len())), whole);
+    let short = with(Words::Within(whole.len() - 1));
+    [whole, short, with(Words::None)]
+}
+
+#[test]
+fn failures_are_said_in_words_where_these_fit() {
+    let id = PacketId::new(7).unwrap();
+    let (kind, reason) = (AckKind::PubRec, 0x97);
+    let ack = Ack { kind, id, reason };
+    let [whole, short, bare] = spoken(|words, out| encode_ack(ack, words, Version::V5, out));
+    let room = b"more than the broker has room for";
+    let expected = [&b"\x50\x28\0\x07\x97\x24\x1f\0\x21"[..], room].concat();
+    assert_eq!((whole, &short), (expected, &bare));
+    assert_eq!(bare, b"\x50\x03\0\x07\x97");
+
+    let codes = [1, 0x8f, 0x97];
+    let [whole, short, bare] =
+        spoken(|words, out| encode_suback(id, &codes, words, Version::V5, out));
+    let filter = b"topic filter not valid";
+    let expected = [
+        &b"\x90\x1f\0\x07\x19\x1f\0\x16"[..],
+        filter,
+        &b"\x01\x8f\x97"[..],
+    ];
+    assert_eq!((whole, &short), (expected.concat(), &bare));
+    assert_eq!(bare, b"\x90\x06\0\x07\0\x01\x8f\x97");
+
+    let refusal = ConnAck::refusal(ConnectCode::ServerBusy);
+    let [whole, short, bare] =
+        spoken(|words, out| encode_connack(refusal.clone(), words, Version::V5, out));
+    let busy = b"the broker is busy: try again later";
+    let expected = [&b"\x20\x29\0\x89\x26\x1f\0\x23"[..], busy].concat();
+    assert_eq!((whole, &short), (expected, &bare));
+    assert_eq!(bare, b"\x20\x03\0\x89\0");
+}
+
+#[test]
+fn success_and_older_versions_have_no_words() {
+    let id = PacketId::new(7).unwrap();
+    let words = Words::Within(usize::MAX);
+    let mut out = BytesMut::new();
+    let ack = |reason| Ack {
+        kind: AckKind::PubAck,
+        id,
+        reason,
+    };
+    encode_ack(ack(0x10), words, Version::V5, &mut out);
+    encode_ack(ack(0x87), words, Version::V311, &mut out);
+    encode_suback(id, &[0, 2], words, Version::V5, &mut out);
+    encode_suback(id, &[0x80], words, Version::V311, &mut out);
+    encode_unsuback(id, &[0x11], words, Version::V5, &mut out);
+    let refusal = ConnAck::refusal(ConnectCode::ServerBusy);
+    encode_connack(refusal, words, Version::V311, &mut out);
+    let expected: [&[u8]; 6] = [
+        b"\x40\x03\0\x07\x10",
+        b"\x40\x02\0\x07",
+        b"\x90\x05\0\x07\0\0\x02",
+        b"\x90\x03\0\x07\x80",
+        b"\xb0\x04\0\x07\0\x11",
+        b"\x20\x02\0\x03",
+    ];
+    assert_eq!(out[..], expected.concat());
+}
+
+#[test]
+fn words_are_short() {
+    // Their properties' length has one byte.
+    assert!((0..=u8::MAX).all(|code| reason::text(code).len() <= 100));
+    let codes = [ConnectCode::ServerUnavailable, ConnectCode::RateExceeded];
+    assert!(codes.iter().all(|code| code.text().len() <= 100));
 }

@@ -202,9 +202,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     pub(super) async fn expect(&mut self, first: u8, body: &[u8]) {
         let (got, mut rest) = self.recv().await;
-        // A DISCONNECT may go on with the reason in words.
-        if (got, rest.get(2)) == (0xe0, Some(&0x1f)) {
-            rest.truncate(1);
+        // Failures may go on with the reason in words.
+        let fields = match got {
+            0xe0 => 1,
+            0x40 | 0x50 | 0x62 | 0x70 => 3,
+            _ => rest.len(),
+        };
+        if rest.get(fields + 1) == Some(&0x1f) {
+            rest.truncate(fields);
         }
         assert_eq!((got, rest), (first, body.to_vec()));
     }
