@@ -31,6 +31,7 @@ use crate::{
     session::Cause,
     shard::{Flow, SessionKey, Shard},
     throttle::Throttle,
+    websocket::Violation,
 };
 
 /// One read's worth; shared by all connections of a thread.
@@ -94,6 +95,14 @@ enum Turn {
     /// Wakers are registered.
     Wait,
     Over,
+    /// The client has broken the rules of what carries MQTT.
+    Violated(Violation),
+}
+
+impl From<io::Error> for Turn {
+    fn from(error: io::Error) -> Self {
+        Violation::of(&error).map_or(Self::Over, Self::Violated)
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -140,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut reads = 0;
         loop {
             match self.poll_write(context) {
-                Poll::Ready(Err(_gone)) => return Turn::Over,
+                Poll::Ready(Err(error)) => return error.into(),
                 Poll::Ready(Ok(())) if self.link.is_closing() => return self.poll_close(context),
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
@@ -160,7 +169,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             reads += 1;
             match self.poll_read(context) {
                 Poll::Pending => break,
-                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Turn::Over,
+                Poll::Ready(Ok(0)) => return Turn::Over,
+                Poll::Ready(Err(error)) => return error.into(),
                 Poll::Ready(Ok(_bytes)) => {}
             }
         }
@@ -412,17 +422,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
         self.link.begin_poll(context);
         let turn = self.turn(context);
         self.link.end_poll();
-        match turn {
-            Turn::Wait => Poll::Pending,
-            Turn::Over => {
-                let mut shard = self.shard.borrow_mut();
-                if !self.link.is_closing() {
-                    shard.counters().inc(Metric::ClosedLost);
-                }
-                shard.disconnect(self.key, &self.link, Cause::Broken, Instant::now());
-                Poll::Ready(())
-            }
+        let violation = match turn {
+            Turn::Wait => return Poll::Pending,
+            Turn::Over => None,
+            Turn::Violated(violation) => Some(violation),
+        };
+        let mut shard = self.shard.borrow_mut();
+        let counters = shard.counters();
+        if let Some(violation) = violation {
+            debug!(%violation, "closing a connection for its WebSocket");
+            counters.inc(violation.metric());
         }
+        if !self.link.is_closing() {
+            counters.inc(if violation.is_some() {
+                Metric::ClosedProtocol
+            } else {
+                Metric::ClosedLost
+            });
+        }
+        shard.disconnect(self.key, &self.link, Cause::Broken, Instant::now());
+        Poll::Ready(())
     }
 }
 

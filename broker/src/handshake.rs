@@ -14,7 +14,7 @@ use crate::{
     metrics::Metric,
     proxy::ProxyError,
     transport::Transport,
-    websocket::UpgradeError,
+    websocket::{UpgradeError, Violation},
 };
 
 /// Enough for any usual CONNECT in one read.
@@ -58,8 +58,25 @@ impl HandshakeError {
         }
     }
 
+    /// What the client did to its WebSocket, if that is why.
+    pub(crate) fn violation(&self) -> Option<Violation> {
+        match self {
+            Self::Io(error) => Violation::of(error),
+            Self::Timeout
+            | Self::Closed
+            | Self::Proxy(_)
+            | Self::Tls(_)
+            | Self::WebSocket(_)
+            | Self::Decode(_)
+            | Self::Refused(_) => None,
+        }
+    }
+
     /// What the refusal is counted as.
     pub(crate) fn metric(&self) -> Metric {
+        if self.violation().is_some() {
+            return Metric::RefusedWebSocket;
+        }
         match self {
             Self::Timeout => Metric::RefusedTimeout,
             Self::Closed | Self::Io(_) | Self::Proxy(ProxyError::Closed | ProxyError::Io(_)) => {

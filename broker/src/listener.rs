@@ -139,6 +139,9 @@ fn welcome(
     tokio::spawn(async move {
         if let Err(error) = admit(stream, address, &service, &policy, slot, &gate).await {
             gate.counters.inc(error.metric());
+            if let Some(violation) = error.violation() {
+                gate.counters.inc(violation.metric());
+            }
             let error = &error as &dyn std::error::Error;
             debug!(%address, error, "client refused");
         }

@@ -5,17 +5,18 @@
 //! | fin, opcode (4) | mask, length | more length | masking key | payload
 //! ```
 
+use super::violation::Violation;
+
 /// Codes of close frames (RFC 6455, 7.4.1).
 pub(super) mod close {
     pub(in super::super) const NORMAL: u16 = 1000;
-    pub(super) const PROTOCOL_ERROR: u16 = 1002;
-    pub(super) const UNSUPPORTED: u16 = 1003;
+    pub(in super::super) const PROTOCOL_ERROR: u16 = 1002;
+    pub(in super::super) const UNSUPPORTED: u16 = 1003;
 }
 
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 const MASKED: u8 = 0x80;
-const CONTROL: u8 = 0x08;
 
 /// Two bytes, eight of length, four of mask.
 const LONGEST_HEADER: usize = 14;
@@ -35,8 +36,26 @@ pub(super) struct Decoder {
     control: Vec<u8>,
     /// The last ping that was not answered.
     ping: Option<Vec<u8>>,
-    /// The client closes, or has to be closed, with this code; nothing more is read.
-    closed: Option<u16>,
+    /// Nothing more is read.
+    closed: Option<Closed>,
+}
+
+/// Why a WebSocket is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// By the client, with this code or none.
+    Ordered(u16),
+    Violated(Violation),
+}
+
+impl Closed {
+    /// The code to close with.
+    pub(super) fn code(self) -> u16 {
+        match self {
+            Self::Ordered(code) => code,
+            Self::Violated(violation) => violation.code(),
+        }
+    }
 }
 
 /// As much as has arrived.
@@ -91,8 +110,8 @@ impl Decoder {
         payload
     }
 
-    /// The code to close with, once there is no more to read.
-    pub(super) fn closed(&self) -> Option<u16> {
+    /// Set once there is no more to read.
+    pub(super) fn closed(&self) -> Option<Closed> {
         self.closed
     }
 
@@ -109,8 +128,8 @@ impl Decoder {
         }
         let [first, second, ..] = header.bytes;
         if header.length == 1 {
-            if let Err(code) = kind(first, self.is_fragmented) {
-                self.closed = Some(code);
+            if let Err(violation) = kind(first, self.is_fragmented) {
+                self.closed = Some(Closed::Violated(violation));
             }
             return;
         }
@@ -119,9 +138,8 @@ impl Decoder {
             127 => 8,
             _ => 0,
         };
-        // Only clients mask, and all of them do (5.1).
         if second & MASKED == 0 {
-            self.closed = Some(close::PROTOCOL_ERROR);
+            self.closed = Some(Closed::Violated(Violation::Unmasked));
         } else if header.length == 2 + extended + 4 {
             self.begin_frame(extended);
         }
@@ -139,7 +157,6 @@ impl Decoder {
         let mut mask = [0; 4];
         mask.copy_from_slice(&bytes[length - 4..length]);
         match kind(first, self.is_fragmented) {
-            // The highest bit of a length is zero (5.2).
             Ok(Kind::Data) if left <= i64::MAX.unsigned_abs() => {
                 self.is_fragmented = first & FIN == 0;
                 self.frame = Some(Frame {
@@ -151,8 +168,9 @@ impl Decoder {
             Ok(kind) if kind != Kind::Data && left <= LONGEST_CONTROL => {
                 self.frame = Some(Frame { kind, left, mask });
             }
-            Ok(_) => self.closed = Some(close::PROTOCOL_ERROR),
-            Err(code) => self.closed = Some(code),
+            Ok(Kind::Data) => self.closed = Some(Closed::Violated(Violation::Length)),
+            Ok(_) => self.closed = Some(Closed::Violated(Violation::Control)),
+            Err(violation) => self.closed = Some(Closed::Violated(violation)),
         }
     }
 
@@ -167,9 +185,9 @@ impl Decoder {
             Kind::Close => {
                 let payload = std::mem::take(&mut self.control);
                 self.closed = Some(match payload.as_slice() {
-                    [] => close::NORMAL,
+                    [] => Closed::Ordered(close::NORMAL),
                     [high, low, ..] => answer(u16::from_be_bytes([*high, *low])),
-                    _ => close::PROTOCOL_ERROR,
+                    _ => Closed::Violated(Violation::Close),
                 });
             }
         }
@@ -195,28 +213,29 @@ impl Frame {
     }
 }
 
-/// What a frame with this first byte is; the error is the code to close with.
-fn kind(first: u8, is_fragmented: bool) -> Result<Kind, u16> {
+/// What a frame with this first byte is.
+fn kind(first: u8, is_fragmented: bool) -> Result<Kind, Violation> {
     let opcode = first & 0x0f;
-    if first & RESERVED != 0 || (opcode & CONTROL != 0 && first & FIN == 0) {
-        return Err(close::PROTOCOL_ERROR);
+    if first & RESERVED != 0 {
+        return Err(Violation::Extension);
     }
     match (opcode, is_fragmented) {
         (0x0, true) | (0x2, false) => Ok(Kind::Data),
-        // Text: MQTT is binary (MQTT 5, 6.0.0-1).
-        (0x1, false) => Err(close::UNSUPPORTED),
+        (0x1, false) => Err(Violation::Text),
+        (0x0, false) | (0x1 | 0x2, true) => Err(Violation::Sequence),
+        (0x8..=0xa, _) if first & FIN == 0 => Err(Violation::Control),
         (0x8, _) => Ok(Kind::Close),
         (0x9, _) => Ok(Kind::Ping),
         (0xa, _) => Ok(Kind::Pong),
-        _ => Err(close::PROTOCOL_ERROR),
+        _ => Err(Violation::Opcode),
     }
 }
 
 /// A client's code comes back to it, unless it is none that may be sent (7.4.1).
-fn answer(code: u16) -> u16 {
+fn answer(code: u16) -> Closed {
     match code {
-        1000..=1003 | 1007..=1014 | 3000..=4999 => code,
-        _ => close::PROTOCOL_ERROR,
+        1000..=1003 | 1007..=1014 | 3000..=4999 => Closed::Ordered(code),
+        _ => Closed::Violated(Violation::Close),
     }
 }
 
@@ -290,27 +309,31 @@ mod tests {
         let long = frame(0x89, &[0; 126]);
         let unmasked = [0x82, 1, b'a'];
         let endless = [0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
-        for (bytes, code) in [
-            (frame(0x81, b"text"), 1003),
-            (frame(0x80, b"of nothing"), 1002),
-            (frame(0xc2, b"reserved bit"), 1002),
-            (frame(0x83, b"reserved opcode"), 1002),
-            (frame(0x8b, b"reserved opcode"), 1002),
-            (frame(0x09, b"part of a ping"), 1002),
-            ([frame(0x02, b"a"), frame(0x82, b"b")].concat(), 1002),
-            (long, 1002),
-            (unmasked.to_vec(), 1002),
-            (endless.to_vec(), 1002),
-            (frame(0x88, &[]), 1000),
-            (frame(0x88, &[3]), 1002),
-            (frame(0x88, &1001_u16.to_be_bytes()), 1001),
-            (frame(0x88, &1005_u16.to_be_bytes()), 1002),
-            (frame(0x88, b"\x0f\xa0reason"), 4000),
+        let mixed = [frame(0x02, b"a"), frame(0x82, b"b")].concat();
+        use Closed::{Ordered, Violated};
+        use Violation::*;
+        for (bytes, closed, code) in [
+            (frame(0x81, b"text"), Violated(Text), 1003),
+            (frame(0x80, b"of nothing"), Violated(Sequence), 1002),
+            (frame(0xc2, b"reserved bit"), Violated(Extension), 1002),
+            (frame(0x83, b"reserved opcode"), Violated(Opcode), 1002),
+            (frame(0x8b, b"reserved opcode"), Violated(Opcode), 1002),
+            (frame(0x09, b"part of a ping"), Violated(Control), 1002),
+            (mixed, Violated(Sequence), 1002),
+            (long, Violated(Control), 1002),
+            (unmasked.to_vec(), Violated(Unmasked), 1002),
+            (endless.to_vec(), Violated(Length), 1002),
+            (frame(0x88, &[]), Ordered(1000), 1000),
+            (frame(0x88, &[3]), Violated(Close), 1002),
+            (frame(0x88, &1001_u16.to_be_bytes()), Ordered(1001), 1001),
+            (frame(0x88, &1005_u16.to_be_bytes()), Violated(Close), 1002),
+            (frame(0x88, b"\x0f\xa0reason"), Ordered(4000), 4000),
         ] {
             let mut decoder = Decoder::default();
             let rest = frame(0x82, b"rest");
             let payload = decode(&mut decoder, &[bytes.clone(), rest].concat(), 3);
-            assert_eq!(decoder.closed(), Some(code), "{bytes:?}");
+            assert_eq!(decoder.closed(), Some(closed), "{bytes:?}");
+            assert_eq!(closed.code(), code);
             assert!(!payload.ends_with(b"rest"));
         }
     }

@@ -6,6 +6,7 @@
 
 mod decoder;
 mod upgrade;
+mod violation;
 
 use std::{
     io::{self, IoSlice},
@@ -17,8 +18,9 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::transport::Transport;
-use decoder::{Decoder, close};
+use decoder::{Closed, Decoder, close};
 pub(crate) use upgrade::{UpgradeError, upgrade};
+pub(crate) use violation::Violation;
 
 /// Payload of the longest frame that is sent: the longest whose length has two bytes.
 const LONGEST_FRAME: usize = u16::MAX as usize;
@@ -144,8 +146,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         if self.is_closing {
             return false;
         }
-        if let Some(code) = self.decoder.closed() {
-            self.put_close(code);
+        if let Some(closed) = self.decoder.closed() {
+            self.put_close(closed.code());
         } else if let Some(payload) = self.decoder.take_ping() {
             self.put_control(PONG, &payload);
         } else {
@@ -174,9 +176,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         for _ in 0..BARREN_READS {
-            // To the reader a stream that was closed in order has ended.
-            if self.decoder.closed().is_some() {
-                return Poll::Ready(Ok(()));
+            match self.decoder.closed() {
+                None => {}
+                // To the reader a stream that was closed in order has ended.
+                Some(Closed::Ordered(_code)) => return Poll::Ready(Ok(())),
+                Some(Closed::Violated(violation)) => return Poll::Ready(Err(violation.into())),
             }
             let room = buffer.initialize_unfilled();
             let read = ready!(self.poll_bytes(context, room))?;
@@ -206,7 +210,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
         }
         ready!(self.poll_control(context))?;
         if self.is_closing {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            return Poll::Ready(Err(match self.decoder.closed() {
+                Some(Closed::Violated(violation)) => violation.into(),
+                Some(Closed::Ordered(_)) | None => io::ErrorKind::BrokenPipe.into(),
+            }));
         }
         if self.left == 0 {
             self.left = bytes.len().min(LONGEST_FRAME);

@@ -138,8 +138,11 @@ async fn close_is_answered_and_ends_the_stream() {
 async fn text_is_refused() {
     let (mut client, mut server) = pair(1024).await;
     client.send(Message::text("text")).await.unwrap();
-    assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 0);
+    let error = server.read(&mut [0; 10]).await.unwrap_err();
+    assert_eq!(Violation::of(&error), Some(Violation::Text));
     assert_eq!(closed_with(&mut client).await, CloseCode::Unsupported);
+    let error = server.write(b"late").await.unwrap_err();
+    assert_eq!(Violation::of(&error), Some(Violation::Text));
 }
 
 #[tokio::test]

@@ -135,6 +135,63 @@ async fn other_requests_are_told_what_is_wrong() {
     broker.stop().await;
 }
 
+/// A frame from a client; the mask is zero.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[first, 0x80 | length, 0, 0, 0, 0], payload].concat()
+}
+
+#[tokio::test]
+async fn broken_rules_are_counted_by_reason_and_not_as_lost_connections() {
+    let broker = Broker::start_with(SETTINGS).await;
+    let connect = frame(0x82, b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01c");
+    let ping = frame(0x82, b"\xc0\0");
+    let violations = [
+        (frame(0x81, b"text"), Metric::WebSocketText),
+        (vec![0x82, 1, b'a'], Metric::WebSocketUnmasked),
+        (frame(0xc2, b"a"), Metric::WebSocketExtension),
+        (frame(0x83, b"a"), Metric::WebSocketOpcode),
+        (frame(0x80, b"a"), Metric::WebSocketSequence),
+        (frame(0x09, b"a"), Metric::WebSocketControl),
+        (
+            vec![0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4],
+            Metric::WebSocketLength,
+        ),
+        (frame(0x88, &[3]), Metric::WebSocketClose),
+    ];
+    for ((violation, metric), before) in violations.iter().zip(0..) {
+        // Before a CONNECT, behind one, and behind a packet that is still to be answered.
+        for (said, ended, count) in [
+            (Vec::new(), Metric::RefusedWebSocket, before + 1),
+            (connect.clone(), Metric::ClosedProtocol, 2 * before + 1),
+            (
+                [&connect[..], &ping].concat(),
+                Metric::ClosedProtocol,
+                2 * before + 2,
+            ),
+        ] {
+            let mut stream = TcpStream::connect(broker.address).await.unwrap();
+            ask(&mut stream, "/mqtt", "mqtt").await;
+            let bytes = [&said[..], violation].concat();
+            stream.write_all(&bytes).await.unwrap();
+            let mut answers = Vec::new();
+            stream.read_to_end(&mut answers).await.unwrap();
+            let close = answers.len() - 4;
+            assert_eq!(answers[close..close + 2], [0x88, 2], "{answers:?}");
+            broker.wait_for(ended, count).await;
+        }
+        broker.wait_for(*metric, 3).await;
+    }
+    // Who closes in order is lost to MQTT, and breaks no rule.
+    let mut stream = TcpStream::connect(broker.address).await.unwrap();
+    ask(&mut stream, "/mqtt", "mqtt").await;
+    let goodbye = [&connect[..], &frame(0x88, &1001_u16.to_be_bytes())].concat();
+    stream.write_all(&goodbye).await.unwrap();
+    broker.wait_for(Metric::ClosedLost, 1).await;
+    assert_eq!(broker.count(Metric::WebSocketClose), 3);
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn websocket_that_says_nothing_is_refused_in_time() {
     let settings = format!("{SETTINGS}[limits]\nconnect_timeout = \"2s\"\n");
