@@ -40,6 +40,11 @@ pub struct Message {
 }
 
 impl Message {
+    /// Bytes that it holds.
+    pub fn size(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.properties.len()
+    }
+
     pub fn is_expired(&self, now: Instant) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }

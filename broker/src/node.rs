@@ -29,9 +29,10 @@ use crate::{
     listener::{self, ListenError},
     load::{self, Load},
     metrics::{Counters, Histogram, Metric, Metrics, render_head, render_value},
-    retained::Retained,
+    retained::{self, Retained},
     routes::{Routes, ShardId, ShardSet},
     service::{self, Service, Services},
+    session::Stock,
     shard::{self, Request, Shared, WorkerError},
     shares::Shares,
     tls::TlsError,
@@ -137,6 +138,26 @@ impl Status {
         retained.len() as u64
     }
 
+    /// What clients make the node hold, where that is bounded in bytes.
+    fn render_bytes(&self, out: &mut String) {
+        let Shared {
+            retained, stock, ..
+        } = &*self.shared;
+        let retained = retained.read().unwrap_or_else(PoisonError::into_inner);
+        let help = "Bytes of retained messages and of the tree of their topics.";
+        render_head(out, "retained_bytes", "gauge", help);
+        render_value(out, "retained_bytes", "", retained.bytes() as u64);
+        let help = "Bytes of messages that wait for clients.";
+        render_head(out, "queue_bytes", "gauge", help);
+        render_value(out, "queue_bytes", "", stock.bytes() as u64);
+        let (name, help) = (
+            "queue_refused_total",
+            "Messages not queued because limits.node_queue_bytes are.",
+        );
+        render_head(out, name, "counter", help);
+        render_value(out, name, "", stock.refused());
+    }
+
     /// Appends everything in Prometheus's text format.
     pub fn render(&self, out: &mut String) {
         self.metrics.render(out);
@@ -221,12 +242,13 @@ impl Node {
             shards,
             routes: Routes::default(),
             shares: Shares::default(),
-            retained: RwLock::new(Retained::new(config.limits().retained)),
+            retained: RwLock::new(Retained::new(config.limits().into())),
+            stock: Stock::new(config.limits().node_queue_bytes),
             sessions: AtomicUsize::new(0),
             node: config.node().into(),
             metrics: metrics.clone(),
             sys_interval: config.sys_interval(),
-            sys: RwLock::new(Retained::new(usize::MAX)),
+            sys: RwLock::new(Retained::new(retained::Bounds::NONE)),
             lanes: Arc::new(Lanes::start(shards)?),
             connect_times: Histogram::default(),
             load: Arc::new(Load::new(config.overload(), shards, Instant::now())),

@@ -9,12 +9,19 @@ use std::{
 };
 
 use crate::{
+    config::Limits,
     message::Message,
     topic::{self, split_level},
 };
 
 /// How many levels of topics one page looks at, so that no filter holds a shard up for long.
 const PAGE_NODES: usize = 256;
+
+/// Expired messages that are forgotten at once: others wait for the store meanwhile.
+const FORGOTTEN_PER_TURN: usize = 4096;
+
+/// What a level of a topic takes that has no other beside it: a table with room for eleven.
+const LEVEL_BYTES: usize = 768;
 
 /// A message, and since when it is its topic's.
 #[derive(Clone, Debug)]
@@ -36,9 +43,34 @@ pub(crate) struct Page {
 pub(crate) struct Retained {
     root: Node,
     len: usize,
-    bound: usize,
+    /// Of the messages, and of the tree that they are in.
+    bytes: usize,
+    bounds: Bounds,
     /// The topics of messages that expire, by when they do.
     deadlines: BTreeSet<(Instant, Box<str>)>,
+}
+
+/// How much may be retained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Bounds {
+    pub(crate) const NONE: Self = Self {
+        messages: usize::MAX,
+        bytes: usize::MAX,
+    };
+}
+
+impl From<Limits> for Bounds {
+    fn from(limits: Limits) -> Self {
+        Self {
+            messages: limits.retained,
+            bytes: limits.retained_bytes,
+        }
+    }
 }
 
 /// Ordered, so that a subscriber gets retained messages in the order of their topics.
@@ -49,49 +81,61 @@ struct Node {
 }
 
 impl Retained {
-    pub(crate) fn new(bound: usize) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
             root: Node::default(),
             len: 0,
-            bound,
+            bytes: 0,
+            bounds,
             deadlines: BTreeSet::new(),
         }
     }
 
-    /// Another bound; what is kept already stays.
-    pub(crate) fn set_bound(&mut self, bound: usize) {
-        self.bound = bound;
+    /// Other bounds; what is kept already stays.
+    pub(crate) fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
     }
 
-    /// Whether there is room for a message of this topic.
-    pub(crate) fn has_room(&self, topic: &str) -> bool {
-        self.len < self.bound || self.root.has_message(topic)
+    /// Whether there is room for a message in the place of its topic's.
+    pub(crate) fn has_room(&self, message: &Message) -> bool {
+        let (older, missing) = self.root.find(&message.topic);
+        let freed = older.map_or(0, |kept| weight(&kept.message));
+        let bytes = self.bytes - freed + missing + weight(message);
+        bytes <= self.bounds.bytes && (older.is_some() || self.len < self.bounds.messages)
     }
 
     /// Keeps the message for its topic, or forgets the topic's when the payload is empty; tells
-    /// whether there was room.
+    /// whether there was room. If not, the topic has none: its last one is not the last any more.
     #[must_use]
     pub(crate) fn store(&mut self, message: &Arc<Message>, now: Instant) -> bool {
         if message.payload.is_empty() {
             self.forget(&message.topic);
             return true;
         }
-        if !self.has_room(&message.topic) {
+        if !self.has_room(message) {
+            self.forget(&message.topic);
             return false;
         }
         let mut node = &mut self.root;
         for level in message.topic.split('/') {
             node = match node.children.entry(level.into()) {
                 Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(Node::default()),
+                Entry::Vacant(entry) => {
+                    self.bytes += level_weight(entry.key());
+                    entry.insert(Node::default())
+                }
             };
         }
+        self.bytes += weight(message);
         let kept = Kept {
             message: Arc::clone(message),
             since: now,
         };
         match node.message.replace(kept) {
-            Some(replaced) => self.unschedule(&replaced.message),
+            Some(replaced) => {
+                self.bytes -= weight(&replaced.message);
+                self.unschedule(&replaced.message);
+            }
             None => self.len += 1,
         }
         if let Some(expires) = message.expires {
@@ -101,8 +145,10 @@ impl Retained {
     }
 
     fn forget(&mut self, topic: &str) {
-        if let Some(kept) = self.root.remove(Some(topic)) {
+        let mut freed = 0;
+        if let Some(kept) = self.root.remove(Some(topic), &mut freed) {
             self.len -= 1;
+            self.bytes -= freed + weight(&kept.message);
             self.unschedule(&kept.message);
         }
     }
@@ -142,18 +188,42 @@ impl Retained {
         self.deadlines.first().is_some_and(|(due, _)| *due <= now)
     }
 
-    /// Forgets messages that have expired.
+    /// Forgets messages that have expired, as many as one turn allows: nobody gets the others either.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        while self.is_due(now)
-            && let Some((_due, topic)) = self.deadlines.pop_first()
-        {
-            self.forget(&topic);
+        for _ in 0..FORGOTTEN_PER_TURN {
+            if !self.is_due(now) {
+                return;
+            }
+            if let Some((_due, topic)) = self.deadlines.pop_first() {
+                self.forget(&topic);
+            }
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.len
     }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many levels of topics there are, with the root.
+    #[cfg(test)]
+    pub(crate) fn nodes(&self) -> usize {
+        self.root.nodes()
+    }
+}
+
+/// Bytes that a message takes where it is kept.
+fn weight(message: &Message) -> usize {
+    // One that expires is in the calendar too.
+    let calendar = message.expires.map_or(0, |_expires| message.topic.len());
+    message.size() + calendar
+}
+
+fn level_weight(level: &str) -> usize {
+    LEVEL_BYTES + level.len()
 }
 
 /// A walk over the tree in the order of topics, and where it is.
@@ -190,30 +260,38 @@ impl Walk<'_> {
 }
 
 impl Node {
+    #[cfg(test)]
+    fn nodes(&self) -> usize {
+        1 + self.children.values().map(Self::nodes).sum::<usize>()
+    }
+
     fn is_empty(&self) -> bool {
         self.children.is_empty() && self.message.is_none()
     }
 
-    fn has_message(&self, topic: &str) -> bool {
-        let mut node = self;
+    /// The message of a topic, and what the levels take that there are not.
+    fn find(&self, topic: &str) -> (Option<&Kept>, usize) {
+        let (mut node, mut missing) = (Some(self), 0);
         for level in topic.split('/') {
-            let Some(child) = node.children.get(level) else {
-                return false;
-            };
-            node = child;
+            node = node.and_then(|node| node.children.get(level));
+            if node.is_none() {
+                missing += level_weight(level);
+            }
         }
-        node.message.is_some()
+        (node.and_then(|node| node.message.as_ref()), missing)
     }
 
-    fn remove(&mut self, rest: Option<&str>) -> Option<Kept> {
+    /// Adds to `freed` what the levels took that are not needed any more.
+    fn remove(&mut self, rest: Option<&str>, freed: &mut usize) -> Option<Kept> {
         let Some(rest) = rest else {
             return self.message.take();
         };
         let (level, below) = split_level(rest);
         let child = self.children.get_mut(level)?;
-        let removed = child.remove(below);
+        let removed = child.remove(below, freed);
         if child.is_empty() {
             self.children.remove(level);
+            *freed += level_weight(level);
         }
         removed
     }
@@ -287,153 +365,4 @@ impl Node {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use proptest::{collection::vec, prelude::*};
-
-    use super::*;
-    use crate::message::Qos;
-
-    fn message(topic: &str, payload: &str) -> Arc<Message> {
-        Arc::new(Message {
-            topic: topic.into(),
-            payload: payload.as_bytes().into(),
-            properties: Box::default(),
-            qos: Qos::AtMostOnce,
-            retain: true,
-            expires: None,
-        })
-    }
-
-    impl Retained {
-        fn keep(&mut self, message: &Arc<Message>) -> bool {
-            self.store(message, Instant::now())
-        }
-    }
-
-    fn topics(retained: &Retained, filter: &str) -> Vec<String> {
-        topics_by(PAGE_NODES, retained, filter)
-    }
-
-    /// Reads all pages of so many nodes each.
-    fn topics_by(nodes: usize, retained: &Retained, filter: &str) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut after = None;
-        loop {
-            let Page { messages, next } =
-                retained.page_of(nodes, filter, after.as_deref(), Instant::now());
-            assert!(messages.len() <= nodes);
-            found.extend(messages.iter().map(|kept| kept.message.topic.to_string()));
-            if next.is_none() {
-                return found;
-            }
-            after = next;
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn pages_of_any_length_hold_every_match_once(
-            topics in vec("[ab$/]{1,6}", 0..40),
-            filter in "([ab+]/){0,3}[ab+#]",
-            nodes in 1..9_usize,
-        ) {
-            let mut retained = Retained::new(usize::MAX);
-            for topic in &topics {
-                assert!(retained.keep(&message(topic, "x")));
-            }
-            let whole = topics_by(usize::MAX, &retained, &filter);
-            prop_assert_eq!(topics_by(nodes, &retained, &filter), whole);
-        }
-    }
-
-    #[test]
-    fn pages_go_on_where_their_last_topic_was_forgotten() {
-        let mut retained = Retained::new(usize::MAX);
-        for topic in ["a/1", "a/2", "a/3"] {
-            assert!(retained.keep(&message(topic, "x")));
-        }
-        let first = retained.page_of(2, "#", None, Instant::now());
-        assert_eq!(first.next.as_deref(), Some("a/1"));
-        assert!(retained.keep(&message("a/1", "")));
-        let second = retained.page_of(2, "#", first.next.as_deref(), Instant::now());
-        let topics: Vec<_> = second
-            .messages
-            .iter()
-            .map(|kept| &*kept.message.topic)
-            .collect();
-        assert_eq!(topics, ["a/2", "a/3"]);
-    }
-
-    #[test]
-    fn filters_find_retained_topics() {
-        let mut retained = Retained::new(usize::MAX);
-        for topic in ["a", "a/b", "a/b/c", "/a", "$SYS/a", "ä/b"] {
-            assert!(retained.keep(&message(topic, "x")));
-        }
-        assert_eq!(topics(&retained, "a/#"), ["a", "a/b", "a/b/c"]);
-        assert_eq!(topics(&retained, "+/b"), ["a/b", "ä/b"]);
-        assert_eq!(topics(&retained, "#"), ["/a", "a", "a/b", "a/b/c", "ä/b"]);
-        assert_eq!(topics(&retained, "$SYS/#"), ["$SYS/a"]);
-        assert_eq!(topics(&retained, "+/a"), ["/a"]);
-        assert_eq!(topics(&retained, "a/b"), ["a/b"]);
-        assert_eq!(retained.len(), 6);
-    }
-
-    #[test]
-    fn empty_payload_forgets_the_topic() {
-        let mut retained = Retained::new(usize::MAX);
-        assert!(retained.keep(&message("a/b", "x")));
-        assert!(retained.keep(&message("a/b", "y")));
-        assert_eq!(retained.len(), 1);
-        assert!(retained.keep(&message("a/b", "")));
-        assert!(retained.keep(&message("a/b", "")));
-        assert_eq!(retained.len(), 0);
-        assert!(retained.root.is_empty());
-    }
-
-    #[test]
-    fn new_topics_beyond_the_bound_are_refused() {
-        let mut retained = Retained::new(2);
-        assert!(retained.keep(&message("a/b", "x")) && retained.keep(&message("a", "x")));
-        assert!(!retained.keep(&message("b", "x")));
-        assert!(!retained.keep(&message("a/b/c", "x")));
-        assert!(retained.keep(&message("a", "y")));
-        assert!(retained.keep(&message("a", "")) && retained.keep(&message("b", "x")));
-        assert_eq!(topics(&retained, "#"), ["a/b", "b"]);
-    }
-
-    #[test]
-    fn expired_messages_are_hidden_and_then_forgotten() {
-        let now = Instant::now();
-        let mut retained = Retained::new(usize::MAX);
-        let mut fleeting = Message::clone(&message("a", "x"));
-        fleeting.expires = Some(now + Duration::from_secs(1));
-        assert!(retained.keep(&Arc::new(fleeting)));
-        assert!(retained.keep(&message("b", "x")));
-        let later = now + Duration::from_secs(1);
-        assert_eq!(retained.page("#", None, now).messages.len(), 2);
-        assert_eq!(retained.page("#", None, later).messages.len(), 1);
-        assert!(retained.is_due(later) && !retained.is_due(now));
-        retained.handle_timeout(later);
-        assert_eq!(retained.len(), 1);
-        assert!(!retained.is_due(later));
-    }
-
-    #[test]
-    fn replaced_and_forgotten_messages_expire_no_more() {
-        let now = Instant::now();
-        let later = now + Duration::from_secs(1);
-        let mut retained = Retained::new(usize::MAX);
-        for (topic, replacement) in [("a", "y"), ("b", "")] {
-            let mut fleeting = Message::clone(&message(topic, "x"));
-            fleeting.expires = Some(later);
-            assert!(retained.keep(&Arc::new(fleeting)));
-            assert!(retained.keep(&message(topic, replacement)));
-        }
-        assert!(!retained.is_due(later));
-        retained.handle_timeout(later);
-        assert_eq!(topics(&retained, "#"), ["a"]);
-    }
-}
+mod tests;

@@ -5,6 +5,9 @@
 /// The tries recurse once per level; real topics have fewer than twenty.
 pub const MAX_LEVELS: usize = 128;
 
+/// What a level of a filter takes in memory.
+const LEVEL_BYTES: usize = 1024;
+
 /// A filter that names a shared subscription starts with this (MQTT 5, 4.8.2).
 const SHARE_PREFIX: &str = "$share/";
 
@@ -96,6 +99,12 @@ pub fn split_level(path: &str) -> (&str, Option<&str>) {
         Some((level, below)) => (level, Some(below)),
         None => (path, None),
     }
+}
+
+/// Bytes that a filter takes in a session and in the trees of filters, at the most: in each of two trees
+/// a level that has no other below it is a table of its own.
+pub fn weight(filter: &str) -> usize {
+    filter.len() + LEVEL_BYTES * filter.split('/').count()
 }
 
 /// The length is bounded by the packet: strings carry a 16-bit length.

@@ -111,9 +111,13 @@ pub(super) struct Limits {
     pub(super) publish_bytes_rate: Option<Spanned<i64>>,
     pub(super) inflight: Option<Spanned<i64>>,
     pub(super) queue_messages: Option<Spanned<i64>>,
+    pub(super) queue_bytes: Option<Spanned<i64>>,
+    pub(super) node_queue_bytes: Option<Spanned<i64>>,
     pub(super) sessions: Option<Spanned<i64>>,
     pub(super) subscriptions: Option<Spanned<i64>>,
+    pub(super) subscription_bytes: Option<Spanned<i64>>,
     pub(super) retained: Option<Spanned<i64>>,
+    pub(super) retained_bytes: Option<Spanned<i64>>,
     pub(super) topic_aliases: Option<Spanned<i64>>,
 }
 

@@ -7,6 +7,7 @@ mod check;
 mod control;
 mod error;
 mod file;
+mod limits;
 mod listener;
 mod model;
 mod overload;
@@ -17,8 +18,9 @@ use std::path::Path;
 pub use access::{Access, Acl, Authenticator, Certified};
 pub use control::{Control, Stop};
 pub use error::{ConfigError, Problem};
+pub use limits::Limits;
 pub use listener::{ClientAuthority, Demand, Door, Listener, NamedBy, Protocol, TlsFiles};
-pub use model::{Config, Limits, Log, LogFormat, SessionLimits, Tunnel, Vip};
+pub use model::{Config, Log, LogFormat, SessionLimits, Tunnel, Vip};
 pub use overload::Overload;
 
 impl Config {

@@ -15,10 +15,10 @@ use super::{
     Access, ConfigError, Control, Stop,
     check::{Check, parse_prefix},
     file,
+    limits::Limits,
     listener::Listener,
     overload::Overload,
 };
-use crate::rate::Rate;
 
 /// A configuration that keeps every rule.
 #[derive(Clone, Debug)]
@@ -57,33 +57,6 @@ pub struct Tunnel {
     pub port: u16,
     /// The largest segment that clients are to send; by the interface's MTU if `None`.
     pub mss: Option<u16>,
-}
-
-/// What one client, and all of them together, may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    pub connections: usize,
-    pub packet_bytes: usize,
-    /// Bytes of a CONNECT.
-    pub connect_bytes: usize,
-    pub connect_timeout: Duration,
-    /// Accepted connections whose CONNECT is not through.
-    pub connecting: usize,
-    /// CONNECTs of all clients together.
-    pub connect_rate: Option<Rate>,
-    /// Messages of one client, and bytes of them.
-    pub publish_rate: Option<Rate>,
-    pub publish_bytes_rate: Option<Rate>,
-    pub inflight: u16,
-    pub queue_messages: usize,
-    /// Sessions of the node, connected or absent.
-    pub sessions: usize,
-    /// Subscriptions of one client.
-    pub subscriptions: usize,
-    /// Retained messages of the node.
-    pub retained: usize,
-    /// Topic aliases of one client, and as many towards it.
-    pub topic_aliases: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,92 +273,6 @@ impl Check<'_> {
         Vip {
             addresses,
             interface,
-        }
-    }
-
-    fn limits(&mut self, raw: file::Limits) -> Limits {
-        let file::Limits {
-            connections,
-            packet_bytes,
-            connect_bytes,
-            connect_timeout,
-            connecting,
-            connect_rate,
-            connect_burst,
-            publish_rate,
-            publish_bytes_rate,
-            inflight,
-            queue_messages,
-            sessions,
-            subscriptions,
-            retained,
-            topic_aliases,
-        } = raw;
-        // MQTT's remaining length has 28 bits.
-        const LONGEST_PACKET: i64 = 268_435_455;
-        let timeout_span = connect_timeout.as_ref().map_or(0..0, Spanned::span);
-        let connect_timeout = self.duration(
-            "limits.connect_timeout",
-            connect_timeout,
-            Duration::from_secs(10),
-        );
-        if connect_timeout.is_zero() {
-            self.refuse("limits.connect_timeout", timeout_span, "must not be zero");
-        }
-        let wide = |value: i64| usize::try_from(value).unwrap_or(usize::MAX);
-        Limits {
-            connections: wide(self.number(
-                "limits.connections",
-                connections,
-                1_000_000,
-                1..10_000_001,
-            )),
-            packet_bytes: wide(self.number(
-                "limits.packet_bytes",
-                packet_bytes,
-                1_048_576,
-                256..LONGEST_PACKET + 1,
-            )),
-            connect_bytes: wide(self.number(
-                "limits.connect_bytes",
-                connect_bytes,
-                65_536,
-                256..LONGEST_PACKET + 1,
-            )),
-            connect_timeout,
-            connecting: wide(self.number("limits.connecting", connecting, 10_000, 1..10_000_001)),
-            connect_rate: self.rate(
-                ("limits.connect_rate", connect_rate),
-                ("limits.connect_burst", connect_burst),
-            ),
-            publish_rate: self.rate(("limits.publish_rate", publish_rate), ("", None)),
-            publish_bytes_rate: self.rate(
-                ("limits.publish_bytes_rate", publish_bytes_rate),
-                ("", None),
-            ),
-            inflight: u16::try_from(self.number("limits.inflight", inflight, 100, 1..65_536))
-                .unwrap_or(u16::MAX),
-            queue_messages: wide(self.number(
-                "limits.queue_messages",
-                queue_messages,
-                1000,
-                0..100_000_001,
-            )),
-            sessions: wide(self.number("limits.sessions", sessions, 1_000_000, 1..100_000_001)),
-            subscriptions: wide(self.number(
-                "limits.subscriptions",
-                subscriptions,
-                10_000,
-                1..10_000_001,
-            )),
-            retained: wide(self.number("limits.retained", retained, 1_000_000, 0..100_000_001)),
-            topic_aliases: u16::try_from(self.number(
-                "limits.topic_aliases",
-                topic_aliases,
-                32,
-                0..65_536,
-            ))
-            .unwrap_or(u16::MAX),
         }
     }
 

@@ -411,3 +411,30 @@ fn file_must_say_who_may_connect() {
     let path = "/p".into();
     assert_eq!(access.authenticators, [Authenticator::File { path }]);
 }
+
+#[test]
+fn limits_in_bytes_have_defaults_and_are_not_zero() {
+    let config = Config::parse(SMALLEST).unwrap();
+    let Limits {
+        queue_bytes,
+        node_queue_bytes,
+        subscription_bytes,
+        retained_bytes,
+        ..
+    } = config.limits();
+    assert_eq!([queue_bytes, subscription_bytes], [64 << 20; 2]);
+    assert_eq!([node_queue_bytes, retained_bytes], [1 << 30; 2]);
+    let keys = [
+        "queue_bytes",
+        "node_queue_bytes",
+        "subscription_bytes",
+        "retained_bytes",
+    ];
+    let text: String = keys.map(|key| format!("{key} = 0\n")).concat();
+    let problems = problems(&format!("{SMALLEST}[limits]\n{text}"));
+    let found = problems.iter().map(|problem| problem.key.clone());
+    assert_eq!(
+        found.collect::<Vec<_>>(),
+        keys.map(|key| format!("limits.{key}"))
+    );
+}

@@ -3,6 +3,7 @@
 mod access;
 mod acl;
 mod aliases;
+mod bytes;
 mod certificates;
 mod client;
 mod confirmations;
@@ -15,8 +16,8 @@ mod listings;
 mod mosquitto;
 mod operate;
 mod probes;
-mod refusals;
 mod reasons;
+mod refusals;
 mod shared;
 mod spec;
 mod sys;

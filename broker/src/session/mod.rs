@@ -13,6 +13,7 @@
 //! ```
 
 mod outgoing;
+mod stock;
 mod terms;
 
 use std::{
@@ -28,10 +29,12 @@ use crate::{
     message::{Message, Qos},
     receipts::Receipt,
     shares::{Appetite, ShareId},
+    topic,
 };
 pub use outgoing::{Delivered, Outgoing};
+pub use stock::{Shelf, Stock};
 pub use terms::{
-    Aftermath, Cause, Grant, Greeting, Orphan, ReceiveMaximumExceeded, Subscription, Terms,
+    Aftermath, Cause, Grant, Greeting, Orphan, ReceiveMaximumExceeded, Room, Subscription, Terms,
 };
 
 /// Retained messages that may wait in the queue before more are fetched from their store.
@@ -53,6 +56,8 @@ pub trait Wire {
 #[derive(Debug)]
 pub struct Session {
     subscriptions: BTreeMap<Box<str>, Subscription>,
+    /// What these cost, see [`topic::weight`].
+    subscription_bytes: usize,
     /// Subscriptions whose retained messages are not all queued, with the place reached.
     greetings: BTreeMap<Box<str>, Option<Box<str>>>,
     /// QoS 2 messages from the client that await its PUBREL, with what their PUBREC waits for.
@@ -66,13 +71,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// `queue_bound` is for messages that wait for the client.
-    pub fn new(queue_bound: usize) -> Self {
+    /// `room` is for messages that wait for the client.
+    pub fn new(room: Room) -> Self {
         Self {
             subscriptions: BTreeMap::new(),
+            subscription_bytes: 0,
             greetings: BTreeMap::new(),
             received: BTreeMap::new(),
-            outgoing: Outgoing::new(queue_bound),
+            outgoing: Outgoing::new(room),
             will: None,
             expiry: Duration::ZERO,
             will_due: None,
@@ -171,15 +177,21 @@ impl Session {
 
     /// Records a subscription; tells whether its filter is new to the session.
     pub fn subscribe(&mut self, filter: &str, subscription: Subscription) -> bool {
-        self.subscriptions
-            .insert(filter.into(), subscription)
-            .is_none()
+        let older = self.subscriptions.insert(filter.into(), subscription);
+        if older.is_none() {
+            self.subscription_bytes += topic::weight(filter);
+        }
+        older.is_none()
     }
 
     /// Forgets a subscription; tells whether there was one.
     pub fn unsubscribe(&mut self, filter: &str) -> bool {
         self.greetings.remove(filter);
-        self.subscriptions.remove(filter).is_some()
+        let had = self.subscriptions.remove(filter).is_some();
+        if had {
+            self.subscription_bytes -= topic::weight(filter);
+        }
+        had
     }
 
     pub fn filters(&self) -> impl Iterator<Item = &str> {
@@ -192,6 +204,11 @@ impl Session {
 
     pub fn subscription_count(&self) -> usize {
         self.subscriptions.len()
+    }
+
+    /// Bytes of all filters, and of the branches that they have in trees.
+    pub fn subscription_bytes(&self) -> usize {
+        self.subscription_bytes
     }
 
     /// Takes note of a PUBLISH from the client.

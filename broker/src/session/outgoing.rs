@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Grant, Orphan, Wire};
+use super::{Grant, Orphan, Room, Wire, stock::Place};
 use crate::{
     codec::packet::{Ack, AckKind, Delivery, PacketId, reason},
     message::{Message, Qos},
@@ -26,7 +26,10 @@ pub struct Outgoing {
     queue: VecDeque<Queued>,
     queued_qos0: usize,
     queued_retained: usize,
-    queue_bound: usize,
+    /// Of what publishers have sent; retained messages are held by their store.
+    queued_bytes: usize,
+    inflight_bytes: usize,
+    room: Room,
 }
 
 /// What became of a message.
@@ -61,6 +64,8 @@ struct Queued {
     message: Arc<Message>,
     grant: Grant,
     source: Source,
+    /// Of a message that waits for room in the window.
+    place: Option<Place>,
 }
 
 /// Where a message was before it was queued.
@@ -72,7 +77,7 @@ enum Source {
 }
 
 impl Outgoing {
-    pub(super) fn new(queue_bound: usize) -> Self {
+    pub(super) fn new(room: Room) -> Self {
         Self {
             window: 0,
             last_id: 0,
@@ -81,7 +86,9 @@ impl Outgoing {
             queue: VecDeque::new(),
             queued_qos0: 0,
             queued_retained: 0,
-            queue_bound,
+            queued_bytes: 0,
+            inflight_bytes: 0,
+            room,
         }
     }
 
@@ -100,7 +107,7 @@ impl Outgoing {
 
     /// Whether half of what may wait does.
     pub(super) fn is_nearly_full(&self) -> bool {
-        self.queue.len() > self.queue_bound / 2
+        self.queue.len() > self.room.messages / 2 || self.queued_bytes > self.room.bytes / 2
     }
 
     pub(super) fn queued_retained(&self) -> usize {
@@ -109,11 +116,11 @@ impl Outgoing {
 
     /// Whether a message would be sent at once.
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.sent == self.inflight.len() && self.has_window()
+        self.queue.is_empty() && self.sent == self.inflight.len() && self.may_send_new()
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.queue.len() >= self.queue_bound
+        self.queue.len() >= self.room.messages || self.queued_bytes >= self.room.bytes
     }
 
     /// QoS 0 does not wait for a client that is away.
@@ -128,6 +135,7 @@ impl Outgoing {
         let is_retained = |queued: &&Queued| queued.source == Source::Store;
         self.queued_qos0 = self.queue.iter().filter(is_qos0).count();
         self.queued_retained = self.queue.iter().filter(is_retained).count();
+        self.queued_bytes = self.queue.iter().map(Queued::weight).sum();
     }
 
     pub(super) fn reclaim_unsent(&mut self, of: Option<&BTreeSet<ShareId>>) -> Vec<Orphan> {
@@ -154,6 +162,7 @@ impl Outgoing {
         };
         let mut orphans: Vec<_> = self.inflight.iter().filter_map(in_flight).collect();
         self.inflight.clear();
+        self.inflight_bytes = 0;
         self.sent = 0;
         orphans.extend(self.reclaim_unsent(None));
         orphans
@@ -173,6 +182,7 @@ impl Outgoing {
             message: Arc::clone(message),
             grant,
             source: Source::Publisher,
+            place: None,
         };
         let Some(wire) = wire else {
             return match queued.grant.qos {
@@ -197,7 +207,7 @@ impl Outgoing {
             Qos::AtLeastOnce | Qos::ExactlyOnce => {
                 let is_first =
                     self.queue.len() == self.queued_qos0 && self.sent == self.inflight.len();
-                is_first && self.has_window()
+                is_first && self.may_send_new()
             }
         }
     }
@@ -206,8 +216,18 @@ impl Outgoing {
         self.sent < usize::from(self.window)
     }
 
-    fn enqueue(&mut self, queued: Queued) -> Delivered {
-        if self.is_full() {
+    /// Whether the window takes a message that the client was never sent.
+    fn may_send_new(&self) -> bool {
+        self.has_window() && self.inflight_bytes < self.room.bytes
+    }
+
+    fn enqueue(&mut self, mut queued: Queued) -> Delivered {
+        let is_long = self.queued_bytes + queued.weight() > self.room.bytes;
+        if self.is_full() || is_long && !self.queue.is_empty() {
+            return Delivered::Full;
+        }
+        queued.place = self.room.shelf.place(&queued.message);
+        if queued.place.is_none() {
             return Delivered::Full;
         }
         self.push(queued);
@@ -220,12 +240,14 @@ impl Outgoing {
             message,
             grant,
             source: Source::Store,
+            place: None,
         });
     }
 
     fn push(&mut self, queued: Queued) {
         self.queued_qos0 += usize::from(queued.grant.qos == Qos::AtMostOnce);
         self.queued_retained += usize::from(queued.source == Source::Store);
+        self.queued_bytes += queued.weight();
         self.queue.push_back(queued);
     }
 
@@ -238,7 +260,7 @@ impl Outgoing {
         }
         while let Some(next) = self.queue.front() {
             let is_qos0 = next.grant.qos == Qos::AtMostOnce;
-            if !wire.has_room() || !(is_qos0 || self.has_window()) {
+            if !wire.has_room() || !(is_qos0 || self.may_send_new()) {
                 break;
             }
             let Some(next) = self.queue.pop_front() else {
@@ -246,6 +268,7 @@ impl Outgoing {
             };
             self.queued_qos0 -= usize::from(is_qos0);
             self.queued_retained -= usize::from(next.source == Source::Store);
+            self.queued_bytes -= next.weight();
             if next.message.is_expired(now) || !self.send(next, wire, now) {
                 dropped += 1;
             }
@@ -262,6 +285,7 @@ impl Outgoing {
             message,
             grant,
             source,
+            place: _,
         } = queued;
         let id = match grant.qos {
             Qos::AtMostOnce => None,
@@ -296,10 +320,12 @@ impl Outgoing {
                 subscription_ids,
                 share,
             };
+            self.inflight_bytes += message.size();
             let stage = Stage::Published(Queued {
                 message,
                 grant,
                 source,
+                place: None,
             });
             self.inflight.push_back(InFlight { id, stage });
             self.sent += 1;
@@ -345,7 +371,9 @@ impl Outgoing {
 
     /// Ends a flight. A client may know of one that it was not sent again.
     fn land(&mut self, position: usize) {
-        self.inflight.remove(position);
+        if let Some(landed) = self.inflight.remove(position) {
+            self.inflight_bytes -= landed.stage.weight();
+        }
         self.sent -= usize::from(position < self.sent);
     }
 
@@ -364,6 +392,7 @@ impl Outgoing {
             // A refusal ends the flight, without PUBREL (MQTT 5, 4.3.3).
             Stage::Published(_) if ack.reason >= reason::FAILURE => self.land(position),
             Stage::Published(_) | Stage::Released => {
+                self.inflight_bytes -= self.inflight[position].stage.weight();
                 self.inflight[position].stage = Stage::Released;
                 wire.ack(release(reason::SUCCESS));
             }
@@ -392,6 +421,7 @@ impl Outgoing {
             if is_sent {
                 self.sent += 1;
             } else {
+                self.inflight_bytes -= stage.weight();
                 self.inflight.remove(self.sent);
                 dropped += 1;
             }
@@ -400,7 +430,25 @@ impl Outgoing {
     }
 }
 
+impl Stage {
+    /// Bytes that are held until the client has answered.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Published(queued) => queued.message.size(),
+            Self::Released => 0,
+        }
+    }
+}
+
 impl Queued {
+    /// Bytes that are held for the queue.
+    fn weight(&self) -> usize {
+        match self.source {
+            Source::Publisher => self.message.size(),
+            Source::Store => 0,
+        }
+    }
+
     fn orphan(&self, share: ShareId) -> Orphan {
         Orphan {
             share,

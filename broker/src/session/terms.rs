@@ -1,7 +1,8 @@
 //! What goes in and out of a session's calls.
 
-use std::{sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
+use super::Shelf;
 use crate::{
     codec::packet::{RetainHandling, Will},
     message::{Message, Qos},
@@ -40,6 +41,16 @@ pub struct Grant {
 pub struct Orphan {
     pub share: ShareId,
     pub message: Arc<Message>,
+}
+
+/// What may wait for a client.
+#[derive(Clone, Debug)]
+pub struct Room {
+    pub messages: usize,
+    /// Of messages. One waits however long it is, and as much again may be on its way.
+    pub bytes: usize,
+    /// Where they wait with those of others.
+    pub shelf: Rc<Shelf>,
 }
 
 /// What a connection brings to its session.

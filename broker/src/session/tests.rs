@@ -1,3 +1,4 @@
+mod bytes;
 mod ending;
 mod shared;
 
@@ -46,6 +47,15 @@ impl Peer {
     }
 }
 
+/// Room for so many messages and bytes of one client, and so many bytes of all.
+fn room(messages: usize, bytes: usize, all: usize) -> Room {
+    Room {
+        messages,
+        bytes,
+        shelf: Shelf::new(Stock::new(all)),
+    }
+}
+
 const HOUR: Duration = Duration::from_hours(1);
 
 struct Scene {
@@ -55,7 +65,11 @@ struct Scene {
 
 impl Scene {
     fn new(window: u16, queue: usize, expiry: Duration, will: Option<Will>) -> Self {
-        let mut session = Session::new(queue);
+        Self::with_room(room(queue, usize::MAX, usize::MAX), window, expiry, will)
+    }
+
+    fn with_room(room: Room, window: u16, expiry: Duration, will: Option<Will>) -> Self {
+        let mut session = Session::new(room);
         session.attach(Terms {
             window,
             receive: 2,

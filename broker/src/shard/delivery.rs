@@ -108,7 +108,7 @@ impl Shard {
             || retained
                 .read()
                 .unwrap_or_else(PoisonError::into_inner)
-                .has_room(&message.topic)
+                .has_room(message)
     }
 
     fn forward(&mut self, message: &Message, shards: ShardSet, needs: &mut Needs, now: Instant) {
@@ -326,9 +326,8 @@ mod tests {
             Shared::for_tests("", 2),
             Arc::new(Counters::default()),
         );
-        let key = shard
-            .sessions
-            .insert("c", Identity::ANONYMOUS, Session::new(1));
+        let session = Session::new(shard.room());
+        let key = shard.sessions.insert("c", Identity::ANONYMOUS, session);
         assert!(!shard.stall(key, Waker::noop()));
         let message = Message {
             topic: "t".into(),

@@ -27,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     access::{Access, Identity},
@@ -40,7 +40,7 @@ use crate::{
     receipts::{Ledger, Needs},
     retained::Retained,
     routes::{Routes, ShardId},
-    session::{Aftermath, Cause, Session, Subscription, Terms},
+    session::{Aftermath, Cause, Shelf, Stock, Subscription, Terms},
     shares::Shares,
     sys::Sys,
     topic::{self, Wanted},
@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) routes: Routes,
     pub(crate) shares: Shares,
     pub(crate) retained: RwLock<Retained>,
+    /// Of messages that wait for clients.
+    pub(crate) stock: Arc<Stock>,
     /// How many there are on all shards.
     pub(crate) sessions: AtomicUsize,
     pub(crate) node: Box<str>,
@@ -89,7 +91,8 @@ impl Shared {
             .retained
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        retained.set_bound(limits.retained);
+        retained.set_bounds(limits.into());
+        self.stock.set_bound(limits.node_queue_bytes);
     }
 
     /// The shard that a client belongs to.
@@ -128,12 +131,13 @@ impl Shared {
             shards,
             routes: Routes::default(),
             shares: Shares::default(),
-            retained: RwLock::new(Retained::new(config.limits().retained)),
+            retained: RwLock::new(Retained::new(config.limits().into())),
+            stock: Stock::new(config.limits().node_queue_bytes),
             sessions: AtomicUsize::new(0),
             node: "n".into(),
             metrics: Metrics::new(Vec::new()),
             sys_interval: None,
-            sys: RwLock::new(Retained::new(usize::MAX)),
+            sys: RwLock::new(Retained::new(crate::retained::Bounds::NONE)),
             lanes: Arc::new(Lanes::start(shards).unwrap()),
             connect_times: Histogram::default(),
             load: Arc::new(Load::new(config.overload(), shards, Instant::now())),
@@ -146,6 +150,7 @@ pub(crate) struct Shard {
     id: ShardId,
     shared: Arc<Shared>,
     counters: Arc<Counters>,
+    shelf: Rc<Shelf>,
     sessions: Sessions,
     subscribers: Trie<SessionKey, Subscription>,
     /// When absent sessions and delayed wills need attention.
@@ -177,10 +182,12 @@ impl Shard {
             .filter(|_interval| id == ShardId(0))
             .map(|interval| Sys::new(interval, Instant::now()));
         let outbox = Outbox::new(id, shared.shards, Arc::clone(&shared.lanes));
+        let shelf = Shelf::new(Arc::clone(&shared.stock));
         Self {
             id,
             shared,
             counters,
+            shelf,
             sessions: Sessions::default(),
             subscribers: Trie::default(),
             deadlines: BTreeSet::new(),
@@ -274,21 +281,6 @@ impl Shard {
         self.greet(key, link, now);
         self.schedule(key);
         Ok(key)
-    }
-
-    fn open_session(
-        &mut self,
-        client_id: &str,
-        owner: Identity,
-    ) -> Result<SessionKey, ConnectCode> {
-        let reserved = self.shared.reserve_session();
-        if reserved.is_err() {
-            self.counters.inc(Metric::RefusedSessions);
-        }
-        reserved?;
-        self.counters.inc(Metric::Sessions);
-        let session = Session::new(self.shared.limits().queue_messages);
-        Ok(self.sessions.insert(client_id, owner, session))
     }
 
     /// Finds the client's session and frees it from its older connection, if it has one; ends it
@@ -452,6 +444,13 @@ impl Shard {
                     .write()
                     .unwrap_or_else(PoisonError::into_inner)
                     .handle_timeout(now);
+            }
+            if self.shared.stock.ran_out() {
+                let bytes = self.shared.stock.bytes();
+                warn!(
+                    bytes,
+                    "no more messages are queued: limits.node_queue_bytes wait for clients"
+                );
             }
         }
         self.publish_sys(now);

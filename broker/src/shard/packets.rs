@@ -223,7 +223,10 @@ impl Shard {
         }
         let is_in_many_groups = matches!(meant, Wanted::Share(_))
             && entry.membership_count() >= MEMBERSHIPS_PER_SESSION;
-        let has_many = entry.session.subscription_count() >= self.shared.limits().subscriptions;
+        let limits = self.shared.limits();
+        let bytes = entry.session.subscription_bytes() + topic::weight(filter);
+        let has_many = entry.session.subscription_count() >= limits.subscriptions
+            || bytes > limits.subscription_bytes;
         if (has_many || is_in_many_groups) && !entry.session.is_subscribed(filter) {
             return Err(reason::QUOTA_EXCEEDED);
         }

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, ops::Bound, rc::Rc, sync::Arc, time::Instant};
 
-use super::{losses::Losses, shared::Seats};
+use super::{Shard, losses::Losses, shared::Seats};
 use crate::{
     access::{Identity, Permit},
+    codec::packet::ConnectCode,
     link::Link,
-    session::Session,
+    metrics::Metric,
+    session::{Room, Session},
 };
 
 /// A session's place in its shard; reused after the session has ended.
@@ -152,5 +154,32 @@ impl Sessions {
             }
         }
         connected
+    }
+}
+
+impl Shard {
+    pub(super) fn open_session(
+        &mut self,
+        client_id: &str,
+        owner: Identity,
+    ) -> Result<SessionKey, ConnectCode> {
+        let reserved = self.shared.reserve_session();
+        if reserved.is_err() {
+            self.counters.inc(Metric::RefusedSessions);
+        }
+        reserved?;
+        self.counters.inc(Metric::Sessions);
+        let session = Session::new(self.room());
+        Ok(self.sessions.insert(client_id, owner, session))
+    }
+
+    /// What may wait for a client whose session begins.
+    pub(super) fn room(&self) -> Room {
+        let limits = self.shared.limits();
+        Room {
+            messages: limits.queue_messages,
+            bytes: limits.queue_bytes,
+            shelf: Rc::clone(&self.shelf),
+        }
     }
 }
