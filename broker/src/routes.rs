@@ -55,6 +55,11 @@ impl Routes {
             .remove(filter, &shard);
     }
 
+    #[cfg(test)]
+    pub(crate) fn nodes(&self) -> usize {
+        self.tree.read().unwrap().nodes()
+    }
+
     /// The shards that have a subscriber for the topic.
     pub fn matching(&self, topic: &str) -> ShardSet {
         let mut shards = ShardSet::default();

@@ -157,6 +157,13 @@ impl Shares {
         Some(share)
     }
 
+    /// How many branches and names there are.
+    #[cfg(test)]
+    pub(crate) fn nodes(&self) -> usize {
+        let book = self.book.read().unwrap();
+        book.by_filter.nodes() + book.by_name.len() + book.groups.len()
+    }
+
     /// The groups that get a message of this topic.
     pub fn matching(&self, topic: &str) -> Vec<ShareId> {
         let mut shares = Vec::new();

@@ -110,9 +110,21 @@ impl<K: Ord, V> Trie<K, V> {
             }
         });
     }
+
+    /// How many branches there are, with the root.
+    #[cfg(test)]
+    pub(crate) fn nodes(&self) -> usize {
+        self.root.nodes()
+    }
 }
 
 impl<K: Ord, V> Node<K, V> {
+    #[cfg(test)]
+    fn nodes(&self) -> usize {
+        let below = self.children.values().chain(self.any.as_deref());
+        1 + below.map(Self::nodes).sum::<usize>()
+    }
+
     fn is_empty(&self) -> bool {
         let Self {
             children,

@@ -95,7 +95,8 @@ impl Session {
             expiry,
             will,
         } = terms;
-        self.receive_bound = receive;
+        // The PUBRELs of an older connection take nothing of this one's quota (MQTT 5, 4.9).
+        self.receive_bound = receive + self.received.len();
         self.outgoing.attach(window);
         self.expiry = expiry;
         self.will = will;

@@ -336,17 +336,18 @@ fn half_delivered_qos2_messages_are_bounded_and_outlive_the_connection() {
         scene.session.handle_publish(ExactlyOnce, PacketId::new(2)),
         Ok(false)
     );
-    let third = scene.session.handle_publish(ExactlyOnce, PacketId::new(3));
-    assert_eq!(third, Err(ReceiveMaximumExceeded));
-    // The bound is the connection's, not that of the one which created the session.
+    // The quota is the connection's, not that of the one which created the session.
     scene.session.attach(Terms {
         window: 1,
         receive: 3,
         expiry: HOUR,
         will: None,
     });
-    let third = scene.session.handle_publish(ExactlyOnce, PacketId::new(3));
-    assert_eq!(third, Ok(true));
+    let mut publish = |id| scene.session.handle_publish(ExactlyOnce, PacketId::new(id));
+    for id in 3..=5 {
+        assert_eq!(publish(id), Ok(true));
+    }
+    assert_eq!(publish(6), Err(ReceiveMaximumExceeded));
 }
 
 #[test]

@@ -55,6 +55,10 @@ use sessions::{Entry, Sessions};
 pub use worker::WorkerError;
 pub(crate) use worker::{Arrival, spawn};
 
+/// Sessions that end, and wills that are due, before clients get their turn: those who left together
+/// have these together.
+const DEADLINES_PER_TURN: usize = 256;
+
 /// What the shards of a node have in common.
 pub(crate) struct Shared {
     /// A reload may change them; connections keep what they began with.
@@ -432,7 +436,8 @@ impl Shard {
         }
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+    /// Does what is due, as much as one turn allows; tells whether there is more.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
         // One shard looks after what belongs to all.
         if self.id == ShardId(0) {
             let retained = &self.shared.retained;
@@ -454,10 +459,14 @@ impl Shard {
             }
         }
         self.publish_sys(now);
-        while let Some((due, key)) = self.deadlines.first().copied()
-            && due <= now
-        {
-            self.deadlines.pop_first();
+        for _ in 0..DEADLINES_PER_TURN {
+            let Some((due, key)) = self.deadlines.pop_first() else {
+                return false;
+            };
+            if due > now {
+                self.deadlines.insert((due, key));
+                return false;
+            }
             let Some(entry) = self.sessions.get_mut(key) else {
                 continue;
             };
@@ -467,6 +476,7 @@ impl Shard {
                 .add(Metric::SessionsExpired, usize::from(aftermath.ended));
             self.settle(key, aftermath, now);
         }
+        true
     }
 
     /// Tells every client that the node stops.

@@ -290,8 +290,10 @@ impl Shard {
             let Some(entry) = self.sessions.get_mut(key) else {
                 return Ok(Flow::Close(Cause::Goodbye));
             };
-            // A session that was to end with its connection cannot be prolonged (3.14.2.2.2).
-            if entry.session.expiry().is_zero() && seconds != 0 {
+            // A session that was to end with its connection cannot be prolonged (3.14.2.2.2). That it
+            // does where none is kept is no wish of the client's.
+            let are_kept = !self.shared.session_limits.max_expiry.is_zero();
+            if entry.session.expiry().is_zero() && seconds != 0 && are_kept {
                 return Err(reason::PROTOCOL_ERROR);
             }
             entry.session.set_expiry(expiry);
@@ -326,3 +328,6 @@ fn acknowledge(
         link.acknowledge(Ack { kind, id, reason }, receipt, waiter);
     }
 }
+
+#[cfg(test)]
+mod tests;

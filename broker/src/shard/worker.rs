@@ -415,7 +415,9 @@ async fn keep_time(shard: Rc<RefCell<Shard>>) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        shard.borrow_mut().handle_timeout(Instant::now());
+        while shard.borrow_mut().handle_timeout(Instant::now()) {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

@@ -121,3 +121,20 @@ fn message_that_was_sent_does_not_expire() {
     scene.now += Duration::from_secs(2);
     assert_eq!(scene.reconnect(1).payloads(), "a");
 }
+
+#[test]
+fn what_an_older_connection_left_takes_nothing_of_the_quota() {
+    let mut scene = Scene::persistent(10, 10);
+    let publish = |scene: &mut Scene, id| {
+        let id = PacketId::new(id);
+        scene.session.handle_publish(ExactlyOnce, id).is_ok()
+    };
+    assert!(publish(&mut scene, 1) && publish(&mut scene, 2) && !publish(&mut scene, 3));
+    let mut peer = scene.reconnect(10);
+    assert!(publish(&mut scene, 3) && publish(&mut scene, 4) && !publish(&mut scene, 5));
+    for id in 1..=4 {
+        scene.ack(AckKind::PubRel, id, &mut peer);
+    }
+    let acks: Vec<_> = (1..=4).map(|id| ack(AckKind::PubComp, id, 0)).collect();
+    assert_eq!(peer.acks, acks);
+}
