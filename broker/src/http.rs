@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! GET /metrics   Prometheus text
-//! GET /healthz   200 while every shard answers, 503 otherwise
+//! GET /healthz   200 while every shard and the router answer, 503 otherwise
 //! GET /readyz    200 while clients are accepted, 503 otherwise
 //! ```
 
@@ -29,11 +29,14 @@ async fn metrics(State(status): State<Arc<Status>>) -> String {
 
 async fn healthy(State(status): State<Arc<Status>>) -> (StatusCode, String) {
     let stuck = status.stuck();
-    if stuck.is_empty() {
-        (StatusCode::OK, "ok\n".to_owned())
-    } else {
+    if !stuck.is_empty() {
         let text = format!("shards do not answer: {stuck:?}\n");
         (StatusCode::SERVICE_UNAVAILABLE, text)
+    } else if !status.router().answers {
+        let text = "the router between the shards does not answer\n".to_owned();
+        (StatusCode::SERVICE_UNAVAILABLE, text)
+    } else {
+        (StatusCode::OK, "ok\n".to_owned())
     }
 }
 

@@ -22,10 +22,15 @@ use tracing::{info, warn};
 use crate::{
     access::{Access, AccessError},
     config::Config,
-    control::{Pulse, shards::Shards, view::NodeStatus, watch_pulse},
+    control::{
+        Pulse,
+        shards::Shards,
+        view::{NodeStatus, RouterStatus},
+        watch_pulse,
+    },
     gate::Gate,
     http,
-    lanes::{LaneError, Lanes},
+    lanes::{self, LaneError, Lanes},
     listener::{self, ListenError},
     load::{self, Load},
     metrics::{Counters, Histogram, Metric, Metrics, render_head, render_value},
@@ -127,8 +132,19 @@ impl Status {
             sessions: self.metrics.get(Metric::Sessions),
             subscriptions: self.metrics.get(Metric::Subscriptions),
             retained: self.retained(),
+            router: self.router(),
             rates: pulse.rates,
             shards: pulse.shards.clone(),
+        }
+    }
+
+    pub(crate) fn router(&self) -> RouterStatus {
+        let (health, now) = (self.shared.lanes.health(), Instant::now());
+        RouterStatus {
+            up_seconds: now.saturating_duration_since(health.built).as_secs(),
+            answers: !health.is_silent(now),
+            restarts: health.restarts(),
+            hung: health.hung,
         }
     }
 
@@ -163,6 +179,7 @@ impl Status {
         self.metrics.render(out);
         render_head(out, "retained", "gauge", "Retained messages.");
         render_value(out, "retained", "", self.retained());
+        self.render_bytes(out);
         render_head(out, "ready", "gauge", "1 while new clients are welcome.");
         render_value(out, "ready", "", u64::from(self.is_ready()));
         let help = "From a client's arrival to the answer to its CONNECT.";
@@ -171,6 +188,7 @@ impl Status {
             .render(out, "connect_seconds", help);
         let help = "How long shards take to answer, asked once a second.";
         self.answer_times.render(out, "shard_answer_seconds", help);
+        self.shared.lanes.health().render(out, Instant::now());
         self.pulse.borrow().render(out);
         self.services.render(out);
         self.shared.access.render(out);
@@ -300,6 +318,8 @@ impl Node {
         let mut servers = JoinSet::new();
         servers.spawn(load::pulse(Arc::clone(&load), None));
         servers.spawn(load::watch_memory(load));
+        let lanes = Arc::clone(&status.shared.lanes);
+        servers.spawn(lanes::supervise(lanes, lanes::BEAT));
         servers.spawn(watch_pulse(shards, metrics, answer_times, beats));
         if let Some(socket) = metrics_socket {
             let routes = http::router(Arc::clone(&status));

@@ -9,7 +9,7 @@ use console::{
 };
 
 use super::target::Target;
-use crate::control::view::{NodeStatus, Rates, ShardStatus};
+use crate::control::view::{NodeStatus, Rates, RouterStatus, ShardStatus};
 
 /// Show clients, sessions and traffic of the broker, and the load of its threads.
 #[derive(Debug, clap::Args)]
@@ -43,6 +43,7 @@ fn render(status: &NodeStatus) -> String {
         sessions,
         subscriptions,
         retained,
+        router,
         rates,
         shards,
     } = status;
@@ -62,14 +63,37 @@ fn render(status: &NodeStatus) -> String {
          connections    {connections}\n\
          sessions       {sessions}\n\
          subscriptions  {subscriptions}\n\
-         retained       {retained}\n\n\
+         retained       {retained}\n\
+         router         {}\n\n\
          a second: {messages_in:.0} messages in ({}), {messages_out:.0} out ({}), \
          {messages_dropped:.0} dropped, {connects:.0} connects\n\n",
         listeners.join(", "),
+        router_line(*router),
         size(*bytes_in),
         size(*bytes_out),
     );
     text += &shard_table(shards).render();
+    text
+}
+
+fn router_line(router: RouterStatus) -> String {
+    let RouterStatus {
+        up_seconds,
+        answers,
+        restarts,
+        hung,
+    } = router;
+    let mut text = if answers {
+        format!("up {}", duration(up_seconds))
+    } else {
+        "does not answer".to_owned()
+    };
+    if restarts > 0 {
+        text += &format!(", {restarts} failed before it");
+    }
+    if hung > 0 {
+        text += &format!(", {hung} of them hung");
+    }
     text
 }
 
@@ -128,6 +152,12 @@ mod tests {
             sessions: 12,
             subscriptions: 0,
             retained: 0,
+            router: RouterStatus {
+                up_seconds: 65,
+                answers: true,
+                restarts: 2,
+                hung: 1,
+            },
             rates: Rates {
                 bytes_in: 1500.0,
                 ..Rates::default()
@@ -147,5 +177,7 @@ mod tests {
         );
         assert!(text.contains("1.5 kB") && text.contains("1.2 ms"), "{text}");
         assert!(text.contains("does not answer"), "{text}");
+        let router = "router         up 1 min 5 s, 2 failed before it, 1 of them hung\n";
+        assert!(text.contains(router), "{text}");
     }
 }

@@ -31,8 +31,21 @@ pub struct NodeStatus {
     pub sessions: u64,
     pub subscriptions: u64,
     pub retained: u64,
+    pub router: RouterStatus,
     pub rates: Rates,
     pub shards: Vec<ShardStatus>,
+}
+
+/// What moves messages from thread to thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterStatus {
+    pub up_seconds: u64,
+    /// It was heard within the last seconds.
+    pub answers: bool,
+    /// How many before it have failed.
+    pub restarts: u64,
+    /// Those of them that did not die but hang.
+    pub hung: u64,
 }
 
 /// What happened in the last second.

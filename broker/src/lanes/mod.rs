@@ -11,9 +11,10 @@
 //!
 //! The Router keeps a bounded log per lane and skips what a slow reader has not read, so the bytes
 //! under way on a lane are bounded by [`IN_FLIGHT_BOUND`], below what the log holds. It also has no
-//! way to say that it died: a shard notices that its link is closed, whoever notices first builds
-//! the next generation, and every shard joins it and sends again what was not consumed. Sequence numbers make
-//! the repeats harmless and a loss visible.
+//! way to say that it died: a shard notices that its link is closed, or a supervisor that there are no
+//! answers; whoever notices first builds the next generation, and every shard joins it and sends again
+//! what was not consumed. Sequence numbers make the repeats harmless and a loss visible. Routers that
+//! fail one after the other are built ever more slowly.
 //!
 //! What a reader has read is off the lane ([`Inbox::finish_frame`]). That it has taken it, wherever the
 //! messages had to go, it tells later and beside the Router ([`Lanes::confirm`]): no confirmation is lost
@@ -22,6 +23,8 @@
 pub mod frame;
 mod inbox;
 mod outbox;
+mod pace;
+mod supervisor;
 
 use std::{
     sync::{
@@ -41,6 +44,9 @@ use tokio::sync::{Notify, watch};
 use crate::routes::ShardId;
 pub use inbox::{Arrival, Inbox};
 pub use outbox::{Flushed, Outbox};
+use pace::Pace;
+pub(crate) use supervisor::{BEAT, replaced, supervise};
+pub use supervisor::{Failure, Health};
 
 /// Bytes that may be under way on one lane.
 pub const IN_FLIGHT_BOUND: usize = 2 * 1024 * 1024;
@@ -55,6 +61,9 @@ const FRAMES_AT_ONCE: u64 = 100;
 
 /// A Router answers in microseconds; one that takes this long has died.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Who joins a Router beside the shards, to watch it.
+const SUPERVISOR: ShardId = ShardId(u16::MAX);
 
 /// Why there is no Router.
 #[derive(Debug, Error)]
@@ -81,6 +90,7 @@ pub struct Lanes {
     flows: Vec<Flow>,
     /// By sender.
     confirmed: Vec<Confirmed>,
+    health: Mutex<Health>,
 }
 
 /// The frames of one sender that were taken and that it has not heard of. No more than it has sent.
@@ -93,9 +103,11 @@ struct Confirmed {
 /// One Router and the links to it that no shard has taken yet.
 struct Generation {
     number: u64,
+    pace: Pace,
     ends: Vec<Option<LaneEnds>>,
+    supervisor: Option<LaneEnds>,
     #[cfg(test)]
-    kill: Box<dyn Fn() + Send>,
+    stranger: Box<dyn Fn() -> (LinkTx, LinkRx) + Send>,
 }
 
 /// A shard's link to the Router.
@@ -123,14 +135,37 @@ impl Lanes {
             consumed: (0..shards).map(|_sender| AtomicU64::new(0)).collect(),
         };
         Ok(Self {
-            generation: Mutex::new(Generation::build(1, shards)?),
+            generation: Mutex::new(Generation::build(1, shards, Pace::new(Instant::now()))?),
             current: watch::Sender::new(1),
             flows: (0..shards).map(flow).collect(),
             confirmed: (0..shards).map(|_sender| Confirmed::default()).collect(),
+            health: Mutex::new(Health::new(Instant::now())),
         })
     }
 
-    /// Gives a shard its link; `failed` is the generation whose Router the shard saw dead.
+    /// Notes that a generation's Router has failed; tells how long whoever joins the next one has to
+    /// wait before.
+    pub fn report(&self, failed: u64, failure: Failure) -> Duration {
+        let now = Instant::now();
+        let mut generation = self
+            .generation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if failed != generation.number {
+            return Duration::ZERO;
+        }
+        if generation.pace.fail(now) {
+            let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+            health.note(failure);
+        }
+        generation.pace.rest(now)
+    }
+
+    pub fn health(&self) -> Health {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a shard its link; `failed` is the generation whose Router has, which was reported.
     ///
     /// Blocks for the microseconds that a new Router needs to answer.
     ///
@@ -143,14 +178,23 @@ impl Lanes {
             .unwrap_or_else(PoisonError::into_inner);
         if failed == Some(generation.number) {
             let shards = u16::try_from(self.flows.len()).unwrap_or(u16::MAX);
-            *generation = Generation::build(generation.number + 1, shards)?;
+            let now = Instant::now();
+            let pace = generation.pace.next(now);
+            *generation = Generation::build(generation.number + 1, shards, pace)?;
+            let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+            (health.built, health.heard) = (now, now);
+            drop(health);
             self.current.send_replace(generation.number);
         }
-        generation
-            .ends
-            .get_mut(usize::from(shard.0))
-            .and_then(Option::take)
-            .ok_or(LaneError::Taken)
+        let Generation {
+            ends, supervisor, ..
+        } = &mut *generation;
+        let ends = if shard == SUPERVISOR {
+            supervisor.take()
+        } else {
+            ends.get_mut(usize::from(shard.0)).and_then(Option::take)
+        };
+        ends.ok_or(LaneError::Taken)
     }
 
     /// Follows the generation's number; a shard that has an older one must join again.
@@ -161,7 +205,15 @@ impl Lanes {
     /// Makes the Router panic.
     #[cfg(test)]
     pub(crate) fn kill_router(&self) {
-        (self.generation.lock().unwrap().kill)();
+        let (tx, rx) = (self.generation.lock().unwrap().stranger)();
+        tests::panic_router(tx, rx);
+    }
+
+    /// Makes the Router hang until what is returned is dropped.
+    #[cfg(test)]
+    pub(crate) fn hang_router(&self) -> std::sync::mpsc::Sender<()> {
+        let (tx, _rx) = (self.generation.lock().unwrap().stranger)();
+        tests::hang_router(tx)
     }
 
     /// Reserves room for a frame; `false` when the lane is full.
@@ -215,11 +267,12 @@ impl Lanes {
 
 impl Generation {
     /// Starts a Router, and subscribes every lane before anyone can publish to it.
-    fn build(number: u64, shards: u16) -> Result<Self, LaneError> {
+    fn build(number: u64, shards: u16, pace: Pace) -> Result<Self, LaneError> {
         let router = Router::new(
             usize::try_from(number).unwrap_or(0),
             RouterConfig {
-                max_connections: usize::from(shards) + 1,
+                // The shards, the supervisor, and a stranger in tests.
+                max_connections: usize::from(shards) + 2,
                 max_outgoing_packet_count: FRAMES_AT_ONCE,
                 max_segment_size: SEGMENT_BYTES,
                 max_segment_count: SEGMENTS,
@@ -227,26 +280,28 @@ impl Generation {
             },
         );
         let router = router.spawn();
-        let mut ends = Vec::with_capacity(usize::from(shards));
-        for shard in 0..shards {
-            let name = format!("shard-{shard}");
+        let open = |shard: ShardId| -> Result<LaneEnds, LaneError> {
+            let name = format!("shard-{}", shard.0);
             let (mut tx, mut rx, _connack) = LinkBuilder::new(&name, router.clone()).build()?;
-            tx.subscribe(lane_topic(ShardId(shard)))?;
+            tx.subscribe(lane_topic(shard))?;
             await_suback(&mut rx)?;
-            ends.push(Some(LaneEnds {
+            Ok(LaneEnds {
                 generation: number,
                 tx,
                 rx,
-            }));
-        }
+            })
+        };
+        let ends = (0..shards).map(|shard| open(ShardId(shard)).map(Some));
         Ok(Self {
             number,
-            ends,
+            pace,
+            ends: ends.collect::<Result<_, _>>()?,
+            supervisor: Some(open(SUPERVISOR)?),
             #[cfg(test)]
-            kill: Box::new(move || {
-                let (tx, rx, _connack) =
-                    LinkBuilder::new("killer", router.clone()).build().unwrap();
-                tests::panic_router(tx, rx);
+            stranger: Box::new(move || {
+                let stranger = LinkBuilder::new("stranger", router.clone());
+                let (tx, rx, _connack) = stranger.build().unwrap();
+                (tx, rx)
             }),
         })
     }

@@ -167,6 +167,7 @@ impl Outbox {
     fn send(&mut self, mut batch: Vec<(Bytes, Bytes)>) {
         // Between two Routers there is no link; `rejoin` repeats what is sent into the void.
         let Some(tx) = &mut self.tx else { return };
+        let is_nudge = batch.is_empty();
         let last = match batch.pop() {
             Some(last) => last,
             None if self.needs_nudge => (Bytes::from_static(NUDGE.as_bytes()), Bytes::new()),
@@ -181,6 +182,10 @@ impl Outbox {
         // The frame is in the link's buffer even when the wake-up does not fit into the Router's
         // channel. A closed channel is noticed by the inbox, which then rejoins.
         self.needs_nudge = tx.try_publish(last.0, last.1).is_err();
+        // A Router that takes nothing for long is not to find a heap of nudges.
+        if is_nudge && self.needs_nudge {
+            tx.buffer().pop_back();
+        }
     }
 }
 

@@ -184,6 +184,29 @@ pub(super) fn panic_router(mut tx: LinkTx, mut rx: LinkRx) {
     rx.ready().unwrap();
 }
 
+/// What has no lane is dropped by the Router, which then waits for this to be possible.
+struct Stone(std::sync::mpsc::Receiver<()>);
+
+impl AsRef<[u8]> for Stone {
+    fn as_ref(&self) -> &[u8] {
+        b"stone"
+    }
+}
+
+impl Drop for Stone {
+    fn drop(&mut self) {
+        // Nothing is sent: the other end goes.
+        let _ = self.0.recv();
+    }
+}
+
+pub(super) fn hang_router(mut tx: LinkTx) -> std::sync::mpsc::Sender<()> {
+    let (release, released) = std::sync::mpsc::channel();
+    let stone = Bytes::from_owner(Stone(released));
+    tx.try_publish("nowhere", stone).unwrap();
+    release
+}
+
 #[test]
 fn a_dead_router_is_replaced_and_its_frames_are_sent_again() {
     let mut pair = Pair::new();
@@ -200,6 +223,84 @@ fn a_dead_router_is_replaced_and_its_frames_are_sent_again() {
     pair.push(b"after");
     pair.outbox.flush();
     assert_eq!(pair.read(), vec![b"after".to_vec()]);
+}
+
+/// Reads a frame as soon as there is one, over as many Routers as it takes.
+async fn read_over_routers(pair: &mut Pair) -> Vec<Vec<u8>> {
+    let mut generations = pair.lanes.generations();
+    loop {
+        let next = tokio::select! {
+            () = replaced(&mut generations, pair.generation) => Err(()),
+            next = pair.rx.next() => next.map_err(drop),
+        };
+        match next {
+            Ok(Some(Notification::Forward(forward))) => {
+                let mut rest = &forward.publish.payload[..];
+                if let Arrival::New { .. } = pair.inbox.handle_frame(&mut rest) {
+                    pair.inbox.finish_frame();
+                    let read = || frame::read_message(&mut rest, Instant::now());
+                    let messages = std::iter::from_fn(read);
+                    return messages
+                        .map(|(message, _)| message.payload.to_vec())
+                        .collect();
+                }
+            }
+            Ok(_) => {}
+            Err(()) => {
+                replaced(&mut generations, pair.generation).await;
+                let failed = Some(pair.generation);
+                let ends = pair.lanes.join(ShardId(1), failed).unwrap();
+                (pair.generation, pair.rx) = (ends.generation, ends.rx);
+                let again = pair.lanes.join(ShardId(0), failed).unwrap();
+                pair.outbox.rejoin(again.tx);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn router_that_hangs_is_replaced_like_one_that_dies() {
+    let mut pair = Pair::new();
+    let lanes = Arc::clone(&pair.lanes);
+    let supervisor = tokio::spawn(supervise(Arc::clone(&lanes), Duration::from_millis(50)));
+    let mut hanging = Vec::new();
+    for round in 0..4_u8 {
+        pair.push(&[round]);
+        pair.outbox.flush();
+        let read = tokio::time::timeout(JOIN_TIMEOUT * 4, read_over_routers(&mut pair));
+        assert_eq!(read.await.unwrap(), [[round]]);
+        if round % 2 == 0 {
+            hanging.push(lanes.hang_router());
+        } else {
+            lanes.kill_router();
+        }
+    }
+    pair.push(b"last");
+    pair.outbox.flush();
+    let read = tokio::time::timeout(JOIN_TIMEOUT * 4, read_over_routers(&mut pair));
+    assert_eq!(read.await.unwrap(), [b"last"]);
+    let health = lanes.health();
+    assert!(health.hung >= 2 && health.died >= 2, "{health:?}");
+    assert!(!health.is_silent(Instant::now()));
+    supervisor.abort();
+}
+
+#[test]
+fn failure_is_counted_once_and_only_of_the_router_in_use() {
+    let pair = Pair::new();
+    for _ in 0..2 {
+        assert_eq!(pair.lanes.report(1, Failure::Gap), Duration::ZERO);
+    }
+    pair.lanes.join(ShardId(0), Some(1)).unwrap();
+    assert_eq!(pair.lanes.report(1, Failure::Died), Duration::ZERO);
+    assert!(pair.lanes.report(2, Failure::Died) > Duration::ZERO);
+    let Health {
+        died, hung, gaps, ..
+    } = pair.lanes.health();
+    assert_eq!((died, hung, gaps), (1, 0, 1));
+    assert!(!pair.lanes.health().is_silent(Instant::now()));
+    let later = Instant::now() + Duration::from_secs(7);
+    assert!(pair.lanes.health().is_silent(later));
 }
 
 #[test]

@@ -286,15 +286,17 @@ async fn receive_frames(
     shard.borrow_mut().outbox.rejoin(tx);
     let mut frames = 0_u64;
     loop {
+        let mut failure = lanes::Failure::Died;
         // The link is given up when the other branch wins, so a wake-up lost with it does not matter.
         let next = tokio::select! {
             biased;
             next = rx.next() => next.ok(),
-            _ = generations.wait_for(|current| *current != generation) => None,
+            () = lanes::replaced(&mut generations, generation) => None,
         };
         let is_whole = match next {
             Some(Some(Notification::Forward(forward))) => {
                 let is_whole = receive_frame(&shard, &mut inbox, &forward.publish.payload);
+                failure = lanes::Failure::Gap;
                 frames += 1;
                 // The link yields only when it is empty; connections must get their turn.
                 if frames.is_multiple_of(FRAMES_PER_TURN) {
@@ -304,8 +306,11 @@ async fn receive_frames(
             }
             // The Router waits to hear that the link's buffer was taken.
             Some(Some(Notification::Unschedule)) => {
-                // A failure here is the next call's failure too.
-                let _ = rx.wake().await;
+                // A Router that hangs takes nothing. A failure here is the next call's failure too.
+                tokio::select! {
+                    _ = rx.wake() => {}
+                    () = lanes::replaced(&mut generations, generation) => {}
+                }
                 true
             }
             Some(
@@ -322,6 +327,7 @@ async fn receive_frames(
         };
         if !is_whole {
             error!(generation, "router failed, joining the next one");
+            tokio::time::sleep(lanes.report(generation, failure)).await;
             let ends = lanes.join(id, Some(generation))?;
             generation = ends.generation;
             rx = ends.rx;

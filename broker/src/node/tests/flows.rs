@@ -1,7 +1,7 @@
 //! Messages from client to client.
 
 use super::{
-    ALL, Broker,
+    ALL, Broker, Node,
     client::{Client, Hello, packet},
 };
 use crate::{codec::packet::Version, metrics::Metric};
@@ -177,6 +177,56 @@ async fn nothing_is_lost_when_the_router_dies() {
         }
     }
     broker.wait_for(Metric::LaneRestarts, shards).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_when_routers_die_and_hang_one_after_the_other() {
+    const MESSAGES: usize = 300;
+    let broker = Broker::start().await;
+    let lanes = &broker.node.status().shared.lanes;
+    let mut receivers = Vec::new();
+    for index in 0..4 {
+        let mut receiver = broker.join(Version::V5, &format!("receiver {index}")).await;
+        receiver.subscribe("t", 1).await;
+        receivers.push(receiver);
+    }
+    let mut sender = broker.join(Version::V5, "sender").await;
+    let mut hanging = None;
+    for number in 0..MESSAGES {
+        sender
+            .deliver("t", &number.to_string(), 1 + number as u8 % 2)
+            .await;
+        if number % 50 == 25 {
+            let built = lanes.health().built;
+            if number == 125 {
+                hanging = Some(lanes.hang_router());
+            } else {
+                lanes.kill_router();
+            }
+            sender.deliver("between", "", 1).await;
+            let is_replaced = |node: &Node| node.status().shared.lanes.health().built > built;
+            broker.wait_until(is_replaced).await;
+        }
+    }
+    for receiver in &mut receivers {
+        for number in 0..MESSAGES {
+            assert_eq!(receiver.receive().await.payload, number.to_string());
+        }
+        receiver.ping().await;
+    }
+    let router = broker.node.status().router();
+    assert!(router.answers);
+    // One that is only slow may be replaced, too.
+    assert!(router.restarts >= 6 && router.hung >= 1, "{router:?}");
+    let mut metrics = String::new();
+    broker.node.status().render(&mut metrics);
+    let hung = format!("router_restarts_total{{reason=\"hung\"}} {}", router.hung);
+    for line in [&hung, "router_answers 1"] {
+        let line = format!("\ntidegate_broker_{line}\n");
+        assert!(metrics.contains(&line), "{line}");
+    }
+    drop(hanging);
     broker.stop().await;
 }
 
