@@ -201,6 +201,11 @@ pub enum Problem {
     #[error("a login takes both `username` and `password_file`")]
     HalfALogin,
     #[error(
+        "over http the token would travel in the clear; use an https URL, or say `allow_plain_token = \
+         true` if nobody listens on the way"
+    )]
+    TokenInTheClear,
+    #[error(
         "without TLS the password would travel in the clear; set `tls = \"starttls\"` or \"always\""
     )]
     PasswordInTheClear,

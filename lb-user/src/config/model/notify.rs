@@ -1,5 +1,6 @@
 //! Who is told of events, as configured.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ pub struct Webhook {
     pub(super) url: HookUrl,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) token_file: Option<PathBuf>,
+    pub(super) allow_plain_token: bool,
     pub(super) authorities: Option<Authorities>,
 }
 
@@ -156,6 +158,16 @@ impl HookUrl {
         matches!(url.scheme_str(), Some("http" | "https"))
             && authority.is_some_and(|authority| !authority.contains('@'))
     }
+
+    /// Whether what is sent there can be read on the way. What goes to this host itself is on no wire;
+    /// a name may turn out to be anybody's, so that only addresses count.
+    #[must_use]
+    pub fn is_plain(url: &Uri) -> bool {
+        let host = url.host().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let address = host.parse::<IpAddr>();
+        url.scheme_str() == Some("http") && !address.is_ok_and(|address| address.is_loopback())
+    }
 }
 
 impl Authorities {
@@ -184,6 +196,12 @@ impl Webhook {
     #[must_use]
     pub fn token_file(&self) -> Option<&Path> {
         self.token_file.as_deref()
+    }
+
+    /// Whether the token may go where others can read it.
+    #[must_use]
+    pub const fn allows_plain_token(&self) -> bool {
+        self.allow_plain_token
     }
 
     /// Who vouches for the server, if these are not the host's.

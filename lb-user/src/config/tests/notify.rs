@@ -103,6 +103,36 @@ fn passwords_stay_in_files_and_off_the_wire() {
 }
 
 #[test]
+fn a_token_goes_where_nobody_can_read_it_unless_that_is_allowed() {
+    let hook = |url: &str, more: &str| {
+        format!("type = \"webhook\"\nurl = \"{url}\"\ntoken_file = \"/t\"\n{more}")
+    };
+    let plain = [
+        "http://192.0.2.7/hook",
+        "http://[2001:db8::7]:8080/",
+        // Whose address that is, others say.
+        "http://localhost/",
+        "http://127.0.0.1.example.org/",
+    ];
+    for url in plain {
+        for more in ["", "allow_plain_token = false"] {
+            let all = wrong(&hook(url, more));
+            assert!(all.contains("notify[0].token_file: over http"), "{all}");
+        }
+        one(&hook(url, "allow_plain_token = true"));
+    }
+    for url in [
+        "https://192.0.2.7/",
+        "http://127.0.0.1:8080/",
+        "http://[::1]/",
+    ] {
+        one(&hook(url, ""));
+    }
+    let all = wrong("type = \"exec\"\ncommand = [\"/bin/true\"]\nallow_plain_token = true");
+    assert!(all.contains("allow_plain_token: only for"), "{all}");
+}
+
+#[test]
 fn a_file_of_authorities_has_some() {
     let path = std::env::temp_dir().join(format!("tidegate-ca-{}.pem", std::process::id()));
     let hook = format!(

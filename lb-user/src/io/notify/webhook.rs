@@ -31,6 +31,11 @@ pub enum WebhookError {
     NoHost,
     #[error("the first line of {0} is no URL of http or https without a password")]
     NoUrl(String),
+    #[error(
+        "over http the token would travel in the clear: the URL must be one of https, or \
+         `allow_plain_token` true"
+    )]
+    PlainToken,
     #[error(transparent)]
     Secret(#[from] SecretError),
     #[error(transparent)]
@@ -66,6 +71,7 @@ impl WebhookError {
             }
             Self::NoHost
             | Self::NoUrl(_)
+            | Self::PlainToken
             | Self::Secret(_)
             | Self::Tls(_)
             | Self::Name(_)
@@ -129,6 +135,10 @@ fn request(hook: &Webhook, uri: &Uri, body: String) -> Result<Request<Full<Bytes
         builder = builder.header(name, value);
     }
     if let Some(file) = hook.token_file() {
+        // A file may name another URL than the configuration was checked with.
+        if HookUrl::is_plain(uri) && !hook.allows_plain_token() {
+            return Err(WebhookError::PlainToken);
+        }
         builder = builder.header(AUTHORIZATION, format!("Bearer {}", secret(file)?));
     }
     Ok(builder.body(Full::new(Bytes::from(body)))?)

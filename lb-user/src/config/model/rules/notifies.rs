@@ -21,6 +21,7 @@ pub(super) fn check(raw: &file::Config, errors: &Errors) {
         check_missing(notify, kind, errors);
         check_types(notify, kind, errors);
         check_login(notify, errors);
+        check_token(notify, errors);
         check_service(notify, raw, errors);
         if let (Some(_), Some(file)) = (&notify.url, &notify.url_file) {
             errors.add(&file.place, Problem::TwoUrls);
@@ -78,6 +79,7 @@ fn check_types(notify: &file::Notify, kind: NotifyType, errors: &Errors) {
         (place(notify.url_file.as_ref()), &[hook], "webhook"),
         (place(notify.headers.first()), &[hook], "webhook"),
         (place(notify.token_file.as_ref()), &[hook], "webhook"),
+        (place(notify.allow_plain_token.as_ref()), &[hook], "webhook"),
         (
             place(notify.ca_file.as_ref()),
             &[hook, mail],
@@ -119,6 +121,18 @@ fn check_login(notify: &file::Notify, errors: &Errors) {
         (None, None) => return,
     };
     errors.add(place, Problem::HalfALogin);
+}
+
+/// A URL that is in a file is looked at when it is read.
+fn check_token(notify: &file::Notify, errors: &Errors) {
+    let allowed = notify.allow_plain_token.as_ref();
+    let is_allowed = allowed.is_some_and(|given| given.value);
+    if let (Some(url), Some(token)) = (&notify.url, &notify.token_file)
+        && HookUrl::is_plain(&url.value)
+        && !is_allowed
+    {
+        errors.add(&token.place, Problem::TokenInTheClear);
+    }
 }
 
 /// What nobody would ever be told is not to be asked for.
@@ -171,6 +185,7 @@ pub(super) fn build(raw: file::Notify) -> Option<Notify> {
             },
             headers: raw.headers.into_iter().map(|it| it.value).collect(),
             token_file: path(raw.token_file),
+            allow_plain_token: or(raw.allow_plain_token, false),
             authorities: raw.ca_file.map(|file| file.value),
         }),
         NotifyType::Email => {

@@ -64,6 +64,30 @@ async fn a_post_goes_where_its_file_says_and_the_status_decides() {
     fs::remove_file(&file).unwrap();
 }
 
+#[test]
+fn a_token_is_not_sent_to_a_plain_url_of_a_file() {
+    let directory = std::env::temp_dir().join(format!("tidegate-plain-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let write = |name: &str, text: &str| {
+        let file = directory.join(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        file.display().to_string()
+    };
+    let (url, token) = (
+        write("url", "http://192.0.2.7/hook"),
+        write("token", "xyzzy"),
+    );
+    let keys = format!("url_file = \"{url}\"\ntoken_file = \"{token}\"");
+    let asked = |hook: &Webhook| super::request(hook, &super::read(url.as_ref())?, String::new());
+    let refused = asked(&hook(&keys)).unwrap_err();
+    assert!(matches!(refused, WebhookError::PlainToken), "{refused}");
+    assert!(!refused.is_transient() && !refused.to_string().contains("xyzzy"));
+    let allowed = asked(&hook(&format!("{keys}\nallow_plain_token = true"))).unwrap();
+    assert_eq!(allowed.headers()["authorization"], "Bearer xyzzy");
+    fs::remove_dir_all(&directory).unwrap();
+}
+
 #[tokio::test]
 async fn a_server_that_never_answers_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
