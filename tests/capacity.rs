@@ -18,7 +18,7 @@ use lb_common::{
 use lb_user::{
     config::model,
     core::plan::{Desired, DesiredBackend, DesiredService},
-    io::datapath::{Limits, possible_cpus},
+    io::datapath::{Limits, possible_cpus, ring_memory},
 };
 use tests::{
     packet::{Packet, Transport},
@@ -159,6 +159,19 @@ fn maps_take_what_is_documented() -> Result<()> {
     let taken = map_memory(|map| sizes.contains(&map.max_entries))?;
     let said = limits.map_memory(possible_cpus());
     println!("maps take {taken} bytes, {said} were foretold");
+    let ratio = taken as f64 / said as f64;
+    ensure!((0.97..1.03).contains(&ratio), "{taken} bytes, not {said}");
+    Ok(())
+}
+
+/// By a size that other tests' rings do not have.
+#[test]
+fn the_ring_of_new_flows_takes_what_is_documented() -> Result<()> {
+    const BYTES: u32 = 1 << 21;
+    let _world = World::reporting(nothing(), BYTES)?;
+    let taken = map_memory(|map| map.max_entries == BYTES)?;
+    let said = ring_memory(BYTES);
+    println!("the ring takes {taken} bytes, {said} were foretold");
     let ratio = taken as f64 / said as f64;
     ensure!((0.97..1.03).contains(&ratio), "{taken} bytes, not {said}");
     Ok(())

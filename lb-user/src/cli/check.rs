@@ -178,11 +178,13 @@ fn unchecked(config: &Config) -> Vec<String> {
 }
 
 fn size(config: &Config) -> Size {
+    let reports = datapath::EVENTS * u32::from(config.sync().is_some());
+    let maps = Limits::from(config.limits()).map_memory(datapath::possible_cpus());
     Size {
         vips: config.vips().len(),
         services: config.services().len(),
         backends: config.backends().count(),
-        map_memory: Limits::from(config.limits()).map_memory(datapath::possible_cpus()),
+        map_memory: maps + datapath::ring_memory(reports),
     }
 }
 
@@ -254,6 +256,18 @@ mod tests {
         assert_eq!(told(notes(&text), "without `seed`"), 1);
         let turns = text.replacen("balance = \"maglev\"", "balance = \"round_robin\"", 1);
         assert_eq!(told(notes(&turns), "other hosts may have its VIP"), 1);
+    }
+
+    #[test]
+    fn the_ring_of_a_node_with_a_peer_counts() {
+        let text = include_str!("../../configs/tidegate-vrrp.toml");
+        let memory = |text: &str| super::size(&config::parse(text, "t.toml").unwrap()).map_memory;
+        let sync = "[sync]\nlisten = \"172.16.40.22:9464\"\npeer = \"172.16.40.23:9464\"\n\
+                    key_file = \"/k\"\n[[vip]]";
+        let with_peer = text.replacen("[[vip]]", sync, 1);
+        let more = memory(&with_peer) - memory(text);
+        assert_eq!(more, super::datapath::ring_memory(super::datapath::EVENTS));
+        assert!(more > 1 << 20);
     }
 
     #[test]

@@ -78,8 +78,8 @@ use crate::{
     },
     io::{
         datapath::{
-            Attached, AttachedMode, Datapath, DatapathConfig, FlowEvents, Leases, Limits, Recorder,
-            Sweeper, XdpMode,
+            Attached, AttachedMode, Datapath, DatapathConfig, EVENTS, FlowEvents, Leases, Limits,
+            Recorder, Sweeper, XdpMode,
         },
         host,
         netlink::Netlink,
@@ -375,7 +375,7 @@ fn datapath_config(config: &Config, seed: [u8; 16]) -> DatapathConfig {
         },
         seed,
         limits: Limits::from(config.limits()),
-        events: config.sync().map_or(0, |_| sync::EVENTS),
+        events: EVENTS * u32::from(config.sync().is_some()),
     }
 }
 

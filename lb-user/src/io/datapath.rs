@@ -48,10 +48,10 @@ mod sweep;
 mod trace;
 
 pub use error::DatapathError;
-pub use events::FlowEvents;
+pub use events::{EVENTS, FlowEvents};
 pub use leases::{Leases, Running, Wishes};
 pub use lookup::monotonic;
-pub use memory::possible_cpus;
+pub use memory::{possible_cpus, ring_memory};
 pub use pins::{Layout, Mismatch, PinError, Pins};
 pub use replica::{Recorded, Recorder};
 pub use sweep::{FlowCounts, Round, Sweeper, now};

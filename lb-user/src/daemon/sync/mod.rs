@@ -50,10 +50,6 @@ use crate::{
 /// What the event loop is told and has not taken in: the peer waits.
 const TOLD: usize = 16;
 
-/// Bytes of the ring in which the program reports new flows, 64 each: what 10,000 a second need while
-/// this process has to wait for a CPU for a second.
-pub(super) const EVENTS: u32 = 1 << 20;
-
 /// How soon a connection is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 

@@ -19,6 +19,10 @@ use super::{
     take,
 };
 
+/// Bytes of the ring where there is a peer to tell, 64 a flow: what 10,000 a second need while this
+/// process has to wait for a CPU for a second.
+pub const EVENTS: u32 = 1 << 20;
+
 /// The ring of reports, and the table that they are about.
 ///
 /// Not pinned: what the program of a daemon before has reported, the first walk over the table finds.

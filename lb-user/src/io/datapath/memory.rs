@@ -103,6 +103,20 @@ impl Limits {
     }
 }
 
+/// Bytes that the kernel takes for the ring in which so many bytes of new flows are reported: its data,
+/// each page of which is mapped twice, so that no report is cut in two, and its head.
+#[must_use]
+pub fn ring_memory(bytes: u32) -> u64 {
+    const PAGE: u64 = 4_096;
+    /// What is before the data, and accounted twice (kernel/bpf/ringbuf.c).
+    const HEAD: u64 = 3;
+    if bytes == 0 {
+        return 0;
+    }
+    let pages = u64::from(bytes).div_ceil(PAGE);
+    (pages + 2 * HEAD) * PAGE + (2 * pages + HEAD) * Shape::POINTER as u64
+}
+
 /// CPUs that the machine may have: each has its own values of some maps.
 #[must_use]
 pub fn possible_cpus() -> usize {
@@ -131,7 +145,7 @@ impl From<model::Limits> for Limits {
 
 #[cfg(test)]
 mod tests {
-    use super::{Limits, shape};
+    use super::{Limits, ring_memory, shape};
     use crate::config;
 
     const NOTHING: Limits = Limits {
@@ -190,6 +204,13 @@ mod tests {
             ..NOTHING
         };
         assert_eq!(taken(limits), 0);
+    }
+
+    #[test]
+    fn a_ring_takes_its_data_and_little_more() {
+        assert_eq!(ring_memory(0), 0);
+        let ring = ring_memory(1 << 20);
+        assert!(ring > 1 << 20 && ring < (1 << 20) * 103 / 100, "{ring}");
     }
 
     #[test]
