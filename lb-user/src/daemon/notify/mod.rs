@@ -21,7 +21,6 @@ use tokio::{
     task::{self, JoinError, JoinHandle, JoinSet},
     time::{self, Instant},
 };
-use tokio_util::sync::CancellationToken;
 
 use self::message::Message;
 use crate::{
@@ -61,7 +60,7 @@ pub(super) struct Notifiers {
 struct Notifier {
     config: Notify,
     status: watch::Receiver<NotifierStatus>,
-    last: CancellationToken,
+    end: watch::Sender<Option<u64>>,
     task: JoinHandle<()>,
 }
 
@@ -83,27 +82,49 @@ impl Notifiers {
             .map(|it| (it.config.name().to_owned(), it))
             .collect();
         for config in config.notifies() {
-            let kept = before.remove(config.name());
-            let kept = kept.and_then(|it| self.keep(it, config));
-            let notifier = kept.unwrap_or_else(|| Notifier::start(config, &self.journal));
+            let notifier = match before.remove(config.name()) {
+                Some(same) if same.config == *config => same,
+                Some(other) => self.replace(other, config),
+                None => self.start(config).0,
+            };
             self.all.push(notifier);
         }
+        let end = self.journal.last();
         for (_, gone) in before {
-            self.dismiss(gone);
+            self.dismiss(gone, end);
         }
         while self.leaving.try_join_next().is_some() {}
     }
 
-    fn keep(&mut self, notifier: Notifier, config: &Notify) -> Option<Notifier> {
-        if notifier.config == *config {
-            return Some(notifier);
-        }
-        self.dismiss(notifier);
-        None
+    /// Has what happens from now on be told as `config` says, and what has happened by now as before.
+    fn replace(&mut self, notifier: Notifier, config: &Notify) -> Notifier {
+        let (successor, begins_behind) = self.start(config);
+        self.dismiss(notifier, begins_behind);
+        successor
     }
 
-    fn dismiss(&mut self, notifier: Notifier) {
-        notifier.last.cancel();
+    /// One who tells what happens from now on, and the number of the last event before that.
+    fn start(&self, config: &Notify) -> (Notifier, u64) {
+        let status = NotifierStatus {
+            name: config.name().to_owned(),
+            means: config.means().label().to_owned(),
+            ..NotifierStatus::default()
+        };
+        let (end, told) = watch::channel(None);
+        let worker = Worker::new(config, &self.journal, status, told);
+        let begins_behind = worker.seen;
+        let notifier = Notifier {
+            config: config.clone(),
+            status: worker.status.subscribe(),
+            end,
+            task: tokio::spawn(worker.run()),
+        };
+        (notifier, begins_behind)
+    }
+
+    /// Has one end when it has told of the event of that number, and of those before it.
+    fn dismiss(&mut self, notifier: Notifier, end: u64) {
+        notifier.end.send_replace(Some(end));
         let abort = Abort(notifier.task);
         self.leaving.spawn(async move {
             abort.finish().await;
@@ -148,7 +169,8 @@ impl Notifiers {
     /// Tells what there is to tell, for a few seconds at most.
     pub(super) async fn stop(mut self) {
         for notifier in std::mem::take(&mut self.all) {
-            self.dismiss(notifier);
+            // What is told while they end is told by nobody else.
+            self.dismiss(notifier, u64::MAX);
         }
         let all = async { while self.leaving.join_next().await.is_some() {} };
         if time::timeout(FAREWELL, all).await.is_err() {
@@ -172,23 +194,6 @@ impl Drop for Abort {
     }
 }
 
-impl Notifier {
-    fn start(config: &Notify, journal: &Journal) -> Self {
-        let status = NotifierStatus {
-            name: config.name().to_owned(),
-            means: config.means().label().to_owned(),
-            ..NotifierStatus::default()
-        };
-        let worker = Worker::new(config, journal, status);
-        Self {
-            config: config.clone(),
-            status: worker.status.subscribe(),
-            last: worker.last.clone(),
-            task: tokio::spawn(worker.run()),
-        }
-    }
-}
-
 /// Who tells one.
 struct Worker {
     config: Arc<Notify>,
@@ -199,8 +204,8 @@ struct Worker {
     seen_changes: u64,
     outbox: Outbox,
     status: watch::Sender<NotifierStatus>,
-    /// Cancelled when nothing more will happen that is to be told.
-    last: CancellationToken,
+    /// The number of the last event that is to be told, once there is one.
+    end: watch::Receiver<Option<u64>>,
     started: Instant,
     flights: JoinSet<Result<(), String>>,
     /// Which of them tell of which router's change of role.
@@ -209,7 +214,12 @@ struct Worker {
 
 impl Worker {
     /// One who tells what happens from now on.
-    fn new(config: &Notify, journal: &Journal, status: NotifierStatus) -> Self {
+    fn new(
+        config: &Notify,
+        journal: &Journal,
+        status: NotifierStatus,
+        end: watch::Receiver<Option<u64>>,
+    ) -> Self {
         let start = journal.since(u64::MAX, &Filter::default());
         Self {
             outbox: Outbox::new(config.filter().clone(), config.per_minute()),
@@ -218,7 +228,7 @@ impl Worker {
             seen_changes: start.changes,
             journal: journal.clone(),
             status: watch::Sender::new(status),
-            last: CancellationToken::new(),
+            end,
             started: Instant::now(),
             flights: JoinSet::new(),
             routers: HashMap::new(),
@@ -226,15 +236,15 @@ impl Worker {
     }
 
     async fn run(mut self) {
-        let mut news = self.journal.news();
+        let (mut news, mut ended) = (self.journal.news(), self.end.clone());
         let mut has_all = false;
         loop {
             // In this order: what is told before the end is in the journal.
-            let is_last = self.last.is_cancelled();
-            // What comes after this look is for a successor to tell, which began at the end of the journal
-            // before it: what happens between the two is told by both.
+            let end = *self.end.borrow();
+            let is_last = end.is_some();
+            // What comes after that is for a successor to tell.
             if !has_all {
-                self.take_in();
+                self.take_in(end.unwrap_or(u64::MAX));
             }
             has_all = is_last;
             self.depart(is_last);
@@ -250,7 +260,8 @@ impl Worker {
                 // A journal is never without a teller here: this one has a handle of it.
                 Ok(_) = news.wait_for(|news| news.last > seen), if !is_last => {}
                 () = sleep_until(departure) => {}
-                () = self.last.cancelled(), if !is_last => {}
+                // Who would say so is there as long as this task is.
+                Ok(_) = ended.wait_for(Option::is_some), if !is_last => {}
             }
         }
     }
@@ -267,7 +278,8 @@ impl Worker {
         due.map(|at| self.started + at)
     }
 
-    fn take_in(&mut self) {
+    /// Takes in what there is up to the event of that number.
+    fn take_in(&mut self, end: u64) {
         let page = self.journal.since(self.seen, &Filter::default());
         let now = self.now();
         let found = page.records.iter();
@@ -277,7 +289,7 @@ impl Worker {
         // What strangers can cause is nothing to miss.
         let missed = (page.changes - self.seen_changes).saturating_sub(found);
         self.outbox.handle_missed(missed);
-        for record in &page.records {
+        for record in page.records.iter().filter(|record| record.seq <= end) {
             self.outbox.handle(record, now);
         }
         (self.seen, self.seen_changes) = (page.last, page.changes);

@@ -1,6 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::oneshot, time};
+use tokio::{
+    sync::{oneshot, watch},
+    time,
+};
 
 use super::{Notifiers, Worker, message::Message};
 use crate::{
@@ -173,7 +176,8 @@ async fn what_happens_before_the_stop_is_told_before_the_end() {
 async fn what_is_due_waits_for_one_that_is_under_way_to_end() {
     let config = config(&exec("one", "true", "at_once = 1"));
     let notify = &config.notifies()[0];
-    let mut worker = Worker::new(notify, &Journal::default(), NotifierStatus::default());
+    let (_end, told) = watch::channel(None);
+    let mut worker = Worker::new(notify, &Journal::default(), NotifierStatus::default(), told);
     worker.outbox.handle_missed(1);
     assert!(worker.next_departure().is_some());
     worker.flights.spawn(std::future::pending());
@@ -201,6 +205,31 @@ async fn who_was_taken_out_is_not_told_what_happens_later() {
     notifiers.stop().await;
     let told = std::fs::read_to_string(directory.join("told")).unwrap();
     assert_eq!(told, "stopping\n");
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[tokio::test]
+async fn each_event_is_told_once_though_who_tells_is_changed_meanwhile() {
+    let directory = std::env::temp_dir().join(format!("tidegate-once-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let tell = |word: &str| {
+        let script = format!("echo {word} $TIDEGATE_KIND >> {}/told", directory.display());
+        config(&exec("ops", &script, "at_once = 1"))
+    };
+    let journal = Journal::default();
+    let mut notifiers = Notifiers::new(journal.clone());
+    notifiers.follow(&tell("old"));
+    journal.tell(Event::Stopping {});
+    // Neither has had its turn by then.
+    notifiers.follow(&tell("new"));
+    journal.tell(Event::BackendsHeard {});
+    notifiers.follow(&config(""));
+    journal.tell(Event::Stopping {});
+    notifiers.stop().await;
+    let told = std::fs::read_to_string(directory.join("told")).unwrap();
+    let mut told: Vec<_> = told.lines().collect();
+    told.sort_unstable();
+    assert_eq!(told, ["new backends_heard", "old stopping"]);
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
