@@ -1,8 +1,10 @@
 //! Ten million damaged adverts in a few seconds, the same in every run: none panics, what is
-//! understood can be sent, and what is refused changes nothing.
+//! understood can be sent, what is refused changes nothing, and memory does not grow.
 //!
 //! Half of them get a right checksum after the damage, or hardly any would be read to its end.
 
+#[path = "support/memory.rs"]
+mod memory;
 #[path = "../../lb-common/tests/fuzz/mutate.rs"]
 mod mutate;
 
@@ -135,7 +137,7 @@ struct Outcome {
 }
 
 /// Damaged adverts of one family, for routers of both in turns.
-fn run(seed: u64, corpus: &[Vec<u8>], sources: &[&str]) -> Outcome {
+fn run(seed: u64, corpus: &[Vec<u8>], sources: &[&str], inputs: u32) -> Outcome {
     let mut outcome = Outcome::default();
     let now = Instant::now();
     let mut machines = routers().map(|settings| {
@@ -146,7 +148,7 @@ fn run(seed: u64, corpus: &[Vec<u8>], sources: &[&str]) -> Outcome {
     let envelopes: Vec<Envelope> = sources.iter().map(|source| envelope(ip(source))).collect();
     let mut mutator = Mutator::new(seed);
     let (mut input, mut again) = (Vec::new(), Vec::new());
-    for number in 0..INPUTS / 2 {
+    for number in 0..inputs {
         mutator.next(corpus, &mut input);
         let mut envelope = envelopes[(number / 2) as usize % envelopes.len()];
         if number % 64 == 0 {
@@ -186,11 +188,19 @@ fn damaged_adverts_change_nothing() {
         .flat_map(|settings| sent(settings, &SOURCES_V4))
         .collect();
     let v6 = sent(&v6, &SOURCES_V6);
-    let outcomes = thread::scope(|scope| {
-        let v4 = scope.spawn(|| run(1, &v4, &SOURCES_V4));
-        let v6 = run(2, &v6, &SOURCES_V6);
-        [v4.join().expect("no panic"), v6]
-    });
+    let both = |inputs| {
+        thread::scope(|scope| {
+            let v4 = scope.spawn(|| run(1, &v4, &SOURCES_V4, inputs / 2));
+            let v6 = run(2, &v6, &SOURCES_V6, inputs / 2);
+            [v4.join().expect("no panic"), v6]
+        })
+    };
+    let _first_touch = both(INPUTS / 100);
+    let before = memory::resident();
+    let outcomes = both(INPUTS);
+    let grown = memory::resident().saturating_sub(before);
+    println!("memory has grown by {grown} KiB");
+    assert!(grown < memory::FLAT, "{grown} KiB");
     let sum = |count: fn(&Outcome) -> u32| outcomes.iter().map(count).sum::<u32>();
     let understood = sum(|outcome| outcome.understood);
     let taken = sum(|outcome| outcome.taken);

@@ -1,10 +1,12 @@
 //! Two million damaged messages of the sync channel, the same in every run: none panics, what is
-//! understood reads the same when it is sent again, what cannot be next changes nothing, and what is
-//! taken in is of this node: its services, backends, and NAT ports.
+//! understood reads the same when it is sent again, what cannot be next changes nothing, what is taken
+//! in is of this node: its services, backends, and NAT ports; and memory does not grow.
 //!
 //! Such bytes come only from a peer that has the key; who has none does not get so far
 //! (`io::sync::tests`).
 
+#[path = "support/memory.rs"]
+mod memory;
 #[path = "../../lb-common/tests/fuzz/mutate.rs"]
 mod mutate;
 
@@ -211,13 +213,13 @@ fn check(names: &Names, image: &MapImage, item: &Item<Key, Record>, outcome: &mu
 }
 
 /// Damaged messages for one receiver.
-fn run(seed: u64, corpus: &[Vec<u8>]) -> Outcome {
+fn run(seed: u64, corpus: &[Vec<u8>], inputs: u32) -> Outcome {
     let mut outcome = Outcome::default();
     let (image, names) = names();
     let mut receiver: Receiver<Key> = Receiver::new(LIMIT);
     let mut mutator = Mutator::new(seed);
     let mut input = Vec::new();
-    for number in 0..INPUTS / 2 {
+    for number in 0..inputs {
         mutator.next(corpus, &mut input);
         let Ok(mut message) = decode::<Wire>(&input) else {
             continue;
@@ -253,11 +255,19 @@ fn run(seed: u64, corpus: &[Vec<u8>]) -> Outcome {
 #[test]
 fn damaged_messages_are_taken_for_what_they_are_or_not_at_all() {
     let corpus = corpus();
-    let outcomes = thread::scope(|scope| {
-        let other = scope.spawn(|| run(1, &corpus));
-        let one = run(2, &corpus);
-        [other.join().expect("no panic"), one]
-    });
+    let both = |inputs| {
+        thread::scope(|scope| {
+            let other = scope.spawn(|| run(1, &corpus, inputs / 2));
+            let one = run(2, &corpus, inputs / 2);
+            [other.join().expect("no panic"), one]
+        })
+    };
+    let _first_touch = both(INPUTS / 100);
+    let before = memory::resident();
+    let outcomes = both(INPUTS);
+    let grown = memory::resident().saturating_sub(before);
+    println!("memory has grown by {grown} KiB");
+    assert!(grown < memory::FLAT, "{grown} KiB");
     let sum = |count: fn(&Outcome) -> u32| outcomes.iter().map(count).sum::<u32>();
     let (understood, refused) = (sum(|it| it.understood), sum(|it| it.refused));
     let (flows, snapshots) = (sum(|it| it.flows), sum(|it| it.snapshots));

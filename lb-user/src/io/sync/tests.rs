@@ -229,6 +229,8 @@ async fn a_million_forged_and_replayed_frames_change_nothing() {
     assert!(reader.decrypt(frames[0].len() - 2).unwrap());
     reader.message.clear();
     let before = reader.frames;
+    let room = |reader: &Reader| (reader.raw.capacity(), reader.message.capacity());
+    let memory = room(&reader);
     // The first is a replay now, the third and fourth come too soon, the second is damaged.
     for number in 0..FORGED {
         let at = number % frames.len();
@@ -243,6 +245,7 @@ async fn a_million_forged_and_replayed_frames_change_nothing() {
         assert!(matches!(outcome, Err(ChannelError::Forged)), "frame {at}");
     }
     assert_eq!((reader.frames, reader.message.len()), (before, 0));
+    assert_eq!(room(&reader), memory);
     for (number, frame) in (0..).zip(&frames).skip(1) {
         reader.raw.clear();
         reader.raw.extend_from_slice(frame);

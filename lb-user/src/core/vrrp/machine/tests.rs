@@ -2,7 +2,8 @@
 //!
 //! Each MUST of RFC 9568, 5 to 8, that concerns [`super::super`], with the errata 8298 to 8301,
 //! and where it is tested: `+` for what keeps to it, `-` for what does not, `both` for a test of
-//! either. `p`, `s`, `r` and `o` are the tests of `packet` and `settings`, and here `rfc` and `ours`.
+//! either. `p`, `s` and `f` are the tests of `packet`, `settings` and `frame`, `r` and `o` those of `rfc`
+//! and `ours` here; `d`, `k` and `v` are privileged: `datapath/neighbours.rs`, `vrrp_kill.rs` and `vrrp.rs`.
 //!
 //! - 5.1.1.3, 5.1.2.3: TTL or Hop Limit is sent as 255
 //!   + `s::adverts_go_from_the_primary_address_to_the_group_with_255_hops`
@@ -42,6 +43,13 @@
 //! - 6.4.2: a Backup answers and accepts nothing for the addresses
 //!   + `r::a_backup_neither_accepts_nor_announces`
 //!   - `r::an_active_accepts_if_it_owns_the_addresses_or_accept_mode_says_so`
+//! - 6.4.2, 8.1.2, 8.2.2: a Backup's host answers no ARP request and no neighbour solicitation
+//!   + `d::a_router_that_is_not_active_is_not_answered_for`
+//!   + `k::a_stopped_daemons_host_tells_nobody_that_it_has_the_address`
+//!   + `k::a_killed_daemons_host_tells_nobody_that_it_has_the_address`
+//!   - `d::an_active_router_is_answered_for_as_long_as_its_daemon_says_so`
+//! - 6.4.2: a Backup does not have the addresses, so nothing to them is accepted
+//!   + `v::one_of_two_nodes_has_the_address_and_tells_of_it` (both)
 //! - 6.4.2: shut down: no timer, Initialize
 //!   + `r::a_backup_that_is_shut_down_is_in_initialize_without_a_timer`
 //!   - `r::a_backup_becomes_active_when_its_timer_fires`
@@ -62,9 +70,17 @@
 //! - 6.4.3: an Active accepts if it is owner or Accept_Mode is set
 //!   + `r::an_active_accepts_if_it_owns_the_addresses_or_accept_mode_says_so`
 //!   - `r::an_active_that_owns_nothing_does_not_accept_without_accept_mode`
+//! - 6.4.3, 8.1.2, 8.2.2: an Active's host answers ARP requests and neighbour solicitations
+//!   + `d::an_active_router_is_answered_for_as_long_as_its_daemon_says_so`
+//!   - `d::a_router_that_is_not_active_is_not_answered_for`
 //! - 6.4.3: shut down: priority 0, Initialize
 //!   + `r::an_active_that_is_shut_down_releases_its_role`
 //!   - `r::an_active_that_is_not_shut_down_does_not_release_its_role`
+//! - 6.4.2, 6.4.3: gratuitous ARP and unsolicited neighbour advertisements, and what they say
+//!   + `f::gratuitous_arp_asks_everybody_for_the_address_itself`
+//!   + `f::neighbor_advertisement_overrides_and_its_checksum_is_right`
+//!   + `f::a_router_says_that_it_is_one` (both)
+//!   - `o::nothing_is_announced_after_the_role_is_gone`
 //! - 6.4.3: Adver_Timer fires: advert, timer
 //!   + `r::an_active_sends_an_advert_each_interval`
 //!   - `r::an_active_sends_nothing_before_its_interval_is_over`
@@ -108,10 +124,8 @@
 //!   + `r::announcements_wait_until_the_addresses_are_in_place`
 //!   - `r::announcements_do_not_wait_if_the_addresses_are_in_place`
 //!
-//! The others concern who has the socket and the addresses (MAC addresses, answers to ARP and
-//! neighbour solicitations: 6.4.2, 6.4.3, 7.2, 7.4, 8.1, 8.2), routers between hosts (5.1.1.2,
-//! 5.1.2.2, redirects, router advertisements), or both versions at once (8.4.2): there is no such
-//! thing here.
+//! The others concern virtual MAC addresses (6.4.2, 6.4.3, 7.2, 7.4, 8.1, 8.2), routers between hosts
+//! (5.1.1.2, 5.1.2.2, redirects, router advertisements), or both versions at once (8.4.2).
 
 pub(in crate::core::vrrp) mod bench;
 mod ours;
@@ -125,12 +139,21 @@ fn the_tests_of_the_list_exist() {
         ("s", include_str!("../settings/tests.rs")),
         ("r", include_str!("tests/rfc.rs")),
         ("o", include_str!("tests/ours.rs")),
+        ("f", include_str!("../frame.rs")),
+        (
+            "d",
+            include_str!("../../../../../tests/datapath/neighbours.rs"),
+        ),
+        ("k", include_str!("../../../../../tests/vrrp_kill.rs")),
+        ("v", include_str!("../../../../../tests/vrrp.rs")),
     ];
     let list = include_str!("tests.rs").lines();
     let named = list.filter_map(|line| line.strip_prefix("//!   ")?.split('`').nth(1));
     let mut count = 0;
     for (file, name) in named.filter_map(|name| name.split_once("::")) {
         let (_, text) = files.iter().find(|(short, _)| *short == file).unwrap();
+        // Some are in a module of their file.
+        let text = text.replace("\n    ", "\n");
         assert!(text.contains(&format!("#[test]\nfn {name}()")), "{name}");
         count += 1;
     }
