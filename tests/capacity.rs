@@ -168,7 +168,11 @@ fn maps_take_what_is_documented() -> Result<()> {
 #[test]
 fn the_ring_of_new_flows_takes_what_is_documented() -> Result<()> {
     const BYTES: u32 = 1 << 21;
-    let _world = World::reporting(nothing(), BYTES)?;
+    let desired = Desired {
+        services: vec![service(0)],
+        ..nothing()
+    };
+    let _world = World::reporting(desired, BYTES)?;
     let taken = map_memory(|map| map.max_entries == BYTES)?;
     let said = ring_memory(BYTES);
     println!("the ring takes {taken} bytes, {said} were foretold");
