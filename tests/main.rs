@@ -22,6 +22,7 @@ mod routed;
 mod scheduling;
 mod shutdown;
 mod sync;
+mod takeover;
 mod vrrp;
 mod vrrp_faults;
 mod vrrp_kill;

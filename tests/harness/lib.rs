@@ -12,5 +12,6 @@ pub mod packet;
 pub mod pair;
 pub mod pins;
 pub mod prog_run;
+pub mod synced;
 pub mod tunnel;
 pub mod world;

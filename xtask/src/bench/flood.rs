@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::elevate;
 use crate::exec;
-use crate::lab::{Binaries, Family, Process, interrupted, note_interrupts, wait_until};
+use crate::lab::{Binaries, Family, Process, interrupted, memory_of, note_interrupts, wait_until};
 use crate::load::{Load, Summary};
 use crate::network::{Backend, Balance, Forward, Network, PORT, Shape, name_of};
 
@@ -124,11 +124,11 @@ fn measure(args: &Args, programs: &Binaries) -> Result<Outcome> {
     let held = start(&network, "held", args.sessions, &HELD)?;
     let held = ready(held)?;
     let before = Snapshot::of(&network)?;
-    let rss_kib_before = rss_kib(lb)?;
+    let rss_kib_before = memory_of(lb)?;
     let new = start(&network, "new", NEW_CLIENTS, &NEW)?;
     let (sent, was_challenging) = send(args, &network, &before)?;
     let new = new.stop()?;
-    let rss_kib_after = rss_kib(lb)?;
+    let rss_kib_after = memory_of(lb)?;
     let after = Snapshot::of(&network)?;
     let held = hold_on(held)?;
     Ok(Outcome {
@@ -224,14 +224,6 @@ fn hold_on(mut held: Load) -> Result<Summary> {
         bail!("interrupted");
     }
     held.stop()
-}
-
-/// Memory of a process that is its own at the moment.
-fn rss_kib(pid: u32) -> Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_ascii_whitespace().next());
-    Ok(number.context("no VmRSS")?.parse()?)
 }
 
 /// What the balancer says of the service and of its packets.

@@ -82,6 +82,14 @@ impl Process {
         self.child.id()
     }
 
+    /// Its memory, as [`memory_of`].
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn memory(&self) -> Result<u64> {
+        memory_of(self.pid())
+    }
+
     /// What it wrote to standard output so far.
     pub fn stdout(&self) -> String {
         read(&self.out)
@@ -196,6 +204,18 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// KiB of memory that a process has for itself and has touched.
+///
+/// # Errors
+/// When there is no such process.
+pub fn memory_of(pid: u32) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))
+        .with_context(|| format!("there is no process {pid}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_ascii_whitespace().next());
+    Ok(number.context("no VmRSS")?.parse()?)
 }
 
 fn read(path: &std::path::Path) -> String {
