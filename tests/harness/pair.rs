@@ -1,5 +1,6 @@
 //! Two balancers that stand in for each other, or one and somebody else's router.
 
+use std::net::IpAddr;
 use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
@@ -181,14 +182,34 @@ impl Pair {
         routers.next().context("there is no virtual router")
     }
 
-    /// Whether eth0 of a node's host has an address.
+    /// Whether eth0 of a node's host has an address with this prefix.
     ///
     /// # Errors
     /// When `ip` cannot say.
     pub fn has(&self, at: usize, address: &str) -> Result<bool> {
+        let addresses = self.addresses(at)?;
+        Ok(addresses.iter().any(|found| found == address))
+    }
+
+    /// Whether it has an address, with whatever prefix.
+    ///
+    /// # Errors
+    /// When `ip` cannot say.
+    pub fn has_vip(&self, at: usize, vip: IpAddr) -> Result<bool> {
+        let vip = format!("{vip}/");
+        let addresses = self.addresses(at)?;
+        Ok(addresses.iter().any(|found| found.starts_with(&vip)))
+    }
+
+    /// The addresses of eth0 of a node's host, each with its prefix.
+    ///
+    /// # Errors
+    /// When `ip` cannot say.
+    pub fn addresses(&self, at: usize) -> Result<Vec<String>> {
         let shown = ["-brief", "address", "show", "dev", "eth0"];
         let shown = self.host(at).output("ip", &shown)?;
-        Ok(shown.split_whitespace().any(|word| word == address))
+        let words = shown.split_whitespace().map(str::to_owned);
+        Ok(words.filter(|word| word.contains('/')).collect())
     }
 
     /// Waits until a node has a role, its routers' addresses with it, and no more than these.
@@ -201,14 +222,7 @@ impl Pair {
             last = self.vrrp(at).ok();
             let routers = &last.as_ref()?.routers;
             let is_right = |router: &RouterStatus| {
-                let holds = |vip: &std::net::IpAddr| {
-                    let prefix = match vip.to_string() {
-                        v4 if vip.is_ipv4() => format!("{v4}/32"),
-                        link if link.starts_with("fe80") => format!("{link}/64"),
-                        v6 => format!("{v6}/128"),
-                    };
-                    self.has(at, &prefix).ok()
-                };
+                let holds = |vip: &IpAddr| self.has_vip(at, *vip).ok();
                 let wanted = Some(role == "active");
                 router.role == role && router.vips.iter().all(|vip| holds(vip) == wanted)
             };
