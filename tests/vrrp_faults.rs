@@ -1,6 +1,7 @@
 //! Nodes that could be Active, but for something that they lack.
 
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 use tests::balancer::SOON;
 use tests::pair::{Pair, node, router};
 use xtask::lab::{Family, wait_until};
@@ -161,5 +162,77 @@ fn who_cannot_have_its_address_leaves_the_role_until_it_is_to_try_again() -> Res
     let netns = pair.host(0).netns();
     netns.sysctl("net.ipv6.conf.eth0.disable_ipv6", "0")?;
     pair.tell(0, &["vrrp", "resume", "side"])?;
+    pair.wait_for_role(0, "active")
+}
+
+#[test]
+fn who_has_fewer_backends_than_its_peer_leaves_the_role_to_it() -> Result<()> {
+    let mut pair = Pair::new()?;
+    let track = "[[vrrp.track]]\nname = \"brokers\"\nbackends_up = 100\nweight = -150\n\
+                 interval = \"200ms\"";
+    let text = |priority| node(&router(priority, track));
+    // Nobody is there.
+    let half = text(200).replace("address = \"172.16.40.21\"", "address = \"172.16.40.99\"");
+    pair.start(0, &half)?;
+    pair.start(1, &text(100))?;
+    pair.wait_for_roles(["backup", "active"])?;
+    let lowered = pair.router(0)?;
+    ensure!(
+        (lowered.priority, lowered.faults.len()) == (50, 0),
+        "{lowered:?}"
+    );
+    ensure!(lowered.lowered_by == ["tracked"], "{lowered:?}");
+    let states = [0, 1].map(|at| Ok(pair.router(at)?.tracked.remove(0).state));
+    let states = states.into_iter().collect::<Result<Vec<_>>>()?;
+    ensure!(states == ["down", "up"], "{states:?}");
+    let events = pair.tell(0, &["events"])?;
+    ensure!(events.contains("1 of 2 backends are up"), "{events}");
+
+    pair.write(0, &text(200))?;
+    pair.tell(0, &["reload"])?;
+    pair.wait_for_roles(["active", "backup"])
+}
+
+/// More than the kernel keeps for who does not read them.
+const EVENTS: u32 = 12_000;
+
+/// Events of the kernel that sockets of this namespace had no room for.
+fn lost_events(pair: &Pair) -> Result<u64> {
+    let sockets = pair.host(0).output("cat", &["/proc/net/netlink"])?;
+    let drops = sockets.lines().skip(1);
+    let drops = drops.filter_map(|line| line.split_whitespace().nth(8)?.parse::<u64>().ok());
+    Ok(drops.sum())
+}
+
+#[test]
+fn after_more_events_than_can_be_read_everything_is_looked_at() -> Result<()> {
+    let mut pair = Pair::new()?;
+    let text = node(&router(200, ""));
+    let another = "[[vip]]\naddress = \"172.16.40.26/32\"\n";
+    pair.start(0, &format!("{text}{another}"))?;
+    pair.wait_for_role(0, "active")?;
+    let another = "172.16.40.26/32";
+    ensure!(pair.has(0, another)?);
+
+    pair.process(0)?.signal(Signal::STOP)?;
+    let route = |number: u32| {
+        let [.., high, low] = number.to_be_bytes();
+        format!("route add 10.9.{high}.{low}/32 dev eth0")
+    };
+    let mut lines: Vec<String> = (0..EVENTS).map(route).collect();
+    lines.push(format!("address delete {another} dev eth0"));
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    pair.host(0).netns().ip(&lines)?;
+    ensure!(lost_events(&pair)? > 0, "all were kept");
+    pair.process(0)?.signal(Signal::CONT)?;
+
+    wait_until(SOON, "the address being back", || {
+        pair.has(0, another).ok()?.then_some(())
+    })?;
+    pair.wait_for_role(0, "active")?;
+    // What is asked is answered.
+    pair.write(0, &text)?;
+    pair.tell(0, &["reload"])?;
+    ensure!(!pair.has(0, another)?, "{another} is still there");
     pair.wait_for_role(0, "active")
 }

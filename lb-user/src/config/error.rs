@@ -209,8 +209,13 @@ pub enum Problem {
         "without TLS the password would travel in the clear; set `tls = \"starttls\"` or \"always\""
     )]
     PasswordInTheClear,
-    #[error("give either `gateway` or `script`")]
+    #[error("give one of `gateway`, `script` and `backends_up`")]
     NotOneTarget,
+    #[error(
+        "missing: if most backends are dead, all nodes find that, and one must keep the role; add, say, \
+         `weight = -50`"
+    )]
+    ShareWithoutWeight,
     #[error(
         "{address} is link-local, which does not say on which link: name another address of it"
     )]

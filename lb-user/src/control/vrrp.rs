@@ -57,11 +57,11 @@ pub struct PeerStatus {
     pub priority: u8,
 }
 
-/// A gateway or script that a virtual router depends on.
+/// Something that a virtual router depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackStatus {
     pub name: String,
-    /// `gateway ADDRESS` or `script COMMAND`.
+    /// `gateway ADDRESS`, `script COMMAND` or `PERCENT % of its backends`.
     pub target: String,
     /// `unknown`, `up` or `down`.
     pub state: String,

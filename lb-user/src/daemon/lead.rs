@@ -78,6 +78,7 @@ impl Running {
     fn lead_routers(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
         self.pace.observe(self.engine.is_settled(), now);
+        self.trackers.see(self.engine.shares());
         self.routers.tell(Forwarding {
             is_ready: self.pace.is_ready(now),
             is_behind: self.syncer.as_ref().is_some_and(Syncer::is_behind),

@@ -1,7 +1,7 @@
 //! Tries what virtual routers depend on, each `[[vrrp.track]]` by a task of its own, and tells the event
 //! loop when one is judged differently. What that costs a router is `core/vrrp/node`'s to say.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use tokio::{
     sync::{mpsc, watch},
@@ -13,7 +13,7 @@ use crate::{
     config::model::{Config, Track, TrackTarget},
     core::{
         event::Event,
-        vrrp::track::{Attempt, Streak, TrackState},
+        vrrp::track::{Attempt, Share, Streak, TrackState},
     },
     io::{notify::exec, ping},
     journal::Journal,
@@ -22,9 +22,13 @@ use crate::{
 /// A router and what it depends on, by name.
 type Key = (String, String);
 
+/// The backends of each router, by its name.
+pub(super) type Shares = BTreeMap<String, Share>;
+
 /// All that is tried. See the module.
 pub(super) struct Trackers {
     all: BTreeMap<Key, Tracker>,
+    shares: watch::Sender<Shares>,
     journal: Journal,
     news: mpsc::Sender<()>,
 }
@@ -48,6 +52,7 @@ impl Trackers {
         let (news, told) = mpsc::channel(1);
         let trackers = Self {
             all: BTreeMap::new(),
+            shares: watch::Sender::default(),
             journal,
             news,
         };
@@ -69,6 +74,11 @@ impl Trackers {
         }
     }
 
+    /// Takes in how many backends of each router are up.
+    pub(super) fn see(&self, shares: Shares) {
+        self.shares.send_replace(shares);
+    }
+
     /// How they are judged.
     pub(super) fn states(&self) -> BTreeMap<Key, TrackState> {
         let all = self.all.iter();
@@ -82,6 +92,7 @@ impl Trackers {
             router: router.to_owned(),
             track: track.clone(),
             state: sender,
+            shares: self.shares.subscribe(),
             journal: self.journal.clone(),
             news: self.news.clone(),
         };
@@ -104,6 +115,7 @@ struct Watcher {
     router: String,
     track: Track,
     state: watch::Sender<TrackState>,
+    shares: watch::Receiver<Shares>,
     journal: Journal,
     news: mpsc::Sender<()>,
 }
@@ -116,13 +128,33 @@ impl Watcher {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let outcome = attempt(&self.track, self.track.timeout()).await;
-            let (seen, reason) = match outcome {
-                Ok(()) => (Attempt::Success, None),
-                Err(reason) => (Attempt::Failure, Some(reason)),
+            let (seen, reason) = match self.attempt().await {
+                Some(Ok(())) => (Attempt::Success, None),
+                Some(Err(reason)) => (Attempt::Failure, Some(reason)),
+                None => continue,
             };
             if streak.observe(seen) {
                 self.tell(streak.state(), reason);
+            }
+        }
+    }
+
+    /// Tries it; nothing if that tells nothing yet.
+    async fn attempt(&self) -> Option<Result<(), String>> {
+        let limit = self.track.timeout();
+        match self.track.target() {
+            TrackTarget::Gateway(address) => {
+                let asked = ping::ping(*address, limit).await;
+                Some(asked.map_err(|error| error.to_string()))
+            }
+            TrackTarget::Script(command) => {
+                let run = exec::run(command, &[], b"", limit).await;
+                Some(run.map_err(|error| error.to_string()))
+            }
+            TrackTarget::Backends(percent) => {
+                let share = *self.shares.borrow().get(&self.router)?;
+                let is_enough = share.reaches(*percent)?;
+                Some(is_enough.then_some(()).ok_or_else(|| share.to_string()))
             }
         }
     }
@@ -141,27 +173,44 @@ impl Watcher {
     }
 }
 
-async fn attempt(track: &Track, limit: Duration) -> Result<(), String> {
-    match track.target() {
-        TrackTarget::Gateway(address) => {
-            let asked = ping::ping(*address, limit).await;
-            asked.map_err(|error| error.to_string())
-        }
-        TrackTarget::Script(command) => {
-            let run = exec::run(command, &[], b"", limit).await;
-            run.map_err(|error| error.to_string())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use tokio::time;
 
-    use super::{TrackState, Trackers};
+    use super::{Share, TrackState, Trackers};
     use crate::{config, journal::Journal};
+
+    #[tokio::test]
+    async fn a_share_of_backends_is_judged_when_it_is_known() {
+        let text = include_str!("../../configs/tidegate-vrrp.toml");
+        let track = "[[vrrp.track]]\nname = \"share\"\nbackends_up = 50\nweight = -50\n\
+                     interval = \"10ms\"\nfall = 2\nrise = 1\n\n[[vrrp]]\nname = \"front-v6\"";
+        let text = text.replace("[[vrrp]]\nname = \"front-v6\"", track);
+        let config = config::parse(&text, "test.toml").unwrap();
+        let (mut trackers, mut told) = Trackers::new(Journal::default());
+        trackers.follow(&config);
+        let key = ("front-v4".to_owned(), "share".to_owned());
+        let see = |trackers: &Trackers, [up, down, unknown]: [u32; 3]| {
+            let share = Share { up, down, unknown };
+            trackers.see([("front-v4".to_owned(), share)].into());
+        };
+        // It cannot be told yet.
+        see(&trackers, [0, 1, 1]);
+        tokio::task::yield_now().await;
+        assert_eq!(trackers.states()[&key], TrackState::Unknown);
+        for (share, state) in [
+            ([1, 1, 0], TrackState::Up),
+            ([0, 1, 0], TrackState::Down),
+            ([1, 0, 1], TrackState::Up),
+        ] {
+            see(&trackers, share);
+            let patience = Duration::from_secs(60);
+            let _: Option<()> = time::timeout(patience, told.recv()).await.unwrap();
+            assert_eq!(trackers.states()[&key], state);
+        }
+    }
 
     #[tokio::test]
     async fn a_script_is_tried_until_it_fails_and_comes_back() {

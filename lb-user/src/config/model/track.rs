@@ -23,6 +23,8 @@ pub enum TrackTarget {
     Gateway(IpAddr),
     /// Whether a program ends with 0.
     Script(Vec<String>),
+    /// Whether so many in a hundred of the router's backends are up.
+    Backends(u8),
 }
 
 impl Track {
@@ -71,6 +73,7 @@ impl std::fmt::Display for TrackTarget {
         match self {
             Self::Gateway(address) => write!(f, "gateway {address}"),
             Self::Script(command) => write!(f, "script {}", command.join(" ")),
+            Self::Backends(percent) => write!(f, "{percent} % of its backends"),
         }
     }
 }

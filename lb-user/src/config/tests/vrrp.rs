@@ -300,7 +300,7 @@ fn virtual_routers_are_reloaded() {
 }
 
 #[test]
-fn what_a_router_depends_on_is_a_gateway_or_a_script() {
+fn what_a_router_depends_on_is_a_gateway_a_script_or_a_share_of_backends() {
     let file = |track: &str| {
         let track = format!("track = [{{ name = \"it\", {track} }}]");
         with(&format!(
@@ -319,11 +319,21 @@ fn what_a_router_depends_on_is_a_gateway_or_a_script() {
     let script = track("script = [\"/bin/check\", \"a\"], weight = -30, timeout = \"1m\"");
     assert_eq!(script.target().to_string(), "script /bin/check a");
     assert_eq!(script.cost().map(u8::from), Some(30));
+    let share = track("backends_up = 50, weight = -30");
+    assert_eq!(share.target().to_string(), "50 % of its backends");
+    assert_eq!(share.interval(), Duration::from_secs(1));
     for (keys, expected) in [
-        ("weight = -1", "give either `gateway` or `script`"),
+        ("weight = -1", "give one of `gateway`, `script` and"),
         (
             "gateway = \"172.16.40.1\", script = [\"/a\"]",
-            "give either",
+            "give one of",
+        ),
+        ("script = [\"/a\"], backends_up = 9", "give one of"),
+        ("backends_up = 9", "track[0].weight: missing"),
+        ("backends_up = 0, weight = -1", "from 1 to 100"),
+        (
+            "backends_up = 9, weight = -1, timeout = \"1s\"",
+            "timeout: only with `gateway` or",
         ),
         ("gateway = \"172.16.40.1\", weight = 5", "from -254 to -1"),
         ("gateway = \"fe80::1\"", "fe80::1 is link-local"),

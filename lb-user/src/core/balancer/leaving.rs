@@ -46,7 +46,8 @@ impl Balancer {
     }
 
     /// Whether `backend` is to be used: who leaves drains, but may be cut off.
-    pub(super) fn standing(&self, service: &Service, backend: &Backend) -> Admin {
+    #[must_use]
+    pub fn standing(&self, service: &Service, backend: &Backend) -> Admin {
         let said = self.admin.admin(&BackendKey::of(service, backend));
         match said {
             Admin::Enabled if backend.is_leaving() => Admin::Draining,

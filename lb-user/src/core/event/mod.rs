@@ -255,7 +255,7 @@ pub enum Event {
         reason: String,
         error: String,
     },
-    /// A gateway or script that a router depends on is judged differently.
+    /// Something that a router depends on is judged differently.
     TrackChanged {
         router: String,
         track: String,

@@ -1,4 +1,5 @@
-//! Whether something that a router depends on works, judged by attempts: a gateway, a script.
+//! Whether something that a router depends on works, judged by attempts: a gateway, a script, a share
+//! of its backends.
 //!
 //! ```text
 //!              first attempt               `fall` failures in a row
@@ -7,6 +8,8 @@
 //!                                          +---------------------------+
 //!                                           `rise` successes in a row
 //! ```
+
+use std::fmt;
 
 use super::label::labelled;
 
@@ -25,6 +28,41 @@ labelled! {
 pub enum Attempt {
     Success,
     Failure,
+}
+
+/// How many of a router's backends are up. Those that operators keep from new clients do not count:
+/// they are no fault of this node's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    pub up: u32,
+    pub down: u32,
+    /// Of which nothing was heard yet.
+    pub unknown: u32,
+}
+
+impl Share {
+    /// Whether that is so much in a hundred; nothing while those that are not known decide. Of none, all
+    /// are up.
+    #[must_use]
+    pub fn reaches(self, percent: u8) -> Option<bool> {
+        let [up, unknown] = [self.up, self.unknown].map(u64::from);
+        let is_enough = |up: u64| up * 100 >= u64::from(percent) * self.total();
+        match (is_enough(up), is_enough(up + unknown)) {
+            (true, _) => Some(true),
+            (_, false) => Some(false),
+            (false, true) => None,
+        }
+    }
+
+    fn total(self) -> u64 {
+        u64::from(self.up) + u64::from(self.down) + u64::from(self.unknown)
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} backends are up", self.up, self.total())
+    }
 }
 
 /// The judge.
@@ -88,7 +126,7 @@ impl Streak {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Attempt, Streak, TrackState};
+    use super::{Attempt, Share, Streak, TrackState};
 
     fn attempt(is_good: bool) -> Attempt {
         if is_good {
@@ -112,6 +150,26 @@ mod tests {
         assert!(!streak.observe(Attempt::Success));
         assert!(streak.observe(Attempt::Success));
         assert_eq!(streak.state(), TrackState::Up);
+    }
+
+    #[test]
+    fn a_share_is_judged_when_those_that_are_not_known_change_nothing() {
+        let of = |up, down, unknown| Share { up, down, unknown }.reaches(50);
+        assert_eq!(of(3, 3, 0), Some(true));
+        assert_eq!(of(2, 3, 0), Some(false));
+        assert_eq!(of(2, 2, 1), None);
+        assert_eq!(of(3, 0, 3), Some(true));
+        assert_eq!(of(0, 3, 2), Some(false));
+        assert_eq!(of(0, 0, 2), None);
+        // Operators keep them all from new clients.
+        assert_eq!(of(0, 0, 0), Some(true));
+        let all = Share {
+            up: 5,
+            down: 1,
+            unknown: 0,
+        };
+        assert_eq!(all.reaches(100), Some(false));
+        assert_eq!(all.to_string(), "5 of 6 backends are up");
     }
 
     proptest! {

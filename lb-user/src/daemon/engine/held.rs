@@ -4,8 +4,13 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::Engine;
 use crate::{
-    config::model::Service,
-    core::{balancer::BackendKey, event::Event, health::HealthState, vrrp::node::Backing},
+    config::model::{Service, Track, TrackTarget, Vrrp},
+    core::{
+        balancer::{Admin, BackendKey},
+        event::Event,
+        health::HealthState,
+        vrrp::{node::Backing, track::Share},
+    },
     daemon::maps::Maps,
 };
 
@@ -56,6 +61,37 @@ impl<M: Maps> Engine<M> {
         } else {
             Backing::Silent
         }
+    }
+
+    /// How many backends of each router are up that depends on them. One that is held counts as it is:
+    /// silence is told by [`Self::backing`].
+    pub(in crate::daemon) fn shares(&self) -> BTreeMap<String, Share> {
+        let config = self.balancer.config();
+        let depends = |router: &&Vrrp| {
+            let mut targets = router.tracks().iter().map(Track::target);
+            targets.any(|target| matches!(target, TrackTarget::Backends(_)))
+        };
+        let routers = config.vrrps().iter().filter(depends);
+        let shares = routers.map(|router| (router.name().to_owned(), self.share_of(router)));
+        shares.collect()
+    }
+
+    fn share_of(&self, router: &Vrrp) -> Share {
+        let mut share = Share::default();
+        let backends = self.balancer.config().backends();
+        let backends = backends.filter(|(service, backend)| {
+            let is_used = self.balancer.standing(service, backend) == Admin::Enabled;
+            is_used && router.vips().contains(&service.vip())
+        });
+        for (service, backend) in backends {
+            let key = BackendKey::new(service.name(), backend.name());
+            match self.balancer.health(&key) {
+                HealthState::Up => share.up += 1,
+                HealthState::Unknown => share.unknown += 1,
+                HealthState::Down => share.down += 1,
+            }
+        }
+        share
     }
 
     /// Tells of the first and the last of them: a link that is down concerns them all.

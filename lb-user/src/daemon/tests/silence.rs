@@ -109,6 +109,31 @@ fn one_that_is_held_beside_others_that_are_down_is_silent_and_one_alone_is_too()
 }
 
 #[test]
+fn a_router_is_told_of_the_share_of_its_backends_that_is_up() {
+    let router = "[[vrrp]]\nname = \"front\"\nvrid = 51\nvips = [\"172.16.40.24\"]\n\
+                  track = [{ name = \"share\", backends_up = 50, weight = -9 }]\n";
+    assert!(running().shares().is_empty(), "nobody depends on it");
+    let mut engine = up_with(config(&format!("{CONFIG}\n{router}")));
+    let share = |engine: &Engine<FakeMaps>| {
+        let share = engine.shares()["front"];
+        [share.up, share.down, share.unknown]
+    };
+    assert_eq!(share(&engine), [2, 0, 0]);
+    fail(&mut engine, "a", 2);
+    assert_eq!(share(&engine), [1, 1, 0]);
+    // Silence is told otherwise.
+    for number in 0..5 {
+        fall_silent(&mut engine, "b", 10 + number, 5);
+    }
+    assert_eq!(share(&engine), [1, 1, 0]);
+    engine.handle_change(&key("a"), Change::Admin(Admin::Draining));
+    assert_eq!(share(&engine), [1, 0, 0]);
+    let other = format!("{CONFIG}\n{router}").replace("172.16.40.21", "172.16.40.22");
+    engine.handle_config(config(&other));
+    assert_eq!(share(&engine), [0, 0, 1]);
+}
+
+#[test]
 fn who_is_not_asked_is_not_silent() {
     let check = CONFIG.lines().find(|line| line.starts_with("check"));
     let unasked = CONFIG.replace(check.unwrap(), "check = { type = \"none\" }");

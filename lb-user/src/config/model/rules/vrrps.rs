@@ -205,8 +205,16 @@ fn check_tracks(vrrp: &file::Vrrp, errors: &Errors) {
     check_unique(names, "choose another name", errors);
     let is_owner = vrrp.priority.as_ref().is_some_and(|p| p.value == u8::MAX);
     for track in &vrrp.tracks {
-        if track.gateway.is_some() != track.script.is_empty() {
+        let given = [
+            track.gateway.is_some(),
+            !track.script.is_empty(),
+            track.backends_up.is_some(),
+        ];
+        if given.into_iter().filter(|is_given| *is_given).count() != 1 {
             errors.add(&track.place, Problem::NotOneTarget);
+        }
+        if track.backends_up.is_some() {
+            check_share(track, errors);
         }
         if let Some(gateway) = &track.gateway
             && matches!(gateway.value, IpAddr::V6(v6) if v6.is_unicast_link_local())
@@ -232,9 +240,24 @@ fn check_tracks(vrrp: &file::Vrrp, errors: &Errors) {
     }
 }
 
+/// A share of backends is no attempt that could take long, and no reason to go.
+fn check_share(track: &file::Track, errors: &Errors) {
+    if let Some(timeout) = &track.timeout {
+        let needed = "`gateway` or `script`";
+        errors.add(&timeout.place, Problem::NotForRouter { needed });
+    }
+    if track.weight.is_none() {
+        let place = Place {
+            path: format!("{}.weight", track.place.path),
+            line: track.place.line,
+        };
+        errors.add(&place, Problem::ShareWithoutWeight);
+    }
+}
+
 fn track_interval(track: &file::Track) -> Duration {
     let given = track.interval.as_ref().map(|it| it.value);
-    given.unwrap_or(if track.gateway.is_some() {
+    given.unwrap_or(if track.script.is_empty() {
         defaults::GATEWAY_INTERVAL
     } else {
         defaults::SCRIPT_INTERVAL
@@ -245,12 +268,11 @@ fn build_track(raw: file::Track) -> Option<Track> {
     let interval = track_interval(&raw);
     let cost = raw.weight.map(|weight| weight.value.unsigned_abs());
     let cost = cost.and_then(|cost| NonZeroU8::new(u8::try_from(cost).ok()?));
-    let (target, timeout) = match raw.gateway {
-        Some(gateway) => (
-            TrackTarget::Gateway(gateway.value),
-            defaults::GATEWAY_TIMEOUT.min(interval),
-        ),
-        None => {
+    let quick = defaults::GATEWAY_TIMEOUT.min(interval);
+    let (target, timeout) = match (raw.gateway, raw.backends_up) {
+        (Some(gateway), _) => (TrackTarget::Gateway(gateway.value), quick),
+        (None, Some(percent)) => (TrackTarget::Backends(percent.value), quick),
+        (None, None) => {
             let command = raw.script.into_iter().map(|word| word.value).collect();
             (TrackTarget::Script(command), defaults::SCRIPT_TIMEOUT)
         }

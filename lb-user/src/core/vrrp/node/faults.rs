@@ -28,7 +28,7 @@ labelled! {
         NoBackends = "no_backends",
         /// Its addresses could not be put on the interface; it tries again later.
         NoVip = "no_vip",
-        /// A gateway or script that it depends on is down, or was not tried yet.
+        /// Something that it depends on is down, or was not tried yet.
         Tracked = "tracked",
     }
 }
@@ -39,7 +39,7 @@ labelled! {
         /// Nobody answers who is behind its addresses. That is no [`Fault`]: of two nodes that hear
         /// nobody one must be Active when the backends can be reached again.
         SilentBackends = "silent_backends",
-        /// A gateway or script is down that has a weight.
+        /// Something that it depends on is down that has a weight.
         Tracked = "tracked",
     }
 }
