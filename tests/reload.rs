@@ -183,3 +183,79 @@ fn a_vip_that_is_no_longer_wanted_is_removed() -> Result<()> {
     })?;
     Ok(())
 }
+
+/// The addresses of eth0 that are a VIP, whatever their prefixes.
+fn assigned(lab: &Lab, vip: &str) -> Option<Vec<String>> {
+    let addresses = lab.addresses().ok()?;
+    let words = addresses.split_whitespace();
+    let assigned = words.filter(|word| word.split('/').next() == Some(vip));
+    Some(assigned.map(str::to_owned).collect())
+}
+
+#[test]
+fn a_vip_gets_another_prefix_and_nobody_notices() -> Result<()> {
+    let good = config("maglev", "dsr", &BOTH);
+    let lab = Lab::serving(&good)?;
+    let load = lab.stay("clients", 40)?;
+    for [v4, v6] in [["24", "64"], ["32", "128"], ["28", "64"]] {
+        let text = good.replace("172.16.40.24/32", &format!("172.16.40.24/{v4}"));
+        let text = text.replace("fd00:40::24/128", &format!("fd00:40::24/{v6}"));
+        lab.write(&text)?;
+        let reload = lab.ask(&["reload"])?;
+        ensure!(reload.status.success(), "{reload:?}");
+        for (vip, prefix) in [("172.16.40.24", v4), ("fd00:40::24", v6)] {
+            let found = assigned(&lab, vip).unwrap_or_default();
+            ensure!(found == [format!("{vip}/{prefix}")], "{found:?}");
+        }
+    }
+    // What goes goes as a whole.
+    let vip = "[[vip]]\naddress = \"fd00:40::24/128\"\n";
+    lab.write(&good.replace(vip, ""))?;
+    let reload = lab.ask(&["reload"])?;
+    ensure!(reload.status.success(), "{reload:?}");
+    ensure!(assigned(&lab, "fd00:40::24") == Some(Vec::new()));
+    let summary = load.stop()?;
+    ensure!((summary.failed, summary.lost) == (0, 0), "{summary:?}");
+    Ok(())
+}
+
+#[test]
+fn a_reload_of_which_the_kernel_refuses_an_address_does_the_rest_and_goes_on_trying() -> Result<()>
+{
+    let both = config("maglev", "dsr", &BOTH);
+    let v6 = "[[vip]]\naddress = \"fd00:40::24/128\"\n";
+    let lab = Lab::serving(&both.replace(v6, ""))?;
+    let load = lab.stay("clients", 40)?;
+    // The kernel takes no address of IPv6 there.
+    lab.host()
+        .netns()
+        .sysctl("net.ipv6.conf.eth0.disable_ipv6", "1")?;
+    // The one that is refused is in the middle.
+    let another = "[[vip]]\naddress = \"172.16.40.25/32\"\n[[service]]\nname";
+    lab.write(&both.replacen("[[service]]\nname", another, 1))?;
+    let reload = lab.ask(&["reload"])?;
+    ensure!(reload.status.code() == Some(1), "{reload:?}");
+    let said = String::from_utf8_lossy(&reload.stderr).into_owned();
+    ensure!(said.contains("a VIP cannot be assigned"), "{said}");
+    let status = lab.status()?;
+    ensure!(status.config.generation == 2, "{:?}", status.config);
+    let states: Vec<_> = status
+        .vips
+        .iter()
+        .map(|vip| vip.state.to_string())
+        .collect();
+    ensure!(states == ["assigned", "absent", "assigned"], "{states:?}");
+    ensure!(assigned(&lab, "172.16.40.25").is_some_and(|found| found.len() == 1));
+
+    lab.host()
+        .netns()
+        .sysctl("net.ipv6.conf.eth0.disable_ipv6", "0")?;
+    wait_until(SOON, "the address that was refused", || {
+        let there = assigned(&lab, "fd00:40::24")?;
+        let state = lab.status().ok()?.vips[1].state.to_string();
+        (there.len() == 1 && state == "assigned").then_some(())
+    })?;
+    let summary = load.stop()?;
+    ensure!((summary.failed, summary.lost) == (0, 0), "{summary:?}");
+    Ok(())
+}

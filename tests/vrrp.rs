@@ -269,6 +269,30 @@ fn a_reload_disturbs_no_router_that_stays_as_it_was() -> Result<()> {
 }
 
 #[test]
+fn an_address_gets_another_prefix_and_stays_where_it_is() -> Result<()> {
+    let pair = Pair::serving()?;
+    let load = pair.stay("clients", clients())?;
+    let text = node(&router(200, ""));
+    pair.write(0, &text.replace(VIP, "172.16.40.24/24"))?;
+    pair.tell(0, &["reload"])?;
+    let (vip, wanted) = (Family::V4.vip(), "172.16.40.24/24");
+    wait_until(SOON, "the other prefix alone", || {
+        let addresses = pair.addresses(0).ok()?.into_iter();
+        let mut found = addresses.filter(|it| it.starts_with(&format!("{vip}/")));
+        (found.next()? == wanted && found.next().is_none()).then_some(())
+    })?;
+    pair.wait_for_traffic(0, clients().into())?;
+    let changes = pair.router(1)?.changes;
+    ensure!(!changes.contains_key("active"), "{changes:?}");
+    // It goes as a whole.
+    pair.tell(0, &["vrrp", "release", "front", "--wait"])?;
+    pair.wait_for_roles(["backup", "active"])?;
+    pair.wait_for_client(1)?;
+    pair.wait_for_traffic(1, clients().into())?;
+    Pair::end(load)
+}
+
+#[test]
 fn a_daemon_that_hangs_in_its_log_goes_on_sending_adverts() -> Result<()> {
     let mut pair = Pair::new()?;
     // Nobody reads what it writes, so sooner or later its event loop waits for ever.

@@ -68,14 +68,16 @@ impl Netlink {
         address: IpAddr,
         unmarked: &mut Unmarked,
     ) -> Result<(), NetlinkError> {
-        if let Some(added) = self.find(interface, address).await? {
-            unmarked.note(&added);
+        let (ours, others) = self.holders(interface, address, unmarked).await?;
+        // Where the kernel keeps a note, what has none is somebody else's.
+        if ours.is_empty() {
+            others.iter().for_each(|added| unmarked.note(added));
         }
         Ok(())
     }
 
-    /// Puts an address on an interface, unless it is there; if it is and is ours, renews its
-    /// lifetime: how many whole seconds it stays when nobody renews it; it stays for good if these do not
+    /// Puts an address on an interface, unless it is there; if it is and is ours, has it have this
+    /// prefix, and renews its lifetime: how many whole seconds it stays when nobody renews it; it stays for good if these do not
     /// fit into 32 bits.
     ///
     /// # Errors
@@ -89,12 +91,19 @@ impl Netlink {
         lifetime: Duration,
         unmarked: &mut Unmarked,
     ) -> Result<VipOrigin, NetlinkError> {
-        let found = self.find(interface, address).await?;
-        let found = found.map(|message| origin(&message, unmarked));
-        if found == Some(VipOrigin::Foreign) {
+        let (ours, theirs) = self.holders(interface, address, unmarked).await?;
+        if ours.is_empty() && !theirs.is_empty() {
             return Ok(VipOrigin::Foreign);
         }
-        if found.is_none() {
+        let is_right = |message: &AddressMessage| message.header.prefix_len == prefix_length;
+        let (right, stale): (Vec<_>, Vec<_>) = ours.into_iter().partition(is_right);
+        // IPv4 has the same address with several prefixes, so that it need not go in between.
+        let (before, after) = match address {
+            IpAddr::V4(_) => (Vec::new(), stale),
+            IpAddr::V6(_) => (stale, Vec::new()),
+        };
+        self.remove_all(before).await?;
+        if right.is_empty() {
             // Somebody may have been faster.
             if !self
                 .add_vip(interface, address, prefix_length, lifetime)
@@ -103,12 +112,13 @@ impl Netlink {
                 return Ok(VipOrigin::Foreign);
             }
             self.note_vip(interface, address, unmarked).await?;
-            return Ok(VipOrigin::Ours);
+        } else {
+            let addresses = self.handle()?.address();
+            let mut request = addresses.add(interface, address, prefix_length).replace();
+            describe(request.message_mut(), address, lifetime);
+            ask("renew an address", request.execute()).await?;
         }
-        let addresses = self.handle()?.address();
-        let mut request = addresses.add(interface, address, prefix_length).replace();
-        describe(request.message_mut(), address, lifetime);
-        ask("renew an address", request.execute()).await?;
+        self.remove_all(after).await?;
         Ok(VipOrigin::Ours)
     }
 
@@ -124,21 +134,24 @@ impl Netlink {
         address: IpAddr,
         unmarked: &mut Unmarked,
     ) -> Result<bool, NetlinkError> {
-        let Some(message) = self.find(interface, address).await? else {
-            return Ok(false);
-        };
-        if origin(&message, unmarked) == VipOrigin::Foreign {
-            return Ok(true);
-        }
-        let request = self.handle()?.address().del(message);
-        match ask("remove an address", request.execute()).await {
-            Ok(()) => {}
-            // Gone already, or gone with its interface.
-            Err(error) if matches!(error.errno(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => {}
-            Err(error) => return Err(error),
-        }
+        let (ours, theirs) = self.holders(interface, address, unmarked).await?;
+        self.remove_all(ours).await?;
         unmarked.0.remove(&address);
-        Ok(false)
+        Ok(!theirs.is_empty())
+    }
+
+    async fn remove_all(&self, messages: Vec<AddressMessage>) -> Result<(), NetlinkError> {
+        for message in messages {
+            let request = self.handle()?.address().del(message);
+            match ask("remove an address", request.execute()).await {
+                Ok(()) => {}
+                // Gone already, or gone with its interface.
+                Err(error) if matches!(error.errno(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => {
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// The addresses on an interface that are ours.
@@ -150,7 +163,7 @@ impl Netlink {
         &self,
         interface: u32,
         unmarked: &Unmarked,
-    ) -> Result<Vec<IpAddr>, NetlinkError> {
+    ) -> Result<BTreeSet<IpAddr>, NetlinkError> {
         let messages = self.address_messages(interface).await?;
         let ours = messages
             .iter()
@@ -158,15 +171,17 @@ impl Netlink {
         Ok(ours.filter_map(local).collect())
     }
 
-    async fn find(
+    /// An address as it is on an interface, with each prefix that it has there: what is ours, and what
+    /// is not.
+    async fn holders(
         &self,
         interface: u32,
         address: IpAddr,
-    ) -> Result<Option<AddressMessage>, NetlinkError> {
-        let messages = self.address_messages(interface).await?;
-        Ok(messages
-            .into_iter()
-            .find(|message| local(message) == Some(address)))
+        unmarked: &Unmarked,
+    ) -> Result<(Vec<AddressMessage>, Vec<AddressMessage>), NetlinkError> {
+        let messages = self.address_messages(interface).await?.into_iter();
+        let found = messages.filter(|message| local(message) == Some(address));
+        Ok(found.partition(|message| origin(message, unmarked) == VipOrigin::Ours))
     }
 }
 
