@@ -210,6 +210,75 @@ fn flows_that_close_make_room_for_others_where_they_were() -> Result<()> {
     Ok(())
 }
 
+/// Sends new flows; says how many the backend of an id got, and how many were dropped.
+fn send_new(world: &World, numbers: std::ops::Range<u32>, id: u16) -> Result<(u32, u32)> {
+    let (mut taken, mut dropped) = (0, 0);
+    for number in numbers {
+        let out = world.send(&flow(SYN, number))?;
+        if out.verdict == Verdict::DropBackendsFull {
+            dropped += 1;
+            continue;
+        }
+        let backend = world.backend_by_mac(&out.answer.frame[..6]);
+        taken += u32::from(backend == Some(BackendId(id)));
+    }
+    Ok((taken, dropped))
+}
+
+#[test]
+fn the_one_that_has_room_is_found_among_hundreds_that_are_full() -> Result<()> {
+    const BACKENDS: u16 = 200;
+    const FREE: u8 = 150;
+    let kinds = [
+        (Balance::RoundRobin, Forward::Dsr),
+        (Balance::LeastConn, Forward::Dsr),
+        (Balance::Maglev, Forward::Nat),
+    ];
+    for (balance, forward) in kinds {
+        let mut service = service_of(balance, forward, &[1; BACKENDS as usize]);
+        for backend in &mut service.backends {
+            backend.limit = 1;
+        }
+        let mut world = world_of(service)?;
+        let mut clients = 0..20_000;
+        let are_full =
+            |world: &World| (0..BACKENDS).all(|id| open(world, id).is_ok_and(|it| it == 1));
+        while !are_full(&world) {
+            let number = clients.next().context("they do not get full")?;
+            world.send(&flow(SYN, number))?;
+        }
+        let id_of = |world: &World, number: u8| {
+            let id = world.backend_by_mac(&[0x02, 0xcc, 0, 0, 0, number]);
+            id.context("no such backend")
+        };
+        let free = id_of(&world, FREE)?.0;
+        world.change(|desired| desired.services[0].backends[usize::from(FREE)].limit = 201)?;
+        let (taken, dropped) = send_new(&world, 30_000..30_100, free)?;
+        println!("{balance:?}, {forward:?}: {taken} found it, {dropped} did not");
+        ensure!(taken > 0 && dropped > 0 && taken + dropped == 100);
+
+        // As the daemon finds them a moment later.
+        world.change(|desired| {
+            for (number, backend) in desired.services[0].backends.iter_mut().enumerate() {
+                backend.full = number != usize::from(FREE);
+            }
+        })?;
+        let found = send_new(&world, 40_000..40_100, free)?;
+        ensure!(found == (100, 0), "{found:?}");
+        // When all are, each is asked again.
+        world.change(|desired| {
+            let backends = &mut desired.services[0].backends;
+            backends[usize::from(FREE)].limit = 1;
+            backends[usize::from(FREE)].full = true;
+            backends[7].limit = 101;
+        })?;
+        let other = id_of(&world, 7)?.0;
+        let (taken, dropped) = send_new(&world, 50_000..50_200, other)?;
+        ensure!(taken > 0 && dropped > 0, "{taken}, {dropped}");
+    }
+    Ok(())
+}
+
 /// The flows of a backend, as the program counts them.
 fn open(world: &World, id: u16) -> Result<u64> {
     Ok(world.datapath().open_flows(BackendId(id))?)

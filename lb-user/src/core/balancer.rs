@@ -20,6 +20,7 @@
 
 pub mod adopt;
 mod carrier;
+mod full;
 mod leaving;
 mod ramps;
 mod select;
@@ -100,6 +101,8 @@ pub struct Balancer {
     attacked: BTreeSet<ServiceKey>,
     /// Backends that do not take their whole share yet.
     ramps: BTreeMap<BackendKey, Ramp>,
+    /// Backends that have as many flows as they take.
+    full: BTreeSet<BackendKey>,
 }
 
 impl Balancer {
@@ -122,6 +125,7 @@ impl Balancer {
             interface: None,
             attacked: BTreeSet::new(),
             ramps: BTreeMap::new(),
+            full: BTreeSet::new(),
         }
     }
 
@@ -141,6 +145,7 @@ impl Balancer {
         self.mtus = old.mtus;
         self.interface = old.interface;
         self.attacked = old.attacked;
+        self.full = old.full;
         for (service, backend) in self.config.backends() {
             let Some((old_service, old_backend)) = predecessor(&old.config, service, backend)
             else {
@@ -395,6 +400,7 @@ impl Balancer {
             next_hop: self.next_hop(backend.address()),
             limit: backend.max_connections(),
             mtu: self.path_mtu(service, backend),
+            full: self.full.contains(&key),
         }
     }
 

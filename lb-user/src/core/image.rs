@@ -150,6 +150,8 @@ pub struct Table {
     pub deferred: bool,
     /// The order of turns: up to [`lb_common::abi::RING_SIZE`], empty if nobody takes new flows.
     pub ring: Vec<BackendId>,
+    /// Who has no turn for being full, so that the program finds the others.
+    pub left_out: BTreeSet<BackendId>,
 }
 
 impl Table {

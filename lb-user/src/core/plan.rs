@@ -31,7 +31,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,6 +104,8 @@ pub struct DesiredBackend {
     pub limit: u32,
     /// The largest IP packet on the way to it, in bytes; 0: not known.
     pub mtu: u16,
+    /// Whether it is known to have as many flows as it takes.
+    pub full: bool,
 }
 
 impl Desired {
@@ -155,6 +157,7 @@ impl DesiredBackend {
             next_hop,
             limit: 0,
             mtu: 0,
+            full: false,
         }
     }
 }
@@ -201,7 +204,7 @@ pub fn next(previous: &MapImage, desired: &Desired, moment: Moment) -> MapImage 
         let Some(&id) = service_ids.get(&service.key) else {
             continue;
         };
-        let members = place_backends(&mut image, &index, service, id, &mut free);
+        let takers = place_backends(&mut image, &index, service, id, &mut free);
         image.fallen.extend(fallen(&index, service, id, moment.now));
         let present = previous.services.get(&service.key);
         let terms = Terms {
@@ -214,11 +217,19 @@ pub fn next(previous: &MapImage, desired: &Desired, moment: Moment) -> MapImage 
             has_room: moment.has_room,
         };
         let inherited = inherited(&image, service, id, terms.until);
-        let table = tables::follow((present, inherited), service, &members, &terms);
+        let table = tables::follow((present, inherited), service, &takers, &terms);
         let installed = install(present, service, id, table);
         image.services.insert(service.key, installed);
     }
     image
+}
+
+/// The backends of a service that take new flows.
+#[derive(Default)]
+struct Takers {
+    members: Vec<Member>,
+    /// Those of them that take none for now.
+    full: BTreeSet<BackendId>,
 }
 
 /// Puts the backends of a service into the image; returns those that take new flows.
@@ -228,8 +239,8 @@ fn place_backends(
     service: &DesiredService,
     service_id: ServiceId,
     free: &mut impl Iterator<Item = BackendId>,
-) -> Vec<Member> {
-    let mut members = Vec::new();
+) -> Takers {
+    let mut takers = Takers::default();
     for backend in &service.backends {
         let DesiredBackend {
             address,
@@ -238,6 +249,7 @@ fn place_backends(
             next_hop,
             limit,
             mtu,
+            full,
         } = *backend;
         let holder = index.get(&(service_id, address, port));
         let known = holder.map(|holder| (holder.id, holder.epoch));
@@ -261,15 +273,16 @@ fn place_backends(
         };
         image.backends.insert(id, placed);
         if weight > 0 {
-            members.push(Member {
+            takers.members.push(Member {
                 id,
                 address,
                 port,
                 weight,
             });
+            takers.full.extend(full.then_some(id));
         }
     }
-    members
+    takers
 }
 
 /// The peer's owners and states, by the ids of this node; backends that it does not have are nobody.

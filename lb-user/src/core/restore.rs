@@ -146,6 +146,7 @@ fn table(entries: &Entries, backends: &BTreeMap<BackendId, BackendImage>, until:
             .collect::<Holds>(),
         deferred: true,
         ring: entries.ring.clone(),
+        left_out: BTreeSet::new(),
     }
 }
 

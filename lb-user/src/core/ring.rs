@@ -31,6 +31,14 @@ pub fn turns(members: &[Member]) -> Vec<BackendId> {
     (0..total).filter_map(turn).collect()
 }
 
+/// How many places the ring of such members has.
+#[must_use]
+pub fn places(members: &[Member]) -> usize {
+    let members = &members[..members.len().min(RING_SIZE as usize)];
+    let places = shares(members).into_iter().sum::<i64>();
+    usize::try_from(places).unwrap_or_default()
+}
+
 /// How many turns each member has.
 fn shares(members: &[Member]) -> Vec<i64> {
     let weights: Vec<i64> = members.iter().map(|m| i64::from(m.weight.max(1))).collect();
@@ -79,7 +87,7 @@ mod tests {
     use lb_common::abi::{BackendId, Ip, RING_SIZE};
     use proptest::prelude::*;
 
-    use super::turns;
+    use super::{places, turns};
     use crate::core::maglev::Member;
 
     fn members(weights: &[u16]) -> Vec<Member> {
@@ -122,6 +130,7 @@ mod tests {
         fn shares_follow_weights(weights in prop::collection::vec(1_u16..=256, 1..60)) {
             let ring = turns(&members(&weights));
             prop_assert!(ring.len() <= RING_SIZE as usize);
+            prop_assert_eq!(ring.len(), places(&members(&weights)));
             let mut counts = BTreeMap::new();
             for id in &ring {
                 *counts.entry(id.0).or_insert(0.0) += 1.0;

@@ -5,6 +5,7 @@
 
 mod draining;
 mod fresh;
+mod full;
 mod held;
 mod inherited;
 mod learning;

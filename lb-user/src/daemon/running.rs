@@ -113,6 +113,7 @@ impl Running {
                     self.probers.check()?;
                     self.engine.look_for_attacks(self.started.elapsed());
                     self.engine.advance_ramps(self.started.elapsed());
+                    self.engine.look_for_full();
                     self.engine.note_drained();
                     if self.engine.dismiss_drained() {
                         self.follow_config();

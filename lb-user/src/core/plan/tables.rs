@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BackendId, Forward};
+use lb_common::abi::{BackendId, Forward, RING_PROBES};
 
 use crate::core::image::{ServiceImage, Table, records_all};
 use crate::core::maglev::{self, Lender, Member};
-use crate::core::plan::DesiredService;
+use crate::core::plan::{DesiredService, Takers};
 use crate::core::ring;
 use crate::core::slots::{self, Holds, Slots, State, Terms};
 
@@ -14,7 +14,7 @@ use crate::core::slots::{self, Holds, Slots, State, Terms};
 pub(super) fn follow(
     (previous, inherited): (Option<&ServiceImage>, Option<(Vec<BackendId>, Holds)>),
     service: &DesiredService,
-    members: &[Member],
+    Takers { members, full }: &Takers,
     terms: &Terms<impl Fn(BackendId) -> bool>,
 ) -> Option<Table> {
     let none = Table::default();
@@ -34,7 +34,9 @@ pub(super) fn follow(
     } else {
         holds
     };
+    let left_out = left_out(members, full);
     let is_same = has_same_owners && !is_inherited && holds == old.holds;
+    let is_same = is_same && left_out == old.left_out;
     if is_same && !has_widows(&holds, terms) {
         return None;
     }
@@ -67,9 +69,25 @@ pub(super) fn follow(
             holds
         },
         deferred,
-        ring: ring::turns(members),
+        ring: ring::turns(&without(members, &left_out)),
+        left_out,
     };
     (table != *old).then_some(table)
+}
+
+/// Who of those that are full is in the way of the others: the program looks at so many places of the
+/// ring and no more. When all are full, the first that has room again is to be found without delay.
+fn left_out(members: &[Member], full: &BTreeSet<BackendId>) -> BTreeSet<BackendId> {
+    let are_found = full.is_empty() || ring::places(members) <= RING_PROBES as usize;
+    if are_found || members.iter().all(|member| full.contains(&member.id)) {
+        return BTreeSet::new();
+    }
+    full.clone()
+}
+
+fn without(members: &[Member], left_out: &BTreeSet<BackendId>) -> Vec<Member> {
+    let rest = members.iter().filter(|it| !left_out.contains(&it.id));
+    rest.copied().collect()
 }
 
 /// Whether any slot waits for flows of a backend that is no more.

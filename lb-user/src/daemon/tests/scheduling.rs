@@ -83,3 +83,32 @@ fn what_a_walk_has_found_corrects_the_counts_of_who_is_still_there() {
     assert_eq!(corrections(&engine), [-10, -10]);
     assert!(engine.maps.backends.contains_key(&BackendId(0)));
 }
+
+#[test]
+fn who_is_full_gets_no_turns_and_keeps_its_slots() {
+    let text = CONFIG.replace("maglev", "round_robin");
+    let heavy = "name = \"a\", weight = 100, max_connections = 10,";
+    let mut engine = up_with(config(&text.replace("name = \"a\",", heavy)));
+    let table = |engine: &Engine<FakeMaps>| {
+        let service = engine.image.services.values().next().unwrap();
+        service.table.clone()
+    };
+    let before = table(&engine);
+    assert_eq!(before.ring.len(), 101);
+    let has = |engine: &mut Engine<FakeMaps>, flows| {
+        let entry = engine.maps.backends.get_mut(&BackendId(0)).unwrap();
+        *entry = entry.with_correction(flows);
+        engine.look_for_full();
+        let is_changed = !engine.is_settled();
+        engine.reconcile();
+        is_changed
+    };
+    assert!(!has(&mut engine, 9));
+    assert!(has(&mut engine, 10));
+    let now = table(&engine);
+    assert_eq!(now.ring, [BackendId(1)]);
+    assert_eq!((&now.slots, &now.holds), (&before.slots, &before.holds));
+    assert!(!has(&mut engine, 10));
+    assert!(has(&mut engine, 9));
+    assert_eq!(table(&engine), before);
+}
