@@ -23,7 +23,7 @@ pub use self::{
     flow::{Flow, FlowEvent, FlowKey, FlowState, Fragment, FragmentKey, KeepAlive, Reply, Tick},
     guard::{Access, AccessKey, Bucket, GuardCounts, Rate, Rates, SourceKey},
     ip::Ip,
-    lease::Lease,
+    lease::{Lease, VirtualMac},
     nat::NatPool,
     service::{Balance, Encapsulation, Features, Forward, Service, ServiceId, ServiceKey},
     tunnel::TunnelSources,

@@ -80,6 +80,10 @@ verdicts! {
     TxTimeExceeded = Transmit, "tx_time_exceeded";
     /// A SYN that was answered with a challenge.
     TxChallenge = Transmit, "tx_challenge";
+    /// Asked who has a virtual router's address, and was told its virtual MAC address.
+    TxNeighbour = Transmit, "tx_neighbour";
+    /// A ping of an address that is at a virtual MAC address, answered.
+    TxEcho = Transmit, "tx_echo";
     /// Addressed to a VIP, with an IP, TCP or UDP header that contradicts itself or the frame.
     DropMalformed = Drop, "drop_malformed";
     /// Addressed to a service, but a fragment whose first piece was not seen.

@@ -173,7 +173,9 @@ impl Packet<'_> {
     /// brought it to more than this one (RFC 1122, 3.2.2).
     #[inline(always)]
     pub fn may_be_answered(&self) -> bool {
-        let mut frame = self.frame;
+        // Not the packet's own: the compiler would infer from bytes further on that these are there, which
+        // the verifier does not.
+        let mut frame = Frame::new(self.context);
         let group = frame.bytes::<2>(0).map(|[first, _]| *first & 1);
         group == Some(0) && icmp::may_be_answered(&self.flow.source())
     }

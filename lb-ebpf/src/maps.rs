@@ -49,7 +49,7 @@ pub use guard::{
     access, challenge_key, count_guard, has_answered, note_answer, now_nanos, rates,
     take_of_service, take_of_source,
 };
-pub use lease::is_withheld;
+pub use lease::{Answerer, answerer, is_for_another, leave_to_peer};
 pub use load::{note_change, note_opened, open};
 
 #[map]
@@ -235,12 +235,6 @@ pub fn load_ip(ip: &Ip) -> Ip {
 #[inline(always)]
 pub fn nat_pool() -> Option<&'static NatPool> {
     NAT_POOL.get(0).filter(|pool| pool.port_count() > 0)
-}
-
-/// Whether a frame is for another host, by its destination.
-#[inline(always)]
-pub fn is_for_another(mac: &[u8; 6]) -> bool {
-    OWN_MAC.get(0).is_some_and(|own| own.is_others(mac))
 }
 
 /// What tunnels send from.

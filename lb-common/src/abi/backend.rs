@@ -1,6 +1,6 @@
 //! Backends, and the slots that name them.
 
-use super::{Ip, SLOTS_PER_LINE, ServiceId};
+use super::{Ip, SLOTS_PER_LINE, ServiceId, VirtualMac};
 
 /// Index of a backend in the per-backend maps; fits the 15 bits of a [`Slot`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -196,21 +196,35 @@ impl OwnMac {
         }
     }
 
+    /// Whether a frame is for this host, by the address that it is known for.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(&self, destination: &[u8; 6]) -> bool {
+        let (own, its) = (Self::words(&self.mac), Self::words(destination));
+        self.is_known != 0 && own.0 == its.0 && own.1 == its.1
+    }
+
     /// Whether a frame is for one host, and that is not this one: switches send such frames to all
-    /// while they do not know better, and an interface in promiscuous mode lets them through.
+    /// while they do not know better, and an interface in promiscuous mode lets them through. Not that of
+    /// a virtual router, which an interface may have besides: see [`VirtualMac`].
     #[inline(always)]
     #[must_use]
     pub const fn is_others(&self, destination: &[u8; 6]) -> bool {
         let (own, its) = (Self::words(&self.mac), Self::words(destination));
         let is_group = its.0.to_ne_bytes()[0] & 1 != 0;
         let differs = own.0 != its.0 || own.1 != its.1;
-        self.is_known != 0 && differs && !is_group && !Self::is_virtual(destination)
+        let is_virtual = VirtualMac::read(destination).is_some();
+        self.is_known != 0 && differs && !is_group && !is_virtual
     }
 
-    /// That of a virtual router (RFC 9568, 7.3), which an interface may have besides.
+    /// That of the interface, if it is known.
     #[inline(always)]
-    const fn is_virtual(mac: &[u8; 6]) -> bool {
-        matches!(mac, [0, 0, 0x5e, 0, 1 | 2, _])
+    #[must_use]
+    pub const fn get(&self) -> Option<[u8; 6]> {
+        if self.is_known == 0 {
+            return None;
+        }
+        Some(self.mac)
     }
 
     /// By two loads: taken apart, it would be six.

@@ -17,7 +17,7 @@ use crate::{
     job::Packet,
     maps::{self, Scratch},
     nat, quote, rewrite,
-    stage::neighbour,
+    stage::{echo, neighbour},
 };
 
 /// Finds the flow that the packet is about, and sends it there; passes what is about none.
@@ -26,6 +26,7 @@ pub fn run(context: &XdpContext) -> Result<Verdict, Verdict> {
     let job = maps::job().ok_or(Verdict::DropInternal)?;
     let mut packet = Packet::resume(context, job);
     neighbour::admit(&mut packet)?;
+    echo::admit(&mut packet)?;
     let quote = quote::read(&packet).map_err(|reason| no_flow(&packet, reason))?;
     // After reading, which has the scratch for itself.
     let scratch = maps::scratch().ok_or(Verdict::DropInternal)?;

@@ -1,6 +1,7 @@
 //! The programs that the first one calls, each for what a few packets need.
 
 pub mod answer;
+pub mod echo;
 pub mod encapsulate;
 pub mod fragment;
 pub mod guard;
