@@ -40,3 +40,4 @@ mod tracking;
 mod tunnel;
 mod tunnel_rest;
 mod verifier;
+mod virtual_mac;

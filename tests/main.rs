@@ -26,6 +26,7 @@ mod takeover;
 mod vrrp;
 mod vrrp_faults;
 mod vrrp_kill;
+mod vrrp_mac;
 mod vrrp_peers;
 mod vrrp_pings;
 mod vrrp_sockets;

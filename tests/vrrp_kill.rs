@@ -27,7 +27,7 @@ fn ask_first_host_first(pair: &Pair) -> Result<()> {
 }
 
 /// Has the client ask anew who has an address, and says which MAC address it was told.
-fn resolve(pair: &Pair, vip: IpAddr) -> Result<String> {
+pub(crate) fn resolve(pair: &Pair, vip: IpAddr) -> Result<String> {
     let client = &pair.lab.topology.client;
     let flush = format!("neighbour flush to {vip} dev eth0");
     client.netns().ip(&[&flush])?;

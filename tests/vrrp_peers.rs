@@ -7,6 +7,8 @@ use tests::balancer::SOON;
 use tests::pair::{Pair, node, router};
 use xtask::lab::{Family, Process, wait_until};
 
+use crate::vrrp_kill::resolve;
+
 /// How both sides are told to talk. `$OURS` and `$THEIRS` stand for the addresses of their hosts.
 struct Talk {
     version: u8,
@@ -63,6 +65,12 @@ const V6_UNICAST: Talk = Talk {
     ours: |priority| v6(priority, "peers = [\"$THEIRS\"]"),
     theirs: "unicast_src_ip $THEIRS\n unicast_ttl 255\n unicast_peer {\n $OURS\n }",
     ..V6
+};
+
+const VIRTUAL_MAC: Talk = Talk {
+    ours: |priority| slow(priority, "virtual_mac = true"),
+    theirs: "use_vmac",
+    ..V4
 };
 
 /// A router of ours with an advert a second.
@@ -398,5 +406,25 @@ fn keepalived_goes_on_as_it_was_configured_for_another_keepalived() -> Result<()
     let router = sides.pair.router(0)?;
     let refused: u64 = router.adverts.refused.values().sum();
     ensure!(refused == 0, "{:?}", router.adverts);
+    Ok(())
+}
+
+#[test]
+fn keepalived_with_use_vmac_hands_over_and_takes_over() -> Result<()> {
+    const MAC: &str = "00:00:5e:00:01:33";
+    let mut sides = Sides::new(0, VIRTUAL_MAC)?;
+    sides.start(150)?;
+    sides.wait_for_role("active")?;
+    let mut process = sides.keepalived(100)?;
+    process.wait_for_line("Entering BACKUP STATE", SOON)?;
+    let found = resolve(&sides.pair, Family::V4.vip())?;
+    ensure!(found == MAC, "ours is at {found}");
+    sides.order(&["vrrp", "release", "front", "--wait"])?;
+    sides.wait_for_role("backup")?;
+    sides.wait_for_adverts(100)?;
+    sides.order(&["vrrp", "resume", "front"])?;
+    sides.wait_for_role("active")?;
+    let found = resolve(&sides.pair, Family::V4.vip())?;
+    ensure!(found == MAC, "ours is back at {found}");
     Ok(())
 }

@@ -154,7 +154,7 @@ fn neighbours_follow_an_announcement_to_another_host() -> Result<()> {
             .netns()
             .enter(|| Ok(Announcer::open("eth0", index, bytes)?))?;
         wait_until(SOON, "the client looking to lb2", || {
-            announcer.announce(vip).ok()?;
+            announcer.announce(vip, None).ok()?;
             (known_mac().ok()? == mac).then_some(())
         })?;
     }

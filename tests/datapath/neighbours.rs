@@ -13,16 +13,16 @@ use tests::{icmp::Error, packet::Packet, world::World};
 use super::case::{Case, check};
 use super::services::{DSR_MAGLEV, FAMILIES, Family, small_world};
 
-const VRID: u8 = 51;
-const REQUEST: u16 = 1;
-const REPLY: u16 = 2;
-const SOLICITATION: u8 = 135;
-const ADVERTISEMENT: u8 = 136;
+pub(super) const VRID: u8 = 51;
+pub(super) const REQUEST: u16 = 1;
+pub(super) const REPLY: u16 = 2;
+pub(super) const SOLICITATION: u8 = 135;
+pub(super) const ADVERTISEMENT: u8 = 136;
 
 /// As long as no test takes.
-const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 
-fn arp(operation: u16, sender: IpAddr, target: IpAddr) -> Result<Vec<u8>> {
+pub(super) fn arp(operation: u16, sender: IpAddr, target: IpAddr) -> Result<Vec<u8>> {
     let (IpAddr::V4(sender), IpAddr::V4(target)) = (sender, target) else {
         bail!("ARP is for IPv4");
     };
@@ -36,7 +36,12 @@ fn arp(operation: u16, sender: IpAddr, target: IpAddr) -> Result<Vec<u8>> {
 }
 
 /// An ICMPv6 message about `target` (RFC 4861, 4.3 and 4.4).
-fn icmp(kind: u8, sender: IpAddr, destination: IpAddr, target: IpAddr) -> Result<Packet> {
+pub(super) fn icmp(
+    kind: u8,
+    sender: IpAddr,
+    destination: IpAddr,
+    target: IpAddr,
+) -> Result<Packet> {
     let IpAddr::V6(target) = target else {
         bail!("ICMPv6 is for IPv6");
     };
@@ -63,7 +68,7 @@ fn to_the_group(sender: IpAddr, target: IpAddr) -> Result<Packet> {
 }
 
 /// A question for `target` of each family.
-fn questions(target: impl Fn(Family) -> IpAddr, verdict: Verdict) -> Result<Vec<Case>> {
+pub(super) fn questions(target: impl Fn(Family) -> IpAddr, verdict: Verdict) -> Result<Vec<Case>> {
     let [v4, v6] = [Family::V4, Family::V6];
     let by_arp = arp(REQUEST, v4.client(), target(v4))?;
     let solicitation = icmp(SOLICITATION, v6.client(), target(v6), target(v6))?;
@@ -82,7 +87,7 @@ fn open() -> Result<(World, Leases)> {
 }
 
 /// The VIPs of both families, until then.
-fn of_vips(until: Option<Instant>) -> BTreeMap<IpAddr, (u8, Option<Instant>)> {
+pub(super) fn of_vips(until: Option<Instant>) -> BTreeMap<IpAddr, (u8, Option<Instant>)> {
     let vips = FAMILIES.into_iter().map(Family::vip);
     vips.map(|vip| (vip, (VRID, until))).collect()
 }

@@ -112,6 +112,7 @@ fn notes(config: &Config) -> Vec<String> {
     let mut notes = unchecked(config);
     notes.extend(narrow_tunnels(config));
     notes.extend(unshared(config));
+    notes.extend(filtered(config));
     notes
 }
 
@@ -134,6 +135,18 @@ fn unshared(config: &Config) -> impl Iterator<Item = String> {
              know its flows: `maglev` and `source` with `dsr` or `tunnel` need no record of them",
             service.name()
         )
+    })
+}
+
+/// Routers whose frames somebody else may have to admit.
+fn filtered(config: &Config) -> impl Iterator<Item = String> {
+    let routers = config.vrrps().iter();
+    routers.filter_map(|router| {
+        let (name, mac) = (router.name(), router.virtual_mac()?);
+        Some(format!(
+            "vrrp {name}: frames come to {mac}, and are sent from it: a hypervisor or switch that admits known MAC \
+             addresses alone has to admit it on all hosts"
+        ))
     })
 }
 
@@ -214,6 +227,24 @@ mod tests {
         assert_eq!(json["errors"][1]["line"], 2);
         let text = complaint(&outcome.unwrap_err());
         assert!(text.starts_with("2 mistakes in the configuration\nt.toml:1: interface: 7 is not"));
+    }
+
+    #[test]
+    fn a_virtual_mac_is_noted_for_who_has_to_admit_it() {
+        let text = include_str!("../../configs/tidegate-vrrp.toml");
+        let notes = |text: &str| -> Vec<String> {
+            let notes = super::notes(&config::parse(text, "t.toml").unwrap()).into_iter();
+            notes.filter(|note| note.starts_with("vrrp ")).collect()
+        };
+        assert_eq!(notes(text), [""; 0]);
+        let text = text.replace("# virtual_mac = true ", "virtual_mac = true ");
+        let [note] = &notes(&text)[..] else {
+            panic!("one note")
+        };
+        assert!(
+            note.starts_with("vrrp front-v4: frames come to 00:00:5e:00:01:33"),
+            "{note}"
+        );
     }
 
     #[test]

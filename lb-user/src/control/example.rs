@@ -84,6 +84,7 @@ pub(crate) fn vrrp() -> VrrpStatus {
         vrid: 51,
         version: 3,
         vips: vec![[172, 16, 40, 24].into()],
+        virtual_mac: Some("00:00:5e:00:01:33".to_owned()),
         role: "backup".to_owned(),
         leaving: false,
         priority: 100,

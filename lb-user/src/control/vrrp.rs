@@ -22,6 +22,9 @@ pub struct RouterStatus {
     /// 2 or 3.
     pub version: u8,
     pub vips: Vec<IpAddr>,
+    /// The MAC address that these are at, if not the interface's own.
+    #[serde(default)]
+    pub virtual_mac: Option<String>,
     /// `initialize`, `backup` or `active`.
     pub role: String,
     /// Whether it is Active and waits for its successor.

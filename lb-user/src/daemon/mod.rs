@@ -260,7 +260,13 @@ fn connect(
     let sights = engine.sights();
     let (ended_sender, ended) = mpsc::channel(1);
     let journal = engine.journal.clone();
-    let routers = Routers::new(vips.interface_index(), ended_sender, leases, journal);
+    let routers = Routers::new(
+        vips.interface_index(),
+        config.state_dir(),
+        ended_sender,
+        leases,
+        journal,
+    );
     let handles = sync::Handles {
         recorder,
         events,

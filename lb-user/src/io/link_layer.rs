@@ -2,6 +2,7 @@
 
 use std::{io, mem::size_of, net::IpAddr};
 
+use lb_common::abi::VirtualMac;
 use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
 use crate::core::vrrp::frame::{self, NodeKind};
@@ -41,16 +42,38 @@ impl Announcer {
         })
     }
 
-    /// Sends one announcement: a gratuitous ARP, or an unsolicited Neighbor Advertisement.
+    /// Sends one announcement: a gratuitous ARP, or an unsolicited Neighbor Advertisement; of a virtual
+    /// MAC address, if there is one.
     ///
     /// # Errors
     ///
     /// If the interface takes none, be it that it is down.
-    pub fn announce(&self, address: IpAddr) -> Result<(), AnnounceError> {
-        let frame = frame::announcing(address, self.mac, self.kind());
+    pub fn announce(&self, address: IpAddr, mac: Option<VirtualMac>) -> Result<(), AnnounceError> {
+        let frame = match mac {
+            // As the program says of it in its answers.
+            Some(mac) => frame::announcing(address, mac.octets(), NodeKind::Host),
+            None => frame::announcing(address, self.mac, self.kind()),
+        };
         let sent = self.socket.send_to(&frame, &self.interface);
         sent.map(drop)
             .map_err(|source| AnnounceError::Send { address, source })
+    }
+
+    /// Sends an advert of VRRP from a virtual MAC address.
+    ///
+    /// # Errors
+    ///
+    /// If the interface does not take it.
+    pub fn advertise(
+        &self,
+        mac: VirtualMac,
+        source: IpAddr,
+        group: IpAddr,
+        message: &[u8],
+    ) -> io::Result<()> {
+        let frame = frame::advert(mac.octets(), source, group, message);
+        let frame = frame.ok_or(io::ErrorKind::InvalidInput)?;
+        self.socket.send_to(&frame, &self.interface).map(drop)
     }
 
     /// What the kernel says of this host in its own advertisements.

@@ -2,6 +2,7 @@
 
 pub mod alarm;
 pub mod datapath;
+pub mod discretion;
 pub mod host;
 pub mod link_layer;
 pub mod netlink;
@@ -9,4 +10,5 @@ pub mod notify;
 pub mod ping;
 pub mod probe;
 pub mod sync;
+
 pub mod vrrp;

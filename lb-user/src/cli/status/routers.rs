@@ -29,7 +29,20 @@ pub(in crate::cli) fn router_table(status: &VrrpStatus) -> String {
     for router in &status.routers {
         table.row(row(router));
     }
-    table.render() + &tracked(status)
+    table.render() + &virtual_macs(status) + &tracked(status)
+}
+
+/// Where the addresses of routers are, a line for each that has a MAC address of its own.
+fn virtual_macs(status: &VrrpStatus) -> String {
+    let routers = status.routers.iter();
+    let lines = routers.filter_map(|router| {
+        let mac = router.virtual_mac.as_ref()?;
+        Some(format!(
+            "{} has the virtual MAC address {mac}\n",
+            router.name
+        ))
+    });
+    lines.collect()
 }
 
 /// What routers depend on, a line each.
@@ -104,6 +117,7 @@ mod tests {
     fn a_backup_names_the_active_and_what_keeps_it_back() {
         let text = router_table(&example::vrrp());
         let line = text.lines().nth(1).unwrap();
+        assert!(text.contains("\nfront has the virtual MAC address 00:00:5e:00:01:33\n"));
         assert!(text.ends_with("front depends on gw (gateway 172.16.40.1): down; -50 when down\n"));
         for part in [
             "front",

@@ -40,6 +40,7 @@ pub(in crate::config) struct Vrrp {
     pub(in crate::config) announce_repeats: Option<Located<u8>>,
     pub(in crate::config) announce_interval: Option<Located<Duration>>,
     pub(in crate::config) announce_refresh: Option<Located<Duration>>,
+    pub(in crate::config) virtual_mac: Option<Located<bool>>,
     pub(in crate::config) tracks: Vec<Track>,
 }
 
@@ -116,6 +117,7 @@ impl Vrrp {
             announce_repeats: table.optional("announce_repeats", number(1..=u8::MAX)),
             announce_interval: table.optional("announce_interval", duration(LONGEST_DELAY)),
             announce_refresh: table.optional("announce_refresh", duration(LONGEST_DELAY)),
+            virtual_mac: table.optional("virtual_mac", boolean),
             tracks: table.tables("track", Track::read),
         }
     }

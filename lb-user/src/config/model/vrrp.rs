@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::time::Duration;
 
+use lb_common::abi::VirtualMac;
+
 use super::{Secret, Track};
 
 /// A virtual router on one interface.
@@ -28,6 +30,7 @@ pub struct Vrrp {
     pub(super) announce_repeats: NonZeroU8,
     pub(super) announce_interval: Duration,
     pub(super) announce_refresh: Option<Duration>,
+    pub(super) has_virtual_mac: bool,
     pub(super) tracks: Vec<Track>,
 }
 
@@ -139,6 +142,19 @@ impl Vrrp {
     #[must_use]
     pub const fn announce_interval(&self) -> Duration {
         self.announce_interval
+    }
+
+    /// The MAC address that its addresses are at, if not the interface's own. Then it speaks on the
+    /// interface of the VIPs and to the group, and is no owner.
+    #[must_use]
+    pub fn virtual_mac(&self) -> Option<VirtualMac> {
+        let is_ipv4 = self.vips.first().is_some_and(IpAddr::is_ipv4);
+        let mac = if is_ipv4 {
+            VirtualMac::v4
+        } else {
+            VirtualMac::v6
+        };
+        self.has_virtual_mac.then(|| mac(self.vrid.get()))
     }
 
     /// What it depends on, in the order of the file.

@@ -81,6 +81,21 @@ fn absent_keys_stand_for_defaults() {
     assert_eq!(vrrp.announce_repeats().get(), 5);
     assert_eq!(vrrp.announce_interval(), Duration::from_secs(1));
     assert_eq!(vrrp.announce_refresh(), None);
+    assert_eq!(vrrp.virtual_mac(), None);
+}
+
+#[test]
+fn a_virtual_mac_is_of_number_and_family() {
+    let mac = |text: &str| {
+        right(&with(text)).vrrps()[0]
+            .virtual_mac()
+            .unwrap()
+            .to_string()
+    };
+    let v4 = format!("{SMALL}virtual_mac = true\n");
+    assert_eq!(mac(&v4), "00:00:5e:00:01:33");
+    let v6 = v4.replace("\"172.16.40.24\"", "\"fe80::40:24\", \"fd00:40::24\"");
+    assert_eq!(mac(&v6), "00:00:5e:00:02:33");
 }
 
 #[test]
@@ -189,6 +204,18 @@ fn whatever_is_wrong_is_reported_at_its_key() {
         (
             small("preempt = false\npreempt_delay = \"1s\""),
             "vrrp[0].preempt_delay: only with `preempt = true`",
+        ),
+        (
+            small("virtual_mac = true\ninterface = \"eth1\""),
+            "vrrp[0].virtual_mac: only with the interface of the VIPs",
+        ),
+        (
+            small("virtual_mac = true\npeers = [\"172.16.40.3\"]"),
+            "vrrp[0].virtual_mac: only with multicast",
+        ),
+        (
+            small("virtual_mac = true\npriority = 255"),
+            "vrrp[0].virtual_mac: only with a priority below 255",
         ),
         (small("startup_delay = \"2h\""), "vrrp[0].startup_delay: "),
         (

@@ -11,6 +11,7 @@
 mod events;
 mod faults;
 mod leased;
+mod macs;
 mod router;
 mod state;
 mod trial;
@@ -19,6 +20,8 @@ mod unit;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
+
+use lb_common::abi::VirtualMac;
 
 use self::leased::NOBODY;
 use self::unit::Unit;
@@ -32,6 +35,7 @@ use crate::config::model::{Config, Vrrp};
 pub use self::events::Event;
 pub use self::faults::{Fault, Handicap};
 pub use self::leased::Leased;
+pub use self::macs::Macs;
 pub use self::state::{Report, RouterState};
 
 /// The virtual routers that a node should have.
@@ -108,6 +112,8 @@ pub struct Closed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
     pub line: Line,
+    /// What it is sent from, if not the interface's own.
+    pub mac: Option<VirtualMac>,
     pub to: IpAddr,
     pub message: Vec<u8>,
 }

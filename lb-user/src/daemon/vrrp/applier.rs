@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use tokio::{
     time::{self, Instant, MissedTickBehavior},
 };
 
-use super::{Hold, Notice, Placed, Wanted, notices::Notices};
+use super::{Hold, Notice, Placed, Wanted, macs::Macs, notices::Notices};
 use crate::{
     control::VipState,
     core::event::Moved,
@@ -50,11 +51,12 @@ pub(super) struct Applier {
     refused: BTreeSet<IpAddr>,
     /// Those that somebody else put there and has to remove, as was told.
     left: BTreeSet<IpAddr>,
+    macs: Macs,
 }
 
 /// Why it looks at everything again.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Reason {
+pub(super) enum Reason {
     News,
     Renewal,
     /// The driver has ended.
@@ -62,13 +64,15 @@ enum Reason {
 }
 
 impl Applier {
-    /// Opens the sockets in the namespace of the calling thread.
+    /// Opens the sockets in the namespace of the calling thread; `notes` is a directory for what has to be
+    /// put back.
     ///
     /// # Errors
     ///
     /// If the kernel gives none.
     pub(super) fn new(
         carrier: u32,
+        notes: PathBuf,
         wanted: watch::Receiver<Wanted>,
         placed: watch::Sender<Placed>,
         notices: Notices,
@@ -85,6 +89,7 @@ impl Applier {
             comings: BTreeMap::new(),
             refused: BTreeSet::new(),
             left: BTreeSet::new(),
+            macs: Macs::new(carrier, notes),
         })
     }
 
@@ -119,6 +124,9 @@ impl Applier {
             };
             let wanted = self.wanted.borrow_and_update().clone();
             if !wanted.plan.carrier.is_empty() {
+                for trouble in self.macs.apply(&self.netlink, &wanted, reason).await {
+                    self.complain(&wanted.plan.carrier, &trouble);
+                }
                 if reason == Reason::News {
                     self.hurry(&wanted).await;
                 }
@@ -311,7 +319,7 @@ impl Applier {
         }
     }
 
-    fn complain(&self, interface: &str, error: &NetlinkError) {
+    fn complain(&self, interface: &str, error: &impl ToString) {
         self.notices.tell(Notice::Trouble {
             about: interface.to_owned(),
             error: error.to_string(),

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, future::poll_fn, net::IpAddr, time::Instant};
 
 use anyhow::Context as _;
+use lb_common::abi::VirtualMac;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     control::{RouterChange, RouterChangeError, RouterOrder, VipState},
-    core::vrrp::node::{Forwarding, Line, Node, Placement, Report},
+    core::vrrp::node::{Forwarding, Line, Node, Outgoing, Placement, Report},
     io::{
         alarm::Alarm,
         datapath::{DatapathError, Leases, Wishes},
@@ -200,10 +201,18 @@ impl Driver {
     async fn put_out(&mut self, now: Instant) {
         self.open_lines(now).await;
         self.node.settle(now);
-        // A peer may have the addresses as soon as it reads that they are given up.
-        self.lease(Leases::end);
+        // A peer may have the addresses as soon as it reads that they are given up, and switches send
+        // frames here as soon as they see one from a virtual MAC address.
+        let macs = self.node.macs();
+        self.lease(|map, leases| {
+            let used = map.use_macs(&macs);
+            used.and(map.end(leases))
+        });
         while let Some(outgoing) = self.node.poll_outgoing() {
-            self.lines.send(&outgoing);
+            match outgoing.mac {
+                Some(mac) => self.send_from(mac, &outgoing),
+                None => self.lines.send(&outgoing),
+            }
         }
         self.want_addresses();
         self.lease(Leases::follow);
@@ -240,7 +249,18 @@ impl Driver {
                 (vip, (prefix, hold))
             })
             .collect();
-        let wanted = Wanted { number, plan, vips };
+        let macs = self.ends.leases.iter().flat_map(Leases::macs);
+        let macs = macs.filter(|_| has_looked).map(|(mac, is_here)| {
+            let hold = if is_here { Hold::Here } else { Hold::NotHere };
+            (mac, hold)
+        });
+        let macs = macs.collect();
+        let wanted = Wanted {
+            number,
+            plan,
+            vips,
+            macs,
+        };
         self.ends.wanted.send_if_modified(|known| {
             let is_new = *known != wanted;
             *known = wanted;
@@ -284,10 +304,36 @@ impl Driver {
     }
 
     fn announce_one(&mut self, address: IpAddr) -> anyhow::Result<()> {
+        let mac = self.node.macs().of(&address);
+        if let Some(announcer) = self.announcer()? {
+            announcer.announce(address, mac)?;
+        }
+        Ok(())
+    }
+
+    /// Sends an advert from a virtual MAC address; such a router speaks on the carrier.
+    fn send_from(&mut self, mac: VirtualMac, outgoing: &Outgoing) {
+        let Outgoing {
+            line, to, message, ..
+        } = outgoing;
+        let sent = self.announcer().and_then(|announcer| match announcer {
+            Some(announcer) => Ok(announcer.advertise(mac, line.source, *to, message)?),
+            None => Ok(()),
+        });
+        if let Err(error) = sent {
+            self.ends.notices.tell(Notice::Trouble {
+                about: line.interface.clone(),
+                error: format!("cannot send an advert from {mac}: {error:#}"),
+            });
+        }
+    }
+
+    /// What sends whole frames; `None` while the carrier is not there.
+    fn announcer(&mut self) -> anyhow::Result<Option<&Announcer>> {
         let carrier = self.ends.plan.borrow().plan.carrier.clone();
         let end = self.ends.placed.borrow().ends.get(&carrier).copied();
         let Some((index, mac)) = end else {
-            return Ok(());
+            return Ok(None);
         };
         let is_current =
             |(old, old_mac, _): &&(u32, [u8; 6], Announcer)| (*old, *old_mac) == (index, mac);
@@ -295,10 +341,7 @@ impl Driver {
             let announcer = Announcer::open(&carrier, index, mac)?;
             self.announcer = Some((index, mac, announcer));
         }
-        if let Some((_, _, announcer)) = &self.announcer {
-            announcer.announce(address)?;
-        }
-        Ok(())
+        Ok(self.announcer.as_ref().map(|(_, _, announcer)| announcer))
     }
 }
 

@@ -18,6 +18,7 @@
 mod applier;
 mod driver;
 mod lines;
+mod macs;
 mod notices;
 mod sockets;
 mod view;
@@ -26,11 +27,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, anyhow};
+use lb_common::abi::VirtualMac;
 use tokio::{
     runtime,
     sync::{mpsc, oneshot, watch},
@@ -48,7 +51,7 @@ use crate::{
         node::{Forwarding, Leased, Links, Plan, Report},
         role::Role,
     },
-    io::{datapath::Leases, host},
+    io::{datapath::Leases, discretion::Discretion, host},
     journal::Journal,
 };
 
@@ -94,9 +97,12 @@ struct Wanted {
     plan: Plan,
     /// All addresses of routers, with the lengths of their prefixes, and whether they should be there.
     vips: BTreeMap<IpAddr, (u8, Hold)>,
+    /// All virtual MAC addresses of routers, also of those that are no more, and whether they should be
+    /// there.
+    macs: BTreeMap<VirtualMac, Hold>,
 }
 
-/// Whether an address should be there.
+/// Whether an address should be there, be it one of IP or of the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hold {
     Here,
@@ -128,6 +134,8 @@ pub(super) struct Routers {
     threads: Option<Threads>,
     /// The interface that the program is attached to, by its index.
     carrier: u32,
+    /// The directory for what has to be put back.
+    notes: PathBuf,
     /// Why a thread ended.
     ended: mpsc::Sender<anyhow::Error>,
     /// What an earlier process has left, and the driver's from its start on.
@@ -150,9 +158,11 @@ struct Threads {
 }
 
 impl Routers {
-    /// None so far, for the interface of that index; `ended` is told if a thread of theirs ends.
+    /// None so far, for the interface of that index; `notes` is a directory for what has to be put back,
+    /// and `ended` is told if a thread of theirs ends.
     pub(super) fn new(
         carrier: u32,
+        notes: &Path,
         ended: mpsc::Sender<anyhow::Error>,
         leases: Leases,
         journal: Journal,
@@ -165,6 +175,7 @@ impl Routers {
             report: watch::Sender::new(Report::default()),
             threads: None,
             carrier,
+            notes: notes.to_owned(),
             ended,
             journal,
         }
@@ -177,7 +188,10 @@ impl Routers {
     /// If threads are needed, and cannot be started.
     pub(super) fn follow(&mut self, config: &Config) -> anyhow::Result<()> {
         let plan = Plan::of(config);
-        if self.threads.is_none() && plan.routers.is_empty() {
+        let has_macs = |leases: &Leases| leases.macs().next().is_some();
+        let is_nothing_left = !self.leases.as_ref().is_some_and(has_macs);
+        if self.threads.is_none() && plan.routers.is_empty() && is_nothing_left {
+            Discretion::undo(config.interface(), &self.notes);
             if let Some(leases) = &mut self.leases {
                 // Those of a process that had some would keep this host from answering.
                 leases.follow(&BTreeMap::new())?;
@@ -370,8 +384,9 @@ impl Routers {
         )?;
         self.spawn("vrrp", driver_end.clone(), notices.clone(), driver.run())?;
         let (carrier, for_applier) = (self.carrier, notices.clone());
+        let notes = self.notes.clone();
         self.spawn("vrrp-addresses", applier_end.clone(), notices, async move {
-            Applier::new(carrier, wanted, placed_sender, for_applier)?
+            Applier::new(carrier, notes, wanted, placed_sender, for_applier)?
                 .run()
                 .await?;
             Ok(())

@@ -51,6 +51,7 @@ fn router(state: &RouterState) -> RouterStatus {
             VrrpVersion::V3 => 3,
         },
         vips: vrrp.vips().to_vec(),
+        virtual_mac: vrrp.virtual_mac().map(|mac| mac.to_string()),
         role: role.to_string(),
         leaving: *is_leaving,
         priority: priority.0,

@@ -12,6 +12,7 @@
 
 mod address;
 mod events;
+mod filter;
 mod link;
 mod neighbour;
 #[cfg(test)]

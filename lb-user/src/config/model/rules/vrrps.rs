@@ -30,6 +30,7 @@ pub(super) fn check(raw: &file::Config, errors: &Errors) {
         check_interval(vrrp, errors);
         check_combinations(vrrp, errors);
         check_hosts(vrrp, &raw.vips, errors);
+        check_virtual_mac(vrrp, raw, errors);
         check_tracks(vrrp, errors);
     }
 }
@@ -170,6 +171,25 @@ fn check_combinations(vrrp: &file::Vrrp, errors: &Errors) {
     let preempts = vrrp.preempt.as_ref().is_none_or(|preempt| preempt.value);
     let delay = vrrp.preempt_delay.as_ref().map(|delay| &delay.place);
     refuse(delay, preempts, "`preempt = true`");
+}
+
+/// The program answers for it, on the interface that it is attached to and while the router has a lease;
+/// switches learn where it is from adverts that all of them see.
+fn check_virtual_mac(vrrp: &file::Vrrp, raw: &file::Config, errors: &Errors) {
+    let Some(given) = vrrp.virtual_mac.as_ref().filter(|given| given.value) else {
+        return;
+    };
+    let refuse = |needed| errors.add(&given.place, Problem::NotForRouter { needed });
+    let interfaces = vrrp.interface.as_ref().zip(raw.interface.as_ref());
+    if interfaces.is_some_and(|(own, carrier)| own.value != carrier.value) {
+        refuse("the interface of the VIPs");
+    }
+    if !vrrp.peers.is_empty() {
+        refuse("multicast, without `peers`");
+    }
+    if vrrp.priority.as_ref().is_some_and(|it| it.value == u8::MAX) {
+        refuse("a priority below 255, as an owner's host answers for itself");
+    }
 }
 
 /// Peers and source.
@@ -315,6 +335,7 @@ pub(super) fn build(raw: file::Vrrp, interface: &str) -> Option<Vrrp> {
         announce_repeats: non_zero(raw.announce_repeats, defaults::ANNOUNCE_REPEATS)?,
         announce_interval: or(raw.announce_interval, defaults::ANNOUNCE_INTERVAL),
         announce_refresh: raw.announce_refresh.map(|refresh| refresh.value),
+        has_virtual_mac: or(raw.virtual_mac, false),
         tracks: raw
             .tracks
             .into_iter()

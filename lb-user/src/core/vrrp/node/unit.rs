@@ -108,6 +108,16 @@ impl Unit {
         actives.map(|(router, _)| router.identity())
     }
 
+    /// All routers, and whether they are Active.
+    pub(super) fn roles(&self) -> impl Iterator<Item = (&Vrrp, bool)> {
+        let routers = self.routers.iter().enumerate();
+        routers.map(|(at, router)| {
+            let machine = self.machine(at);
+            let is_active = machine.is_some_and(|machine| machine.role() == Role::Active);
+            (&router.vrrp, is_active)
+        })
+    }
+
     /// The addresses that should be there.
     pub(super) fn held(&self) -> impl Iterator<Item = IpAddr> {
         let members = self.members();
@@ -426,11 +436,13 @@ impl Unit {
                 continue;
             };
             let settings = machine.settings();
+            let mac = router.and_then(|router| router.vrrp.virtual_mac());
             outgoing.extend(settings.envelopes().map(|envelope| {
                 let mut message = Vec::new();
                 packet::encode(&advert, &envelope, settings.dialect, &mut message);
                 Outgoing {
                     line: line.clone(),
+                    mac,
                     to: envelope.destination,
                     message,
                 }

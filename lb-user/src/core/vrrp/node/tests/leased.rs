@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::vrrp::node::Leased;
+use lb_common::abi::VirtualMac;
 
 /// A node that finds what an earlier one has left, which ends in so many milliseconds.
 fn successor(routers: &[&str], leases: &[(&str, u8, u64)]) -> Bench {
@@ -159,4 +160,20 @@ fn an_owner_has_no_lease_of_its_own_address() {
     let bench = successor(&[&owner], &[]);
     assert_eq!(bench.roles(), [Role::Active]);
     assert!(bench.node.leases().is_empty());
+}
+
+#[test]
+fn a_virtual_mac_is_here_while_its_router_is_active() {
+    let one = and(ONE, "virtual_mac = true");
+    let mac = VirtualMac::v4(51);
+    let mut bench = Bench::active(&[&one, TWO]);
+    let macs = bench.node.macs();
+    assert_eq!(macs.here, [(mac, true)].into());
+    assert_eq!(macs.of(&ip("172.16.40.24")), Some(mac));
+    assert_eq!(macs.of(&ip("172.16.40.25")), None);
+    bench.wait(1_500);
+    assert!(bench.sent.iter().any(|outgoing| outgoing.mac == Some(mac)));
+    assert!(bench.sent.iter().any(|outgoing| outgoing.mac.is_none()));
+    bench.hear(&one, 200, &line(Reach::Multicast));
+    assert_eq!(bench.node.macs().here, [(mac, false)].into());
 }
