@@ -20,6 +20,7 @@ mod reasons;
 mod refusals;
 mod shared;
 mod spec;
+mod storm;
 mod sys;
 mod table;
 mod websocket;

@@ -3,9 +3,9 @@
 //! `TIDEGATE_PROBES=full` makes them as large as they are meant to be; without it, they are as
 //! small as a test that runs on every change can afford.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{
     ALL, Broker,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{codec::packet::Version, metrics::Metric};
 
-fn size(full: usize, small: usize) -> usize {
+pub(super) fn size(full: usize, small: usize) -> usize {
     match std::env::var("TIDEGATE_PROBES").as_deref() {
         Ok("full") => full,
         _ => small,
@@ -21,10 +21,10 @@ fn size(full: usize, small: usize) -> usize {
 }
 
 /// Xorshift: what a probe does is the same in every run.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub(super) fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -42,6 +42,29 @@ async fn assert_alive(broker: &Broker) {
         assert_eq!(receiver.receive().await.payload, "yes");
         receiver.leave().await;
         sender.leave().await;
+    }
+}
+
+/// A client that says some of what clients say and breaks off anywhere, by a close or a reset.
+pub(super) async fn vanish(address: SocketAddr, version: Version, dice: &mut Dice) {
+    let mut bytes = Hello::new(version, &format!("client {}", dice.roll(50))).encode();
+    let none: &[u8] = if version.is_v5() { &[0] } else { &[] };
+    bytes.extend(packet(0x82, &[b"\0\x09", none, b"\0\x03t/#\x02"].concat()));
+    bytes.extend(packet(
+        0x34,
+        &[b"\0\x03t/x\0\x07", none, b"payload"].concat(),
+    ));
+    bytes.extend(packet(0x62, b"\0\x07"));
+    let shared = [b"\0\x09", none, b"\0\x0a$share/g/t\x01"].concat();
+    bytes.extend(packet(0x82, &shared));
+    bytes.truncate(dice.roll(bytes.len() + 1));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // One that has taken its name may have had it closed by then.
+    let _ = stream.write_all(&bytes).await;
+    if dice.roll(2) == 0 {
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
     }
 }
 
@@ -154,28 +177,7 @@ async fn clients_that_vanish_at_any_point_leave_nothing() {
     let broker = Broker::start_with("[limits]\nconnect_timeout = \"1s\"\n").await;
     let mut dice = Dice(3);
     for number in 0..clients {
-        let version = ALL[number % 3];
-        let mut bytes = Hello::new(version, &format!("client {}", number % 50)).encode();
-        let none: &[u8] = if version.is_v5() { &[0] } else { &[] };
-        bytes.extend(packet(0x82, &[b"\0\x09", none, b"\0\x03t/#\x02"].concat()));
-        bytes.extend(packet(
-            0x34,
-            &[b"\0\x03t/x\0\x07", none, b"payload"].concat(),
-        ));
-        bytes.extend(packet(0x62, b"\0\x07"));
-        let shared = [b"\0\x09", none, b"\0\x0a$share/g/t\x01"].concat();
-        bytes.extend(packet(0x82, &shared));
-        bytes.truncate(dice.roll(bytes.len() + 1));
-        let mut stream = tokio::net::TcpStream::connect(broker.address)
-            .await
-            .unwrap();
-        stream.write_all(&bytes).await.unwrap();
-        if dice.roll(2) == 0 {
-            // Reset instead of closed.
-            socket2::SockRef::from(&stream)
-                .set_linger(Some(Duration::ZERO))
-                .unwrap();
-        }
+        vanish(broker.address, ALL[number % 3], &mut dice).await;
     }
     broker.wait_for(Metric::Connections, 0).await;
     broker.wait_for(Metric::Sessions, 0).await;
