@@ -19,16 +19,22 @@ pub(super) enum Kind {
     /// Connect many clients and hold them, measuring PINGREQ round trips
     ///
     /// Example: bench conn -h 172.16.40.24 -c 10000 -i 1 --hold 60s
+    ///
+    /// Example: bench conn -h mqtt.example.org -c 1000 -R 200 --tls --ca-file ca.pem
     #[command(disable_help_flag = true, verbatim_doc_comment)]
     Conn(ConnArgs),
     /// Connect many clients that each publish to a topic
     ///
     /// Example: bench pub -h 172.16.40.24 -c 35000 -i 1 -I 1000 -t bench21/%i -s 256 -q 1
+    ///
+    /// Example: bench pub -h mqtt.example.org -c 100 -I 0 -L 1000000 -q 1 --ws --tls --json
     #[command(disable_help_flag = true, verbatim_doc_comment)]
     Pub(PubArgs),
     /// Connect many clients that each subscribe, counting gaps, duplicates and latency
     ///
     /// Example: bench sub -h 172.16.40.24 -c 10 -t 'bench21/#' -q 1 --duration 60s
+    ///
+    /// Example: bench sub -h 172.16.40.24 -c 4 -t '$share/g/bench21/+' -q 1 --idle 3s
     #[command(disable_help_flag = true, verbatim_doc_comment)]
     Sub(SubArgs),
 }
@@ -72,6 +78,9 @@ pub(super) struct PubArgs {
     /// Payload bytes; from 24 on it carries a number and a time that `bench sub` reads
     #[arg(short, long, value_name = "BYTES", default_value_t = 256)]
     pub(super) size: usize,
+    /// This text as payload, in which `bench sub` finds no number and no time
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "size")]
+    pub(super) message: Option<String>,
     /// Quality of service: 0, 1 or 2
     #[arg(short, long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub(super) qos: u8,
@@ -85,7 +94,7 @@ pub(super) struct PubArgs {
     #[arg(short = 'F', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) inflight: u16,
     /// Publish only when all clients are connected
-    #[arg(long)]
+    #[arg(short, long, visible_alias = "wait-before-publishing")]
     pub(super) wait_all: bool,
 }
 
@@ -102,6 +111,59 @@ pub(super) struct SubArgs {
     /// End after so many messages, over all clients
     #[arg(short = 'L', long, value_name = "N")]
     pub(super) limit: Option<u64>,
+    /// End when nothing has come for so long since the last message
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) idle: Option<Duration>,
+}
+
+/// What is between a client and its server.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Transport")]
+pub(super) struct TransportArgs {
+    /// Over TLS
+    #[arg(
+        short = 'S',
+        long,
+        visible_alias = "ssl",
+        value_name = "BOOL",
+        default_value_t = false,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        action = ArgAction::Set
+    )]
+    pub(super) tls: bool,
+    /// Trust servers that an authority in this file vouches for, and no others [default: the system's
+    /// authorities]
+    #[arg(long, visible_alias = "cacertfile", value_name = "PATH")]
+    pub(super) ca_file: Option<PathBuf>,
+    /// Trust whoever answers
+    #[arg(long, conflicts_with = "ca_file")]
+    pub(super) insecure: bool,
+    /// Certificate that the clients show, with what vouches for it
+    #[arg(
+        long,
+        visible_alias = "certfile",
+        value_name = "PATH",
+        requires = "key_file"
+    )]
+    pub(super) cert_file: Option<PathBuf>,
+    /// Its private key
+    #[arg(
+        long,
+        visible_alias = "keyfile",
+        value_name = "PATH",
+        requires = "cert_file"
+    )]
+    pub(super) key_file: Option<PathBuf>,
+    /// Name that a server's certificate has to be for [default: the host's]
+    #[arg(long, value_name = "NAME")]
+    pub(super) server_name: Option<String>,
+    /// Over WebSocket
+    #[arg(long)]
+    pub(super) ws: bool,
+    /// Path that a WebSocket is asked for at
+    #[arg(long, value_name = "PATH", default_value = "/mqtt")]
+    pub(super) ws_path: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -114,9 +176,9 @@ pub(super) struct CommonArgs {
         default_value = "localhost"
     )]
     pub(super) hosts: Vec<String>,
-    /// Port of the server
-    #[arg(short, long, default_value_t = 1883)]
-    pub(super) port: u16,
+    /// Port of the server [default: 1883; TLS 8883, WebSocket 8083, both 8084]
+    #[arg(short, long)]
+    pub(super) port: Option<u16>,
     /// Number of clients
     #[arg(short, long, default_value_t = 200)]
     pub(super) count: u32,
@@ -132,12 +194,25 @@ pub(super) struct CommonArgs {
     /// Milliseconds between two connects, also a fraction; 0: as fast as possible
     #[arg(short, long, value_name = "MS", default_value = "10", value_parser = milliseconds)]
     pub(super) interval: Duration,
+    /// The same as clients a second
+    #[arg(
+        short = 'R',
+        long = "connrate",
+        visible_alias = "conn-rate",
+        value_name = "N",
+        conflicts_with = "interval",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub(super) rate: Option<u32>,
     /// Most clients that are connecting at the same moment
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) connecting: u32,
     /// Client id; %i is the client's number [default: unique to this run]
     #[arg(long, value_name = "ID")]
     pub(super) client_id: Option<String>,
+    /// What client ids unique to this run begin with
+    #[arg(long, value_name = "TEXT", conflicts_with = "client_id")]
+    pub(super) prefix: Option<String>,
     /// User name; %i is the client's number, %c its id
     #[arg(short, long)]
     pub(super) username: Option<String>,
@@ -158,8 +233,8 @@ pub(super) struct CommonArgs {
         action = ArgAction::Set
     )]
     pub(super) clean: bool,
-    /// How long the server keeps a session that is not clean (MQTT 5)
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    /// How long the server keeps a session that is not clean (MQTT 5); a bare number is seconds
+    #[arg(short = 'x', long, value_name = "DURATION", default_value = "1h", value_parser = expiry)]
     pub(super) session_expiry: Duration,
     /// MQTT version
     #[arg(
@@ -169,6 +244,8 @@ pub(super) struct CommonArgs {
         default_value = "3.1.1"
     )]
     pub(super) version: Version,
+    #[command(flatten)]
+    pub(super) transport: TransportArgs,
     /// Source addresses, comma list: clients take turns
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     pub(super) ifaddr: Vec<IpAddr>,
@@ -207,6 +284,25 @@ pub(super) struct CommonArgs {
     pub(super) help: Option<bool>,
 }
 
+impl CommonArgs {
+    /// Time between two connects.
+    pub(super) fn pace(&self) -> Duration {
+        self.rate
+            .map_or(self.interval, |rate| Duration::from_secs(1) / rate)
+    }
+
+    /// The one that is given, or the one that is usual.
+    pub(super) fn port(&self) -> u16 {
+        let TransportArgs { tls, ws, .. } = self.transport;
+        self.port.unwrap_or(match (ws, tls) {
+            (false, false) => 1883,
+            (false, true) => 8883,
+            (true, false) => 8083,
+            (true, true) => 8084,
+        })
+    }
+}
+
 /// What is wrong with a number or a duration on the command line.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum DurationError {
@@ -223,6 +319,13 @@ fn milliseconds(text: &str) -> Result<Duration, DurationError> {
 
 fn duration(text: &str) -> Result<Duration, DurationError> {
     crate::duration::parse(text).ok_or(DurationError::Duration)
+}
+
+fn expiry(text: &str) -> Result<Duration, DurationError> {
+    match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => duration(text),
+    }
 }
 
 #[cfg(test)]
@@ -264,7 +367,7 @@ mod tests {
         assert_eq!(common.hosts, ["172.16.40.24"]);
         assert_eq!(
             (common.port, common.count, common.startnumber),
-            (1884, 35_000, 7)
+            (Some(1884), 35_000, 7)
         );
         assert_eq!(common.interval, Duration::from_millis(2));
         assert_eq!(args.message_interval, Duration::from_millis(10));
@@ -277,6 +380,30 @@ mod tests {
         assert_eq!(common.username.as_deref(), Some("ann"));
         assert_eq!(common.password.as_deref(), Some("secret"));
         assert_eq!(common.version, Version::V5);
+    }
+
+    #[test]
+    fn flags_of_the_classic_load_test_for_tls_and_pace_are_understood() {
+        let line = "pub -S --cacertfile ca --certfile cert --keyfile key --ws -R 200 --prefix dev \
+                    -x 300 -w -m hello";
+        let Kind::Pub(args) = parse(line) else {
+            panic!("not pub")
+        };
+        let (common, transport) = (&args.common, &args.common.transport);
+        assert!(transport.tls && transport.ws && args.wait_all);
+        assert_eq!((common.port(), transport.ws_path.as_str()), (8084, "/mqtt"));
+        assert_eq!(common.pace(), Duration::from_millis(5));
+        assert_eq!(common.session_expiry, Duration::from_secs(300));
+        assert_eq!(args.message.as_deref(), Some("hello"));
+        for (line, port) in [
+            ("conn", 1883),
+            ("conn --tls", 8883),
+            ("conn --ssl true", 8883),
+            ("conn --ws", 8083),
+            ("conn -S -p 1", 1),
+        ] {
+            assert_eq!(parse(line).common().port(), port, "{line}");
+        }
     }
 
     #[test]

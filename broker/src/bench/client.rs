@@ -109,8 +109,10 @@ impl Client {
                 () = swarm.stop.cancelled() => break,
             }
         }
-        if let Role::Publish(publisher) = &mut self.role {
-            publisher.abandon();
+        match &mut self.role {
+            Role::Publish(publisher) => publisher.abandon(),
+            Role::Subscribe(subscriber) => subscriber.tell_missing(),
+            Role::Hold => {}
         }
     }
 
@@ -125,12 +127,14 @@ impl Client {
         let opened = Instant::now();
         swarm.tally.connecting.touch(opened);
         let routes = swarm.plan.routes(self.identity.number);
-        let open = tokio::time::timeout(swarm.plan.common.timeout, Link::open(routes));
+        let host = swarm.plan.host(self.identity.number);
+        let open = Link::open(&swarm.plan.transport, host, routes);
+        let open = tokio::time::timeout(swarm.plan.common.timeout, open);
         let mut link = tokio::select! {
             biased;
             link = open => match link {
                 Ok(Ok(link)) => link,
-                Ok(Err(error)) => return End::Failed(error.into()),
+                Ok(Err(error)) => return End::Failed(error),
                 Err(_) => return End::Failed(io::Error::from(io::ErrorKind::TimedOut).into()),
             },
             () = swarm.stop.cancelled() => return End::Stopped,
@@ -311,8 +315,14 @@ fn describe(error: &LinkError) -> String {
         LinkError::Io(error) => match error.raw_os_error() {
             Some(libc::EADDRNOTAVAIL) => "no source port left".to_owned(),
             Some(libc::EMFILE | libc::ENFILE) => "too many open files".to_owned(),
-            _ => error.kind().to_string(),
+            // What TLS or WebSocket has to say.
+            _ => error
+                .get_ref()
+                .map_or_else(|| error.kind().to_string(), |inner| inner.to_string()),
         },
-        LinkError::Closed | LinkError::PacketTooLong | LinkError::Session(_) => error.to_string(),
+        LinkError::Upgrade(_)
+        | LinkError::Closed
+        | LinkError::PacketTooLong
+        | LinkError::Session(_) => error.to_string(),
     }
 }

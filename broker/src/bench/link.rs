@@ -1,26 +1,18 @@
-//! One TCP connection: whole packets in, a buffer of bytes out.
+//! One connection: whole packets in, a buffer of bytes out.
 //!
 //! Thousands of clients are mostly silent, so a link owns no read buffer: bytes are read into a
 //! buffer of the thread and only an incomplete packet is kept.
 
-use std::{
-    cell::RefCell,
-    io,
-    net::{IpAddr, SocketAddr},
-    os::fd::AsRawFd,
-    time::Duration,
-};
+use std::{cell::RefCell, io, net::SocketAddr, time::Duration};
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{
-    io::{AsyncWriteExt, Interest, Ready},
-    net::{TcpSocket, TcpStream},
-};
+use tokio::io::{Interest, Ready};
 
 use super::{
     codec::{Packet, Version, decode, disconnect, split},
     plan::Route,
     session::SessionError,
+    websocket::UpgradeError,
+    wire::{Host, Transport, Wire},
 };
 
 /// The thread's read buffer; one longer packet makes it longer.
@@ -46,12 +38,23 @@ pub(super) enum LinkError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
+    Upgrade(UpgradeError),
+    #[error(transparent)]
     Session(#[from] SessionError),
+}
+
+impl From<UpgradeError> for LinkError {
+    fn from(error: UpgradeError) -> Self {
+        match error {
+            UpgradeError::Io(error) => Self::Io(error),
+            UpgradeError::Refused(_) | UpgradeError::NoWebSocket => Self::Upgrade(error),
+        }
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Link {
-    stream: TcpStream,
+    wire: Wire,
     /// The part of a packet that has arrived.
     partial: Vec<u8>,
     pub(super) out: Vec<u8>,
@@ -60,17 +63,20 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects by the first of `routes` that works.
-    pub(super) async fn open(routes: impl Iterator<Item = Route>) -> io::Result<Self> {
-        let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
+    pub(super) async fn open(
+        transport: &Transport,
+        host: &Host,
+        routes: impl Iterator<Item = Route>,
+    ) -> Result<Self, LinkError> {
+        let mut result = Err(io::Error::from(io::ErrorKind::AddrNotAvailable).into());
         for route in routes {
-            result = connect(route).await;
+            result = Wire::open(transport, host, route).await;
             if result.is_ok() {
                 break;
             }
         }
-        let stream = result?;
         Ok(Self {
-            stream,
+            wire: result?,
             partial: Vec::new(),
             out: Vec::new(),
             written: 0,
@@ -79,7 +85,7 @@ impl Link {
 
     /// This end's address and port.
     pub(super) fn source(&self) -> Option<SocketAddr> {
-        self.stream.local_addr().ok()
+        self.wire.source()
     }
 
     /// Waits until there is something to read, or to write into when there is reason to.
@@ -90,7 +96,7 @@ impl Link {
         } else {
             Interest::READABLE
         };
-        self.stream.ready(interest).await
+        self.wire.ready(interest).await
     }
 
     /// Hands every packet that has arrived to `take`, with the outgoing bytes to answer into.
@@ -107,7 +113,7 @@ impl Link {
                     buffer.resize(kept + READ, 0);
                 }
                 buffer[..kept].copy_from_slice(&self.partial);
-                let end = match self.stream.try_read(&mut buffer[kept..]) {
+                let end = match self.wire.try_read(&mut buffer[kept..]) {
                     Ok(0) => return Err(LinkError::Closed),
                     Ok(read) => kept + read,
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -143,36 +149,38 @@ impl Link {
 
     /// Writes as much as the socket takes.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        while self.written < self.out.len() {
-            match self.stream.try_write(&self.out[self.written..]) {
-                Ok(written) => self.written += written,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(e) => return Err(e),
-            }
+        match self.write() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            result => result,
         }
+    }
+
+    /// Writes all, or says that the socket takes no more.
+    fn write(&mut self) -> io::Result<()> {
+        while self.written < self.out.len() {
+            self.written += self.wire.try_write(&self.out[self.written..])?;
+        }
+        self.wire.try_flush()?;
         self.out.clear();
         self.written = 0;
         Ok(())
     }
 
     pub(super) fn is_flushed(&self) -> bool {
-        self.written == self.out.len()
+        self.out.is_empty() && self.wire.is_flushed()
     }
 
     /// Says DISCONNECT and waits for the server to close, but not for long.
     pub(super) async fn close(mut self) {
         disconnect(&mut self.out);
         let end = async {
-            self.stream.write_all(&self.out[self.written..]).await?;
-            self.stream.shutdown().await?;
             loop {
-                self.stream.readable().await?;
-                let read = BUFFER.with_borrow_mut(|buffer| self.stream.try_read(buffer));
-                match read {
-                    Ok(0) => return Ok(()),
-                    Ok(_) => {}
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(e) => return Err::<(), io::Error>(e),
+                match self.write() {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        self.wire.ready(Interest::WRITABLE).await?;
+                    }
+                    Err(e) => return Err(e),
+                    Ok(()) => return self.wire.finish().await,
                 }
             }
         };
@@ -181,42 +189,9 @@ impl Link {
     }
 }
 
-async fn connect(route: Route) -> io::Result<TcpStream> {
-    let domain = Domain::for_address(route.target);
-    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    socket.set_tcp_nodelay(true)?;
-    if let Some(source) = route.source {
-        bind_without_port(&socket, source)?;
-    }
-    TcpSocket::from_std_stream(socket.into())
-        .connect(route.target)
-        .await
-}
-
-/// Binds to an address only: the port is chosen at connect, where one port can serve
-/// connections to several targets.
-fn bind_without_port(socket: &Socket, source: IpAddr) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the value is an
-    // int that lives through the call, its length told beside it.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    socket.bind(&SocketAddr::new(source, 0).into())
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::{net::TcpListener, runtime::Handle};
+    use tokio::{io::AsyncWriteExt, net::TcpListener, runtime::Handle};
 
     use super::*;
 
@@ -237,11 +212,19 @@ mod tests {
     #[tokio::test]
     async fn packet_longer_than_the_buffer_may_end_on_another_thread() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        let host = Host {
+            authority: target.to_string(),
+            name: None,
+            addresses: vec![target],
+        };
         let route = Route {
             source: None,
-            target: listener.local_addr().unwrap(),
+            target,
         };
-        let link = Link::open([route].into_iter()).await.unwrap();
+        let plain = Transport::default();
+        let link = Link::open(&plain, &host, [route].into_iter()).await;
+        let link = link.unwrap();
         let (mut peer, _address) = listener.accept().await.unwrap();
         let mut start = vec![0x30, 0x80, 0x80, 0x20, 0, 1, b't'];
         start.resize(3 * READ, 0);

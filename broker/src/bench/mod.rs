@@ -2,7 +2,8 @@
 //!
 //! Thousands of MQTT clients in one process, each a task that waits for its socket or its timer.
 //! What a client says when is decided without I/O (`session`, `publisher`, `subscriber`,
-//! `window`, `sequence`); `client` and `link` bring bytes and time to it; `swarm` starts,
+//! `window`, `sequence`); `client` and `link` bring bytes and time to it, over `wire`, which knows of
+//! TLS and `websocket`; `swarm` starts,
 //! watches and ends all clients, `moves` tells some to connect anew; `tally` counts, `live` and
 //! `report` tell. It knows nothing of the broker
 //! beside it and works against any.
@@ -10,6 +11,7 @@
 mod args;
 mod client;
 mod codec;
+mod gaps;
 mod link;
 mod live;
 mod moves;
@@ -24,8 +26,11 @@ mod swarm;
 mod tally;
 mod template;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod tls;
+mod websocket;
 mod window;
+mod wire;
 
 use std::{
     io::{self, Write},
@@ -74,7 +79,8 @@ async fn run_here(args: Args, out: &mut impl Write) -> anyhow::Result<u8> {
         Ok(plan) => plan,
         Err(error @ PlanError::Resolve { .. }) => return Err(error.into()),
         Err(error) => {
-            drop(writeln!(io::stderr(), "error: {error}"));
+            let error = anyhow::Error::from(error);
+            drop(writeln!(io::stderr(), "error: {error:#}"));
             return Ok(USAGE);
         }
     };
@@ -83,6 +89,7 @@ async fn run_here(args: Args, out: &mut impl Write) -> anyhow::Result<u8> {
         moves::listen(&swarm, io::BufReader::new(io::stdin()));
     }
     let up = swarm::run(&swarm).await?;
+    swarm.tell_missing();
     let summary = Summary::new(&swarm, up);
     let common = &swarm.plan.common;
     summary

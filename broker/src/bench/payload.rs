@@ -8,13 +8,41 @@
 //! numbers start again. The time is the wall clock: it also serves between hosts, as far as
 //! their clocks agree.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// The smallest message that carries a [`Stamp`].
 pub(super) const STAMP_LEN: usize = 24;
 
 const MAGIC: [u8; 2] = *b"TG";
 const FILLER: u8 = b'x';
+
+/// What messages consist of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Payload {
+    /// A stamp, if there is room, and filler.
+    Stamped { size: usize },
+    /// The same each time.
+    Fixed(Arc<[u8]>),
+}
+
+impl Payload {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Stamped { size } => *size,
+            Self::Fixed(bytes) => bytes.len(),
+        }
+    }
+
+    pub(super) fn append(&self, out: &mut Vec<u8>, stamp: &Stamp) {
+        match self {
+            Self::Stamped { size } => stamp.append(out, *size),
+            Self::Fixed(bytes) => out.extend_from_slice(bytes),
+        }
+    }
+}
 
 /// Which message this is and when it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,10 +5,15 @@ use std::{
     time::Duration,
 };
 
+use rustls::pki_types::ServerName;
+
 use super::{
     args::{CommonArgs, ConnArgs, Kind, PubArgs, SubArgs},
     codec::{Qos, Version},
+    payload::Payload,
     template::{Names, expand},
+    tls::{self, TlsError},
+    wire::{Host, Transport, WebSocket},
 };
 
 /// The longest text MQTT can carry.
@@ -23,7 +28,8 @@ const CONN_PING: Duration = Duration::from_secs(1);
 pub(super) struct Plan {
     pub(super) common: CommonArgs,
     pub(super) task: Task,
-    pub(super) hosts: Vec<Vec<SocketAddr>>,
+    pub(super) transport: Transport,
+    pub(super) hosts: Vec<Host>,
     pub(super) ping_interval: Option<Duration>,
     /// Standard input names clients that are to connect anew.
     pub(super) moves: bool,
@@ -43,7 +49,7 @@ pub(super) enum Task {
 pub(super) struct PublishTask {
     pub(super) topic: String,
     pub(super) interval: Duration,
-    pub(super) size: usize,
+    pub(super) payload: Payload,
     pub(super) qos: Qos,
     pub(super) retain: bool,
     pub(super) limit: Option<u64>,
@@ -56,6 +62,7 @@ pub(super) struct SubscribeTask {
     pub(super) topics: Vec<String>,
     pub(super) qos: Qos,
     pub(super) limit: Option<u64>,
+    pub(super) idle: Option<Duration>,
 }
 
 /// The strings of one client.
@@ -92,6 +99,14 @@ pub(super) enum PlanError {
     Wildcard { topic: String },
     #[error("client numbers do not fit in 32 bits")]
     Numbers,
+    #[error("--{flag} is for --tls")]
+    NoTls { flag: &'static str },
+    #[error("no certificate can be for {name}: --server-name says what it has to be for")]
+    ServerName { name: String },
+    #[error("path of a WebSocket must begin with / and be of printable ASCII characters: {path:?}")]
+    Path { path: String },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl Plan {
@@ -106,25 +121,33 @@ impl Plan {
                 topics,
                 qos,
                 limit,
+                idle,
             }) => {
                 let qos = Qos::from_bits(qos).unwrap_or(Qos::Two);
                 (
                     common,
-                    Task::Subscribe(SubscribeTask { topics, qos, limit }),
+                    Task::Subscribe(SubscribeTask {
+                        topics,
+                        qos,
+                        limit,
+                        idle,
+                    }),
                 )
             }
         };
         if common.startnumber.checked_add(common.count).is_none() {
             return Err(PlanError::Numbers);
         }
+        let transport = transport(&common)?;
         let mut hosts = Vec::new();
         for host in &common.hosts {
-            hosts.push(resolve(host, common.port, &common.ifaddr).await?);
+            hosts.push(find(host, &common).await?);
         }
         let ping_interval = ping_interval(&common, &task);
         let plan = Self {
             common,
             task,
+            transport,
             hosts,
             ping_interval,
             moves,
@@ -144,7 +167,10 @@ impl Plan {
                 },
             ),
             // At most 23 characters, the limit of MQTT 3.1.
-            None => format!("{}-{:04x}-{number}", self.kind(), self.run),
+            None => {
+                let prefix = self.common.prefix.as_deref().unwrap_or_default();
+                format!("{prefix}{}-{:04x}-{number}", self.kind(), self.run)
+            }
         };
         let names = Names {
             number,
@@ -173,25 +199,35 @@ impl Plan {
         }
     }
 
-    /// The ways client `number` may connect, best first. Clients take turns over the hosts, and
-    /// over the source addresses for each host.
+    /// The server of client `number`: clients take turns.
+    pub(super) fn host(&self, number: u32) -> &Host {
+        &self.hosts[self.turn(number) % self.hosts.len()]
+    }
+
+    fn turn(&self, number: u32) -> usize {
+        (number - self.common.startnumber) as usize
+    }
+
+    /// The ways client `number` may connect to its server, best first. Clients take turns over the
+    /// source addresses for each host.
     pub(super) fn routes(&self, number: u32) -> impl Iterator<Item = Route> + '_ {
-        let turn = (number - self.common.startnumber) as usize;
-        let addresses = &self.hosts[turn % self.hosts.len()];
-        let turn = turn / self.hosts.len();
-        addresses.iter().filter_map(move |&target| {
-            if self.common.ifaddr.is_empty() {
-                return Some(Route {
-                    source: None,
-                    target,
-                });
-            }
-            let alike = |source: &&IpAddr| source.is_ipv4() == target.is_ipv4();
-            let count = self.common.ifaddr.iter().filter(alike).count();
-            let nth = turn.checked_rem(count)?;
-            let source = self.common.ifaddr.iter().filter(alike).nth(nth).copied();
-            Some(Route { source, target })
-        })
+        let turn = self.turn(number) / self.hosts.len();
+        self.host(number)
+            .addresses
+            .iter()
+            .filter_map(move |&target| {
+                if self.common.ifaddr.is_empty() {
+                    return Some(Route {
+                        source: None,
+                        target,
+                    });
+                }
+                let alike = |source: &&IpAddr| source.is_ipv4() == target.is_ipv4();
+                let count = self.common.ifaddr.iter().filter(alike).count();
+                let nth = turn.checked_rem(count)?;
+                let source = self.common.ifaddr.iter().filter(alike).nth(nth).copied();
+                Some(Route { source, target })
+            })
     }
 
     pub(super) fn version(&self) -> Version {
@@ -247,12 +283,18 @@ fn publish_task(args: PubArgs) -> Result<(CommonArgs, Task), PlanError> {
         message_interval,
         topic,
         size,
+        message,
         qos,
         retain,
         limit,
         inflight,
         wait_all,
     } = args;
+    let payload = match message {
+        Some(text) => Payload::Fixed(text.into_bytes().into()),
+        None => Payload::Stamped { size },
+    };
+    let size = payload.len();
     if size > PAYLOAD_MAX {
         return Err(PlanError::PayloadTooLong { size });
     }
@@ -262,7 +304,7 @@ fn publish_task(args: PubArgs) -> Result<(CommonArgs, Task), PlanError> {
     let task = PublishTask {
         topic,
         interval: message_interval,
-        size,
+        payload,
         qos: Qos::from_bits(qos).unwrap_or(Qos::Two),
         retain,
         limit,
@@ -285,13 +327,71 @@ fn ping_interval(common: &CommonArgs, task: &Task) -> Option<Duration> {
         .filter(|interval| !interval.is_zero())
 }
 
+/// What the clients put between themselves and a server.
+fn transport(common: &CommonArgs) -> Result<Transport, PlanError> {
+    let args = &common.transport;
+    let only_with_tls = [
+        ("ca-file", args.ca_file.is_some()),
+        ("insecure", args.insecure),
+        ("cert-file", args.cert_file.is_some()),
+        ("server-name", args.server_name.is_some()),
+    ];
+    if let Some((flag, _)) = only_with_tls
+        .into_iter()
+        .find(|(_, given)| *given && !args.tls)
+    {
+        return Err(PlanError::NoTls { flag });
+    }
+    let path = &args.ws_path;
+    if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(PlanError::Path { path: path.clone() });
+    }
+    let websocket = args.ws.then(|| WebSocket {
+        path: path.clone(),
+        subprotocol: match common.version {
+            Version::V31 => "mqttv3.1",
+            Version::V311 | Version::V5 => "mqtt",
+        },
+    });
+    Ok(Transport {
+        tls: args.tls.then(|| tls::connector(args)).transpose()?,
+        websocket,
+    })
+}
+
+/// A host with its addresses, and with its name in certificates if these matter.
+async fn find(host: &str, common: &CommonArgs) -> Result<Host, PlanError> {
+    let port = common.port();
+    let args = &common.transport;
+    let name = || {
+        let name = args.server_name.as_deref().unwrap_or(bare(host)).to_owned();
+        ServerName::try_from(name.clone()).map_err(|_| PlanError::ServerName { name })
+    };
+    let name = args.tls.then(name).transpose()?;
+    let addresses = resolve(host, port, &common.ifaddr).await?;
+    let bracketed = bare(host).contains(':');
+    let authority = if bracketed {
+        format!("[{}]:{port}", bare(host))
+    } else {
+        format!("{host}:{port}")
+    };
+    Ok(Host {
+        authority,
+        name,
+        addresses,
+    })
+}
+
+/// An IPv6 address without its brackets; anything else as it is.
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host)
+}
+
 /// The addresses of a host that one of the source addresses can reach.
 async fn resolve(host: &str, port: u16, from: &[IpAddr]) -> Result<Vec<SocketAddr>, PlanError> {
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    let found = tokio::net::lookup_host((bare, port))
+    let found = tokio::net::lookup_host((bare(host), port))
         .await
         .map_err(|source| PlanError::Resolve {
             host: host.to_owned(),

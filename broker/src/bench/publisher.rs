@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     codec::{Ack, AckKind, PublishHead, Qos, Version, ack, publish, publish_len},
-    payload::{Source, Stamp, wall_clock},
+    payload::{Payload, Source, Stamp, wall_clock},
     plan::{Identity, Plan, PublishTask},
     tally::Tally,
     template::expand,
@@ -30,7 +30,7 @@ pub(super) struct Publisher {
     source: Source,
     qos: Qos,
     retain: bool,
-    size: usize,
+    payload: Payload,
     interval: Duration,
     inflight: u16,
     window: Window,
@@ -85,7 +85,7 @@ impl Publisher {
             },
             qos: task.qos,
             retain: task.retain,
-            size: task.size,
+            payload: task.payload.clone(),
             interval: task.interval,
             inflight: task.inflight,
             window: Window::new(task.inflight),
@@ -265,13 +265,14 @@ impl Publisher {
             dup,
             packet_id: flight.packet_id,
         };
-        out.reserve(publish_len(&head, self.size));
-        publish(out, &head, self.size);
+        let size = self.payload.len();
+        out.reserve(publish_len(&head, size));
+        publish(out, &head, size);
         let stamp = Stamp {
             source: self.source,
             sequence: flight.sequence,
             sent: flight.stamped,
         };
-        stamp.append(out, self.size);
+        self.payload.append(out, &stamp);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{plan::Task, swarm::Swarm, tally::Timer};
+use super::{gaps::Account, plan::Task, swarm::Swarm, tally::Timer};
 
 /// The summary; its fields are what `--json` prints.
 #[derive(Debug, Serialize)]
@@ -50,6 +50,8 @@ enum Outcome {
     Subscribe {
         received: u64,
         gaps: u64,
+        /// Which messages are missing.
+        missing: Account,
         duplicates: u64,
         seconds: f64,
         messages_per_second: f64,
@@ -147,6 +149,7 @@ impl Summary {
             Outcome::Subscribe {
                 received,
                 gaps,
+                missing,
                 duplicates,
                 seconds,
                 messages_per_second,
@@ -154,6 +157,16 @@ impl Summary {
             } => {
                 table.row("received", received);
                 table.row("gaps", gaps);
+                for lack in &missing.worst {
+                    table.row("missing", lack);
+                }
+                if missing.streams > missing.worst.len() {
+                    let more = missing.streams - missing.worst.len();
+                    table.row(
+                        "missing",
+                        format_args!("and more from {more} other publishers"),
+                    );
+                }
                 table.row("duplicates", duplicates);
                 table.row("seconds", format_args!("{seconds:.3}"));
                 table.row("messages/s", format_args!("{messages_per_second:.0}"));
@@ -195,6 +208,7 @@ fn outcome(swarm: &Swarm) -> Outcome {
         Task::Subscribe(_) => Outcome::Subscribe {
             received: tally.received.get(),
             gaps: tally.gaps.get(),
+            missing: tally.missing.account(),
             duplicates: tally.duplicates.get(),
             seconds,
             messages_per_second: rate(tally.received.get(), seconds),

@@ -45,6 +45,13 @@ impl Sequence {
         Seen::Skipped(number - next)
     }
 
+    /// Ranges of numbers that are missing: the first and the last of each.
+    pub(super) fn missing(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.missing
+            .iter()
+            .map(|(first, end)| (*first, end.saturating_sub(1)))
+    }
+
     fn fill(&mut self, number: u64) -> bool {
         let Some((&first, &end)) = self.missing.range(..=number).next_back() else {
             return false;

@@ -109,6 +109,14 @@ impl Subscriber {
         ack(out, AckKind::Comp, packet.packet_id);
     }
 
+    /// Notes what this client did not get, once it gets nothing more. Of a group's messages nobody
+    /// knows before all have ended.
+    pub(super) fn tell_missing(&self) {
+        if let Seens::Own(sequences) = &self.seen {
+            self.tally.missing.note(Some(self.number), sequences);
+        }
+    }
+
     fn observe(&mut self, stamp: &Stamp) {
         let seen = match &mut self.seen {
             Seens::Own(sequences) => observe(sequences, stamp),

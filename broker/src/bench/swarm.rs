@@ -3,7 +3,7 @@
 use std::{
     io::{self, Write},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -66,6 +66,12 @@ impl Swarm {
         })
     }
 
+    /// Notes what is missing of what the members of a group were to have together.
+    pub(super) fn tell_missing(&self) {
+        let group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tally.missing.note(None, &group);
+    }
+
     /// Every client has come up or failed.
     fn is_settled(&self) -> bool {
         self.tally.settled() >= u64::from(self.plan.common.count)
@@ -84,9 +90,15 @@ impl Swarm {
                 let done = done + tally.abandoned.get();
                 task.limit.is_some_and(|limit| done >= limit)
             }
-            Task::Subscribe(task) => task
-                .limit
-                .is_some_and(|limit| tally.received.get() >= limit),
+            Task::Subscribe(task) => {
+                let limit = task.limit;
+                let silence = tally.messages.silence(Instant::now());
+                limit.is_some_and(|limit| tally.received.get() >= limit)
+                    || task
+                        .idle
+                        .zip(silence)
+                        .is_some_and(|(idle, silence)| silence >= idle)
+            }
         }
     }
 }
@@ -141,7 +153,7 @@ async fn launch(swarm: Arc<Swarm>) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut clients = JoinSet::new();
     for turn in 0..common.count {
-        let due = start + common.interval * turn;
+        let due = start + common.pace() * turn;
         if due > Instant::now() {
             tokio::select! {
                 () = sleep_until(due.into()) => {}

@@ -11,6 +11,8 @@ use std::{
 
 use hdrhistogram::Histogram;
 
+use super::gaps::Missing;
+
 /// Times up to ten minutes, to three digits.
 const LONGEST: u64 = 600_000_000_000;
 /// The shortest time told apart, in nanoseconds.
@@ -60,6 +62,8 @@ pub(super) struct Tally {
     pub(super) received: Counter,
     pub(super) gaps: Counter,
     pub(super) duplicates: Counter,
+    /// Which messages the gaps consist of, noted when clients end.
+    pub(super) missing: Missing,
     /// TCP connect to CONNACK.
     pub(super) connect: Timer,
     /// PINGREQ to PINGRESP.
@@ -91,6 +95,7 @@ impl Tally {
             received: Counter::default(),
             gaps: Counter::default(),
             duplicates: Counter::default(),
+            missing: Missing::default(),
             connect: Timer::default(),
             round_trip: Timer::default(),
             latency: Timer::default(),
@@ -146,6 +151,14 @@ impl Span {
         }
     }
 
+    /// How long ago the last moment was; `None` before the first.
+    pub(super) fn silence(&self, now: Instant) -> Option<Duration> {
+        (self.first.load(Relaxed) != u64::MAX).then(|| {
+            let last = self.start + Duration::from_nanos(self.last.load(Relaxed));
+            now.saturating_duration_since(last)
+        })
+    }
+
     pub(super) fn seconds(&self) -> f64 {
         let length = self
             .last
@@ -193,7 +206,7 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Counts stay usable whatever the thread that held the lock went through.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -224,10 +237,12 @@ mod tests {
     fn a_span_reaches_from_the_first_touch_to_the_last() {
         let start = Instant::now();
         let span = Span::new(start);
-        assert_eq!(span.seconds(), 0.0);
+        assert_eq!((span.seconds(), span.silence(start)), (0.0, None));
         for after in [3, 9, 5] {
             span.touch(start + Duration::from_secs(after));
         }
         assert_eq!(span.seconds(), 6.0);
+        let now = start + Duration::from_secs(20);
+        assert_eq!(span.silence(now), Some(Duration::from_secs(11)));
     }
 }

@@ -191,7 +191,8 @@ struct Cli {
     args: Args,
 }
 
-async fn bench(line: String) -> (u8, Value) {
+/// Runs one command line; its exit code and its summary.
+pub(crate) async fn bench(line: String) -> (u8, Value) {
     let args = Cli::try_parse_from(format!("bench {line} --json --quiet").split(' '))
         .unwrap()
         .args;
@@ -321,6 +322,36 @@ async fn lost_and_repeated_messages_are_counted() {
         (&summary["gaps"], &summary["duplicates"]),
         (&8.into(), &13.into())
     );
+    let missing = &summary["missing"];
+    assert_eq!(missing["streams"], 1);
+    let lack = &missing["worst"][0];
+    assert_eq!(
+        (&lack["subscriber"], &lack["publisher"]),
+        (&0.into(), &0.into())
+    );
+    assert_eq!((&lack["messages"], &lack["ranges"]), (&8.into(), &8.into()));
+    // Messages are numbered from zero.
+    assert_eq!(
+        lack["first"].to_string(),
+        "[[9,9],[19,19],[29,29],[39,39],[49,49]]"
+    );
+}
+
+#[tokio::test]
+async fn subscribers_end_when_nothing_comes_any_more() {
+    let (server, port) = Server::start("127.0.0.1", Faults::default()).await;
+    let line = format!("sub -h 127.0.0.1 -p {port} -c 2 -i 0 -t # --idle 300ms");
+    let receiving = tokio::spawn(bench(line));
+    while server.subscribers.lock().unwrap().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let line = format!("pub -h 127.0.0.1 -p {port} -c 1 -I 0 -t t -L 50 -q 1 -m hello");
+    let (code, summary) = bench(line).await;
+    assert_eq!((code, &summary["acked"]), (0, &50.into()));
+    let (code, summary) = receiving.await.unwrap();
+    assert_eq!((code, &summary["received"]), (0, &100.into()));
+    // A text of the user's own has neither a number nor a time.
+    assert_eq!(summary["latency_ms"], Value::Null);
 }
 
 #[tokio::test]
@@ -447,6 +478,11 @@ async fn arguments_that_cannot_work_are_a_usage_error() {
         "conn -h 127.0.0.1 --ifaddr ::1",
         "pub -h 127.0.0.1 -s 268435455",
         "conn -h 127.0.0.1 -n 4294967295 -c 2",
+        "conn -h 127.0.0.1 --insecure",
+        "conn -h 127.0.0.1 --tls --ca-file /nowhere",
+        "conn -h 127.0.0.1 --tls --ca-file /dev/null",
+        "conn -h 127.0.0.1 --tls --insecure --server-name a..b",
+        "conn -h 127.0.0.1 --ws --ws-path mqtt",
     ] {
         let args = Cli::try_parse_from(format!("bench {line}").split(' '))
             .unwrap()

@@ -3,6 +3,7 @@
 mod access;
 mod acl;
 mod aliases;
+mod bench;
 mod bytes;
 mod certificates;
 mod client;
