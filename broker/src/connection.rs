@@ -306,11 +306,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     .pump(self.key, &self.link, Instant::now());
             }
             let mut output = self.link.take_output();
-            if output.is_empty() {
+            let is_empty = output.is_empty();
+            if output.writable().is_empty() {
                 self.link.put_back(output);
-                return Pin::new(&mut self.stream).poll_flush(context);
+                ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+                // What is held back is written when the shard wakes the task for it.
+                return if is_empty {
+                    Poll::Ready(Ok(()))
+                } else {
+                    Poll::Pending
+                };
             }
-            let written = Pin::new(&mut self.stream).poll_write(context, &output);
+            let written = Pin::new(&mut self.stream).poll_write(context, output.writable());
             match written {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(bytes)) => {

@@ -32,6 +32,7 @@ pub mod message;
 pub mod metrics;
 pub mod node;
 mod open_files;
+mod output;
 pub mod peer;
 mod proxy;
 pub mod rate;
@@ -44,6 +45,7 @@ pub mod service;
 pub mod session;
 pub mod shard;
 pub mod shares;
+mod store;
 mod sys;
 #[cfg(test)]
 mod testing;

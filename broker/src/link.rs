@@ -23,6 +23,7 @@ use crate::{
     },
     config::Limits,
     metrics::{Counters, Metric},
+    output::Output,
     peer::Peer,
     receipts::{Acks, Receipt, Waiter},
     session::Wire,
@@ -80,7 +81,7 @@ pub(crate) struct Link {
 
 #[derive(Debug, Default)]
 struct State {
-    output: BytesMut,
+    output: Output,
     incoming: Incoming,
     outgoing: Outgoing,
     /// Answers to the client's PUBLISH packets that cannot be given yet.
@@ -208,7 +209,7 @@ impl Link {
     }
 
     /// Answers a PUBLISH, once its receipt is complete and those before it are answered; until then
-    /// [`Link::release`] is to be called when the waiter is told.
+    /// [`Link::next_answer`] is to be asked when the waiter is told.
     pub(crate) fn acknowledge(&self, ack: Ack, receipt: Option<Rc<Receipt>>, waiter: Waiter) {
         let mut state = self.state.borrow_mut();
         if !state.acks.must_wait(receipt.as_ref()) {
@@ -220,15 +221,11 @@ impl Link {
         }
     }
 
-    /// Answers what need not wait any more.
-    pub(crate) fn release(&self, waiter: Waiter) {
-        loop {
-            let Some(ack) = self.state.borrow_mut().acks.pop(waiter) else {
-                return;
-            };
-            self.counters.sub(Metric::Unconfirmed, 1);
-            (&mut &*self).ack(ack);
-        }
+    /// The next answer that need not wait any more.
+    pub(crate) fn next_answer(&self, waiter: Waiter) -> Option<Ack> {
+        let ack = self.state.borrow_mut().acks.pop(waiter)?;
+        self.counters.sub(Metric::Unconfirmed, 1);
+        Some(ack)
     }
 
     /// How many PUBLISH packets are not answered yet.
@@ -280,12 +277,12 @@ impl Link {
             return;
         }
         let before = state.output.len();
-        write(self.version, &mut state.output);
+        write(self.version, state.output.buffer());
         if state.output.len() - before > self.maximum_packet {
             state.output.truncate(before);
             if farewell == Farewell::Disconnect && self.maximum_packet >= DISCONNECT_BYTES {
                 let (code, words) = (reason::PACKET_TOO_LARGE, self.farewell());
-                codec::encode_disconnect(code, words, self.version, &mut state.output);
+                codec::encode_disconnect(code, words, self.version, state.output.buffer());
                 state.lingers = true;
             }
             state.closing = true;
@@ -354,14 +351,48 @@ impl Link {
         std::mem::take(&mut state.starved) || unfinished
     }
 
+    /// Has all that is said from now on wait until this parcel of the shard's is stored.
+    pub(crate) fn hold(&self, number: u64) {
+        self.state.borrow_mut().output.hold(number);
+    }
+
+    /// Parcels up to this one are stored.
+    pub(crate) fn let_go(&self, stored: u64) {
+        let mut state = self.state.borrow_mut();
+        if state.output.is_held() {
+            state.output.release(stored);
+            wake(&mut state);
+        }
+    }
+
+    /// Closes the connection without what waits to be stored: it cannot be.
+    pub(crate) fn give_up_held(&self) {
+        let mut state = self.state.borrow_mut();
+        let is_held = state.output.is_held();
+        if is_held {
+            state.output.forget_held();
+        }
+        drop(state);
+        if !is_held {
+            return;
+        }
+        // There is no DISCONNECT before a CONNACK (MQTT 5, 3.14.0-1).
+        if self.traffic.bytes_out.get() == 0 {
+            self.close_silently();
+        } else {
+            self.close(reason::QUOTA_EXCEEDED);
+        }
+    }
+
     /// Takes what is to be written; [`Link::put_back`] returns what the socket did not take.
-    pub(crate) fn take_output(&self) -> BytesMut {
+    pub(crate) fn take_output(&self) -> Output {
         std::mem::take(&mut self.state.borrow_mut().output)
     }
 
     /// Returns unwritten output. Nothing was sent meanwhile: the task that writes does not yield.
-    pub(crate) fn put_back(&self, output: BytesMut) {
-        if !output.is_empty() || output.capacity() <= IDLE_CAPACITY {
+    pub(crate) fn put_back(&self, output: Output) {
+        // What is held back may be yet to come: an answer that also waits for other shards.
+        if !output.is_empty() || output.is_held() || output.capacity() <= IDLE_CAPACITY {
             self.state.borrow_mut().output = output;
         }
     }
@@ -418,5 +449,39 @@ impl Wire for &Link {
 
     fn ack(&mut self, ack: Ack) {
         self.encode(|version, out| codec::encode_ack(ack, self.words, version, out));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answer_that_is_yet_to_come_stays_held_back() {
+        let connect = Connect {
+            version: Version::V311,
+            client_id: "c".to_owned(),
+            clean_start: true,
+            keep_alive: 0,
+            session_expiry: None,
+            receive_maximum: None,
+            maximum_packet: None,
+            topic_aliases: 0,
+            problem_information: true,
+            will: None,
+            username: None,
+            password: None,
+            authentication_method: None,
+        };
+        let limits = crate::shard::Shared::for_tests("", 1).limits();
+        let link = Link::new(Peer::for_tests(), &connect, limits, Arc::default());
+        // A buffer that is worth giving back.
+        link.suback(PacketId::MIN, &[0; 2 * IDLE_CAPACITY]);
+        link.hold(1);
+        let mut output = link.take_output();
+        output.advance(output.len());
+        link.put_back(output);
+        link.pingresp();
+        assert!(link.take_output().writable().is_empty());
     }
 }

@@ -31,6 +31,7 @@ pub enum Metric {
     RefusedBusy,
     RefusedRate,
     RefusedSessions,
+    RefusedStore,
     RefusedTimeout,
     RefusedProxy,
     RefusedTls,
@@ -71,6 +72,7 @@ pub enum Metric {
     RefusedSubscriptions,
     RefusedRetained,
     RefusedPublish,
+    RefusedUnstored,
     DeniedPublish,
     DeniedSubscribe,
     LaneFrames,
@@ -81,11 +83,12 @@ pub enum Metric {
 
 impl Metric {
     /// Connections that never had a session, by the reason.
-    pub const REFUSED: [Self; 11] = [
+    pub const REFUSED: [Self; 12] = [
         Self::RefusedFull,
         Self::RefusedBusy,
         Self::RefusedRate,
         Self::RefusedSessions,
+        Self::RefusedStore,
         Self::RefusedTimeout,
         Self::RefusedProxy,
         Self::RefusedTls,
@@ -149,6 +152,7 @@ const DESCRIPTIONS: &[Description] = {
         describe(RefusedBusy, Counter, "refused_total", "reason=\"busy\"", ""),
         describe(RefusedRate, Counter, "refused_total", "reason=\"rate\"", ""),
         describe(RefusedSessions, Counter, "refused_total", "reason=\"sessions\"", ""),
+        describe(RefusedStore, Counter, "refused_total", "reason=\"store\"", ""),
         describe(RefusedTimeout, Counter, "refused_total", "reason=\"timeout\"", ""),
         describe(RefusedProxy, Counter, "refused_total", "reason=\"proxy\"", ""),
         describe(RefusedTls, Counter, "refused_total", "reason=\"tls\"", ""),
@@ -189,6 +193,7 @@ const DESCRIPTIONS: &[Description] = {
         describe(RefusedSubscriptions, Counter, "subscriptions_refused_total", "", "Filters refused because of a limit."),
         describe(RefusedRetained, Counter, "retained_refused_total", "", "Messages not retained because of the limit."),
         describe(RefusedPublish, Counter, "publish_refused_total", "", "Messages to topics that clients may not publish to."),
+        describe(RefusedUnstored, Counter, "publish_unstored_total", "", "Messages refused because what they need could not be stored."),
         describe(DeniedPublish, Counter, "denied_total", "action=\"publish\"", "What clients wanted to do and no rule of the ACL file allows."),
         describe(DeniedSubscribe, Counter, "denied_total", "action=\"subscribe\"", ""),
         describe(LaneFrames, Counter, "lane_frames_total", "", "Batches received from other shards."),

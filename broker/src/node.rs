@@ -1,5 +1,8 @@
 //! One broker node: shards, lanes, listeners and the metrics port, started and stopped in order.
 
+mod books;
+mod threads;
+
 use std::{
     io,
     net::SocketAddr,
@@ -14,11 +17,12 @@ use std::{
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 use tracing::{info, warn};
 
+use self::{books::Books, threads::join};
 use crate::{
     access::{Access, AccessError},
     config::Config,
@@ -40,6 +44,7 @@ use crate::{
     session::Stock,
     shard::{self, Request, Shared, WorkerError},
     shares::Shares,
+    store::StoreError,
     tls::TlsError,
     tunnel::{TunnelError, Unpacker},
 };
@@ -71,7 +76,11 @@ pub enum NodeError {
     #[error("cannot start the router")]
     Lanes(#[from] LaneError),
     #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
     Shard(#[from] WorkerError),
+    #[error("a shard ended while it took back what was stored")]
+    Restore,
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
 }
@@ -132,6 +141,7 @@ impl Status {
             sessions: self.metrics.get(Metric::Sessions),
             subscriptions: self.metrics.get(Metric::Subscriptions),
             retained: self.retained(),
+            store: self.shared.store.as_ref().map(|store| store.view()),
             router: self.router(),
             rates: pulse.rates,
             shards: pulse.shards.clone(),
@@ -193,6 +203,9 @@ impl Status {
         self.services.render(out);
         self.shared.access.render(out);
         self.shared.load.render(out);
+        if let Some(store) = &self.shared.store {
+            store.render(out);
+        }
         if let Some(unpacker) = &self.unpacker {
             unpacker.render(out);
         }
@@ -253,14 +266,19 @@ impl Node {
             .map(|_owner| Arc::new(Counters::default()))
             .collect();
         let metrics = Metrics::new(counters.clone());
+        let shares = Arc::new(Shares::default());
+        let mut retained = Retained::new(config.limits().into());
+        let (alive, ended) = mpsc::channel(1);
+        let mut books = Books::open(config, shards, &shares, &mut retained, &alive)?;
         let shared = Arc::new(Shared {
             limits: RwLock::new(config.limits()),
             session_limits: config.session(),
             access,
             shards,
             routes: Routes::default(),
-            shares: Shares::default(),
-            retained: RwLock::new(Retained::new(config.limits().into())),
+            kept_routes: Routes::default(),
+            shares,
+            retained: RwLock::new(retained),
             stock: Stock::new(config.limits().node_queue_bytes),
             sessions: AtomicUsize::new(0),
             node: config.node().into(),
@@ -270,9 +288,11 @@ impl Node {
             lanes: Arc::new(Lanes::start(shards)?),
             connect_times: Histogram::default(),
             load: Arc::new(Load::new(config.overload(), shards, Instant::now())),
+            store: books.as_ref().map(|books| Arc::clone(&books.store)),
         });
+        let (begin, begun) = watch::channel(false);
+        let mut restored = Vec::new();
         let (stop, stopped) = watch::channel(false);
-        let (alive, ended) = mpsc::channel(1);
         let mut threads = Vec::new();
         let mut arrivals = Vec::new();
         let mut requests = Vec::new();
@@ -281,13 +301,23 @@ impl Node {
                 id,
                 Arc::clone(&shared),
                 Arc::clone(counters),
+                books.as_mut().map(|books| books.inheritance(&shared, id)),
+                begun.clone(),
                 stopped.clone(),
                 alive.clone(),
             )?;
             threads.push(handle.thread);
+            restored.push(handle.restored);
             arrivals.push(handle.arrivals);
             requests.push(handle.requests);
         }
+
+        // It ends when the last shard has.
+        threads.extend(books.map(Books::into_thread));
+        for restored in restored {
+            restored.await.map_err(|_ended| NodeError::Restore)?;
+        }
+        let _ = begin.send(true);
 
         let gate = Arc::new(Gate::new(
             Arc::clone(&shared),
@@ -441,21 +471,6 @@ impl Node {
             info!("some clients have not read all that is theirs");
         }
     }
-}
-
-/// Waits for threads and tells how many panicked; `None` when one does not end in time.
-///
-/// On a thread of its own: the runtime would not end before a task of its own that waits.
-async fn join(threads: Vec<thread::JoinHandle<()>>, patience: Duration) -> Option<usize> {
-    let (all_ended, ended) = oneshot::channel();
-    let joiner = thread::Builder::new().name("joiner".to_owned());
-    joiner
-        .spawn(move || {
-            let joined = threads.into_iter().map(thread::JoinHandle::join);
-            let _ = all_ended.send(joined.filter(Result::is_err).count());
-        })
-        .ok()?;
-    tokio::time::timeout(patience, ended).await.ok()?.ok()
 }
 
 async fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, NodeError> {

@@ -26,6 +26,8 @@ use crate::{codec::packet::Ack, routes::ShardId};
 pub enum Need {
     /// Another shard has taken a frame into its sessions.
     Frame { to: ShardId, sequence: u64 },
+    /// The store has a parcel of this shard's changes.
+    Parcel(u64),
 }
 
 /// What one message needs, or what all messages of a frame do.

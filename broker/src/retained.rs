@@ -4,7 +4,7 @@ use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     ops::{Bound, ControlFlow},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -48,6 +48,35 @@ pub(crate) struct Retained {
     bounds: Bounds,
     /// The topics of messages that expire, by when they do.
     deadlines: BTreeSet<(Instant, Box<str>)>,
+    /// Where changes are noted that are to outlive the process.
+    notes: Option<Notes>,
+}
+
+/// What became of a topic.
+#[derive(Debug)]
+pub(crate) struct Note {
+    pub(crate) topic: Box<str>,
+    pub(crate) kept: Option<Kept>,
+}
+
+/// What became of topics since it was last asked: one note each, however often they change.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notes(Arc<Mutex<BTreeMap<Box<str>, Option<Kept>>>>);
+
+impl Notes {
+    fn note(&self, topic: &str, kept: Option<Kept>) {
+        self.lock().insert(topic.into(), kept);
+    }
+
+    pub(crate) fn take(&self) -> Vec<Note> {
+        let notes = std::mem::take(&mut *self.lock());
+        let note = |(topic, kept)| Note { topic, kept };
+        notes.into_iter().map(note).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Option<Kept>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How much may be retained.
@@ -88,7 +117,18 @@ impl Retained {
             bytes: 0,
             bounds,
             deadlines: BTreeSet::new(),
+            notes: None,
         }
+    }
+
+    /// Notes every change from then on.
+    pub(crate) fn note_in(&mut self, notes: Notes) {
+        self.notes = Some(notes);
+    }
+
+    /// Keeps a message as an earlier life of the broker did, whatever the bound is by now.
+    pub(crate) fn restore(&mut self, kept: Kept) {
+        self.insert(kept);
     }
 
     /// Other bounds; what is kept already stays.
@@ -116,6 +156,19 @@ impl Retained {
             self.forget(&message.topic);
             return false;
         }
+        let kept = Kept {
+            message: Arc::clone(message),
+            since: now,
+        };
+        if let Some(notes) = &self.notes {
+            notes.note(&message.topic, Some(kept.clone()));
+        }
+        self.insert(kept);
+        true
+    }
+
+    fn insert(&mut self, kept: Kept) {
+        let message = Arc::clone(&kept.message);
         let mut node = &mut self.root;
         for level in message.topic.split('/') {
             node = match node.children.entry(level.into()) {
@@ -126,11 +179,7 @@ impl Retained {
                 }
             };
         }
-        self.bytes += weight(message);
-        let kept = Kept {
-            message: Arc::clone(message),
-            since: now,
-        };
+        self.bytes += weight(&message);
         match node.message.replace(kept) {
             Some(replaced) => {
                 self.bytes -= weight(&replaced.message);
@@ -141,7 +190,6 @@ impl Retained {
         if let Some(expires) = message.expires {
             self.deadlines.insert((expires, message.topic.clone()));
         }
-        true
     }
 
     fn forget(&mut self, topic: &str) {
@@ -150,6 +198,9 @@ impl Retained {
             self.len -= 1;
             self.bytes -= freed + weight(&kept.message);
             self.unschedule(&kept.message);
+            if let Some(notes) = &self.notes {
+                notes.note(topic, None);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
 };
 
@@ -56,7 +56,11 @@ pub enum Appetite {
 
 /// A session's appetite, told by its shard and read by all.
 #[derive(Debug)]
-pub struct Presence(AtomicU8);
+pub struct Presence {
+    appetite: AtomicU8,
+    /// What it is given has to be stored.
+    is_kept: AtomicBool,
+}
 
 /// All groups of a node.
 #[derive(Debug, Default)]
@@ -70,6 +74,7 @@ pub struct Shares {
 struct Book {
     last: u64,
     by_name: HashMap<Name, ShareId>,
+    names: HashMap<ShareId, Name>,
     by_filter: Trie<ShareId, ()>,
     groups: HashMap<ShareId, Group>,
 }
@@ -101,15 +106,22 @@ struct Member {
 
 impl Presence {
     pub fn new(appetite: Appetite) -> Arc<Self> {
-        Arc::new(Self(AtomicU8::new(appetite as u8)))
+        Arc::new(Self {
+            appetite: AtomicU8::new(appetite as u8),
+            is_kept: AtomicBool::new(false),
+        })
     }
 
     pub fn set(&self, appetite: Appetite) {
-        self.0.store(appetite as u8, Ordering::Release);
+        self.appetite.store(appetite as u8, Ordering::Release);
+    }
+
+    pub fn set_kept(&self, is_kept: bool) {
+        self.is_kept.store(is_kept, Ordering::Release);
     }
 
     fn get(&self) -> Appetite {
-        match self.0.load(Ordering::Acquire) {
+        match self.appetite.load(Ordering::Acquire) {
             0 => Appetite::Ready,
             1 => Appetite::Busy,
             2 => Appetite::Away,
@@ -151,6 +163,7 @@ impl Shares {
         if group.members.is_empty() {
             book.groups.remove(&share);
             book.by_name.remove(&name);
+            book.names.remove(&share);
             book.by_filter.remove(shared.filter, &share);
         }
         self.groups.store(book.groups.len(), Ordering::Release);
@@ -164,6 +177,19 @@ impl Shares {
         book.by_filter.nodes() + book.by_name.len() + book.groups.len()
     }
 
+    /// A group and its filter, for whoever cannot know it by a number of this process.
+    pub fn name(&self, share: ShareId) -> Option<(Box<str>, Box<str>)> {
+        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        let Name { group, filter } = book.names.get(&share)?.clone();
+        Some((group, filter))
+    }
+
+    /// The group of this name, if it has members.
+    pub fn find(&self, shared: SharedFilter<'_>) -> Option<ShareId> {
+        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        book.by_name.get(&Name::from(shared)).copied()
+    }
+
     /// The groups that get a message of this topic.
     pub fn matching(&self, topic: &str) -> Vec<ShareId> {
         let mut shares = Vec::new();
@@ -175,6 +201,16 @@ impl Shares {
                 .for_each_match(topic, |share, ()| shares.push(*share));
         }
         shares
+    }
+
+    /// Whether what one of these groups is given may have to be stored.
+    pub fn has_kept(&self, shares: &[ShareId]) -> bool {
+        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        let groups = shares.iter().filter_map(|share| book.groups.get(share));
+        let mut members = groups.flat_map(|group| &group.members);
+        let is_kept = |member: &Member| member.presence.is_kept.load(Ordering::Acquire);
+        // Of more than that it is supposed.
+        members.by_ref().take(MOST_LOOKED_AT).any(is_kept) || members.next().is_some()
     }
 
     /// Whose turn it is to get a message of the group; `None` when nobody can take it.
@@ -197,6 +233,7 @@ impl Book {
         }
         self.last += 1;
         let share = ShareId(self.last);
+        self.names.insert(share, name.clone());
         self.by_name.insert(name, share);
         let (Inserted::NewFilter | Inserted::NewSubscriber | Inserted::Replaced) =
             self.by_filter.insert(shared.filter, share, ());

@@ -46,6 +46,8 @@ pub(super) enum Proof {
     Nothing,
     /// Nobody could check what the client said of who it is.
     Unchecked,
+    /// It was found out in an earlier life of the broker.
+    Earlier,
     /// A password file has this hash for the user.
     Password(Arc<str>),
     /// The client has shown a certificate to a listener that goes by that.
@@ -62,6 +64,15 @@ impl Identity {
         user: None,
         proof: Proof::Unchecked,
     };
+
+    /// Whose session it is that was stored in an earlier life of the broker.
+    pub(crate) fn of_earlier(user: Option<Arc<str>>) -> Self {
+        let proof = match user {
+            Some(_) => Proof::Earlier,
+            None => Proof::Nothing,
+        };
+        Self { user, proof }
+    }
 
     /// The user's name for logs and rules.
     pub(crate) fn user(&self) -> Option<&str> {

@@ -287,6 +287,16 @@ impl Policy {
             Proof::Unchecked => or_gone(self.anonymous),
             Proof::Certificate(certified) if self.certified.contains(certified) => Standing::Good,
             Proof::Certificate(_) => Standing::Unproven,
+            Proof::Earlier => {
+                let user = identity.user().unwrap_or_default();
+                if self.password_files().any(|file| file.find(user).is_some()) {
+                    Standing::Good
+                } else if self.names_all_users() {
+                    Standing::Gone
+                } else {
+                    Standing::Unproven
+                }
+            }
             Proof::Password(hash) => {
                 let user = identity.user().unwrap_or_default();
                 // The first that knows the user decides, as it would at the next login.
@@ -297,6 +307,13 @@ impl Policy {
                 }
             }
         }
+    }
+
+    /// Whether there is no user but those in password files.
+    fn names_all_users(&self) -> bool {
+        let is_file =
+            |authenticator: &Authenticator| matches!(authenticator.method, Method::File(_));
+        self.certified.is_empty() && self.authenticators.iter().all(is_file)
     }
 
     fn password_files(&self) -> impl Iterator<Item = &Passwords> {

@@ -115,6 +115,10 @@ mod tests {
     fn help_of_run_says_what_is_not_done() {
         let mut cli = Cli::command();
         let run = cli.find_subcommand_mut("run").unwrap();
-        assert!(run.render_help().to_string().contains("are in memory"));
+        assert!(
+            run.render_help()
+                .to_string()
+                .contains("end with the process")
+        );
     }
 }

@@ -29,7 +29,7 @@ use crate::{
 /// What clients may expect of a broker and this one does not do.
 const NOT_DONE: &str = "\
 Mind that:
-- sessions and retained messages are in memory and end with the process";
+- sessions and retained messages end with the process, unless [persistence] has a directory";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = NOT_DONE)]

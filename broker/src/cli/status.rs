@@ -9,7 +9,7 @@ use console::{
 };
 
 use super::target::Target;
-use crate::control::view::{NodeStatus, Rates, RouterStatus, ShardStatus};
+use crate::control::view::{Condition, NodeStatus, Rates, RouterStatus, ShardStatus, StoreView};
 
 /// Show clients, sessions and traffic of the broker, and the load of its threads.
 #[derive(Debug, clap::Args)]
@@ -43,6 +43,7 @@ fn render(status: &NodeStatus) -> String {
         sessions,
         subscriptions,
         retained,
+        store,
         router,
         rates,
         shards,
@@ -55,6 +56,10 @@ fn render(status: &NodeStatus) -> String {
         bytes_in,
         bytes_out,
     } = rates;
+    let stored = match store {
+        Some(store) => render_store(store),
+        None => "nothing: sessions and retained messages end with the process".to_owned(),
+    };
     let ready = if *ready { "ready" } else { "not ready" };
     let up = duration(*uptime_seconds);
     let mut text = format!(
@@ -64,6 +69,7 @@ fn render(status: &NodeStatus) -> String {
          sessions       {sessions}\n\
          subscriptions  {subscriptions}\n\
          retained       {retained}\n\
+         stored         {stored}\n\
          router         {}\n\n\
          a second: {messages_in:.0} messages in ({}), {messages_out:.0} out ({}), \
          {messages_dropped:.0} dropped, {connects:.0} connects\n\n",
@@ -95,6 +101,27 @@ fn router_line(router: RouterStatus) -> String {
         text += &format!(", {hung} of them hung");
     }
     text
+}
+
+fn render_store(store: &StoreView) -> String {
+    let StoreView {
+        condition,
+        bytes,
+        max_bytes,
+    } = store;
+    // Exact enough for people.
+    let (bytes, most) = (size(*bytes as f64), size(*max_bytes as f64));
+    let trouble = match condition {
+        Condition::Good => "",
+        Condition::Full => "; full: what would have to be stored is refused",
+        Condition::LowSpace => {
+            "; too little space on the file system: what would have to be stored is refused"
+        }
+        Condition::Failing => {
+            "; cannot be written, see the log: what would have to be stored is refused"
+        }
+    };
+    format!("{bytes} of {most}{trouble}")
 }
 
 fn shard_table(shards: &[ShardStatus]) -> Table {
@@ -152,6 +179,11 @@ mod tests {
             sessions: 12,
             subscriptions: 0,
             retained: 0,
+            store: Some(StoreView {
+                condition: Condition::Full,
+                bytes: 2_000_000,
+                max_bytes: 2_000_000,
+            }),
             router: RouterStatus {
                 up_seconds: 65,
                 answers: true,
@@ -179,5 +211,6 @@ mod tests {
         assert!(text.contains("does not answer"), "{text}");
         let router = "router         up 1 min 5 s, 2 failed before it, 1 of them hung\n";
         assert!(text.contains(router), "{text}");
+        assert!(text.contains("2.0 MB of 2.0 MB; full"), "{text}");
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Config {
     #[serde(default)]
     pub(super) session: Session,
     #[serde(default)]
+    pub(super) persistence: Persistence,
+    #[serde(default)]
     pub(super) sys: Sys,
     #[serde(default)]
     pub(super) control: Control,
@@ -133,6 +135,15 @@ pub(super) struct Overload {
 pub(super) struct Session {
     pub(super) max_keep_alive: Option<Spanned<String>>,
     pub(super) max_expiry: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Persistence {
+    pub(super) directory: Option<Spanned<String>>,
+    pub(super) sync: Option<Spanned<String>>,
+    pub(super) max_bytes: Option<Spanned<i64>>,
+    pub(super) min_free_bytes: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -11,6 +11,7 @@ mod limits;
 mod listener;
 mod model;
 mod overload;
+mod persistence;
 mod tunnel;
 
 use std::path::Path;
@@ -22,6 +23,7 @@ pub use limits::Limits;
 pub use listener::{ClientAuthority, Demand, Door, Listener, NamedBy, Protocol, TlsFiles};
 pub use model::{Config, Log, LogFormat, SessionLimits, Tunnel, Vip};
 pub use overload::Overload;
+pub use persistence::{Persistence, Sync};
 
 impl Config {
     /// Reads and checks a configuration file.

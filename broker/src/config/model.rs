@@ -12,7 +12,7 @@ use toml::Spanned;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Access, ConfigError, Control, Stop,
+    Access, ConfigError, Control, Persistence, Stop,
     check::{Check, parse_prefix},
     file,
     limits::Limits,
@@ -31,6 +31,7 @@ pub struct Config {
     limits: Limits,
     overload: Overload,
     session: SessionLimits,
+    persistence: Option<Persistence>,
     sys_interval: Duration,
     control: Control,
     stop: Stop,
@@ -113,6 +114,11 @@ impl Config {
         self.session
     }
 
+    /// Set only where sessions and retained messages outlive the process.
+    pub fn persistence(&self) -> Option<&Persistence> {
+        self.persistence.as_ref()
+    }
+
     /// How often `$SYS` messages are published; `None` for never.
     pub fn sys_interval(&self) -> Option<Duration> {
         (!self.sys_interval.is_zero()).then_some(self.sys_interval)
@@ -145,6 +151,7 @@ impl Config {
             limits: _,
             overload: _,
             session,
+            persistence,
             sys_interval,
             control,
             stop,
@@ -163,6 +170,7 @@ impl Config {
             ("vip", *vip != other.vip),
             ("tunnel", *tunnel != other.tunnel),
             ("session", *session != other.session),
+            ("persistence", *persistence != other.persistence),
             ("sys", *sys_interval != other.sys_interval),
             ("control", *control != other.control),
             ("stop", *stop != other.stop),
@@ -185,6 +193,7 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
         limits,
         overload,
         session,
+        persistence,
         sys,
         control,
         stop,
@@ -210,6 +219,7 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
             ),
             max_keep_alive: check.max_keep_alive(session.max_keep_alive),
         },
+        persistence: check.persistence(persistence),
         sys_interval: check.duration("sys.interval", sys.interval, Duration::from_secs(10)),
         control: check.control(control),
         stop: check.stop(stop),

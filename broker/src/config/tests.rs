@@ -41,6 +41,40 @@ fn listeners_that_the_example_only_shows_are_valid() {
 }
 
 #[test]
+fn persistence_that_the_example_only_shows_is_the_default() {
+    let example = include_str!("../../configs/tidegate-broker.toml");
+    let (_before, shown) = example.split_once("[persistence]\n").unwrap();
+    let (shown, _after) = shown.split_once("\n\n").unwrap();
+    let shown = shown.replace("# ", "");
+    let parse = |shown: &str| {
+        let text = format!(
+            "node = \"n\"\naccess.anonymous = true\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+             [persistence]\n{shown}"
+        );
+        Config::parse(&text)
+    };
+    let keys: Vec<_> = shown
+        .lines()
+        .map(|line| line.split_once("  ").map_or(line, |(key, _comment)| key))
+        .collect();
+    let shown = parse(&keys.join("\n")).unwrap();
+    let by_default = parse(keys[0]).unwrap();
+    assert_eq!(shown.persistence(), by_default.persistence());
+    assert_eq!(by_default.persistence().unwrap().sync, Sync::Disk);
+    assert_eq!(parse("").unwrap().persistence(), None);
+    for (wrong, key) in [
+        ("directory = \"here\"", "persistence.directory"),
+        ("directory = \"/x\"\nsync = \"maybe\"", "persistence.sync"),
+        ("directory = \"/x\"\nmax_bytes = 1", "persistence.max_bytes"),
+        ("sync = \"disk\"", "persistence.sync"),
+        ("min_free_bytes = 0", "persistence.min_free_bytes"),
+    ] {
+        let refused = parse(wrong).unwrap_err().to_string();
+        assert!(refused.contains(key), "{refused}");
+    }
+}
+
+#[test]
 fn access_that_the_example_only_shows_is_valid() {
     let example = include_str!("../../configs/tidegate-broker.toml");
     let (_before, shown) = example.split_once("[access]").unwrap();

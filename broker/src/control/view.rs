@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::store::{Condition, StoreView};
+
 /// A row of a listing, which is in the order of these keys.
 pub trait Row {
     fn key(&self) -> Cow<'_, str>;
@@ -31,6 +33,9 @@ pub struct NodeStatus {
     pub sessions: u64,
     pub subscriptions: u64,
     pub retained: u64,
+    /// What outlives the process; absent if nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreView>,
     pub router: RouterStatus,
     pub rates: Rates,
     pub shards: Vec<ShardStatus>,

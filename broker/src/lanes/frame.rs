@@ -3,8 +3,10 @@
 //! ```text
 //! frame    src u16 | sequence u64 | count u32 | message*
 //! message  flags u8 | topic u16 | properties u32 | payload u32 | [expires in ms u64]
-//!          | [seats u32 | (share u64 | session u32)*] | topic | properties | payload
-//! flags    bits 0-1 QoS, bit 2 retain, bit 3 expires, bit 4 for these seats alone
+//!          | [seats u32 | (share u64 | session u32)*] | [session u64 | packet id u16]
+//!          | topic | properties | payload
+//! flags    bits 0-1 QoS, bit 2 retain, bit 3 expires, bit 4 for these seats alone,
+//!          bit 5 of this origin, bit 6 maybe taken in an earlier life
 //! ```
 
 use std::time::{Duration, Instant};
@@ -12,8 +14,10 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::{
+    codec::packet::PacketId,
     message::{Message, Qos},
     routes::ShardId,
+    session::journal::{Origin, SessionId},
     shares::{Seat, ShareId},
 };
 
@@ -22,6 +26,8 @@ const COUNT_AT: usize = 2 + 8;
 const RETAIN: u8 = 0b0100;
 const EXPIRES: u8 = 0b1000;
 const SEATS: u8 = 0b1_0000;
+const ORIGIN: u8 = 0b10_0000;
+const REPEAT: u8 = 0b100_0000;
 const SEAT_BYTES: usize = 8 + 4;
 
 /// A frame under construction.
@@ -50,6 +56,17 @@ impl Writer {
 
     /// Adds a message for all subscribers or, where there are seats, for these members of groups.
     pub fn push(&mut self, message: &Message, seats: &[Seat], now: Instant) {
+        self.push_from(None, message, seats, now);
+    }
+
+    /// As [`Writer::push`], for a message whose reader is to note where it came from.
+    pub fn push_from(
+        &mut self,
+        source: Option<Source>,
+        message: &Message,
+        seats: &[Seat],
+        now: Instant,
+    ) {
         let Message {
             topic,
             payload,
@@ -68,9 +85,15 @@ impl Writer {
         if !seats.is_empty() {
             flags |= SEATS;
         }
+        if let Some(Source { is_repeat, .. }) = source {
+            flags |= ORIGIN;
+            if is_repeat {
+                flags |= REPEAT;
+            }
+        }
         let seat_bytes = seats.len() * SEAT_BYTES;
         self.bytes
-            .reserve(23 + seat_bytes + topic.len() + properties.len() + payload.len());
+            .reserve(33 + seat_bytes + topic.len() + properties.len() + payload.len());
         self.bytes.put_u8(flags);
         // Lengths come from packets, where they had 16 and 28 bits.
         self.bytes
@@ -91,6 +114,10 @@ impl Writer {
         for Seat { share, session } in seats {
             self.bytes.put_u64(share.0);
             self.bytes.put_u32(*session);
+        }
+        if let Some(Source { origin, .. }) = source {
+            self.bytes.put_u64(origin.session.0);
+            self.bytes.put_u16(origin.id.get());
         }
         self.bytes.put_slice(topic.as_bytes());
         self.bytes.put_slice(properties);
@@ -124,8 +151,29 @@ pub fn read_header(frame: &mut &[u8]) -> Option<Header> {
     })
 }
 
-/// Splits the next message off; `None` when the bytes end before it does.
+/// Where a message came from that must not be taken twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub origin: Origin,
+    /// Its reader may have taken it in an earlier life.
+    pub is_repeat: bool,
+}
+
+/// What is in a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    pub message: Message,
+    pub seats: Vec<Seat>,
+    pub source: Option<Source>,
+}
+
+/// Splits the next message off, as [`read_item`].
 pub fn read_message(frame: &mut &[u8], now: Instant) -> Option<(Message, Vec<Seat>)> {
+    read_item(frame, now).map(|item| (item.message, item.seats))
+}
+
+/// Splits the next message off; `None` when the bytes end before it does.
+pub fn read_item(frame: &mut &[u8], now: Instant) -> Option<Item> {
     let flags = frame.try_get_u8().ok()?;
     let topic = usize::from(frame.try_get_u16().ok()?);
     let properties = usize::try_from(frame.try_get_u32().ok()?).ok()?;
@@ -140,6 +188,16 @@ pub fn read_message(frame: &mut &[u8], now: Instant) -> Option<(Message, Vec<Sea
     } else {
         Vec::new()
     };
+    let source = if flags & ORIGIN != 0 {
+        let session = SessionId(frame.try_get_u64().ok()?);
+        let id = PacketId::new(frame.try_get_u16().ok()?)?;
+        Some(Source {
+            origin: Origin { session, id },
+            is_repeat: flags & REPEAT != 0,
+        })
+    } else {
+        None
+    };
     let (topic, rest) = frame.split_at_checked(topic)?;
     let (properties, rest) = rest.split_at_checked(properties)?;
     let (payload, rest) = rest.split_at_checked(payload)?;
@@ -152,7 +210,11 @@ pub fn read_message(frame: &mut &[u8], now: Instant) -> Option<(Message, Vec<Sea
         retain: flags & RETAIN != 0,
         expires,
     };
-    Some((message, seats))
+    Some(Item {
+        message,
+        seats,
+        source,
+    })
 }
 
 fn read_seats(frame: &mut &[u8]) -> Option<Vec<Seat>> {

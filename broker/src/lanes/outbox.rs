@@ -8,7 +8,11 @@ use rumqttd::{
     protocol::{Packet, Publish},
 };
 
-use super::{Lanes, frame::Writer, lane_topic};
+use super::{
+    Lanes,
+    frame::{Source, Writer},
+    lane_topic,
+};
 use crate::{message::Message, routes::ShardId, shares::Seat};
 
 /// A frame is closed when it is this long, so that a burst does not become one huge copy.
@@ -82,12 +86,24 @@ impl Outbox {
     /// Adds a message to the open frame for a shard: for all of its subscribers, or for these seats.
     /// Returns the frame's number.
     pub fn push(&mut self, to: ShardId, message: &Message, seats: &[Seat], now: Instant) -> u64 {
+        self.push_from(None, to, message, seats, now)
+    }
+
+    /// As [`Outbox::push`], for a message whose reader is to note where it came from.
+    pub fn push_from(
+        &mut self,
+        source: Option<Source>,
+        to: ShardId,
+        message: &Message,
+        seats: &[Seat],
+        now: Instant,
+    ) -> u64 {
         let destination = &mut self.to[usize::from(to.0)];
         let open = destination.open.get_or_insert_with(|| {
             destination.sequence += 1;
             Writer::new(self.me, destination.sequence)
         });
-        open.push(message, seats, now);
+        open.push_from(source, message, seats, now);
         if open.len() >= FRAME_BYTES {
             destination.seal();
         }

@@ -16,6 +16,9 @@ mod limits;
 mod listings;
 mod mosquitto;
 mod operate;
+mod persist;
+mod persist_crash;
+mod persist_trouble;
 mod probes;
 mod reasons;
 mod refusals;
@@ -151,6 +154,14 @@ impl Broker {
         };
         let became_so = tokio::time::timeout(Duration::from_secs(20), becomes_so).await;
         assert!(became_so.is_ok(), "waited in vain");
+    }
+
+    /// A client id whose shard is that of another one.
+    fn beside(&self, other: &str) -> String {
+        let shared = &self.node.status().shared;
+        let names = (0..).map(|number| format!("beside-{number}"));
+        let mut beside = names.filter(|name| shared.shard_of(name) == shared.shard_of(other));
+        beside.next().unwrap()
     }
 
     async fn stop(self) {

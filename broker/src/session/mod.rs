@@ -12,6 +12,8 @@
 //!                        +----------------------------------> ended
 //! ```
 
+pub mod journal;
+mod kept;
 mod outgoing;
 mod stock;
 mod terms;
@@ -31,11 +33,24 @@ use crate::{
     shares::{Appetite, ShareId},
     topic,
 };
+use journal::{Change, Spread};
+pub use kept::{Restored, RestoredMessage};
 pub use outgoing::{Delivered, Outgoing};
 pub use stock::{Shelf, Stock};
 pub use terms::{
     Aftermath, Cause, Grant, Greeting, Orphan, ReceiveMaximumExceeded, Room, Subscription, Terms,
 };
+
+/// A QoS 2 message from the client.
+#[derive(Debug, Default)]
+struct Received {
+    /// What its PUBREC waits for.
+    receipt: Option<Rc<Receipt>>,
+    /// It is noted that everybody has it.
+    is_spread: bool,
+    /// An earlier life of the broker has received it, and may not have passed it on to everybody.
+    is_inherited: bool,
+}
 
 /// Retained messages that may wait in the queue before more are fetched from their store.
 const GREETING_BOUND: usize = 64;
@@ -60,8 +75,8 @@ pub struct Session {
     subscription_bytes: usize,
     /// Subscriptions whose retained messages are not all queued, with the place reached.
     greetings: BTreeMap<Box<str>, Option<Box<str>>>,
-    /// QoS 2 messages from the client that await its PUBREL, with what their PUBREC waits for.
-    received: BTreeMap<PacketId, Option<Rc<Receipt>>>,
+    /// QoS 2 messages from the client that await its PUBREL.
+    received: BTreeMap<PacketId, Received>,
     outgoing: Outgoing,
     will: Option<Will>,
     expiry: Duration,
@@ -102,18 +117,30 @@ impl Session {
         self.will = will;
         self.will_due = None;
         self.ends = None;
+        self.note_state();
     }
 
     /// Takes the connection away.
     pub fn detach(&mut self, cause: Cause, now: Instant) -> Aftermath {
+        let aftermath = self.detach_silently(cause, now);
+        if !aftermath.ended {
+            self.note_state();
+        }
+        aftermath
+    }
+
+    fn detach_silently(&mut self, cause: Cause, now: Instant) -> Aftermath {
         self.outgoing.detach();
         let will = match cause {
             Cause::Broken => self.will.take(),
+            // A delay goes on behind the next start.
+            Cause::Shutdown if self.is_kept() => self.will.take(),
             Cause::Goodbye | Cause::Shutdown => None,
         };
         self.will = None;
         self.ends = Some(now + self.expiry);
-        if self.expiry.is_zero() || cause == Cause::Shutdown {
+        let ends_with_node = cause == Cause::Shutdown && !self.is_kept();
+        if self.expiry.is_zero() || ends_with_node {
             return Aftermath {
                 will: will.map(|will| will.publication(now)),
                 ended: true,
@@ -150,7 +177,13 @@ impl Session {
 
     /// Drops the will unless it may be published to its topic.
     pub fn keep_will_if(&mut self, may: impl FnOnce(&str) -> bool) {
-        self.will = self.will.take().filter(|will| may(&will.message.topic));
+        if self
+            .will
+            .take_if(|will| !may(&will.message.topic))
+            .is_some()
+        {
+            self.note_state();
+        }
     }
 
     pub fn expiry(&self) -> Duration {
@@ -173,11 +206,15 @@ impl Session {
             self.will_due = None;
             will = self.will.take().map(|will| will.publication(now));
         }
+        if will.is_some() && !ended {
+            self.note_state();
+        }
         Aftermath { will, ended }
     }
 
     /// Records a subscription; tells whether its filter is new to the session.
     pub fn subscribe(&mut self, filter: &str, subscription: Subscription) -> bool {
+        self.note(|| Change::Subscribed(filter.into(), subscription));
         let older = self.subscriptions.insert(filter.into(), subscription);
         if older.is_none() {
             self.subscription_bytes += topic::weight(filter);
@@ -191,6 +228,7 @@ impl Session {
         let had = self.subscriptions.remove(filter).is_some();
         if had {
             self.subscription_bytes -= topic::weight(filter);
+            self.note(|| Change::Unsubscribed(filter.into()));
         }
         had
     }
@@ -232,26 +270,37 @@ impl Session {
         if self.received.len() >= self.receive_bound {
             return Err(ReceiveMaximumExceeded);
         }
-        self.received.insert(id, None);
+        self.received.insert(id, Received::default());
+        self.note(|| Change::Received(id, Spread::Begun));
         Ok(true)
     }
 
     /// Notes what the answer to a QoS 2 message waits for. A repeat of it, which may come by another
     /// connection, must wait for the same.
     pub fn await_receipt(&mut self, id: PacketId, receipt: &Option<Rc<Receipt>>) {
-        if let Some(awaited) = self.received.get_mut(&id) {
-            awaited.clone_from(receipt);
+        if let Some(received) = self.received.get_mut(&id) {
+            received.receipt.clone_from(receipt);
+            received.is_inherited = false;
         }
     }
 
     /// What the answer to a QoS 2 message waits for.
     pub fn receipt(&self, id: PacketId) -> Option<Rc<Receipt>> {
-        self.received.get(&id).cloned().flatten()
+        self.received.get(&id)?.receipt.clone()
     }
 
     /// Takes back that a PUBLISH was noted: it is refused, which ends its delivery.
     pub fn forget_publish(&mut self, id: PacketId) {
-        self.received.remove(&id);
+        self.complete(id);
+    }
+
+    /// Tells whether the message was known.
+    fn complete(&mut self, id: PacketId) -> bool {
+        let known = self.received.remove(&id).is_some();
+        if known {
+            self.note(|| Change::Completed(id));
+        }
+        known
     }
 
     /// Handles PUBACK, PUBREC, PUBREL and PUBCOMP.
@@ -260,8 +309,7 @@ impl Session {
     pub fn handle_ack(&mut self, ack: Ack, wire: &mut impl Wire, now: Instant) -> usize {
         match ack.kind {
             AckKind::PubRel => {
-                let known = self.received.remove(&ack.id);
-                let reason = if known.is_some() {
+                let reason = if self.complete(ack.id) {
                     reason::SUCCESS
                 } else {
                     reason::PACKET_ID_NOT_FOUND
@@ -410,11 +458,15 @@ impl Session {
         range.map(|(filter, subscription)| (&**filter, subscription))
     }
 
-    /// Takes the will that is due when the node stops: an absent client's, whose session ends with
-    /// the node, and a connected one's if it has no delay.
+    /// Takes the will that is due when the node stops: a connected client's if it has no delay, and
+    /// an absent one's if its session ends with the node.
     pub fn last_will(&mut self, now: Instant) -> Option<Arc<Message>> {
-        let is_absent = self.will_due.is_some();
-        let will = self.will.take_if(|will| is_absent || will.delay == 0)?;
+        let is_last = self.will_due.is_some() && !self.is_kept();
+        let is_at_once = self.will_due.is_none();
+        let will = self
+            .will
+            .take_if(|will| is_last || is_at_once && will.delay == 0)?;
+        self.note_state();
         Some(will.publication(now))
     }
 }

@@ -6,12 +6,18 @@ use std::{
     time::Instant,
 };
 
-use super::{Grant, Orphan, Room, Wire, stock::Place};
+use super::{
+    Grant, Orphan, Room, Wire,
+    journal::{Progress, Record, Seq},
+    stock::Place,
+};
 use crate::{
     codec::packet::{Ack, AckKind, Delivery, PacketId, reason},
     message::{Message, Qos},
     shares::ShareId,
 };
+
+mod kept;
 
 /// The sending half of a session.
 #[derive(Debug)]
@@ -30,6 +36,7 @@ pub struct Outgoing {
     queued_bytes: usize,
     inflight_bytes: usize,
     room: Room,
+    record: Record,
 }
 
 /// What became of a message.
@@ -48,6 +55,8 @@ pub enum Delivered {
 #[derive(Debug)]
 struct InFlight {
     id: PacketId,
+    /// As noted, if the session is kept.
+    seq: Option<Seq>,
     stage: Stage,
 }
 
@@ -66,6 +75,8 @@ struct Queued {
     source: Source,
     /// Of a message that waits for room in the window.
     place: Option<Place>,
+    /// As noted, if the session is kept; QoS 0 is not.
+    seq: Option<Seq>,
 }
 
 /// Where a message was before it was queued.
@@ -89,6 +100,7 @@ impl Outgoing {
             queued_bytes: 0,
             inflight_bytes: 0,
             room,
+            record: Record::default(),
         }
     }
 
@@ -140,12 +152,16 @@ impl Outgoing {
 
     pub(super) fn reclaim_unsent(&mut self, of: Option<&BTreeSet<ShareId>>) -> Vec<Orphan> {
         let mut orphans = Vec::new();
+        let record = &self.record;
         self.queue.retain(|queued| {
             let share = queued
                 .grant
                 .share
                 .filter(|share| of.is_none_or(|of| of.contains(share)));
-            orphans.extend(share.map(|share| queued.orphan(share)));
+            if let Some(share) = share {
+                orphans.push(queued.orphan(share));
+                queued.note_done(record);
+            }
             share.is_none()
         });
         self.count_queue();
@@ -183,6 +199,7 @@ impl Outgoing {
             grant,
             source: Source::Publisher,
             place: None,
+            seq: None,
         };
         let Some(wire) = wire else {
             return match queued.grant.qos {
@@ -241,10 +258,14 @@ impl Outgoing {
             grant,
             source: Source::Store,
             place: None,
+            seq: None,
         });
     }
 
-    fn push(&mut self, queued: Queued) {
+    fn push(&mut self, mut queued: Queued) {
+        if queued.seq.is_none() {
+            queued.seq = self.take(&queued.message, &queued.grant, Progress::Waiting);
+        }
         self.queued_qos0 += usize::from(queued.grant.qos == Qos::AtMostOnce);
         self.queued_retained += usize::from(queued.source == Source::Store);
         self.queued_bytes += queued.weight();
@@ -269,7 +290,10 @@ impl Outgoing {
             self.queued_qos0 -= usize::from(is_qos0);
             self.queued_retained -= usize::from(next.source == Source::Store);
             self.queued_bytes -= next.weight();
-            if next.message.is_expired(now) || !self.send(next, wire, now) {
+            if next.message.is_expired(now) {
+                next.note_done(&self.record);
+                dropped += 1;
+            } else if !self.send(next, wire, now) {
                 dropped += 1;
             }
         }
@@ -286,12 +310,13 @@ impl Outgoing {
             grant,
             source,
             place: _,
+            seq,
         } = queued;
         let id = match grant.qos {
             Qos::AtMostOnce => None,
             Qos::AtLeastOnce | Qos::ExactlyOnce => match self.free_id() {
                 Some(id) => Some(id),
-                None => return false,
+                None => return self.give_up(seq, message),
             },
         };
         let delivery = Delivery {
@@ -304,7 +329,7 @@ impl Outgoing {
         };
         let share = grant.share;
         if !wire.publish(&delivery, now) {
-            return false;
+            return self.give_up(seq, delivery.message);
         }
         if let Some(id) = id {
             let Delivery {
@@ -321,13 +346,15 @@ impl Outgoing {
                 share,
             };
             self.inflight_bytes += message.size();
+            let seq = self.note_published(seq, &message, &grant, id);
             let stage = Stage::Published(Queued {
                 message,
                 grant,
                 source,
                 place: None,
+                seq,
             });
-            self.inflight.push_back(InFlight { id, stage });
+            self.inflight.push_back(InFlight { id, seq, stage });
             self.sent += 1;
         }
         true
@@ -373,6 +400,7 @@ impl Outgoing {
     fn land(&mut self, position: usize) {
         if let Some(landed) = self.inflight.remove(position) {
             self.inflight_bytes -= landed.stage.weight();
+            landed.note_done(&self.record);
         }
         self.sent -= usize::from(position < self.sent);
     }
@@ -392,8 +420,9 @@ impl Outgoing {
             // A refusal ends the flight, without PUBREL (MQTT 5, 4.3.3).
             Stage::Published(_) if ack.reason >= reason::FAILURE => self.land(position),
             Stage::Published(_) | Stage::Released => {
-                self.inflight_bytes -= self.inflight[position].stage.weight();
-                self.inflight[position].stage = Stage::Released;
+                let flight = &mut self.inflight[position];
+                self.inflight_bytes -= flight.stage.weight();
+                flight.release(&self.record);
                 wire.ack(release(reason::SUCCESS));
             }
         }
@@ -403,7 +432,7 @@ impl Outgoing {
     /// it is on its way, and how many messages were dropped.
     fn resend(&mut self, wire: &mut impl Wire, now: Instant) -> (bool, usize) {
         let mut dropped = 0;
-        while let Some(InFlight { id, stage }) = self.inflight.get(self.sent) {
+        while let Some(InFlight { id, stage, .. }) = self.inflight.get(self.sent) {
             if !wire.has_room() || !self.has_window() {
                 return (false, dropped);
             }
@@ -422,7 +451,9 @@ impl Outgoing {
                 self.sent += 1;
             } else {
                 self.inflight_bytes -= stage.weight();
-                self.inflight.remove(self.sent);
+                if let Some(given_up) = self.inflight.remove(self.sent) {
+                    given_up.note_done(&self.record);
+                }
                 dropped += 1;
             }
         }

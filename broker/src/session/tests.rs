@@ -1,5 +1,6 @@
 mod bytes;
 mod ending;
+mod kept;
 mod shared;
 
 use super::*;

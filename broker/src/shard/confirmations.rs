@@ -4,10 +4,12 @@ use std::{rc::Rc, sync::Arc, time::Instant};
 
 use super::{SessionKey, Shard};
 use crate::{
-    codec::packet::{PacketId, reason},
+    codec::packet::{AckKind, PacketId, reason},
+    lanes::frame::Source,
     message::{Message, Qos},
     receipts::{Need, Needs, Receipt, Waiter},
     routes::ShardId,
+    session::Wire,
 };
 
 impl Shard {
@@ -20,16 +22,11 @@ impl Shard {
         now: Instant,
     ) -> (u8, Option<Rc<Receipt>>) {
         let qos = message.qos;
+        self.source = self.source_of(key, qos, id);
         let mut needs = std::mem::take(&mut self.needs);
         let is_wanted = self.publish(Arc::new(message), Some(key), &mut needs, now);
-        let receipt = self.ledger.open(&needs);
-        needs.clear();
-        self.needs = needs;
-        if let (Qos::ExactlyOnce, Some(id)) = (qos, id)
-            && let Some(entry) = self.sessions.get_mut(key)
-        {
-            entry.session.await_receipt(id, &receipt);
-        }
+        let receipt = self.open_receipt(key, qos, id, needs);
+        self.source = None;
         let reason = if is_wanted {
             reason::SUCCESS
         } else {
@@ -38,9 +35,60 @@ impl Shard {
         (reason, receipt)
     }
 
-    /// What the answer to a QoS 2 message waits for that was published before.
-    pub(super) fn receipt(&mut self, key: SessionKey, id: Option<PacketId>) -> Option<Rc<Receipt>> {
-        self.sessions.get_mut(key)?.session.receipt(id?)
+    /// What the answer to a QoS 2 message waits for that was published before: perhaps in an earlier
+    /// life, which may have ended before all other shards had stored it.
+    pub(super) fn publish_again(
+        &mut self,
+        key: SessionKey,
+        id: Option<PacketId>,
+        message: Message,
+        now: Instant,
+    ) -> Option<Rc<Receipt>> {
+        let session = &self.sessions.get_mut(key)?.session;
+        if !session.is_inherited(id) {
+            return session.receipt(id?);
+        }
+        let qos = message.qos;
+        self.source = self.source_of(key, qos, id).map(|source| Source {
+            is_repeat: true,
+            ..source
+        });
+        let mut needs = std::mem::take(&mut self.needs);
+        self.route_elsewhere(&Arc::new(message), &mut needs, now);
+        let receipt = self.open_receipt(key, qos, id, needs);
+        self.source = None;
+        receipt
+    }
+
+    fn source_of(&mut self, key: SessionKey, qos: Qos, id: Option<PacketId>) -> Option<Source> {
+        let origin = self.sessions.get_mut(key)?.session.origin(qos, id)?;
+        let is_repeat = false;
+        Some(Source { origin, is_repeat })
+    }
+
+    fn open_receipt(
+        &mut self,
+        key: SessionKey,
+        qos: Qos,
+        id: Option<PacketId>,
+        mut needs: Needs,
+    ) -> Option<Rc<Receipt>> {
+        let receipt = self.ledger.open(&needs);
+        needs.clear();
+        self.needs = needs;
+        if let (Qos::ExactlyOnce, Some(id)) = (qos, id)
+            && let Some(entry) = self.sessions.get_mut(key)
+        {
+            entry.session.await_receipt(id, &receipt);
+        }
+        receipt
+    }
+
+    /// Before a PUBREC is given: its message need not be passed on again after a crash.
+    pub(super) fn note_spread(&mut self, key: SessionKey, id: PacketId) {
+        if let Some(entry) = self.sessions.get_mut(key) {
+            entry.session.note_spread(id);
+        }
     }
 
     /// Tells a frame's sender that its messages were taken, when those have taken them that they were
@@ -52,16 +100,29 @@ impl Shard {
         }
     }
 
+    /// Answers what need not wait any more of what a client has published.
+    fn answer(&mut self, key: SessionKey) {
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(link) = entry.link.clone() else {
+            return;
+        };
+        while let Some(ack) = link.next_answer(Waiter::Session(key.number())) {
+            let noted = self.noted();
+            if ack.kind == AckKind::PubRec {
+                self.note_spread(key, ack.id);
+            }
+            self.hold_noted(noted, &link);
+            (&mut &*link).ack(ack);
+        }
+    }
+
     /// Answers those who waited for this alone.
     pub(super) fn handle_confirmation(&mut self, need: Need) {
         for waiter in self.ledger.confirm(need) {
             match waiter {
-                Waiter::Session(number) => {
-                    let entry = self.sessions.get_mut(SessionKey::of(number));
-                    if let Some(link) = entry.and_then(|entry| entry.link.as_ref()) {
-                        link.release(waiter);
-                    }
-                }
+                Waiter::Session(number) => self.answer(SessionKey::of(number)),
                 Waiter::Frame { from, sequence } => {
                     self.shared.lanes.confirm(self.id, from, sequence);
                 }

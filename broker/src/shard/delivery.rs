@@ -9,7 +9,7 @@ use std::{
 
 use tracing::warn;
 
-use super::{SessionKey, Shard, Shared, losses::Losses};
+use super::{SessionKey, Shard, Shared, account::Line, losses::Losses};
 use crate::{
     lanes::Flushed,
     link::Link,
@@ -39,14 +39,16 @@ impl Shard {
         // Stored before it is routed: a subscriber that is added meanwhile finds it in one place
         // or the other.
         if message.retain {
-            let is_kept = self
-                .shared
-                .retained
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .store(&message, now);
+            let is_kept = !self.cannot_retain(&message)
+                && self
+                    .shared
+                    .retained
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .store(&message, now);
             self.counters
                 .add(Metric::RefusedRetained, usize::from(!is_kept));
+            self.note_retained();
         }
         self.route(&message, origin, needs, now)
     }
@@ -100,6 +102,19 @@ impl Shard {
         !shards.is_empty() || !shares.is_empty()
     }
 
+    /// As [`Shard::route`], to other shards alone, and to groups anew: this one has taken it.
+    pub(super) fn route_elsewhere(
+        &mut self,
+        message: &Arc<Message>,
+        needs: &mut Needs,
+        now: Instant,
+    ) {
+        let shards = self.shared.routes.matching(&message.topic);
+        self.forward(message, shards, needs, now);
+        let shares = self.shared.shares.matching(&message.topic);
+        self.dispatch(&shares, message, needs, now);
+    }
+
     /// Whether the message need not be retained, or can be.
     pub(super) fn may_retain(&self, message: &Message) -> bool {
         let retained = &self.shared.retained;
@@ -128,7 +143,7 @@ impl Shard {
         needs: &mut Needs,
         now: Instant,
     ) {
-        let sequence = self.outbox.push(to, message, seats, now);
+        let sequence = self.outbox.push_from(self.source, to, message, seats, now);
         if message.qos > Qos::AtMostOnce {
             needs.add(Need::Frame { to, sequence });
         }
@@ -186,7 +201,10 @@ impl Shard {
                 .collect(),
             share: None,
         };
-        let mut wire = entry.link.as_deref();
+        let is_kept = entry.session.is_kept();
+        let account = self.account.as_ref();
+        let line = |link| Line::new(link, account, is_kept);
+        let mut wire = entry.link.as_ref().map(line);
         let delivered = entry.session.deliver(message, grant, wire.as_mut(), now);
         entry.note_appetite();
         match delivered {
@@ -251,9 +269,10 @@ impl Shard {
                 .unwrap_or_else(PoisonError::into_inner)
                 .page(filter, after, now);
             let messages = messages.into_iter().map(|kept| kept.message).collect();
+            let mut line = Line::new(link, self.account.as_ref(), entry.session.is_kept());
             let dropped = entry
                 .session
-                .handle_retained(messages, next, &mut &**link, now);
+                .handle_retained(messages, next, &mut line, now);
             self.counters.add(Metric::DroppedExpired, dropped);
         }
         link.continue_later();
@@ -269,7 +288,8 @@ impl Shard {
             .as_ref()
             .is_some_and(|current| Rc::ptr_eq(current, link))
         {
-            let dropped = entry.session.pump(&mut &**link, now);
+            let mut line = Line::new(link, self.account.as_ref(), entry.session.is_kept());
+            let dropped = entry.session.pump(&mut line, now);
             entry.note_appetite();
             self.counters.add(Metric::DroppedExpired, dropped);
             self.greet(key, link, now);
@@ -278,18 +298,31 @@ impl Shard {
 
     /// Hands frames for other shards to the Router.
     pub(super) fn flush_lanes(&mut self) -> Flushed {
-        let flushed = self.outbox.flush();
-        if self.outbox.is_relieved() {
-            let stalled = std::mem::take(&mut self.stalled);
-            stalled.into_values().for_each(Waker::wake);
+        if let Some(account) = &self.account {
+            account.send_now();
         }
+        let flushed = self.outbox.flush();
+        self.resume_stalled();
         flushed
     }
 
-    /// Whether the lanes are so full that connections should stop reading; the task of the
-    /// session's connection is woken when they have room.
+    /// Wakes connections that wait for room, if there is some.
+    pub(super) fn resume_stalled(&mut self) {
+        if self.outbox.is_relieved() && !self.is_store_congested() && !self.stalled.is_empty() {
+            let stalled = std::mem::take(&mut self.stalled);
+            stalled.into_values().for_each(Waker::wake);
+        }
+    }
+
+    fn is_store_congested(&self) -> bool {
+        let account = self.account.as_ref();
+        account.is_some_and(|account| account.is_congested())
+    }
+
+    /// Whether the lanes, or the way to the store, are so full that connections should stop reading;
+    /// the task of the session's connection is woken when there is room.
     pub(crate) fn stall(&mut self, key: SessionKey, waker: &Waker) -> bool {
-        let is_congested = self.outbox.is_congested();
+        let is_congested = self.outbox.is_congested() || self.is_store_congested();
         if is_congested {
             self.stalled.insert(key, waker.clone());
         }

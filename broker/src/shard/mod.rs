@@ -5,14 +5,18 @@
 //! in directly. What shards share (routes, retained messages, lanes) is in `Shared`.
 
 mod access;
+mod account;
 mod confirmations;
 mod delivery;
 mod inspect;
+mod kept;
 mod losses;
 mod packets;
 mod request;
 mod sessions;
 mod shared;
+#[cfg(test)]
+mod testing;
 mod worker;
 
 use std::{
@@ -33,27 +37,30 @@ use crate::{
     access::{Access, Identity},
     codec::packet::{ConnAck, Connect, ConnectCode, reason},
     config::{Limits, SessionLimits},
-    lanes::{Lanes, Outbox},
+    lanes::{Lanes, Outbox, frame::Source},
     link::Link,
     load::Load,
     metrics::{Counters, Histogram, Metric, Metrics},
     receipts::{Ledger, Needs},
     retained::Retained,
     routes::{Routes, ShardId},
-    session::{Aftermath, Cause, Shelf, Stock, Subscription, Terms},
+    session::{Aftermath, Cause, Shelf, Stock, Subscription, Terms, journal::Origin},
     shares::Shares,
+    store::Store,
     sys::Sys,
     topic::{self, Wanted},
     trie::{Removed, Trie},
 };
+use account::{Account, Line};
 pub(crate) use inspect::Piece;
+pub(crate) use kept::Inheritance;
 use losses::Herald;
 pub(crate) use packets::Flow;
 pub(crate) use request::{Answer, Kick, Query, Request, Selection, Vitals};
 pub(crate) use sessions::SessionKey;
 use sessions::{Entry, Sessions};
 pub use worker::WorkerError;
-pub(crate) use worker::{Arrival, spawn};
+pub(crate) use worker::{Alive, Arrival, spawn};
 
 /// Sessions that end, and wills that are due, before clients get their turn: those who left together
 /// have these together.
@@ -67,7 +74,10 @@ pub(crate) struct Shared {
     pub(crate) access: Access,
     pub(crate) shards: u16,
     pub(crate) routes: Routes,
-    pub(crate) shares: Shares,
+    /// Those with a subscriber whose session is kept, or that had one since they had any. Empty
+    /// without a store.
+    pub(crate) kept_routes: Routes,
+    pub(crate) shares: Arc<Shares>,
     pub(crate) retained: RwLock<Retained>,
     /// Of messages that wait for clients.
     pub(crate) stock: Arc<Stock>,
@@ -82,6 +92,8 @@ pub(crate) struct Shared {
     /// From a client's arrival to the answer to its CONNECT.
     pub(crate) connect_times: Histogram,
     pub(crate) load: Arc<Load>,
+    /// What outlives the process; `None` if nothing does.
+    pub(crate) store: Option<Arc<Store>>,
 }
 
 impl Shared {
@@ -119,36 +131,6 @@ impl Shared {
     }
 }
 
-#[cfg(test)]
-impl Shared {
-    /// What a node with these settings and so many shards would have.
-    pub(crate) fn for_tests(settings: &str, shards: u16) -> Arc<Self> {
-        let text = format!(
-            "node = \"n\"\n[access]\nanonymous = true\n\
-             [[listener]]\naddress = \"127.0.0.1:0\"\n{settings}"
-        );
-        let config = crate::config::Config::parse(&text).unwrap();
-        Arc::new(Self {
-            limits: RwLock::new(config.limits()),
-            session_limits: config.session(),
-            access: Access::start(config.access()).unwrap(),
-            shards,
-            routes: Routes::default(),
-            shares: Shares::default(),
-            retained: RwLock::new(Retained::new(config.limits().into())),
-            stock: Stock::new(config.limits().node_queue_bytes),
-            sessions: AtomicUsize::new(0),
-            node: "n".into(),
-            metrics: Metrics::new(Vec::new()),
-            sys_interval: None,
-            sys: RwLock::new(Retained::new(crate::retained::Bounds::NONE)),
-            lanes: Arc::new(Lanes::start(shards).unwrap()),
-            connect_times: Histogram::default(),
-            load: Arc::new(Load::new(config.overload(), shards, Instant::now())),
-        })
-    }
-}
-
 /// One thread's share of the node.
 pub(crate) struct Shard {
     id: ShardId,
@@ -173,6 +155,12 @@ pub(crate) struct Shard {
     is_stopping: bool,
     /// On the shard that publishes `$SYS` for all.
     sys: Option<Sys>,
+    /// Where there is a store.
+    account: Option<Rc<Account>>,
+    /// Where the message that is being published came from, if others are to note it.
+    source: Option<Source>,
+    /// What an earlier life of this shard has taken of messages that may come again.
+    taken: BTreeSet<Origin>,
     /// Kept between messages for its memory.
     matches: Vec<(SessionKey, Subscription)>,
     needs: Needs,
@@ -204,6 +192,9 @@ impl Shard {
             stalled: BTreeMap::new(),
             is_stopping: false,
             sys,
+            account: None,
+            source: None,
+            taken: BTreeSet::new(),
             matches: Vec::new(),
             needs: Needs::default(),
         }
@@ -227,6 +218,9 @@ impl Shard {
             topic_aliases,
             ..
         } = self.shared.limits();
+        let noted = self.noted();
+        let expiry = self.expiry_of(&connect);
+        self.check_store(&connect.client_id, expiry)?;
         let permit = self.permit(&connect, &identity)?;
         let is_assigned =
             self.check_client_id(&connect.client_id, &identity, assigned_client_id.is_some())?;
@@ -236,7 +230,6 @@ impl Shard {
             Some(key) => key,
             None => self.open_session(&connect.client_id, identity.clone())?,
         };
-        let expiry = self.expiry_of(&connect);
         let keep_alive = self.imposed_keep_alive(&connect);
         self.counters.inc(Metric::Connected);
         debug!(
@@ -258,6 +251,12 @@ impl Shard {
         entry.owner = identity;
         entry.is_assigned = is_assigned;
         entry.permit = permit;
+        match self.account.as_ref().filter(|_account| !expiry.is_zero()) {
+            Some(account) => entry
+                .session
+                .keep(entry.profile(), || account.open_session()),
+            None => entry.session.keep_no_longer(),
+        }
         entry.session.attach(Terms {
             window: connect
                 .receive_maximum
@@ -269,6 +268,8 @@ impl Shard {
         });
         let asked = Duration::from_secs(u64::from(connect.session_expiry.unwrap_or(0)));
         let granted = u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX);
+        let is_kept = entry.session.is_kept();
+        self.hold_noted(noted, link);
         link.connack(ConnAck {
             session_present,
             code: ConnectCode::Accepted,
@@ -279,7 +280,11 @@ impl Shard {
             keep_alive,
             assigned_client_id,
         });
-        let dropped = entry.session.pump(&mut &**link, now);
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return Ok(key);
+        };
+        let mut line = Line::new(link, self.account.as_ref(), is_kept);
+        let dropped = entry.session.pump(&mut line, now);
         entry.note_appetite();
         self.counters.add(Metric::DroppedExpired, dropped);
         self.greet(key, link, now);
@@ -322,31 +327,11 @@ impl Shard {
         (!ended).then_some(key)
     }
 
-    /// How long the client's session outlives its connection.
-    fn expiry_of(&self, connect: &Connect) -> Duration {
-        let longest = self.shared.session_limits.max_expiry;
-        if connect.version.is_v5() {
-            self.bounded_expiry(connect.session_expiry.unwrap_or(0))
-        } else if connect.clean_start {
-            Duration::ZERO
-        } else {
-            longest
-        }
-    }
-
     /// The keep-alive that a client gets in place of its own. MQTT 3 has no way to tell it.
     pub(super) fn imposed_keep_alive(&self, connect: &Connect) -> Option<u16> {
         let longest = self.shared.session_limits.max_keep_alive;
         let is_longer = connect.keep_alive == 0 || connect.keep_alive > longest;
         (connect.version.is_v5() && longest > 0 && is_longer).then_some(longest)
-    }
-
-    fn bounded_expiry(&self, seconds: u32) -> Duration {
-        let longest = self.shared.session_limits.max_expiry;
-        match seconds {
-            u32::MAX => longest,
-            seconds => Duration::from_secs(u64::from(seconds)).min(longest),
-        }
     }
 
     /// Ends a connection's hold on its session, unless a newer connection has it.
@@ -369,7 +354,13 @@ impl Shard {
         }
         entry.link = None;
         self.counters.sub(Metric::SessionsConnected, 1);
-        let orphans = entry.reclaim_unsent();
+        // What a kept session has when the node stops, it still has after the next start.
+        let stays = cause == Cause::Shutdown && entry.session.is_kept();
+        let orphans = if stays {
+            Vec::new()
+        } else {
+            entry.reclaim_unsent()
+        };
         let aftermath = entry.session.detach(cause, now);
         entry.note_appetite();
         self.settle(key, aftermath, now);
@@ -400,6 +391,7 @@ impl Shard {
         self.counters.sub(Metric::Sessions, 1);
         self.counters
             .sub(Metric::Subscriptions, entry.session.subscription_count());
+        entry.session.keep_no_longer();
         for filter in entry.session.filters() {
             match topic::parse_filter(filter) {
                 Some(Wanted::Share(shared)) => {
@@ -416,6 +408,9 @@ impl Shard {
     fn cancel(&mut self, key: SessionKey, filter: &str) {
         if self.subscribers.remove(filter, &key) == Removed::LastSubscriber {
             self.shared.routes.remove(filter, self.id);
+            if self.account.is_some() {
+                self.shared.kept_routes.remove(filter, self.id);
+            }
         }
     }
 
@@ -449,6 +444,7 @@ impl Shard {
                     .write()
                     .unwrap_or_else(PoisonError::into_inner)
                     .handle_timeout(now);
+                self.note_retained();
             }
             if self.shared.stock.ran_out() {
                 let bytes = self.shared.stock.bytes();

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, rc::Rc, time::Instant};
 
 use tracing::debug;
 
-use super::{SessionKey, Shard};
+use super::{SessionKey, Shard, account::Line};
 use crate::{
     codec::packet::{Ack, AckKind, ClientPacket, PacketId, Subscribe, SubscribeFilter, reason},
     link::Link,
@@ -13,6 +13,7 @@ use crate::{
     receipts::{Receipt, Waiter},
     session::{Cause, Subscription},
     shares::ShareId,
+    store::Condition,
     sys,
     topic::{self, Wanted},
     trie::Inserted,
@@ -57,7 +58,9 @@ impl Shard {
             }
             ClientPacket::Ack(ack) => {
                 if let Some(entry) = self.sessions.get_mut(key) {
-                    let dropped = entry.session.handle_ack(ack, &mut &**link, now);
+                    let is_kept = entry.session.is_kept();
+                    let mut line = Line::new(link, self.account.as_ref(), is_kept);
+                    let dropped = entry.session.handle_ack(ack, &mut line, now);
                     entry.note_appetite();
                     self.counters.add(Metric::DroppedExpired, dropped);
                     self.greet(key, link, now);
@@ -67,11 +70,13 @@ impl Shard {
                 self.handle_subscribe(key, link, subscribe, now)?;
             }
             ClientPacket::Unsubscribe { id, filters } => {
+                let noted = self.noted();
                 let mut left = BTreeSet::new();
                 let codes: Vec<u8> = filters
                     .iter()
                     .map(|filter| self.unsubscribe(key, filter, &mut left))
                     .collect();
+                self.hold_noted(noted, link);
                 link.unsuback(id, &codes);
                 // Once for all of them: the whole queue is looked through.
                 self.hand_on(key, &left, now);
@@ -96,10 +101,13 @@ impl Shard {
         now: Instant,
     ) -> Result<(), u8> {
         link.note_message();
+        let noted = self.noted();
         let Some(entry) = self.sessions.get_mut(key) else {
             return Ok(());
         };
         let qos = message.qos;
+        // The first one of a QoS 2 message may not be stored yet when the second comes.
+        let is_repeatable = qos == Qos::ExactlyOnce && entry.session.is_kept();
         let is_new = entry
             .session
             .handle_publish(qos, id)
@@ -119,7 +127,18 @@ impl Shard {
             });
             // MQTT 3 must be told of success, or be disconnected (3.1.1, 3.3.5-2).
             self.forget_publish(key, id);
+            self.hold_noted(noted, link);
             acknowledge(key, link, qos, id, reason::NOT_AUTHORIZED, None);
+            return Ok(());
+        }
+        if is_new && id.is_some() && self.cannot_store(&message) {
+            self.counters.inc(Metric::RefusedUnstored);
+            self.forget_publish(key, id);
+            // MQTT 3 cannot be told in an acknowledgement.
+            if !link.version().is_v5() {
+                return Err(reason::QUOTA_EXCEEDED);
+            }
+            acknowledge(key, link, qos, id, reason::QUOTA_EXCEEDED, None);
             return Ok(());
         }
         // Refused as a whole where its publisher can be told; others' messages are delivered and
@@ -133,8 +152,18 @@ impl Shard {
         } else if is_new {
             self.publish_for(key, id, message, now)
         } else {
-            (reason::SUCCESS, self.receipt(key, id))
+            (reason::SUCCESS, self.publish_again(key, id, message, now))
         };
+        if let (true, Some(id)) = (is_repeatable, id)
+            && receipt.as_ref().is_none_or(|receipt| receipt.is_complete())
+        {
+            self.note_spread(key, id);
+        }
+        if is_repeatable {
+            self.hold(link);
+        } else if qos > Qos::AtMostOnce {
+            self.hold_noted(noted, link);
+        }
         acknowledge(key, link, qos, id, reason, receipt);
         Ok(())
     }
@@ -167,6 +196,7 @@ impl Shard {
         {
             return Err(reason::PROTOCOL_ERROR);
         }
+        let noted = self.noted();
         let mut codes = Vec::with_capacity(filters.len());
         for (index, wanted) in filters.iter().enumerate() {
             let subscribed = if index < FILTERS_PER_SUBSCRIBE {
@@ -186,6 +216,7 @@ impl Shard {
                 }
             }
         }
+        self.hold_noted(noted, link);
         link.suback(id, &codes);
         self.greet(key, link, now);
         Ok(())
@@ -208,9 +239,14 @@ impl Shard {
         let Some(meant) = topic::parse_filter(filter) else {
             return Err(reason::TOPIC_FILTER_INVALID);
         };
+        let account = self.account.as_ref();
         let Some(entry) = self.sessions.get_mut(key) else {
             return Err(reason::FAILURE);
         };
+        let is_kept = entry.session.is_kept();
+        if is_kept && account.is_some_and(|account| account.condition() != Condition::Good) {
+            return Err(reason::QUOTA_EXCEEDED);
+        }
         if !entry.permit.may_subscribe(filter) {
             debug!(
                 client_id = %entry.client_id,
@@ -248,6 +284,9 @@ impl Shard {
                 }
                 if self.subscribers.insert(filter, key, subscription) == Inserted::NewFilter {
                     self.shared.routes.add(filter, self.id);
+                }
+                if is_kept {
+                    self.shared.kept_routes.add(filter, self.id);
                 }
             }
         }

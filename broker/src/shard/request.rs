@@ -159,7 +159,10 @@ impl Shard {
 
     /// Whether other shards have all that is theirs, and clients' sockets all that they may have.
     fn is_drained(&self) -> bool {
-        self.outbox.is_delivered() && self.sessions.iter().all(|entry| entry.is_quiet())
+        let account = self.account();
+        self.outbox.is_delivered()
+            && account.is_none_or(|account| account.is_settled())
+            && self.sessions.iter().all(|entry| entry.is_quiet())
     }
 
     /// Whether the node is about to stop.

@@ -8,7 +8,7 @@ use crate::{
     codec::packet::ConnectCode,
     link::Link,
     metrics::Metric,
-    session::{Room, Session},
+    session::{Room, Session, journal::Profile},
 };
 
 /// A session's place in its shard; reused after the session has ended.
@@ -49,6 +49,15 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn client_id(&self) -> &str {
         &self.client_id
+    }
+
+    /// Whose session it is, for the store.
+    pub(super) fn profile(&self) -> Profile {
+        Profile {
+            client_id: Arc::clone(&self.client_id),
+            user: self.owner.user().map(Arc::from),
+            is_assigned: self.is_assigned,
+        }
     }
 
     /// Whether a client that is there lets much wait, or has just lost messages by that.

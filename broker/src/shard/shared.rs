@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Entry, SessionKey, Shard};
+use super::{Entry, SessionKey, Shard, account::Line};
 use crate::{
     message::Message,
     metrics::Metric,
@@ -75,6 +75,7 @@ impl Shard {
             subscription.qos,
             &seats.presence,
         );
+        seats.presence.set_kept(entry.session.is_kept());
         if seats.granted.insert(share, subscription).is_none() {
             self.counters.inc(Metric::SharedSubscriptions);
         }
@@ -201,7 +202,10 @@ impl Shard {
             subscription_ids: subscription.id.into_iter().collect(),
             share: Some(seat.share),
         };
-        let mut wire = entry.link.as_deref();
+        let is_kept = entry.session.is_kept();
+        let account = self.account.as_ref();
+        let line = |link| Line::new(link, account, is_kept);
+        let mut wire = entry.link.as_ref().map(line);
         let delivered = entry.session.deliver(message, grant, wire.as_mut(), now);
         entry.note_appetite();
         match delivered {

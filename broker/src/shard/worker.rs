@@ -7,6 +7,7 @@
 //!   lane out   Outbox -> LinkTx, once per burst
 //!   receipts   acknowledges what other shards have taken
 //!   timers     session expiry and delayed wills
+//!   account    Journal -> store; lets go what waited for the store
 //!   access     closes connections that a changed configuration would not let in
 //! ```
 
@@ -23,20 +24,23 @@ use bytes::Bytes;
 use rumqttd::Notification;
 use thiserror::Error;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::LocalSet,
 };
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-use super::{Request, Shard, Shared};
+use super::{Inheritance, Request, Shard, Shared, account};
 use crate::{
     access::Identity,
     codec::packet::Connect,
     connection::Connection,
     gate::Slot,
     handshake,
-    lanes::{self, Flushed, Inbox, LaneEnds, LaneError, frame},
+    lanes::{
+        self, Flushed, Inbox, LaneEnds, LaneError,
+        frame::{self, Item},
+    },
     link::Link,
     load,
     message::Qos,
@@ -81,6 +85,8 @@ pub(crate) struct Arrival {
 
 /// The node's end of a shard's thread.
 pub(crate) struct Handle {
+    /// Everything that was stored is back.
+    pub(crate) restored: oneshot::Receiver<()>,
     pub(crate) arrivals: mpsc::Sender<Arrival>,
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) thread: thread::JoinHandle<()>,
@@ -98,7 +104,7 @@ pub enum WorkerError {
 }
 
 /// Starts a shard's thread. It ends when `stop` says so, or when its lane is lost for good; `alive`
-/// hears of it.
+/// hears of it. Until `begun`, which all shards share, nothing happens by itself.
 ///
 /// # Errors
 /// When thread, runtime or lane cannot be had.
@@ -106,6 +112,8 @@ pub(crate) fn spawn(
     id: ShardId,
     shared: Arc<Shared>,
     counters: Arc<Counters>,
+    inheritance: Option<Inheritance>,
+    begun: watch::Receiver<bool>,
     stop: watch::Receiver<bool>,
     alive: mpsc::Sender<()>,
 ) -> Result<Handle, WorkerError> {
@@ -116,15 +124,27 @@ pub(crate) fn spawn(
         .map_err(WorkerError::Runtime)?;
     let (arrivals, queue) = mpsc::channel(ARRIVALS);
     let (requests, asked) = mpsc::channel(REQUESTS);
+    let (all_back, restored) = oneshot::channel();
     let thread = thread::Builder::new()
         .name(format!("shard-{}", id.0))
         .spawn(move || {
-            let shard = Rc::new(RefCell::new(Shard::new(id, shared, counters)));
             let _alive = Alive(alive);
-            LocalSet::new().block_on(&runtime, run(id, shard, queue, asked, ends, stop));
+            let mut shard = Shard::new(id, shared, counters);
+            if let Some(inheritance) = inheritance {
+                shard.inherit(inheritance, Instant::now());
+            }
+            // Nobody waits for it when the start has failed.
+            let _ = all_back.send(());
+            let shard = Rc::new(RefCell::new(shard));
+            let work = run(id, Rc::clone(&shard), queue, asked, ends, begun, stop);
+            LocalSet::new().block_on(&runtime, work);
+            if let Some(account) = shard.borrow().account() {
+                account.send_now();
+            }
         })
         .map_err(WorkerError::Thread)?;
     Ok(Handle {
+        restored,
         arrivals,
         requests,
         thread,
@@ -132,7 +152,7 @@ pub(crate) fn spawn(
 }
 
 /// Tells the node that the thread has ended, also when it panicked.
-struct Alive(mpsc::Sender<()>);
+pub(crate) struct Alive(pub(crate) mpsc::Sender<()>);
 
 impl Drop for Alive {
     fn drop(&mut self) {
@@ -147,6 +167,7 @@ async fn run(
     arrivals: mpsc::Receiver<Arrival>,
     requests: mpsc::Receiver<Request>,
     ends: LaneEnds,
+    begun: watch::Receiver<bool>,
     mut stop: watch::Receiver<bool>,
 ) {
     let connections = TaskTracker::new();
@@ -156,7 +177,9 @@ async fn run(
     let _answers =
         tokio::task::spawn_local(answer(Rc::clone(&shard), requests, connections.clone()));
     let lane_out = tokio::task::spawn_local(send_frames(Rc::clone(&shard)));
-    let timers = tokio::task::spawn_local(keep_time(Rc::clone(&shard)));
+    let timers = tokio::task::spawn_local(keep_time(Rc::clone(&shard), begun));
+    // Ends at once without a store.
+    let _parcels = tokio::task::spawn_local(account::serve(Rc::clone(&shard)));
     let load = Arc::clone(&shard.borrow().shared.load);
     let pulse = tokio::task::spawn_local(load::pulse(load, Some(id)));
     let access = tokio::task::spawn_local(follow_access(Rc::clone(&shard)));
@@ -358,16 +381,28 @@ fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]) -> b
     state.counters.inc(Metric::LaneFrames);
     state.counters.add(Metric::LaneMessages, messages as usize);
     let now = Instant::now();
-    while let Some((message, seats)) = frame::read_message(&mut bytes, now) {
+    let noted = state.noted();
+    while let Some(item) = frame::read_item(&mut bytes, now) {
+        let Item {
+            message,
+            seats,
+            source,
+        } = item;
         let message = Arc::new(message);
         is_awaited |= message.qos > Qos::AtMostOnce;
+        if state.has_taken(source) {
+            continue;
+        }
+        let noted = state.noted();
         if seats.is_empty() {
             state.deliver(&message, None, now);
         } else {
             state.deliver_to_seats(&seats, &message, &mut needs, now);
         }
+        state.note_taken(noted, source);
     }
     state.frames_taken += 1;
+    state.need_noted(noted, &mut needs);
     let finished = inbox.finish_frame();
     if let Some((from, sequence)) = finished.filter(|_frame| is_awaited) {
         state.confirm_frame(from, sequence, &needs);
@@ -416,7 +451,11 @@ async fn follow_access(shard: Rc<RefCell<Shard>>) {
     }
 }
 
-async fn keep_time(shard: Rc<RefCell<Shard>>) {
+async fn keep_time(shard: Rc<RefCell<Shard>>, mut begun: watch::Receiver<bool>) {
+    // A will that is due must find all of its subscribers.
+    if begun.wait_for(|begun| *begun).await.is_err() {
+        return;
+    }
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -437,11 +476,13 @@ mod tests {
         let (_stop, stopped) = watch::channel(false);
         let (alive, mut ended) = mpsc::channel(1);
         let counters = Arc::new(Counters::default());
+        let (_begin, begun) = watch::channel(true);
         let Handle {
+            restored: _restored,
             arrivals,
             requests: _requests,
             thread,
-        } = spawn(ShardId(0), shared, counters, stopped, alive).unwrap();
+        } = spawn(ShardId(0), shared, counters, None, begun, stopped, alive).unwrap();
         drop(arrivals);
         let heard = tokio::time::timeout(Duration::from_secs(20), ended.recv()).await;
         assert_eq!(heard, Ok(Some(())));

@@ -1,0 +1,132 @@
+//! What a crash leaves between two shards: one has stored its part of a message, another has not.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    super::shard_count,
+    Broker,
+    client::{Client, Hello},
+    config,
+    persist::settings,
+};
+use crate::{
+    codec::packet::{PacketId, Version},
+    message::Qos,
+    routes::ShardId,
+    session::{
+        Subscription,
+        journal::{Change, Profile, SessionId, Spread, State},
+    },
+    store::{Parcel, Store},
+    testing::Dir,
+};
+
+const ID: PacketId = PacketId::new(5).unwrap();
+
+fn session(client_id: &str) -> Change {
+    let profile = Profile {
+        client_id: client_id.into(),
+        user: None,
+        is_assigned: false,
+    };
+    Change::State(State {
+        profile: Arc::new(profile),
+        expiry: Duration::from_secs(3600),
+        ends: Some(Instant::now() + Duration::from_secs(3600)),
+        will: None,
+        will_due: None,
+    })
+}
+
+/// Stores a sender whose message was received and is not known to be everywhere, and a reader on
+/// each shard.
+fn prepare(dir: &Dir, readers: &[String], taken_by: Option<ShardId>) {
+    let config = config(&settings(dir));
+    let persistence = config.persistence().unwrap();
+    let opened = Store::open(persistence, "test", shard_count(), Arc::default(), ()).unwrap();
+    let sender = SessionId(1);
+    let mut changes = vec![
+        (sender, session("sender")),
+        (sender, Change::Received(ID, Spread::Begun)),
+    ];
+    let subscription = Subscription {
+        qos: Qos::ExactlyOnce,
+        no_local: false,
+        retain_as_published: false,
+        id: None,
+    };
+    for (number, reader) in (2..).zip(readers) {
+        changes.push((SessionId(number), session(reader)));
+        let subscribed = Change::Subscribed("t".into(), subscription);
+        changes.push((SessionId(number), subscribed));
+    }
+    if let Some(shard) = taken_by {
+        changes.push((sender, Change::Spread(ID, shard)));
+    }
+    let parcel = Parcel {
+        shard: ShardId(0),
+        number: 1,
+        changes,
+    };
+    opened.parcels.send(parcel).unwrap();
+    drop(opened.parcels);
+    opened.thread.join().unwrap();
+}
+
+/// What readers on the sender's shard and on another one are sent when the sender repeats its
+/// message; `None` on a host with one core.
+async fn repeat(is_taken_elsewhere: bool) -> Option<[bool; 2]> {
+    let dir = Dir::new();
+    let probe = Broker::start().await;
+    let shared = Arc::clone(&probe.node.status().shared);
+    probe.stop().await;
+    if shard_count() < 2 {
+        return None;
+    }
+    let here = shared.shard_of("sender");
+    let mut names = (0..).map(|number| format!("reader-{number}"));
+    let beside = names.find(|name| shared.shard_of(name) == here).unwrap();
+    let mut names = (0..).map(|number| format!("reader-{number}"));
+    let apart = names.find(|name| shared.shard_of(name) != here).unwrap();
+    let taken_by = is_taken_elsewhere.then(|| shared.shard_of(&apart));
+    prepare(&dir, &[beside.clone(), apart.clone()], taken_by);
+
+    let broker = Broker::start_with(&settings(&dir)).await;
+    let hello = Hello::persistent(Version::V311, "sender");
+    let (mut sender, welcome) = Client::connect(broker.address, &hello).await;
+    assert!(welcome.session_present);
+    sender.publish("t", "repeated", 0b1100, ID.get()).await;
+    sender.expect(0x50, &[0, 5]).await;
+    // Once it is everywhere it is known to be.
+    sender.publish("t", "repeated", 0b1100, ID.get()).await;
+    sender.expect(0x50, &[0, 5]).await;
+    sender.send(&[0x62, 2, 0, 5]).await;
+    sender.expect(0x70, &[0, 5]).await;
+    sender.publish("t", "last", 0b0100, ID.get()).await;
+    sender.expect(0x50, &[0, 5]).await;
+    let mut got = [false; 2];
+    for (reader, got) in [beside, apart].iter().zip(&mut got) {
+        let hello = Hello::persistent(Version::V311, reader);
+        let (mut client, _) = Client::connect(broker.address, &hello).await;
+        let mut received = client.receive_silently().await;
+        if received.payload == "repeated" {
+            *got = true;
+            received = client.receive_silently().await;
+        }
+        assert_eq!(received.payload, "last");
+    }
+    broker.stop().await;
+    Some(got)
+}
+
+#[tokio::test]
+async fn message_that_one_shard_has_stored_goes_to_the_others_alone() {
+    // The sender's own shard stores the message with its identifier, so it has it.
+    let expected = [false, true];
+    assert_eq!(repeat(false).await.unwrap_or(expected), expected);
+    let expected = [false, false];
+    assert_eq!(repeat(true).await.unwrap_or(expected), expected);
+}

@@ -1,0 +1,178 @@
+//! What becomes of clients when nothing more can be stored.
+
+use super::{
+    Broker,
+    client::{Client, Hello},
+    persist::settings,
+};
+use crate::{
+    codec::packet::Version,
+    metrics::Metric,
+    store::{Condition, faults},
+    testing::Dir,
+};
+
+fn condition(broker: &Broker) -> Condition {
+    broker.node.status().view().store.unwrap().condition
+}
+
+async fn wait_for(broker: &Broker, wanted: Condition) {
+    broker
+        .wait_until(|node| node.status().view().store.unwrap().condition == wanted)
+        .await;
+}
+
+/// An absent client that has subscribed to `kept`.
+async fn leave_session(broker: &Broker) -> Hello {
+    let hello = Hello::persistent(Version::V5, "keeper");
+    let (mut client, _) = Client::connect(broker.address, &hello).await;
+    assert_eq!(client.subscribe("kept", 2).await, 2);
+    client.leave().await;
+    hello
+}
+
+/// What a publisher of MQTT 5 is told of a message of QoS 1.
+async fn publish(sender: &mut Client, topic: &str, payload: &str, flags: u8) -> u8 {
+    sender.publish(topic, payload, flags, 7).await;
+    let (_puback, body) = sender.recv().await;
+    body.get(2).copied().unwrap_or(0)
+}
+
+/// That all goes on that needs no store.
+async fn expect_transient_traffic(broker: &Broker) {
+    let mut reader = broker.join(Version::V311, "transient reader").await;
+    reader.subscribe("passing/#", 2).await;
+    let mut sender = broker.join(Version::V311, "transient sender").await;
+    for qos in 0..3 {
+        sender.deliver("passing/by", "on", qos).await;
+        assert_eq!(reader.receive().await.qos, qos);
+    }
+    reader.leave().await;
+    sender.leave().await;
+}
+
+/// That what needs the store is refused, and said to be.
+async fn expect_refusals(broker: &Broker) {
+    let newcomer = Hello::persistent(Version::V5, "newcomer");
+    assert_eq!(
+        Client::connect(broker.address, &newcomer).await.1.code,
+        0x97
+    );
+    let newcomer = Hello::persistent(Version::V311, "newcomer");
+    assert_eq!(Client::connect(broker.address, &newcomer).await.1.code, 3);
+    // Of the keeper's shard, so that what is passed on is there when the next packet is answered.
+    let mut sender = broker.join(Version::V5, &broker.beside("keeper")).await;
+    assert_eq!(publish(&mut sender, "kept", "refused", 0b0010).await, 0x97);
+    assert_eq!(publish(&mut sender, "kept", "refused", 0b0100).await, 0x97);
+    assert_eq!(publish(&mut sender, "r", "refused", 0b0011).await, 0x97);
+    // Delivered, and neither queued nor retained.
+    sender.publish("kept", "passes", 0b0001, 0).await;
+    sender.ping().await;
+    sender.leave().await;
+    let mut sender = broker.join(Version::V311, "sender").await;
+    sender.publish("kept", "refused", 0b0010, 7).await;
+    sender.expect_close().await;
+    expect_transient_traffic(broker).await;
+}
+
+#[tokio::test]
+async fn full_store_refuses_and_goes_on_when_it_has_room() {
+    let dir = Dir::new();
+    let settings = format!(
+        "{}max_bytes = 1048576\n[limits]\nretained = 10\n",
+        settings(&dir)
+    );
+    let broker = Broker::start_with(&settings).await;
+    let keeper = leave_session(&broker).await;
+    let mut sender = broker.join(Version::V5, &broker.beside("keeper")).await;
+    let steady = Hello::persistent(Version::V5, "steady");
+    let (mut steady, _) = Client::connect(broker.address, &steady).await;
+    let payload = "x".repeat(100_000);
+    let mut taken = 0;
+    while publish(&mut sender, "kept", &payload, 0b0010).await != 0x97 {
+        taken += 1;
+        assert!(taken < 100, "a store that is never full");
+    }
+    assert_eq!(condition(&broker), Condition::Full);
+    sender.leave().await;
+    expect_refusals(&broker).await;
+    assert_eq!(steady.subscribe("more", 1).await, 0x97);
+    assert!(broker.count(Metric::RefusedStore) >= 2);
+    assert!(broker.count(Metric::RefusedUnstored) >= 4);
+
+    // Who has something there may take it.
+    let (mut client, welcome) = Client::connect(broker.address, &keeper).await;
+    assert!(welcome.session_present);
+    for _ in 0..taken {
+        assert_eq!(client.receive().await.payload.len(), payload.len());
+    }
+    wait_for(&broker, Condition::Good).await;
+    assert_eq!(steady.subscribe("more", 1).await, 1);
+    client.leave().await;
+    let mut sender = broker.join(Version::V5, "sender").await;
+    assert_eq!(publish(&mut sender, "kept", "fits", 0b0010).await, 0);
+    broker.stop().await;
+    let broker = Broker::start_with(&settings).await;
+    let (mut client, _) = Client::connect(broker.address, &keeper).await;
+    assert_eq!(client.receive().await.payload, "fits");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn disk_that_fails_loses_nothing_that_was_acknowledged() {
+    let dir = Dir::new();
+    let store = dir.path("store");
+    let broker = Broker::start_with(&settings(&dir)).await;
+    let keeper = leave_session(&broker).await;
+    let mut sender = broker.join(Version::V5, &broker.beside("keeper")).await;
+    assert_eq!(publish(&mut sender, "kept", "before", 0b0010).await, 0);
+    let steady = Hello::persistent(Version::V5, "steady");
+    let (mut steady, _) = Client::connect(broker.address, &steady).await;
+    faults::begin(&store);
+    // Its acknowledgement cannot be given, and it is told so.
+    sender.publish("kept", "in between", 0b0010, 8).await;
+    sender.expect(0xe0, &[0x97]).await;
+    sender.expect_close().await;
+    wait_for(&broker, Condition::Failing).await;
+    expect_refusals(&broker).await;
+    assert_eq!(Client::connect(broker.address, &keeper).await.1.code, 0x97);
+    // A session that is there goes on with what needs no store.
+    steady.ping().await;
+    assert_eq!(steady.subscribe("t", 0).await, 0x97);
+
+    faults::end(&store);
+    wait_for(&broker, Condition::Good).await;
+    let mut sender = broker.join(Version::V5, "sender").await;
+    assert_eq!(publish(&mut sender, "kept", "after", 0b0010).await, 0);
+    broker.stop().await;
+
+    let broker = Broker::start_with(&settings(&dir)).await;
+    let (mut client, welcome) = Client::connect(broker.address, &keeper).await;
+    assert!(welcome.session_present);
+    for payload in ["before", "in between", "after"] {
+        assert_eq!(client.receive().await.payload, payload);
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn file_system_without_room_is_said_so() {
+    let dir = Dir::new();
+    let settings =
+        settings(&dir).replace("min_free_bytes = 0", "min_free_bytes = 4611686018427387904");
+    let broker = Broker::start_with(&settings).await;
+    wait_for(&broker, Condition::LowSpace).await;
+    let newcomer = Hello::persistent(Version::V5, "newcomer");
+    assert_eq!(
+        Client::connect(broker.address, &newcomer).await.1.code,
+        0x97
+    );
+    let mut metrics = String::new();
+    broker.node.status().render(&mut metrics);
+    assert!(
+        metrics.contains("tidegate_broker_store_condition{condition=\"low_space\"} 1"),
+        "{metrics}"
+    );
+    expect_transient_traffic(&broker).await;
+    broker.stop().await;
+}

@@ -1,0 +1,279 @@
+//! What a session that is to outlive its process notes of itself.
+//!
+//! No I/O: each change goes into a list, in the order in which things happened, and the shard hands
+//! the list to the store. What a client is told of a change may leave once the store has it.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use super::{Grant, Subscription};
+use crate::{
+    codec::packet::{PacketId, Will},
+    message::Message,
+    routes::ShardId,
+};
+
+/// What one change is taken for in the list's size, its message left out.
+const CHANGE_BYTES: usize = 128;
+
+/// A kept session's number; never given twice in the life of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// A message's number in its session: higher is later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub u64);
+
+/// Whose a session is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    pub client_id: Arc<str>,
+    pub user: Option<Arc<str>>,
+    /// The broker has given the client id.
+    pub is_assigned: bool,
+}
+
+/// All of a session but its subscriptions and messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    pub profile: Arc<Profile>,
+    pub expiry: Duration,
+    /// Absent while its client is connected.
+    pub ends: Option<Instant>,
+    pub will: Option<Will>,
+    pub will_due: Option<Instant>,
+}
+
+/// How far a message of QoS 1 or 2 is on its way to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    Waiting,
+    /// PUBLISH sent.
+    Published(PacketId),
+    /// PUBREL sent.
+    Released(PacketId),
+}
+
+/// How far a QoS 2 message of the client's has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Its own shard has it, and others may or may not.
+    Begun,
+    /// Everybody has it.
+    Done,
+}
+
+/// A QoS 2 message of a kept session's, as it is known to shards that it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    pub session: SessionId,
+    pub id: PacketId,
+}
+
+/// What a session notes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Change {
+    State(State),
+    Subscribed(Box<str>, Subscription),
+    Unsubscribed(Box<str>),
+    /// A message is the session's.
+    Taken {
+        seq: Seq,
+        message: Arc<Message>,
+        grant: Grant,
+        progress: Progress,
+    },
+    /// One that waited is on its way.
+    Published {
+        seq: Seq,
+        message: Arc<Message>,
+        grant: Grant,
+        id: PacketId,
+    },
+    /// The client has it; the message itself is not needed any more.
+    Released {
+        seq: Seq,
+        id: PacketId,
+        message: Arc<Message>,
+    },
+    /// The message is the session's no longer; it is there if it was still needed.
+    Done {
+        seq: Seq,
+        message: Option<Arc<Message>>,
+    },
+    /// A QoS 2 message of the client's awaits its PUBREL.
+    Received(PacketId, Spread),
+    /// Another shard has taken it into its sessions.
+    Spread(PacketId, ShardId),
+    Completed(PacketId),
+    Ended(Remains),
+}
+
+/// What there was of a session that has ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Remains {
+    pub filters: Vec<Box<str>>,
+    pub messages: Vec<(Seq, Option<Arc<Message>>)>,
+    pub received: Vec<PacketId>,
+}
+
+/// The changes of all kept sessions of a shard, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Journal(Rc<Pages>);
+
+#[derive(Debug, Default)]
+struct Pages {
+    changes: RefCell<Vec<(SessionId, Change)>>,
+    bytes: Cell<usize>,
+    total: Cell<u64>,
+    wanted: Cell<bool>,
+    reader: RefCell<Option<Waker>>,
+}
+
+impl Journal {
+    pub fn note(&self, session: SessionId, change: Change) {
+        let Pages { bytes, .. } = &*self.0;
+        bytes.set(bytes.get() + CHANGE_BYTES + change.message_len());
+        self.0.changes.borrow_mut().push((session, change));
+        self.touch();
+    }
+
+    /// Has the list taken soon, even if there is nothing in it: something was changed that is noted
+    /// elsewhere, or somebody waits to hear that all before is stored.
+    pub fn touch(&self) {
+        let Pages { total, wanted, .. } = &*self.0;
+        total.set(total.get() + 1);
+        if !wanted.replace(true)
+            && let Some(reader) = self.0.reader.borrow_mut().take()
+        {
+            reader.wake();
+        }
+    }
+
+    /// How many changes there ever were.
+    pub fn total(&self) -> u64 {
+        self.0.total.get()
+    }
+
+    /// Whether the list is to be taken.
+    pub fn is_wanted(&self) -> bool {
+        self.0.wanted.get()
+    }
+
+    /// About how much memory the list holds.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes.get()
+    }
+
+    /// Takes the list, if it is to be taken.
+    pub fn take(&self) -> Option<Vec<(SessionId, Change)>> {
+        if !self.0.wanted.replace(false) {
+            return None;
+        }
+        self.0.bytes.set(0);
+        Some(self.0.changes.take())
+    }
+
+    /// Waits until the list is to be taken.
+    pub fn poll_wanted(&self, context: &Context<'_>) -> Poll<()> {
+        if self.is_wanted() {
+            return Poll::Ready(());
+        }
+        *self.0.reader.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Change {
+    fn message_len(&self) -> usize {
+        match self {
+            Self::Taken { message, .. } => message.topic.len() + message.payload.len(),
+            Self::State(_)
+            | Self::Subscribed(..)
+            | Self::Unsubscribed(_)
+            | Self::Published { .. }
+            | Self::Released { .. }
+            | Self::Done { .. }
+            | Self::Received(..)
+            | Self::Spread(..)
+            | Self::Completed(_)
+            | Self::Ended(_) => 0,
+        }
+    }
+}
+
+/// One session's way into the list; does nothing for a session that is not kept.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Record(Option<Kept>);
+
+#[derive(Clone, Debug)]
+struct Kept {
+    journal: Journal,
+    session: SessionId,
+    profile: Arc<Profile>,
+    last: Seq,
+}
+
+impl Record {
+    pub(super) fn of(journal: Journal, session: SessionId, profile: Profile) -> Self {
+        Self(Some(Kept {
+            journal,
+            session,
+            profile: Arc::new(profile),
+            last: Seq(0),
+        }))
+    }
+
+    pub(super) fn session(&self) -> Option<SessionId> {
+        self.0.as_ref().map(|kept| kept.session)
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(super) fn set_profile(&mut self, profile: Profile) {
+        if let Some(kept) = &mut self.0
+            && *kept.profile != profile
+        {
+            kept.profile = Arc::new(profile);
+        }
+    }
+
+    pub(super) fn profile(&self) -> Option<&Arc<Profile>> {
+        self.0.as_ref().map(|kept| &kept.profile)
+    }
+
+    /// The number of the next message.
+    pub(super) fn next_seq(&mut self) -> Seq {
+        let Some(kept) = &mut self.0 else {
+            return Seq(0);
+        };
+        kept.last.0 += 1;
+        kept.last
+    }
+
+    /// Places up to this one are taken.
+    pub(super) fn skip_to(&mut self, seq: Seq) {
+        if let Some(kept) = &mut self.0 {
+            kept.last = kept.last.max(seq);
+        }
+    }
+
+    pub(super) fn note(&self, change: impl FnOnce() -> Change) {
+        if let Some(kept) = &self.0 {
+            kept.journal.note(kept.session, change());
+        }
+    }
+
+    /// Notes nothing from then on.
+    pub(super) fn close(&mut self, remains: Remains) {
+        self.note(|| Change::Ended(remains));
+        self.0 = None;
+    }
+}

@@ -1,0 +1,168 @@
+//! A session that outlives its process: how it is noted, and made again.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Grant, Received, Room, Session, Subscription,
+    journal::{
+        Change, Journal, Origin, Profile, Progress, Record, Remains, Seq, SessionId, Spread, State,
+    },
+};
+use crate::{
+    codec::packet::{PacketId, Will},
+    message::{Message, Qos},
+    topic,
+};
+
+/// What was noted of a session.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Restored {
+    pub session: SessionId,
+    pub profile: Profile,
+    pub expiry: Duration,
+    /// When the session ends; `None` if its client was connected.
+    pub ends: Option<Instant>,
+    pub will: Option<Will>,
+    pub will_due: Option<Instant>,
+    pub subscriptions: Vec<(Box<str>, Subscription)>,
+    pub received: Vec<(PacketId, Spread)>,
+    /// In the order of their numbers.
+    pub messages: Vec<RestoredMessage>,
+}
+
+/// What was noted of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RestoredMessage {
+    pub seq: Seq,
+    pub progress: Progress,
+    /// Not there if the client has it.
+    pub content: Option<(Arc<Message>, Grant)>,
+    /// The group that it is for, and its filter.
+    pub group: Option<(Box<str>, Box<str>)>,
+}
+
+impl Received {
+    fn restore((id, spread): (PacketId, Spread)) -> (PacketId, Self) {
+        let is_spread = spread == Spread::Done;
+        let received = Self {
+            receipt: None,
+            is_spread,
+            is_inherited: !is_spread,
+        };
+        (id, received)
+    }
+}
+
+impl Session {
+    /// The session as it was noted, without its messages. A client that was connected is not any
+    /// more, and its will is due.
+    pub fn restore(room: Room, journal: Journal, restored: Restored, now: Instant) -> Self {
+        let Restored {
+            session,
+            profile,
+            expiry,
+            ends,
+            will,
+            will_due,
+            subscriptions,
+            received,
+            messages: _,
+        } = restored;
+        let mut restored = Self::new(room);
+        *restored.outgoing.record_mut() = Record::of(journal, session, profile);
+        restored.subscriptions = subscriptions.into_iter().collect();
+        let filters = restored.subscriptions.keys();
+        restored.subscription_bytes = filters.map(|filter| topic::weight(filter)).sum();
+        restored.received = received.into_iter().map(Received::restore).collect();
+        restored.expiry = expiry;
+        restored.will = will;
+        restored.will_due = will_due;
+        restored.ends = ends;
+        if ends.is_none() {
+            restored.ends = Some(now + expiry);
+            let delay = |will: &Will| Duration::from_secs(u64::from(will.delay)).min(expiry);
+            restored.will_due = restored.will.as_ref().map(|will| now + delay(will));
+            restored.note_state();
+        }
+        restored
+    }
+
+    /// How other shards are to know a QoS 2 message of the client's, if that can be received again
+    /// after a crash.
+    pub fn origin(&self, qos: Qos, id: Option<PacketId>) -> Option<Origin> {
+        let session = self.outgoing.record().session()?;
+        let id = id.filter(|_id| qos == Qos::ExactlyOnce)?;
+        Some(Origin { session, id })
+    }
+
+    /// Whether an earlier life of the broker has received a message and may not have passed it on to
+    /// all of its shards.
+    pub fn is_inherited(&self, id: Option<PacketId>) -> bool {
+        let received = id.and_then(|id| self.received.get(&id));
+        received.is_some_and(|received| received.is_inherited)
+    }
+
+    /// Everybody has a message: its sender may be told so, once this is stored. If that were not
+    /// noted, a later life would pass it on again.
+    pub fn note_spread(&mut self, id: PacketId) {
+        if let Some(received) = self.received.get_mut(&id)
+            && !std::mem::replace(&mut received.is_spread, true)
+        {
+            self.note(|| Change::Received(id, Spread::Done));
+        }
+    }
+
+    /// Takes a message back that was noted; they come in the order of their numbers.
+    pub fn restore_message(&mut self, message: RestoredMessage) {
+        self.outgoing.restore(message);
+    }
+
+    /// Has the session outlive its process: everything about it is noted from its next connection
+    /// on. `open` numbers a session that was not kept before, which is one without content.
+    pub fn keep(&mut self, profile: Profile, open: impl FnOnce() -> (Journal, SessionId)) {
+        if self.is_kept() {
+            self.outgoing.record_mut().set_profile(profile);
+        } else {
+            let (journal, session) = open();
+            *self.outgoing.record_mut() = Record::of(journal, session, profile);
+        }
+    }
+
+    /// Has the session end with its process.
+    pub fn keep_no_longer(&mut self) {
+        if self.is_kept() {
+            let remains = Remains {
+                filters: self.subscriptions.keys().cloned().collect(),
+                received: self.received.keys().copied().collect(),
+                ..self.outgoing.remains()
+            };
+            self.outgoing.record_mut().close(remains);
+        }
+    }
+
+    /// Whether the session outlives its process.
+    pub fn is_kept(&self) -> bool {
+        self.outgoing.record().is_kept()
+    }
+
+    pub(super) fn note(&self, change: impl FnOnce() -> Change) {
+        self.outgoing.record().note(change);
+    }
+
+    pub(super) fn note_state(&self) {
+        if let Some(profile) = self.outgoing.record().profile() {
+            self.note(|| {
+                Change::State(State {
+                    profile: Arc::clone(profile),
+                    expiry: self.expiry,
+                    ends: self.ends,
+                    will: self.will.clone(),
+                    will_due: self.will_due,
+                })
+            });
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! The store's file: a redb database, in which a batch is there as a whole or not at all.
+//!
+//! What lies under the database is ours, so that it is up to us what a commit waits for: redb writes
+//! what it changed beside what is there, then the root, with checksums. Without a sync that is in
+//! the kernel's hands, in that order.
+
+#[cfg(test)]
+pub(crate) mod faults;
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use redb::{
+    Database, Key, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
+    TableError,
+};
+
+use super::{
+    StoreError,
+    batch::{Batch, Cell},
+    record::{BodyId, FORMAT},
+};
+use crate::{
+    config::{Persistence, Sync},
+    session::journal::{Seq, SessionId},
+};
+
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const SESSIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sessions");
+const SUBSCRIPTIONS: TableDefinition<'_, (u64, &str), &[u8]> =
+    TableDefinition::new("subscriptions");
+const ENTRIES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("entries");
+const BODIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("bodies");
+const RECEIVED: TableDefinition<'_, (u64, u16), &[u8]> = TableDefinition::new("received");
+const SPREAD: TableDefinition<'_, (u64, u16, u16), &[u8]> = TableDefinition::new("spread");
+const RETAINED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("retained");
+
+/// In [`META`]: [`FORMAT`], and whose store it is.
+const FORMAT_KEY: &str = "format";
+const NODE_KEY: &str = "node";
+/// How many shards the node had, so that what is said of one is of the same sessions.
+const SHARDS_KEY: &str = "shards";
+
+const FILE_NAME: &str = "store.redb";
+
+/// Pages that are kept in memory. Little of what is written is read again.
+const CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Why a batch was not written.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct WriteError(Box<redb::Error>);
+
+impl<E: Into<redb::Error>> From<E> for WriteError {
+    fn from(error: E) -> Self {
+        Self(Box::new(error.into()))
+    }
+}
+
+/// Where batches are written; for tests also what fails on purpose.
+pub(super) trait Medium: Send {
+    /// Writes all of a batch or nothing, and waits for as long as it has to.
+    fn write(&mut self, batch: &Batch) -> Result<(), WriteError>;
+
+    /// Bytes of what is stored.
+    fn bytes(&self) -> u64;
+
+    /// Bytes that the file system has left; `None` if it does not say.
+    fn free_bytes(&self) -> Option<u64>;
+}
+
+/// What a table's rows are given to, a key and a value at a time.
+pub(super) trait Reader {
+    fn session(&mut self, session: u64, value: &[u8]) -> Result<(), StoreError>;
+    fn subscription(&mut self, session: u64, filter: &str, value: &[u8]) -> Result<(), StoreError>;
+    fn body(&mut self, body: u64, value: &[u8]) -> Result<(), StoreError>;
+    fn entry(&mut self, session: u64, seq: u64, value: &[u8]) -> Result<(), StoreError>;
+    fn received(&mut self, session: u64, id: u16, value: &[u8]) -> Result<(), StoreError>;
+    fn spread(&mut self, session: u64, id: u16, shard: u16) -> Result<(), StoreError>;
+    fn retained(&mut self, topic: &str, value: &[u8]) -> Result<(), StoreError>;
+}
+
+/// A database on disk.
+pub(super) struct Disk {
+    directory: PathBuf,
+    sync: Sync,
+    /// Not there after a failure: it is opened anew, which repairs what has to be.
+    database: Option<Database>,
+    bytes: u64,
+    shards_before: Option<u16>,
+}
+
+impl Disk {
+    /// Opens the node's database, or makes one.
+    ///
+    /// # Errors
+    /// When the directory or file cannot be used, or is not this node's.
+    pub(super) fn open(config: &Persistence, node: &str, shards: u16) -> Result<Self, StoreError> {
+        let directory = config.directory.clone();
+        let database = open(&directory, config.sync)
+            .map_err(|error| StoreError::open(&directory, *error.0))?;
+        let mut disk = Self {
+            directory,
+            sync: config.sync,
+            database: Some(database),
+            bytes: 0,
+            shards_before: None,
+        };
+        disk.check_owner(node, shards)?;
+        Ok(disk)
+    }
+
+    /// How many shards the node had, if it had any.
+    pub(super) fn shards_before(&self) -> Option<u16> {
+        self.shards_before
+    }
+
+    /// Makes the directory, for its owner alone.
+    pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+    }
+
+    fn check_owner(&mut self, node: &str, shards: u16) -> Result<(), StoreError> {
+        let Some(database) = &self.database else {
+            return Ok(());
+        };
+        let failed = |error: WriteError| StoreError::open(&self.directory, *error.0);
+        let Some(Signature {
+            format,
+            node: owner,
+            shards: before,
+        }) = signature(database).map_err(failed)?
+        else {
+            return sign(database, node, shards).map_err(failed);
+        };
+        if format != FORMAT.to_be_bytes() {
+            return Err(StoreError::Format {
+                directory: self.directory.clone(),
+                found: <[u8; 4]>::try_from(&*format).map_or(0, u32::from_be_bytes),
+            });
+        }
+        if owner != node.as_bytes() {
+            return Err(StoreError::OtherNode {
+                directory: self.directory.clone(),
+                owner: String::from_utf8_lossy(&owner).into_owned(),
+            });
+        }
+        self.shards_before = <[u8; 2]>::try_from(&*before).ok().map(u16::from_be_bytes);
+        if self.shards_before != Some(shards) {
+            sign(database, node, shards).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Reads everything: messages before what refers to them, and sessions before what is theirs.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the reader does not understand a row.
+    pub(super) fn read(&mut self, reader: &mut impl Reader) -> Result<(), StoreError> {
+        let Some(database) = &self.database else {
+            return Ok(());
+        };
+        let failed = |error: WriteError| StoreError::open(&self.directory, *error.0);
+        let transaction = database.begin_read().map_err(WriteError::from);
+        let transaction = transaction.map_err(failed)?;
+        let mut bytes = 0;
+        macro_rules! rows {
+            ($table:expr, $length:expr, $visit:expr) => {
+                match transaction.open_table($table) {
+                    Ok(table) => {
+                        for row in table.iter().map_err(WriteError::from).map_err(failed)? {
+                            let (key, value) = row.map_err(WriteError::from).map_err(failed)?;
+                            let (key, value) = (key.value(), value.value());
+                            bytes += ($length(&key) + value.len()) as u64;
+                            $visit(key, value)?;
+                        }
+                    }
+                    Err(TableError::TableDoesNotExist(_)) => {}
+                    Err(error) => return Err(failed(error.into())),
+                }
+            };
+        }
+        rows!(BODIES, |_: &u64| 8, |key, value| reader.body(key, value));
+        rows!(SESSIONS, |_: &u64| 8, |key, value| reader
+            .session(key, value));
+        rows!(
+            SUBSCRIPTIONS,
+            |key: &(u64, &str)| 8 + key.1.len(),
+            |key: (u64, &str), value| reader.subscription(key.0, key.1, value)
+        );
+        rows!(ENTRIES, |_: &(u64, u64)| 16, |key: (u64, u64), value| {
+            reader.entry(key.0, key.1, value)
+        });
+        rows!(RECEIVED, |_: &(u64, u16)| 10, |key: (u64, u16), value| {
+            reader.received(key.0, key.1, value)
+        });
+        rows!(
+            SPREAD,
+            |_: &(u64, u16, u16)| 12,
+            |key: (u64, u16, u16), _value: &[u8]| reader.spread(key.0, key.1, key.2)
+        );
+        rows!(RETAINED, |key: &&str| key.len(), |key, value| reader
+            .retained(key, value));
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+/// What a file says of itself.
+struct Signature {
+    format: Vec<u8>,
+    node: Vec<u8>,
+    shards: Vec<u8>,
+}
+
+/// What the file says of itself, if it is not new.
+fn signature(database: &Database) -> Result<Option<Signature>, WriteError> {
+    let transaction = database.begin_read()?;
+    let table = match transaction.open_table(META) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let read = |key| -> Result<Vec<u8>, WriteError> {
+        let value = table.get(key)?;
+        Ok(value.map_or_else(Vec::new, |value| value.value().to_vec()))
+    };
+    Ok(Some(Signature {
+        format: read(FORMAT_KEY)?,
+        node: read(NODE_KEY)?,
+        shards: read(SHARDS_KEY)?,
+    }))
+}
+
+fn sign(database: &Database, node: &str, shards: u16) -> Result<(), WriteError> {
+    let transaction = database.begin_write()?;
+    let mut table = transaction.open_table(META)?;
+    table.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice())?;
+    table.insert(NODE_KEY, node.as_bytes())?;
+    table.insert(SHARDS_KEY, shards.to_be_bytes().as_slice())?;
+    drop(table);
+    transaction.commit()?;
+    Ok(())
+}
+
+fn open(directory: &Path, sync: Sync) -> Result<Database, WriteError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(directory.join(FILE_NAME))?;
+    if sync == Sync::Disk {
+        // That there is such a file.
+        File::open(directory)?.sync_all()?;
+    }
+    let database = Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        // All of it is read anyway, and damage is found before anything rests on it.
+        .set_check_integrity_on_open(true)
+        .create_with_backend(Bytes {
+            file,
+            sync,
+            #[cfg(test)]
+            directory: directory.to_owned(),
+        })?;
+    Ok(database)
+}
+
+impl Medium for Disk {
+    fn write(&mut self, batch: &Batch) -> Result<(), WriteError> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => open(&self.directory, self.sync)?,
+        };
+        let change = commit(&database, batch)?;
+        self.bytes = self.bytes.saturating_add_signed(change);
+        self.database = Some(database);
+        Ok(())
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        let there = rustix::fs::statvfs(&self.directory).ok()?;
+        Some(there.f_bavail.saturating_mul(there.f_frsize))
+    }
+}
+
+/// Writes a batch; tells by how much what is stored has grown.
+fn commit(database: &Database, batch: &Batch) -> Result<i64, WriteError> {
+    let Batch {
+        sessions,
+        subscriptions,
+        entries,
+        bodies,
+        received,
+        spread,
+        retained,
+        fresh: _,
+        is_uncertain: _,
+    } = batch;
+    let transaction = database.begin_write()?;
+    let mut change = 0;
+    macro_rules! put_all {
+        ($table:expr, $cells:expr, $key:expr) => {
+            if !$cells.is_empty() {
+                let mut table = transaction.open_table($table)?;
+                for (key, cell) in $cells {
+                    let (key, length) = $key(key);
+                    change += put(&mut table, key, length, cell)?;
+                }
+            }
+        };
+    }
+    put_all!(BODIES, bodies, |key: &BodyId| (key.0, 8));
+    put_all!(SESSIONS, sessions, |key: &SessionId| (key.0, 8));
+    put_all!(SUBSCRIPTIONS, subscriptions, subscription_key);
+    put_all!(ENTRIES, entries, |key: &(SessionId, Seq)| (
+        (key.0.0, key.1.0),
+        16
+    ));
+    put_all!(RECEIVED, received, |key: &(SessionId, u16)| (
+        (key.0.0, key.1),
+        10
+    ));
+    put_all!(SPREAD, spread, |key: &(SessionId, u16, u16)| (
+        (key.0.0, key.1, key.2),
+        12
+    ));
+    put_all!(RETAINED, retained, retained_key);
+    transaction.commit()?;
+    Ok(change)
+}
+
+fn subscription_key((session, filter): &(SessionId, Box<str>)) -> ((u64, &str), usize) {
+    ((session.0, &**filter), 8 + filter.len())
+}
+
+/// What a map of topics lends.
+#[expect(clippy::borrowed_box, reason = "so are the keys of the map")]
+fn retained_key(topic: &Box<str>) -> (&str, usize) {
+    (topic, topic.len())
+}
+
+fn put<'k, K: Key + 'static>(
+    table: &mut Table<'_, K, &'static [u8]>,
+    key: K::SelfType<'k>,
+    key_bytes: usize,
+    cell: &Cell,
+) -> Result<i64, redb::StorageError> {
+    let row = |value: usize| i64::try_from(key_bytes + value).unwrap_or(i64::MAX);
+    let (added, before) = match cell {
+        Some(value) => (row(value.len()), table.insert(key, value.as_slice())?),
+        None => (0, table.remove(key)?),
+    };
+    Ok(added - before.map_or(0, |before| row(before.value().len())))
+}
+
+/// What the database lies in.
+#[derive(Debug)]
+struct Bytes {
+    file: File,
+    sync: Sync,
+    #[cfg(test)]
+    directory: PathBuf,
+}
+
+impl StorageBackend for Bytes {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        match self.sync {
+            Sync::Disk => self.file.sync_data(),
+            Sync::Process => Ok(()),
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        if faults::fails(&self.directory) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.write_all_at(data, offset)
+    }
+}

@@ -1,0 +1,251 @@
+//! What is read at the start: rows become sessions and retained messages.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    StoreError,
+    batch::Batch,
+    clock::Clock,
+    disk::Reader,
+    record::{self, BodyId, Content, Share},
+};
+use crate::{
+    codec::packet::PacketId,
+    message::Message,
+    retained::Kept,
+    routes::ShardId,
+    session::{
+        Restored, RestoredMessage,
+        journal::{Origin, Profile, Seq, SessionId, Spread, State},
+    },
+};
+
+/// All that was stored.
+#[derive(Debug, Default)]
+pub(crate) struct Saved {
+    pub(crate) sessions: Vec<Restored>,
+    pub(crate) retained: Vec<Kept>,
+    /// What shards have taken of QoS 2 messages that may come again.
+    pub(crate) taken: Vec<(ShardId, Origin)>,
+}
+
+/// How much that is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) sessions: usize,
+    pub(super) subscriptions: usize,
+    pub(super) messages: usize,
+    pub(super) retained: usize,
+}
+
+/// Puts rows together.
+pub(super) struct Loader {
+    directory: PathBuf,
+    clock: Clock,
+    sessions: BTreeMap<SessionId, Restored>,
+    bodies: HashMap<BodyId, Arc<Message>>,
+    /// A message and its number, once for each session that has it.
+    pub(super) references: Vec<(Arc<Message>, BodyId)>,
+    retained: Vec<Kept>,
+    /// The node has as many shards as it had, so that each has the sessions that it had.
+    has_same_shards: bool,
+    /// QoS 2 messages that not all shards may have.
+    begun: BTreeSet<Origin>,
+    /// Which shards have them.
+    pub(super) taken: Vec<(ShardId, Origin)>,
+    last_session: SessionId,
+    last_body: BodyId,
+    /// Rows that belong to nothing.
+    pub(super) strays: Batch,
+    pub(super) counts: Counts,
+}
+
+impl Loader {
+    pub(super) fn new(directory: &Path, has_same_shards: bool, clock: Clock) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            clock,
+            sessions: BTreeMap::new(),
+            bodies: HashMap::new(),
+            references: Vec::new(),
+            retained: Vec::new(),
+            has_same_shards,
+            begun: BTreeSet::new(),
+            taken: Vec::new(),
+            last_session: SessionId(0),
+            last_body: BodyId(0),
+            strays: Batch::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// The highest numbers that were given.
+    pub(super) fn last(&self) -> (SessionId, BodyId) {
+        (self.last_session, self.last_body)
+    }
+
+    /// Everything that was read.
+    pub(super) fn finish(&mut self) -> Saved {
+        for (id, message) in &self.bodies {
+            if Arc::strong_count(message) == 1 {
+                self.strays.bodies.insert(*id, None);
+            }
+        }
+        self.bodies.clear();
+        self.counts.sessions = self.sessions.len();
+        self.counts.retained = self.retained.len();
+        Saved {
+            sessions: std::mem::take(&mut self.sessions).into_values().collect(),
+            retained: std::mem::take(&mut self.retained),
+            taken: self.taken.clone(),
+        }
+    }
+
+    fn damaged(&self, table: &'static str, key: impl ToString) -> StoreError {
+        StoreError::Damaged {
+            directory: self.directory.clone(),
+            table,
+            key: key.to_string(),
+        }
+    }
+}
+
+impl Reader for Loader {
+    fn body(&mut self, body: u64, value: &[u8]) -> Result<(), StoreError> {
+        let message = record::decode_message(value, self.clock)
+            .ok_or_else(|| self.damaged("bodies", body))?;
+        let body = BodyId(body);
+        self.last_body = self.last_body.max(body);
+        self.bodies.insert(body, Arc::new(message));
+        Ok(())
+    }
+
+    fn session(&mut self, session: u64, value: &[u8]) -> Result<(), StoreError> {
+        let state = record::decode_state(value, self.clock)
+            .ok_or_else(|| self.damaged("sessions", session))?;
+        let State {
+            profile,
+            expiry,
+            ends,
+            will,
+            will_due,
+        } = state;
+        let session = SessionId(session);
+        self.last_session = self.last_session.max(session);
+        let restored = Restored {
+            session,
+            profile: Profile::clone(&profile),
+            expiry,
+            ends,
+            will,
+            will_due,
+            subscriptions: Vec::new(),
+            received: Vec::new(),
+            messages: Vec::new(),
+        };
+        self.sessions.insert(session, restored);
+        Ok(())
+    }
+
+    fn subscription(&mut self, session: u64, filter: &str, value: &[u8]) -> Result<(), StoreError> {
+        let key = (SessionId(session), Box::from(filter));
+        let Some(restored) = self.sessions.get_mut(&key.0) else {
+            self.strays.subscriptions.insert(key, None);
+            return Ok(());
+        };
+        let Some(subscription) = record::decode_subscription(value) else {
+            return Err(self.damaged("subscriptions", format!("{session} {filter}")));
+        };
+        restored.subscriptions.push((key.1, subscription));
+        self.counts.subscriptions += 1;
+        Ok(())
+    }
+
+    fn entry(&mut self, session: u64, seq: u64, value: &[u8]) -> Result<(), StoreError> {
+        let key = (SessionId(session), Seq(seq));
+        let Some(restored) = self.sessions.get_mut(&key.0) else {
+            self.strays.entries.insert(key, None);
+            return Ok(());
+        };
+        let entry = record::decode_entry(value);
+        let message = entry.and_then(|entry| {
+            let content = match entry.content {
+                Some(content) => Some(find(&self.bodies, content)?),
+                None => None,
+            };
+            Some((entry.progress, content))
+        });
+        let Some((progress, found)) = message else {
+            return Err(self.damaged("entries", format!("{session} {seq}")));
+        };
+        let (mut content, mut group) = (None, None);
+        if let Some((message, Content { body, grant, share })) = found {
+            self.references.push((Arc::clone(&message), body));
+            content = Some((message, grant));
+            group = share.map(|Share { group, filter }| (group, filter));
+        }
+        restored.messages.push(RestoredMessage {
+            seq: key.1,
+            progress,
+            content,
+            group,
+        });
+        self.counts.messages += 1;
+        Ok(())
+    }
+
+    fn received(&mut self, session: u64, id: u16, value: &[u8]) -> Result<(), StoreError> {
+        let key = (SessionId(session), id);
+        let (Some(restored), Some(id)) = (self.sessions.get_mut(&key.0), PacketId::new(id)) else {
+            self.strays.received.insert(key, None);
+            return Ok(());
+        };
+        let Some(spread) = record::decode_spread(value) else {
+            return Err(self.damaged("received", format!("{session} {id}")));
+        };
+        restored.received.push((id, spread));
+        if spread == Spread::Begun {
+            let session = key.0;
+            self.begun.insert(Origin { session, id });
+        }
+        Ok(())
+    }
+
+    fn spread(&mut self, session: u64, id: u16, shard: u16) -> Result<(), StoreError> {
+        let origin = PacketId::new(id).map(|id| Origin {
+            session: SessionId(session),
+            id,
+        });
+        match origin.filter(|origin| self.has_same_shards && self.begun.contains(origin)) {
+            Some(origin) => self.taken.push((ShardId(shard), origin)),
+            None => {
+                let key = (SessionId(session), id, shard);
+                self.strays.spread.insert(key, None);
+            }
+        }
+        Ok(())
+    }
+
+    fn retained(&mut self, topic: &str, value: &[u8]) -> Result<(), StoreError> {
+        let Some((since, message)) = record::decode_retained(value, self.clock) else {
+            return Err(self.damaged("retained", topic));
+        };
+        self.retained.push(Kept {
+            message: Arc::new(message),
+            since: self.clock.to_instant(since),
+        });
+        Ok(())
+    }
+}
+
+fn find(
+    bodies: &HashMap<BodyId, Arc<Message>>,
+    content: Content,
+) -> Option<(Arc<Message>, Content)> {
+    let message = bodies.get(&content.body)?;
+    Some((Arc::clone(message), content))
+}

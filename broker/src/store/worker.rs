@@ -1,0 +1,173 @@
+//! The store's thread: what waits is one batch, which is written and then confirmed.
+
+use std::{
+    sync::{Arc, atomic::Ordering, mpsc},
+    time::{Duration, Instant},
+};
+
+use tracing::{error, info, warn};
+
+use super::{Condition, Parcel, Store, clock::Clock, disk::Medium, scribe::Scribe, status::Stats};
+use crate::{config::Persistence, retained::Notes, routes::ShardId};
+
+/// How often a write that failed is tried again, and a file system that is full is looked at.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Writes what the shards send.
+pub(super) struct Worker {
+    store: Arc<Store>,
+    scribe: Scribe,
+    medium: Box<dyn Medium>,
+    notes: Notes,
+    max_bytes: u64,
+    min_free_bytes: u64,
+    /// Parcels whose changes are in the batch.
+    waiting: Vec<(ShardId, u64)>,
+    /// When a failed write is to be tried again.
+    retry: Option<Instant>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        store: Arc<Store>,
+        scribe: Scribe,
+        medium: Box<dyn Medium>,
+        notes: Notes,
+        config: &Persistence,
+    ) -> Self {
+        Self {
+            store,
+            scribe,
+            medium,
+            notes,
+            max_bytes: config.max_bytes,
+            min_free_bytes: config.min_free_bytes,
+            waiting: Vec::new(),
+            retry: None,
+        }
+    }
+
+    /// Serves until nobody can send any more.
+    pub(super) fn run(mut self, parcels: &mpsc::Receiver<Parcel>) {
+        self.note_condition();
+        loop {
+            let next = if self.store.condition() == Condition::Good {
+                parcels
+                    .recv()
+                    .map_err(|_gone| mpsc::RecvTimeoutError::Disconnected)
+            } else {
+                parcels.recv_timeout(RETRY)
+            };
+            let clock = Clock::read();
+            match next {
+                Ok(parcel) => self.take(parcel, clock),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+            while let Ok(parcel) = parcels.try_recv() {
+                self.take(parcel, clock);
+            }
+            self.turn(clock);
+        }
+        // The last word of retained messages may have come without a parcel.
+        self.retry = None;
+        self.turn(Clock::read());
+        if self.store.condition() == Condition::Failing {
+            error!("the broker ends with changes that could not be stored");
+        }
+    }
+
+    fn take(&mut self, parcel: Parcel, clock: Clock) {
+        let Parcel {
+            shard,
+            number,
+            changes,
+        } = parcel;
+        for (session, change) in changes {
+            self.scribe.note(session, change, clock);
+        }
+        self.waiting.push((shard, number));
+    }
+
+    fn turn(&mut self, clock: Clock) {
+        // Behind the parcels: what a shard noted before it sent one is there.
+        for note in self.notes.take() {
+            self.scribe.note_retained(note, clock);
+        }
+        if self.retry.is_some_and(|due| Instant::now() < due) {
+            return;
+        }
+        let batch = self.scribe.batch();
+        if !batch.is_empty() {
+            let Stats {
+                commits,
+                records,
+                errors,
+                commit_times,
+                ..
+            } = &self.store.stats;
+            let began = Instant::now();
+            if let Err(error) = self.medium.write(batch) {
+                errors.fetch_add(1, Ordering::Relaxed);
+                self.fail(&error);
+                return;
+            }
+            commit_times.observe(began.elapsed());
+            commits.fetch_add(1, Ordering::Relaxed);
+            records.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            self.scribe.handle_written();
+        }
+        self.retry = None;
+        self.note_condition();
+        for (shard, number) in self.waiting.drain(..) {
+            self.store.set_stored(shard, number);
+        }
+    }
+
+    fn fail(&mut self, error: &(dyn std::error::Error + 'static)) {
+        self.scribe.handle_failure();
+        self.retry = Some(Instant::now() + RETRY);
+        if self.store.set_condition(Condition::Failing) != Condition::Failing {
+            error!(
+                error,
+                "cannot store: what needs the store is refused until it can be written again"
+            );
+        }
+    }
+
+    /// Looks whether more may be stored. What was refused leaves some room before it is taken
+    /// again, or every message would change that.
+    fn note_condition(&self) {
+        let bytes = self.medium.bytes();
+        self.store.stats.bytes.store(bytes, Ordering::Relaxed);
+        let is_good = self.store.condition() == Condition::Good;
+        let tenth = |of: u64| if is_good { 0 } else { of / 10 };
+        let free = self.medium.free_bytes();
+        let condition = if bytes >= self.max_bytes - tenth(self.max_bytes) {
+            Condition::Full
+        } else if free.is_some_and(|free| free < self.min_free_bytes + tenth(self.min_free_bytes)) {
+            Condition::LowSpace
+        } else {
+            Condition::Good
+        };
+        let before = self.store.set_condition(condition);
+        if before == condition {
+            return;
+        }
+        if condition == Condition::Good {
+            info!(before = before.name(), "the store takes more again");
+        } else {
+            warn!(
+                condition = condition.name(),
+                bytes,
+                max_bytes = self.max_bytes,
+                free_bytes = free,
+                min_free_bytes = self.min_free_bytes,
+                "the store takes no more: what needs it is refused"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+//! A broker that is killed under load, again and again, loses nothing that it has acknowledged.
+//!
+//! `TIDEGATE_KILLS` says how often, `TIDEGATE_KILLS_SEED` when: a failure tells its own.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what is unexpected ends a test"
+)]
+
+mod client;
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use client::{Publisher, Subscriber};
+
+const KILLS: u64 = 4;
+
+/// Messages of each publisher in one turn: four of QoS 1 publish 5,000 a second together, if the
+/// machine lets them.
+const BURST: usize = 25;
+const TURN: Duration = Duration::from_millis(20);
+
+/// Longer than anything takes that is left to do when the last broker is up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What was acknowledged, by topic.
+type Taken = BTreeMap<String, Vec<u64>>;
+
+/// The broker under test.
+struct Broker {
+    directory: PathBuf,
+    child: Child,
+}
+
+impl Broker {
+    fn start(directory: PathBuf) -> Self {
+        let child = spawn(&directory);
+        Self { directory, child }
+    }
+
+    /// SIGKILL, and another one in its place.
+    fn kill(&mut self) {
+        let has_ended = self.child.try_wait().unwrap();
+        assert_eq!(has_ended, None, "the broker ended by itself");
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(&self.directory);
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(directory: &Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_tidegate-broker"))
+        .args(["run", "--config"])
+        .arg(directory.join("broker.toml"))
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// A directory with a configuration that goes with the test.
+struct Scene {
+    directory: PathBuf,
+    address: SocketAddr,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let name = format!("kill-{}", std::process::id());
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&directory).unwrap();
+        let address = free_address();
+        let text = format!(
+            "node = \"killed\"\naccess.anonymous = true\n\
+             [[listener]]\naddress = \"{address}\"\n\
+             [overload]\nlag = \"1h\"\n\
+             [limits]\nqueue_messages = 10000000\n\
+             [persistence]\ndirectory = \"{directory}/store\"\nmin_free_bytes = 0\n\
+             [control]\nsocket = \"{directory}/control\"\n\
+             [log]\nlevel = \"warn\"\n",
+            directory = directory.display()
+        );
+        fs::write(directory.join("broker.toml"), text).unwrap();
+        Self { directory, address }
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn free_address() -> SocketAddr {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.local_addr().unwrap()
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(text.parse().expect(variable))
+}
+
+/// Marsaglia's xorshift: kills are to fall at other moments each time, and be told again.
+struct Moments(u64);
+
+impl Moments {
+    fn next(&mut self) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        Duration::from_millis(100 + self.0 % 1000)
+    }
+}
+
+fn publish(mut publisher: Publisher, is_over: &AtomicBool) -> Publisher {
+    while !is_over.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        publisher.turn(BURST);
+        thread::sleep(TURN.saturating_sub(began.elapsed()));
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while !publisher.is_idle() {
+        assert!(Instant::now() < deadline, "{} is stuck", publisher.topic());
+        publisher.turn(0);
+    }
+    publisher
+}
+
+fn subscribe(mut subscriber: Subscriber, taken: &OnceLock<Taken>) -> Subscriber {
+    let mut deadline = None;
+    loop {
+        subscriber.turn(Duration::from_millis(50));
+        if let Some(taken) = taken.get() {
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+            if subscriber.lost(taken).is_empty() || Instant::now() > deadline {
+                break;
+            }
+        }
+    }
+    // What comes twice comes now.
+    subscriber.turn(Duration::from_millis(500));
+    subscriber
+}
+
+#[test]
+fn killed_broker_loses_nothing_acknowledged_and_repeats_nothing_of_qos_2() {
+    let kills = number("TIDEGATE_KILLS").unwrap_or(KILLS);
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let by_clock = clock.as_nanos() as u64 | 1;
+    let seed = number("TIDEGATE_KILLS_SEED").unwrap_or(by_clock);
+    let mut moments = Moments(seed);
+    let scene = Scene::new();
+    let mut broker = Broker::start(scene.directory.clone());
+    let address = scene.address;
+
+    let mut absent = Subscriber::new(address, "absent", &[("q1/0", 1), ("q2/9", 2)]);
+    let mut readers = [
+        Subscriber::new(address, "reader-1", &[("q1/+", 1)]),
+        Subscriber::new(address, "reader-2", &[("q2/+", 2)]),
+    ];
+    for subscriber in readers.iter_mut().chain([&mut absent]) {
+        while !subscriber.is_subscribed() {
+            subscriber.turn(Duration::from_millis(10));
+        }
+    }
+    absent.leave();
+    let publishers = (0..4)
+        .map(|number| Publisher::new(address, number, 1, 500))
+        .chain([8, 9].map(|number| Publisher::new(address, number, 2, 100)));
+    let is_over = AtomicBool::new(false);
+    let taken: OnceLock<Taken> = OnceLock::new();
+    let began = Instant::now();
+    let (mut subscribers, published) = thread::scope(|scope| {
+        let reading = readers.map(|reader| scope.spawn(|| subscribe(reader, &taken)));
+        let publishing: Vec<_> = publishers
+            .map(|publisher| scope.spawn(|| publish(publisher, &is_over)))
+            .collect();
+        for _ in 0..kills {
+            thread::sleep(moments.next());
+            broker.kill();
+        }
+        thread::sleep(moments.next());
+        is_over.store(true, Ordering::Relaxed);
+        let elapsed = began.elapsed();
+        let mut published = Taken::new();
+        for publisher in publishing {
+            let publisher = publisher.join().unwrap();
+            published.insert(publisher.topic().to_owned(), publisher.taken);
+        }
+        taken.set(published).unwrap();
+        let subscribers: Vec<_> = reading
+            .into_iter()
+            .map(|reader| reader.join().unwrap())
+            .collect();
+        (subscribers, elapsed)
+    });
+    let taken = taken.into_inner().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !absent.lost(&taken).is_empty() && Instant::now() < deadline {
+        absent.turn(Duration::from_millis(50));
+    }
+    subscribers.push(absent);
+
+    let count: usize = taken.values().map(Vec::len).sum();
+    let rate = count as f64 / published.as_secs_f64();
+    let told = format!("seed {seed}, {kills} kills, {count} acknowledged, {rate:.0} a second");
+    println!("{told}");
+    for subscriber in &subscribers {
+        let name = subscriber.name();
+        let lost = subscriber.lost(&taken);
+        assert_eq!(lost.len(), 0, "{name} lost {lost:?}; {told}");
+        assert_eq!(subscriber.repeats("q2/"), 0, "{name} got one twice; {told}");
+    }
+    assert!(count > 0, "{told}");
+}
