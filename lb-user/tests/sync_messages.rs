@@ -3,7 +3,7 @@
 //! in is of this node: its services, backends, and NAT ports; and memory does not grow.
 //!
 //! Such bytes come only from a peer that has the key; who has none does not get so far
-//! (`io::sync::tests`).
+//! (tests of `channel`).
 
 #[path = "support/memory.rs"]
 mod memory;

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use channel::Key;
 use clap::Subcommand;
 
 use super::{Failure, output};
-use crate::io::sync::Key;
 
 /// Makes the key of a pair of nodes.
 #[derive(Debug, clap::Args)]

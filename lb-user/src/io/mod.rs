@@ -9,6 +9,4 @@ pub mod netlink;
 pub mod notify;
 pub mod ping;
 pub mod probe;
-pub mod sync;
-
 pub mod vrrp;

@@ -9,11 +9,12 @@ use anyhow::{Context, Result, bail};
 const MAX_LINES: usize = 500;
 
 /// Where the sources are.
-const ROOTS: [&str; 7] = [
+const ROOTS: [&str; 8] = [
     "lb-common",
     "lb-ebpf",
     "lb-user",
     "broker",
+    "channel",
     "console",
     "xtask",
     "tests",
@@ -84,7 +85,7 @@ const RULES: [Rule; 7] = [
     },
     Rule {
         words: &["lb_user", "lb_common"],
-        within: &["broker/", "console/"],
+        within: &["broker/", "channel/", "console/"],
         except: &[],
         because: "the broker names nothing of the balancer, nor does what both have in common",
     },
@@ -106,7 +107,7 @@ const RULES: [Rule; 7] = [
 ];
 
 /// Packages, and what they must not depend on.
-const APART: [(&str, &[&str]); 6] = [
+const APART: [(&str, &[&str]); 7] = [
     (
         "lb-common",
         &["lb-user", "lb-ebpf", "broker", "xtask", "tests"],
@@ -120,6 +121,17 @@ const APART: [(&str, &[&str]); 6] = [
     (
         "broker",
         &["lb-common", "lb-user", "lb-ebpf", "xtask", "tests"],
+    ),
+    (
+        "channel",
+        &[
+            "lb-common",
+            "lb-user",
+            "lb-ebpf",
+            "broker",
+            "xtask",
+            "tests",
+        ],
     ),
     (
         "console",

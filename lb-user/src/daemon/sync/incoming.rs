@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use channel::{Key, Reader, Writer, answer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
@@ -19,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    BEAT, Duty, Progress, RETRY, SILENCE, SyncError, note_error,
+    BEAT, Duty, PURPOSE, Progress, RETRY, SILENCE, SyncError, note_error,
     records::{Counts, Records},
 };
 use crate::{
@@ -36,10 +37,7 @@ use crate::{
         },
     },
     daemon::{engine::Told, vrrp::Roles},
-    io::{
-        datapath::{self, Recorder},
-        sync::{Key, Reader, Writer, answer},
-    },
+    io::datapath::{self, Recorder},
     journal::Journal,
 };
 
@@ -219,7 +217,7 @@ impl Incoming {
         }
         let path = self.config.key_file().to_owned();
         handshakes.spawn(async move {
-            let key = Key::load(&path)?;
+            let key = Key::load(&path, PURPOSE)?;
             let (writer, mut reader) = answer(stream, &key, LONGEST).await?;
             let said = time::timeout(SILENCE, reader.receive()).await;
             let hello = decode(&said.map_err(|_elapsed| SyncError::Silent)??)?;

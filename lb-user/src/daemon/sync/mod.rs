@@ -21,6 +21,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use channel::{ChannelError, KeyError, Purpose};
 use lb_common::flow::HashKeys;
 use tokio::{
     sync::{mpsc, watch},
@@ -40,15 +41,18 @@ use crate::{
         flows::Sight,
         sync::{Hello, VERSION, names::fingerprint, source::Walk},
     },
-    io::{
-        datapath::{FlowEvents, Recorder},
-        sync::{ChannelError, KeyError},
-    },
+    io::datapath::{FlowEvents, Recorder},
     journal::Journal,
 };
 
 /// What the event loop is told and has not taken in: the peer waits.
 const TOLD: usize = 16;
+
+/// What the channel's key is for.
+const PURPOSE: Purpose = Purpose {
+    prologue: "tidegate sync",
+    command: "tidegate sync key",
+};
 
 /// How soon a connection is tried again.
 const RETRY: Duration = Duration::from_secs(1);

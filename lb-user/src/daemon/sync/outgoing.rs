@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use channel::{Key, Reader, Writer, call};
 use tokio::{
     net::TcpSocket,
     sync::{mpsc, watch},
@@ -12,7 +13,8 @@ use tokio::{
 use lb_common::abi::FlowEvent;
 
 use super::{
-    BEAT, Begun, Progress, RETRY, SILENCE, SyncError, events::Events, first_stream, note_error,
+    BEAT, Begun, PURPOSE, Progress, RETRY, SILENCE, SyncError, events::Events, first_stream,
+    note_error,
 };
 use crate::{
     config::model::Sync,
@@ -26,10 +28,7 @@ use crate::{
             source::Source,
         },
     },
-    io::{
-        datapath,
-        sync::{Key, Reader, Writer, call},
-    },
+    io::datapath,
     journal::Journal,
 };
 
@@ -291,7 +290,7 @@ impl Inputs {
 
 /// Makes a connection and asks the peer how far it is.
 async fn dial(config: Sync, hello: Hello) -> Result<Link, SyncError> {
-    let key = Key::load(config.key_file())?;
+    let key = Key::load(config.key_file(), PURPOSE)?;
     let called = time::timeout(CALL, connect(config.listen(), config.peer())).await;
     let stream = called.map_err(|_elapsed| SyncError::NoAnswer)?;
     let stream = stream.map_err(SyncError::Call)?;

@@ -14,9 +14,21 @@ const LENGTH: usize = 32;
 /// The longest file that is read: a key, and a line's end or two.
 const LONGEST: u64 = 256;
 
-/// What both nodes know and nobody else. Not shown, not even when debugging.
+/// What a key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purpose {
+    /// What both ends must agree on besides: handshakes for other purposes with the same key fail.
+    pub prologue: &'static str,
+    /// The command that makes a key, as users type it.
+    pub command: &'static str,
+}
+
+/// What the nodes know and nobody else. Not shown, not even when debugging.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Key([u8; LENGTH]);
+pub struct Key {
+    bytes: [u8; LENGTH],
+    purpose: Purpose,
+}
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,16 +39,17 @@ impl fmt::Debug for Key {
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    #[error("{file}: {cause}; `tidegate sync key FILE` makes one, both nodes need the same")]
+    #[error("{file}: {cause}; `{command} FILE` makes one, all nodes need the same")]
     Unreadable {
         file: String,
+        command: &'static str,
         #[source]
         cause: io::Error,
     },
     #[error("{file} can be read by others (mode {mode:o}): chmod 600 it, or make a new one")]
     Exposed { file: String, mode: u32 },
-    #[error("{file} is not 64 hex digits: `tidegate sync key FILE` makes a key")]
-    Malformed { file: String },
+    #[error("{file} is not 64 hex digits: `{command} FILE` makes a key")]
+    Malformed { file: String, command: &'static str },
     #[error("{file} cannot be written: {cause}")]
     Unwritable {
         file: String,
@@ -50,10 +63,12 @@ impl Key {
     ///
     /// # Errors
     /// If there is none, or somebody else can.
-    pub fn load(path: &Path) -> Result<Self, KeyError> {
+    pub fn load(path: &Path, purpose: Purpose) -> Result<Self, KeyError> {
         let file = || path.display().to_string();
+        let command = purpose.command;
         let unreadable = |cause| KeyError::Unreadable {
             file: file(),
+            command,
             cause,
         };
         // The mode is that of what is read, whatever the path leads to by then.
@@ -65,7 +80,11 @@ impl Key {
         let mut text = String::new();
         let read = opened.take(LONGEST).read_to_string(&mut text);
         read.map_err(unreadable)?;
-        parse(text.trim()).ok_or_else(|| KeyError::Malformed { file: file() })
+        let bytes = parse(text.trim()).ok_or_else(|| KeyError::Malformed {
+            file: file(),
+            command,
+        })?;
+        Ok(Self { bytes, purpose })
     }
 
     /// Makes a key in a new file.
@@ -93,11 +112,15 @@ impl Key {
     }
 
     pub(super) const fn bytes(&self) -> &[u8; LENGTH] {
-        &self.0
+        &self.bytes
+    }
+
+    pub(super) const fn purpose(&self) -> Purpose {
+        self.purpose
     }
 }
 
-fn parse(digits: &str) -> Option<Key> {
+fn parse(digits: &str) -> Option<[u8; LENGTH]> {
     let mut key = [0; LENGTH];
     if digits.len() != 2 * LENGTH || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
@@ -105,19 +128,28 @@ fn parse(digits: &str) -> Option<Key> {
     for (at, byte) in key.iter_mut().enumerate() {
         *byte = u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok()?;
     }
-    Some(Key(key))
+    Some(key)
 }
 
 #[cfg(test)]
 pub(super) const fn of(byte: u8) -> Key {
-    Key([byte; LENGTH])
+    Key {
+        bytes: [byte; LENGTH],
+        purpose: TESTS,
+    }
 }
+
+#[cfg(test)]
+const TESTS: Purpose = Purpose {
+    prologue: "tests",
+    command: "tidegate sync key",
+};
 
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
-    use super::{Key, KeyError};
+    use super::{Key, KeyError, TESTS};
 
     struct Directory(PathBuf);
 
@@ -142,13 +174,13 @@ mod tests {
         let (one, other) = (directory.0.join("one"), directory.0.join("other"));
         Key::create(&one).unwrap();
         Key::create(&other).unwrap();
-        let key = Key::load(&one).unwrap();
-        assert_ne!(key, Key::load(&other).unwrap());
+        let key = Key::load(&one, TESTS).unwrap();
+        assert_ne!(key, Key::load(&other, TESTS).unwrap());
         assert!(matches!(
             Key::create(&one),
             Err(KeyError::Unwritable { .. })
         ));
-        assert_eq!(Key::load(&one).unwrap(), key);
+        assert_eq!(Key::load(&one, TESTS).unwrap(), key);
         assert_eq!(format!("{key:?}"), "Key(..)");
     }
 
@@ -159,7 +191,7 @@ mod tests {
         Key::create(&path).unwrap();
         for mode in [0o640, 0o604, 0o666] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let error = Key::load(&path).unwrap_err();
+            let error = Key::load(&path, TESTS).unwrap_err();
             assert!(error.to_string().contains("chmod 600"), "{error}");
         }
     }
@@ -168,12 +200,15 @@ mod tests {
     fn what_is_no_key_is_named() {
         let directory = Directory::new("malformed");
         let path = directory.0.join("key");
-        let missing = Key::load(&path).unwrap_err().to_string();
+        let missing = Key::load(&path, TESTS).unwrap_err().to_string();
         assert!(missing.contains("tidegate sync key"), "{missing}");
         Key::create(&path).unwrap();
         for text in ["", "00", &"0".repeat(63), &"+1".repeat(32), &"0".repeat(66)] {
             fs::write(&path, text).unwrap();
-            assert!(matches!(Key::load(&path), Err(KeyError::Malformed { .. })));
+            assert!(matches!(
+                Key::load(&path, TESTS),
+                Err(KeyError::Malformed { .. })
+            ));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The channel between two nodes: TCP, with Noise on it. Carries messages of bytes, knows none.
 //!
+//! Balancers keep each other up to date over it, and the brokers of a cluster.
+//!
 //! The handshake is `Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s` (noiseprotocol.org, revision 34): both
 //! ends show that they have the key before anything is said, and each connection has secrets of its
 //! own that the key alone does not give away later. A first message that is replayed gets an answer
@@ -34,12 +36,9 @@ use tokio::{
     time,
 };
 
-pub use key::{Key, KeyError};
+pub use key::{Key, KeyError, Purpose};
 
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
-
-/// What both ends must agree on besides: handshakes of other protocols with the same key fail.
-const PROLOGUE: &[u8] = b"tidegate sync";
 
 /// For the peer to say its part of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -129,7 +128,7 @@ pub async fn answer(
 fn builder(key: &Key) -> Result<snow::Builder<'_>, ChannelError> {
     let pattern = PATTERN.parse().map_err(ChannelError::Noise)?;
     snow::Builder::new(pattern)
-        .prologue(PROLOGUE)
+        .prologue(key.purpose().prologue.as_bytes())
         .and_then(|builder| builder.psk(0, key.bytes()))
         .map_err(ChannelError::Noise)
 }
