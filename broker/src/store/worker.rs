@@ -10,8 +10,12 @@ use tracing::{error, info, warn};
 use super::{Condition, Parcel, Store, clock::Clock, disk::Medium, scribe::Scribe, status::Stats};
 use crate::{config::Persistence, retained::Notes, routes::ShardId};
 
-/// How often a write that failed is tried again, and a file system that is full is looked at.
+/// When a write that failed is tried again, and how often a file system that is full is looked at.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// When it is tried again at the latest. Each time it doubles until then: the store is opened anew,
+/// and all of it is read.
+const LONGEST_RETRY: Duration = Duration::from_secs(16);
 
 /// Writes what the shards send.
 pub(super) struct Worker {
@@ -25,6 +29,7 @@ pub(super) struct Worker {
     waiting: Vec<(ShardId, u64)>,
     /// When a failed write is to be tried again.
     retry: Option<Instant>,
+    pause: Duration,
 }
 
 impl Worker {
@@ -44,6 +49,7 @@ impl Worker {
             min_free_bytes: config.min_free_bytes,
             waiting: Vec::new(),
             retry: None,
+            pause: RETRY,
         }
     }
 
@@ -118,6 +124,7 @@ impl Worker {
             self.scribe.handle_written();
         }
         self.retry = None;
+        self.pause = RETRY;
         self.note_condition();
         for (shard, number) in self.waiting.drain(..) {
             self.store.set_stored(shard, number);
@@ -126,7 +133,8 @@ impl Worker {
 
     fn fail(&mut self, error: &(dyn std::error::Error + 'static)) {
         self.scribe.handle_failure();
-        self.retry = Some(Instant::now() + RETRY);
+        self.retry = Some(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_RETRY);
         if self.store.set_condition(Condition::Failing) != Condition::Failing {
             error!(
                 error,
