@@ -3,6 +3,7 @@
 //! The networks run the example configs that users copy: two brokers, a balancer that holds the
 //! VIP, and a second one that has the same tables and waits.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -29,12 +30,11 @@ fn serves_everybody(
         backend,
         family,
     };
-    let network = Network::new(shape, &Binaries::find()?)?;
-    serves_everybody_in(network)
+    serves_everybody_in(&mut Network::new(shape, &Binaries::find()?)?)
 }
 
 /// The same in a network whose balancers are yet to start.
-fn serves_everybody_in(mut network: Network) -> Result<()> {
+fn serves_everybody_in(network: &mut Network) -> Result<()> {
     network.start_tidegate()?;
     let vip = network.vip().to_string();
     let client = &network.topology().client;
@@ -43,10 +43,10 @@ fn serves_everybody_in(mut network: Network) -> Result<()> {
     let mut load = Load::start(client, &program, "clients", "conn", CLIENTS, &arguments)?;
     load.wait_ready(CONNECT)?;
 
-    let split = connected(&network)?;
+    let split = connected(network)?;
     check_split(network.shape().balance, split)?;
-    check_counters(&network, split)?;
-    check_far_ends(&network)?;
+    check_counters(network, split)?;
+    check_far_ends(network)?;
 
     let summary = load.stop()?;
     ensure!(
@@ -255,7 +255,7 @@ fn serves_everybody_tunnelled(form: &str, inner: Family, outer: Family) -> Resul
             config.replace(&format!("{from}{last}\""), &format!("{to}{last}\""))
         })
     });
-    serves_everybody_in(network)
+    serves_everybody_in(&mut network)
 }
 
 /// Messages of many segments: what the broker asks of clients fits into the tunnel, so that nothing has
@@ -334,4 +334,38 @@ fn tunnel_ipv4_in_gue() -> Result<()> {
 #[test]
 fn tunnel_ipv6_in_gue() -> Result<()> {
     serves_everybody_tunnelled("gue", Family::V6, Family::V4)
+}
+
+/// Each broker has `tidegate decap` beside it, and the VIP on lo.
+fn serves_everybody_unpacked(family: Family) -> Result<()> {
+    let shape = Shape {
+        forward: Forward::Tunnel,
+        balance: Balance::RoundRobin,
+        backend: Backend::Mosquitto,
+        family,
+    };
+    let mut network = Network::new(shape, &Binaries::find()?)?;
+    serves_everybody_in(&mut network)?;
+    for text in network.end_unpackers()? {
+        let counts: BTreeMap<String, u64> =
+            serde_json::from_str(&text).with_context(|| format!("no counts: {text}"))?;
+        // Half of the clients send three packets each at least.
+        let unpacked = counts.get("decapsulated").copied().unwrap_or_default();
+        ensure!(unpacked >= 3 * u64::from(CLIENTS) / 2, "{counts:?}");
+    }
+    for host in network.topology().brokers() {
+        let link = host.output("ip", &["link", "show", "dev", "eth0"])?;
+        ensure!(!link.contains("xdp"), "a program is left: {link}");
+    }
+    Ok(())
+}
+
+#[test]
+fn tunnel_ipv4_to_a_broker_of_another_make() -> Result<()> {
+    serves_everybody_unpacked(Family::V4)
+}
+
+#[test]
+fn tunnel_ipv6_to_a_broker_of_another_make() -> Result<()> {
+    serves_everybody_unpacked(Family::V6)
 }

@@ -1,5 +1,6 @@
 //! The reference network with its programs running: two brokers, two balancers.
 
+mod brokers;
 mod pair;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use rustix::process::Signal;
 use serde::Deserialize;
+
+pub use brokers::unpacking;
 
 use crate::exec;
 use crate::lab::{Binaries, ConfigText, Example, Family, Host, Process, Topology, wait_until};
@@ -23,12 +27,6 @@ const START: Duration = Duration::from_secs(30);
 
 /// First port of the kernel's own choice: health checks come from there and up, `nat` flows from below.
 const FIRST_EPHEMERAL: u16 = 32768;
-
-/// What a broker of any make needs to serve the network's clients.
-const MOSQUITTO: &str = "listener 1883\nallow_anonymous true\nmax_connections -1\n";
-
-/// Who may send tunnelled packets: the network's hosts, of which the balancers are two.
-const TUNNEL_SOURCES: &str = "[\"172.16.40.0/24\", \"fd00:40::/64\"]";
 
 /// How packets reach the backends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -132,6 +130,8 @@ pub struct Network {
     // In this order: the programs end before what they run in.
     balancers: Vec<Process>,
     brokers: Vec<Process>,
+    /// What unpacks for brokers that do not do so themselves.
+    unpackers: Vec<Process>,
     shape: Shape,
     programs: Binaries,
     config: ConfigText,
@@ -159,6 +159,7 @@ impl Network {
         let mut network = Self {
             balancers: Vec::new(),
             brokers: Vec::new(),
+            unpackers: Vec::new(),
             shape,
             programs: programs.clone(),
             config: tidegate_config(shape)?,
@@ -166,11 +167,14 @@ impl Network {
             topology,
         };
         for host in network.topology.brokers() {
-            if shape.backend == Backend::Mosquitto && shape.forward == Forward::Dsr {
+            if shape.backend == Backend::Mosquitto && shape.forward != Forward::Nat {
                 host.hold_vip(Family::V4.vip())?;
                 host.hold_vip(Family::V6.vip())?;
             }
-            let broker = start_broker(host, shape, programs)?;
+            if shape.backend == Backend::Mosquitto && shape.forward == Forward::Tunnel {
+                network.unpackers.push(brokers::unpack(host, programs)?);
+            }
+            let broker = brokers::start(host, shape, programs)?;
             network.brokers.push(broker);
         }
         Ok(network)
@@ -187,6 +191,18 @@ impl Network {
             self.balancers.push(process);
         }
         self.wait_until_brokers_are_up()
+    }
+
+    /// Ends what unpacks for brokers that do not do so themselves, and returns what each has counted.
+    ///
+    /// # Errors
+    /// When one does not end as it should.
+    pub fn end_unpackers(&mut self) -> Result<Vec<String>> {
+        let ended = self.unpackers.iter_mut().map(|unpacker| {
+            unpacker.signal(Signal::TERM)?;
+            unpacker.finish(START)
+        });
+        ended.collect()
     }
 
     fn start_balancer(&self, host: &Host, config: ConfigText) -> Result<Process> {
@@ -255,7 +271,7 @@ impl Network {
     /// When it does not start.
     pub fn restart_broker(&mut self, index: usize) -> Result<()> {
         let host = self.topology.brokers()[index];
-        self.brokers[index] = start_broker(host, self.shape, &self.programs)?;
+        self.brokers[index] = brokers::start(host, self.shape, &self.programs)?;
         Ok(())
     }
 
@@ -340,10 +356,6 @@ impl Network {
 }
 
 fn tidegate_config(shape: Shape) -> Result<ConfigText> {
-    ensure!(
-        (shape.forward, shape.backend) != (Forward::Tunnel, Backend::Mosquitto),
-        "mosquitto takes no tunnelled packets by itself: choose another way to forward"
-    );
     let example = match shape.forward {
         Forward::Dsr => Example::TidegateDsr,
         Forward::Nat => Example::TidegateNat,
@@ -355,46 +367,6 @@ fn tidegate_config(shape: Shape) -> Result<ConfigText> {
 
 fn socket_of(host: &Host) -> PathBuf {
     host.work_dir().join("tidegate.sock")
-}
-
-fn start_broker(host: &Host, shape: Shape, programs: &Binaries) -> Result<Process> {
-    match shape.backend {
-        Backend::Tidegate => {
-            let config = ConfigText::example(Example::Broker)?;
-            let config = match shape.forward {
-                Forward::Dsr => config,
-                Forward::Nat => config.without("vip"),
-                Forward::Tunnel => unpacking(config),
-            };
-            let node = format!("{:?}", host.name());
-            let socket = format!("{:?}", host.work_dir().join("broker.sock"));
-            let config = config
-                .set("", "node", &node)
-                .set("control", "socket", &socket)
-                .write(host, "broker.toml")?;
-            let mut command = host.command(&programs.broker)?;
-            command.args(["run", "--config"]).arg(config);
-            let mut process = host.spawn("tidegate-broker", command)?;
-            process.wait_for_line("ready", START)?;
-            Ok(process)
-        }
-        Backend::Mosquitto => {
-            let config = ConfigText::from(MOSQUITTO).write(host, "mosquitto.conf")?;
-            let mut command = host.command("mosquitto")?;
-            command.arg("-c").arg(config);
-            let mut process = host.spawn("mosquitto", command)?;
-            process.wait_for_line("running", START)?;
-            Ok(process)
-        }
-    }
-}
-
-/// A broker's configuration, with tunnelled packets taken from the network's hosts.
-#[must_use]
-pub fn unpacking(config: ConfigText) -> ConfigText {
-    config
-        .set("tunnel", "interface", "\"eth0\"")
-        .set("tunnel", "from", TUNNEL_SOURCES)
 }
 
 /// Reads the durations that our configs use.
