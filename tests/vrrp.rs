@@ -292,6 +292,50 @@ fn an_address_gets_another_prefix_and_stays_where_it_is() -> Result<()> {
     Pair::end(load)
 }
 
+/// The names of a process's threads, and how the kernel schedules each: `chrt`'s word for it.
+fn threads(pid: u32) -> Result<Vec<(String, String)>> {
+    const FIELD: usize = 41;
+    let mut threads = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+        // The name, which is the second field, may have spaces.
+        let (front, back) = stat.rsplit_once(") ").context("no name")?;
+        let name = front.split_once(" (").context("no name")?.1;
+        let policy = back.split_whitespace().nth(FIELD - 3);
+        let policy = match policy.context("no policy")? {
+            "0" => "other",
+            "1" => "fifo",
+            another => another,
+        };
+        threads.push((name.to_owned(), policy.to_owned()));
+    }
+    threads.sort();
+    Ok(threads)
+}
+
+#[test]
+fn adverts_have_threads_of_their_own_that_run_before_all_ordinary_ones() -> Result<()> {
+    let mut pair = Pair::new()?;
+    pair.start(0, &node(&router(200, "")))?;
+    pair.wait_for_role(0, "active")?;
+    let found = threads(pair.process(0)?.pid())?;
+    let is_own = |name: &str| ["vrrp", "vrrp-addresses", "vrrp-sockets"].contains(&name);
+    let (own, others): (Vec<_>, Vec<_>) = found.iter().partition(|(name, _)| is_own(name));
+    ensure!(own.len() == 3 && !others.is_empty(), "{found:?}");
+    ensure!(
+        others.iter().all(|(_, policy)| policy == "other"),
+        "{found:?}"
+    );
+    let said = pair.process(0)?.stderr();
+    let is_allowed = said.contains("thread runs before ordinary ones");
+    let wanted = if is_allowed { "fifo" } else { "other" };
+    ensure!(own.iter().all(|(_, policy)| policy == wanted), "{found:?}");
+    if !is_allowed {
+        println!("skipped: no thread may run before ordinary ones here");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_daemon_that_hangs_in_its_log_goes_on_sending_adverts() -> Result<()> {
     let mut pair = Pair::new()?;
