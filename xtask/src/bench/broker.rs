@@ -1,20 +1,24 @@
 //! Our broker, mosquitto and rumqttd as its users run it: the same clients, in one run, one after the
 //! other. Load generator and broker share this machine, so ratios say more than figures.
+//!
+//! And ours alone for minutes, with as many clients as a process may have.
 
 mod makes;
-mod report;
+mod soak;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use serde_json::json;
 
 use crate::elevate;
 use crate::lab::{Host, Process, WorkDir, clean_leftovers, interrupted, note_interrupts};
 use crate::load::{Load, Summary};
 use crate::network::name_of;
 
+use super::figures::{self, Figures, Outcome};
 use makes::{Make, Programs, RUMQTTD};
-use report::Figures;
 
 /// For clients to be up: rumqttd takes a thousand a second at most.
 const READY: Duration = Duration::from_secs(120);
@@ -25,9 +29,25 @@ const END: Duration = Duration::from_secs(120);
 /// Clients that wait for one sender's messages.
 const FAN: u32 = 500;
 
+/// What to do with brokers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Case {
+    /// Several, beside each other.
+    Compare,
+    /// Ours, with many clients for long: nothing may be lost, and memory may not grow.
+    Soak,
+}
+
 /// How much to measure.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    /// What to do.
+    #[arg(long, value_enum, default_value = "compare")]
+    case: Case,
+    /// Clients of the soak that each publish 256 bytes at QoS 1; a process has 20,000 files at most on
+    /// many machines.
+    #[arg(long, value_name = "N", default_value_t = 17_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    clients: u32,
     /// Clients that are connected and say nothing.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=15_000))]
     idle: u32,
@@ -37,12 +57,13 @@ pub struct Args {
     /// Senders, each with a receiver of its own.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=5_000))]
     pairs: u32,
-    /// Messages of one sender a second in the latency test.
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    rate: u32,
-    /// Length of each message test.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
-    seconds: u32,
+    /// Messages a second: of one sender in the latency test [default: 50], of all clients in the soak
+    /// [default: 20000].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    rate: Option<u32>,
+    /// Length of each message test [default: 5], or of the soak [default: 300].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: Option<u32>,
     /// How often everything is measured, in turn; the median counts, of ratios that of the rounds'.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -59,28 +80,77 @@ pub struct Args {
     json: bool,
 }
 
+impl Args {
+    fn rate(&self) -> u32 {
+        self.rate.unwrap_or(match self.case {
+            Case::Compare => 50,
+            Case::Soak => 20_000,
+        })
+    }
+
+    fn seconds(&self) -> u32 {
+        self.seconds.unwrap_or(match self.case {
+            Case::Compare => 5,
+            Case::Soak => 300,
+        })
+    }
+}
+
 /// Sets up, builds, measures and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let Some(programs) = elevate::with_example("broker", RUMQTTD)? else {
+    let programs = match args.case {
+        Case::Compare => elevate::with_example("broker", RUMQTTD)?,
+        Case::Soak => elevate::with_programs(&[])?,
+    };
+    let Some(programs) = programs else {
         return Ok(());
     };
     note_interrupts();
     clean_leftovers().context("cannot remove what an earlier run left")?;
     let programs = Programs::new(programs)?;
+    match args.case {
+        Case::Compare => compare(args, &programs),
+        Case::Soak => soak::run(args, &mut Scene::open(Make::Tidegate, &programs)?),
+    }
+}
+
+fn compare(args: &Args, programs: &Programs) -> Result<()> {
     let mut rounds: Vec<Vec<Figures>> = vec![Vec::new(); args.brokers.len()];
     for round in 1..=args.rounds {
         for (figures, make) in rounds.iter_mut().zip(&args.brokers) {
             eprintln!("round {round} of {}: {}", args.rounds, name_of(*make));
-            figures.push(measure(args, *make, &programs)?);
+            figures.push(measure(args, *make, programs)?);
         }
     }
-    let outcomes = report::compare(&args.brokers, &rounds);
+    let outcomes = outcomes(&args.brokers, &rounds);
     if args.json {
-        report::print_json(args, &outcomes);
+        let line = json!({
+            "idle": args.idle,
+            "connects": args.connects,
+            "pairs": args.pairs,
+            "rate": args.rate(),
+            "seconds": args.seconds(),
+            "rounds": args.rounds,
+            "brokers": figures::json(&outcomes, "ours_to_this"),
+        });
+        println!("{line}");
     } else {
-        report::print_table(&outcomes);
+        figures::print_table(&outcomes, "(x: ours)");
     }
     Ok(())
+}
+
+fn outcomes(makes: &[Make], rounds: &[Vec<Figures>]) -> Vec<Outcome> {
+    let ours = makes.iter().position(|make| *make == Make::Tidegate);
+    let ours = ours.and_then(|index| rounds.get(index));
+    let outcomes = makes.iter().zip(rounds).map(|(make, theirs)| Outcome {
+        name: name_of(*make),
+        figures: Figures::median(theirs),
+        ratios: ours
+            .filter(|_rounds| *make != Make::Tidegate)
+            .map(|ours| Figures::ratio(ours, theirs)),
+    });
+    outcomes.collect()
 }
 
 /// A broker and its clients' host, of a test's own.
@@ -109,15 +179,15 @@ fn measure(args: &Args, make: Make, programs: &Programs) -> Result<Figures> {
     let qos1 = test("QoS 1", &|scene| scene.pairs(args, "1"))?;
     let fan = test("fan-out", &|scene| scene.fan_out(args))?;
     let latency = test("latency", &|scene| scene.latency(args))?;
-    Ok(Figures {
-        idle_bytes_per_client: first(&idle),
-        connects_per_second: first(&connects),
-        qos0_per_second: first(&qos0),
-        qos1_per_second: first(&qos1),
-        fan_out_per_second: first(&fan),
-        latency_p50_ms: first(&latency),
-        latency_p99_ms: latency.get(1).copied(),
-    })
+    Ok(Figures::new([
+        ("idle_bytes_per_client", "idle B/client", first(&idle)),
+        ("connects_per_second", "connects/s", first(&connects)),
+        ("qos0_per_second", "QoS 0 msg/s", first(&qos0)),
+        ("qos1_per_second", "QoS 1 msg/s", first(&qos1)),
+        ("fan_out_per_second", "fan-out msg/s", first(&fan)),
+        ("latency_p50_ms", "p50 ms", first(&latency)),
+        ("latency_p99_ms", "p99 ms", latency.get(1).copied()),
+    ]))
 }
 
 impl<'a> Scene<'a> {
@@ -187,7 +257,7 @@ impl<'a> Scene<'a> {
 
     /// From sender to receiver, well below what any of them can take.
     fn latency(&mut self, args: &Args) -> Result<Vec<f64>> {
-        let interval = (1000.0 / f64::from(args.rate)).to_string();
+        let interval = (1000.0 / f64::from(args.rate())).to_string();
         let topic = ["-t", "pair/%i", "-q", "0", "-i", "1"];
         let senders = [&topic[..], &["-I", &interval]].concat();
         let pairs = args.pairs;
@@ -203,7 +273,7 @@ impl<'a> Scene<'a> {
         (receivers, receiving): (u32, &[&str]),
         (senders, sending): (u32, &[&str]),
     ) -> Result<(f64, Summary)> {
-        let duration = format!("{}s", args.seconds);
+        let duration = format!("{}s", args.seconds());
         let mut receiving = self.load("sub", receivers, receiving)?;
         receiving.wait_ready(READY)?;
         let always = ["-s", "256", "--wait-all", "--duration", &duration];

@@ -3,6 +3,7 @@
 mod broker;
 pub mod churn;
 mod failover;
+mod figures;
 mod flood;
 mod path;
 mod sync;

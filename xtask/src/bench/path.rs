@@ -2,11 +2,9 @@
 
 mod routes;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
 use serde_json::json;
 
 use crate::elevate;
@@ -14,6 +12,7 @@ use crate::lab::{Binaries, note_interrupts, ticks_per_second};
 use crate::load::{Load, Summary};
 use crate::network::name_of;
 
+use super::figures::{self, Figures, Outcome};
 use routes::{Path, Route};
 
 /// As fast as the brokers answer, with so few at once that no veth's ring (256 frames) runs over: a
@@ -54,101 +53,6 @@ pub struct Args {
     json: bool,
 }
 
-/// The figures of one way.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Figures {
-    connects_per_second: f64,
-    qos0_per_second: f64,
-    qos1_per_second: f64,
-    rtt_p50_ms: f64,
-    rtt_p99_ms: f64,
-    /// Of the whole machine, for a million messages of QoS 1.
-    cpu_seconds_per_million_qos1: f64,
-    /// Of the balancer's own processes over all tests; work in the kernel on behalf of packets is not in it.
-    balancer_cpu_seconds: f64,
-}
-
-impl Figures {
-    const NAMES: [&str; 7] = [
-        "connects/s",
-        "QoS 0 msg/s",
-        "QoS 1 msg/s",
-        "rtt p50 ms",
-        "rtt p99 ms",
-        "CPU s/M QoS 1",
-        "balancer CPU s",
-    ];
-
-    const KEYS: [&str; 7] = [
-        "connects_per_second",
-        "qos0_per_second",
-        "qos1_per_second",
-        "rtt_p50_ms",
-        "rtt_p99_ms",
-        "cpu_seconds_per_million_qos1",
-        "balancer_cpu_seconds",
-    ];
-
-    fn values(&self) -> [f64; 7] {
-        let Self {
-            connects_per_second,
-            qos0_per_second,
-            qos1_per_second,
-            rtt_p50_ms,
-            rtt_p99_ms,
-            cpu_seconds_per_million_qos1,
-            balancer_cpu_seconds,
-        } = *self;
-        [
-            connects_per_second,
-            qos0_per_second,
-            qos1_per_second,
-            rtt_p50_ms,
-            rtt_p99_ms,
-            cpu_seconds_per_million_qos1,
-            balancer_cpu_seconds,
-        ]
-    }
-
-    fn from_values(values: [f64; 7]) -> Self {
-        let [
-            connects_per_second,
-            qos0_per_second,
-            qos1_per_second,
-            rtt_p50_ms,
-            rtt_p99_ms,
-            cpu_seconds_per_million_qos1,
-            balancer_cpu_seconds,
-        ] = values;
-        Self {
-            connects_per_second,
-            qos0_per_second,
-            qos1_per_second,
-            rtt_p50_ms,
-            rtt_p99_ms,
-            cpu_seconds_per_million_qos1,
-            balancer_cpu_seconds,
-        }
-    }
-
-    /// Figure by figure.
-    fn median(rounds: &[Self]) -> Self {
-        Self::from_values(std::array::from_fn(|index| {
-            let mut values: Vec<f64> = rounds.iter().map(|round| round.values()[index]).collect();
-            values.sort_by(f64::total_cmp);
-            values[values.len() / 2]
-        }))
-    }
-}
-
-/// What came out for one way.
-struct Outcome {
-    route: Route,
-    figures: Figures,
-    /// To direct, if that was measured.
-    ratios: Option<[Option<f64>; 7]>,
-}
-
 /// Sets up, builds, measures and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
     let Some(programs) = elevate::with_programs(&["sketch"])? else {
@@ -165,21 +69,28 @@ pub(super) fn run(args: &Args) -> Result<()> {
         }
     }
     let direct = args.paths.iter().position(|route| *route == Route::Direct);
-    let direct = direct.map(|index| rounds[index].clone());
-    let results: Vec<Outcome> = args
+    let direct = direct.and_then(|index| rounds.get(index));
+    let outcomes: Vec<Outcome> = args
         .paths
         .iter()
         .zip(&rounds)
         .map(|(route, rounds)| Outcome {
-            route: *route,
+            name: name_of(*route),
             figures: Figures::median(rounds),
-            ratios: direct.as_ref().map(|direct| ratios(rounds, direct)),
+            ratios: direct.map(|direct| Figures::ratio(rounds, direct)),
         })
         .collect();
     if args.json {
-        print_json(args, &results);
+        let line = json!({
+            "clients": args.clients,
+            "publishers": args.publishers,
+            "seconds": args.seconds,
+            "rounds": args.rounds,
+            "paths": figures::json(&outcomes, "to_direct"),
+        });
+        println!("{line}");
     } else {
-        print_table(&results);
+        figures::print_table(&outcomes, "(x: to direct)");
     }
     Ok(())
 }
@@ -223,15 +134,31 @@ fn measure(args: &Args, route: Route, programs: &Binaries) -> Result<Figures> {
         eprintln!("  dropped packets: {drops:?}");
     }
     let rtt = pings.rtt_ms.context("no round trip was measured")?;
-    Ok(Figures {
-        connects_per_second: conn.connects_per_second,
-        qos0_per_second: qos0.messages_per_second,
-        qos1_per_second: qos1.messages_per_second,
-        rtt_p50_ms: rtt.p50,
-        rtt_p99_ms: rtt.p99,
-        cpu_seconds_per_million_qos1: busy * 1e6 / qos1.acked.max(1) as f64,
-        balancer_cpu_seconds: path.balancer_cpu_seconds()?,
-    })
+    let cpu = busy * 1e6 / qos1.acked.max(1) as f64;
+    let balancer = path.balancer_cpu_seconds()?;
+    Ok(Figures::new([
+        (
+            "connects_per_second",
+            "connects/s",
+            Some(conn.connects_per_second),
+        ),
+        (
+            "qos0_per_second",
+            "QoS 0 msg/s",
+            Some(qos0.messages_per_second),
+        ),
+        (
+            "qos1_per_second",
+            "QoS 1 msg/s",
+            Some(qos1.messages_per_second),
+        ),
+        ("rtt_p50_ms", "rtt p50 ms", Some(rtt.p50)),
+        ("rtt_p99_ms", "rtt p99 ms", Some(rtt.p99)),
+        // Of the whole machine, for a million messages of QoS 1.
+        ("cpu_seconds_per_million_qos1", "CPU s/M QoS 1", Some(cpu)),
+        // Of its own processes over all tests; work in the kernel on behalf of packets is not in it.
+        ("balancer_cpu_seconds", "balancer CPU s", Some(balancer)),
+    ]))
 }
 
 fn run_load(path: &Path, kind: &str, count: u32, arguments: &[&str]) -> Result<Summary> {
@@ -258,88 +185,4 @@ fn busy_seconds() -> Result<f64> {
         .filter_map(|index| ticks.get(*index))
         .sum();
     Ok(busy / ticks_per_second())
-}
-
-fn print_json(args: &Args, results: &[Outcome]) {
-    let mut paths = serde_json::Map::new();
-    for outcome in results {
-        let Outcome {
-            route,
-            figures,
-            ratios,
-        } = outcome;
-        let ratios = ratios.map(|ratios| {
-            let named = Figures::KEYS
-                .into_iter()
-                .zip(ratios.map(|ratio| json!(ratio)));
-            named.collect::<BTreeMap<_, _>>()
-        });
-        let entry = json!({ "figures": figures, "to_direct": ratios });
-        paths.insert(name_of(*route), entry);
-    }
-    let line = json!({
-        "clients": args.clients,
-        "publishers": args.publishers,
-        "seconds": args.seconds,
-        "rounds": args.rounds,
-        "paths": paths,
-    });
-    println!("{line}");
-}
-
-fn print_table(results: &[Outcome]) {
-    print!("{:<16}", "(x: to direct)");
-    for name in Figures::NAMES {
-        print!("{name:>22}");
-    }
-    println!();
-    for outcome in results {
-        let Outcome {
-            route,
-            figures,
-            ratios,
-        } = outcome;
-        print!("{:<16}", name_of(*route));
-        for (index, value) in figures.values().into_iter().enumerate() {
-            let ratio = ratios.and_then(|ratios| ratios[index]);
-            let ratio = ratio.map(|ratio| format!(" ({ratio:.2}x)"));
-            print!("{:>22}", format!("{value:.2}{}", ratio.unwrap_or_default()));
-        }
-        println!();
-    }
-}
-
-/// Against direct, figure by figure: the median over rounds, each against the direct way of its own
-/// round, as the machine is faster in one than in another. What direct has none of has no ratio.
-fn ratios(ours: &[Figures], direct: &[Figures]) -> [Option<f64>; 7] {
-    let pairs = || ours.iter().zip(direct);
-    std::array::from_fn(|index| {
-        let mut ratios: Vec<f64> = pairs()
-            .map(|(ours, direct)| (ours.values()[index], direct.values()[index]))
-            .filter(|(_, direct)| *direct > 0.0)
-            .map(|(ours, direct)| ours / direct)
-            .collect();
-        ratios.sort_by(f64::total_cmp);
-        ratios.get(ratios.len() / 2).copied()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_taken_figure_by_figure() {
-        let rounds = [[3.0; 7], [1.0; 7], [2.0; 7]].map(Figures::from_values);
-        assert_eq!(Figures::median(&rounds).values(), [2.0; 7]);
-    }
-
-    #[test]
-    fn a_round_is_compared_with_its_own_direct_way() {
-        let direct = [[4.0; 7], [1.0; 7], [2.0; 7]].map(Figures::from_values);
-        let half = [[2.0; 7], [0.5; 7], [1.0; 7]].map(Figures::from_values);
-        assert_eq!(ratios(&half, &direct), [Some(0.5); 7]);
-        let none = [Figures::from_values([0.0; 7])];
-        assert_eq!(ratios(&half, &none), [None; 7]);
-    }
 }

@@ -48,16 +48,16 @@ pub(super) enum Make {
 /// What is run, the load generator included.
 pub(super) struct Programs {
     pub(super) broker: PathBuf,
+    /// Beside it, if it was built too.
     rumqttd: PathBuf,
 }
 
 impl Programs {
-    /// Finds rumqttd beside our own.
+    /// Looks for rumqttd beside our own.
     pub(super) fn new(binaries: Binaries) -> Result<Self> {
         let broker = binaries.broker;
         let dir = broker.parent().context("a program is in a directory")?;
         let rumqttd = dir.join("examples").join(RUMQTTD);
-        ensure!(rumqttd.is_file(), "{} is not built", rumqttd.display());
         Ok(Self { broker, rumqttd })
     }
 }
@@ -100,8 +100,10 @@ impl Make {
                 Ok(command)
             }
             Self::Rumqttd => {
+                let program = &programs.rumqttd;
+                ensure!(program.is_file(), "{} is not built", program.display());
                 let config = ConfigText::from(RUMQTTD_CONFIG).write(host, "rumqttd.toml")?;
-                let mut command = host.command(&programs.rumqttd)?;
+                let mut command = host.command(program)?;
                 command.arg(config);
                 Ok(command)
             }
