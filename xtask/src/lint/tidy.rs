@@ -96,7 +96,7 @@ const RULES: [Rule; 7] = [
             "lb-ebpf/src/",
             "lb-common/src/abi",
             "lb-user/src/io/",
-            "broker/src/bench/link.rs",
+            "broker/src/bench/wire.rs",
             "broker/src/vip/tests.rs",
             "tests/",
             "xtask/src/lab/sys.rs",
