@@ -73,6 +73,12 @@ const VIRTUAL_MAC: Talk = Talk {
     ..V4
 };
 
+const V6_VIRTUAL_MAC: Talk = Talk {
+    ours: |priority| v6(priority, "virtual_mac = true"),
+    theirs: "use_vmac",
+    ..V6
+};
+
 /// A router of ours with an advert a second.
 fn slow(priority: u8, more: &str) -> String {
     let router = router(priority, more);
@@ -267,6 +273,43 @@ fn keepalived_is_a_peer_by_name_in_version_two_with_a_password() -> Result<()> {
     get_along(PASS_UNICAST)
 }
 
+/// The address is at the virtual MAC address on either side. Over IPv4 keepalived's host may tell that of
+/// its interface as well, which is for its settings of ARP.
+fn share_a_mac(talk: Talk, mac: &str) -> Result<()> {
+    let vip = talk.family.vip();
+    let mut sides = Sides::new(0, talk)?;
+    let check = |sides: &Sides, whose: &str| {
+        let found = resolve(&sides.pair, vip)?;
+        let hosts = [sides.pair.host(0).mac()?, sides.pair.host(1).mac()?];
+        ensure!(found == mac, "{whose} has it at {found}, of {hosts:?}");
+        Ok(())
+    };
+    sides.start(150)?;
+    sides.wait_for_role("active")?;
+    let mut process = sides.keepalived(100)?;
+    process.wait_for_line("Entering BACKUP STATE", SOON)?;
+    check(&sides, "tidegate")?;
+    sides.order(&["vrrp", "release", "front", "--wait"])?;
+    sides.wait_for_role("backup")?;
+    sides.wait_for_adverts(100)?;
+    if vip.is_ipv6() {
+        check(&sides, "keepalived")?;
+    }
+    sides.order(&["vrrp", "resume", "front"])?;
+    sides.wait_for_role("active")?;
+    check(&sides, "tidegate")
+}
+
+#[test]
+fn keepalived_with_use_vmac_shares_the_virtual_mac() -> Result<()> {
+    share_a_mac(VIRTUAL_MAC, "00:00:5e:00:01:33")
+}
+
+#[test]
+fn keepalived_with_use_vmac_shares_the_virtual_mac_over_ipv6() -> Result<()> {
+    share_a_mac(V6_VIRTUAL_MAC, "00:00:5e:00:02:33")
+}
+
 #[test]
 fn keepalived_with_another_password_is_refused_and_counted() -> Result<()> {
     let other = Talk {
@@ -406,25 +449,5 @@ fn keepalived_goes_on_as_it_was_configured_for_another_keepalived() -> Result<()
     let router = sides.pair.router(0)?;
     let refused: u64 = router.adverts.refused.values().sum();
     ensure!(refused == 0, "{:?}", router.adverts);
-    Ok(())
-}
-
-#[test]
-fn keepalived_with_use_vmac_hands_over_and_takes_over() -> Result<()> {
-    const MAC: &str = "00:00:5e:00:01:33";
-    let mut sides = Sides::new(0, VIRTUAL_MAC)?;
-    sides.start(150)?;
-    sides.wait_for_role("active")?;
-    let mut process = sides.keepalived(100)?;
-    process.wait_for_line("Entering BACKUP STATE", SOON)?;
-    let found = resolve(&sides.pair, Family::V4.vip())?;
-    ensure!(found == MAC, "ours is at {found}");
-    sides.order(&["vrrp", "release", "front", "--wait"])?;
-    sides.wait_for_role("backup")?;
-    sides.wait_for_adverts(100)?;
-    sides.order(&["vrrp", "resume", "front"])?;
-    sides.wait_for_role("active")?;
-    let found = resolve(&sides.pair, Family::V4.vip())?;
-    ensure!(found == MAC, "ours is back at {found}");
     Ok(())
 }
