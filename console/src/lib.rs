@@ -1,11 +1,13 @@
-//! Control sockets, and the output of commands: what Tidegate's programs have in common.
+//! Control sockets, connections to servers, secrets, and the output of commands: what Tidegate's programs have in common.
 //!
 //! It knows neither the balancer nor the broker; what differs between them is in [`Daemon`].
 
 pub mod api;
 pub mod client;
+pub mod https;
 pub mod lock;
 pub mod output;
+pub mod secret;
 pub mod socket;
 pub mod table;
 pub mod units;

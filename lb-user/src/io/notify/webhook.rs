@@ -1,7 +1,8 @@
 //! Posts JSON to a URL.
 
-use std::{io, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
+use console::https::{self, ConnectError};
 use http_body_util::Full;
 use hyper::{
     Request, StatusCode, Uri,
@@ -10,13 +11,10 @@ use hyper::{
     header::{AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     time,
 };
-use tokio_rustls::TlsConnector;
 
 use super::{
     SecretError, secret,
@@ -27,8 +25,6 @@ use crate::config::model::{HookUrl, Webhook};
 /// Why a post was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    #[error("the URL names no host")]
-    NoHost,
     #[error("the first line of {0} is no URL of http or https without a password")]
     NoUrl(String),
     #[error(
@@ -40,12 +36,8 @@ pub enum WebhookError {
     Secret(#[from] SecretError),
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("the name of the server is none that a certificate can have: {0}")]
-    Name(#[from] InvalidDnsNameError),
-    #[error("the server cannot be reached: {0}")]
-    Connect(#[source] io::Error),
-    #[error("no TLS with the server: {0}")]
-    Handshake(#[source] io::Error),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     #[error("the request cannot be made: {0}")]
     Request(#[from] hyper::http::Error),
     #[error("the server does not speak HTTP as it should: {0}")]
@@ -61,20 +53,17 @@ impl WebhookError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::Http(_) | Self::TimedOut(_) => true,
-            // Of that kind is what TLS itself complains about, as of a certificate.
-            Self::Handshake(error) => error.kind() != io::ErrorKind::InvalidData,
+            Self::Http(_) | Self::TimedOut(_) => true,
+            Self::Connect(error) => error.is_transient(),
             Self::Status(status) => {
                 status.is_server_error()
                     || *status == StatusCode::TOO_MANY_REQUESTS
                     || *status == StatusCode::REQUEST_TIMEOUT
             }
-            Self::NoHost
-            | Self::NoUrl(_)
+            Self::NoUrl(_)
             | Self::PlainToken
             | Self::Secret(_)
             | Self::Tls(_)
-            | Self::Name(_)
             | Self::Request(_) => false,
         }
     }
@@ -95,22 +84,13 @@ async fn attempt(hook: &Webhook, body: String) -> Result<(), WebhookError> {
         HookUrl::Given(uri) => uri.clone(),
         HookUrl::File(file) => read(file)?,
     };
-    let host = uri.host().ok_or(WebhookError::NoHost)?;
-    // As an IPv6 address stands in a URL.
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let is_secure = uri.scheme_str() == Some("https");
-    let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
     let request = request(hook, uri, body)?;
-    let connected = TcpStream::connect((host, port)).await;
-    let stream = connected.map_err(WebhookError::Connect)?;
-    let status = if is_secure {
-        let connector = TlsConnector::from(tls::client(hook.authorities()).await?);
-        let name = ServerName::try_from(host.to_owned())?;
-        let stream = connector.connect(name, stream).await;
-        exchange(stream.map_err(WebhookError::Handshake)?, request).await?
+    let tls = if https::is_secure(uri) {
+        Some(tls::client(hook.authorities()).await?)
     } else {
-        exchange(stream, request).await?
+        None
     };
+    let status = exchange(https::connect(uri, tls).await?, request).await?;
     if status.is_success() {
         Ok(())
     } else {

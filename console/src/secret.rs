@@ -1,0 +1,77 @@
+//! Secrets in files that not everybody may read.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Read as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+use rustix::fs::OFlags;
+
+/// The longest secret that is read.
+const LONGEST: u64 = 8_192;
+
+/// Why there is no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    #[error("{file} cannot be read: {cause}")]
+    Unreadable {
+        file: String,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("{0} can be read by everybody: take that right away (chmod o-rwx)")]
+    Open(String),
+}
+
+/// The first line of a file that not everybody may read.
+///
+/// # Errors
+///
+/// If everybody may, or it cannot be read.
+pub fn read(path: &Path) -> Result<String, SecretError> {
+    let file = path.display().to_string();
+    let unreadable = |cause| SecretError::Unreadable {
+        file: file.clone(),
+        cause,
+    };
+    // A pipe would wait for somebody to write to it.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(flags);
+    // The mode is that of what is read, whatever the path leads to by then.
+    let opened = options.open(path).map_err(unreadable)?;
+    let about = opened.metadata().map_err(unreadable)?;
+    if !about.is_file() {
+        return Err(unreadable(io::Error::other("not a regular file")));
+    }
+    if about.permissions().mode() & 0o007 != 0 {
+        return Err(SecretError::Open(file));
+    }
+    let mut text = String::new();
+    let read = opened.take(LONGEST).read_to_string(&mut text);
+    read.map_err(unreadable)?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::{SecretError, read};
+
+    #[test]
+    fn a_secret_that_everybody_may_read_is_none() {
+        let path = std::env::temp_dir().join(format!("tidegate-secret-{}", std::process::id()));
+        fs::write(&path, "open sesame\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(read(&path), Err(SecretError::Open(_))));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(read(&path).unwrap(), "open sesame");
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(read(&path), Err(SecretError::Unreadable { .. })));
+        let endless = read("/dev/zero".as_ref()).unwrap_err();
+        assert!(endless.to_string().contains("not a regular file"));
+    }
+}
