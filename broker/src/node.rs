@@ -143,6 +143,7 @@ impl Status {
             retained: self.retained(),
             store: self.shared.store.as_ref().map(|store| store.view()),
             router: self.router(),
+            authenticators: self.shared.access.policy().status(),
             rates: pulse.rates,
             shards: pulse.shards.clone(),
         }

@@ -1,6 +1,8 @@
 //! A password or another thing that no log may show.
 
-use std::fmt;
+use std::{fmt, path::Path};
+
+pub(crate) use console::secret::SecretError;
 
 /// Bytes that `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,6 +23,14 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
     }
+}
+
+/// Reads the first line of a file that not everybody may read.
+///
+/// # Errors
+/// When everybody may, or it cannot be read.
+pub(crate) fn read(path: &Path) -> Result<Secret, SecretError> {
+    console::secret::read(path).map(|line| Secret::new(line.as_bytes()))
 }
 
 #[cfg(test)]

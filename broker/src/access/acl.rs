@@ -17,6 +17,7 @@
 //! What no rule decides goes by the file's default.
 
 mod cover;
+mod grants;
 mod line;
 mod permit;
 
@@ -25,6 +26,8 @@ use std::{collections::HashMap, fs, io, path::Path, sync::Arc};
 use thiserror::Error;
 
 use super::Identity;
+pub(crate) use grants::Grants;
+pub(super) use grants::GrantsError;
 use line::{LineProblem, Pattern, Who};
 use permit::Compiled;
 pub(crate) use permit::Permit;
@@ -67,7 +70,7 @@ pub(super) struct Acl {
     trusts_ids_at: Option<usize>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
     /// The place among all rules.
     index: usize,
@@ -146,11 +149,18 @@ impl Acl {
             .filter_map(|rule| rule.compile(user, client_id))
             .collect();
         own.sort_by_key(|rule| rule.index);
+        let default = match &identity.grants {
+            Some(grants) => {
+                own.extend(grants.compile(user, client_id));
+                Effect::Deny
+            }
+            None => self.default,
+        };
         let shared = match user {
             Some(_) => &self.users,
             None => &self.anonymous,
         };
-        Permit::new(Arc::clone(shared), own.into(), self.default)
+        Permit::new(Arc::clone(shared), own.into(), default)
     }
 }
 

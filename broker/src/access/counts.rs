@@ -38,6 +38,11 @@ impl Counts {
     pub(super) fn inc(&self, answered: Answered) {
         self.0[answered as usize].fetch_add(1, Ordering::Relaxed);
     }
+
+    /// In the order of [`Answered`].
+    pub(super) fn all(&self) -> [u64; ANSWERS.len()] {
+        self.0.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
 }
 
 /// All counts by name; they go on when the configuration is read again.
@@ -45,15 +50,16 @@ impl Counts {
 pub(super) struct Board(Mutex<BTreeMap<String, Arc<Counts>>>);
 
 impl Board {
-    /// The counts of the authenticator of a kind that has so many of its kind before it.
-    pub(super) fn counts(&self, kind: &str, before: usize) -> Arc<Counts> {
+    /// Name and counts of the authenticator of a kind that has so many of its kind before it.
+    pub(super) fn counts(&self, kind: &str, before: usize) -> (String, Arc<Counts>) {
         let name = if before == 0 {
             kind.to_owned()
         } else {
             format!("{kind}-{}", before + 1)
         };
         let mut board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(board.entry(name).or_default())
+        let counts = Arc::clone(board.entry(name.clone()).or_default());
+        (name, counts)
     }
 
     pub(super) fn render(&self, out: &mut String) {
@@ -121,9 +127,9 @@ mod tests {
     #[test]
     fn counts_go_on_under_their_name() {
         let board = Board::default();
-        board.counts("file", 0).inc(Answered::Allowed);
-        board.counts("file", 0).inc(Answered::Allowed);
-        board.counts("file", 1).inc(Answered::Denied);
+        board.counts("file", 0).1.inc(Answered::Allowed);
+        board.counts("file", 0).1.inc(Answered::Allowed);
+        board.counts("file", 1).1.inc(Answered::Denied);
         let mut text = String::new();
         board.render(&mut text);
         assert!(text.contains("access_total{authenticator=\"file\",answer=\"allowed\"} 2\n"));

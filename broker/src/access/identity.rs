@@ -1,8 +1,14 @@
 //! What a client says of who it is, and who it is found to be.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use crate::{config::Certified, handshake::Accepted, peer::Peer, secret::Secret};
+use super::{acl::Grants, jwt::KeyId};
+use crate::{
+    config::{self, Certified},
+    handshake::Accepted,
+    peer::Peer,
+    secret::Secret,
+};
 
 /// What a client brings to be let in.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +43,10 @@ pub(crate) struct Identity {
     /// Nobody in particular if `None`: a name that nobody vouches for is not one.
     pub(super) user: Option<Arc<str>>,
     pub(super) proof: Proof,
+    /// When the proof is one no longer.
+    pub(super) until: Option<Instant>,
+    /// What the client may do by its proof, where that says so.
+    pub(super) grants: Option<Arc<Grants>>,
 }
 
 /// Why that is believed, and until when.
@@ -52,26 +62,52 @@ pub(super) enum Proof {
     Password(Arc<str>),
     /// The client has shown a certificate to a listener that goes by that.
     Certificate(Certified),
+    /// A token was signed by this key.
+    Token {
+        settings: Arc<config::Jwt>,
+        key: KeyId,
+    },
+    /// A server has said so.
+    Answer(Arc<config::WebServer>),
 }
 
 impl Identity {
-    pub(crate) const ANONYMOUS: Self = Self {
-        user: None,
-        proof: Proof::Nothing,
-    };
+    pub(crate) const ANONYMOUS: Self = Self::nobody(Proof::Nothing);
 
-    pub(super) const UNCHECKED: Self = Self {
-        user: None,
-        proof: Proof::Unchecked,
-    };
+    pub(super) const UNCHECKED: Self = Self::nobody(Proof::Unchecked);
+
+    const fn nobody(proof: Proof) -> Self {
+        Self {
+            user: None,
+            proof,
+            until: None,
+            grants: None,
+        }
+    }
+
+    pub(super) fn of(user: Option<&str>, proof: Proof) -> Self {
+        Self {
+            user: user.map(Into::into),
+            ..Self::nobody(proof)
+        }
+    }
+
+    /// When the client has to say anew who it is.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.until
+    }
 
     /// Whose session it is that was stored in an earlier life of the broker.
     pub(crate) fn of_earlier(user: Option<Arc<str>>) -> Self {
-        let proof = match user {
-            Some(_) => Proof::Earlier,
-            None => Proof::Nothing,
-        };
-        Self { user, proof }
+        Self {
+            user,
+            ..Self::nobody(Proof::Earlier)
+        }
+    }
+
+    /// Whether both logins say the same of what their client may do.
+    pub(crate) fn has_same_grants(&self, other: &Self) -> bool {
+        self.grants == other.grants
     }
 
     /// The user's name for logs and rules.
@@ -83,4 +119,9 @@ impl Identity {
     pub(crate) fn is_same_user(&self, other: &Self) -> bool {
         self.user == other.user
     }
+}
+
+/// Whether a text that others vouch for can be a user's name: one line of text.
+pub(crate) fn is_name(text: &str) -> bool {
+    !text.is_empty() && !text.contains(char::is_control)
 }

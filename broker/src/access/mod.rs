@@ -9,16 +9,21 @@
 //! ```
 //!
 //! `acl` says what those may do who were let in: each session holds what is about its client.
-//! `policy` decides, `passwords` is the file of users, `hashing` bounds what checking a password
-//! costs.
+//! `policy` decides, `authenticator` asks; `passwords` is the file of users, `hashing` bounds what
+//! checking a password costs, `jwt` checks signed tokens, `http` asks a server.
 
 mod acl;
+mod authenticator;
 mod client_ids;
 mod counts;
 pub(crate) mod hashing;
+mod health;
+mod http;
 mod identity;
+pub(crate) mod jwt;
 pub(crate) mod passwords;
 mod policy;
+pub(crate) mod web;
 
 use std::{io, path::PathBuf, sync::Arc, time::Instant};
 
@@ -33,9 +38,11 @@ pub use client_ids::{ClientIds, ClientIdsError};
 use counts::{Board, Complaints};
 use hashing::Hashing;
 pub(crate) use hashing::hash;
-pub(crate) use identity::{Identity, Login};
+pub(crate) use identity::{Identity, Login, is_name};
+pub use jwt::{JwtError, KeysError};
 pub use passwords::PasswordsError;
 pub(crate) use policy::{Advice, Policy, Standing};
+pub use web::WebError;
 
 /// Why nobody can be let in as the configuration says.
 #[derive(Debug, Error)]
@@ -46,6 +53,18 @@ pub enum AccessError {
         path: PathBuf,
         #[source]
         source: PasswordsError,
+    },
+    #[error("access.authenticator[{index}]")]
+    Jwt {
+        index: usize,
+        #[source]
+        source: JwtError,
+    },
+    #[error("access.authenticator[{index}]")]
+    Http {
+        index: usize,
+        #[source]
+        source: WebError,
     },
     #[error("access.acl: cannot use {path}", path = path.display())]
     Acl {
@@ -66,7 +85,7 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Reads every file that the configuration names.
+    /// Reads every file that the configuration names. Has to be called within the runtime.
     ///
     /// # Errors
     /// When one cannot be used.
@@ -75,6 +94,7 @@ impl Access {
         let board = Board::default();
         let policy = Policy::load(config, None, &board)?;
         advise(&policy);
+        policy.follow();
         Ok(Self {
             policy: watch::Sender::new(Arc::new(policy)),
             hashing,
@@ -92,9 +112,10 @@ impl Access {
         Policy::load(config, Some(&older), &self.board)
     }
 
-    /// Goes by another policy from then on.
+    /// Goes by another policy from then on. Has to be called within the runtime.
     pub(crate) fn exchange(&self, policy: Policy) {
         advise(&policy);
+        policy.follow();
         self.policy.send_replace(Arc::new(policy));
     }
 

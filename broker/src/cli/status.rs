@@ -9,7 +9,9 @@ use console::{
 };
 
 use super::target::Target;
-use crate::control::view::{Condition, NodeStatus, Rates, RouterStatus, ShardStatus, StoreView};
+use crate::control::view::{
+    AuthenticatorStatus, Condition, NodeStatus, Rates, RouterStatus, ShardStatus, StoreView,
+};
 
 /// Show clients, sessions and traffic of the broker, and the load of its threads.
 #[derive(Debug, clap::Args)]
@@ -45,6 +47,7 @@ fn render(status: &NodeStatus) -> String {
         retained,
         store,
         router,
+        authenticators,
         rates,
         shards,
     } = status;
@@ -79,6 +82,10 @@ fn render(status: &NodeStatus) -> String {
         size(*bytes_out),
     );
     text += &shard_table(shards).render();
+    if !authenticators.is_empty() {
+        text += "\n";
+        text += &authenticator_table(authenticators).render();
+    }
     text
 }
 
@@ -122,6 +129,42 @@ fn render_store(store: &StoreView) -> String {
         }
     };
     format!("{bytes} of {most}{trouble}")
+}
+
+fn authenticator_table(authenticators: &[AuthenticatorStatus]) -> Table {
+    let mut table = Table::new(&[
+        ("AUTHENTICATOR", Align::Left),
+        ("ALLOWED", Align::Right),
+        ("DENIED", Align::Right),
+        ("IGNORED", Align::Right),
+        ("UNAVAILABLE", Align::Right),
+        ("KEYS", Align::Right),
+        ("", Align::Left),
+    ]);
+    for AuthenticatorStatus {
+        name,
+        allowed,
+        denied,
+        ignored,
+        unavailable,
+        keys,
+        problem,
+    } in authenticators
+    {
+        table.row(vec![
+            name.clone(),
+            allowed.to_string(),
+            denied.to_string(),
+            ignored.to_string(),
+            unavailable.to_string(),
+            keys.map_or_else(String::new, |keys| keys.to_string()),
+            problem
+                .as_deref()
+                .map(output::printable)
+                .unwrap_or_default(),
+        ]);
+    }
+    table
 }
 
 fn shard_table(shards: &[ShardStatus]) -> Table {
@@ -190,6 +233,15 @@ mod tests {
                 restarts: 2,
                 hung: 1,
             },
+            authenticators: vec![AuthenticatorStatus {
+                name: "jwt-2".to_owned(),
+                allowed: 7,
+                denied: 0,
+                ignored: 0,
+                unavailable: 0,
+                keys: Some(3),
+                problem: Some("no answer within 5s".to_owned()),
+            }],
             rates: Rates {
                 bytes_in: 1500.0,
                 ..Rates::default()
@@ -212,5 +264,6 @@ mod tests {
         let router = "router         up 1 min 5 s, 2 failed before it, 1 of them hung\n";
         assert!(text.contains(router), "{text}");
         assert!(text.contains("2.0 MB of 2.0 MB; full"), "{text}");
+        assert!(text.contains("no answer within 5s"), "{text}");
     }
 }

@@ -303,6 +303,7 @@ pub mod reason {
     pub const PACKET_TOO_LARGE: u8 = 0x95;
     pub const QUOTA_EXCEEDED: u8 = 0x97;
     pub const ADMINISTRATIVE_ACTION: u8 = 0x98;
+    pub const MAXIMUM_CONNECT_TIME: u8 = 0xA0;
 
     /// What a code of a failure means, for whoever reads a client's log.
     pub fn text(code: u8) -> &'static str {
@@ -322,6 +323,7 @@ pub mod reason {
             PACKET_TOO_LARGE => "packet longer than its receiver takes",
             QUOTA_EXCEEDED => "more than the broker has room for",
             ADMINISTRATIVE_ACTION => "closed by an operator",
+            MAXIMUM_CONNECT_TIME => "the login has expired: log in anew",
             _ => "refused by the broker",
         }
     }

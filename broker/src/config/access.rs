@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use toml::Spanned;
 
 use super::{
+    authenticator::Authenticator,
     check::Check,
     file,
     listener::{Listener, NamedBy},
@@ -55,13 +56,6 @@ pub struct Acl {
     pub path: PathBuf,
     /// What no rule decides.
     pub default: Effect,
-}
-
-/// One way to find out who a client is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Authenticator {
-    /// A file of users and hashes of their passwords.
-    File { path: PathBuf },
 }
 
 impl Check<'_> {
@@ -119,37 +113,7 @@ impl Check<'_> {
         }
     }
 
-    fn authenticator(&mut self, index: usize, raw: file::Authenticator) -> Option<Authenticator> {
-        let file::Authenticator { kind, path } = raw;
-        let key = |name: &str| format!("access.authenticator[{index}].{name}");
-        match kind.get_ref().as_str() {
-            "file" => {
-                let path = self.required(&key("path"), path, &kind)?;
-                let path = self.absolute(&key("path"), path);
-                Some(Authenticator::File { path })
-            }
-            _ => {
-                self.refuse(&key("type"), kind.span(), "must be \"file\"");
-                None
-            }
-        }
-    }
-
-    /// A key that this type of authenticator cannot do without.
-    fn required<T>(
-        &mut self,
-        key: &str,
-        value: Option<Spanned<T>>,
-        kind: &Spanned<String>,
-    ) -> Option<Spanned<T>> {
-        if value.is_none() {
-            let message = format!("needed for type = {:?}", kind.get_ref());
-            self.refuse(key, kind.span(), message);
-        }
-        value
-    }
-
-    fn absolute(&mut self, key: &str, raw: Spanned<String>) -> PathBuf {
+    pub(super) fn absolute(&mut self, key: &str, raw: Spanned<String>) -> PathBuf {
         let path = PathBuf::from(raw.get_ref());
         if !path.is_absolute() {
             self.refuse(key, raw.span(), "must be a path that starts with \"/\"");

@@ -80,6 +80,27 @@ pub(super) struct Authenticator {
     #[serde(rename = "type")]
     pub(super) kind: Spanned<String>,
     pub(super) path: Option<Spanned<String>>,
+    pub(super) secret_file: Option<Spanned<String>>,
+    pub(super) public_key_file: Option<Spanned<String>>,
+    pub(super) jwks_file: Option<Spanned<String>>,
+    pub(super) jwks_url: Option<Spanned<String>>,
+    pub(super) refresh: Option<Spanned<String>>,
+    pub(super) algorithms: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) issuer: Option<Spanned<String>>,
+    pub(super) audience: Option<Spanned<String>>,
+    pub(super) leeway: Option<Spanned<String>>,
+    pub(super) from: Option<Spanned<String>>,
+    pub(super) user_claim: Option<Spanned<String>>,
+    pub(super) acl_claim: Option<Spanned<String>>,
+    pub(super) same_user_name: Option<Spanned<bool>>,
+    pub(super) disconnect_expired: Option<Spanned<bool>>,
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) allow_plain: Option<Spanned<bool>>,
+    pub(super) ca_file: Option<Spanned<String>>,
+    pub(super) token_file: Option<Spanned<String>>,
+    pub(super) timeout: Option<Spanned<String>>,
+    pub(super) connections: Option<Spanned<i64>>,
+    pub(super) waiting: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -3,6 +3,7 @@
 //! `file` mirrors the text, `model` holds the rules and the only way to a [`Config`].
 
 mod access;
+mod authenticator;
 mod check;
 mod control;
 mod error;
@@ -13,10 +14,12 @@ mod model;
 mod overload;
 mod persistence;
 mod tunnel;
+mod web;
 
 use std::path::Path;
 
-pub use access::{Access, Acl, Authenticator, Certified};
+pub use access::{Access, Acl, Certified};
+pub use authenticator::{Authenticator, Jwt, KeySource, TokenField};
 pub use control::{Control, Stop};
 pub use error::{ConfigError, Problem};
 pub use limits::Limits;
@@ -24,6 +27,7 @@ pub use listener::{ClientAuthority, Demand, Door, Listener, NamedBy, Protocol, T
 pub use model::{Config, Log, LogFormat, SessionLimits, Tunnel, Vip};
 pub use overload::Overload;
 pub use persistence::{Persistence, Sync};
+pub use web::WebServer;
 
 impl Config {
     /// Reads and checks a configuration file.

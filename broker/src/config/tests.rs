@@ -93,7 +93,7 @@ fn access_that_the_example_only_shows_is_valid() {
     let config = Config::parse(&text).unwrap();
     let access = config.access();
     assert!(access.acl.is_some() && access.client_ids.is_some());
-    assert!(!access.authenticators.is_empty());
+    assert_eq!(access.authenticators.len(), 3);
 }
 
 #[test]

@@ -37,6 +37,9 @@ pub struct NodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreView>,
     pub router: RouterStatus,
+    /// Who is asked who clients are, in turn.
+    #[serde(default)]
+    pub authenticators: Vec<AuthenticatorStatus>,
     pub rates: Rates,
     pub shards: Vec<ShardStatus>,
 }
@@ -51,6 +54,24 @@ pub struct RouterStatus {
     pub restarts: u64,
     /// Those of them that did not die but hang.
     pub hung: u64,
+}
+
+/// One way to find out who clients are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthenticatorStatus {
+    /// As metrics call it.
+    pub name: String,
+    // What it has answered since the broker was started.
+    pub allowed: u64,
+    pub denied: u64,
+    pub ignored: u64,
+    pub unavailable: u64,
+    /// How many keys it has, if it goes by keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<usize>,
+    /// Why a server that it depends on could not be asked the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// What happened in the last second.

@@ -16,6 +16,7 @@ mod limits;
 mod listings;
 mod mosquitto;
 mod operate;
+mod oracle;
 mod persist;
 mod persist_crash;
 mod persist_trouble;
@@ -27,6 +28,7 @@ mod spec;
 mod storm;
 mod sys;
 mod table;
+mod tokens;
 mod websocket;
 
 use std::{net::SocketAddr, time::Duration};

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, rc::Rc, time::Instant};
 
 use tracing::debug;
 
-use super::{SessionKey, Shard};
+use super::{Entry, SessionKey, Shard};
 use crate::{
     access::{Identity, Permit, Policy, Standing},
     codec::packet::{Connect, ConnectCode, reason},
@@ -110,11 +110,44 @@ impl Shard {
         }
     }
 
+    /// A session that needs attention; `None` where that was the client's login, which is over: the
+    /// client is sent away then.
+    pub(super) fn session_due(&mut self, key: SessionKey, now: Instant) -> Option<&mut Entry> {
+        let entry = self.sessions.get_mut(key)?;
+        let is_over = entry.owner.until().is_some_and(|end| end <= now);
+        let Some(link) = entry.link.clone().filter(|_link| is_over) else {
+            return self.sessions.get_mut(key);
+        };
+        entry.deadline = None;
+        self.counters.inc(Metric::ClosedLoginExpired);
+        link.close(reason::MAXIMUM_CONNECT_TIME);
+        self.disconnect(key, &link, Cause::Broken, now);
+        None
+    }
+
     fn send_away(&mut self, key: SessionKey, link: Option<&Rc<Link>>, now: Instant) {
         let Some(link) = link else { return };
         self.counters.inc(Metric::ClosedAccess);
         link.close(reason::NOT_AUTHORIZED);
         self.disconnect(key, link, Cause::Broken, now);
+    }
+
+    /// Ends those subscriptions of a session that its client has by an earlier login, which said that
+    /// it may do other things than this one says.
+    pub(super) fn renew_grants(
+        &mut self,
+        key: SessionKey,
+        identity: &Identity,
+        now: Instant,
+    ) -> SessionKey {
+        if let Some(entry) = self.sessions.get_mut(key)
+            && !entry.owner.has_same_grants(identity)
+        {
+            entry.owner = identity.clone();
+            let policy = self.shared.access.policy();
+            self.restrict(key, &policy, now);
+        }
+        key
     }
 
     /// Ends the subscriptions, and drops the will, that are not allowed any more.

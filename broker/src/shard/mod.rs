@@ -227,7 +227,7 @@ impl Shard {
         let present = self.claim(&connect, &identity, now);
         let session_present = present.is_some();
         let key = match present {
-            Some(key) => key,
+            Some(key) => self.renew_grants(key, &identity, now),
             None => self.open_session(&connect.client_id, identity.clone())?,
         };
         let keep_alive = self.imposed_keep_alive(&connect);
@@ -419,7 +419,7 @@ impl Shard {
         let Some(entry) = self.sessions.get_mut(key) else {
             return;
         };
-        let due = entry.session.next_deadline();
+        let due = entry.next_deadline();
         if due == entry.deadline {
             return;
         }
@@ -463,7 +463,7 @@ impl Shard {
                 self.deadlines.insert((due, key));
                 return false;
             }
-            let Some(entry) = self.sessions.get_mut(key) else {
+            let Some(entry) = self.session_due(key, now) else {
                 continue;
             };
             entry.deadline = None;

@@ -60,6 +60,13 @@ impl Entry {
         }
     }
 
+    /// When the session needs attention, or its client has to go.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let login_ends = self.link.as_ref().and_then(|_link| self.owner.until());
+        let due = [self.session.next_deadline(), login_ends];
+        due.into_iter().flatten().min()
+    }
+
     /// Whether a client that is there lets much wait, or has just lost messages by that.
     pub(super) fn is_slow(&self, now: Instant) -> bool {
         let has_lost = self

@@ -4,7 +4,7 @@ use x509_parser::{
     certificate::X509Certificate, extensions::GeneralName, prelude::FromDer, x509::X509Name,
 };
 
-use crate::config::NamedBy;
+use crate::{access::is_name, config::NamedBy};
 
 /// When a certificate is good, in seconds of Unix time; both are part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(super) fn name<'a>(certificate: &'a X509Certificate<'_>, by: NamedBy) -> Opt
         NamedBy::CommonName => common_name(certificate.subject()),
         NamedBy::Email | NamedBy::Dns | NamedBy::Uri => alternative_name(certificate, by),
     };
-    name.filter(|name| !name.is_empty() && !name.contains(char::is_control))
+    name.filter(|name| is_name(name))
 }
 
 fn common_name<'a>(subject: &'a X509Name<'_>) -> Option<&'a str> {

@@ -184,6 +184,11 @@ impl Files {
         fs::copy(other.key_path(), self.key_path()).unwrap();
     }
 
+    /// TLS of a server that has them.
+    pub(crate) fn server(&self) -> Arc<ServerConfig> {
+        Identity::load(&self.named()).unwrap().server
+    }
+
     fn named(&self) -> TlsFiles {
         TlsFiles {
             certificate: self.certificate_path().into(),

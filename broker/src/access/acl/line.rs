@@ -107,7 +107,7 @@ fn name(text: &str) -> Result<(Box<str>, &str), LineProblem> {
 }
 
 impl Pattern {
-    fn parse(text: &str) -> Result<Self, LineProblem> {
+    pub(super) fn parse(text: &str) -> Result<Self, LineProblem> {
         if matches!(topic::parse_filter(text), Some(Wanted::Share(_))) {
             return Err(LineProblem::Share);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Action, Effect,
+    Action, Effect, Identity,
     cover::{covers, overlap},
 };
 use crate::topic::{self, Wanted};
@@ -38,6 +38,15 @@ impl Permit {
 
     pub(crate) fn everything() -> Self {
         Self::new(Arc::default(), Arc::default(), Effect::Allow)
+    }
+
+    /// What a client may do where there is no ACL file: all, or what its login says.
+    pub(crate) fn granted(identity: &Identity, client_id: &str) -> Self {
+        let Some(grants) = &identity.grants else {
+            return Self::everything();
+        };
+        let own = grants.compile(identity.user(), client_id);
+        Self::new(Arc::default(), own.into(), Effect::Deny)
     }
 
     pub(crate) fn nothing() -> Self {

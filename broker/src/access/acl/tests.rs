@@ -4,10 +4,7 @@ use super::*;
 use crate::access::identity::Proof;
 
 fn user(name: &str) -> Identity {
-    Identity {
-        user: Some(name.into()),
-        proof: Proof::Nothing,
-    }
+    Identity::of(Some(name), Proof::Nothing)
 }
 
 fn parse(text: &str) -> Acl {
