@@ -43,6 +43,15 @@ pub struct Named {
     pub by: NamedBy,
     /// Absent when the certificate has no such name, or several.
     pub user: Option<Arc<str>>,
+    pub issued: Issued,
+}
+
+/// What tells a certificate from all others (RFC 5280, 4.1.2.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Issued {
+    /// A digest of the issuer's name.
+    pub issuer: [u8; 32],
+    pub serial: Box<[u8]>,
 }
 
 #[cfg(test)]

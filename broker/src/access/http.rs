@@ -32,7 +32,8 @@ pub(super) struct Oracle {
     pub(super) health: Health,
 }
 
-/// Why there is no answer that can be used. None is quoted: it may repeat a password.
+/// Why there is no answer that can be used. Nothing of it but a filter is quoted: it may repeat a
+/// password.
 #[derive(Debug, Error)]
 enum NoAnswer {
     #[error(transparent)]

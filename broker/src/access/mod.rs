@@ -31,7 +31,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use crate::{codec::packet::ConnectCode, config};
+use crate::{codec::packet::ConnectCode, config, tls::TlsError};
 pub(crate) use acl::Permit;
 pub use acl::{AclError, Effect};
 pub use client_ids::{ClientIds, ClientIdsError};
@@ -47,6 +47,8 @@ pub use web::WebError;
 /// Why nobody can be let in as the configuration says.
 #[derive(Debug, Error)]
 pub enum AccessError {
+    #[error("certificates that are good no more")]
+    Revoked(#[source] TlsError),
     #[error("access.authenticator[{index}]: cannot use {path}", path = path.display())]
     Passwords {
         index: usize,

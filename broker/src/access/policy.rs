@@ -1,6 +1,6 @@
 //! The decision who is let in: authenticators in order, and what becomes of those whom none knows.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use super::{
     AccessError, ClientIds, Identity, Login, Permit,
@@ -13,7 +13,8 @@ use super::{
 use crate::{
     config::{self, Certified},
     control::view::AuthenticatorStatus,
-    peer::Named,
+    peer::{Issued, Named},
+    tls,
 };
 
 /// Everything that decides who is let in, as it was when the configuration was read.
@@ -21,6 +22,7 @@ pub(crate) struct Policy {
     anonymous: bool,
     /// The listeners that go by certificates, and what is counted of them.
     certified: Vec<Certified>,
+    revoked: HashSet<Issued>,
     certificates: Arc<Counts>,
     authenticators: Vec<Authenticator>,
     client_ids: Option<ClientIds>,
@@ -72,11 +74,16 @@ impl Policy {
             let next = Authenticator::load(index, settings, older, &authenticators, board)?;
             authenticators.push(next);
         }
+        let mut revoked = HashSet::new();
+        for path in &config.revocations {
+            revoked.extend(tls::revoked(path).map_err(AccessError::Revoked)?);
+        }
         let acl = config.acl.as_ref().map(load_acl).transpose()?;
         let trusted_at = acl.as_ref().and_then(Acl::trusts_ids_at);
         let policy = Self {
             anonymous: config.anonymous,
             certified: config.certified.clone(),
+            revoked,
             certificates: board.counts("certificate", 0).1,
             authenticators,
             client_ids: config.client_ids.clone(),
@@ -138,7 +145,7 @@ impl Policy {
     /// A user name that differs is refused and not passed over: the client means to be somebody that
     /// it is not.
     fn judge_certificate(&self, login: &Login<'_>) -> Option<Result<Identity, Denial>> {
-        let Named { by, user } = login.peer.named()?;
+        let Named { by, user, issued } = login.peer.named()?;
         let certified = Certified {
             listener: login.peer.listener,
             by: *by,
@@ -151,7 +158,11 @@ impl Policy {
             Some(user) if login.username.is_some_and(|name| name != &**user) => {
                 Err(Denial::OtherName)
             }
-            Some(user) => Ok(Identity::of(Some(user), Proof::Certificate(certified))),
+            Some(user) => {
+                let issued = issued.clone();
+                let proof = Proof::Certificate { certified, issued };
+                Ok(Identity::of(Some(user), proof))
+            }
         })
     }
 
@@ -199,8 +210,13 @@ impl Policy {
                 Standing::Unproven
             }
             Proof::Unchecked => or_gone(self.anonymous),
-            Proof::Certificate(certified) if self.certified.contains(certified) => Standing::Good,
-            Proof::Certificate(_) => Standing::Unproven,
+            Proof::Certificate { certified, issued } => {
+                if self.certified.contains(certified) && !self.revoked.contains(issued) {
+                    Standing::Good
+                } else {
+                    Standing::Unproven
+                }
+            }
             Proof::Earlier => self.standing_of_earlier(identity),
             Proof::Password(_) => self.standing_by(identity, Standing::Gone),
             Proof::Token { .. } | Proof::Answer(_) => {

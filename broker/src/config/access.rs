@@ -29,6 +29,8 @@ pub struct Access {
     pub hash_threads: Option<usize>,
     /// The listeners where certificates tell who clients are.
     pub certified: Vec<Certified>,
+    /// Which certificates are good no more there.
+    pub revocations: Vec<PathBuf>,
     /// Asked in this order.
     pub authenticators: Vec<Authenticator>,
 }
@@ -38,6 +40,12 @@ pub struct Access {
 pub struct Certified {
     pub listener: SocketAddr,
     pub by: NamedBy,
+}
+
+/// The list of a listener where certificates tell who clients are.
+fn revocations(listener: &Listener) -> Option<PathBuf> {
+    Certified::of(listener)?;
+    listener.tls.as_ref()?.clients.as_ref()?.revoked.clone()
 }
 
 impl Certified {
@@ -80,6 +88,7 @@ impl Check<'_> {
             client_ids: client_id.and_then(|pattern| self.client_ids(&pattern)),
             acl: acl.map(|acl| self.acl(acl)),
             certified,
+            revocations: listeners.iter().filter_map(revocations).collect(),
             hash_threads: threads.and_then(|threads| usize::try_from(threads).ok()),
             authenticators: authenticators
                 .into_iter()

@@ -1,10 +1,14 @@
 //! What an X.509 certificate says that rustls checks and does not tell: names and times.
 
+use std::collections::HashSet;
+
+use ring::digest;
 use x509_parser::{
-    certificate::X509Certificate, extensions::GeneralName, prelude::FromDer, x509::X509Name,
+    certificate::X509Certificate, extensions::GeneralName, prelude::FromDer,
+    revocation_list::CertificateRevocationList, x509::X509Name,
 };
 
-use crate::{access::is_name, config::NamedBy};
+use crate::{access::is_name, config::NamedBy, peer::Issued};
 
 /// When a certificate is good, in seconds of Unix time; both are part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,30 @@ impl Validity {
 pub(super) fn read(certificate: &[u8]) -> Option<X509Certificate<'_>> {
     let (rest, certificate) = X509Certificate::from_der(certificate).ok()?;
     rest.is_empty().then_some(certificate)
+}
+
+pub(super) fn issued(certificate: &X509Certificate<'_>) -> Issued {
+    Issued {
+        issuer: digest_of(certificate.issuer()),
+        serial: certificate.raw_serial().into(),
+    }
+}
+
+/// The certificates that a list says are good no more; `None` if it cannot be read.
+pub(super) fn revoked(list: &[u8]) -> Option<HashSet<Issued>> {
+    let (_rest, list) = CertificateRevocationList::from_der(list).ok()?;
+    let issuer = digest_of(list.issuer());
+    let revoked = list.iter_revoked_certificates().map(|revoked| Issued {
+        issuer,
+        serial: revoked.raw_serial().into(),
+    });
+    Some(revoked.collect())
+}
+
+fn digest_of(name: &X509Name<'_>) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest::digest(&digest::SHA256, name.as_raw()).as_ref());
+    bytes
 }
 
 /// The name of a kind, if the certificate has exactly one. A name is text that one line can hold.

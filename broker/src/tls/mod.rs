@@ -5,6 +5,7 @@
 mod certificate;
 
 use std::{
+    collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -27,7 +28,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     config::{ClientAuthority, Demand, NamedBy, TlsFiles},
-    peer::{ClientCertificate, Named},
+    peer::{ClientCertificate, Issued, Named},
     transport::Socket,
 };
 use certificate::Validity;
@@ -164,18 +165,38 @@ pub(crate) fn client_certificate(
 ) -> Option<ClientCertificate> {
     let shown = session.peer_certificates()?.first()?;
     // What rustls takes and this reader does not tells nobody's name.
-    let read = certificate::read(shown);
-    let name = |by| {
-        read.as_ref()
-            .and_then(|certificate| certificate::name(certificate, by))
+    let Some(read) = certificate::read(shown) else {
+        let named = names.map(|by| Named {
+            by,
+            user: None,
+            issued: Issued::default(),
+        });
+        return Some(ClientCertificate {
+            common_name: None,
+            named,
+        });
     };
     Some(ClientCertificate {
-        common_name: name(NamedBy::CommonName).map(str::to_owned),
+        common_name: certificate::name(&read, NamedBy::CommonName).map(str::to_owned),
         named: names.map(|by| Named {
             by,
-            user: name(by).map(Into::into),
+            user: certificate::name(&read, by).map(Into::into),
+            issued: certificate::issued(&read),
         }),
     })
+}
+
+/// The certificates that the lists of a file say are good no more.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn revoked(path: &Path) -> Result<HashSet<Issued>, TlsError> {
+    let mut revoked = HashSet::new();
+    for list in revocations(path)? {
+        let path = path.to_owned();
+        revoked.extend(certificate::revoked(&list).ok_or(TlsError::NoRevocations { path })?);
+    }
+    Ok(revoked)
 }
 
 fn verifier(

@@ -181,6 +181,32 @@ async fn reload_has_clients_say_anew_who_they_are_where_certificates_tell_it_no_
 }
 
 #[tokio::test]
+async fn reload_sends_away_whose_certificate_is_revoked() {
+    let authority = Authority::new("revoked-later");
+    let (good, stolen) = (authority.client("good"), authority.client("stolen"));
+    let settings = format!(
+        "{}client_crl = \"{}\"\n[access]\n",
+        settings(&authority, "required", "common_name"),
+        authority.revoke(&[]),
+    );
+    let broker = Broker::start_with(&settings).await;
+    authority.revoke(&[&stolen]);
+    let connectors = [good, stolen].map(|shown| authority.connector(Some(shown)));
+    let mut clients = Vec::new();
+    for (connector, id) in connectors.iter().zip(["g", "s"]) {
+        let mut client = secure(&broker, connector).await;
+        assert_eq!(client.greet(&Hello::new(Version::V5, id)).await.code, 0);
+        clients.push(client);
+    }
+    broker.node.reload(&config(&settings)).unwrap();
+    clients[1].expect(0xe0, &[0x87]).await;
+    clients[1].expect_close().await;
+    clients[0].ping().await;
+    assert_eq!(broker.count(Metric::ClosedAccess), 1);
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn listener_without_tls_lets_nobody_in_by_certificates() {
     let authority = Authority::new("plain");
     let settings = format!(
