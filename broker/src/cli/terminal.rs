@@ -2,8 +2,10 @@
 
 use std::{
     fs::File,
+    future::poll_fn,
     io::{self, BufRead, BufReader, Write},
     os::fd::AsFd,
+    task::Poll,
     thread,
 };
 
@@ -32,13 +34,16 @@ pub(super) fn ask_secretly(prompt: &str) -> Result<Vec<u8>, AskError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(ask(&terminal, prompt))
+        .block_on(async { ask(&terminal, prompt, Interruptions::watch()?).await })
 }
 
 /// A signal does not end the process while it is asking: the terminal has to show again what is
 /// typed, and would not.
-async fn ask(terminal: &File, prompt: &str) -> Result<Vec<u8>, AskError> {
-    let mut interruptions = Interruptions::watch()?;
+async fn ask(
+    terminal: &File,
+    prompt: &str,
+    mut interruptions: Interruptions,
+) -> Result<Vec<u8>, AskError> {
     let (answer, answered) = oneshot::channel();
     let reader = terminal.try_clone()?;
     let quiet = Quiet::start(terminal)?;
@@ -64,26 +69,30 @@ async fn ask(terminal: &File, prompt: &str) -> Result<Vec<u8>, AskError> {
 }
 
 /// The signals by which a user, or the terminal that is gone, ends a process.
-struct Interruptions([Signal; 4]);
+struct Interruptions(Vec<Signal>);
 
 impl Interruptions {
     fn watch() -> io::Result<Self> {
-        Ok(Self([
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-            signal(SignalKind::quit())?,
-        ]))
+        let kinds = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+            SignalKind::quit(),
+        ];
+        let signals: io::Result<_> = kinds.into_iter().map(signal).collect();
+        signals.map(Self)
     }
 
     async fn next(&mut self) {
-        let [interrupt, terminate, hangup, quit] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-            _ = quit.recv() => {}
-        }
+        poll_fn(|context| {
+            let mut signals = self.0.iter_mut();
+            if signals.any(|signal| signal.poll_recv(context).is_ready()) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 }
 
@@ -154,7 +163,9 @@ mod tests {
     async fn terminal_shows_again_what_is_typed_behind_the_answer() {
         let (mut user, program) = terminal();
         let seen = program.try_clone().unwrap();
-        let asked = tokio::spawn(async move { ask(&program, "Password: ").await });
+        // The other tests of this process send themselves signals.
+        let none = Interruptions(Vec::new());
+        let asked = tokio::spawn(async move { ask(&program, "Password: ", none).await });
         until_quiet(&seen).await;
         user.write_all(b"sesame\n").unwrap();
         assert_eq!(asked.await.unwrap().unwrap(), b"sesame\n");
@@ -165,7 +176,8 @@ mod tests {
     async fn terminal_shows_again_what_is_typed_behind_an_interruption() {
         let (_user, program) = terminal();
         let seen = program.try_clone().unwrap();
-        let asked = tokio::spawn(async move { ask(&program, "Password: ").await });
+        let signals = Interruptions::watch().unwrap();
+        let asked = tokio::spawn(async move { ask(&program, "Password: ", signals).await });
         until_quiet(&seen).await;
         // One that no other test of this process is about.
         kill_process(getpid(), process::Signal::QUIT).unwrap();
