@@ -55,7 +55,12 @@ impl Load {
 
     /// Whether a thread is later than it may be, or memory is short.
     pub(crate) fn is_over(&self, thread: usize, now: Instant) -> bool {
-        self.is_swollen.load(Ordering::Relaxed) || self.lag(thread, now) > self.patience()
+        self.is_swollen() || self.lag(thread, now) > self.patience()
+    }
+
+    /// Whether the node holds more memory than it may.
+    pub(crate) fn is_swollen(&self) -> bool {
+        self.is_swollen.load(Ordering::Relaxed)
     }
 
     /// Whether the thread that accepts is later than it may be.

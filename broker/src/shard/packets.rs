@@ -262,7 +262,8 @@ impl Shard {
         let limits = self.shared.limits();
         let bytes = entry.session.subscription_bytes() + topic::weight(filter);
         let has_many = entry.session.subscription_count() >= limits.subscriptions
-            || bytes > limits.subscription_bytes;
+            || bytes > limits.subscription_bytes
+            || self.shared.load.is_swollen();
         if (has_many || is_in_many_groups) && !entry.session.is_subscribed(filter) {
             return Err(reason::QUOTA_EXCEEDED);
         }

@@ -110,6 +110,26 @@ async fn node_whose_memory_is_short_is_busy_for_new_clients_only() {
 }
 
 #[tokio::test]
+async fn node_whose_memory_is_short_takes_no_new_subscriptions() {
+    let broker = Broker::start().await;
+    let mut client = broker.join(Version::V5, "client").await;
+    assert_eq!(client.subscribe("old", 0).await, 0);
+    let short = config("[overload]\nlag = \"1h\"\nmemory_mib = 1\n");
+    broker.node.reload(&short).unwrap();
+    broker
+        .wait_until(|node| node.status().shared.load.is_swollen())
+        .await;
+    assert_eq!(client.subscribe("new", 0).await, 0x97);
+    assert_eq!(client.subscribe("old", 1).await, 1);
+    broker.node.reload(&config("")).unwrap();
+    broker
+        .wait_until(|node| !node.status().shared.load.is_swollen())
+        .await;
+    assert_eq!(client.subscribe("new", 0).await, 0);
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn long_connect_is_refused_before_it_is_held() {
     let broker = Broker::start_with("[limits]\nconnect_bytes = 1000\n").await;
     // A thousand bytes are announced.
