@@ -223,16 +223,17 @@ impl Shard {
         delivered: Delivered,
         now: Instant,
     ) {
+        // A message longer than the client takes is nobody's slowness.
+        if delivered == Delivered::TooLong {
+            self.counters.inc(Metric::DroppedExpired);
+            return;
+        }
         self.counters.inc(Metric::DroppedQueue);
         self.counters
             .add(Metric::DroppedBytes, message.payload.len());
         let Some(entry) = self.sessions.get_mut(key) else {
             return;
         };
-        // A message longer than the client takes is nobody's slowness.
-        if delivered == Delivered::TooLong {
-            return;
-        }
         let losses = entry.losses.get_or_insert_with(|| {
             self.counters.inc(Metric::SlowSubscribers);
             Box::new(Losses::new(now))

@@ -214,7 +214,7 @@ impl Shard {
             Delivered::Skipped => message.is_expired(now),
             // A packet that is too long for its client is gone (MQTT 5, 3.1.2-26).
             Delivered::TooLong => {
-                self.counters.inc(Metric::DroppedQueue);
+                self.counters.inc(Metric::DroppedExpired);
                 true
             }
             // Others go first until it has read: without a queue it looks ready all the time.

@@ -261,3 +261,28 @@ fn session_that_is_not_kept_may_be_asked_for() {
         );
     }
 }
+
+#[test]
+fn message_that_is_too_long_for_its_client_is_not_counted_as_a_full_queue() {
+    for filter in ["t", "$share/g/t"] {
+        let mut fixture = Fixture::new();
+        let mut narrow = hello("narrow", 0);
+        narrow.maximum_packet = Some(100);
+        let (key, link) = connect(&mut fixture.shard, narrow);
+        let (own, own_link) = (fixture.key, Rc::clone(&fixture.link));
+        (fixture.key, fixture.link) = (key, link);
+        fixture.subscribe(&[filter.to_owned()]);
+        (fixture.key, fixture.link) = (own, own_link);
+        fixture.publish("t", &[0; 200]);
+        let dropped = [
+            Metric::DroppedExpired,
+            Metric::DroppedQueue,
+            Metric::DroppedBytes,
+        ];
+        assert_eq!(
+            dropped.map(|metric| fixture.metrics.get(metric)),
+            [1, 0, 0],
+            "{filter}"
+        );
+    }
+}
