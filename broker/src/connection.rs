@@ -84,6 +84,8 @@ enum Stall {
     Lanes,
     /// The client has sent more than its rate allows.
     Rate,
+    /// The next turn: a few packets may be work for many subscribers.
+    Turn,
     /// The client has published as much as may be without an answer.
     Answers,
     /// Room for the answers; also how a connection starts.
@@ -228,7 +230,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> usize {
         let all = bytes.len();
         let mut shard = self.shard.borrow_mut();
+        let work = shard.begin_work();
         while !self.link.is_closing() {
+            if shard.is_spent(work) {
+                self.stalled = Some(Stall::Turn);
+                context.waker().wake_by_ref();
+                break;
+            }
             if shard.stall(self.key, context.waker()) {
                 self.stalled = Some(Stall::Lanes);
                 break;

@@ -5,7 +5,7 @@ use tokio::io::DuplexStream;
 use super::*;
 use crate::{
     access::Identity,
-    codec::packet::{Connect, Version, Will},
+    codec::packet::{Connect, PacketId, RetainHandling, Subscribe, SubscribeFilter, Version, Will},
     message::{Message, Qos},
     metrics::Counters,
     peer::Peer,
@@ -113,4 +113,53 @@ async fn connection_that_breaks_leaves_its_will() {
     drop(client);
     assert!(turn(&mut connection).await);
     assert_eq!(scene.shared.retained.read().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn packets_for_many_subscribers_are_handled_in_several_turns() {
+    const SUBSCRIBERS: usize = 500;
+    const MESSAGES: u64 = 200;
+    let scene = Scene::new();
+    let subscribe = ClientPacket::Subscribe(Subscribe {
+        id: PacketId::MIN,
+        subscription_id: None,
+        filters: vec![SubscribeFilter {
+            filter: "t".to_owned(),
+            qos: Qos::AtMostOnce,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::Never,
+        }],
+    });
+    let mut subscribers = Vec::new();
+    for number in 0..SUBSCRIBERS {
+        let mut connect = hello(None);
+        connect.client_id = number.to_string();
+        let (_client, stream) = tokio::io::duplex(16);
+        let subscriber = scene.connect(connect, stream, &[]);
+        let packet = subscribe.clone();
+        let mut shard = scene.shard.borrow_mut();
+        let flow = shard.handle_packet(subscriber.key, &subscriber.link, packet, Instant::now());
+        assert_eq!(flow, Ok(Flow::Continue));
+        subscribers.push(subscriber);
+    }
+    let packets = b"\x30\x04\0\x01tx".repeat(MESSAGES as usize);
+    let (_client, stream) = tokio::io::duplex(16);
+    let mut publisher = scene.connect(hello(None), stream, &packets);
+    let handled = |publisher: &Connection<_>| publisher.link.traffic().messages_in.get();
+    let mut turns = 0;
+    while handled(&publisher) < MESSAGES {
+        let before = handled(&publisher);
+        assert!(!turn(&mut publisher).await);
+        let done = handled(&publisher) - before;
+        assert!((1..50).contains(&done), "{done} in turn {turns}");
+        turns += 1;
+    }
+    assert!(turns > 4);
+    let sent = |subscriber: &Connection<_>| subscriber.link.traffic().messages_out.get();
+    assert!(
+        subscribers
+            .iter()
+            .all(|subscriber| sent(subscriber) == MESSAGES)
+    );
 }

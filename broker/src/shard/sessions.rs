@@ -90,6 +90,8 @@ pub(super) struct Sessions {
     keys: BTreeMap<Arc<str>, SessionKey>,
     entries: Vec<Option<Entry>>,
     free: Vec<SessionKey>,
+    /// How often one was looked up to be changed.
+    looks: u64,
 }
 
 impl Sessions {
@@ -98,6 +100,7 @@ impl Sessions {
     }
 
     pub(super) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Entry> {
+        self.looks = self.looks.wrapping_add(1);
         self.entries.get_mut(key.0 as usize)?.as_mut()
     }
 
@@ -173,7 +176,24 @@ impl Sessions {
     }
 }
 
+/// What may be done before others get their turn, in sessions that were touched: some milliseconds. More
+/// than a full read of small messages has for one subscriber, less than one has for hundreds.
+const WORK_PER_TURN: u64 = 16 * 1024;
+
+/// The work of one turn, from when it began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work(u64);
+
 impl Shard {
+    pub(crate) fn begin_work(&self) -> Work {
+        Work(self.sessions.looks)
+    }
+
+    /// Whether so much was done since then that others should have their turn.
+    pub(crate) fn is_spent(&self, Work(begun): Work) -> bool {
+        self.sessions.looks.wrapping_sub(begun) >= WORK_PER_TURN
+    }
+
     pub(super) fn open_session(
         &mut self,
         client_id: &str,
