@@ -6,11 +6,26 @@
 //! GET /readyz    200 while clients are accepted, 503 otherwise
 //! ```
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
+use tokio::net::TcpListener;
 
-use crate::node::Status;
+use crate::node::{NodeError, Status};
+
+/// Listens on the metrics port, if there is to be one.
+///
+/// # Errors
+/// When its address is taken.
+pub(crate) async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, NodeError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    TcpListener::bind(address)
+        .await
+        .map(Some)
+        .map_err(|source| NodeError::Metrics { address, source })
+}
 
 /// Builds the routes.
 pub(crate) fn router(status: Arc<Status>) -> Router {

@@ -10,12 +10,14 @@
 //!   -> connection (bytes to packets and back, keep-alive)
 //!   -> shard (sessions of one thread: subscriptions, windows, queues, wills)
 //!   -> routes -> lanes through rumqttd's Router -> the other shards
+//!                                              \-> cluster -> the other nodes
 //! ```
 
 pub mod access;
 mod aliases;
 pub mod bench;
 pub mod cli;
+pub mod cluster;
 pub mod codec;
 pub mod config;
 mod connection;

@@ -1,6 +1,7 @@
 //! One broker node: shards, lanes, listeners and the metrics port, started and stopped in order.
 
 mod books;
+mod cluster;
 mod threads;
 
 use std::{
@@ -22,9 +23,13 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use self::{books::Books, threads::join};
+use self::{
+    books::Books,
+    threads::{join, shard_count},
+};
 use crate::{
     access::{Access, AccessError},
+    cluster::{ClusterError, Handle, Order, PEERS, Prospect},
     config::Config,
     control::{
         Pulse,
@@ -39,7 +44,7 @@ use crate::{
     load::{self, Load},
     metrics::{Counters, Histogram, Metric, Metrics, render_head, render_value},
     retained::{self, Retained},
-    routes::{Routes, ShardId, ShardSet},
+    routes::{Routes, ShardId},
     service::{self, Service, Services},
     session::Stock,
     shard::{self, Request, Shared, WorkerError},
@@ -83,6 +88,8 @@ pub enum NodeError {
     Restore,
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
 }
 
 /// A part of the node that cannot be as a new configuration says.
@@ -111,7 +118,8 @@ pub struct Status {
 
 impl Status {
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        let is_settled = self.cluster().is_none_or(|cluster| cluster.is_settled());
+        is_settled && self.ready.load(Ordering::Acquire)
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -193,6 +201,7 @@ impl Status {
         self.render_bytes(out);
         render_head(out, "ready", "gauge", "1 while new clients are welcome.");
         render_value(out, "ready", "", u64::from(self.is_ready()));
+        self.render_cluster(out);
         let help = "From a client's arrival to the answer to its CONNECT.";
         self.shared
             .connect_times
@@ -220,6 +229,7 @@ pub struct Node {
     metrics_address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     threads: Vec<thread::JoinHandle<()>>,
+    cluster: Option<Handle>,
     /// Keeps the way to the shards open while they are drained.
     gate: Arc<Gate>,
     listeners: JoinSet<()>,
@@ -257,13 +267,14 @@ impl Node {
             .iter()
             .filter_map(|socket| socket.local_addr().ok())
             .collect();
-        let metrics_socket = bind_metrics(config).await?;
+        let metrics_socket = http::bind(config.metrics()).await?;
         let metrics_address = metrics_socket
             .as_ref()
             .and_then(|socket| socket.local_addr().ok());
 
-        // One for each shard, and one for the listeners.
-        let counters: Vec<_> = (0..=shards)
+        let prospect = cluster::open(config, shards)?;
+        // One for each shard, one for the listeners, one for the cluster.
+        let counters: Vec<_> = (0..=shards + 1)
             .map(|_owner| Arc::new(Counters::default()))
             .collect();
         let metrics = Metrics::new(counters.clone());
@@ -271,6 +282,8 @@ impl Node {
         let mut retained = Retained::new(config.limits().into());
         let (alive, ended) = mpsc::channel(1);
         let mut books = Books::open(config, shards, &shares, &mut retained, &alive)?;
+        let cluster = prospect.as_ref().map(Prospect::cluster).cloned();
+        let ends = shards + cluster.as_ref().map_or(0, |_cluster| PEERS);
         let shared = Arc::new(Shared {
             limits: RwLock::new(config.limits()),
             session_limits: config.session(),
@@ -286,7 +299,8 @@ impl Node {
             metrics: metrics.clone(),
             sys_interval: config.sys_interval(),
             sys: RwLock::new(Retained::new(retained::Bounds::NONE)),
-            lanes: Arc::new(Lanes::start(shards)?),
+            lanes: Arc::new(Lanes::start(ends)?),
+            cluster,
             connect_times: Histogram::default(),
             load: Arc::new(Load::new(config.overload(), shards, Instant::now())),
             store: books.as_ref().map(|books| Arc::clone(&books.store)),
@@ -319,6 +333,7 @@ impl Node {
             restored.await.map_err(|_ended| NodeError::Restore)?;
         }
         let _ = begin.send(true);
+        let cluster = cluster::start(prospect, &shared, counters.last(), alive)?;
 
         let gate = Arc::new(Gate::new(
             Arc::clone(&shared),
@@ -366,6 +381,7 @@ impl Node {
             metrics_address,
             stop,
             threads,
+            cluster,
             gate,
             listeners,
             servers,
@@ -443,6 +459,7 @@ impl Node {
             Some(_panicked) => warn!("a shard's thread panicked"),
             None => warn!("a shard's thread does not end: its clients are cut off"),
         }
+        cluster::stop(self.cluster.take()).await;
         self.servers.shutdown().await;
     }
 
@@ -462,34 +479,19 @@ impl Node {
                     .filter_map(|(moved, _took)| moved.ok())
                     .sum();
                 if moved.is_some() && moved == before {
-                    return;
+                    break;
                 }
                 before = moved;
                 tokio::time::sleep(DRAIN_LOOK).await;
+            }
+            if let Some(cluster) = self.status.cluster() {
+                cluster.order(Order::Drain).await;
             }
         };
         if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
             info!("some clients have not read all that is theirs");
         }
     }
-}
-
-async fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, NodeError> {
-    let Some(address) = config.metrics() else {
-        return Ok(None);
-    };
-    TcpListener::bind(address)
-        .await
-        .map(Some)
-        .map_err(|source| NodeError::Metrics { address, source })
-}
-
-/// One shard per core: a shard is a thread that never waits for another.
-fn shard_count() -> u16 {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    u16::try_from(cores)
-        .unwrap_or(ShardSet::CAPACITY)
-        .min(ShardSet::CAPACITY)
 }
 
 #[cfg(test)]

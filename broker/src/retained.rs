@@ -136,6 +136,11 @@ impl Retained {
         self.bounds = bounds;
     }
 
+    /// Whether there is a message of this topic.
+    pub(crate) fn has_message(&self, topic: &str) -> bool {
+        self.root.find(topic).0.is_some()
+    }
+
     /// Whether there is room for a message in the place of its topic's.
     pub(crate) fn has_room(&self, message: &Message) -> bool {
         let (older, missing) = self.root.find(&message.topic);

@@ -8,16 +8,16 @@ use std::sync::{PoisonError, RwLock};
 
 use crate::trie::Trie;
 
-/// A shard's place in its node.
+/// A shard's place in its node. Behind the shards are the places of other nodes of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u16);
 
-/// A set of shards; a node has at most [`ShardSet::CAPACITY`] of them.
+/// A set of shards, and of other nodes; there are at most [`ShardSet::CAPACITY`] of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardSet(u64);
 
 impl ShardSet {
-    /// The shards that one machine word can name.
+    /// What one machine word can name.
     pub const CAPACITY: u16 = 64;
 
     pub fn insert(&mut self, shard: ShardId) {
@@ -26,6 +26,11 @@ impl ShardSet {
 
     pub fn contains(self, shard: ShardId) -> bool {
         self.0 & 1_u64.wrapping_shl(u32::from(shard.0)) != 0
+    }
+
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     pub fn is_empty(self) -> bool {

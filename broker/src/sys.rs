@@ -22,6 +22,7 @@ const DROPPED: &[Metric] = &[
     Metric::DroppedQueue,
     Metric::DroppedExpired,
     Metric::DroppedShared,
+    Metric::DroppedPeer,
 ];
 
 /// Sums of counters, as they are.

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     access::{self, Advice},
+    cluster::PURPOSE,
     config::Config,
     tls,
 };
@@ -52,6 +53,11 @@ fn check_files(config: &Config) -> Result<Option<Advice>, FileErrors> {
             Some(anyhow::Error::from(error).context(format!("listener[{index}].tls")))
         })
         .collect();
+    if let Some(cluster) = config.cluster()
+        && let Err(error) = channel::Key::load(&cluster.key_file, PURPOSE)
+    {
+        errors.push(anyhow::Error::from(error).context("cluster.key_file"));
+    }
     let access = access::check(config.access());
     let advice = access.map_err(|error| errors.push(error.into()));
     match advice {

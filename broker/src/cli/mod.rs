@@ -5,6 +5,7 @@
 
 mod check;
 mod clients;
+mod cluster;
 mod kick;
 mod listing;
 mod passwd;
@@ -47,6 +48,7 @@ enum Command {
     /// Check a configuration file, and the files that it names, and say everything that is wrong.
     Check(check::Args),
     Status(status::Args),
+    Cluster(cluster::Args),
     Clients(clients::Args),
     Sessions(sessions::Args),
     Subscriptions(subscriptions::Args),
@@ -76,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Passwd(args) => passwd::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
         Command::Clients(args) => clients::run(&args),
         Command::Sessions(args) => sessions::run(&args),
         Command::Subscriptions(args) => subscriptions::run(&args),

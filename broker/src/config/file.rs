@@ -14,6 +14,7 @@ pub(super) struct Config {
     pub(super) access: Option<Access>,
     pub(super) vip: Option<Vip>,
     pub(super) tunnel: Option<Tunnel>,
+    pub(super) cluster: Option<Cluster>,
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
@@ -118,6 +119,17 @@ pub(super) struct Tunnel {
     pub(super) port: Option<Spanned<i64>>,
     pub(super) mode: Option<Spanned<String>>,
     pub(super) mss: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cluster {
+    pub(super) name: Spanned<String>,
+    pub(super) listen: Spanned<String>,
+    pub(super) seeds: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) key_file: Spanned<String>,
+    pub(super) acknowledge: Option<Spanned<String>>,
+    pub(super) lease: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

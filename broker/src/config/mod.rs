@@ -5,6 +5,7 @@
 mod access;
 mod authenticator;
 mod check;
+mod cluster;
 mod control;
 mod error;
 mod file;
@@ -20,6 +21,8 @@ use std::path::Path;
 
 pub use access::{Access, Acl, Certified};
 pub use authenticator::{Authenticator, Jwt, KeySource, TokenField};
+pub use cluster::Cluster;
+pub(crate) use cluster::is_address;
 pub use control::{Control, Stop};
 pub use error::{ConfigError, Problem};
 pub use limits::Limits;

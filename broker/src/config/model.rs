@@ -12,13 +12,14 @@ use toml::Spanned;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Access, ConfigError, Control, Persistence, Stop,
+    Access, Cluster, ConfigError, Control, Persistence, Stop,
     check::{Check, parse_prefix},
     file,
     limits::Limits,
     listener::Listener,
     overload::Overload,
 };
+use crate::cluster::is_valid_node;
 
 /// A configuration that keeps every rule.
 #[derive(Clone, Debug)]
@@ -28,6 +29,7 @@ pub struct Config {
     access: Access,
     vip: Option<Vip>,
     tunnel: Option<Tunnel>,
+    cluster: Option<Cluster>,
     limits: Limits,
     overload: Overload,
     session: SessionLimits,
@@ -102,6 +104,10 @@ impl Config {
         self.tunnel.as_ref()
     }
 
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
     pub fn limits(&self) -> Limits {
         self.limits
     }
@@ -148,6 +154,7 @@ impl Config {
             access,
             vip,
             tunnel,
+            cluster,
             limits: _,
             overload: _,
             session,
@@ -169,6 +176,7 @@ impl Config {
             ),
             ("vip", *vip != other.vip),
             ("tunnel", *tunnel != other.tunnel),
+            ("cluster", *cluster != other.cluster),
             ("session", *session != other.session),
             ("persistence", *persistence != other.persistence),
             ("sys", *sys_interval != other.sys_interval),
@@ -190,6 +198,7 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
         access,
         vip,
         tunnel,
+        cluster,
         limits,
         overload,
         session,
@@ -209,6 +218,7 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
         listeners,
         tunnel: tunnel.map(|tunnel| check.tunnel(tunnel, vip.is_some())),
         vip: vip.map(|vip| check.vip(vip)),
+        cluster: cluster.and_then(|cluster| check.cluster(cluster)),
         limits: check.limits(limits),
         overload: check.overload(overload),
         session: SessionLimits {
@@ -237,9 +247,7 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
 
 impl Check<'_> {
     fn node(&mut self, node: Spanned<String>) -> String {
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let name = node.get_ref();
-        if name.is_empty() || name.len() > 64 || !name.chars().all(legal) {
+        if !is_valid_node(node.get_ref()) {
             self.refuse(
                 "node",
                 node.span(),

@@ -8,6 +8,8 @@
 //! | `GET /v1/subscriptions` | [`view::SubscriptionView`]s; `?client=`, `?filter=`, `?topic=` |
 //! | `GET /v1/topics` | [`view::TopicView`]s: filters and how many clients have each |
 //! | `GET /v1/retained` | [`view::RetainedView`]s; `?filter=`, `?payload=true` |
+//! | `GET /v1/cluster` | [`ClusterStatus`](crate::cluster::view::ClusterStatus) |
+//! | `POST /v1/cluster/join`, `/v1/cluster/leave` | calls a node, or leaves all of them |
 //! | `POST /v1/kick` | [`view::KickOrder`]: closes a client's connection |
 //! | `POST /v1/reload` | reads the configuration again: [`view::Reloaded`], or 400 and nothing changed |
 //! | `GET /metrics`, `/healthz`, `/readyz` | as on the metrics port, see `http.rs` |
@@ -18,6 +20,7 @@
 //! for who asks. Who may use the socket is decided by its file permissions. Errors are
 //! `{"error": .., "hint": ..}`.
 
+mod cluster;
 mod pulse;
 mod retained;
 mod routes;

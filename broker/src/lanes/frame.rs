@@ -217,6 +217,37 @@ pub fn read_item(frame: &mut &[u8], now: Instant) -> Option<Item> {
     })
 }
 
+/// Whether any of the messages behind a header is to be acknowledged.
+pub fn is_awaited(mut messages: &[u8]) -> bool {
+    while let Some(qos) = skip_message(&mut messages) {
+        if qos != Qos::AtMostOnce as u8 {
+            return true;
+        }
+    }
+    false
+}
+
+/// Passes over a message; the result is its QoS.
+fn skip_message(frame: &mut &[u8]) -> Option<u8> {
+    let flags = frame.try_get_u8().ok()?;
+    let topic = usize::from(frame.try_get_u16().ok()?);
+    let properties = usize::try_from(frame.try_get_u32().ok()?).ok()?;
+    let payload = usize::try_from(frame.try_get_u32().ok()?).ok()?;
+    if flags & EXPIRES != 0 {
+        frame.try_get_u64().ok()?;
+    }
+    if flags & SEATS != 0 {
+        read_seats(frame)?;
+    }
+    if flags & ORIGIN != 0 {
+        frame.try_get_u64().ok()?;
+        frame.try_get_u16().ok()?;
+    }
+    let length = topic.checked_add(properties)?.checked_add(payload)?;
+    *frame = frame.get(length..)?;
+    Some(flags & 0b11)
+}
+
 fn read_seats(frame: &mut &[u8]) -> Option<Vec<Seat>> {
     let count = usize::try_from(frame.try_get_u32().ok()?).ok()?;
     let (seats, rest) = frame.split_at_checked(count.checked_mul(SEAT_BYTES)?)?;

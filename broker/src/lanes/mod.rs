@@ -24,6 +24,7 @@ pub mod frame;
 mod inbox;
 mod outbox;
 mod pace;
+mod reader;
 mod supervisor;
 
 use std::{
@@ -45,7 +46,9 @@ use crate::routes::ShardId;
 pub use inbox::{Arrival, Inbox};
 pub use outbox::{Flushed, Outbox};
 use pace::Pace;
-pub(crate) use supervisor::{BEAT, replaced, supervise};
+pub use reader::{Event, LaneReader};
+use supervisor::replaced;
+pub(crate) use supervisor::{BEAT, supervise};
 pub use supervisor::{Failure, Health};
 
 /// Bytes that may be under way on one lane.

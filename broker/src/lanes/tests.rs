@@ -5,7 +5,9 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{frame::Writer, *};
 use crate::{
+    codec::packet::PacketId,
     message::{Message, Qos},
+    session::journal::{Origin, SessionId},
     shares::{Seat, ShareId},
 };
 
@@ -322,6 +324,30 @@ fn frames_that_the_router_lost_are_sent_again() {
     assert_eq!(in_flight.load(Ordering::Acquire), 0);
 }
 
+#[test]
+fn what_is_to_be_acknowledged_is_found_behind_messages_of_an_origin() {
+    let origin = Origin {
+        session: SessionId(7),
+        id: PacketId::MIN,
+    };
+    let source = Some(frame::Source {
+        origin,
+        is_repeat: true,
+    });
+    let mut unanswered = message("t", b"x");
+    unanswered.qos = Qos::AtMostOnce;
+    let now = Instant::now();
+    for is_awaited in [false, true] {
+        let mut writer = Writer::new(ShardId(0), 1);
+        writer.push_from(source, &unanswered, &[], now);
+        if is_awaited {
+            writer.push_from(source, &message("t", b"y"), &[], now);
+        }
+        let bytes = writer.finish();
+        assert_eq!(frame::is_awaited(&bytes[frame::HEADER..]), is_awaited);
+    }
+}
+
 proptest! {
     #[test]
     fn frames_hold_any_message(
@@ -351,6 +377,8 @@ proptest! {
         let mut rest = &bytes[..];
         let header = frame::read_header(&mut rest).unwrap();
         prop_assert_eq!((header.from, header.sequence), (ShardId(3), 42));
+        let is_awaited = messages.iter().any(|message| message.qos > Qos::AtMostOnce);
+        prop_assert_eq!(frame::is_awaited(rest), is_awaited);
         let read: Vec<_> = std::iter::from_fn(|| frame::read_message(&mut rest, now)).collect();
         let sent: Vec<_> = messages.into_iter().map(|message| (message, seats.clone())).collect();
         prop_assert_eq!(read, sent);
@@ -360,6 +388,7 @@ proptest! {
     fn arbitrary_frames_never_panic(bytes in vec(any::<u8>(), 0..100)) {
         let mut rest = &bytes[..];
         if frame::read_header(&mut rest).is_some() {
+            frame::is_awaited(rest);
             while frame::read_message(&mut rest, Instant::now()).is_some() {}
         }
     }

@@ -7,6 +7,7 @@ mod bench;
 mod bytes;
 mod certificates;
 mod client;
+mod cluster;
 mod confirmations;
 mod flows;
 mod front;
@@ -35,10 +36,16 @@ use std::{net::SocketAddr, time::Duration};
 
 use self::client::Client;
 use super::Node;
-use crate::{codec::packet::Version, config::Config, metrics::Metric, routes::ShardId};
+use crate::{
+    cluster::Order, codec::packet::Version, config::Config, metrics::Metric, routes::ShardId,
+};
 
 /// A node on a loopback port; `settings` may begin with more of its listener.
 fn config(settings: &str) -> Config {
+    config_of("test", settings)
+}
+
+fn config_of(node: &str, settings: &str) -> Config {
     let access = if settings.contains("[access]") {
         ""
     } else {
@@ -51,7 +58,7 @@ fn config(settings: &str) -> Config {
         "[overload]\nlag = \"1h\"\n"
     };
     let text = format!(
-        "node = \"test\"\n{access}[metrics]\nlisten = \"127.0.0.1:0\"\n{overload}\
+        "node = {node:?}\n{access}[metrics]\nlisten = \"127.0.0.1:0\"\n{overload}\
          [[listener]]\naddress = \"127.0.0.1:0\"\n{settings}"
     );
     Config::parse(&text).unwrap()
@@ -97,6 +104,19 @@ impl Broker {
 
     async fn start_with(settings: &str) -> Self {
         Self::of(Node::start(&config(settings)).await.unwrap())
+    }
+
+    /// As a node of this name.
+    async fn start_named(name: &str, settings: &str) -> Self {
+        Self::of(Node::start(&config_of(name, settings)).await.unwrap())
+    }
+
+    /// Has the cluster's thread do nothing, until the result is dropped.
+    async fn hang_cluster(&self) -> std::sync::mpsc::Sender<()> {
+        let (release, until) = std::sync::mpsc::channel();
+        let cluster = self.node.status().cluster().unwrap();
+        assert!(cluster.order(|done| Order::Hang(done, until)).await);
+        release
     }
 
     /// With so many shards, whatever the machine has.

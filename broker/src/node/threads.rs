@@ -1,8 +1,10 @@
-//! The end of a node's threads.
+//! How many threads a node has, and their end.
 
 use std::{thread, time::Duration};
 
 use tokio::sync::oneshot;
+
+use crate::{cluster::PEERS, routes::ShardSet};
 
 /// Waits for threads and tells how many panicked; `None` when one does not end in time.
 ///
@@ -20,4 +22,12 @@ pub(super) async fn join(
         })
         .ok()?;
     tokio::time::timeout(patience, ended).await.ok()?.ok()
+}
+
+/// One shard per core: a shard is a thread that never waits for another.
+pub(super) fn shard_count() -> u16 {
+    // Other nodes of a cluster are destinations as shards are.
+    let most = ShardSet::CAPACITY - PEERS;
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(cores).unwrap_or(most).min(most)
 }

@@ -93,7 +93,7 @@ impl Shard {
         now: Instant,
     ) -> bool {
         let shards = self.shared.routes.matching(&message.topic);
-        self.forward(message, shards, needs, now);
+        self.forward(message, shards.union(self.keepers(message)), needs, now);
         if shards.contains(self.id) {
             self.deliver(message, origin, now);
         }
@@ -115,6 +115,18 @@ impl Shard {
         self.dispatch(&shares, message, needs, now);
     }
 
+    /// The other nodes, if they are to keep the message whether they have subscribers or not.
+    fn keepers(&self, message: &Message) -> ShardSet {
+        let mut keepers = ShardSet::default();
+        if message.retain
+            && let Some(cluster) = &self.shared.cluster
+            && !sys::is_reserved(&message.topic)
+        {
+            cluster.peers().for_each(|peer| keepers.insert(peer));
+        }
+        keepers
+    }
+
     /// Whether the message need not be retained, or can be.
     pub(super) fn may_retain(&self, message: &Message) -> bool {
         let retained = &self.shared.retained;
@@ -127,14 +139,28 @@ impl Shard {
     }
 
     fn forward(&mut self, message: &Message, shards: ShardSet, needs: &mut Needs, now: Instant) {
-        for other in (0..self.shared.shards).map(ShardId) {
-            if other != self.id && shards.contains(other) {
+        for other in (0..self.shared.ends()).map(ShardId) {
+            if other != self.id && shards.contains(other) && !self.is_dropped(other, message) {
                 self.send(other, message, &[], needs, now);
             }
         }
     }
 
-    /// Sends a message to another shard: for all of its subscribers, or for these seats.
+    /// Whether a message that nobody need get is for a node that does not keep up.
+    fn is_dropped(&self, to: ShardId, message: &Message) -> bool {
+        let is_dropped = message.qos == Qos::AtMostOnce
+            && to.0 >= self.shared.shards
+            && self
+                .shared
+                .cluster
+                .as_ref()
+                .is_some_and(|cluster| cluster.is_slow(to));
+        self.counters
+            .add(Metric::DroppedPeer, usize::from(is_dropped));
+        is_dropped
+    }
+
+    /// Sends a message to another shard for all of its subscribers, or for these seats.
     pub(super) fn send(
         &mut self,
         to: ShardId,

@@ -228,7 +228,7 @@ impl Shard {
                 Some(Wanted::Share(shared)) => self.join_group(key, shared, subscription),
                 Some(Wanted::All(filter)) => {
                     if self.subscribers.insert(filter, key, subscription) == Inserted::NewFilter {
-                        self.shared.routes.add(filter, self.id);
+                        self.shared.add_route(filter, self.id);
                     }
                     self.shared.kept_routes.add(filter, self.id);
                 }

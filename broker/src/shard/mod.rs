@@ -6,6 +6,7 @@
 
 mod access;
 mod account;
+mod cluster;
 mod confirmations;
 mod delivery;
 mod inspect;
@@ -35,6 +36,7 @@ use tracing::{debug, warn};
 
 use crate::{
     access::{Access, Identity},
+    cluster::Cluster,
     codec::packet::{ConnAck, Connect, ConnectCode, reason},
     config::{Limits, SessionLimits},
     lanes::{Lanes, Outbox, frame::Source},
@@ -49,7 +51,7 @@ use crate::{
     store::Store,
     sys::Sys,
     topic::{self, Wanted},
-    trie::{Removed, Trie},
+    trie::Trie,
 };
 use account::{Account, Line};
 pub(crate) use inspect::Piece;
@@ -89,6 +91,8 @@ pub(crate) struct Shared {
     /// What `$SYS` last said, for those who subscribe later.
     pub(crate) sys: RwLock<Retained>,
     pub(crate) lanes: Arc<Lanes>,
+    /// The node is one of several.
+    pub(crate) cluster: Option<Arc<Cluster>>,
     /// From a client's arrival to the answer to its CONNECT.
     pub(crate) connect_times: Histogram,
     pub(crate) load: Arc<Load>,
@@ -144,6 +148,7 @@ pub(crate) struct Shard {
     outbox: Outbox,
     outbox_work: Rc<tokio::sync::Notify>,
     ledger: Ledger,
+    subacks: cluster::Subacks,
     /// Frames from other shards.
     frames_taken: u64,
     herald: Herald,
@@ -173,7 +178,7 @@ impl Shard {
             .sys_interval
             .filter(|_interval| id == ShardId(0))
             .map(|interval| Sys::new(interval, Instant::now()));
-        let outbox = Outbox::new(id, shared.shards, Arc::clone(&shared.lanes));
+        let outbox = Outbox::new(id, shared.ends(), Arc::clone(&shared.lanes));
         let shelf = Shelf::new(Arc::clone(&shared.stock));
         Self {
             id,
@@ -186,6 +191,7 @@ impl Shard {
             outbox,
             outbox_work: Rc::default(),
             ledger: Ledger::default(),
+            subacks: cluster::Subacks::default(),
             frames_taken: 0,
             herald: Herald::default(),
             is_draining: false,
@@ -404,16 +410,6 @@ impl Shard {
         self.adopt(orphans, now);
     }
 
-    /// Sends the session nothing more for a filter that is its own.
-    fn cancel(&mut self, key: SessionKey, filter: &str) {
-        if self.subscribers.remove(filter, &key) == Removed::LastSubscriber {
-            self.shared.routes.remove(filter, self.id);
-            if self.account.is_some() {
-                self.shared.kept_routes.remove(filter, self.id);
-            }
-        }
-    }
-
     /// Keeps the shard's calendar in step with a session's.
     fn schedule(&mut self, key: SessionKey) {
         let Some(entry) = self.sessions.get_mut(key) else {
@@ -455,6 +451,7 @@ impl Shard {
             }
         }
         self.publish_sys(now);
+        self.release_subacks(0, now);
         for _ in 0..DEADLINES_PER_TURN {
             let Some((due, key)) = self.deadlines.pop_first() else {
                 return false;

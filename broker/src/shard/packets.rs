@@ -217,7 +217,7 @@ impl Shard {
             }
         }
         self.hold_noted(noted, link);
-        link.suback(id, &codes);
+        self.answer_subscribe(link, id, codes, now);
         self.greet(key, link, now);
         Ok(())
     }
@@ -284,7 +284,7 @@ impl Shard {
                     entry.session.greet(filter);
                 }
                 if self.subscribers.insert(filter, key, subscription) == Inserted::NewFilter {
-                    self.shared.routes.add(filter, self.id);
+                    self.shared.add_route(filter, self.id);
                 }
                 if is_kept {
                     self.shared.kept_routes.add(filter, self.id);

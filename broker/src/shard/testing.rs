@@ -41,6 +41,7 @@ impl Shared {
             sys_interval: None,
             sys: RwLock::new(Retained::new(Bounds::NONE)),
             lanes: Arc::new(Lanes::start(shards).unwrap()),
+            cluster: None,
             connect_times: Histogram::default(),
             load: Arc::new(Load::new(config.overload(), shards, Instant::now())),
             store: None,

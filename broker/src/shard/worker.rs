@@ -5,6 +5,7 @@
 //!   intake     arrivals channel -> one connection task each
 //!   lane in    LinkRx -> Shard::deliver; joins the next Router when this one dies
 //!   lane out   Outbox -> LinkTx, once per burst
+//!   cluster    sends SUBACKs when other nodes know of the filters
 //!   receipts   acknowledges what other shards have taken
 //!   timers     session expiry and delayed wills
 //!   account    Journal -> store; lets go what waited for the store
@@ -21,7 +22,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use rumqttd::Notification;
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -38,7 +38,7 @@ use crate::{
     gate::Slot,
     handshake,
     lanes::{
-        self, Flushed, Inbox, LaneEnds, LaneError,
+        self, Event, Flushed, Inbox, LaneEnds, LaneError, LaneReader,
         frame::{self, Item},
     },
     link::Link,
@@ -183,6 +183,7 @@ async fn run(
     let load = Arc::clone(&shard.borrow().shared.load);
     let pulse = tokio::task::spawn_local(load::pulse(load, Some(id)));
     let access = tokio::task::spawn_local(follow_access(Rc::clone(&shard)));
+    let cluster = tokio::task::spawn_local(follow_cluster(Rc::clone(&shard)));
     let confirmations = tokio::task::spawn_local(hear_confirmations(id, Rc::clone(&shard)));
     let lane_in = tokio::task::spawn_local(receive_frames(id, Rc::clone(&shard), ends));
     tokio::select! {
@@ -200,6 +201,7 @@ async fn run(
         }
         _ = lane_out => {}
         _ = confirmations => {}
+        _ = cluster => {}
         _ = timers => {}
         _ = pulse => {}
         _ = access => {}
@@ -295,69 +297,33 @@ async fn receive_frames(
     shard: Rc<RefCell<Shard>>,
     ends: LaneEnds,
 ) -> Result<(), LaneError> {
-    let (shards, lanes) = {
+    let (ends_count, lanes) = {
         let state = shard.borrow();
-        (state.shared.shards, Arc::clone(&state.shared.lanes))
+        (state.shared.ends(), Arc::clone(&state.shared.lanes))
     };
-    let mut inbox = Inbox::new(id, shards, Arc::clone(&lanes));
-    let mut generations = lanes.generations();
-    let LaneEnds {
-        mut generation,
-        tx,
-        mut rx,
-    } = ends;
+    let mut inbox = Inbox::new(id, ends_count, Arc::clone(&lanes));
+    let (mut reader, tx) = LaneReader::new(id, lanes, ends);
     shard.borrow_mut().outbox.rejoin(tx);
     let mut frames = 0_u64;
     loop {
-        let mut failure = lanes::Failure::Died;
-        // The link is given up when the other branch wins, so a wake-up lost with it does not matter.
-        let next = tokio::select! {
-            biased;
-            next = rx.next() => next.ok(),
-            () = lanes::replaced(&mut generations, generation) => None,
-        };
-        let is_whole = match next {
-            Some(Some(Notification::Forward(forward))) => {
-                let is_whole = receive_frame(&shard, &mut inbox, &forward.publish.payload);
-                failure = lanes::Failure::Gap;
+        let tx = match reader.next().await? {
+            Event::Joined(tx) => tx,
+            Event::Frame(bytes) => {
+                let is_whole = receive_frame(&shard, &mut inbox, &bytes);
                 frames += 1;
                 // The link yields only when it is empty; connections must get their turn.
                 if frames.is_multiple_of(FRAMES_PER_TURN) {
                     tokio::task::yield_now().await;
                 }
-                is_whole
-            }
-            // The Router waits to hear that the link's buffer was taken.
-            Some(Some(Notification::Unschedule)) => {
-                // A Router that hangs takes nothing. A failure here is the next call's failure too.
-                tokio::select! {
-                    _ = rx.wake() => {}
-                    () = lanes::replaced(&mut generations, generation) => {}
+                if is_whole {
+                    continue;
                 }
-                true
+                reader.rejoin(lanes::Failure::Gap).await?
             }
-            Some(
-                None
-                | Some(
-                    Notification::DeviceAck(_)
-                    | Notification::ReplicaData { .. }
-                    | Notification::ReplicaAcks { .. }
-                    | Notification::Shadow(_)
-                    | Notification::Disconnect(..),
-                ),
-            ) => true,
-            None => false,
         };
-        if !is_whole {
-            error!(generation, "router failed, joining the next one");
-            tokio::time::sleep(lanes.report(generation, failure)).await;
-            let ends = lanes.join(id, Some(generation))?;
-            generation = ends.generation;
-            rx = ends.rx;
-            let mut state = shard.borrow_mut();
-            state.counters.inc(Metric::LaneRestarts);
-            state.outbox.rejoin(ends.tx);
-        }
+        let mut state = shard.borrow_mut();
+        state.counters.inc(Metric::LaneRestarts);
+        state.outbox.rejoin(tx);
     }
 }
 
@@ -448,6 +414,23 @@ async fn follow_access(shard: Rc<RefCell<Shard>>) {
     while changes.changed().await.is_ok() {
         let policy = Arc::clone(&changes.borrow_and_update());
         shard.borrow_mut().apply_policy(&policy, Instant::now());
+    }
+}
+
+async fn follow_cluster(shard: Rc<RefCell<Shard>>) {
+    let known = shard
+        .borrow()
+        .shared
+        .cluster
+        .as_ref()
+        .map(|cluster| cluster.known());
+    let Some(mut known) = known else {
+        return std::future::pending().await;
+    };
+    // The sender lives as long as the shard.
+    while known.changed().await.is_ok() {
+        let version = *known.borrow_and_update();
+        shard.borrow_mut().release_subacks(version, Instant::now());
     }
 }
 

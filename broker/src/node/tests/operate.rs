@@ -63,6 +63,16 @@ pub(super) async fn get<T: DeserializeOwned + Send + 'static>(
     tokio::task::spawn_blocking(asked).await.unwrap()
 }
 
+pub(super) async fn post<T: DeserializeOwned + Send + 'static>(
+    socket: &Path,
+    route: &str,
+    body: Option<String>,
+) -> Result<T, ClientError> {
+    let (socket, route) = (socket.to_owned(), route.to_owned());
+    let asked = move || Console::new(DAEMON, &socket).unwrap().post(&route, body);
+    tokio::task::spawn_blocking(asked).await.unwrap()
+}
+
 async fn reload(socket: &Path) -> Result<Reloaded, ClientError> {
     let socket = socket.to_owned();
     let asked = move || {

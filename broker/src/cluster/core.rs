@@ -1,0 +1,459 @@
+//! The decisions of a cluster's node, without I/O: who is a member, what goes over which connection.
+//!
+//! Driven by `handle_*` with the time passed in; what is to be done comes out of
+//! [`Core::poll_action`]. The driver does it over TCP (`driver`), the tests over a network of their
+//! own making (`simulation`); a mesh of another kind would do as well.
+//!
+//! ```text
+//! handle_connected -> hello <-> hello -> resume <-> resume -> items and what is taken, both ways
+//!                        \-> refusal
+//! silent for lease / 2: the connection is closed, and called again; nothing is lost
+//! silent for lease: the peer is gone; what it has not taken is confirmed as gone with it
+//! ```
+
+mod link;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{
+    calls::Calls,
+    pair::{FrameId, Token},
+    peer::{Loss, Peer, Standing},
+    routes::Table,
+    wire::{Change, Hello, Item, Member, Message, Refusal},
+};
+use link::Link;
+
+/// Nodes that a cluster may have besides this one: each is a destination of all shards.
+pub(crate) const PEERS: u16 = 15;
+
+/// A node that is gone for so long is forgotten.
+const FORGET: Duration = Duration::from_secs(3600);
+
+/// Leases between two times that members are named to each other.
+const GOSSIP: u32 = 5;
+
+/// A connection, by a number that the driver gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LinkId(pub(crate) u64);
+
+/// Who this node is.
+#[derive(Clone, Debug)]
+pub(super) struct Me {
+    pub(super) cluster: Box<str>,
+    pub(super) node: Box<str>,
+    pub(super) incarnation: u64,
+    pub(super) port: u16,
+}
+
+/// When a publisher hears that its message was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledge {
+    /// When every node that has subscribers for it has it in their sessions.
+    Replicated,
+    /// When this node has it.
+    Local,
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Taken,
+    /// Its peer is gone, and may or may not have had it.
+    Gone,
+}
+
+/// What the driver is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Call(Box<str>),
+    Send(LinkId, Bytes),
+    /// Once everything before is sent.
+    Close(LinkId),
+    /// Pass messages on to this node's subscribers, and say so by `handle_delivered`.
+    Deliver {
+        slot: u16,
+        epoch: u64,
+        number: u64,
+        messages: Bytes,
+    },
+    /// Keep these of the messages whose topics have none, and say so by `handle_delivered`.
+    Keep {
+        slot: u16,
+        epoch: u64,
+        number: u64,
+        messages: Bytes,
+    },
+    /// Read retained messages behind this topic, for `handle_retained`.
+    ReadRetained {
+        slot: u16,
+        after: Option<Box<str>>,
+    },
+    /// Messages for the filter are for the peer too, or no longer.
+    Route {
+        slot: u16,
+        change: Change,
+    },
+    /// Tell the frame's shard.
+    Confirm {
+        slot: u16,
+        frame: FrameId,
+        outcome: Outcome,
+    },
+    Note(Notice),
+}
+
+/// What an operator cares for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Notice {
+    Joined {
+        node: Box<str>,
+        address: String,
+    },
+    Lost {
+        node: Box<str>,
+        loss: Loss,
+    },
+    /// A caller was sent away.
+    Refused {
+        host: IpAddr,
+        refusal: Refusal,
+    },
+    /// A call came to nothing, by another cause than the last one.
+    Trouble {
+        address: Box<str>,
+        trouble: Box<str>,
+    },
+}
+
+/// One node's part of the cluster.
+#[derive(Debug)]
+pub(super) struct Core {
+    me: Me,
+    acknowledge: Acknowledge,
+    lease: Duration,
+    has_left: bool,
+    /// The node began without retained messages, and has no others' yet.
+    wants_retained: bool,
+    started: Instant,
+    links: BTreeMap<LinkId, Link>,
+    peers: BTreeMap<Box<str>, Peer>,
+    calls: Calls,
+    /// The number of the last stream.
+    streams: u64,
+    gossip_due: Instant,
+    /// Why hosts were refused.
+    refused: BTreeMap<IpAddr, Refusal>,
+    actions: VecDeque<Action>,
+}
+
+impl Core {
+    pub(super) fn new(
+        me: Me,
+        acknowledge: Acknowledge,
+        lease: Duration,
+        seeds: &[Box<str>],
+        now: Instant,
+    ) -> Self {
+        let mut calls = Calls::new(lease / 8);
+        for seed in seeds {
+            calls.add_seed(seed, now);
+        }
+        Self {
+            me,
+            acknowledge,
+            lease,
+            has_left: false,
+            wants_retained: false,
+            started: now,
+            links: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            calls,
+            streams: 0,
+            gossip_due: now,
+            refused: BTreeMap::new(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Has the node ask others for their retained messages, as it has none.
+    pub(super) fn want_retained(&mut self) {
+        self.wants_retained = true;
+    }
+
+    /// Puts retained messages into the stream of a peer that wants them; `next` is the topic behind
+    /// which the next ones are.
+    pub(super) fn handle_retained(&mut self, slot: u16, messages: Bytes, next: Option<Box<str>>) {
+        if let Some(peer) = self.peers.values_mut().find(|peer| peer.slot == slot) {
+            peer.push_retained(messages, next);
+        }
+    }
+
+    /// Whether the node has from others what it is to begin with, or there is nobody to have it from.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.wants_retained || self.peers.is_empty() && self.calls.are_in_vain()
+    }
+
+    pub(super) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Passes a shard's frame on to the peer of a slot; `frame` is its name if the shard waits to hear
+    /// of it.
+    pub(super) fn handle_frame(
+        &mut self,
+        slot: u16,
+        frame: Option<FrameId>,
+        messages: Bytes,
+        now: Instant,
+    ) {
+        let peer = self.peers.values_mut().find(|peer| peer.slot == slot);
+        let (outcome, token) = match (peer.as_ref().map(|peer| peer.standing), self.acknowledge) {
+            (Some(Standing::Alive), Acknowledge::Replicated) => {
+                (None, frame.map_or(Token::None, Token::Frame))
+            }
+            (Some(Standing::Alive), Acknowledge::Local) => (Some(Outcome::Taken), Token::None),
+            (Some(Standing::Joining | Standing::Gone(_)) | None, _) => {
+                (Some(Outcome::Gone), Token::None)
+            }
+        };
+        if let Some(peer) = peer.filter(|_peer| outcome != Some(Outcome::Gone)) {
+            if !peer.out.is_waiting() {
+                peer.progress = now;
+            }
+            peer.out.push(&Item::Messages(messages), token);
+        }
+        if let Some((outcome, frame)) = outcome.zip(frame) {
+            self.actions.push_back(Action::Confirm {
+                slot,
+                frame,
+                outcome,
+            });
+        }
+    }
+
+    /// Notes that this node's subscribers have what was to be delivered, up to this number.
+    pub(super) fn handle_delivered(&mut self, slot: u16, epoch: u64, up_to: u64) {
+        if let Some(peer) = self.peers.values_mut().find(|peer| peer.slot == slot) {
+            peer.inc.handle_delivered(epoch, up_to);
+        }
+    }
+
+    /// Puts into the streams what has changed, and onto the connections what there is room for.
+    pub(super) fn pump(&mut self, table: &mut Table, now: Instant) {
+        let changes = table.take_changes();
+        for peer in self.peers.values_mut().filter(|peer| peer.is_alive()) {
+            peer.push_changes(&changes, table.version());
+            peer.push_pages(table);
+            // Who has none itself leaves the question to others.
+            let retained = (!self.wants_retained).then(|| peer.poll_retained());
+            if let Some(after) = retained.flatten() {
+                let slot = peer.slot;
+                self.actions.push_back(Action::ReadRetained { slot, after });
+            }
+            let link = peer
+                .link
+                .and_then(|id| Some((id, self.links.get_mut(&id)?)));
+            let Some((id, link)) = link.filter(|(_id, link)| link.is_open) else {
+                continue;
+            };
+            if !peer.out.is_waiting() {
+                peer.progress = now;
+            }
+            let taken = peer.inc.poll_taken().or_else(|| {
+                let is_due = now.saturating_duration_since(link.said) >= self.lease / 8;
+                is_due.then(|| peer.inc.taken())
+            });
+            let taken = taken.map(|taken| Message::Taken(taken).encode());
+            for bytes in taken
+                .into_iter()
+                .chain(std::iter::from_fn(|| peer.out.poll()))
+            {
+                link.said = now;
+                self.actions.push_back(Action::Send(id, bytes));
+            }
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        let silent = |heard: Instant| now.saturating_duration_since(heard);
+        let links = self.links.iter();
+        let quiet: Vec<_> = links
+            .filter(|(_id, link)| {
+                // A stranger gets the time that a greeting may take.
+                let patience = if link.peer.is_some() {
+                    self.lease / 2
+                } else {
+                    self.lease
+                };
+                silent(link.heard) > patience
+            })
+            .map(|(id, _link)| *id)
+            .collect();
+        for id in quiet {
+            self.close(id, Some("it does not answer"), now);
+        }
+        // Nobody has any, or nobody is there.
+        self.wants_retained &= silent(self.started) < 3 * self.lease;
+        let patience = 2 * self.lease;
+        let mut lost = Vec::new();
+        for (node, peer) in self.peers.iter().filter(|(_node, peer)| peer.is_alive()) {
+            if silent(peer.heard) > self.lease {
+                lost.push((node.clone(), Loss::Silent));
+            } else if peer.is_stuck(patience, now) {
+                lost.push((node.clone(), Loss::Stuck));
+            }
+        }
+        for (node, loss) in lost {
+            self.lose(&node, loss, now);
+        }
+        self.peers.retain(|_node, peer| {
+            peer.is_alive() || peer.link.is_some() || silent(peer.since) < FORGET
+        });
+        self.call(now);
+        if self.gossip_due <= now {
+            self.gossip_due = now + GOSSIP * self.lease;
+            let nodes: Vec<_> = self.peers.keys().cloned().collect();
+            for node in nodes {
+                self.name_members(&node, now);
+            }
+        }
+    }
+
+    fn call(&mut self, now: Instant) {
+        if self.has_left {
+            return;
+        }
+        let peers = &self.peers;
+        let is_met = |node: &str| peers.get(node).is_some_and(|peer| peer.link.is_some());
+        let due = self.calls.due(now, is_met);
+        self.actions.extend(due.into_iter().map(Action::Call));
+    }
+
+    /// Tells a peer whom else this node is connected to.
+    fn name_members(&mut self, node: &str, now: Instant) {
+        let Some(id) = self.peers.get(node).and_then(|peer| peer.link) else {
+            return;
+        };
+        let others = self
+            .peers
+            .iter()
+            .filter(|(other, peer)| &***other != node && peer.is_alive() && peer.link.is_some());
+        let members: Vec<_> = others
+            .map(|(other, peer)| Member {
+                node: other.to_string(),
+                host: peer.host,
+                port: peer.port,
+            })
+            .collect();
+        if !members.is_empty() && self.links.get(&id).is_some_and(|link| link.is_open) {
+            self.send(id, &Message::Members(members), now);
+        }
+    }
+
+    /// Holds a peer for gone: what it has not taken it will not get.
+    fn lose(&mut self, node: &str, loss: Loss, now: Instant) {
+        self.streams += 1;
+        let stream = self.streams;
+        let Some(peer) = self.peers.get_mut(node) else {
+            return;
+        };
+        let was_alive = peer.is_alive();
+        peer.set_standing(Standing::Gone(loss), now);
+        let slot = peer.slot;
+        for token in peer.restart_stream(stream) {
+            if let Token::Frame(frame) = token {
+                self.actions.push_back(Action::Confirm {
+                    slot,
+                    frame,
+                    outcome: Outcome::Gone,
+                });
+            }
+        }
+        let link = peer.link.take();
+        if was_alive {
+            for filter in peer.routes.iter() {
+                let change = Change::Removed(filter.clone());
+                self.actions.push_back(Action::Route { slot, change });
+            }
+            self.actions.push_back(Action::Note(Notice::Lost {
+                node: node.into(),
+                loss,
+            }));
+        }
+        if let Some(id) = link {
+            self.close(id, None, now);
+        }
+    }
+
+    /// Becomes a member again, if it was none, and calls somebody.
+    pub(super) fn join(&mut self, address: &str, now: Instant) {
+        self.has_left = false;
+        self.calls.add_seed(address, now);
+        self.call(now);
+    }
+
+    /// Says goodbye to all, and is no member until told to join.
+    pub(super) fn leave(&mut self, now: Instant) {
+        self.has_left = true;
+        // Whoever does not hear the goodbye must not go on where the two were.
+        self.me.incarnation += 1;
+        self.calls.clear();
+        let open: Vec<_> = self.links.keys().copied().collect();
+        for id in open {
+            self.send(id, &Message::Farewell, now);
+        }
+        let nodes: Vec<_> = self.peers.keys().cloned().collect();
+        for node in nodes {
+            self.lose(&node, Loss::Left, now);
+        }
+        let rest: Vec<_> = self.links.keys().copied().collect();
+        for id in rest {
+            self.close(id, None, now);
+        }
+        self.peers.clear();
+    }
+
+    /// The version of this node's filters that all peers know which are there.
+    pub(super) fn known(&self) -> u64 {
+        let alive = self.peers.values().filter(|peer| peer.is_alive());
+        alive.map(Peer::known).min().unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        self.has_left
+    }
+
+    pub(super) fn peers(&self) -> impl Iterator<Item = (&str, &Peer)> {
+        self.peers.iter().map(|(node, peer)| (&**node, peer))
+    }
+
+    pub(super) fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            cluster: self.me.cluster.to_string(),
+            node: self.me.node.to_string(),
+            incarnation: self.me.incarnation,
+            port: self.me.port,
+        }
+    }
+
+    fn send(&mut self, id: LinkId, message: &Message, now: Instant) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.said = now;
+        }
+        self.actions.push_back(Action::Send(id, message.encode()));
+    }
+}
+
+#[cfg(test)]
+mod simulation;

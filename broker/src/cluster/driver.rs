@@ -1,0 +1,476 @@
+//! The thread of the cluster: it owns the [`Core`], and does what that decides.
+//!
+//! ```text
+//! thread cluster, one current-thread runtime, one local set
+//!   accept       calls of other nodes          call    one for each call of ours
+//!   read, write  two for each connection       tick    timers
+//!   lane, heard  two for each slot: frames of shards for its peer; shards' confirmations
+//!   lane out     messages of peers to the shards
+//!   table        filters of this node that have changed
+//!   orders       what operators want
+//! ```
+//! Each task tells the core what has happened and then does what there is to do ([`Driver::settle`]).
+
+mod report;
+mod tasks;
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr, TcpListener as StdListener},
+    path::PathBuf,
+    rc::Rc,
+    sync::{Arc, PoisonError},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc, oneshot},
+    task::{LocalSet, spawn_local},
+};
+use tokio_util::task::TaskTracker;
+use tracing::error;
+
+use super::{
+    Cluster, Order, PEERS,
+    core::{Action, Core, LinkId, Me, Outcome},
+    links::{self, LinkEnd},
+    pair::FrameId,
+    slot::{self, ItemId, Kind, Slot},
+    wire::Change,
+};
+use crate::{
+    config,
+    lanes::{Flushed, LaneEnds, LaneError, Outbox},
+    metrics::{Counters, Metric},
+    shard::{Alive, Shared},
+};
+
+/// Bytes that wait for a peer before its lane is not read: publishers then wait until it takes some,
+/// or is held for gone.
+const FULL: usize = 64 * 1024 * 1024;
+
+/// How long the last words to other nodes may take.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Why a node cannot be one of a cluster.
+#[derive(Debug, Error)]
+pub enum ClusterError {
+    #[error("cluster.listen: cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cluster.key_file")]
+    Key(#[from] channel::KeyError),
+    #[error("cannot start the cluster's thread")]
+    Thread(#[source] io::Error),
+    #[error("the cluster's thread cannot join the router")]
+    Lane(#[from] LaneError),
+}
+
+/// The thread before it runs: other nodes can call already, and wait.
+pub(crate) struct Prospect {
+    config: config::Cluster,
+    listener: StdListener,
+    orders: mpsc::Receiver<Order>,
+    cluster: Arc<Cluster>,
+}
+
+impl Prospect {
+    /// Opens the port that other nodes call, for a node of so many shards.
+    ///
+    /// # Errors
+    /// When the address is taken, or there is no key.
+    pub(crate) fn open(
+        node: &str,
+        config: &config::Cluster,
+        shards: u16,
+    ) -> Result<Self, ClusterError> {
+        // Later it is read again for each connection: it may be replaced.
+        channel::Key::load(&config.key_file, super::PURPOSE)?;
+        let listen = |address| {
+            let listener = StdListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok((listener.local_addr()?, listener))
+        };
+        let (listening, listener) =
+            listen(config.listen).map_err(|source| ClusterError::Listen {
+                address: config.listen,
+                source,
+            })?;
+        let config = config::Cluster {
+            listen: listening,
+            ..config.clone()
+        };
+        let (cluster, orders) = Cluster::new(node, &config, shards);
+        Ok(Self {
+            config,
+            listener,
+            orders,
+            cluster: Arc::new(cluster),
+        })
+    }
+
+    pub(crate) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+}
+
+/// The node's end of the thread.
+pub(crate) struct Handle {
+    pub(crate) thread: thread::JoinHandle<()>,
+    /// Ends it.
+    pub(crate) stop: oneshot::Sender<()>,
+}
+
+/// Starts the thread. `alive` hears of its end.
+///
+/// # Errors
+/// When thread, runtime or lanes cannot be had.
+pub(crate) fn spawn(
+    prospect: Prospect,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    alive: mpsc::Sender<()>,
+) -> Result<Handle, ClusterError> {
+    let Prospect {
+        config,
+        listener,
+        orders,
+        cluster,
+    } = prospect;
+    let ends = (0..PEERS).map(|slot| shared.lanes.join(cluster.end(slot), None));
+    let ends: Vec<_> = ends.collect::<Result<_, _>>()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ClusterError::Thread)?;
+    let (stop, stopped) = oneshot::channel();
+    let thread = thread::Builder::new()
+        .name("cluster".to_owned())
+        .spawn(move || {
+            let _alive = Alive(alive);
+            let lease = config.lease;
+            let driver = Driver::new(config, cluster, shared, counters);
+            let driver = Rc::new(RefCell::new(driver));
+            let running = run(driver, listener, ends, orders, lease, stopped);
+            LocalSet::new().block_on(&runtime, running);
+        })
+        .map_err(ClusterError::Thread)?;
+    Ok(Handle { thread, stop })
+}
+
+/// All that the thread has.
+pub(super) struct Driver {
+    core: Core,
+    config: config::Cluster,
+    cluster: Arc<Cluster>,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    slots: Vec<Slot>,
+    links: BTreeMap<LinkId, LinkEnd>,
+    last_link: u64,
+    writers: TaskTracker,
+    calls: Vec<Box<str>>,
+    work: Rc<Work>,
+    /// Who waits until nothing does.
+    drains: Vec<oneshot::Sender<()>>,
+    /// Why strangers failed last, so that it is logged once.
+    stranger: Option<(IpAddr, String)>,
+}
+
+/// What tasks wait for.
+#[derive(Default)]
+struct Work {
+    /// There is something for the shards.
+    outbox: Notify,
+    /// There are addresses to call.
+    calls: Notify,
+    /// A peer has taken something, or is gone.
+    room: Notify,
+}
+
+async fn run(
+    driver: Rc<RefCell<Driver>>,
+    listener: StdListener,
+    ends: Vec<LaneEnds>,
+    orders: mpsc::Receiver<Order>,
+    lease: Duration,
+    stopped: oneshot::Receiver<()>,
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            error!(%error, "cannot accept other nodes' calls");
+            return;
+        }
+    };
+    let accept = spawn_local(links::accept(Rc::clone(&driver), listener));
+    let mut lanes = tokio::task::JoinSet::new();
+    for (slot, ends) in (0..PEERS).zip(ends) {
+        lanes.spawn_local(tasks::read_lane(Rc::clone(&driver), slot, ends));
+        lanes.spawn_local(tasks::hear_confirmations(Rc::clone(&driver), slot));
+    }
+    let lane_out = spawn_local(tasks::flush_lanes(Rc::clone(&driver)));
+    let tick = spawn_local(tasks::keep_time(Rc::clone(&driver), lease / 8));
+    let table = spawn_local(tasks::follow_table(Rc::clone(&driver)));
+    let calls = spawn_local(tasks::make_calls(Rc::clone(&driver)));
+    let orders = spawn_local(tasks::obey(Rc::clone(&driver), orders));
+    tokio::select! {
+        // An end without a word is the node's end too.
+        _ = stopped => {}
+        _ = accept => error!("no more calls of other nodes are taken"),
+        Some(lane) = lanes.join_next() => {
+            if let Ok(Err(error)) = lane {
+                error!(error = &error as &dyn std::error::Error, "lane lost");
+            }
+        }
+        _ = lane_out => {}
+        _ = tick => {}
+        _ = table => {}
+        _ = calls => {}
+        _ = orders => {}
+    }
+    let writers = driver.borrow().writers.clone();
+    driver.borrow_mut().leave();
+    writers.close();
+    // Nodes that do not hear of it find out.
+    let _late = tokio::time::timeout(FAREWELL, writers.wait()).await;
+}
+
+impl Driver {
+    fn new(
+        config: config::Cluster,
+        cluster: Arc<Cluster>,
+        shared: Arc<Shared>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        // A clock that is set back could repeat a number within the microsecond; a process id differs.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let micros = since.unwrap_or_default().as_micros();
+        let incarnation =
+            u64::try_from(micros).unwrap_or(0) ^ (u64::from(std::process::id()) << 44);
+        let me = Me {
+            cluster: config.name.as_str().into(),
+            node: shared.node.clone(),
+            incarnation,
+            port: config.listen.port(),
+        };
+        let seeds: Vec<_> = config
+            .seeds
+            .iter()
+            .map(|seed| seed.as_str().into())
+            .collect();
+        let mut core = Core::new(me, config.acknowledge, config.lease, &seeds, Instant::now());
+        let retained = shared.retained.read();
+        if retained.unwrap_or_else(PoisonError::into_inner).len() == 0 {
+            core.want_retained();
+        }
+        let slot = |slot| {
+            let lanes = Arc::clone(&shared.lanes);
+            Slot::new(Outbox::new(cluster.end(slot), shared.ends(), lanes))
+        };
+        Self {
+            core,
+            slots: (0..PEERS).map(slot).collect(),
+            config,
+            cluster,
+            shared: Arc::clone(&shared),
+            counters,
+            links: BTreeMap::new(),
+            last_link: 0,
+            writers: TaskTracker::new(),
+            calls: Vec::new(),
+            work: Rc::default(),
+            drains: Vec::new(),
+            stranger: None,
+        }
+    }
+
+    pub(super) fn key_file(&self) -> PathBuf {
+        self.config.key_file.clone()
+    }
+
+    pub(super) fn writers(&self) -> &TaskTracker {
+        &self.writers
+    }
+
+    pub(super) fn add_link(&mut self, end: LinkEnd) -> LinkId {
+        self.last_link += 1;
+        let id = LinkId(self.last_link);
+        self.links.insert(id, end);
+        id
+    }
+
+    pub(super) fn handle_connected(
+        driver: &RefCell<Self>,
+        id: LinkId,
+        called: Option<Box<str>>,
+        host: IpAddr,
+    ) {
+        Self::tell(driver, |core, now| {
+            core.handle_connected(id, called, host, now)
+        });
+    }
+
+    pub(super) fn handle_call_failed(driver: &RefCell<Self>, address: &str, trouble: &str) {
+        Self::tell(driver, |core, now| {
+            core.handle_call_failed(address, trouble, now)
+        });
+    }
+
+    pub(super) fn handle_message(driver: &RefCell<Self>, id: LinkId, message: Bytes) {
+        Self::tell(driver, |core, now| core.handle_message(id, message, now));
+    }
+
+    pub(super) fn handle_closed(driver: &RefCell<Self>, id: LinkId, trouble: &str) {
+        driver.borrow_mut().links.remove(&id);
+        Self::tell(driver, |core, now| {
+            core.handle_closed(id, Some(trouble), now)
+        });
+    }
+
+    fn tell(driver: &RefCell<Self>, event: impl FnOnce(&mut Core, Instant)) {
+        let state = &mut *driver.borrow_mut();
+        let now = Instant::now();
+        event(&mut state.core, now);
+        state.settle(now);
+    }
+
+    fn leave(&mut self) {
+        let now = Instant::now();
+        self.core.leave(now);
+        self.settle(now);
+    }
+
+    /// Does what the core has decided, and tells others how things are.
+    fn settle(&mut self, now: Instant) {
+        let mut is_news = false;
+        loop {
+            let table = &self.cluster.table;
+            let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+            self.core.pump(&mut table, now);
+            drop(table);
+            let mut is_idle = true;
+            while let Some(action) = self.core.poll_action() {
+                is_idle = false;
+                is_news |= matches!(action, Action::Note(_));
+                self.perform(action, now);
+            }
+            // What was passed on may be there already, which is to be said.
+            if is_idle {
+                break;
+            }
+        }
+        self.publish_masks();
+        if is_news {
+            self.publish_view(now);
+        }
+    }
+
+    fn perform(&mut self, action: Action, now: Instant) {
+        match action {
+            Action::Call(address) => {
+                self.calls.push(address);
+                self.work.calls.notify_one();
+            }
+            Action::Send(id, bytes) => {
+                if let Some(link) = self.links.get(&id) {
+                    // Its task tells when it ends.
+                    let _ = link.messages.send(bytes);
+                }
+            }
+            Action::Close(id) => {
+                self.links.remove(&id);
+            }
+            Action::Deliver {
+                slot,
+                epoch,
+                number,
+                messages,
+            } => {
+                self.take_in(slot, (epoch, number), Kind::Published, messages, now);
+            }
+            Action::Keep {
+                slot,
+                epoch,
+                number,
+                messages,
+            } => self.take_in(slot, (epoch, number), Kind::Retained, messages, now),
+            Action::ReadRetained { slot, after } => {
+                let (messages, next) = slot::retained_page(&self.shared, after.as_deref(), now);
+                self.core.handle_retained(slot, messages, next);
+            }
+            Action::Route { slot, change } => {
+                let end = self.cluster.end(slot);
+                match change {
+                    Change::Added(filter) => self.shared.routes.add(&filter, end),
+                    Change::Removed(filter) => self.shared.routes.remove(&filter, end),
+                }
+            }
+            Action::Confirm {
+                slot,
+                frame: FrameId { from, sequence },
+                outcome,
+            } => {
+                let is_gone = outcome == Outcome::Gone;
+                self.counters.add(Metric::ClusterGone, usize::from(is_gone));
+                let end = self.cluster.end(slot);
+                self.shared.lanes.confirm(end, from, sequence);
+            }
+            Action::Note(notice) => self.note(notice),
+        }
+    }
+
+    fn take_in(&mut self, slot: u16, id: ItemId, kind: Kind, messages: Bytes, now: Instant) {
+        if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
+            slot.push(id, kind, messages);
+        }
+        self.pass_on(slot, now);
+    }
+
+    /// Passes messages of a peer on to the shards, and tells the core what is there.
+    fn pass_on(&mut self, slot: u16, now: Instant) {
+        let Some(state) = self.slots.get_mut(usize::from(slot)) else {
+            return;
+        };
+        state.pass_on(&self.shared, &self.counters, now);
+        if let Some((epoch, number)) = state.poll_delivered() {
+            self.core.handle_delivered(slot, epoch, number);
+        }
+        self.work.outbox.notify_one();
+    }
+
+    /// Whether so much waits for the peer of a slot that no more should be read for it.
+    fn is_full(&self, slot: u16) -> bool {
+        let mut peers = self.core.peers();
+        let peer = peers.find(|(_node, peer)| peer.slot == slot);
+        peer.is_some_and(|(_node, peer)| peer.out.bytes() > FULL)
+    }
+}
+
+impl Driver {
+    /// Flushes all slots' outboxes; `true` when some have to be flushed again.
+    fn flush(&mut self) -> bool {
+        let now = Instant::now();
+        let mut is_blocked = false;
+        for slot in &mut self.slots {
+            slot.pass_on(&self.shared, &self.counters, now);
+            is_blocked |= slot.outbox.flush() == Flushed::Blocked || slot.is_waiting();
+        }
+        for (slot, state) in (0..).zip(&mut self.slots) {
+            if let Some((epoch, number)) = state.poll_delivered() {
+                self.core.handle_delivered(slot, epoch, number);
+            }
+        }
+        self.settle(now);
+        is_blocked
+    }
+}

@@ -1,0 +1,115 @@
+//! What the thread tells the rest of the node, and the log.
+
+use std::{cell::RefCell, net::IpAddr, sync::atomic::Ordering, time::Instant};
+
+use tracing::{info, warn};
+
+use super::Driver;
+use crate::{
+    cluster::{
+        core::Notice,
+        view::{MemberView, MetView, TroubleView},
+    },
+    metrics::Metric,
+};
+
+/// Bytes that wait for a peer before messages of QoS 0 for it are dropped.
+const SLOW: usize = 16 * 1024 * 1024;
+
+impl Driver {
+    /// Notes a caller that has not shown that it has the key.
+    pub(in crate::cluster) fn note_stranger(driver: &RefCell<Self>, host: IpAddr, trouble: &str) {
+        let state = &mut *driver.borrow_mut();
+        state.counters.inc(Metric::ClusterRefused);
+        let told = Some((host, trouble.to_owned()));
+        if state.stranger != told {
+            warn!(%host, trouble, "a caller of the cluster's port was not let in");
+            state.stranger = told;
+        }
+    }
+
+    pub(super) fn note(&self, notice: Notice) {
+        match notice {
+            Notice::Joined { node, address } => {
+                self.counters.inc(Metric::ClusterJoined);
+                info!(%node, address, "node joined");
+            }
+            Notice::Lost { node, loss } => {
+                self.counters.inc(Metric::ClusterLost);
+                warn!(%node, %loss, "node is gone");
+            }
+            Notice::Refused { host, refusal } => {
+                self.counters.inc(Metric::ClusterRefused);
+                warn!(%host, %refusal, "a node was not let in");
+            }
+            Notice::Trouble { address, trouble } => {
+                warn!(%address, %trouble, "no connection to a node");
+            }
+        }
+    }
+
+    pub(super) fn publish_masks(&mut self) {
+        let (mut alive, mut slow) = (0_u16, 0_u16);
+        let mut is_drained = true;
+        for (_node, peer) in self.core.peers().filter(|(_node, peer)| peer.is_alive()) {
+            alive |= 1 << peer.slot;
+            is_drained &= peer.out.bytes() == 0;
+            if peer.out.bytes() > SLOW {
+                slow |= 1 << peer.slot;
+            }
+        }
+        self.cluster.alive.store(alive, Ordering::Release);
+        self.cluster.slow.store(slow, Ordering::Relaxed);
+        let known = self.core.known();
+        self.cluster.known.send_if_modified(|current| {
+            let is_other = *current != known;
+            *current = known;
+            is_other
+        });
+        self.work.room.notify_waiters();
+        if is_drained {
+            for drain in self.drains.drain(..) {
+                // Whoever waited may have given up.
+                let _ = drain.send(());
+            }
+        }
+    }
+
+    pub(super) fn publish_view(&self, now: Instant) {
+        let members = self.core.peers();
+        let members = members
+            .map(|(node, peer)| MemberView::new(node, peer, now))
+            .collect();
+        let troubles = self
+            .core
+            .calls()
+            .iter()
+            .filter_map(|(address, _node, trouble)| {
+                Some(TroubleView {
+                    address: address.to_owned(),
+                    trouble: trouble?.to_owned(),
+                })
+            });
+        let troubles = troubles.collect();
+        let met = self
+            .core
+            .calls()
+            .iter()
+            .filter_map(|(address, node, _trouble)| {
+                Some(MetView {
+                    address: address.to_owned(),
+                    node: node?.to_owned(),
+                })
+            });
+        let met = met.collect();
+        self.cluster
+            .settled
+            .store(self.core.is_settled(), Ordering::Release);
+        self.cluster.view.send_modify(|view| {
+            view.left = self.core.has_left();
+            view.members = members;
+            view.met = met;
+            view.troubles = troubles;
+        });
+    }
+}

@@ -1,0 +1,174 @@
+//! Connections to other nodes: TCP with the encrypted channel on it.
+
+use std::{cell::RefCell, io, net::IpAddr, path::Path, rc::Rc, sync::Arc, time::Duration};
+
+use channel::{ChannelError, Key, KeyError, Reader, Writer};
+use thiserror::Error;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc, oneshot},
+    task::spawn_local,
+    time,
+};
+use tracing::{debug, warn};
+
+use super::{PURPOSE, core::LinkId, driver::Driver};
+
+/// The longest message: MQTT's longest packet and what is put round it. Only who has the key may send
+/// any.
+const LONGEST: usize = 256 * 1024 * 1024 + 64 * 1024;
+
+/// For a call to be taken.
+const CALL: Duration = Duration::from_secs(3);
+
+/// Callers that have not shown that they have the key, at a time.
+const STRANGERS: usize = 16;
+
+/// How long accepting rests when there are no file descriptors.
+const REST: Duration = Duration::from_millis(100);
+
+/// How long the other end may take to read the last words: a socket closed with bytes unread is reset,
+/// and the reset overtakes them.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Messages of a connection before others have their turn.
+const MESSAGES_PER_TURN: u32 = 16;
+
+/// Why a call comes to nothing.
+#[derive(Debug, Error)]
+enum CallError {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("it cannot be called: {0}")]
+    Call(#[source] io::Error),
+    #[error("nobody answers")]
+    NoAnswer,
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+}
+
+/// The driver's end of a connection. What it holds is bounded by what may be on its way.
+pub(super) struct LinkEnd {
+    pub(super) messages: mpsc::UnboundedSender<bytes::Bytes>,
+    /// Dropped when the connection is to end.
+    _open: oneshot::Sender<()>,
+}
+
+/// Calls an address.
+pub(super) async fn call(driver: Rc<RefCell<Driver>>, address: Box<str>) {
+    let key_file = driver.borrow().key_file();
+    match try_call(&address, &key_file).await {
+        Ok((host, writer, reader)) => open(&driver, Some(address), host, writer, reader),
+        Err(error) => Driver::handle_call_failed(&driver, &address, &error.to_string()),
+    }
+}
+
+async fn try_call(address: &str, key_file: &Path) -> Result<(IpAddr, Writer, Reader), CallError> {
+    let key = Key::load(key_file, PURPOSE)?;
+    let stream = time::timeout(CALL, TcpStream::connect(address)).await;
+    let stream = stream
+        .map_err(|_elapsed| CallError::NoAnswer)?
+        .map_err(CallError::Call)?;
+    let host = stream.peer_addr().map_err(CallError::Call)?.ip();
+    let (writer, reader) = channel::call(stream, &key, LONGEST).await?;
+    Ok((host, writer, reader))
+}
+
+/// Takes calls, for as long as the thread runs.
+pub(super) async fn accept(driver: Rc<RefCell<Driver>>, listener: TcpListener) {
+    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "cannot accept another node's call");
+                time::sleep(REST).await;
+                continue;
+            }
+        };
+        // A node that finds no place calls again.
+        let Ok(place) = Arc::clone(&strangers).try_acquire_owned() else {
+            continue;
+        };
+        let driver = Rc::clone(&driver);
+        spawn_local(async move {
+            let host = address.ip();
+            let key_file = driver.borrow().key_file();
+            match answer(&key_file, stream).await {
+                Ok((writer, reader)) => open(&driver, None, host, writer, reader),
+                Err(error) => Driver::note_stranger(&driver, host, &error.to_string()),
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn answer(key_file: &Path, stream: TcpStream) -> Result<(Writer, Reader), CallError> {
+    let key = Key::load(key_file, PURPOSE)?;
+    Ok(channel::answer(stream, &key, LONGEST).await?)
+}
+
+/// Gives a connection its two tasks.
+fn open(
+    driver: &Rc<RefCell<Driver>>,
+    called: Option<Box<str>>,
+    host: IpAddr,
+    writer: Writer,
+    reader: Reader,
+) {
+    let (messages, outgoing) = mpsc::unbounded_channel();
+    let (open, ended) = oneshot::channel();
+    let end = LinkEnd {
+        messages,
+        _open: open,
+    };
+    let id = driver.borrow_mut().add_link(end);
+    let writers = driver.borrow().writers().clone();
+    writers.spawn_local(write(Rc::clone(driver), id, writer, outgoing));
+    spawn_local(read(Rc::clone(driver), id, reader, ended));
+    Driver::handle_connected(driver, id, called, host);
+}
+
+async fn write(
+    driver: Rc<RefCell<Driver>>,
+    id: LinkId,
+    mut writer: Writer,
+    mut outgoing: mpsc::UnboundedReceiver<bytes::Bytes>,
+) {
+    while let Some(message) = outgoing.recv().await {
+        if let Err(error) = writer.send(&message).await {
+            Driver::handle_closed(&driver, id, &error.to_string());
+            return;
+        }
+    }
+    debug!(link = id.0, "connection to another node ends");
+}
+
+async fn read(
+    driver: Rc<RefCell<Driver>>,
+    id: LinkId,
+    mut reader: Reader,
+    mut ended: oneshot::Receiver<()>,
+) {
+    let mut count = 0_u32;
+    loop {
+        let received = tokio::select! {
+            biased;
+            _ = &mut ended => break,
+            received = reader.receive() => received,
+        };
+        match received {
+            Ok(message) => Driver::handle_message(&driver, id, message.into()),
+            Err(error) => {
+                Driver::handle_closed(&driver, id, &error.to_string());
+                return;
+            }
+        }
+        count = count.wrapping_add(1);
+        if count.is_multiple_of(MESSAGES_PER_TURN) {
+            tokio::task::yield_now().await;
+        }
+    }
+    let rest = async { while reader.receive().await.is_ok() {} };
+    let _late = time::timeout(LINGER, rest).await;
+}

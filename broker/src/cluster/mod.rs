@@ -1,0 +1,195 @@
+//! The cluster: several nodes that pass messages on to each other's subscribers.
+//!
+//! Every node keeps a connection to every other one. Each tells the others which filters it has
+//! subscribers for; a peer with a filter that matches gets the message once, and passes it on to its
+//! own subscribers alone. To the shards a peer is one more destination of the lanes: the thread
+//! here reads the lane and forwards its frames, and confirms them when the peer has.
+//!
+//! ```text
+//! shard -> lane of the peer's slot -> driver -> stream of the pair ==TCP, Noise==> the peer's driver
+//!                                                                                -> lanes -> shards
+//! confirmation  <- driver <- "taken up to number n" <==========================  <- confirmations
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `core`, `core/link` | all decisions, without I/O: who is a member, what is sent, who is gone |
+//! | `pair` | the numbered streams of two nodes; repeated after an interruption |
+//! | `routes` | which filters this node and the others have |
+//! | `calls` | whom to call, and when |
+//! | `wire` | what is said, as bytes |
+//! | `driver`, `slot`, `links` | the thread: lanes, timers, connections |
+//!
+//! **What is promised.** As long as two nodes hold each other for alive, each message that one
+//! acknowledges has reached the sessions of the other's subscribers (with [`Acknowledge::Local`] it will),
+//! once and in order, whatever becomes of connections. A peer that is silent for the lease, or that takes
+//! nothing, is held for gone: what it has not taken it does not get, and publishers are answered.
+//!
+//! **What is not here.** A session lives on the node that its client is connected to and ends with it;
+//! two nodes may have a client with one id each. A shared subscription shares what is published on its
+//! node. Retained messages go to the nodes that are there when they are published; a node that begins
+//! with none is told those of the others, but nodes that differ stay so.
+
+mod calls;
+mod core;
+mod driver;
+mod links;
+mod pair;
+mod peer;
+mod routes;
+mod slot;
+pub mod view;
+mod wire;
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU16, Ordering},
+};
+
+use channel::Purpose;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+pub use self::core::Acknowledge;
+pub(crate) use self::core::PEERS;
+pub use driver::ClusterError;
+pub(crate) use driver::{Handle, Prospect, spawn};
+use routes::Table;
+use view::ClusterStatus;
+
+use crate::{config, routes::ShardId, sys};
+
+/// What the key of a cluster is for.
+pub(crate) const PURPOSE: Purpose = Purpose {
+    prologue: "tidegate-broker cluster",
+    command: "tidegate-broker cluster key",
+};
+
+/// Orders that may wait for the thread.
+const ORDERS: usize = 16;
+
+/// What the node's other threads share with that of the cluster.
+pub(crate) struct Cluster {
+    /// The destination that the first peer is; shards come before.
+    first: u16,
+    /// Peers that are there, a bit for each slot.
+    alive: AtomicU16,
+    /// The node has from others what it is to begin with.
+    settled: AtomicBool,
+    /// Peers for which so much waits that messages of QoS 0 are dropped.
+    slow: AtomicU16,
+    table: Mutex<Table>,
+    /// The table has changed.
+    work: Notify,
+    /// The version of the table that all peers know which are there.
+    known: watch::Sender<u64>,
+    view: watch::Sender<ClusterStatus>,
+    orders: mpsc::Sender<Order>,
+}
+
+/// What operators, and the node itself, want done.
+pub(crate) enum Order {
+    Join(Box<str>, oneshot::Sender<()>),
+    Leave(oneshot::Sender<()>),
+    /// Says when nothing waits for any peer that is there.
+    Drain(oneshot::Sender<()>),
+    /// Do nothing, as a thread that hangs, until the other end is dropped.
+    #[cfg(test)]
+    Hang(oneshot::Sender<()>, std::sync::mpsc::Receiver<()>),
+}
+
+impl Cluster {
+    /// The node's part of a cluster, behind so many shards; the orders are for the thread.
+    pub(crate) fn new(
+        node: &str,
+        config: &config::Cluster,
+        shards: u16,
+    ) -> (Self, mpsc::Receiver<Order>) {
+        let (orders, given) = mpsc::channel(ORDERS);
+        let cluster = Self {
+            first: shards,
+            alive: AtomicU16::new(0),
+            settled: AtomicBool::new(false),
+            slow: AtomicU16::new(0),
+            table: Mutex::default(),
+            work: Notify::new(),
+            known: watch::Sender::new(u64::MAX),
+            view: watch::Sender::new(ClusterStatus::alone(node, config)),
+            orders,
+        };
+        (cluster, given)
+    }
+
+    /// Which destination of the lanes a slot is.
+    fn end(&self, slot: u16) -> ShardId {
+        ShardId(self.first + slot)
+    }
+
+    /// The peers that are there.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let (alive, first) = (self.alive.load(Ordering::Acquire), self.first);
+        (0..PEERS)
+            .filter(move |slot| alive & (1 << slot) != 0)
+            .map(move |slot| ShardId(first + slot))
+    }
+
+    /// Whether the node has from others what it is to begin with, or there is nobody to have it from.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    /// Whether too much waits for this destination.
+    pub(crate) fn is_slow(&self, end: ShardId) -> bool {
+        let slow = self.slow.load(Ordering::Relaxed);
+        let slot = end.0.checked_sub(self.first);
+        slot.is_some_and(|slot| slot < PEERS && slow & (1 << slot) != 0)
+    }
+
+    /// Tells the peers that a shard has subscribers for the filter.
+    pub(crate) fn add_filter(&self, filter: &str) {
+        self.change(filter, Table::add);
+    }
+
+    /// Tells the peers that a shard has none any more.
+    pub(crate) fn remove_filter(&self, filter: &str) {
+        self.change(filter, Table::remove);
+    }
+
+    fn change(&self, filter: &str, change: impl FnOnce(&mut Table, &str) -> bool) {
+        // What a node tells of itself is for its own clients.
+        if sys::is_reserved(filter) {
+            return;
+        }
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if change(&mut table, filter) {
+            self.work.notify_one();
+        }
+    }
+
+    /// The version of the filters that peers do not know yet.
+    pub(crate) fn untold(&self) -> Option<u64> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = table.version();
+        (*self.known.borrow() < version).then_some(version)
+    }
+
+    /// Follows what peers know.
+    pub(crate) fn known(&self) -> watch::Receiver<u64> {
+        self.known.subscribe()
+    }
+
+    pub(crate) fn view(&self) -> watch::Receiver<ClusterStatus> {
+        self.view.subscribe()
+    }
+
+    /// Has the thread do something; `false` when it has ended.
+    pub(crate) async fn order(&self, order: impl FnOnce(oneshot::Sender<()>) -> Order) -> bool {
+        let (done, is_done) = oneshot::channel();
+        self.orders.send(order(done)).await.is_ok() && is_done.await.is_ok()
+    }
+}
+
+/// Whether a node, or a cluster, may be called so.
+pub(crate) fn is_valid_node(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=64).contains(&name.len()) && name.chars().all(legal)
+}

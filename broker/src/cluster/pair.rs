@@ -1,0 +1,344 @@
+//! The streams between two nodes: numbered, acknowledged, and repeated after an interruption.
+//!
+//! Each direction is a stream of items, numbered from 1. Who sends keeps an item until the other end
+//! has *taken* it: for messages that is when they are in its sessions. A connection that breaks is
+//! followed by another one, on which both say how far they have come ([`super::wire::Resume`]), and
+//! nothing is lost, doubled or out of order. A stream ends when the sender gives the peer up, or
+//! when either end starts again; what was not taken by then is gone.
+//!
+//! ```text
+//! push -> [ taken | on its way, up to WINDOW bytes | waits ] -> poll
+//! ```
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::wire::{Item, numbered};
+use crate::routes::ShardId;
+
+/// Bytes that may be on their way. The other end holds no more of a stream than that, however slow
+/// its shards are, so it can always read on and hear the peer's beats.
+pub(super) const WINDOW: usize = 4 * 1024 * 1024;
+
+/// What is to be done when an item is taken, or gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Token {
+    /// A frame of a shard, which waits to hear of it.
+    Frame(FrameId),
+    /// Changes of filters up to this version.
+    Routes(u64),
+    /// The end of a full copy of filters, of this version.
+    Synced(u64),
+    /// Nothing.
+    None,
+}
+
+/// A frame of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrameId {
+    pub(crate) from: ShardId,
+    pub(crate) sequence: u64,
+}
+
+/// The stream that is sent.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    stream: u64,
+    /// The number of the first of `items`.
+    first: u64,
+    items: VecDeque<Sent>,
+    /// How many of them are on their way.
+    sent: usize,
+    sent_bytes: usize,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Sent {
+    bytes: Bytes,
+    token: Token,
+}
+
+impl Outgoing {
+    pub(super) fn new(stream: u64) -> Self {
+        Self {
+            stream,
+            first: 1,
+            items: VecDeque::new(),
+            sent: 0,
+            sent_bytes: 0,
+            bytes: 0,
+        }
+    }
+
+    pub(super) fn stream(&self) -> u64 {
+        self.stream
+    }
+
+    /// Bytes that the other end has not taken.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether something is on its way.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.sent > 0
+    }
+
+    pub(super) fn push(&mut self, item: &Item, token: Token) {
+        let bytes = item.encode();
+        self.bytes += bytes.len();
+        self.items.push_back(Sent { bytes, token });
+    }
+
+    /// The next message to send on a connection that works.
+    pub(super) fn poll(&mut self) -> Option<Bytes> {
+        let next = self.items.get(self.sent)?;
+        // An item longer than the window must still get through, alone.
+        if self.sent > 0 && self.sent_bytes + next.bytes.len() > WINDOW {
+            return None;
+        }
+        let number = self.first + self.sent as u64;
+        self.sent += 1;
+        self.sent_bytes += next.bytes.len();
+        Some(numbered(number, &next.bytes))
+    }
+
+    /// Forgets what the other end has taken. `None` when it was never sent that much.
+    pub(super) fn handle_taken(&mut self, up_to: u64) -> Option<Vec<Token>> {
+        let taken = up_to.saturating_add(1).saturating_sub(self.first);
+        let taken = usize::try_from(taken).ok()?;
+        if taken > self.sent {
+            return None;
+        }
+        self.first += taken as u64;
+        self.sent -= taken;
+        let mut bytes = 0;
+        let tokens = self.items.drain(..taken).map(|item| {
+            bytes += item.bytes.len();
+            item.token
+        });
+        let tokens = tokens.collect();
+        self.bytes -= bytes;
+        self.sent_bytes -= bytes;
+        Some(tokens)
+    }
+
+    /// Goes on over a new connection; `received` is the last number that the other end has.
+    /// `false` when the stream cannot go on there.
+    #[must_use]
+    pub(super) fn resume(&mut self, received: u64) -> bool {
+        let there = received.saturating_add(1).checked_sub(self.first);
+        let there = there.and_then(|there| usize::try_from(there).ok());
+        let Some(there) = there.filter(|there| *there <= self.items.len()) else {
+            return false;
+        };
+        self.sent = there;
+        let sent = self.items.iter().take(there);
+        self.sent_bytes = sent.map(|item| item.bytes.len()).sum();
+        true
+    }
+
+    /// Ends the stream and begins another; the result is what was not taken.
+    pub(super) fn restart(&mut self, stream: u64) -> Vec<Token> {
+        let ended = std::mem::replace(self, Self::new(stream));
+        ended.items.into_iter().map(|item| item.token).collect()
+    }
+}
+
+/// The stream that is received.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    stream: Option<u64>,
+    /// Counts streams, so that what is said of an older one is told apart.
+    epoch: u64,
+    received: u64,
+    /// Numbers whose messages are not in the sessions.
+    open: VecDeque<u64>,
+    /// How far the sender was told of.
+    told: u64,
+}
+
+/// What has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    New,
+    /// Out of order, which no sender is that keeps to the rules.
+    Gap,
+}
+
+impl Incoming {
+    /// The stream, and how far it has come.
+    pub(super) fn heard(&self) -> Option<(u64, u64)> {
+        Some((self.stream?, self.received))
+    }
+
+    /// Says which stream comes over a new connection.
+    pub(super) fn begin(&mut self, stream: u64) {
+        if self.stream != Some(stream) {
+            *self = Self {
+                stream: Some(stream),
+                epoch: self.epoch + 1,
+                ..Self::default()
+            };
+        }
+        // Whether the last word of it was heard is not known.
+        self.told = 0;
+    }
+
+    /// Forgets the stream: its sender has started again.
+    pub(super) fn forget(&mut self) {
+        *self = Self {
+            epoch: self.epoch + 1,
+            ..Self::default()
+        };
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) fn receive(&mut self, number: u64) -> Arrival {
+        if number != self.received + 1 {
+            return Arrival::Gap;
+        }
+        self.received = number;
+        Arrival::New
+    }
+
+    /// Holds the answer to the item that was received last until its messages are delivered.
+    pub(super) fn hold(&mut self) {
+        self.open.push_back(self.received);
+    }
+
+    /// Notes that all messages up to this number are delivered.
+    pub(super) fn handle_delivered(&mut self, epoch: u64, up_to: u64) {
+        if epoch == self.epoch {
+            while self.open.front().is_some_and(|number| *number <= up_to) {
+                self.open.pop_front();
+            }
+        }
+    }
+
+    /// The last number of those that are taken, all.
+    pub(super) fn taken(&self) -> u64 {
+        self.open.front().map_or(self.received, |open| open - 1)
+    }
+
+    /// What the sender has not been told.
+    pub(super) fn poll_taken(&mut self) -> Option<u64> {
+        let taken = self.taken();
+        (taken > self.told).then(|| {
+            self.told = taken;
+            taken
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(bytes: usize) -> Item {
+        Item::Messages(vec![0; bytes].into())
+    }
+
+    fn numbers(out: &mut Outgoing) -> Vec<u64> {
+        let sent = std::iter::from_fn(|| out.poll());
+        let number = |bytes: Bytes| u64::from_be_bytes(bytes[1..9].try_into().unwrap());
+        sent.map(number).collect()
+    }
+
+    #[test]
+    fn no_more_is_on_its_way_than_the_window() {
+        let mut out = Outgoing::new(1);
+        for version in 0..3 {
+            out.push(&item(WINDOW / 2 - 10), Token::Routes(version));
+        }
+        out.push(&item(2 * WINDOW), Token::None);
+        assert_eq!(numbers(&mut out), [1, 2]);
+        let taken = out.handle_taken(1).unwrap();
+        assert_eq!(taken, [Token::Routes(0)]);
+        assert_eq!(numbers(&mut out), [3]);
+        assert_eq!(out.handle_taken(3).unwrap().len(), 2);
+        // Longer than the window, and alone.
+        assert_eq!(numbers(&mut out), [4]);
+        assert_eq!(out.handle_taken(4).unwrap().len(), 1);
+        assert_eq!((out.bytes(), out.sent_bytes), (0, 0));
+        assert!(!out.is_waiting());
+    }
+
+    #[test]
+    fn stream_goes_on_where_the_other_end_is() {
+        let mut out = Outgoing::new(1);
+        for _ in 0..4 {
+            out.push(&item(1), Token::None);
+        }
+        assert_eq!(numbers(&mut out), [1, 2, 3, 4]);
+        out.handle_taken(1).unwrap();
+        assert!(out.resume(3));
+        assert_eq!(numbers(&mut out), [4]);
+        assert!(out.resume(1));
+        assert_eq!(numbers(&mut out), [2, 3, 4]);
+        // Neither what is forgotten nor what never was can be where it goes on.
+        assert!(!out.resume(0) && !out.resume(5) && !out.resume(u64::MAX));
+    }
+
+    #[test]
+    fn more_cannot_be_taken_than_was_sent() {
+        let mut out = Outgoing::new(1);
+        out.push(&item(1), Token::None);
+        assert_eq!(out.handle_taken(1), None);
+        assert_eq!(numbers(&mut out), [1]);
+        assert_eq!(out.handle_taken(2), None);
+        assert_eq!(out.handle_taken(u64::MAX), None);
+        assert_eq!(out.handle_taken(1).unwrap().len(), 1);
+        assert_eq!(out.handle_taken(1).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn what_is_not_delivered_is_not_taken() {
+        let mut inc = Incoming::default();
+        inc.begin(5);
+        for number in 1..=4 {
+            assert_eq!(inc.receive(number), Arrival::New);
+            if number != 2 {
+                inc.hold();
+            }
+        }
+        assert_eq!(inc.receive(4), Arrival::Gap);
+        assert_eq!(inc.receive(6), Arrival::Gap);
+        assert_eq!(inc.taken(), 0);
+        let epoch = inc.epoch();
+        inc.handle_delivered(epoch, 1);
+        assert_eq!(inc.poll_taken(), Some(2));
+        assert_eq!(inc.poll_taken(), None);
+        inc.handle_delivered(epoch + 1, 4);
+        assert_eq!(inc.taken(), 2);
+        // The same stream over another connection: what was said is said again.
+        inc.begin(5);
+        assert_eq!((inc.poll_taken(), inc.heard()), (Some(2), Some((5, 4))));
+        inc.handle_delivered(epoch, 4);
+        assert_eq!(inc.poll_taken(), Some(4));
+        inc.begin(6);
+        assert_eq!(inc.heard(), Some((6, 0)));
+        inc.handle_delivered(epoch, 4);
+        assert_eq!(inc.taken(), 0);
+    }
+
+    #[test]
+    fn what_was_not_taken_is_told_when_a_stream_ends() {
+        let mut out = Outgoing::new(1);
+        for version in 0..3 {
+            out.push(&item(1), Token::Synced(version));
+        }
+        assert_eq!(numbers(&mut out), [1, 2, 3]);
+        out.handle_taken(1).unwrap();
+        let gone = out.restart(2);
+        assert_eq!(gone, [Token::Synced(1), Token::Synced(2)]);
+        assert_eq!((out.stream(), out.bytes()), (2, 0));
+        out.push(&item(1), Token::None);
+        assert_eq!(numbers(&mut out), [1]);
+    }
+}

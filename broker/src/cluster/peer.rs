@@ -1,0 +1,229 @@
+//! What a node knows of another one.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::{
+    core::LinkId,
+    pair::{Incoming, Outgoing, Token},
+    routes::{Remote, Table},
+    wire::{Change, Item},
+};
+
+/// Bytes that may wait for a peer while it is sent a copy of the filters.
+const COPY_ROOM: usize = 512 * 1024;
+
+/// Why a node is held for gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum Loss {
+    #[error("it was silent for too long")]
+    Silent,
+    #[error("it takes no messages")]
+    Stuck,
+    #[error("it has started again")]
+    Restarted,
+    #[error("it has stopped, or left the cluster")]
+    Farewell,
+    #[error("its view of what was sent differs")]
+    OutOfStep,
+    #[error("this node has left the cluster")]
+    Left,
+}
+
+/// How a node is with regard to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has never been there yet.
+    Joining,
+    Alive,
+    Gone(Loss),
+}
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Its place among the destinations of this node's shards.
+    pub(super) slot: u16,
+    pub(super) incarnation: u64,
+    pub(super) host: IpAddr,
+    pub(super) port: u16,
+    pub(super) link: Option<LinkId>,
+    pub(super) standing: Standing,
+    /// Since when it stands so.
+    pub(super) since: Instant,
+    pub(super) heard: Instant,
+    /// When it last took something, or there was nothing to take.
+    pub(super) progress: Instant,
+    pub(super) out: Outgoing,
+    pub(super) inc: Incoming,
+    pub(super) routes: Remote,
+    copy: Copy,
+    retained: Retained,
+    /// The version of this node's filters that it has; `None` until it has a copy of them.
+    knows: Option<u64>,
+}
+
+/// How far a copy of this node's filters was put into the stream.
+#[derive(Debug)]
+enum Copy {
+    Behind(Option<Box<str>>),
+    Done,
+}
+
+/// How far this node's retained messages were put into the stream.
+#[derive(Debug)]
+enum Retained {
+    Unwanted,
+    Behind(Option<Box<str>>),
+    /// The next page is being read.
+    Asked,
+    Done,
+}
+
+impl Peer {
+    pub(super) fn new(slot: u16, incarnation: u64, stream: u64, now: Instant) -> Self {
+        Self {
+            slot,
+            incarnation,
+            host: IpAddr::from([0, 0, 0, 0]),
+            port: 0,
+            link: None,
+            standing: Standing::Joining,
+            since: now,
+            heard: now,
+            progress: now,
+            out: Outgoing::new(stream),
+            inc: Incoming::default(),
+            routes: Remote::default(),
+            copy: Copy::Behind(None),
+            retained: Retained::Unwanted,
+            knows: None,
+        }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.standing == Standing::Alive
+    }
+
+    pub(super) fn set_standing(&mut self, standing: Standing, now: Instant) {
+        self.standing = standing;
+        self.since = now;
+    }
+
+    /// Whether another node may have its place.
+    pub(super) fn is_replaceable(&self) -> bool {
+        !self.is_alive() && self.link.is_none()
+    }
+
+    /// Forgets all of a run of the node that is over.
+    pub(super) fn forget_run(&mut self, incarnation: u64) {
+        self.incarnation = incarnation;
+        self.inc.forget();
+        self.routes = Remote::default();
+    }
+
+    /// Ends the stream to it; the result is what it has not taken.
+    pub(super) fn restart_stream(&mut self, stream: u64) -> Vec<Token> {
+        self.copy = Copy::Behind(None);
+        self.retained = Retained::Unwanted;
+        self.knows = None;
+        self.out.restart(stream)
+    }
+
+    /// Whether it has gone so far without taking anything.
+    pub(super) fn is_stuck(&self, patience: Duration, now: Instant) -> bool {
+        self.out.is_waiting() && now.saturating_duration_since(self.progress) > patience
+    }
+
+    pub(super) fn push_changes(&mut self, changes: &[Vec<Change>], version: u64) {
+        for (index, piece) in changes.iter().enumerate() {
+            let token = if index + 1 == changes.len() {
+                Token::Routes(version)
+            } else {
+                Token::None
+            };
+            self.out.push(&Item::Changes(piece.clone()), token);
+        }
+    }
+
+    /// Goes on with the copy of the filters, as far as there is room.
+    pub(super) fn push_pages(&mut self, table: &Table) {
+        while let Copy::Behind(after) = &self.copy
+            && self.out.bytes() < COPY_ROOM
+        {
+            let page = table.page(after.as_deref());
+            let (next, token) = if page.is_last {
+                (Copy::Done, Token::Synced(table.version()))
+            } else {
+                (Copy::Behind(page.filters.last().cloned()), Token::None)
+            };
+            self.copy = next;
+            self.out.push(&Item::Page(page), token);
+        }
+    }
+
+    /// Has it told this node's retained messages, once for each stream.
+    pub(super) fn want_retained(&mut self) {
+        if matches!(self.retained, Retained::Unwanted) {
+            self.retained = Retained::Behind(None);
+        }
+    }
+
+    /// Behind which topic the next page of retained messages begins, if there is room for one.
+    pub(super) fn poll_retained(&mut self) -> Option<Option<Box<str>>> {
+        if self.out.bytes() >= COPY_ROOM || matches!(self.copy, Copy::Behind(_)) {
+            return None;
+        }
+        let Retained::Behind(after) = &mut self.retained else {
+            return None;
+        };
+        let after = after.take();
+        self.retained = Retained::Asked;
+        Some(after)
+    }
+
+    /// Puts a page of retained messages into the stream; `next` is where the next one begins.
+    pub(super) fn push_retained(&mut self, messages: Bytes, next: Option<Box<str>>) {
+        // The stream may be another one than that for which the page was read.
+        if matches!(self.retained, Retained::Asked) {
+            let is_last = next.is_none();
+            self.retained = match next {
+                Some(next) => Retained::Behind(Some(next)),
+                None => Retained::Done,
+            };
+            let item = Item::Retained { messages, is_last };
+            self.out.push(&item, Token::None);
+        }
+    }
+
+    /// Takes note of what it knows of this node's filters.
+    pub(super) fn note_known(&mut self, token: Token) {
+        match token {
+            Token::Routes(version) => {
+                // Before the copy is whole, changes to it are not all.
+                if let Some(known) = &mut self.knows {
+                    *known = version.max(*known);
+                }
+            }
+            Token::Synced(version) => self.knows = Some(version.max(self.knows.unwrap_or(0))),
+            Token::Frame(_) | Token::None => {}
+        }
+    }
+
+    pub(super) fn known(&self) -> u64 {
+        self.knows.unwrap_or(0)
+    }
+
+    /// Whether it has all of this node's filters.
+    pub(super) fn is_synced(&self) -> bool {
+        self.knows.is_some()
+    }
+}

@@ -1,0 +1,360 @@
+//! What two nodes say to each other, as bytes.
+//!
+//! ```text
+//! message  kind u8 | body
+//!   hello     protocol u16 | Hello      the first one, of both
+//!   refusal   Refusal                   the last one
+//!   resume    Resume                    the second one, of both
+//!   taken     up to u64                 said as a beat too, when there is nothing else to say
+//!   item      number u64 | item         numbered within a stream, see `pair`
+//!   members   [Member]
+//!   farewell                            the node leaves the cluster
+//! item     kind u8 | body
+//!   messages  the messages of a lane's frame
+//!   changes   [Change]                  of the node's filters
+//!   page      Page                      all of its filters between two
+//!   retained  is last u8 | messages as above, for who began without any
+//! ```
+//! What has a name is in postcard's form. The protocol's number comes first and stays where it is, so
+//! that nodes of different versions understand why they do not.
+
+use std::net::IpAddr;
+
+use bytes::{Buf, BufMut, Bytes};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+/// The version of all that is said here. Nodes of different ones refuse each other.
+pub(super) const PROTOCOL: u16 = 1;
+
+const HELLO: u8 = 1;
+const REFUSAL: u8 = 2;
+const RESUME: u8 = 3;
+const TAKEN: u8 = 4;
+const ITEM: u8 = 5;
+const MEMBERS: u8 = 6;
+const FAREWELL: u8 = 7;
+
+const MESSAGES: u8 = 1;
+const CHANGES: u8 = 2;
+const PAGE: u8 = 3;
+const RETAINED: u8 = 4;
+
+/// Who calls, or is called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Hello {
+    pub(super) cluster: String,
+    pub(super) node: String,
+    /// Tells one run of the node from the next.
+    pub(super) incarnation: u64,
+    /// Where the node listens; its host is seen by who is called.
+    pub(super) port: u16,
+}
+
+/// Where the streams of both directions go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Resume {
+    /// The stream that the speaker sends.
+    pub(super) stream: u64,
+    /// The stream that it receives, and the last number of it that it has.
+    pub(super) heard: Option<(u64, u64)>,
+    /// It has no retained messages, and wants those of the other end.
+    pub(super) wants_retained: bool,
+}
+
+/// A node that the speaker is connected to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Member {
+    pub(super) node: String,
+    pub(super) host: IpAddr,
+    pub(super) port: u16,
+}
+
+/// Why a node is not talked to; the text is for the operator of the one that is told.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub(super) enum Refusal {
+    #[error("the nodes are of clusters {ours:?} and {theirs:?}: check `cluster.name` of both")]
+    OtherCluster { theirs: String, ours: String },
+    #[error("the cluster has a live node {name:?} already: give one of the two another name")]
+    NameTaken { name: String },
+    #[error(
+        "the nodes speak versions {ours} and {theirs} of the cluster's protocol: \
+         run the same version of tidegate-broker on both"
+    )]
+    Protocol { theirs: u16, ours: u16 },
+    #[error("it has left the cluster: `tidegate-broker cluster join` on it brings it back")]
+    Left,
+    #[error("it has no room for another node: a cluster has {most} at most")]
+    Full { most: usize },
+    /// A node that has called itself.
+    #[error("it is this node itself")]
+    Myself,
+    /// Another connection of the two serves already.
+    #[error("the two nodes are connected already")]
+    Double,
+}
+
+impl Refusal {
+    /// Whether it is no trouble.
+    pub(super) fn is_quiet(&self) -> bool {
+        matches!(self, Self::Myself | Self::Double)
+    }
+}
+
+/// A change of the filters that a node has subscribers for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Change {
+    Added(Box<str>),
+    Removed(Box<str>),
+}
+
+/// All filters of a node behind `after` and up to the last one that is here, or all of the rest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Page {
+    pub(super) after: Option<Box<str>>,
+    pub(super) filters: Vec<Box<str>>,
+    pub(super) is_last: bool,
+}
+
+/// One message between nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    Hello(Hello),
+    /// Somebody greets in another version of the protocol.
+    Foreign(u16),
+    Refusal(Refusal),
+    Resume(Resume),
+    Taken(u64),
+    Item(u64, Item),
+    Members(Vec<Member>),
+    Farewell,
+}
+
+/// What a stream consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    /// As a lane's frame has them behind its header.
+    Messages(Bytes),
+    Changes(Vec<Change>),
+    Page(Page),
+    Retained {
+        messages: Bytes,
+        is_last: bool,
+    },
+}
+
+/// The bytes are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("it says what makes no sense")]
+pub(super) struct Malformed;
+
+impl Message {
+    pub(super) fn encode(&self) -> Bytes {
+        let mut out = Vec::new();
+        match self {
+            Self::Hello(hello) => {
+                out.put_u8(HELLO);
+                out.put_u16(PROTOCOL);
+                put(&mut out, hello);
+            }
+            Self::Foreign(protocol) => {
+                out.put_u8(HELLO);
+                out.put_u16(*protocol);
+            }
+            Self::Refusal(refusal) => {
+                out.put_u8(REFUSAL);
+                put(&mut out, refusal);
+            }
+            Self::Resume(resume) => {
+                out.put_u8(RESUME);
+                put(&mut out, resume);
+            }
+            Self::Taken(up_to) => {
+                out.put_u8(TAKEN);
+                out.put_u64(*up_to);
+            }
+            Self::Item(number, item) => return numbered(*number, &item.encode()),
+            Self::Members(members) => {
+                out.put_u8(MEMBERS);
+                put(&mut out, members);
+            }
+            Self::Farewell => out.put_u8(FAREWELL),
+        }
+        out.into()
+    }
+
+    /// # Errors
+    /// When the bytes are not exactly one message.
+    pub(super) fn decode(mut bytes: Bytes) -> Result<Self, Malformed> {
+        Ok(match bytes.try_get_u8().map_err(|_short| Malformed)? {
+            HELLO => match bytes.try_get_u16().map_err(|_short| Malformed)? {
+                PROTOCOL => Self::Hello(take(&bytes)?),
+                foreign => Self::Foreign(foreign),
+            },
+            REFUSAL => Self::Refusal(take(&bytes)?),
+            RESUME => Self::Resume(take(&bytes)?),
+            TAKEN => {
+                let up_to = bytes.try_get_u64().map_err(|_short| Malformed)?;
+                bytes
+                    .is_empty()
+                    .then_some(Self::Taken(up_to))
+                    .ok_or(Malformed)?
+            }
+            ITEM => {
+                let number = bytes.try_get_u64().map_err(|_short| Malformed)?;
+                Self::Item(number, Item::decode(bytes)?)
+            }
+            MEMBERS => Self::Members(take(&bytes)?),
+            FAREWELL if bytes.is_empty() => Self::Farewell,
+            _ => return Err(Malformed),
+        })
+    }
+}
+
+/// An item's message, of the item's bytes.
+pub(super) fn numbered(number: u64, item: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(1 + 8 + item.len());
+    out.put_u8(ITEM);
+    out.put_u64(number);
+    out.put_slice(item);
+    out.into()
+}
+
+impl Item {
+    pub(super) fn encode(&self) -> Bytes {
+        let mut out = Vec::new();
+        match self {
+            Self::Messages(messages) => {
+                out.reserve(1 + messages.len());
+                out.put_u8(MESSAGES);
+                out.put_slice(messages);
+            }
+            Self::Changes(changes) => {
+                out.put_u8(CHANGES);
+                put(&mut out, changes);
+            }
+            Self::Page(page) => {
+                out.put_u8(PAGE);
+                put(&mut out, page);
+            }
+            Self::Retained { messages, is_last } => {
+                out.reserve(2 + messages.len());
+                out.put_u8(RETAINED);
+                out.put_u8(u8::from(*is_last));
+                out.put_slice(messages);
+            }
+        }
+        out.into()
+    }
+
+    fn decode(mut bytes: Bytes) -> Result<Self, Malformed> {
+        Ok(match bytes.try_get_u8().map_err(|_short| Malformed)? {
+            MESSAGES => Self::Messages(bytes),
+            CHANGES => Self::Changes(take(&bytes)?),
+            PAGE => Self::Page(take(&bytes)?),
+            RETAINED => {
+                let is_last = bytes.try_get_u8().map_err(|_short| Malformed)? != 0;
+                Self::Retained {
+                    messages: bytes,
+                    is_last,
+                }
+            }
+            _ => return Err(Malformed),
+        })
+    }
+}
+
+fn put(out: &mut Vec<u8>, value: &impl Serialize) {
+    // Postcard fails on sequences of unknown length alone; there are none.
+    if let Ok(bytes) = postcard::to_stdvec(value) {
+        out.put_slice(&bytes);
+    }
+}
+
+fn take<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|_error| Malformed)?;
+    rest.is_empty().then_some(value).ok_or(Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn all() -> Vec<Message> {
+        let page = Page {
+            after: Some("a/#".into()),
+            filters: vec!["b".into(), "c/+".into()],
+            is_last: true,
+        };
+        vec![
+            Message::Hello(Hello {
+                cluster: "plant".to_owned(),
+                node: "broker1".to_owned(),
+                incarnation: 7,
+                port: 7883,
+            }),
+            Message::Foreign(PROTOCOL + 1),
+            Message::Refusal(Refusal::NameTaken {
+                name: "broker1".to_owned(),
+            }),
+            Message::Resume(Resume {
+                stream: 3,
+                heard: Some((1, 9)),
+                wants_retained: true,
+            }),
+            Message::Taken(12),
+            Message::Item(1, Item::Messages(Bytes::from_static(b"frame"))),
+            Message::Item(2, Item::Changes(vec![Change::Removed("a/b".into())])),
+            Message::Item(3, Item::Page(page)),
+            Message::Item(
+                4,
+                Item::Retained {
+                    messages: Bytes::from_static(b"frame"),
+                    is_last: true,
+                },
+            ),
+            Message::Members(vec![Member {
+                node: "broker2".to_owned(),
+                host: IpAddr::from([10, 0, 0, 2]),
+                port: 7883,
+            }]),
+            Message::Farewell,
+        ]
+    }
+
+    #[test]
+    fn what_is_said_is_understood() {
+        for message in all() {
+            assert_eq!(Message::decode(message.encode()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn what_is_cut_short_is_not() {
+        for message in all() {
+            let bytes = message.encode();
+            // What a frame of messages ends with is not known here.
+            let shortest = if let Message::Item(_, Item::Messages(_)) = message {
+                10
+            } else if let Message::Item(_, Item::Retained { .. }) = message {
+                11
+            } else {
+                bytes.len()
+            };
+            for length in 0..shortest {
+                let decoded = Message::decode(bytes.slice(..length));
+                let is_foreign = matches!(decoded, Ok(Message::Foreign(_)));
+                assert!(is_foreign || decoded == Err(Malformed), "{decoded:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_a_reason_to_panic(bytes in vec(any::<u8>(), 0..200)) {
+            let _ = Message::decode(bytes.into());
+        }
+    }
+}
