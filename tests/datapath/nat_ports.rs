@@ -1,6 +1,9 @@
 //! The balancer's ports: given out once, kept as long as the flow, freed after it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use lb_common::{
@@ -114,16 +117,19 @@ fn a_syn_drives_away_those_that_have_sent_no_more() -> Result<()> {
         desired.services[0].backends.truncate(1);
     })?;
     let syn = || Family::V4.packet(SYN, NAT_MAGLEV);
-    let mut flows = Vec::new();
-    for _flow in 0..PORTS {
-        flows.push(Flow::begin(&world, &syn())?);
+    // The program tries ports at random, and may drive one away while another is free.
+    let mut flows = BTreeMap::new();
+    for _flow in 0..1000 {
+        let flow = Flow::begin(&world, &syn())?;
+        flows.insert(flow.port, flow);
+        if flows.len() == usize::from(PORTS) {
+            break;
+        }
     }
-    let ports: BTreeSet<u16> = flows.iter().map(|flow| flow.port).collect();
-    ensure!(ports.len() == usize::from(PORTS), "{ports:?}");
+    ensure!(flows.len() == usize::from(PORTS), "{:?}", flows.keys());
 
     let late = Flow::begin(&world, &syn())?;
-    let driven = flows.iter().position(|flow| flow.port == late.port);
-    let driven = flows.swap_remove(driven.context("a port of nobody's")?);
+    let driven = flows.remove(&late.port).context("a port of nobody's")?;
     late.answer(&world, SYN_ACK)?;
     late.send(&world, &late.next(ACK))?;
     // Its port is its own now, whoever comes.
