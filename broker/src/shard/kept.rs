@@ -200,9 +200,15 @@ impl Shard {
         for restored in sessions {
             self.restore_session(restored, now);
         }
-        // Rules may have changed meanwhile.
-        let policy = self.shared.access.policy();
-        self.apply_policy(&policy, now);
+    }
+
+    /// Takes from sessions that are back what rules do not allow any more, which may have changed
+    /// meanwhile: when all shards have theirs, as what waits for one may be for others.
+    pub(super) fn review_inheritance(&mut self, now: Instant) {
+        if self.account.is_some() {
+            let policy = self.shared.access.policy();
+            self.apply_policy(&policy, now);
+        }
     }
 
     fn restore_session(&mut self, mut restored: Restored, now: Instant) {

@@ -287,7 +287,45 @@ async fn session_is_its_users_after_a_restart() {
     // The session of a user that is gone ends with the start.
     delete(&passwords, "bob");
     let broker = Broker::start_with(&settings).await;
-    assert_eq!(broker.count(Metric::Sessions), 0);
+    broker.wait_for(Metric::Sessions, 0).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_waited_for_a_member_that_is_gone_is_for_one_on_another_shard() {
+    let dir = Dir::new();
+    let passwords = dir.path("passwords");
+    for user in ["alice", "bob"] {
+        set(&passwords, user, "sesame");
+    }
+    let settings = format!(
+        "[access]\nanonymous = false\n[[access.authenticator]]\ntype = \"file\"\npath = \"{}\"\n{}",
+        passwords.display(),
+        settings(&dir)
+    );
+    let broker = Broker::start_sharded(2, &settings).await;
+    let member = |shard, user| {
+        let id = broker.id_on(shard, user);
+        Hello::persistent(Version::V5, &id).with_login(user, "sesame")
+    };
+    let (alices, bobs) = (member(0, "alice"), member(1, "bob"));
+    let (mut alice, _) = Client::connect(broker.address, &alices).await;
+    assert_eq!(alice.subscribe("$share/g/t", 1).await, 1);
+    alice.leave().await;
+    let (mut bob, _) = Client::connect(broker.address, &bobs).await;
+    bob.deliver("t", "left behind", 1).await;
+    assert_eq!(bob.subscribe("$share/g/t", 1).await, 1);
+    bob.leave().await;
+    broker.stop().await;
+
+    delete(&passwords, "alice");
+    let broker = Broker::start_sharded(2, &settings).await;
+    broker.wait_for(Metric::Sessions, 1).await;
+    let (mut bob, welcome) = Client::connect(broker.address, &bobs).await;
+    assert!(welcome.session_present);
+    assert_eq!(bob.receive().await.payload, "left behind");
+    assert_eq!(broker.count(Metric::DroppedShared), 0);
+    bob.leave().await;
     broker.stop().await;
 }
 
