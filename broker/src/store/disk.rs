@@ -114,7 +114,7 @@ impl Disk {
         Ok(disk)
     }
 
-    /// How many shards the node had, if it had any.
+    /// How many shards the node had, by the file; as many as it has if that is new.
     pub(super) fn shards_before(&self) -> Option<u16> {
         self.shards_before
     }
@@ -138,6 +138,7 @@ impl Disk {
             shards: before,
         }) = signature(database).map_err(failed)?
         else {
+            self.shards_before = Some(shards);
             return sign(database, node, shards).map_err(failed);
         };
         if format != FORMAT.to_be_bytes() {
@@ -153,9 +154,21 @@ impl Disk {
             });
         }
         self.shards_before = <[u8; 2]>::try_from(&*before).ok().map(u16::from_be_bytes);
-        if self.shards_before != Some(shards) {
-            sign(database, node, shards).map_err(failed)?;
-        }
+        Ok(())
+    }
+
+    /// Notes that there are so many shards from now on, together with what that makes of rows: they
+    /// would be believed otherwise, if the broker ended in between.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn settle(&mut self, shards: u16, outdated: &Batch) -> Result<(), StoreError> {
+        let Some(database) = &self.database else {
+            return Ok(());
+        };
+        let change = commit(database, outdated, Some(shards))
+            .map_err(|error| StoreError::open(&self.directory, *error.0))?;
+        self.bytes = self.bytes.saturating_add_signed(change);
         Ok(())
     }
 
@@ -281,7 +294,7 @@ impl Medium for Disk {
             Some(database) => database,
             None => open(&self.directory, self.sync)?,
         };
-        let change = commit(&database, batch)?;
+        let change = commit(&database, batch, None)?;
         self.bytes = self.bytes.saturating_add_signed(change);
         self.database = Some(database);
         Ok(())
@@ -297,8 +310,9 @@ impl Medium for Disk {
     }
 }
 
-/// Writes a batch; tells by how much what is stored has grown.
-fn commit(database: &Database, batch: &Batch) -> Result<i64, WriteError> {
+/// Writes a batch, and how many shards there are if that has changed; tells by how much what is
+/// stored has grown.
+fn commit(database: &Database, batch: &Batch, shards: Option<u16>) -> Result<i64, WriteError> {
     let Batch {
         sessions,
         subscriptions,
@@ -311,6 +325,10 @@ fn commit(database: &Database, batch: &Batch) -> Result<i64, WriteError> {
         is_uncertain: _,
     } = batch;
     let transaction = database.begin_write()?;
+    if let Some(shards) = shards {
+        let mut table = transaction.open_table(META)?;
+        table.insert(SHARDS_KEY, shards.to_be_bytes().as_slice())?;
+    }
     let mut change = 0;
     macro_rules! put_all {
         ($table:expr, $cells:expr, $key:expr) => {
@@ -404,3 +422,6 @@ impl StorageBackend for Bytes {
         self.file.write_all_at(data, offset)
     }
 }
+
+#[cfg(test)]
+mod tests;

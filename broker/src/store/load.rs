@@ -61,6 +61,8 @@ pub(super) struct Loader {
     last_body: BodyId,
     /// Rows that belong to nothing.
     pub(super) strays: Batch,
+    /// What rows become that were about other shards.
+    pub(super) outdated: Batch,
     pub(super) counts: Counts,
 }
 
@@ -79,6 +81,7 @@ impl Loader {
             last_session: SessionId(0),
             last_body: BodyId(0),
             strays: Batch::default(),
+            outdated: Batch::default(),
             counts: Counts::default(),
         }
     }
@@ -220,12 +223,11 @@ impl Reader for Loader {
             session: SessionId(session),
             id,
         });
-        match origin.filter(|origin| self.has_same_shards && self.begun.contains(origin)) {
+        let key = (SessionId(session), id, shard);
+        match origin.filter(|origin| self.begun.contains(origin)) {
+            _ if !self.has_same_shards => drop(self.outdated.spread.insert(key, None)),
             Some(origin) => self.taken.push((ShardId(shard), origin)),
-            None => {
-                let key = (SessionId(session), id, shard);
-                self.strays.spread.insert(key, None);
-            }
+            None => drop(self.strays.spread.insert(key, None)),
         }
         Ok(())
     }

@@ -181,6 +181,9 @@ impl Store {
         let has_same_shards = disk.shards_before() == Some(shards);
         let mut loader = Loader::new(directory, has_same_shards, Clock::read());
         disk.read(&mut loader)?;
+        if !has_same_shards {
+            disk.settle(shards, &loader.outdated)?;
+        }
         let saved = loader.finish();
         let (last_session, last_body) = loader.last();
         let mut scribe = Scribe::new(shares, last_body);
