@@ -64,6 +64,9 @@ pub enum Progress {
 pub enum Spread {
     /// Its own shard has it, and others may or may not.
     Begun,
+    /// As [`Spread::Begun`], when the node had another number of shards: whose sessions have it is
+    /// not known.
+    Unplaced,
     /// Everybody has it.
     Done,
 }

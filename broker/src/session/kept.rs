@@ -44,13 +44,24 @@ pub struct RestoredMessage {
     pub group: Option<(Box<str>, Box<str>)>,
 }
 
+/// A QoS 2 message of the client's that an earlier life of the broker may not have passed on to
+/// everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inherited {
+    /// The client's own shard has it, and its sessions are the same.
+    pub is_here: bool,
+}
+
 impl Received {
     fn restore((id, spread): (PacketId, Spread)) -> (PacketId, Self) {
         let is_spread = spread == Spread::Done;
+        let inherited = Inherited {
+            is_here: spread == Spread::Begun,
+        };
         let received = Self {
             receipt: None,
             is_spread,
-            is_inherited: !is_spread,
+            inherited: (!is_spread).then_some(inherited),
         };
         (id, received)
     }
@@ -98,11 +109,15 @@ impl Session {
         Some(Origin { session, id })
     }
 
-    /// Whether an earlier life of the broker has received a message and may not have passed it on to
-    /// all of its shards.
-    pub fn is_inherited(&self, id: Option<PacketId>) -> bool {
-        let received = id.and_then(|id| self.received.get(&id));
-        received.is_some_and(|received| received.is_inherited)
+    /// What is known of a message that an earlier life of the broker has received and may not have
+    /// passed on to all of its shards.
+    pub fn inherited(&self, id: Option<PacketId>) -> Option<Inherited> {
+        self.received.get(&id?)?.inherited
+    }
+
+    /// A message is passed on anew, to all: the client's own shard has it with this note.
+    pub fn note_begun(&self, id: PacketId) {
+        self.note(|| Change::Received(id, Spread::Begun));
     }
 
     /// Everybody has a message: its sender may be told so, once this is stored. If that were not

@@ -34,7 +34,7 @@ use crate::{
     topic,
 };
 use journal::{Change, Spread};
-pub use kept::{Restored, RestoredMessage};
+pub use kept::{Inherited, Restored, RestoredMessage};
 pub use outgoing::{Delivered, Outgoing};
 pub use stock::{Shelf, Stock};
 pub use terms::{
@@ -49,7 +49,7 @@ struct Received {
     /// It is noted that everybody has it.
     is_spread: bool,
     /// An earlier life of the broker has received it, and may not have passed it on to everybody.
-    is_inherited: bool,
+    inherited: Option<Inherited>,
 }
 
 /// Retained messages that may wait in the queue before more are fetched from their store.
@@ -280,7 +280,7 @@ impl Session {
     pub fn await_receipt(&mut self, id: PacketId, receipt: &Option<Rc<Receipt>>) {
         if let Some(received) = self.received.get_mut(&id) {
             received.receipt.clone_from(receipt);
-            received.is_inherited = false;
+            received.inherited = None;
         }
     }
 

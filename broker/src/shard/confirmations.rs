@@ -45,16 +45,24 @@ impl Shard {
         now: Instant,
     ) -> Option<Rc<Receipt>> {
         let session = &self.sessions.get_mut(key)?.session;
-        if !session.is_inherited(id) {
+        let Some(inherited) = session.inherited(id) else {
             return session.receipt(id?);
+        };
+        if let (false, Some(id)) = (inherited.is_here, id) {
+            session.note_begun(id);
         }
         let qos = message.qos;
         self.source = self.source_of(key, qos, id).map(|source| Source {
             is_repeat: true,
             ..source
         });
+        let message = Arc::new(message);
         let mut needs = std::mem::take(&mut self.needs);
-        self.route_elsewhere(&Arc::new(message), &mut needs, now);
+        if inherited.is_here {
+            self.route_elsewhere(&message, &mut needs, now);
+        } else {
+            self.route(&message, Some(key), &mut needs, now);
+        }
         let receipt = self.open_receipt(key, qos, id, needs);
         self.source = None;
         receipt

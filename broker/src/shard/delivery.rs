@@ -85,7 +85,7 @@ impl Shard {
     }
 
     /// Passes a message on to whoever subscribes to it; tells whether anyone does.
-    fn route(
+    pub(super) fn route(
         &mut self,
         message: &Arc<Message>,
         origin: Option<SessionKey>,

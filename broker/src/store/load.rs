@@ -207,9 +207,14 @@ impl Reader for Loader {
             self.strays.received.insert(key, None);
             return Ok(());
         };
-        let Some(spread) = record::decode_spread(value) else {
+        let Some(mut spread) = record::decode_spread(value) else {
             return Err(self.damaged("received", format!("{session} {id}")));
         };
+        if spread == Spread::Begun && !self.has_same_shards {
+            spread = Spread::Unplaced;
+            let value = record::encode_spread(spread);
+            self.outdated.received.insert(key, Some(value));
+        }
         restored.received.push((id, spread));
         if spread == Spread::Begun {
             let session = key.0;

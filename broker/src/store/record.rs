@@ -9,7 +9,7 @@
 //! flags         bits 0-1 QoS, 2 retain, 3 expires
 //! entry         progress u8 | packet id u16 | body u64 | flags u8 | ids u16 | id u32 ...
 //!               | [group str | filter str]     bits 0-1 QoS, 2 retain, 3 shared
-//! received      0 while not all shards may have it, then 1
+//! received      0 while not all shards may have it, 2 if these are others by now, then 1
 //! retained      since u64 | message
 //! str           length u16 | UTF-8
 //! ```
@@ -336,6 +336,7 @@ pub(super) fn encode_spread(spread: Spread) -> Vec<u8> {
     vec![match spread {
         Spread::Begun => 0,
         Spread::Done => 1,
+        Spread::Unplaced => 2,
     }]
 }
 
@@ -343,6 +344,7 @@ pub(super) fn decode_spread(bytes: &[u8]) -> Option<Spread> {
     match bytes {
         [0] => Some(Spread::Begun),
         [1] => Some(Spread::Done),
+        [2] => Some(Spread::Unplaced),
         _ => None,
     }
 }

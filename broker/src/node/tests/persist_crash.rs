@@ -6,7 +6,6 @@ use std::{
 };
 
 use super::{
-    super::shard_count,
     Broker,
     client::{Client, Hello},
     config,
@@ -41,12 +40,25 @@ fn session(client_id: &str) -> Change {
     })
 }
 
+/// How a broker has ended, and what it had stored.
+#[derive(Clone, Copy, Default)]
+struct Scene {
+    /// The other shard has taken the message.
+    is_taken_elsewhere: bool,
+    /// There were so many shards more.
+    more_shards: u16,
+    /// Starts of the broker before the message is repeated.
+    starts: usize,
+}
+
+const SHARDS: u16 = 2;
+
 /// Stores a sender whose message was received and is not known to be everywhere, and a reader on
 /// each shard.
-fn prepare(dir: &Dir, readers: &[String], taken_by: Option<ShardId>) {
+fn prepare(dir: &Dir, readers: &[String], shards: u16, taken_by: Option<ShardId>) {
     let config = config(&settings(dir));
     let persistence = config.persistence().unwrap();
-    let opened = Store::open(persistence, "test", shard_count(), Arc::default(), ()).unwrap();
+    let opened = Store::open(persistence, "test", shards, Arc::default(), ()).unwrap();
     let sender = SessionId(1);
     let mut changes = vec![
         (sender, session("sender")),
@@ -76,25 +88,29 @@ fn prepare(dir: &Dir, readers: &[String], taken_by: Option<ShardId>) {
     opened.thread.join().unwrap();
 }
 
-/// What readers on the sender's shard and on another one are sent when the sender repeats its
-/// message; `None` on a host with one core.
-async fn repeat(is_taken_elsewhere: bool) -> Option<[bool; 2]> {
+/// Whether readers on the sender's shard and on another one are sent the message when the sender
+/// repeats it.
+async fn repeat(scene: Scene) -> [bool; 2] {
     let dir = Dir::new();
-    let probe = Broker::start().await;
+    let probe = Broker::start_sharded(SHARDS, "").await;
     let shared = Arc::clone(&probe.node.status().shared);
     probe.stop().await;
-    if shard_count() < 2 {
-        return None;
-    }
     let here = shared.shard_of("sender");
     let mut names = (0..).map(|number| format!("reader-{number}"));
     let beside = names.find(|name| shared.shard_of(name) == here).unwrap();
     let mut names = (0..).map(|number| format!("reader-{number}"));
     let apart = names.find(|name| shared.shard_of(name) != here).unwrap();
-    let taken_by = is_taken_elsewhere.then(|| shared.shard_of(&apart));
-    prepare(&dir, &[beside.clone(), apart.clone()], taken_by);
+    let taken_by = scene
+        .is_taken_elsewhere
+        .then(|| shared.shard_of(&apart));
+    let shards = SHARDS + scene.more_shards;
+    prepare(&dir, &[beside.clone(), apart.clone()], shards, taken_by);
 
-    let broker = Broker::start_with(&settings(&dir)).await;
+    for _ in 0..scene.starts {
+        let broker = Broker::start_sharded(SHARDS, &settings(&dir)).await;
+        broker.stop().await;
+    }
+    let broker = Broker::start_sharded(SHARDS, &settings(&dir)).await;
     let hello = Hello::persistent(Version::V311, "sender");
     let (mut sender, welcome) = Client::connect(broker.address, &hello).await;
     assert!(welcome.session_present);
@@ -119,14 +135,26 @@ async fn repeat(is_taken_elsewhere: bool) -> Option<[bool; 2]> {
         assert_eq!(received.payload, "last");
     }
     broker.stop().await;
-    Some(got)
+    got
 }
 
 #[tokio::test]
 async fn message_that_one_shard_has_stored_goes_to_the_others_alone() {
+    let mut scene = Scene::default();
     // The sender's own shard stores the message with its identifier, so it has it.
-    let expected = [false, true];
-    assert_eq!(repeat(false).await.unwrap_or(expected), expected);
-    let expected = [false, false];
-    assert_eq!(repeat(true).await.unwrap_or(expected), expected);
+    assert_eq!(repeat(scene).await, [false, true]);
+    scene.is_taken_elsewhere = true;
+    assert_eq!(repeat(scene).await, [false, false]);
+}
+
+#[tokio::test]
+async fn message_of_which_other_shards_are_known_to_have_it_goes_to_all() {
+    for starts in 0..2 {
+        let scene = Scene {
+            is_taken_elsewhere: true,
+            more_shards: 1,
+            starts,
+        };
+        assert_eq!(repeat(scene).await, [true, true]);
+    }
 }
