@@ -63,12 +63,13 @@ impl Shard {
         }
     }
 
-    /// Whether an earlier life of this shard has taken a message that came once more.
+    /// Whether an earlier life of this shard has taken a message that came once more, for all of its
+    /// subscribers.
     pub(super) fn has_taken(&self, source: Option<Source>) -> bool {
         source.is_some_and(|source| source.is_repeat && self.taken.contains(&source.origin))
     }
 
-    /// Notes that a message was taken, if it was by a session that is kept.
+    /// Notes that a message was taken for all subscribers, if it was by a session that is kept.
     pub(super) fn note_taken(&self, since: u64, source: Option<Source>) {
         if let (Some(account), Some(source)) = (&self.account, source)
             && account.journal().total() != since

@@ -366,16 +366,15 @@ fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]) -> b
         } = item;
         let message = Arc::new(message);
         is_awaited |= message.qos > Qos::AtMostOnce;
-        if state.has_taken(source) {
-            continue;
-        }
-        let noted = state.noted();
-        if seats.is_empty() {
-            state.deliver(&message, None, now);
-        } else {
+        if !seats.is_empty() {
+            // What a shard has taken for its subscribers says nothing of its seats: a repeat's are
+            // chosen anew.
             state.deliver_to_seats(&seats, &message, &mut needs, now);
+        } else if !state.has_taken(source) {
+            let noted = state.noted();
+            state.deliver(&message, None, now);
+            state.note_taken(noted, source);
         }
-        state.note_taken(noted, source);
     }
     state.frames_taken += 1;
     state.need_noted(noted, &mut needs);

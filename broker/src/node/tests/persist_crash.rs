@@ -72,7 +72,12 @@ fn prepare(dir: &Dir, readers: &[String], shards: u16, taken_by: Option<ShardId>
     };
     for (number, reader) in (2..).zip(readers) {
         changes.push((SessionId(number), session(reader)));
-        let subscribed = Change::Subscribed("t".into(), subscription);
+        let filter = if reader.starts_with("member") {
+            "$share/g/t"
+        } else {
+            "t"
+        };
+        let subscribed = Change::Subscribed(filter.into(), subscription);
         changes.push((SessionId(number), subscribed));
     }
     if let Some(shard) = taken_by {
@@ -91,6 +96,12 @@ fn prepare(dir: &Dir, readers: &[String], shards: u16, taken_by: Option<ShardId>
 /// Whether readers on the sender's shard and on another one are sent the message when the sender
 /// repeats it.
 async fn repeat(scene: Scene) -> [bool; 2] {
+    let [beside, apart, _member] = repeat_to_all(scene).await;
+    [beside, apart]
+}
+
+/// As [`repeat`], and whether a group got it whose only member is on the other shard.
+async fn repeat_to_all(scene: Scene) -> [bool; 3] {
     let dir = Dir::new();
     let probe = Broker::start_sharded(SHARDS, "").await;
     let shared = Arc::clone(&probe.node.status().shared);
@@ -100,11 +111,14 @@ async fn repeat(scene: Scene) -> [bool; 2] {
     let beside = names.find(|name| shared.shard_of(name) == here).unwrap();
     let mut names = (0..).map(|number| format!("reader-{number}"));
     let apart = names.find(|name| shared.shard_of(name) != here).unwrap();
+    let mut names = (0..).map(|number| format!("member-{number}"));
+    let member = names.find(|name| shared.shard_of(name) != here).unwrap();
+    let readers = [beside, apart, member];
     let taken_by = scene
         .is_taken_elsewhere
-        .then(|| shared.shard_of(&apart));
+        .then(|| shared.shard_of(&readers[1]));
     let shards = SHARDS + scene.more_shards;
-    prepare(&dir, &[beside.clone(), apart.clone()], shards, taken_by);
+    prepare(&dir, &readers, shards, taken_by);
 
     for _ in 0..scene.starts {
         let broker = Broker::start_sharded(SHARDS, &settings(&dir)).await;
@@ -123,8 +137,8 @@ async fn repeat(scene: Scene) -> [bool; 2] {
     sender.expect(0x70, &[0, 5]).await;
     sender.publish("t", "last", 0b0100, ID.get()).await;
     sender.expect(0x50, &[0, 5]).await;
-    let mut got = [false; 2];
-    for (reader, got) in [beside, apart].iter().zip(&mut got) {
+    let mut got = [false; 3];
+    for (reader, got) in readers.iter().zip(&mut got) {
         let hello = Hello::persistent(Version::V311, reader);
         let (mut client, _) = Client::connect(broker.address, &hello).await;
         let mut received = client.receive_silently().await;
@@ -145,6 +159,15 @@ async fn message_that_one_shard_has_stored_goes_to_the_others_alone() {
     assert_eq!(repeat(scene).await, [false, true]);
     scene.is_taken_elsewhere = true;
     assert_eq!(repeat(scene).await, [false, false]);
+}
+
+#[tokio::test]
+async fn shard_that_has_a_message_for_its_subscribers_may_not_have_it_for_its_groups() {
+    let scene = Scene {
+        is_taken_elsewhere: true,
+        ..Scene::default()
+    };
+    assert_eq!(repeat_to_all(scene).await, [false, false, true]);
 }
 
 #[tokio::test]
