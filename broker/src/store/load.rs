@@ -54,7 +54,7 @@ pub(super) struct Loader {
     /// The node has as many shards as it had, so that each has the sessions that it had.
     has_same_shards: bool,
     /// QoS 2 messages that not all shards may have.
-    begun: BTreeSet<Origin>,
+    pub(super) begun: BTreeSet<Origin>,
     /// Which shards have them.
     pub(super) taken: Vec<(ShardId, Origin)>,
     last_session: SessionId,
@@ -216,7 +216,7 @@ impl Reader for Loader {
             self.outdated.received.insert(key, Some(value));
         }
         restored.received.push((id, spread));
-        if spread == Spread::Begun {
+        if spread != Spread::Done {
             let session = key.0;
             self.begun.insert(Origin { session, id });
         }

@@ -190,6 +190,9 @@ impl Store {
         for (message, body) in loader.references.drain(..) {
             scribe.adopt(&message, body);
         }
+        for origin in &loader.begun {
+            scribe.adopt_begun(*origin);
+        }
         for (shard, origin) in &saved.taken {
             scribe.adopt_spread(*origin, *shard);
         }

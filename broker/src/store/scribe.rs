@@ -30,7 +30,7 @@ pub(super) struct Scribe {
     /// Stored messages by their address.
     bodies: HashMap<usize, Body>,
     last_body: BodyId,
-    /// Which other shards have taken a QoS 2 message that not all may have.
+    /// QoS 2 messages that not all shards may have, and which other shards have taken them.
     spread: BTreeMap<(SessionId, u16), BTreeSet<ShardId>>,
     batch: Batch,
 }
@@ -81,6 +81,12 @@ impl Scribe {
             _message: Arc::clone(message),
         });
         body.references += 1;
+    }
+
+    /// Not all shards may have a message.
+    pub(super) fn adopt_begun(&mut self, origin: Origin) {
+        let key = (origin.session, origin.id.get());
+        self.spread.entry(key).or_default();
     }
 
     /// A shard has taken a message that not all may have.
@@ -147,15 +153,18 @@ impl Scribe {
                 let key = (session, id.get());
                 let value = record::encode_spread(spread);
                 self.batch.received.insert(key, Some(value));
-                if spread == Spread::Done {
-                    self.forget_spread(key);
+                match spread {
+                    Spread::Begun | Spread::Unplaced => drop(self.spread.entry(key).or_default()),
+                    Spread::Done => self.forget_spread(key),
                 }
             }
             Change::Spread(id, shard) => {
-                let key = (session, id.get());
-                self.spread.entry(key).or_default().insert(shard);
-                let row = (session, id.get(), shard.0);
-                self.batch.spread.insert(row, Some(Vec::new()));
+                // Its sender may be done with it, or gone: nobody would remove the row.
+                if let Some(shards) = self.spread.get_mut(&(session, id.get())) {
+                    shards.insert(shard);
+                    let row = (session, id.get(), shard.0);
+                    self.batch.spread.insert(row, Some(Vec::new()));
+                }
             }
             Change::Completed(id) => self.complete(session, id),
             Change::Ended(remains) => self.end(session, remains),

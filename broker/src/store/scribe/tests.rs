@@ -168,3 +168,31 @@ fn nothing_is_left_of_a_session_that_ended() {
     assert_eq!(bodies.values().collect::<Vec<_>>(), [&None]);
     assert_eq!(received.values().collect::<Vec<_>>(), [&None]);
 }
+
+#[test]
+fn what_a_shard_says_of_a_message_that_is_over_is_not_stored() {
+    let mut scribe = scribe();
+    let id = PacketId::MIN;
+    let taken = || Change::Spread(id, ShardId(1));
+    let row = (ONE, id.get(), 1);
+    note(&mut scribe, ONE, Change::Received(id, Spread::Begun));
+    note(&mut scribe, ONE, taken());
+    assert_eq!(scribe.batch().spread.get(&row), Some(&Some(Vec::new())));
+    scribe.handle_written();
+    let remains = Remains {
+        received: vec![id],
+        ..Remains::default()
+    };
+    note(&mut scribe, ONE, Change::Ended(remains));
+    assert_eq!(scribe.batch().spread.get(&row), Some(&None));
+    scribe.handle_written();
+    note(&mut scribe, ONE, taken());
+    assert!(scribe.batch().is_empty());
+    for over in [Change::Completed(id), Change::Received(id, Spread::Done)] {
+        note(&mut scribe, TWO, Change::Received(id, Spread::Begun));
+        note(&mut scribe, TWO, over);
+        note(&mut scribe, TWO, taken());
+        assert!(scribe.batch().spread.is_empty());
+    }
+    assert!(scribe.spread.is_empty());
+}
