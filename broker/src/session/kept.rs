@@ -91,11 +91,15 @@ impl Session {
         restored.expiry = expiry;
         restored.will = will;
         restored.will_due = will_due;
-        restored.ends = ends;
+        let delay = |will: &Will| Duration::from_secs(u64::from(will.delay)).min(expiry);
+        let latest = restored.will.as_ref().map(|will| now + delay(will));
+        // No later than if the client had gone just now, whatever the time of day was taken for.
+        restored.ends = Some(ends.map_or(now + expiry, |ends| ends.min(now + expiry)));
+        restored.will_due = match ends {
+            Some(_ends) => will_due.zip(latest).map(|(due, latest)| due.min(latest)),
+            None => latest,
+        };
         if ends.is_none() {
-            restored.ends = Some(now + expiry);
-            let delay = |will: &Will| Duration::from_secs(u64::from(will.delay)).min(expiry);
-            restored.will_due = restored.will.as_ref().map(|will| now + delay(will));
             restored.note_state();
         }
         restored

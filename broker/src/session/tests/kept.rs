@@ -325,6 +325,29 @@ fn client_that_was_connected_has_lost_its_connection() {
 }
 
 #[test]
+fn absent_session_ends_in_its_time_whatever_the_clock_was_at() {
+    let journal = Journal::default();
+    let now = Instant::now();
+    let mut session = Session::new(roomy(1));
+    session.keep(profile(), || (journal.clone(), ID));
+    session.attach(terms(HOUR, will(60)));
+    session.detach(Cause::Broken, now);
+    let mut book = Book::default();
+    book.read(&journal);
+    // By a clock that stood at 1970, the end is far away.
+    let state = book.state.as_mut().unwrap();
+    for due in [&mut state.ends, &mut state.will_due] {
+        *due.as_mut().unwrap() += HOUR * 24 * 365 * 50;
+    }
+    let restored = book.restore(journal.clone(), now);
+    assert_eq!(restored.ends(), Some(now + HOUR));
+    assert_eq!(
+        restored.next_deadline(),
+        Some(now + Duration::from_secs(60))
+    );
+}
+
+#[test]
 fn kept_session_ends_neither_with_the_node_nor_its_delayed_will() {
     let journal = Journal::default();
     let now = Instant::now();
