@@ -48,14 +48,17 @@ pub struct RestoredMessage {
 /// everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inherited {
+    /// How other shards know it, also when its session is not kept any more.
+    pub origin: Origin,
     /// The client's own shard has it, and its sessions are the same.
     pub is_here: bool,
 }
 
 impl Received {
-    fn restore((id, spread): (PacketId, Spread)) -> (PacketId, Self) {
+    fn restore(session: SessionId, id: PacketId, spread: Spread) -> (PacketId, Self) {
         let is_spread = spread == Spread::Done;
         let inherited = Inherited {
+            origin: Origin { session, id },
             is_here: spread == Spread::Begun,
         };
         let received = Self {
@@ -87,7 +90,10 @@ impl Session {
         restored.subscriptions = subscriptions.into_iter().collect();
         let filters = restored.subscriptions.keys();
         restored.subscription_bytes = filters.map(|filter| topic::weight(filter)).sum();
-        restored.received = received.into_iter().map(Received::restore).collect();
+        let received = received.into_iter();
+        restored.received = received
+            .map(|(id, spread)| Received::restore(session, id, spread))
+            .collect();
         restored.expiry = expiry;
         restored.will = will;
         restored.will_due = will_due;

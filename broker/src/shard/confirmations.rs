@@ -52,9 +52,9 @@ impl Shard {
             session.note_begun(id);
         }
         let qos = message.qos;
-        self.source = self.source_of(key, qos, id).map(|source| Source {
+        self.source = Some(Source {
+            origin: inherited.origin,
             is_repeat: true,
-            ..source
         });
         let message = Arc::new(message);
         let mut needs = std::mem::take(&mut self.needs);

@@ -8,7 +8,9 @@ use std::{
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    super::journal::{Change, Journal, Profile, Progress, Remains, Seq, SessionId, Spread, State},
+    super::journal::{
+        Change, Journal, Origin, Profile, Progress, Remains, Seq, SessionId, Spread, State,
+    },
     *,
 };
 
@@ -345,6 +347,26 @@ fn absent_session_ends_in_its_time_whatever_the_clock_was_at() {
         restored.next_deadline(),
         Some(now + Duration::from_secs(60))
     );
+}
+
+#[test]
+fn message_that_was_received_is_known_by_its_origin_when_its_session_is_kept_no_longer() {
+    let journal = Journal::default();
+    let now = Instant::now();
+    let id = PacketId::MIN;
+    let mut session = Session::new(roomy(1));
+    session.keep(profile(), || (journal.clone(), ID));
+    session.attach(terms(HOUR, None));
+    assert!(session.handle_publish(ExactlyOnce, Some(id)).unwrap());
+    let mut book = Book::default();
+    book.read(&journal);
+    let mut restored = book.restore(journal, now);
+    restored.keep_no_longer();
+    restored.attach(terms(Duration::ZERO, None));
+    assert!(!restored.handle_publish(ExactlyOnce, Some(id)).unwrap());
+    let origin = Origin { session: ID, id };
+    let inherited = restored.inherited(Some(id)).unwrap();
+    assert_eq!((inherited.origin, inherited.is_here), (origin, true));
 }
 
 #[test]
