@@ -185,17 +185,16 @@ pub(super) async fn serve(shard: Rc<RefCell<Shard>>) {
 }
 
 async fn follow_store(account: &Account, shard: &RefCell<Shard>) {
-    let mut was_failing = false;
     loop {
         account.store.changed(account.shard).await;
         let stored = account.let_go();
         shard.borrow_mut().handle_stored(stored);
-        let is_failing = account.store.condition() == Condition::Failing;
-        if is_failing && !was_failing {
+        // It may have been good for a moment while the shard was busy, and who waits since then was
+        // not sent away.
+        if account.store.condition() == Condition::Failing {
             account.give_up_waiting();
             shard.borrow().give_up_unanswered();
         }
-        was_failing = is_failing;
     }
 }
 
@@ -241,3 +240,6 @@ impl Wire for Line<'_> {
         (&mut &**self.link).ack(ack);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -256,6 +256,18 @@ impl Store {
         }
     }
 
+    /// One of so many shards that nobody writes.
+    #[cfg(test)]
+    pub(crate) fn for_tests(shards: u16) -> Self {
+        let config = Persistence {
+            directory: "/nowhere".into(),
+            sync: crate::config::Sync::Process,
+            max_bytes: u64::MAX,
+            min_free_bytes: 0,
+        };
+        Self::new(shards, SessionId(0), &config)
+    }
+
     /// The number of another session.
     pub(crate) fn next_session(&self) -> SessionId {
         SessionId(self.last_session.fetch_add(1, Ordering::Relaxed) + 1)
@@ -288,7 +300,7 @@ impl Store {
     }
 
     /// Tells what it was before.
-    fn set_condition(&self, condition: Condition) -> Condition {
+    pub(crate) fn set_condition(&self, condition: Condition) -> Condition {
         let before = self.condition.swap(condition as u8, Ordering::AcqRel);
         let before = Condition::of(before);
         if before != condition {
