@@ -108,6 +108,14 @@ impl Loader {
         }
     }
 
+    /// Where a row belongs that may be one of a session that has ended: its number is not given
+    /// again, or the row would be another's.
+    fn note_session(&mut self, session: u64) -> SessionId {
+        let session = SessionId(session);
+        self.last_session = self.last_session.max(session);
+        session
+    }
+
     fn damaged(&self, table: &'static str, key: impl ToString) -> StoreError {
         StoreError::Damaged {
             directory: self.directory.clone(),
@@ -137,8 +145,7 @@ impl Reader for Loader {
             will,
             will_due,
         } = state;
-        let session = SessionId(session);
-        self.last_session = self.last_session.max(session);
+        let session = self.note_session(session);
         let restored = Restored {
             session,
             profile: Profile::clone(&profile),
@@ -155,7 +162,7 @@ impl Reader for Loader {
     }
 
     fn subscription(&mut self, session: u64, filter: &str, value: &[u8]) -> Result<(), StoreError> {
-        let key = (SessionId(session), Box::from(filter));
+        let key = (self.note_session(session), Box::from(filter));
         let Some(restored) = self.sessions.get_mut(&key.0) else {
             self.strays.subscriptions.insert(key, None);
             return Ok(());
@@ -169,7 +176,7 @@ impl Reader for Loader {
     }
 
     fn entry(&mut self, session: u64, seq: u64, value: &[u8]) -> Result<(), StoreError> {
-        let key = (SessionId(session), Seq(seq));
+        let key = (self.note_session(session), Seq(seq));
         let Some(restored) = self.sessions.get_mut(&key.0) else {
             self.strays.entries.insert(key, None);
             return Ok(());
@@ -202,7 +209,7 @@ impl Reader for Loader {
     }
 
     fn received(&mut self, session: u64, id: u16, value: &[u8]) -> Result<(), StoreError> {
-        let key = (SessionId(session), id);
+        let key = (self.note_session(session), id);
         let (Some(restored), Some(id)) = (self.sessions.get_mut(&key.0), PacketId::new(id)) else {
             self.strays.received.insert(key, None);
             return Ok(());
@@ -224,11 +231,8 @@ impl Reader for Loader {
     }
 
     fn spread(&mut self, session: u64, id: u16, shard: u16) -> Result<(), StoreError> {
-        let origin = PacketId::new(id).map(|id| Origin {
-            session: SessionId(session),
-            id,
-        });
-        let key = (SessionId(session), id, shard);
+        let key = (self.note_session(session), id, shard);
+        let origin = PacketId::new(id).map(|id| Origin { session: key.0, id });
         match origin.filter(|origin| self.begun.contains(origin)) {
             _ if !self.has_same_shards => drop(self.outdated.spread.insert(key, None)),
             Some(origin) => self.taken.push((ShardId(shard), origin)),
@@ -255,4 +259,21 @@ fn find(
 ) -> Option<(Arc<Message>, Content)> {
     let message = bodies.get(&content.body)?;
     Some((Arc::clone(message), content))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_of_a_session_that_left_rows_behind_is_not_given_again() {
+        let mut loader = Loader::new(Path::new("/nowhere"), true, Clock::read());
+        loader.spread(3, 1, 0).unwrap();
+        loader.received(4, 1, &[0]).unwrap();
+        loader.subscription(5, "t", &[0]).unwrap();
+        loader.entry(6, 1, &[]).unwrap();
+        assert_eq!(loader.last().0, SessionId(6));
+        assert_eq!(loader.strays.len(), 4);
+        assert!(loader.finish().sessions.is_empty());
+    }
 }
