@@ -41,6 +41,8 @@ pub enum Waiter {
     Session(u32),
     /// A frame of another shard, with messages that were handed on.
     Frame { from: ShardId, sequence: u64 },
+    /// The message that other members of a group get in place of one, by its number.
+    Move(u64),
 }
 
 /// What is still missing for some messages.

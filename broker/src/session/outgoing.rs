@@ -159,8 +159,7 @@ impl Outgoing {
                 .share
                 .filter(|share| of.is_none_or(|of| of.contains(share)));
             if let Some(share) = share {
-                orphans.push(queued.orphan(share));
-                queued.note_done(record);
+                orphans.push(queued.orphan(share, record));
             }
             share.is_none()
         });
@@ -172,7 +171,8 @@ impl Outgoing {
     pub(super) fn reclaim_unfinished(&mut self) -> Vec<Orphan> {
         let in_flight = |inflight: &InFlight| match &inflight.stage {
             Stage::Published(queued) if queued.grant.qos == Qos::AtLeastOnce => {
-                queued.grant.share.map(|share| queued.orphan(share))
+                let share = queued.grant.share;
+                share.map(|share| queued.orphan(share, &self.record))
             }
             Stage::Published(_) | Stage::Released => None,
         };
@@ -477,13 +477,6 @@ impl Queued {
         match self.source {
             Source::Publisher => self.message.size(),
             Source::Store => 0,
-        }
-    }
-
-    fn orphan(&self, share: ShareId) -> Orphan {
-        Orphan {
-            share,
-            message: Arc::clone(&self.message),
         }
     }
 

@@ -2,7 +2,10 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use super::Shelf;
+use super::{
+    Shelf,
+    journal::{Seq, SessionId},
+};
 use crate::{
     codec::packet::{RetainHandling, Will},
     message::{Message, Qos},
@@ -41,6 +44,9 @@ pub struct Grant {
 pub struct Orphan {
     pub share: ShareId,
     pub message: Arc<Message>,
+    /// Where it is noted, in a session that goes on. It is to be noted as done there when others
+    /// have it.
+    pub noted: Option<(SessionId, Seq)>,
 }
 
 /// What may wait for a client.

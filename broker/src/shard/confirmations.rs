@@ -134,6 +134,7 @@ impl Shard {
                 Waiter::Frame { from, sequence } => {
                     self.shared.lanes.confirm(self.id, from, sequence);
                 }
+                Waiter::Move(number) => self.finish_move(number),
             }
         }
     }

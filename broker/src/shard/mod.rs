@@ -61,6 +61,7 @@ pub(crate) use packets::Flow;
 pub(crate) use request::{Answer, Kick, Query, Request, Selection, Vitals};
 pub(crate) use sessions::SessionKey;
 use sessions::{Entry, Sessions};
+use shared::Moves;
 pub use worker::WorkerError;
 pub(crate) use worker::{Alive, Arrival, spawn};
 
@@ -149,6 +150,7 @@ pub(crate) struct Shard {
     outbox_work: Rc<tokio::sync::Notify>,
     ledger: Ledger,
     subacks: cluster::Subacks,
+    moves: Moves,
     /// Frames from other shards.
     frames_taken: u64,
     herald: Herald,
@@ -192,6 +194,7 @@ impl Shard {
             outbox_work: Rc::default(),
             ledger: Ledger::default(),
             subacks: cluster::Subacks::default(),
+            moves: Moves::default(),
             frames_taken: 0,
             herald: Herald::default(),
             is_draining: false,

@@ -7,9 +7,10 @@ use crate::{
     codec::packet::PacketId,
     message::{Message, Qos},
     session::{
-        Grant, RestoredMessage,
+        Grant, Orphan, RestoredMessage,
         journal::{Change, Progress, Record, Remains, Seq},
     },
+    shares::ShareId,
 };
 
 impl Outgoing {
@@ -153,6 +154,14 @@ impl InFlight {
 }
 
 impl Queued {
+    pub(super) fn orphan(&self, share: ShareId, record: &Record) -> Orphan {
+        Orphan {
+            share,
+            message: Arc::clone(&self.message),
+            noted: record.session().zip(self.seq),
+        }
+    }
+
     pub(super) fn note_done(&self, record: &Record) {
         if let Some(seq) = self.seq {
             let message = Some(Arc::clone(&self.message));
