@@ -18,7 +18,7 @@ use crate::{
     routes::ShardId,
 };
 
-/// What one change is taken for in the list's size, its message left out.
+/// What one change is taken for in the list's size, without what it holds.
 const CHANGE_BYTES: usize = 128;
 
 /// A kept session's number; never given twice in the life of a store.
@@ -141,7 +141,7 @@ struct Pages {
 impl Journal {
     pub fn note(&self, session: SessionId, change: Change) {
         let Pages { bytes, .. } = &*self.0;
-        bytes.set(bytes.get() + CHANGE_BYTES + change.message_len());
+        bytes.set(bytes.get() + CHANGE_BYTES + change.held_bytes());
         self.0.changes.borrow_mut().push((session, change));
         self.touch();
     }
@@ -193,13 +193,19 @@ impl Journal {
 }
 
 impl Change {
-    fn message_len(&self) -> usize {
+    /// Bytes that are held for this change alone, and that a client may send as often as it likes.
+    fn held_bytes(&self) -> usize {
+        let message_len = |message: &Message| {
+            message.topic.len() + message.payload.len() + message.properties.len()
+        };
         match self {
-            Self::Taken { message, .. } => message.topic.len() + message.payload.len(),
-            Self::State(_)
-            | Self::Subscribed(..)
-            | Self::Unsubscribed(_)
-            | Self::Published { .. }
+            Self::Taken { message, .. } => message_len(message),
+            Self::State(state) => {
+                let will = state.will.as_ref();
+                will.map_or(0, |will| message_len(&will.message))
+            }
+            Self::Subscribed(filter, _) | Self::Unsubscribed(filter) => filter.len(),
+            Self::Published { .. }
             | Self::Released { .. }
             | Self::Done { .. }
             | Self::Received(..)
@@ -278,5 +284,56 @@ impl Record {
     pub(super) fn close(&mut self, remains: Remains) {
         self.note(|| Change::Ended(remains));
         self.0 = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Qos;
+
+    #[test]
+    fn what_a_client_may_repeat_is_counted_with_what_it_holds() {
+        let filter: Box<str> = "f".repeat(60_000).into();
+        let will = Will {
+            message: Arc::new(Message {
+                topic: "t".into(),
+                payload: vec![0; 50_000].into(),
+                properties: vec![0; 10_000].into(),
+                qos: Qos::AtMostOnce,
+                retain: false,
+                expires: None,
+            }),
+            expiry: None,
+            delay: 0,
+        };
+        let profile = Profile {
+            client_id: "c".into(),
+            user: None,
+            is_assigned: false,
+        };
+        let state = State {
+            profile: Arc::new(profile),
+            expiry: Duration::ZERO,
+            ends: None,
+            will: Some(will),
+            will_due: None,
+        };
+        let subscription = Subscription {
+            qos: Qos::AtMostOnce,
+            no_local: false,
+            retain_as_published: false,
+            id: None,
+        };
+        let changes = [
+            Change::State(state),
+            Change::Subscribed(filter.clone(), subscription),
+            Change::Unsubscribed(filter),
+        ];
+        for change in changes {
+            let journal = Journal::default();
+            journal.note(SessionId(1), change);
+            assert!(journal.bytes() > 60_000, "{}", journal.bytes());
+        }
     }
 }
