@@ -220,10 +220,21 @@ impl Retained {
     /// `after` is where the page before this one ended. A message that is stored or forgotten
     /// between two pages is found or not, as its topic lies ahead or behind.
     pub(crate) fn page(&self, filter: &str, after: Option<&str>, now: Instant) -> Page {
-        self.page_of(PAGE_NODES, filter, after, now)
+        self.page_of((PAGE_NODES, usize::MAX), filter, after, now)
     }
 
-    fn page_of(&self, nodes: usize, filter: &str, after: Option<&str>, now: Instant) -> Page {
+    /// A page of all of them that ends with the message which makes it so many bytes, or earlier.
+    pub(crate) fn page_within(&self, bytes: usize, after: Option<&str>, now: Instant) -> Page {
+        self.page_of((PAGE_NODES, bytes), "#", after, now)
+    }
+
+    fn page_of(
+        &self,
+        (nodes, bytes): (usize, usize),
+        filter: &str,
+        after: Option<&str>,
+        now: Instant,
+    ) -> Page {
         let resume = match after {
             None => Resume::Start,
             Some(path) => Resume::Behind(Some(path)),
@@ -231,6 +242,7 @@ impl Retained {
         let mut walk = Walk {
             now,
             nodes_left: nodes,
+            bytes_left: bytes,
             path: Vec::new(),
             page: Page::default(),
         };
@@ -286,6 +298,7 @@ fn level_weight(level: &str) -> usize {
 struct Walk<'a> {
     now: Instant,
     nodes_left: usize,
+    bytes_left: usize,
     /// Empty at the root, which stands for no topic.
     path: Vec<&'a str>,
     page: Page,
@@ -304,10 +317,11 @@ impl Walk<'_> {
         if let Some(kept) = message
             && !kept.message.is_expired(self.now)
         {
+            self.bytes_left = self.bytes_left.saturating_sub(kept.message.size());
             self.page.messages.push(kept.clone());
         }
         self.nodes_left = self.nodes_left.saturating_sub(1);
-        if self.nodes_left > 0 {
+        if self.nodes_left > 0 && self.bytes_left > 0 {
             return ControlFlow::Continue(());
         }
         self.page.next = Some(self.path.join("/").into());

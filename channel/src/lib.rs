@@ -258,17 +258,35 @@ impl Reader {
     /// If the peer has gone, or what has come is not from it.
     pub async fn receive(&mut self) -> Result<Vec<u8>, ChannelError> {
         loop {
-            while let Some(length) = self.whole_frame() {
-                let is_last = self.decrypt(length)?;
-                if is_last {
-                    return Ok(std::mem::take(&mut self.message));
-                }
-            }
-            self.raw.reserve(FRAME);
-            if self.stream.read_buf(&mut self.raw).await? == 0 {
-                return Err(ChannelError::Closed);
+            if let Some(message) = self.receive_part().await? {
+                return Ok(message);
             }
         }
+    }
+
+    /// Waits for the next message, or some bytes of it: `None` says that there is more to come. Who
+    /// judges a peer by its silence hears it in the midst of a long message too. May be cancelled.
+    ///
+    /// # Errors
+    /// As [`Reader::receive`].
+    pub async fn receive_part(&mut self) -> Result<Option<Vec<u8>>, ChannelError> {
+        if let Some(message) = self.whole_message()? {
+            return Ok(Some(message));
+        }
+        self.raw.reserve(FRAME);
+        if self.stream.read_buf(&mut self.raw).await? == 0 {
+            return Err(ChannelError::Closed);
+        }
+        self.whole_message()
+    }
+
+    fn whole_message(&mut self) -> Result<Option<Vec<u8>>, ChannelError> {
+        while let Some(length) = self.whole_frame() {
+            if self.decrypt(length)? {
+                return Ok(Some(std::mem::take(&mut self.message)));
+            }
+        }
+        Ok(None)
     }
 
     /// The length of the frame in front, if all of it is here.

@@ -249,6 +249,9 @@ impl Core {
     pub(super) fn pump(&mut self, table: &mut Table, now: Instant) {
         let changes = table.take_changes();
         for peer in self.peers.values_mut().filter(|peer| peer.is_alive()) {
+            if !peer.out.is_waiting() {
+                peer.progress = now;
+            }
             peer.push_changes(&changes, table.version());
             peer.push_pages(table);
             // Who has none itself leaves the question to others.
@@ -263,9 +266,6 @@ impl Core {
             let Some((id, link)) = link.filter(|(_id, link)| link.is_open) else {
                 continue;
             };
-            if !peer.out.is_waiting() {
-                peer.progress = now;
-            }
             let taken = peer.inc.poll_taken().or_else(|| {
                 let is_due = now.saturating_duration_since(link.said) >= self.lease / 8;
                 is_due.then(|| peer.inc.taken())
@@ -457,3 +457,5 @@ impl Core {
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;

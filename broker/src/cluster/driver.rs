@@ -330,6 +330,11 @@ impl Driver {
         Self::tell(driver, |core, now| core.handle_message(id, message, now));
     }
 
+    /// Notes that some bytes of a message have come.
+    pub(super) fn handle_part(driver: &RefCell<Self>, id: LinkId) {
+        driver.borrow_mut().core.handle_part(id, Instant::now());
+    }
+
     pub(super) fn handle_closed(driver: &RefCell<Self>, id: LinkId, trouble: &str) {
         driver.borrow_mut().links.remove(&id);
         Self::tell(driver, |core, now| {

@@ -12,11 +12,11 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{PURPOSE, core::LinkId, driver::Driver};
+use super::{PURPOSE, core::LinkId, driver::Driver, slot::PAGE_BYTES};
 
-/// The longest message: MQTT's longest packet and what is put round it. Only who has the key may send
-/// any.
-const LONGEST: usize = 256 * 1024 * 1024 + 64 * 1024;
+/// The longest message: MQTT's longest packet, and what may be before it in one item. Only who has
+/// the key may send any.
+const LONGEST: usize = 256 * 1024 * 1024 + 2 * PAGE_BYTES;
 
 /// For a call to be taken.
 const CALL: Duration = Duration::from_secs(3);
@@ -155,10 +155,11 @@ async fn read(
         let received = tokio::select! {
             biased;
             _ = &mut ended => break,
-            received = reader.receive() => received,
+            received = reader.receive_part() => received,
         };
         match received {
-            Ok(message) => Driver::handle_message(&driver, id, message.into()),
+            Ok(Some(message)) => Driver::handle_message(&driver, id, message.into()),
+            Ok(None) => Driver::handle_part(&driver, id),
             Err(error) => {
                 Driver::handle_closed(&driver, id, &error.to_string());
                 return;

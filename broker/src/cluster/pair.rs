@@ -52,6 +52,8 @@ pub(super) struct Outgoing {
     sent: usize,
     sent_bytes: usize,
     bytes: usize,
+    /// The last number that the other end is known to have had.
+    reached: u64,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,7 @@ impl Outgoing {
             sent: 0,
             sent_bytes: 0,
             bytes: 0,
+            reached: 0,
         }
     }
 
@@ -81,9 +84,14 @@ impl Outgoing {
         self.bytes
     }
 
-    /// Whether something is on its way.
+    /// Whether there is something that the other end has not taken.
     pub(super) fn is_waiting(&self) -> bool {
-        self.sent > 0
+        !self.items.is_empty()
+    }
+
+    /// The last number that the other end is known to have had.
+    pub(super) fn reached(&self) -> u64 {
+        self.reached
     }
 
     pub(super) fn push(&mut self, item: &Item, token: Token) {
@@ -113,6 +121,7 @@ impl Outgoing {
             return None;
         }
         self.first += taken as u64;
+        self.reached = self.reached.max(up_to);
         self.sent -= taken;
         let mut bytes = 0;
         let tokens = self.items.drain(..taken).map(|item| {
@@ -137,6 +146,7 @@ impl Outgoing {
         self.sent = there;
         let sent = self.items.iter().take(there);
         self.sent_bytes = sent.map(|item| item.bytes.len()).sum();
+        self.reached = self.reached.max(received);
         true
     }
 

@@ -21,6 +21,9 @@ use crate::{
     sys, topic,
 };
 
+/// Bytes of retained messages after which a page of them for a peer ends.
+pub(super) const PAGE_BYTES: usize = 256 * 1024;
+
 /// Messages of a peer on their way to the shards.
 pub(super) struct Slot {
     pub(super) outbox: Outbox,
@@ -174,7 +177,7 @@ pub(super) fn retained_page(
 ) -> (Bytes, Option<Box<str>>) {
     let retained = &shared.retained;
     let retained = retained.read().unwrap_or_else(PoisonError::into_inner);
-    let Page { messages, next } = retained.page("#", after, now);
+    let Page { messages, next } = retained.page_within(PAGE_BYTES, after, now);
     drop(retained);
     let mut page = Writer::new(ShardId(0), 0);
     for kept in messages {

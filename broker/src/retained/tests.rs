@@ -31,8 +31,12 @@ fn topics_by(nodes: usize, retained: &Retained, filter: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut after = None;
     loop {
-        let Page { messages, next } =
-            retained.page_of(nodes, filter, after.as_deref(), Instant::now());
+        let Page { messages, next } = retained.page_of(
+            (nodes, usize::MAX),
+            filter,
+            after.as_deref(),
+            Instant::now(),
+        );
         assert!(messages.len() <= nodes);
         found.extend(messages.iter().map(|kept| kept.message.topic.to_string()));
         if next.is_none() {
@@ -64,10 +68,10 @@ fn pages_go_on_where_their_last_topic_was_forgotten() {
     for topic in ["a/1", "a/2", "a/3"] {
         assert!(retained.keep(&message(topic, "x")));
     }
-    let first = retained.page_of(2, "#", None, Instant::now());
+    let first = retained.page_of((2, usize::MAX), "#", None, Instant::now());
     assert_eq!(first.next.as_deref(), Some("a/1"));
     assert!(retained.keep(&message("a/1", "")));
-    let second = retained.page_of(2, "#", first.next.as_deref(), Instant::now());
+    let second = retained.page_of((2, usize::MAX), "#", first.next.as_deref(), Instant::now());
     let topics: Vec<_> = second
         .messages
         .iter()
@@ -155,6 +159,22 @@ fn bounded(bytes: usize) -> Retained {
         bytes,
         ..Bounds::NONE
     })
+}
+
+#[test]
+fn page_for_another_node_is_bounded_in_bytes() {
+    let mut retained = bounded(usize::MAX);
+    let payload = "x".repeat(1000);
+    for topic in ["a", "b", "c", "d"] {
+        assert!(retained.keep(&message(topic, &payload)));
+    }
+    let now = Instant::now();
+    let lengths = [1, 1500, 10_000].map(|bytes| {
+        let page = retained.page_within(bytes, None, now);
+        assert_eq!(page.next.is_none(), page.messages.len() == 4);
+        page.messages.len()
+    });
+    assert_eq!(lengths, [1, 2, 4]);
 }
 
 #[test]

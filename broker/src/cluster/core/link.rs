@@ -96,6 +96,20 @@ impl Core {
         }
     }
 
+    /// Notes that some bytes of a message have come: who sends a long one is not silent.
+    pub(crate) fn handle_part(&mut self, id: LinkId, now: Instant) {
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        // A stranger has to say something.
+        if let Some(node) = &link.peer {
+            link.heard = now;
+            if let Some(peer) = self.peers.get_mut(node) {
+                peer.heard = now;
+            }
+        }
+    }
+
     /// Takes in what has come over a connection.
     pub(crate) fn handle_message(&mut self, id: LinkId, bytes: Bytes, now: Instant) {
         let Some(link) = self.links.get_mut(&id) else {
@@ -257,15 +271,19 @@ impl Core {
             Some((stream, received)) if stream == peer.out.stream() => received,
             Some(_) | None => 0,
         };
+        let before = peer.out.reached();
         if !peer.out.resume(received) {
             self.lose(node, Loss::OutOfStep, now);
             return;
+        }
+        // One that fails at the same item each time, and calls again, is as stuck as one that hangs.
+        if peer.out.reached() > before {
+            peer.progress = now;
         }
         peer.inc.begin(resume.stream);
         if resume.wants_retained {
             peer.want_retained();
         }
-        peer.progress = now;
         if let Some(link) = self.links.get_mut(&id) {
             link.is_open = true;
         }

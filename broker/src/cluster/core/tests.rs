@@ -1,0 +1,142 @@
+//! One node, and a peer that behaves badly.
+
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::{cluster::wire::Resume, routes::ShardId};
+
+const LEASE: Duration = Duration::from_secs(2);
+const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+struct One {
+    core: Core,
+    table: Table,
+    now: Instant,
+    link: u64,
+}
+
+impl One {
+    fn new() -> Self {
+        let me = Me {
+            cluster: "c".into(),
+            node: "one".into(),
+            incarnation: 1,
+            port: 7883,
+        };
+        let now = Instant::now();
+        Self {
+            core: Core::new(me, Acknowledge::Replicated, LEASE, &[], now),
+            table: Table::default(),
+            now,
+            link: 0,
+        }
+    }
+
+    fn hear(&mut self, message: &Message) {
+        let link = LinkId(self.link);
+        self.core.handle_message(link, message.encode(), self.now);
+    }
+
+    /// The peer calls, and has heard this of the node's stream.
+    fn meet(&mut self, heard: Option<(u64, u64)>) {
+        self.link += 1;
+        let link = LinkId(self.link);
+        self.core.handle_connected(link, None, HOST, self.now);
+        self.hear(&Message::Hello(Hello {
+            cluster: "c".into(),
+            node: "two".into(),
+            incarnation: 1,
+            port: 7884,
+        }));
+        self.hear(&Message::Resume(Resume {
+            stream: 1,
+            heard,
+            wants_retained: false,
+        }));
+    }
+
+    /// Has the peer take the copy of the filters, which is first.
+    fn take_copy(&mut self) {
+        self.wait(Duration::ZERO);
+        self.hear(&Message::Taken(1));
+    }
+
+    fn stream(&self) -> u64 {
+        self.core.peers["two"].out.stream()
+    }
+
+    /// Time goes by; the result is what there is to do.
+    fn wait(&mut self, time: Duration) -> Vec<Action> {
+        self.now += time;
+        self.core.handle_timeout(self.now);
+        self.core.pump(&mut self.table, self.now);
+        std::iter::from_fn(|| self.core.poll_action()).collect()
+    }
+
+    fn is_met(&self) -> bool {
+        self.core.peers["two"].link.is_some()
+    }
+}
+
+#[test]
+fn who_sends_a_long_message_is_not_silent() {
+    let mut one = One::new();
+    one.meet(None);
+    one.take_copy();
+    for _ in 0..20 {
+        one.wait(LEASE / 4);
+        one.core.handle_part(LinkId(one.link), one.now);
+    }
+    assert!(one.is_met() && one.core.peers["two"].is_alive());
+    one.wait(LEASE / 2 + Duration::from_millis(1));
+    assert!(!one.is_met());
+}
+
+#[test]
+fn stranger_who_sends_bytes_and_says_nothing_is_not_listened_to_for_ever() {
+    let mut one = One::new();
+    one.core.handle_connected(LinkId(1), None, HOST, one.now);
+    for _ in 0..5 {
+        one.wait(LEASE / 4);
+        one.core.handle_part(LinkId(1), one.now);
+    }
+    assert!(one.core.links.is_empty());
+}
+
+#[test]
+fn peer_that_fails_at_one_item_each_time_is_held_for_gone() {
+    let mut one = One::new();
+    one.meet(None);
+    one.take_copy();
+    let slot = one.core.peers["two"].slot;
+    let frame = FrameId {
+        from: ShardId(0),
+        sequence: 1,
+    };
+    let messages = Bytes::from_static(b"poison");
+    one.core.handle_frame(slot, Some(frame), messages, one.now);
+    let stream = one.stream();
+    let mut actions = Vec::new();
+    for _ in 0..10 {
+        one.core.handle_closed(
+            LinkId(one.link),
+            Some("it says what makes no sense"),
+            one.now,
+        );
+        one.meet(Some((stream, 1)));
+        actions.extend(one.wait(LEASE / 4));
+    }
+    let lost = Action::Note(Notice::Lost {
+        node: "two".into(),
+        loss: Loss::Stuck,
+    });
+    assert!(actions.contains(&lost));
+    let gone = Action::Confirm {
+        slot,
+        frame,
+        outcome: Outcome::Gone,
+    };
+    assert!(actions.contains(&gone));
+    // What was behind it goes on.
+    assert!(one.core.peers["two"].is_alive());
+}
