@@ -6,7 +6,7 @@ use channel::{ChannelError, Key, KeyError, Reader, Writer};
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::spawn_local,
     time,
 };
@@ -23,6 +23,9 @@ const CALL: Duration = Duration::from_secs(3);
 
 /// Callers that have not shown that they have the key, at a time.
 const STRANGERS: usize = 16;
+
+/// For a caller to say its first word, once it could.
+const FIRST_WORD: Duration = Duration::from_secs(5);
 
 /// How long accepting rests when there are no file descriptors.
 const REST: Duration = Duration::from_millis(100);
@@ -58,7 +61,7 @@ pub(super) struct LinkEnd {
 pub(super) async fn call(driver: Rc<RefCell<Driver>>, address: Box<str>) {
     let key_file = driver.borrow().key_file();
     match try_call(&address, &key_file).await {
-        Ok((host, writer, reader)) => open(&driver, Some(address), host, writer, reader),
+        Ok((host, writer, reader)) => open(&driver, Some(address), host, (writer, reader), None),
         Err(error) => Driver::handle_call_failed(&driver, &address, &error.to_string()),
     }
 }
@@ -95,10 +98,9 @@ pub(super) async fn accept(driver: Rc<RefCell<Driver>>, listener: TcpListener) {
             let host = address.ip();
             let key_file = driver.borrow().key_file();
             match answer(&key_file, stream).await {
-                Ok((writer, reader)) => open(&driver, None, host, writer, reader),
+                Ok(ends) => open(&driver, None, host, ends, Some(place)),
                 Err(error) => Driver::note_stranger(&driver, host, &error.to_string()),
             }
-            drop(place);
         });
     }
 }
@@ -108,13 +110,14 @@ async fn answer(key_file: &Path, stream: TcpStream) -> Result<(Writer, Reader), 
     Ok(channel::answer(stream, &key, LONGEST).await?)
 }
 
-/// Gives a connection its two tasks.
+/// Gives a connection its two tasks. A caller keeps its place among strangers until it has said
+/// something: its part of the handshake may be one that was recorded, and sent once more.
 fn open(
     driver: &Rc<RefCell<Driver>>,
     called: Option<Box<str>>,
     host: IpAddr,
-    writer: Writer,
-    reader: Reader,
+    (writer, reader): (Writer, Reader),
+    place: Option<OwnedSemaphorePermit>,
 ) {
     let (messages, outgoing) = mpsc::unbounded_channel();
     let (open, ended) = oneshot::channel();
@@ -125,7 +128,7 @@ fn open(
     let id = driver.borrow_mut().add_link(end);
     let writers = driver.borrow().writers().clone();
     writers.spawn_local(write(Rc::clone(driver), id, writer, outgoing));
-    spawn_local(read(Rc::clone(driver), id, reader, ended));
+    spawn_local(read(Rc::clone(driver), id, reader, ended, place));
     Driver::handle_connected(driver, id, called, host);
 }
 
@@ -149,16 +152,26 @@ async fn read(
     id: LinkId,
     mut reader: Reader,
     mut ended: oneshot::Receiver<()>,
+    mut place: Option<OwnedSemaphorePermit>,
 ) {
+    let patience = time::sleep(FIRST_WORD);
+    tokio::pin!(patience);
     let mut count = 0_u32;
     loop {
         let received = tokio::select! {
             biased;
             _ = &mut ended => break,
+            () = &mut patience, if place.is_some() => {
+                Driver::handle_closed(&driver, id, "it says nothing");
+                return;
+            }
             received = reader.receive_part() => received,
         };
         match received {
-            Ok(Some(message)) => Driver::handle_message(&driver, id, message.into()),
+            Ok(Some(message)) => {
+                place = None;
+                Driver::handle_message(&driver, id, message.into());
+            }
             Ok(None) => Driver::handle_part(&driver, id),
             Err(error) => {
                 Driver::handle_closed(&driver, id, &error.to_string());

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use tokio::net::TcpStream;
+
 use super::{
     ALL, Broker,
     client::{Client, Hello, Testament, packet},
@@ -427,6 +429,30 @@ async fn publisher_need_not_wait_for_others_where_it_is_so_configured() {
     assert!(begun.elapsed() < Duration::from_millis(500));
     drop(hung);
     assert_eq!(far.receive().await.payload, "x");
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn who_has_shaken_hands_and_says_nothing_is_a_stranger_still() {
+    let cluster = Cluster::new();
+    let one = cluster.start("one", &[], "").await;
+    let key = channel::Key::load(&cluster.key(), crate::cluster::PURPOSE).unwrap();
+    let call = async || {
+        let stream = TcpStream::connect(port_of(&one.node)).await.unwrap();
+        channel::call(stream, &key, 1024).await
+    };
+    let mut silent = Vec::new();
+    for _ in 0..16 {
+        silent.push(call().await.unwrap());
+    }
+    assert!(call().await.is_err());
+    // They are not waited for.
+    for (_writer, mut reader) in silent {
+        while reader.receive().await.is_ok() {}
+    }
+    let two = cluster.start("two", &[&one], "").await;
+    one.wait_for_members(&["two"]).await;
     one.stop().await;
     two.stop().await;
 }
