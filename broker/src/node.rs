@@ -327,13 +327,14 @@ impl Node {
             requests.push(handle.requests);
         }
 
+        let ledger = books.as_ref().map(|books| books.ledger(&stopped));
         // It ends when the last shard has.
         threads.extend(books.map(Books::into_thread));
         for restored in restored {
             restored.await.map_err(|_ended| NodeError::Restore)?;
         }
         let _ = begin.send(true);
-        let cluster = cluster::start(prospect, &shared, counters.last(), alive)?;
+        let cluster = cluster::start(prospect, &shared, ledger, counters.last(), alive)?;
 
         let gate = Arc::new(Gate::new(
             Arc::clone(&shared),

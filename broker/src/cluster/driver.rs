@@ -37,7 +37,7 @@ use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use super::{
-    Cluster, Order, PEERS,
+    Cluster, Ledger, Order, PEERS,
     core::{Action, Core, LinkId, Me, Outcome},
     links::{self, LinkEnd},
     pair::FrameId,
@@ -137,6 +137,7 @@ pub(crate) struct Handle {
 pub(crate) fn spawn(
     prospect: Prospect,
     shared: Arc<Shared>,
+    ledger: Option<Ledger>,
     counters: Arc<Counters>,
     alive: mpsc::Sender<()>,
 ) -> Result<Handle, ClusterError> {
@@ -158,7 +159,7 @@ pub(crate) fn spawn(
         .spawn(move || {
             let _alive = Alive(alive);
             let lease = config.lease;
-            let driver = Driver::new(config, cluster, shared, counters);
+            let driver = Driver::new(config, cluster, shared, ledger, counters);
             let driver = Rc::new(RefCell::new(driver));
             let running = run(driver, listener, ends, orders, lease, stopped);
             LocalSet::new().block_on(&runtime, running);
@@ -173,6 +174,8 @@ pub(super) struct Driver {
     config: config::Cluster,
     cluster: Arc<Cluster>,
     shared: Arc<Shared>,
+    /// `None` when nothing outlives the process.
+    ledger: Option<Ledger>,
     counters: Arc<Counters>,
     slots: Vec<Slot>,
     links: BTreeMap<LinkId, LinkEnd>,
@@ -218,6 +221,7 @@ async fn run(
         lanes.spawn_local(tasks::read_lane(Rc::clone(&driver), slot, ends));
         lanes.spawn_local(tasks::hear_confirmations(Rc::clone(&driver), slot));
     }
+    spawn_local(tasks::follow_store(Rc::clone(&driver)));
     let lane_out = spawn_local(tasks::flush_lanes(Rc::clone(&driver)));
     let tick = spawn_local(tasks::keep_time(Rc::clone(&driver), lease / 8));
     let table = spawn_local(tasks::follow_table(Rc::clone(&driver)));
@@ -250,6 +254,7 @@ impl Driver {
         config: config::Cluster,
         cluster: Arc<Cluster>,
         shared: Arc<Shared>,
+        ledger: Option<Ledger>,
         counters: Arc<Counters>,
     ) -> Self {
         // A clock that is set back could repeat a number within the microsecond; a process id differs.
@@ -283,6 +288,7 @@ impl Driver {
             config,
             cluster,
             shared: Arc::clone(&shared),
+            ledger,
             counters,
             links: BTreeMap::new(),
             last_link: 0,
@@ -446,8 +452,9 @@ impl Driver {
         let Some(state) = self.slots.get_mut(usize::from(slot)) else {
             return;
         };
-        state.pass_on(&self.shared, &self.counters, now);
-        if let Some((epoch, number)) = state.poll_delivered() {
+        let stored = self.ledger.as_ref().map_or(0, Ledger::stored);
+        state.pass_on(&self.shared, self.ledger.as_mut(), &self.counters, now);
+        if let Some((epoch, number)) = state.poll_delivered(stored) {
             self.core.handle_delivered(slot, epoch, number);
         }
         self.work.outbox.notify_one();
@@ -467,15 +474,21 @@ impl Driver {
         let now = Instant::now();
         let mut is_blocked = false;
         for slot in &mut self.slots {
-            slot.pass_on(&self.shared, &self.counters, now);
+            slot.pass_on(&self.shared, self.ledger.as_mut(), &self.counters, now);
             is_blocked |= slot.outbox.flush() == Flushed::Blocked || slot.is_waiting();
         }
+        self.note_delivered(now);
+        is_blocked
+    }
+
+    /// Tells the core what is in sessions and store.
+    fn note_delivered(&mut self, now: Instant) {
+        let stored = self.ledger.as_ref().map_or(0, Ledger::stored);
         for (slot, state) in (0..).zip(&mut self.slots) {
-            if let Some((epoch, number)) = state.poll_delivered() {
+            if let Some((epoch, number)) = state.poll_delivered(stored) {
                 self.core.handle_delivered(slot, epoch, number);
             }
         }
         self.settle(now);
-        is_blocked
     }
 }

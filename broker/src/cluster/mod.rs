@@ -33,6 +33,7 @@
 mod calls;
 mod core;
 mod driver;
+mod ledger;
 mod links;
 mod pair;
 mod peer;
@@ -53,6 +54,7 @@ pub use self::core::Acknowledge;
 pub(crate) use self::core::PEERS;
 pub use driver::ClusterError;
 pub(crate) use driver::{Handle, Prospect, spawn};
+pub(crate) use ledger::Ledger;
 use routes::Table;
 use view::ClusterStatus;
 

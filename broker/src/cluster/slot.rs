@@ -2,20 +2,21 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, RwLockWriteGuard},
     time::Instant,
 };
 
 use bytes::Bytes;
 
+use super::Ledger;
 use crate::{
     lanes::{
         Outbox,
         frame::{self, Writer},
     },
-    message::Qos,
+    message::{Message, Qos},
     metrics::{Counters, Metric},
-    retained::Page,
+    retained::{Page, Retained},
     routes::ShardId,
     shard::Shared,
     sys, topic,
@@ -58,6 +59,8 @@ struct Open {
     id: ItemId,
     /// Frames that shards have not confirmed.
     missing: usize,
+    /// The store's parcel that has what is retained of it.
+    parcel: Option<u64>,
 }
 
 impl Slot {
@@ -75,31 +78,51 @@ impl Slot {
     }
 
     /// Passes on what there is room for.
-    pub(super) fn pass_on(&mut self, shared: &Shared, counters: &Counters, now: Instant) {
+    pub(super) fn pass_on(
+        &mut self,
+        shared: &Shared,
+        mut ledger: Option<&mut Ledger>,
+        counters: &Counters,
+        now: Instant,
+    ) {
+        let mut is_noted = false;
         while !self.outbox.is_congested()
             && let Some(Item { id, kind, messages }) = self.waiting.pop_front()
         {
-            let missing = match kind {
-                Kind::Published => self.deliver(shared, counters, id, &messages, now),
-                Kind::Retained => {
-                    keep(shared, counters, &messages, now);
-                    0
-                }
+            let keeper = Keeper {
+                shared,
+                ledger: ledger.as_deref(),
+                counters,
+                now,
             };
-            self.open.push_back(Open { id, missing });
+            let (missing, is_retained) = match kind {
+                Kind::Published => self.deliver(&keeper, id, &messages),
+                Kind::Retained => (0, keeper.keep(&messages)),
+            };
+            let parcel = keeper.ledger.filter(|_ledger| is_retained);
+            let parcel = parcel.map(Ledger::next_parcel);
+            is_noted |= parcel.is_some();
+            self.open.push_back(Open {
+                id,
+                missing,
+                parcel,
+            });
+        }
+        if let Some(ledger) = ledger.as_mut().filter(|_ledger| is_noted) {
+            ledger.send();
         }
     }
 
-    /// Passes one item's messages on; the result is how many frames have to be confirmed.
-    fn deliver(
-        &mut self,
-        shared: &Shared,
-        counters: &Counters,
-        id: ItemId,
-        mut messages: &[u8],
-        now: Instant,
-    ) -> usize {
-        let mut missing = 0;
+    /// Passes one item's messages on; the result is how many frames have to be confirmed, and whether
+    /// some are retained.
+    fn deliver(&mut self, keeper: &Keeper<'_>, id: ItemId, mut messages: &[u8]) -> (usize, bool) {
+        let Keeper {
+            shared,
+            counters,
+            now,
+            ..
+        } = *keeper;
+        let (mut missing, mut is_retained) = (0, false);
         while let Some((message, _seats)) = frame::read_message(&mut messages, now) {
             if !topic::is_valid_name(&message.topic) || sys::is_reserved(&message.topic) {
                 continue;
@@ -107,10 +130,7 @@ impl Slot {
             counters.inc(Metric::ClusterIn);
             let message = Arc::new(message);
             if message.retain {
-                let retained = &shared.retained;
-                let mut retained = retained.write().unwrap_or_else(PoisonError::into_inner);
-                let is_kept = retained.store(&message, now);
-                counters.add(Metric::RefusedRetained, usize::from(!is_kept));
+                is_retained |= keeper.store(&mut keeper.retained(), &message);
             }
             let shards = shared.routes.matching(&message.topic);
             for shard in (0..shared.shards).map(ShardId) {
@@ -127,7 +147,7 @@ impl Slot {
                 }
             }
         }
-        missing
+        (missing, is_retained)
     }
 
     /// Whether some found no room.
@@ -146,26 +166,56 @@ impl Slot {
         }
     }
 
-    /// The last of the items in front that are in all sessions.
-    pub(super) fn poll_delivered(&mut self) -> Option<ItemId> {
+    /// The last of the items in front that are in all sessions, and in the store up to this parcel.
+    pub(super) fn poll_delivered(&mut self, stored: u64) -> Option<ItemId> {
+        let is_there = |open: &mut Open| {
+            open.missing == 0 && open.parcel.is_none_or(|parcel| parcel <= stored)
+        };
         let mut delivered = None;
-        while let Some(open) = self.open.pop_front_if(|open| open.missing == 0) {
+        while let Some(open) = self.open.pop_front_if(is_there) {
             delivered = Some(open.id);
         }
         delivered
     }
 }
 
-/// Keeps another node's retained messages of topics that have none here.
-fn keep(shared: &Shared, counters: &Counters, mut messages: &[u8], now: Instant) {
-    let retained = &shared.retained;
-    let mut retained = retained.write().unwrap_or_else(PoisonError::into_inner);
-    while let Some((message, _seats)) = frame::read_message(&mut messages, now) {
-        let is_legal = topic::is_valid_name(&message.topic) && !sys::is_reserved(&message.topic);
-        if is_legal && !retained.has_message(&message.topic) {
-            let is_kept = retained.store(&Arc::new(message), now);
-            counters.add(Metric::RefusedRetained, usize::from(!is_kept));
+/// Where retained messages go.
+struct Keeper<'a> {
+    shared: &'a Shared,
+    ledger: Option<&'a Ledger>,
+    counters: &'a Counters,
+    now: Instant,
+}
+
+impl Keeper<'_> {
+    /// Tells whether the store may have to know.
+    fn store(&self, retained: &mut Retained, message: &Arc<Message>) -> bool {
+        let can_retain = |ledger: &Ledger| ledger.can_retain(message);
+        let can_retain = self.ledger.is_none_or(can_retain);
+        let is_kept = can_retain && retained.store(message, self.now);
+        self.counters
+            .add(Metric::RefusedRetained, usize::from(!is_kept));
+        can_retain
+    }
+
+    fn retained(&self) -> RwLockWriteGuard<'_, Retained> {
+        let retained = self.shared.retained.write();
+        retained.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps another node's retained messages of topics that have none here; tells whether the store
+    /// may have to know.
+    fn keep(&self, mut messages: &[u8]) -> bool {
+        let mut is_noted = false;
+        let mut retained = self.retained();
+        while let Some((message, _seats)) = frame::read_message(&mut messages, self.now) {
+            let is_legal =
+                topic::is_valid_name(&message.topic) && !sys::is_reserved(&message.topic);
+            if is_legal && !retained.has_message(&message.topic) {
+                is_noted |= self.store(&mut retained, &Arc::new(message));
+            }
         }
+        is_noted
     }
 }
 

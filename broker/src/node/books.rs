@@ -5,7 +5,10 @@ use std::{
     thread,
 };
 
+use tokio::sync::watch;
+
 use crate::{
+    cluster::Ledger,
     config::Config,
     retained::Retained,
     routes::ShardId,
@@ -82,6 +85,11 @@ impl Books {
             sessions,
             taken: taken.map(|(_shard, origin)| *origin).collect(),
         }
+    }
+
+    /// The part of the cluster's thread, which goes without once the shards are told to stop.
+    pub(super) fn ledger(&self, stopped: &watch::Receiver<bool>) -> Ledger {
+        Ledger::new(&self.store, self.parcels.clone(), stopped.clone())
     }
 
     /// The store's thread, which ends when the last shard has.

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::{JOIN_TIMEOUT, NodeError, Status, join};
 use crate::{
-    cluster::{Cluster, Handle, Prospect, spawn},
+    cluster::{Cluster, Handle, Ledger, Prospect, spawn},
     config::Config,
     metrics::{Counters, render_head, render_value},
     shard::Shared,
@@ -39,11 +39,14 @@ pub(super) fn open(config: &Config, shards: u16) -> Result<Option<Prospect>, Nod
 pub(super) fn start(
     prospect: Option<Prospect>,
     shared: &Arc<Shared>,
+    ledger: Option<Ledger>,
     counters: Option<&Arc<Counters>>,
     alive: mpsc::Sender<()>,
 ) -> Result<Option<Handle>, NodeError> {
-    let start =
-        |(prospect, counters)| spawn(prospect, Arc::clone(shared), Arc::clone(counters), alive);
+    let start = |(prospect, counters)| {
+        let (shared, counters) = (Arc::clone(shared), Arc::clone(counters));
+        spawn(prospect, shared, ledger, counters, alive)
+    };
     Ok(prospect.zip(counters).map(start).transpose()?)
 }
 

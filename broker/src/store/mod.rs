@@ -128,6 +128,7 @@ pub(crate) struct Parcel {
 #[derive(Debug)]
 pub(crate) struct Store {
     last_session: AtomicU64,
+    /// The last one is the cluster's thread, which has no sessions and notes what is retained.
     shards: Vec<Progress>,
     condition: AtomicU8,
     stats: Stats,
@@ -249,7 +250,7 @@ impl Store {
     fn new(shards: u16, last_session: SessionId, config: &Persistence) -> Self {
         Self {
             last_session: AtomicU64::new(last_session.0),
-            shards: (0..shards).map(|_shard| Progress::default()).collect(),
+            shards: (0..=shards).map(|_shard| Progress::default()).collect(),
             condition: AtomicU8::new(Condition::Good as u8),
             stats: Stats::default(),
             max_bytes: config.max_bytes,
@@ -271,6 +272,12 @@ impl Store {
     /// The number of another session.
     pub(crate) fn next_session(&self) -> SessionId {
         SessionId(self.last_session.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Whose parcels those of the cluster's thread are.
+    pub(crate) fn cluster(&self) -> ShardId {
+        let shards = self.shards.len().saturating_sub(1);
+        ShardId(u16::try_from(shards).unwrap_or(u16::MAX))
     }
 
     /// The last parcel of a shard that is stored.

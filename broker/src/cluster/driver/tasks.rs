@@ -13,7 +13,7 @@ use tracing::error;
 
 use super::Driver;
 use crate::{
-    cluster::{Order, core::Core, links, pair::FrameId},
+    cluster::{Ledger, Order, core::Core, links, pair::FrameId},
     lanes::{Arrival, Event, Failure, Inbox, LaneEnds, LaneError, LaneReader, frame},
     metrics::Metric,
     routes::ShardId,
@@ -150,6 +150,25 @@ pub(super) async fn keep_time(driver: Rc<RefCell<Driver>>, period: Duration) {
         tick.tick().await;
         Driver::tell(&driver, Core::handle_timeout);
         driver.borrow().publish_view(Instant::now());
+    }
+}
+
+/// Hears what is stored, until the shards are to stop.
+pub(super) async fn follow_store(driver: Rc<RefCell<Driver>>) {
+    let store = |ledger: &Ledger| (Arc::clone(ledger.store()), ledger.stopped());
+    let Some((store, mut stopped)) = driver.borrow().ledger.as_ref().map(store) else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            () = store.changed(store.cluster()) => {
+                driver.borrow_mut().note_delivered(Instant::now());
+            }
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+        }
+    }
+    if let Some(ledger) = &mut driver.borrow_mut().ledger {
+        ledger.close();
     }
 }
 

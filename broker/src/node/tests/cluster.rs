@@ -8,6 +8,7 @@ use super::{
     ALL, Broker,
     client::{Client, Hello, Testament, packet},
     operate::{get, post, serve},
+    persist,
 };
 use crate::{
     cluster::view::{ClusterStatus, Joined},
@@ -193,6 +194,34 @@ async fn retained_messages_are_kept_by_all_nodes_that_are_there() {
     let mut later = two.join(Version::V311, "later").await;
     assert_eq!(later.subscribe("plant/#", 1).await, 1);
     later.ping().await;
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn retained_message_is_in_the_other_nodes_store_when_it_is_acknowledged() {
+    let cluster = Cluster::new();
+    let dir = Dir::new();
+    let one = cluster.start("one", &[], "").await;
+    let settings = cluster.settings(&[&one], "") + &persist::settings(&dir);
+    let two = Broker::start_named("two", &settings).await;
+    one.wait_for_members(&["two"]).await;
+    let stored = || {
+        let store = two.node.status().shared.store.as_ref().unwrap();
+        let mut text = String::new();
+        store.render(&mut text);
+        let mut lines = text.lines();
+        let line = lines.find_map(|line| line.strip_prefix("tidegate_broker_store_records_total "));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    let before = stored();
+    let mut publisher = one.join(Version::V311, "publisher").await;
+    // Somebody there, for whom nothing is stored, has the publisher wait for the node.
+    let mut subscriber = two.join(Version::V311, "subscriber").await;
+    assert_eq!(subscriber.subscribe("t", 1).await, 1);
+    publisher.publish("t", "x", 0b0011, 7).await;
+    publisher.expect(0x40, &[0, 7]).await;
+    assert!(stored() > before);
     one.stop().await;
     two.stop().await;
 }
