@@ -146,11 +146,12 @@ impl Access {
         judged.map_err(|denial| {
             let Login {
                 client_id,
-                username,
+                // It may be a token.
+                username: _,
                 password: _,
                 peer: _,
             } = login;
-            debug!(client_id, username, %denial, "access refused");
+            debug!(client_id, %denial, "access refused");
             if let Some(refused) = self.complaints.note(Instant::now()) {
                 warn!(refused, last = %denial, "clients were refused access");
             }
