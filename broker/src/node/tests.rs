@@ -9,6 +9,7 @@ mod certificates;
 mod client;
 mod cluster;
 mod confirmations;
+mod exactly;
 mod flows;
 mod front;
 mod interop;

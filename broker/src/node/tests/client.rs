@@ -184,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             .expect("an answer in time")
     }
 
-    async fn read_packet(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub(super) async fn read_packet(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             if let Some(frame) = codec::frame(&self.inbound, 1 << 28).unwrap() {
                 let mut packet = self.inbound.split_to(frame.total);
