@@ -1,6 +1,6 @@
 //! What clients may do on a shard, and what becomes of them when that changes.
 
-use std::{collections::BTreeSet, rc::Rc, time::Instant};
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc, sync::Arc, time::Instant};
 
 use tracing::debug;
 
@@ -12,6 +12,10 @@ use crate::{
     metrics::Metric,
     session::Cause,
 };
+
+/// Sessions that are judged in one turn, with their filters and what waits for them. A session is
+/// judged as a whole.
+const JUDGED_PER_TURN: usize = 512;
 
 impl Shard {
     /// What a client may do; it may have to go, as the policy in force need not be the one by which
@@ -76,35 +80,55 @@ impl Shard {
         Err(ConnectCode::ClientIdInvalid)
     }
 
-    /// Closes the connections of clients that a changed policy would not let in, ends the sessions
+    /// Closes the connections of clients that the policy in force would not let in, ends the sessions
     /// that nobody could come back to, and takes from others what it does not allow.
-    pub(crate) fn apply_policy(&mut self, policy: &Policy, now: Instant) {
-        for key in self.sessions.keys() {
-            let Some(entry) = self.sessions.get_mut(key) else {
-                continue;
-            };
-            let link = entry.link.clone();
-            let owner = &entry.owner;
-            let may_have_id = entry.is_assigned || policy.allows_client_id(owner, &entry.client_id);
-            let standing = if may_have_id {
-                policy.standing(owner)
-            } else {
-                Standing::Gone
-            };
-            match standing {
-                Standing::Good => self.restrict(key, policy, now),
-                Standing::Unproven => {
-                    self.restrict(key, policy, now);
-                    self.send_away(key, link.as_ref(), now);
-                }
-                Standing::Gone => {
-                    // Who is not let in has nothing to publish.
-                    entry.session.keep_will_if(|_topic| false);
-                    self.send_away(key, link.as_ref(), now);
-                    if let Some(entry) = self.sessions.get_mut(key) {
-                        let aftermath = entry.session.end(now);
-                        self.settle(key, aftermath, now);
-                    }
+    ///
+    /// Judges some sessions, in the order of their client ids; returns the last one's if there are more
+    /// behind it. Those that come meanwhile are judged as they come.
+    pub(crate) fn apply_policy(&mut self, after: Option<&str>, now: Instant) -> Option<Arc<str>> {
+        let policy = self.shared.access.policy();
+        let mut keys = Vec::new();
+        let mut last = None;
+        let mut looks = 0;
+        for (key, entry) in self.sessions.after(after) {
+            if looks >= JUDGED_PER_TURN {
+                break;
+            }
+            looks += 1 + entry.session.subscription_count() + entry.session.queue_len();
+            keys.push(key);
+            last = Some(Arc::clone(&entry.client_id));
+        }
+        for key in keys {
+            self.judge(key, &policy, now);
+        }
+        last.filter(|_client_id| looks >= JUDGED_PER_TURN)
+    }
+
+    fn judge(&mut self, key: SessionKey, policy: &Policy, now: Instant) {
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let link = entry.link.clone();
+        let owner = &entry.owner;
+        let may_have_id = entry.is_assigned || policy.allows_client_id(owner, &entry.client_id);
+        let standing = if may_have_id {
+            policy.standing(owner)
+        } else {
+            Standing::Gone
+        };
+        match standing {
+            Standing::Good => self.restrict(key, policy, now),
+            Standing::Unproven => {
+                self.restrict(key, policy, now);
+                self.send_away(key, link.as_ref(), now);
+            }
+            Standing::Gone => {
+                // Who is not let in has nothing to publish.
+                entry.session.keep_will_if(|_topic| false);
+                self.send_away(key, link.as_ref(), now);
+                if let Some(entry) = self.sessions.get_mut(key) {
+                    let aftermath = entry.session.end(now);
+                    self.settle(key, aftermath, now);
                 }
             }
         }
@@ -176,5 +200,93 @@ impl Shard {
             self.unsubscribe(key, &filter, &mut left);
         }
         self.hand_on(key, &left, now);
+    }
+}
+
+/// Judges all sessions by each new policy.
+pub(super) async fn follow(shard: Rc<RefCell<Shard>>) {
+    let mut changes = shard.borrow().shared.access.changes();
+    // The sender lives as long as the shard.
+    while changes.changed().await.is_ok() {
+        judge_all(&shard).await;
+    }
+}
+
+/// Judges all sessions, some each turn.
+pub(super) async fn judge_all(shard: &RefCell<Shard>) {
+    let mut judged = None;
+    loop {
+        let now = Instant::now();
+        judged = shard.borrow_mut().apply_policy(judged.as_deref(), now);
+        if judged.is_none() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        message::Qos,
+        routes::ShardId,
+        session::{Session, Subscription},
+        shard::Shared,
+        testing::Dir,
+    };
+
+    /// A shard with so many sessions whose clients are away; the first one has as many filters.
+    fn shard(sessions: usize) -> Shard {
+        let mut shard = Shard::new(ShardId(0), Shared::for_tests("", 1), Arc::default());
+        for number in 0..sessions {
+            let client_id = format!("c{number:04}");
+            shard.open_session(&client_id, Identity::ANONYMOUS).unwrap();
+        }
+        let subscription = Subscription {
+            qos: Qos::AtMostOnce,
+            no_local: false,
+            retain_as_published: false,
+            id: None,
+        };
+        let first = shard.sessions.find("c0000").unwrap();
+        let session: &mut Session = &mut shard.sessions.get_mut(first).unwrap().session;
+        for number in 0..sessions {
+            session.subscribe(&number.to_string(), subscription);
+        }
+        shard
+    }
+
+    /// Lets nobody in who says nothing of who it is.
+    fn close_the_door(shard: &Shard) {
+        let dir = Dir::new();
+        let path = dir.write("passwords", "");
+        let text = format!(
+            "node = \"n\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+             [[access.authenticator]]\ntype = \"file\"\npath = {path:?}\n"
+        );
+        let config = Config::parse(&text).unwrap();
+        let access = &shard.shared.access;
+        access.exchange(access.prepare(config.access()).unwrap());
+    }
+
+    #[test]
+    fn sessions_are_judged_some_each_turn_and_each_with_all_of_its_filters() {
+        const SESSIONS: usize = 2 * JUDGED_PER_TURN;
+        let mut shard = shard(SESSIONS);
+        let now = Instant::now();
+        close_the_door(&shard);
+        let first = shard.apply_policy(None, now);
+        assert_eq!(first.as_deref(), Some("c0000"));
+        assert_eq!(shard.sessions.len(), SESSIONS - 1);
+        let second = shard.apply_policy(first.as_deref(), now);
+        assert_eq!(second.as_deref(), Some("c0512"));
+        assert_eq!(shard.sessions.len(), SESSIONS - 1 - JUDGED_PER_TURN);
+        let mut judged = second;
+        while judged.is_some() {
+            judged = shard.apply_policy(judged.as_deref(), now);
+        }
+        assert_eq!(shard.sessions.len(), 0);
     }
 }

@@ -203,15 +203,6 @@ impl Shard {
         }
     }
 
-    /// Takes from sessions that are back what rules do not allow any more, which may have changed
-    /// meanwhile: when all shards have theirs, as what waits for one may be for others.
-    pub(super) fn review_inheritance(&mut self, now: Instant) {
-        if self.account.is_some() {
-            let policy = self.shared.access.policy();
-            self.apply_policy(&policy, now);
-        }
-    }
-
     fn restore_session(&mut self, mut restored: Restored, now: Instant) {
         let Some(account) = &self.account else { return };
         let Profile {

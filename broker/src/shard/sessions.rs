@@ -160,8 +160,17 @@ impl Sessions {
         })
     }
 
-    pub(super) fn keys(&self) -> Vec<SessionKey> {
-        self.keys.values().copied().collect()
+    /// Sessions behind the one with this client id, in order.
+    pub(super) fn after(
+        &self,
+        client_id: Option<&str>,
+    ) -> impl Iterator<Item = (SessionKey, &Entry)> {
+        let from = client_id.map_or(Bound::Unbounded, Bound::Excluded);
+        let keys = self.keys.range::<str, _>((from, Bound::Unbounded));
+        keys.filter_map(|(_client_id, key)| {
+            let entry = self.entries.get(key.0 as usize)?.as_ref()?;
+            Some((*key, entry))
+        })
     }
 
     pub(super) fn connected(&self) -> Vec<(SessionKey, Rc<Link>)> {

@@ -30,7 +30,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-use super::{Inheritance, Request, Shard, Shared, account};
+use super::{Inheritance, Request, Shard, Shared, access, account};
 use crate::{
     access::Identity,
     codec::packet::Connect,
@@ -186,7 +186,7 @@ async fn run(
     let _parcels = tokio::task::spawn_local(account::serve(Rc::clone(&shard)));
     let load = Arc::clone(&shard.borrow().shared.load);
     let pulse = tokio::task::spawn_local(load::pulse(load, Some(id)));
-    let access = tokio::task::spawn_local(follow_access(Rc::clone(&shard)));
+    let access = tokio::task::spawn_local(access::follow(Rc::clone(&shard)));
     let cluster = tokio::task::spawn_local(follow_cluster(Rc::clone(&shard)));
     let confirmations = tokio::task::spawn_local(hear_confirmations(id, Rc::clone(&shard)));
     let lane_in = tokio::task::spawn_local(receive_frames(id, Rc::clone(&shard), ends));
@@ -243,7 +243,8 @@ async fn accept(
     if begun.wait_for(|begun| *begun).await.is_err() {
         return;
     }
-    shard.borrow_mut().review_inheritance(Instant::now());
+    // Rules may have changed while the broker was away.
+    access::judge_all(&shard).await;
     while let Some(arrival) = arrivals.recv().await {
         let Arrival {
             mut transport,
@@ -414,15 +415,6 @@ async fn send_frames(shard: Rc<RefCell<Shard>>) {
                 Flushed::Blocked => tokio::time::sleep(LANE_RETRY).await,
             }
         }
-    }
-}
-
-async fn follow_access(shard: Rc<RefCell<Shard>>) {
-    let mut changes = shard.borrow().shared.access.changes();
-    // The sender lives as long as the shard.
-    while changes.changed().await.is_ok() {
-        let policy = Arc::clone(&changes.borrow_and_update());
-        shard.borrow_mut().apply_policy(&policy, Instant::now());
     }
 }
 
