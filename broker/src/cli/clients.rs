@@ -44,6 +44,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn table() -> Table {
     Table::new(&[
         ("CLIENT", Align::Left),
+        ("USER", Align::Left),
         ("ADDRESS", Align::Left),
         ("MQTT", Align::Left),
         ("KEEP-ALIVE", Align::Right),
@@ -64,8 +65,8 @@ fn table() -> Table {
 fn cells(client: &ClientView) -> Vec<String> {
     let ClientView {
         client_id,
+        user,
         address,
-        user: _,
         certificate: _,
         version,
         keep_alive_seconds,
@@ -85,6 +86,7 @@ fn cells(client: &ClientView) -> Vec<String> {
     } = client;
     vec![
         printable(client_id),
+        user.as_deref().map_or_else(String::new, printable),
         address.clone(),
         version.to_string(),
         format!("{keep_alive_seconds} s"),

@@ -7,10 +7,14 @@ use console::{
     table::{Align, Table},
 };
 
-use super::{listing::Listing, target::Target};
+use super::{
+    listing::{Listing, PAGE},
+    target::Target,
+};
 use crate::control::view::TopicView;
 
-/// List the filters that clients have subscribed to, and how many have each.
+/// List the filters that clients have subscribed to, and how many have each. Shared ones begin with
+/// `$share/GROUP/` or `$queue/`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tidegate-broker topics --prefix plant/3/\n  \
@@ -26,9 +30,6 @@ pub(super) struct Args {
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
 }
-
-/// All subscriptions are looked through for a page: the fewer pages, the better.
-const PAGE: usize = 10_000;
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut listing = Listing::of("/v1/topics", args.limit, PAGE);

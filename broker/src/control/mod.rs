@@ -26,7 +26,6 @@ mod retained;
 mod routes;
 mod server;
 pub(crate) mod shards;
-mod topics;
 pub mod view;
 
 pub(crate) use pulse::{Pulse, watch_pulse};

@@ -19,7 +19,6 @@ use super::{
     Reload, cluster,
     retained::{self, Payloads},
     shards::Unanswered,
-    topics,
     view::{
         ClientView, KickOrder, Kicked, NodeStatus, Page, Reloaded, RetainedView, SessionView,
         SubscriptionView, TopicView,
@@ -146,7 +145,7 @@ async fn filters(
     asked: Asked,
 ) -> Result<Json<Page<TopicView>>, ApiError> {
     let query = query(asked)?;
-    Ok(Json(topics::list(status.shards(), &query).await?))
+    Ok(Json(status.shards().list(&query, Request::Topics).await?))
 }
 
 async fn retained_messages(

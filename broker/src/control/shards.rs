@@ -135,7 +135,11 @@ where
         .collect();
     let mut rows: Vec<T> = Vec::new();
     let (mut bytes, mut barren) = (0, 0);
-    while rows.len() < query.limit && bytes < PAGE_BYTES {
+    loop {
+        let is_full = rows.len() >= query.limit || bytes >= PAGE_BYTES;
+        if is_full && !T::HAS_PARTS {
+            break;
+        }
         while barren < BARREN_ROUNDS && sources.iter_mut().any(|source| source.is_starved()) {
             let found = refill(&mut sources, &ask).await?;
             barren += usize::from(!found);
@@ -152,8 +156,18 @@ where
             let next = bound.flatten().map(Into::into);
             return Ok(Page { rows, next });
         };
-        bytes += row.key().len();
-        rows.push(row);
+        match rows.last_mut() {
+            Some(last) if T::HAS_PARTS && last.key() == row.key() => last.add(row),
+            // All parts of the last row are there.
+            Some(last) if is_full => {
+                let next = Some(last.key().into_owned());
+                return Ok(Page { rows, next });
+            }
+            Some(_) | None => {
+                bytes += row.key().len();
+                rows.push(row);
+            }
+        }
     }
     let is_more = sources
         .iter_mut()
@@ -262,6 +276,32 @@ mod tests {
         let shards = (0..2).map(ShardId);
         let page = merge(shards, &query, ask).await;
         (page.unwrap(), asked.get())
+    }
+
+    #[tokio::test]
+    async fn parts_of_a_row_are_added_up_wherever_a_page_ends() {
+        // Of the numbers that 3 divides both shards have some.
+        let wanted = |shard: u16, number: u32| {
+            let is_it =
+                number < 500 && (number.is_multiple_of(3) || number % 2 == u32::from(shard));
+            is_it.then(|| format!("{number:07}"))
+        };
+        for limit in [1, 7, 100, 499, 500, 1000] {
+            let mut found = Vec::new();
+            let mut after = None;
+            loop {
+                let (page, _asked) = list(limit, after, wanted).await;
+                assert!(page.rows.len() <= limit);
+                found.extend(page.rows);
+                let Some(next) = page.next else { break };
+                after = Some(next.into());
+            }
+            let expected = (0..500_u32).map(|number| TopicView {
+                filter: format!("{number:07}"),
+                subscribers: 1 + u64::from(number.is_multiple_of(3)),
+            });
+            assert_eq!(found, expected.collect::<Vec<_>>(), "{limit}");
+        }
     }
 
     #[tokio::test]

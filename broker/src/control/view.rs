@@ -8,7 +8,17 @@ pub use crate::store::{Condition, StoreView};
 
 /// A row of a listing, which is in the order of these keys.
 pub trait Row {
+    /// Whether several shards may have a part of one row.
+    const HAS_PARTS: bool = false;
+
     fn key(&self) -> Cow<'_, str>;
+
+    /// Adds another shard's part.
+    fn add(&mut self, _part: Self)
+    where
+        Self: Sized,
+    {
+    }
 }
 
 /// Part of a listing.
@@ -221,8 +231,14 @@ impl Row for SessionView {
 }
 
 impl Row for TopicView {
+    const HAS_PARTS: bool = true;
+
     fn key(&self) -> Cow<'_, str> {
         Cow::Borrowed(&self.filter)
+    }
+
+    fn add(&mut self, part: Self) {
+        self.subscribers += part.subscribers;
     }
 }
 

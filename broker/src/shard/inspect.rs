@@ -9,10 +9,10 @@ use std::{ops::Bound, time::Instant};
 use super::{Entry, Query, Selection, Shard};
 use crate::{
     codec::packet::Version,
-    control::view::{ClientView, SessionView, SubscriptionView},
+    control::view::{ClientView, SessionView, SubscriptionView, TopicView},
     message::Qos,
     session::Subscription,
-    topic,
+    topic::{self, Wanted},
 };
 
 /// How many sessions or subscriptions one piece looks at: some tens of microseconds.
@@ -48,7 +48,7 @@ impl Shard {
     ) -> Piece<T> {
         let mut walk = Walk::new(query.limit);
         let after = query.after.as_deref();
-        for (client_id, entry) in self.sessions.range(start(after, &query.filter)) {
+        for (client_id, entry) in self.sessions.range(start(after, query.filter.first())) {
             if !query.filter.admits(client_id) {
                 break;
             }
@@ -69,7 +69,7 @@ impl Shard {
         let from = match after {
             Some((client_id, Some(_filter))) => Bound::Included(client_id),
             Some((client_id, None)) => Bound::Excluded(client_id),
-            None => start(None, &query.filter),
+            None => start(None, query.filter.first()),
         };
         for (client_id, entry) in self.sessions.range(from) {
             if !query.filter.admits(client_id) {
@@ -89,6 +89,26 @@ impl Shard {
                 return walk.pause();
             }
             walk.look((client_id, None), None);
+        }
+        walk.end()
+    }
+
+    /// Filters, with how many sessions have each.
+    pub(super) fn topics(&self, query: &Query) -> Piece<TopicView> {
+        let mut walk = Walk::new(query.limit);
+        let prefix = &*query.filter.prefix;
+        for (filter, count) in self.filters.range(start(query.after.as_deref(), prefix)) {
+            if !filter.starts_with(prefix) {
+                break;
+            }
+            if walk.is_over() {
+                return walk.pause();
+            }
+            let view = TopicView {
+                filter: filter.to_owned(),
+                subscribers: count as u64,
+            };
+            walk.look((filter, None), Some(view));
         }
         walk.end()
     }
@@ -147,9 +167,8 @@ impl<'a, T> Walk<'a, T> {
     }
 }
 
-/// Where a listing by client id begins.
-fn start<'a>(after: Option<&'a str>, wanted: &'a Selection) -> Bound<&'a str> {
-    let first = wanted.client.as_deref().unwrap_or(&wanted.prefix);
+/// Where a listing by client id, or by filter, begins.
+fn start<'a>(after: Option<&'a str>, first: &'a str) -> Bound<&'a str> {
     match after {
         Some(after) if after >= first => Bound::Excluded(after),
         Some(_) | None => Bound::Included(first),
@@ -157,6 +176,11 @@ fn start<'a>(after: Option<&'a str>, wanted: &'a Selection) -> Bound<&'a str> {
 }
 
 impl Selection {
+    /// The client id that none comes before.
+    fn first(&self) -> &str {
+        self.client.as_deref().unwrap_or(&self.prefix)
+    }
+
     /// Whether a client's rows can be wanted; of those behind one whose cannot, none are.
     fn admits(&self, client_id: &str) -> bool {
         let is_it = |wanted: &str| wanted == client_id;
@@ -165,7 +189,11 @@ impl Selection {
 
     fn takes(&self, filter: &str) -> bool {
         let is_it = |wanted: &str| wanted == filter;
-        let matches = |name: &str| topic::matches(filter, name);
+        let matches = |name: &str| match topic::parse_filter(filter) {
+            Some(Wanted::Share(shared)) => topic::matches(shared.filter, name),
+            Some(Wanted::All(filter)) => topic::matches(filter, name),
+            None => false,
+        };
         self.filter.as_deref().is_none_or(is_it) && self.topic.as_deref().is_none_or(matches)
     }
 }

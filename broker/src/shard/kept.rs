@@ -222,6 +222,7 @@ impl Shard {
         self.counters
             .add(Metric::Subscriptions, subscriptions.len());
         for (filter, subscription) in subscriptions {
+            self.filters.add(&filter);
             match topic::parse_filter(&filter) {
                 Some(Wanted::Share(shared)) => self.join_group(key, shared, subscription),
                 Some(Wanted::All(filter)) => {

@@ -9,6 +9,7 @@ mod account;
 mod cluster;
 mod confirmations;
 mod delivery;
+mod filters;
 mod inspect;
 mod kept;
 mod losses;
@@ -54,6 +55,7 @@ use crate::{
     trie::Trie,
 };
 use account::{Account, Line};
+use filters::Filters;
 pub(crate) use inspect::Piece;
 pub(crate) use kept::Inheritance;
 use losses::Herald;
@@ -144,6 +146,7 @@ pub(crate) struct Shard {
     shelf: Rc<Shelf>,
     sessions: Sessions,
     subscribers: Trie<SessionKey, Subscription>,
+    filters: Filters,
     /// When absent sessions and delayed wills need attention.
     deadlines: BTreeSet<(Instant, SessionKey)>,
     outbox: Outbox,
@@ -189,6 +192,7 @@ impl Shard {
             shelf,
             sessions: Sessions::default(),
             subscribers: Trie::default(),
+            filters: Filters::default(),
             deadlines: BTreeSet::new(),
             outbox,
             outbox_work: Rc::default(),
@@ -402,6 +406,7 @@ impl Shard {
             .sub(Metric::Subscriptions, entry.session.subscription_count());
         entry.session.keep_no_longer();
         for filter in entry.session.filters() {
+            self.filters.remove(filter);
             match topic::parse_filter(filter) {
                 Some(Wanted::Share(shared)) => {
                     self.leave_group(key, shared);

@@ -274,8 +274,10 @@ impl Shard {
             id: subscription_id,
         };
         let is_new = entry.session.subscribe(filter, subscription);
-        self.counters
-            .add(Metric::Subscriptions, usize::from(is_new));
+        if is_new {
+            self.counters.inc(Metric::Subscriptions);
+            self.filters.add(filter);
+        }
         match meant {
             // Groups get no retained messages (MQTT 5, 4.8.2).
             Wanted::Share(shared) => self.join_group(key, shared, subscription),
@@ -312,6 +314,7 @@ impl Shard {
             return reason::NO_SUBSCRIPTION_EXISTED;
         }
         self.counters.sub(Metric::Subscriptions, 1);
+        self.filters.remove(filter);
         match meant {
             Wanted::Share(shared) => left.extend(self.leave_group(key, shared)),
             Wanted::All(filter) => self.cancel(key, filter),

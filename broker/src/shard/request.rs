@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::{Shard, inspect::Piece};
 use crate::{
     codec::packet::reason,
-    control::view::{ClientView, Kicked, SessionView, SubscriptionView},
+    control::view::{ClientView, Kicked, SessionView, SubscriptionView, TopicView},
     metrics::Metric,
     session::Cause,
 };
@@ -25,6 +25,7 @@ pub(crate) enum Request {
     Clients(Query, Answer<Piece<ClientView>>),
     Sessions(Query, Answer<Piece<SessionView>>),
     Subscriptions(Query, Answer<Piece<SubscriptionView>>),
+    Topics(Query, Answer<Piece<TopicView>>),
     Kick(Kick, Answer<Option<Kicked>>),
     /// Take no more messages, and publish the wills that are due when the node stops.
     Drain(Answer<()>),
@@ -96,6 +97,9 @@ impl Shard {
             }
             Request::Subscriptions(query, answer) => {
                 let _ = answer.send(self.subscriptions(&query));
+            }
+            Request::Topics(query, answer) => {
+                let _ = answer.send(self.topics(&query));
             }
             Request::Kick(kick, answer) => {
                 let _ = answer.send(self.kick(&kick, now));

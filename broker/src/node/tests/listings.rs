@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::{
     Broker,
+    access::{Scene, alice},
     client::{Client, Hello},
     operate::{get, serve},
 };
 use crate::{
     codec::packet::Version,
-    control::view::{ClientView, Page, RetainedView, SessionView, TopicView},
+    control::view::{ClientView, Page, RetainedView, SessionView, SubscriptionView, TopicView},
     metrics::Metric,
 };
 
@@ -146,4 +147,65 @@ async fn metrics_tell_of_connects_and_shards() {
         );
     }
     broker.stop().await;
+}
+
+#[tokio::test]
+async fn shared_subscriptions_are_listed_with_the_others() {
+    let broker = Broker::start_sharded(3, "").await;
+    let (socket, _serving) = serve(&broker).await;
+    let mut clients = Vec::new();
+    for shard in 0..3 {
+        let mut client = broker.join(Version::V5, &broker.id_on(shard, "c")).await;
+        for filter in ["$share/g/plant/+/alarm", "$queue/plant/#", "plant/3/alarm"] {
+            client.subscribe(filter, 1).await;
+        }
+        clients.push(client);
+    }
+    let mut other = broker.join(Version::V5, "other").await;
+    other.subscribe("$share/h/other", 0).await;
+    let page: Page<TopicView> = get(&socket, "/v1/topics").await.unwrap();
+    let topics = |page: Page<TopicView>| -> Vec<_> {
+        let rows = page.rows.into_iter();
+        rows.map(|row| (row.filter, row.subscribers)).collect()
+    };
+    let all = [
+        ("$queue/plant/#", 3),
+        ("$share/g/plant/+/alarm", 3),
+        ("$share/h/other", 1),
+        ("plant/3/alarm", 3),
+    ];
+    let all = all.map(|(filter, count)| (filter.to_owned(), count));
+    assert_eq!(topics(page), all);
+    let page: Page<TopicView> = get(&socket, "/v1/topics?prefix=$share/").await.unwrap();
+    assert_eq!(topics(page), all[1..3]);
+
+    let count = async |options: &str| {
+        let route = format!("/v1/subscriptions?{options}");
+        let page: Page<SubscriptionView> = get(&socket, &route).await.unwrap();
+        page.rows.len()
+    };
+    assert_eq!(count("").await, 10);
+    assert_eq!(count("topic=plant/3/alarm").await, 9);
+    assert_eq!(count("topic=plant/4/alarm").await, 6);
+    assert_eq!(count("filter=$share/g/plant/%2B/alarm").await, 3);
+    // Nothing is left of those who leave.
+    clients[0].unsubscribe("$queue/plant/#").await;
+    for client in clients {
+        client.leave().await;
+    }
+    let page: Page<TopicView> = get(&socket, "/v1/topics").await.unwrap();
+    assert_eq!(topics(page), all[2..3]);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn clients_are_listed_with_the_users_that_they_are() {
+    let scene = Scene::with_rules("anonymous = true", None).await;
+    let (socket, _serving) = serve(&scene.broker).await;
+    let (_alice, _) = scene.connect(&alice(Version::V5)).await;
+    let _nobody = scene.broker.join(Version::V5, "nobody").await;
+    let page: Page<ClientView> = get(&socket, "/v1/clients").await.unwrap();
+    let users: Vec<_> = page.rows.iter().map(|row| row.user.as_deref()).collect();
+    assert_eq!(users, [Some("alice"), None]);
+    scene.broker.stop().await;
 }
