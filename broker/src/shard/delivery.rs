@@ -349,11 +349,16 @@ impl Shard {
     /// Whether the lanes, or the way to the store, are so full that connections should stop reading;
     /// the task of the session's connection is woken when there is room.
     pub(crate) fn stall(&mut self, key: SessionKey, waker: &Waker) -> bool {
-        let is_congested = self.outbox.is_congested() || self.is_store_congested();
+        let is_congested = self.is_congested();
         if is_congested {
             self.stalled.insert(key, waker.clone());
         }
         is_congested
+    }
+
+    /// Whether the lanes, or the way to the store, are full.
+    pub(super) fn is_congested(&self) -> bool {
+        self.outbox.is_congested() || self.is_store_congested()
     }
 }
 

@@ -165,7 +165,7 @@ impl Shard {
     fn is_drained(&self) -> bool {
         let account = self.account();
         self.outbox.is_delivered()
-            && self.moves.is_empty()
+            && self.orphans.is_empty()
             && account.is_none_or(|account| account.is_settled())
             && self.sessions.iter().all(|entry| entry.is_quiet())
     }

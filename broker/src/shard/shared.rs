@@ -1,4 +1,4 @@
-//! A shard's part in shared subscriptions: messages for seats, and what members leave behind.
+//! A shard's part in shared subscriptions: who is in which group, and messages for seats.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,12 +10,9 @@ use super::{Entry, SessionKey, Shard, account::Line};
 use crate::{
     message::Message,
     metrics::Metric,
-    receipts::{Needs, Waiter},
+    receipts::Needs,
     routes::ShardId,
-    session::{
-        Delivered, Grant, Orphan, Subscription,
-        journal::{Change, Seq, SessionId},
-    },
+    session::{Delivered, Grant, Orphan, Subscription},
     shares::{Appetite, Presence, Seat, ShareId},
     topic::SharedFilter,
 };
@@ -27,26 +24,6 @@ const CANDIDATES: usize = 64;
 pub(super) struct Seats {
     presence: Arc<Presence>,
     granted: BTreeMap<ShareId, Subscription>,
-}
-
-/// Messages that kept sessions were to have, on their way to other members.
-#[derive(Default)]
-pub(super) struct Moves {
-    under_way: BTreeMap<u64, Move>,
-    last: u64,
-}
-
-struct Move {
-    message: Arc<Message>,
-    /// Where it is noted until others have it: a crash in between must not lose it.
-    noted: Vec<(SessionId, Seq)>,
-}
-
-impl Moves {
-    /// Whether others have all that they were to have.
-    pub(super) fn is_empty(&self) -> bool {
-        self.under_way.is_empty()
-    }
 }
 
 impl Entry {
@@ -130,61 +107,6 @@ impl Shard {
         {
             let orphans = entry.session.reclaim_unsent(Some(left));
             self.adopt(orphans, now);
-        }
-    }
-
-    /// Finds new members for messages whose own has left. When the node stops, they stay where they are
-    /// noted.
-    pub(super) fn adopt(&mut self, orphans: Vec<Orphan>, now: Instant) {
-        if self.is_stopping {
-            return;
-        }
-        // One message may have waited for many groups, one after another.
-        for copies in orphans.chunk_by(|a, b| Arc::ptr_eq(&a.message, &b.message)) {
-            let shares: Vec<_> = copies.iter().map(|orphan| orphan.share).collect();
-            if let Some(Orphan { message, .. }) = copies.first() {
-                // Its publisher was answered when the member took it.
-                let mut needs = Needs::default();
-                self.dispatch(&shares, message, &mut needs, now);
-                let moved = Move {
-                    message: Arc::clone(message),
-                    noted: copies.iter().filter_map(|orphan| orphan.noted).collect(),
-                };
-                self.start_move(moved, &needs);
-            }
-        }
-    }
-
-    fn start_move(&mut self, moved: Move, needs: &Needs) {
-        if moved.noted.is_empty() {
-            return;
-        }
-        match self.ledger.open(needs) {
-            Some(receipt) => {
-                self.moves.last += 1;
-                self.moves.under_way.insert(self.moves.last, moved);
-                receipt.tell(Waiter::Move(self.moves.last));
-            }
-            None => self.note_moved(moved),
-        }
-    }
-
-    /// Others have a message, and have stored it.
-    pub(super) fn finish_move(&mut self, number: u64) {
-        if let Some(moved) = self.moves.under_way.remove(&number) {
-            self.note_moved(moved);
-        }
-    }
-
-    fn note_moved(&self, moved: Move) {
-        let Some(account) = self.account() else {
-            return;
-        };
-        let Move { message, noted } = moved;
-        for (session, seq) in noted {
-            let message = Some(Arc::clone(&message));
-            let change = Change::Done { seq, message };
-            account.journal().note(session, change);
         }
     }
 
@@ -293,111 +215,8 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use std::{rc::Rc, sync::mpsc};
-
     use super::*;
-    use crate::{
-        access::Identity,
-        codec::packet::{Connect, Version},
-        link::Link,
-        message::Qos,
-        metrics::Counters,
-        peer::Peer,
-        receipts::Need,
-        session::{Cause, Wire},
-        shard::{Inheritance, Shared},
-        store::Store,
-    };
-
-    const GROUP: SharedFilter<'static> = SharedFilter {
-        group: "g",
-        filter: "t",
-    };
-
-    fn member(shard: &mut Shard, client_id: &str) -> Rc<Link> {
-        join(shard, client_id, true, Qos::AtMostOnce)
-    }
-
-    fn join(shard: &mut Shard, client_id: &str, clean_start: bool, qos: Qos) -> Rc<Link> {
-        let connect = Connect {
-            version: Version::V311,
-            client_id: client_id.to_owned(),
-            clean_start,
-            keep_alive: 0,
-            session_expiry: None,
-            receive_maximum: None,
-            maximum_packet: None,
-            topic_aliases: 0,
-            problem_information: true,
-            will: None,
-            username: None,
-            password: None,
-            authentication_method: None,
-        };
-        let counters = Arc::clone(shard.counters());
-        let link = Link::new(Peer::for_tests(), &connect, shard.limits(), counters);
-        let key = shard
-            .connect(connect, Identity::ANONYMOUS, None, &link, Instant::now())
-            .unwrap();
-        let subscription = Subscription {
-            qos,
-            no_local: false,
-            retain_as_published: false,
-            id: None,
-        };
-        shard.join_group(key, GROUP, subscription);
-        drop(link.take_output());
-        link
-    }
-
-    #[test]
-    fn message_of_a_kept_member_stays_noted_until_its_next_one_has_it() {
-        let shared = Shared::for_tests("", 2);
-        let mut shard = Shard::new(ShardId(0), Arc::clone(&shared), Arc::default());
-        let (parcels, _arriving) = mpsc::channel();
-        let now = Instant::now();
-        let inheritance = Inheritance {
-            store: Arc::new(Store::for_tests(2)),
-            parcels,
-            sessions: Vec::new(),
-            taken: BTreeSet::new(),
-        };
-        shard.inherit(inheritance, now);
-        let journal = shard.account().unwrap().journal().clone();
-        let is_done =
-            |(_session, change): &(SessionId, Change)| matches!(change, Change::Done { .. });
-        let dones = || {
-            let changes = journal.take().unwrap_or_default();
-            changes.into_iter().filter(is_done).count()
-        };
-        let link = join(&mut shard, "a", false, Qos::AtLeastOnce);
-        let key = shard.sessions.find("a").unwrap();
-        shard.disconnect(key, &link, Cause::Broken, now);
-        let message = Arc::new(Message {
-            topic: "t".into(),
-            payload: Box::default(),
-            properties: Box::default(),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            expires: None,
-        });
-        for _ in 0..2 {
-            shard.publish(Arc::clone(&message), None, &mut Needs::default(), now);
-        }
-        // There is one on another shard when it leaves.
-        let other = Presence::new(Appetite::Ready);
-        let shares = &shared.shares;
-        shares.join(GROUP, ShardId(1), 0, Qos::AtLeastOnce, &other);
-        let left = BTreeSet::from([shard.leave_group(key, GROUP).unwrap()]);
-        shard.hand_on(key, &left, now);
-        assert_eq!(dones(), 0);
-        let to = ShardId(1);
-        for sequence in 0..3 {
-            shard.handle_confirmation(Need::Frame { to, sequence });
-        }
-        assert_eq!(dones(), 2);
-        assert!(shard.moves.is_empty());
-    }
+    use crate::{message::Qos, metrics::Counters, session::Wire, shard::Shared};
 
     #[test]
     fn message_that_one_member_has_no_room_for_goes_to_another() {
@@ -405,7 +224,7 @@ mod tests {
         let counters = Arc::new(Counters::default());
         let metrics = crate::metrics::Metrics::new(vec![Arc::clone(&counters)]);
         let mut shard = Shard::new(ShardId(0), shared, counters);
-        let members = ["a", "b"].map(|client_id| member(&mut shard, client_id));
+        let members = ["a", "b"].map(|client_id| shard.join_for_tests(client_id, Qos::AtMostOnce));
         let message = Arc::new(Message {
             topic: "t".into(),
             payload: vec![0; 512 * 1024].into(),

@@ -1,20 +1,34 @@
 //! What tests of shards need.
 
 use std::{
-    sync::{Arc, RwLock, atomic::AtomicUsize},
+    collections::BTreeSet,
+    rc::Rc,
+    sync::{Arc, RwLock, atomic::AtomicUsize, mpsc},
     time::Instant,
 };
 
-use super::Shared;
+use super::{Inheritance, Shard, Shared};
 use crate::{
-    access::Access,
+    access::{Access, Identity},
+    codec::packet::{Connect, Version},
     config::Config,
     lanes::Lanes,
+    link::Link,
     load::Load,
+    message::Qos,
     metrics::{Histogram, Metrics},
+    peer::Peer,
     retained::{Bounds, Retained},
     routes::Routes,
-    session::Stock,
+    session::{Stock, Subscription},
+    store::{Parcel, Store},
+    topic::SharedFilter,
+};
+
+/// The group that tests' members are in.
+pub(super) const GROUP: SharedFilter<'static> = SharedFilter {
+    group: "g",
+    filter: "t",
 };
 
 impl Shared {
@@ -46,5 +60,64 @@ impl Shared {
             load: Arc::new(Load::new(config.overload(), shards, Instant::now())),
             store: None,
         })
+    }
+}
+
+impl Shard {
+    /// Gives the shard an account with an empty store; what it sends there is not written.
+    pub(super) fn keep_for_tests(&mut self) -> mpsc::Receiver<Parcel> {
+        let (parcels, arriving) = mpsc::channel();
+        let inheritance = Inheritance {
+            store: Arc::new(Store::for_tests(self.shared.shards)),
+            parcels,
+            sessions: Vec::new(),
+            taken: BTreeSet::new(),
+        };
+        self.inherit(inheritance, Instant::now());
+        arriving
+    }
+
+    /// Connects a member of [`GROUP`] whose session ends with its connection.
+    pub(super) fn join_for_tests(&mut self, client_id: &str, qos: Qos) -> Rc<Link> {
+        self.join_as(client_id, true, qos)
+    }
+
+    /// As [`Shard::join_for_tests`], with a session that outlives its connection.
+    pub(super) fn join_kept_for_tests(&mut self, client_id: &str, qos: Qos) -> Rc<Link> {
+        self.join_as(client_id, false, qos)
+    }
+
+    fn join_as(&mut self, client_id: &str, clean_start: bool, qos: Qos) -> Rc<Link> {
+        let connect = Connect {
+            version: Version::V311,
+            client_id: client_id.to_owned(),
+            clean_start,
+            keep_alive: 0,
+            session_expiry: None,
+            receive_maximum: None,
+            maximum_packet: None,
+            topic_aliases: 0,
+            problem_information: true,
+            will: None,
+            username: None,
+            password: None,
+            authentication_method: None,
+        };
+        let counters = Arc::clone(self.counters());
+        let link = Link::new(Peer::for_tests(), &connect, self.limits(), counters);
+        let key = self
+            .connect(connect, Identity::ANONYMOUS, None, &link, Instant::now())
+            .unwrap();
+        let subscription = Subscription {
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            id: None,
+        };
+        let entry = self.sessions.get_mut(key).unwrap();
+        entry.session.subscribe("$share/g/t", subscription);
+        self.join_group(key, GROUP, subscription);
+        drop(link.take_output());
+        link
     }
 }

@@ -7,6 +7,7 @@
 //!   lane out   Outbox -> LinkTx, once per burst
 //!   cluster    sends SUBACKs when other nodes know of the filters
 //!   receipts   acknowledges what other shards have taken
+//!   orphans    hands on what members of groups have left
 //!   timers     session expiry and delayed wills
 //!   account    Journal -> store; lets go what waited for the store
 //!   access     closes connections that a changed configuration would not let in
@@ -30,7 +31,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-use super::{Inheritance, Request, Shard, Shared, access, account};
+use super::{Inheritance, Request, Shard, Shared, access, account, orphans};
 use crate::{
     access::Identity,
     codec::packet::Connect,
@@ -181,6 +182,7 @@ async fn run(
     let _answers =
         tokio::task::spawn_local(answer(Rc::clone(&shard), requests, connections.clone()));
     let lane_out = tokio::task::spawn_local(send_frames(Rc::clone(&shard)));
+    let orphans = tokio::task::spawn_local(orphans::place(Rc::clone(&shard)));
     let timers = tokio::task::spawn_local(keep_time(Rc::clone(&shard), begun));
     // Ends at once without a store.
     let _parcels = tokio::task::spawn_local(account::serve(Rc::clone(&shard)));
@@ -205,6 +207,7 @@ async fn run(
         }
         _ = lane_out => {}
         _ = confirmations => {}
+        _ = orphans => {}
         _ = cluster => {}
         _ = timers => {}
         _ = pulse => {}
