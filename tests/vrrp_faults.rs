@@ -236,3 +236,49 @@ fn after_more_events_than_can_be_read_everything_is_looked_at() -> Result<()> {
     ensure!(!pair.has(0, another)?, "{another} is still there");
     pair.wait_for_role(0, "active")
 }
+
+#[test]
+fn an_address_that_leaves_takes_no_other_along() -> Result<()> {
+    let mut pair = Pair::new()?;
+    // Where they are the only ones of their network, the kernel holds the first for the primary
+    // address, and removes the others with it.
+    let (first, second) = ("172.16.50.24", "172.16.50.25");
+    let routers: String = [(first, 60), (second, 61)]
+        .map(|(vip, vrid)| {
+            format!(
+                "[[vip]]\naddress = \"{vip}/24\"\n\
+                 [[vrrp]]\nname = \"router{vrid}\"\nvrid = {vrid}\npriority = 200\n\
+                 advert_interval = \"200ms\"\nvips = [\"{vip}\"]\n"
+            )
+        })
+        .concat();
+    pair.start(0, &(node(&router(200, "")) + &routers))?;
+    pair.wait_for_role(0, "active")?;
+    for (leaving, other) in [(60, second), (61, first)] {
+        let name = format!("router{leaving}");
+        pair.tell(0, &["vrrp", "release", &name, "--wait"])?;
+        let addresses = pair.addresses(0)?;
+        ensure!(pair.has_vip(0, other.parse()?)?, "{addresses:?}");
+        pair.tell(0, &["vrrp", "resume", &name])?;
+        pair.wait_for_role(0, "active")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_host_that_gets_a_router_goes_on_holding_its_address() -> Result<()> {
+    let mut pair = Pair::new()?;
+    pair.start(0, &node(""))?;
+    wait_until(SOON, "the address", || pair.has(0, VIP).ok()?.then_some(()))?;
+    let load = pair.stay("clients", 20)?;
+    pair.write(0, &node(&router(200, "")))?;
+    pair.tell(0, &["reload"])?;
+    let status = pair.router(0)?;
+    ensure!(pair.has(0, VIP)?, "{:?}", pair.addresses(0)?);
+    pair.wait_for_role(0, "active")?;
+    pair.wait_for_traffic(0, 20)?;
+    let events = pair.tell(0, &["events", "--json"])?;
+    ensure!(!events.contains("removed"), "{status:?} {events}");
+    ensure!(events.contains("adopted"), "{events}");
+    Pair::end(load)
+}

@@ -162,6 +162,20 @@ impl Config {
         &self.vips
     }
 
+    /// Those of no virtual router: this host holds them whatever other hosts do.
+    pub fn own_vips(&self) -> impl Iterator<Item = &Vip> {
+        let is_routers = |vip: &Vip| {
+            let mut routers = self.vrrps.iter();
+            routers.any(|router| router.vips().contains(&vip.address()))
+        };
+        self.vips.iter().filter(move |vip| !is_routers(vip))
+    }
+
+    /// Those of them that Tidegate puts on the interface.
+    pub fn held_alone(&self) -> impl Iterator<Item = &Vip> {
+        self.own_vips().filter(|vip| vip.assign())
+    }
+
     /// The virtual routers, in the order of the file.
     #[must_use]
     pub fn vrrps(&self) -> &[Vrrp] {

@@ -10,7 +10,7 @@ use super::{
     running::Running,
     sources,
     sync::Syncer,
-    vips::{InterfaceGone, Newcomers, own},
+    vips::{InterfaceGone, Newcomers},
 };
 use crate::{
     config::model::Vip,
@@ -99,7 +99,11 @@ impl Running {
 
     /// What keeps addresses off the interface that are there only while their packets are served.
     fn lacks(&self) -> BTreeMap<IpAddr, Lack> {
-        let mut vips = own(self.engine.balancer.config())
+        let mut vips = self
+            .engine
+            .balancer
+            .config()
+            .own_vips()
             .filter(|vip| vip.is_withdrawn_unserved())
             .map(Vip::address)
             .peekable();

@@ -313,12 +313,16 @@ impl Running {
         })
     }
 
-    /// Removes the addresses that `new` does not have, or gives to others to hold.
+    /// Removes the addresses that `new` does not have, or does not have held. One that gets a router
+    /// stays, and is the router's to keep or to remove.
     async fn clear(&mut self, new: &Config) -> Result<(), ReloadError> {
         self.routers.retire(new).await?;
+        let is_known = self.vips.marks_are_kept();
+        let is_inherited =
+            |it| is_known && new.vrrps().iter().any(|vrrp| vrrp.vips().contains(&it));
         let removed = self
             .vips
-            .remove_unwanted(new, |it| self.routers.is_ours(it))
+            .remove_unwanted(new, |it| self.routers.is_ours(it) || is_inherited(it))
             .await;
         removed.map_err(ReloadError::Addresses)
     }

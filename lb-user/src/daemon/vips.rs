@@ -75,6 +75,11 @@ impl Vips {
         }
     }
 
+    /// Whether whoever looks at the interface sees which addresses are ours.
+    pub(super) fn marks_are_kept(&self) -> bool {
+        self.unmarked.is_empty()
+    }
+
     /// Has the addresses stay when nobody renews them any more, as the program does.
     pub(super) const fn outlive(&mut self) {
         self.lifetime = Duration::MAX;
@@ -162,7 +167,7 @@ impl Vips {
 
     /// The addresses that are there only while their packets are served, and are not.
     pub(super) fn withdrawn(&self, config: &Config) -> impl Iterator<Item = IpAddr> {
-        let vips = own(config).filter(|vip| vip.is_withdrawn_unserved());
+        let vips = config.own_vips().filter(|vip| vip.is_withdrawn_unserved());
         vips.map(Vip::address).filter(|vip| !self.has(*vip))
     }
 
@@ -178,7 +183,7 @@ impl Vips {
         newcomers: Newcomers,
     ) -> Result<(), NetlinkError> {
         let mut outcome = Ok(());
-        for vip in own(config) {
+        for vip in config.own_vips() {
             let state = match self.ensure_one(vip, newcomers).await {
                 Ok(state) => state,
                 Err(error) => {
@@ -192,7 +197,7 @@ impl Vips {
             self.states.insert(vip.address(), state);
         }
         self.states
-            .retain(|address, _| own(config).any(|vip| vip.address() == *address));
+            .retain(|address, _| config.own_vips().any(|vip| vip.address() == *address));
         outcome
     }
 
@@ -264,8 +269,8 @@ impl Vips {
     }
 
     /// Removes every address that carries our mark and that `config` does not want assigned: what
-    /// an earlier configuration, or a run that was killed, has left. What a router holds is its own:
-    /// `is_routers`.
+    /// an earlier configuration, or a run that was killed, has left. What a router holds, or is to hold,
+    /// is its own: `is_routers`.
     ///
     /// # Errors
     ///
@@ -280,7 +285,7 @@ impl Vips {
             .our_vips(self.interface.index, &self.unmarked)
             .await?;
         for address in ours {
-            let mut wanted = own(config).filter(|vip| vip.assign());
+            let mut wanted = config.held_alone();
             let is_wanted = wanted.any(|vip| vip.address() == address);
             if !is_wanted && !is_routers(address) {
                 self.netlink
@@ -341,15 +346,6 @@ impl Vips {
         };
         config.vips().iter().map(status).collect()
     }
-}
-
-/// The VIPs that are held whatever other hosts do: those of no virtual router.
-pub(super) fn own(config: &Config) -> impl Iterator<Item = &Vip> {
-    let is_routers = |vip: &Vip| {
-        let mut routers = config.vrrps().iter();
-        routers.any(|router| router.vips().contains(&vip.address()))
-    };
-    config.vips().iter().filter(move |vip| !is_routers(vip))
 }
 
 const fn is_link_local(address: IpAddr) -> bool {

@@ -30,7 +30,7 @@ use super::packet;
 use super::refusal::{Refusal, Refusals};
 use super::settings::Reach;
 use super::track::TrackState;
-use crate::config::model::{Config, Vrrp};
+use crate::config::model::{Config, Vip, Vrrp};
 
 pub use self::events::Event;
 pub use self::faults::{Fault, Handicap};
@@ -45,6 +45,10 @@ pub struct Plan {
     pub carrier: String,
     /// All addresses of services, with the lengths of their prefixes: no router speaks from one.
     pub vips: BTreeMap<IpAddr, u8>,
+    /// Those of them that this host holds without a router.
+    pub held_alone: BTreeSet<IpAddr>,
+    /// Those that it has held so under the plan before.
+    pub inherited: BTreeSet<IpAddr>,
     pub routers: Vec<Vrrp>,
 }
 
@@ -167,6 +171,8 @@ impl Plan {
         Self {
             carrier: config.interface().to_owned(),
             vips: vips.map(|vip| (vip.address(), vip.prefix())).collect(),
+            held_alone: config.held_alone().map(Vip::address).collect(),
+            inherited: BTreeSet::new(),
             routers: config.vrrps().to_vec(),
         }
     }
@@ -187,15 +193,18 @@ impl Plan {
 /// What comes in.
 impl Node {
     /// Makes the routers those of `plan`. Groups that stay as they were are not disturbed; a router
-    /// that changes, be it its name, keeps its role, unless peers would take it for another.
+    /// that changes, be it its name, keeps its role, unless peers would take it for another. One whose
+    /// addresses this host has held alone goes on holding them, as Active.
     pub fn handle_plan(&mut self, plan: Plan, now: Instant) {
         self.part();
         let mut old = std::mem::take(&mut self.units);
+        let inherited = &plan.inherited - &self.parting;
         for routers in units(&plan.routers) {
             if let Some(at) = old.iter().position(|unit| unit.is_of(&routers)) {
                 self.units.push(old.remove(at));
             } else {
-                self.units.push(Unit::new(routers, &old, &self.leased));
+                let unit = Unit::new(routers, &old, &self.leased, &inherited);
+                self.units.push(unit);
             }
         }
         self.leased = Leased::default();

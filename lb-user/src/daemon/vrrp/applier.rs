@@ -218,29 +218,46 @@ impl Applier {
     /// Adds, renews and removes. Returns whether all is gone that should be: what cannot be added is
     /// nothing to wait for.
     async fn place(&mut self, interface: &Interface, wanted: &Wanted, reason: Reason) -> bool {
-        let mut is_whole = true;
-        let gone: Vec<IpAddr> = self.states.keys().copied().collect();
-        let gone = gone.iter().filter(|vip| !wanted.vips.contains_key(vip));
-        let gone = gone.map(|vip| (*vip, (0, Hold::NotHere)));
-        let all: Vec<_> = wanted
-            .vips
-            .iter()
-            .map(|(vip, how)| (*vip, *how))
+        let gone = self
+            .states
+            .keys()
+            .filter(|vip| !wanted.vips.contains_key(vip));
+        let gone = gone.map(|vip| (*vip, 0, Hold::NotHere));
+        let known = wanted.vips.iter();
+        let known = known.map(|(vip, (prefix, hold))| (*vip, *prefix, *hold));
+        let is_kept = |hold| hold == Hold::Here && reason != Reason::End;
+        let (here, not_here): (Vec<_>, Vec<_>) = known
             .chain(gone)
-            .collect();
-        for (vip, (prefix, hold)) in all {
-            let is_there = interface.addresses.iter().any(|(there, _)| *there == vip);
+            .partition(|(_vip, _prefix, hold)| is_kept(*hold));
+        let is_there = |interface: &Interface, vip| {
+            let mut addresses = interface.addresses.iter();
+            addresses.any(|(there, _)| *there == vip)
+        };
+        let (mut is_whole, mut is_changed) = (true, false);
+        for (vip, _prefix, _hold) in not_here {
+            let was_there = is_there(interface, vip);
+            is_changed |= was_there;
             self.refused.remove(&vip);
-            let done = if hold == Hold::Here && reason != Reason::End {
-                self.have(interface, vip, prefix, is_there, reason).await
-            } else {
-                self.have_not(interface, vip, is_there).await
-            };
+            if let Err(error) = self.have_not(interface, vip, was_there).await {
+                is_whole = false;
+                self.states.insert(vip, VipState::Absent);
+                self.complain(&interface.name, &error);
+            }
+        }
+        // The kernel takes along the other IPv4 addresses of the same network, unless it was told to
+        // promote one of them.
+        let looked_again = match is_changed && !here.is_empty() {
+            true => self.netlink.interface(&interface.name).await.ok(),
+            false => None,
+        };
+        let interface = looked_again.as_ref().unwrap_or(interface);
+        for (vip, prefix, _hold) in here {
+            let is_there = is_there(interface, vip);
+            self.refused.remove(&vip);
+            let done = self.have(interface, vip, prefix, is_there, reason).await;
             if let Err(error) = done {
-                let is_wanted = hold == Hold::Here && reason != Reason::End;
-                is_whole &= is_wanted;
                 // One whose renewal fails is there for as long as it lasts.
-                if is_wanted && !is_there {
+                if !is_there {
                     self.refused.insert(vip);
                 }
                 self.states.insert(vip, VipState::Absent);

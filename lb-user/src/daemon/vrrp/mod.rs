@@ -187,7 +187,8 @@ impl Routers {
     ///
     /// If threads are needed, and cannot be started.
     pub(super) fn follow(&mut self, config: &Config) -> anyhow::Result<()> {
-        let plan = Plan::of(config);
+        let mut plan = Plan::of(config);
+        plan.inherited = self.plan.borrow().plan.held_alone.clone();
         let has_macs = |leases: &Leases| leases.macs().next().is_some();
         let is_nothing_left = !self.leases.as_ref().is_some_and(has_macs);
         if self.threads.is_none() && plan.routers.is_empty() && is_nothing_left {
@@ -196,6 +197,7 @@ impl Routers {
                 // Those of a process that had some would keep this host from answering.
                 leases.follow(&BTreeMap::new())?;
             }
+            self.set_plan(plan);
             return Ok(());
         }
         self.set_plan(plan);

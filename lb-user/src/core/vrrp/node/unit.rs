@@ -30,8 +30,13 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    /// Of these, some of which may take the places of others.
-    pub(super) fn new(vrrps: Vec<Vrrp>, old: &[Self], leased: &Leased) -> Self {
+    /// Of these, some of which may take the places of others, or of nobody.
+    pub(super) fn new(
+        vrrps: Vec<Vrrp>,
+        old: &[Self],
+        leased: &Leased,
+        inherited: &BTreeSet<IpAddr>,
+    ) -> Self {
         let mut is_released = false;
         let routers = vrrps.into_iter().map(|vrrp| {
             let mut router = Router {
@@ -51,6 +56,8 @@ impl Unit {
                 has_started: false,
             };
             let Some((unit, at)) = predecessor(old, &router.vrrp) else {
+                let mut vips = router.vrrp.vips().iter();
+                router.was_active = vips.all(|vip| inherited.contains(vip));
                 return router;
             };
             is_released |= unit.is_released;

@@ -1,6 +1,6 @@
 //! Routers that come, change and go.
 
-use super::{Bench, ONE, TWO, and, ip, line};
+use super::{Bench, ONE, Plan, SIX, TWO, and, ip, line, plan};
 use crate::core::vrrp::node::{Event, Node};
 use crate::core::vrrp::role::{Cause, Role};
 use crate::core::vrrp::settings::Reach;
@@ -42,6 +42,38 @@ fn a_router_that_is_renamed_keeps_its_role_and_what_was_said_of_it() {
     bench.plan(&[ONE]);
     bench.wait(60_000);
     assert_eq!(bench.roles(), [Role::Backup]);
+}
+
+#[test]
+fn a_router_whose_addresses_were_held_alone_goes_on_holding_them() {
+    let mut bench = Bench::new(&[]);
+    let mut inherit = |routers: &[&str], vips: &[&str]| {
+        let inherited = vips.iter().map(|vip| ip(vip)).collect();
+        let plan = Plan {
+            inherited,
+            ..plan(routers)
+        };
+        bench.act(|node, now| node.handle_plan(plan, now));
+        (bench.roles(), bench.cause())
+    };
+    let both = ["172.16.40.24", "172.16.40.25"];
+    let adopted = (vec![Role::Active], Cause::Adopted);
+    assert_eq!(inherit(&[ONE], &both), adopted);
+    // What a router has had goes first.
+    let other = ONE.replace("51", "61");
+    let (roles, _cause) = inherit(&[&other, TWO], &both);
+    assert_eq!(roles, [Role::Backup, Role::Active]);
+}
+
+#[test]
+fn a_router_with_an_address_that_was_not_held_waits() {
+    let mut bench = Bench::new(&[]);
+    let plan = Plan {
+        inherited: [ip("172.16.40.24"), ip("fe80::40:24")].into(),
+        ..plan(&[ONE, SIX, TWO])
+    };
+    bench.act(|node, now| node.handle_plan(plan, now));
+    assert_eq!(bench.roles(), [Role::Active, Role::Backup, Role::Backup]);
 }
 
 #[test]
