@@ -2,6 +2,7 @@
 
 mod broker;
 pub mod churn;
+mod cluster;
 mod failover;
 mod figures;
 mod flood;
@@ -38,6 +39,8 @@ pub enum Args {
     Failover(failover::Args),
     /// The broker beside mosquitto and rumqttd: idle memory, connects, messages, fan-out, latency.
     Broker(broker::Args),
+    /// Brokers of a cluster beside one alone: messages, latency, joining with many filters.
+    Cluster(cluster::Args),
     /// Two nodes that tell each other of their flows: lag, bytes, CPU, memory.
     Sync(sync::Args),
 }
@@ -63,6 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
         Args::Flood(args) => flood::run(args),
         Args::Failover(args) => failover::run(args),
         Args::Broker(args) => broker::run(args),
+        Args::Cluster(args) => cluster::run(args),
         Args::Sync(args) => sync::run(args),
     }
 }

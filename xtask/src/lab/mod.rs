@@ -29,7 +29,7 @@ pub use host::Host;
 pub use netns::NetNs;
 pub(crate) use pinger::raw_socket;
 pub use pinger::{Answer, Answers, PING_PERIOD, Pinger, Record};
-pub use process::{Process, memory_of};
+pub use process::{Process, cpu_seconds_of, memory_of};
 pub use router::Router;
 pub use sys::{interrupted, note_interrupts, run_first, ticks_per_second};
 pub use topology::{Family, Switch, Topology};

@@ -82,6 +82,14 @@ impl Process {
         self.child.id()
     }
 
+    /// Its processor time, as [`cpu_seconds_of`].
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        cpu_seconds_of(self.pid())
+    }
+
     /// Its memory, as [`memory_of`].
     ///
     /// # Errors
@@ -216,6 +224,20 @@ pub fn memory_of(pid: u32) -> Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let number = line.and_then(|line| line.split_ascii_whitespace().next());
     Ok(number.context("no VmRSS")?.parse()?)
+}
+
+/// Seconds of processor time that a process has used, in the kernel too.
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu_seconds_of(pid: u32) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .with_context(|| format!("there is no process {pid}"))?;
+    // Behind the name in brackets, which may hold anything: state is field 3, utime 14, stime 15.
+    let (_, fields) = text.rsplit_once(')').context("no process name")?;
+    let ticks = fields.split_ascii_whitespace().skip(11).take(2);
+    let ticks: f64 = ticks.filter_map(|field| field.parse::<f64>().ok()).sum();
+    Ok(ticks / sys::ticks_per_second())
 }
 
 fn read(path: &std::path::Path) -> String {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::exec;
-use crate::lab::{Binaries, ConfigText, Family, Host, Process, ticks_per_second, wait_until};
+use crate::lab::{Binaries, ConfigText, Family, Host, Process, cpu_seconds_of, wait_until};
 use crate::network::{Backend, Balance, Forward, Network, PORT, Shape};
 
 /// Longest wait for a balancer to listen.
@@ -123,21 +123,10 @@ impl Path {
         pids.extend(self.proxy.as_ref().map(Process::pid));
         let mut sum = 0.0;
         for pid in pids {
-            sum += cpu_seconds(pid)?;
+            sum += cpu_seconds_of(pid)?;
         }
         Ok(sum - self.spent_before)
     }
-}
-
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // Behind the name in brackets, which may hold anything: state is field 3, utime 14, stime 15.
-    let (_, fields) = text.rsplit_once(')').context("no process name")?;
-    let ticks = fields.split_ascii_whitespace().skip(11).take(2);
-    Ok(ticks
-        .filter_map(|field| field.parse::<f64>().ok())
-        .sum::<f64>()
-        / ticks_per_second())
 }
 
 /// A program that rewrites MAC addresses and no more.

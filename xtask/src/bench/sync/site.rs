@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::exec;
 use crate::lab::{
-    Binaries, ConfigText, Family, Host, Process, interrupted, ticks_per_second, wait_until,
+    Binaries, ConfigText, Family, Host, Process, cpu_seconds_of, interrupted, memory_of, wait_until,
 };
 use crate::load::Load;
 use crate::network::{Backend, Balance, Forward, Network, PORT, Shape, name_of};
@@ -268,17 +268,8 @@ rise = 1
 }
 
 fn spent(pid: u32) -> Result<Spent> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // Behind the name in brackets, which may hold anything: state is field 3, utime 14, stime 15.
-    let (_, fields) = stat.rsplit_once(')').context("no process name")?;
-    let ticks = fields.split_ascii_whitespace().skip(11).take(2);
-    let ticks: f64 = ticks.filter_map(|field| field.parse::<f64>().ok()).sum();
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let rss = rss.and_then(|line| line.split_ascii_whitespace().next());
-    let kib: f64 = rss.context("no VmRSS")?.parse()?;
     Ok(Spent {
-        cpu_seconds: ticks / ticks_per_second(),
-        rss_mib: kib / 1_024.0,
+        cpu_seconds: cpu_seconds_of(pid)?,
+        rss_mib: memory_of(pid)? as f64 / 1_024.0,
     })
 }
