@@ -23,6 +23,26 @@ impl Qos {
     }
 }
 
+/// Tells copies of one message apart from other messages, which may be the same in all else.
+///
+/// Given where a message is published, if it may reach a subscriber by two ways: on the nodes of a
+/// cluster, and at QoS 1 or 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId {
+    /// Of the process that it was published in.
+    pub run: u64,
+    pub number: u64,
+}
+
+impl MessageId {
+    /// What a message has that comes by one way alone.
+    pub const NONE: Self = Self { run: 0, number: 0 };
+
+    pub fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+}
+
 /// One published message.
 ///
 /// Topic and payload are copies of exactly their size: a slice of the read buffer would keep the
@@ -37,6 +57,7 @@ pub struct Message {
     pub qos: Qos,
     pub retain: bool,
     pub expires: Option<Instant>,
+    pub id: MessageId,
 }
 
 impl Message {

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    message::{Message, Qos},
+    message::{Message, MessageId, Qos},
     metrics::{Metric, Metrics},
 };
 
@@ -184,6 +184,7 @@ fn message(name: &str, payload: String) -> Message {
         qos: Qos::AtMostOnce,
         retain: true,
         expires: None,
+        id: MessageId::NONE,
     }
 }
 

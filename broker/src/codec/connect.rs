@@ -17,7 +17,7 @@ use super::{
     read_prefixed, read_variable,
 };
 use crate::{
-    message::{Message, Qos},
+    message::{Message, MessageId, Qos},
     secret::Secret,
     topic,
 };
@@ -270,6 +270,7 @@ fn decode_will(
         qos: Qos::from_bits(qos as u8).ok_or(DecodeError::Malformed)?,
         retain,
         expires: None,
+        id: MessageId::NONE,
     };
     Ok(Will {
         message: Arc::new(message),

@@ -18,7 +18,7 @@ use super::{
     read_prefixed,
 };
 use crate::{
-    message::{Message, Qos},
+    message::{Message, MessageId, Qos},
     topic,
 };
 
@@ -92,6 +92,7 @@ fn decode_publish(
         qos,
         retain: flags & 1 != 0,
         expires: properties.expires,
+        id: MessageId::NONE,
     };
     Ok(ClientPacket::Publish {
         id,

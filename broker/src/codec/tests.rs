@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use proptest::{collection::vec, prelude::*};
 
 use super::{packet::*, *};
-use crate::message::{Message, Qos};
+use crate::message::{Message, MessageId, Qos};
 
 const LIMIT: usize = 1024 * 1024;
 
@@ -351,6 +351,7 @@ fn any_message() -> impl Strategy<Value = Message> {
             qos: Qos::from_bits(qos).unwrap(),
             retain,
             expires: None,
+            id: MessageId::NONE,
         })
 }
 

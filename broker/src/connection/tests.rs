@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     access::Identity,
     codec::packet::{Connect, PacketId, RetainHandling, Subscribe, SubscribeFilter, Version, Will},
-    message::{Message, Qos},
+    message::{Message, MessageId, Qos},
     metrics::Counters,
     peer::Peer,
     routes::ShardId,
@@ -78,6 +78,7 @@ fn retained_will() -> Will {
         qos: Qos::AtMostOnce,
         retain: true,
         expires: None,
+        id: MessageId::NONE,
     };
     Will {
         message: Arc::new(message),

@@ -4,9 +4,16 @@
 //! frame    src u16 | sequence u64 | count u32 | message*
 //! message  flags u8 | topic u16 | properties u32 | payload u32 | [expires in ms u64]
 //!          | [seats u32 | (share u64 | session u32)*] | [session u64 | packet id u16]
-//!          | topic | properties | payload
+//!          | [run u64 | number u64] | topic | properties | payload
 //! flags    bits 0-1 QoS, bit 2 retain, bit 3 expires, bit 4 for these seats alone,
-//!          bit 5 of this origin, bit 6 maybe taken in an earlier life
+//!          bit 5 of this origin, bit 6 maybe taken in an earlier life, bit 7 with an id
+//! ```
+//!
+//! In a message's place may be a word of shards of different nodes to each other: its flags have both
+//! bits of the QoS, and bit 2 when its sender is to hear that it was taken.
+//!
+//! ```text
+//! word     flags u8 | length u32 | bytes
 //! ```
 
 use std::time::{Duration, Instant};
@@ -15,7 +22,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::{
     codec::packet::PacketId,
-    message::{Message, Qos},
+    message::{Message, MessageId, Qos},
     routes::ShardId,
     session::journal::{Origin, SessionId},
     shares::{Seat, ShareId},
@@ -28,6 +35,11 @@ const EXPIRES: u8 = 0b1000;
 const SEATS: u8 = 0b1_0000;
 const ORIGIN: u8 = 0b10_0000;
 const REPEAT: u8 = 0b100_0000;
+const WITH_ID: u8 = 0b1000_0000;
+const QOS: u8 = 0b11;
+/// In place of a QoS.
+const WORD: u8 = 0b11;
+const AWAITED: u8 = 0b0100;
 const SEAT_BYTES: usize = 8 + 4;
 
 /// A frame under construction.
@@ -74,6 +86,7 @@ impl Writer {
             qos,
             retain,
             expires,
+            id,
         } = message;
         let mut flags = *qos as u8;
         if *retain {
@@ -91,9 +104,12 @@ impl Writer {
                 flags |= REPEAT;
             }
         }
+        if !id.is_none() {
+            flags |= WITH_ID;
+        }
         let seat_bytes = seats.len() * SEAT_BYTES;
         self.bytes
-            .reserve(33 + seat_bytes + topic.len() + properties.len() + payload.len());
+            .reserve(49 + seat_bytes + topic.len() + properties.len() + payload.len());
         self.bytes.put_u8(flags);
         // Lengths come from packets, where they had 16 and 28 bits.
         self.bytes
@@ -119,9 +135,23 @@ impl Writer {
             self.bytes.put_u64(origin.session.0);
             self.bytes.put_u16(origin.id.get());
         }
+        if !id.is_none() {
+            self.bytes.put_u64(id.run);
+            self.bytes.put_u64(id.number);
+        }
         self.bytes.put_slice(topic.as_bytes());
         self.bytes.put_slice(properties);
         self.bytes.put_slice(payload);
+        self.count += 1;
+    }
+
+    /// Adds a word to a shard of another node.
+    pub fn push_word(&mut self, word: &[u8], is_awaited: bool) {
+        let flags = if is_awaited { WORD | AWAITED } else { WORD };
+        self.bytes.put_u8(flags);
+        self.bytes
+            .put_u32(u32::try_from(word.len()).unwrap_or(u32::MAX));
+        self.bytes.put_slice(word);
         self.count += 1;
     }
 
@@ -161,6 +191,13 @@ pub struct Source {
 
 /// What is in a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content<'a> {
+    Message(Item),
+    Word { bytes: &'a [u8], is_awaited: bool },
+}
+
+/// A message in a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     pub message: Message,
     pub seats: Vec<Seat>,
@@ -170,6 +207,25 @@ pub struct Item {
 /// Splits the next message off, as [`read_item`].
 pub fn read_message(frame: &mut &[u8], now: Instant) -> Option<(Message, Vec<Seat>)> {
     read_item(frame, now).map(|item| (item.message, item.seats))
+}
+
+/// Splits off what is next; `None` when the bytes end before it does.
+pub fn read_content<'a>(frame: &mut &'a [u8], now: Instant) -> Option<Content<'a>> {
+    let flags = *frame.first()?;
+    if flags & QOS != WORD {
+        return read_item(frame, now).map(Content::Message);
+    }
+    let is_awaited = flags & AWAITED != 0;
+    let bytes = skip_word(frame)?;
+    Some(Content::Word { bytes, is_awaited })
+}
+
+fn skip_word<'a>(frame: &mut &'a [u8]) -> Option<&'a [u8]> {
+    frame.try_get_u8().ok()?;
+    let length = usize::try_from(frame.try_get_u32().ok()?).ok()?;
+    let (bytes, rest) = frame.split_at_checked(length)?;
+    *frame = rest;
+    Some(bytes)
 }
 
 /// Splits the next message off; `None` when the bytes end before it does.
@@ -198,6 +254,14 @@ pub fn read_item(frame: &mut &[u8], now: Instant) -> Option<Item> {
     } else {
         None
     };
+    let id = if flags & WITH_ID != 0 {
+        MessageId {
+            run: frame.try_get_u64().ok()?,
+            number: frame.try_get_u64().ok()?,
+        }
+    } else {
+        MessageId::NONE
+    };
     let (topic, rest) = frame.split_at_checked(topic)?;
     let (properties, rest) = rest.split_at_checked(properties)?;
     let (payload, rest) = rest.split_at_checked(payload)?;
@@ -206,9 +270,10 @@ pub fn read_item(frame: &mut &[u8], now: Instant) -> Option<Item> {
         topic: std::str::from_utf8(topic).ok()?.into(),
         payload: payload.into(),
         properties: properties.into(),
-        qos: Qos::from_bits(flags & 0b11)?,
+        qos: Qos::from_bits(flags & QOS)?,
         retain: flags & RETAIN != 0,
         expires,
+        id,
     };
     Some(Item {
         message,
@@ -217,19 +282,24 @@ pub fn read_item(frame: &mut &[u8], now: Instant) -> Option<Item> {
     })
 }
 
-/// Whether any of the messages behind a header is to be acknowledged.
+/// Whether anything behind a header is to be acknowledged.
 pub fn is_awaited(mut messages: &[u8]) -> bool {
-    while let Some(qos) = skip_message(&mut messages) {
-        if qos != Qos::AtMostOnce as u8 {
+    while let Some(is_awaited) = skip_content(&mut messages) {
+        if is_awaited {
             return true;
         }
     }
     false
 }
 
-/// Passes over a message; the result is its QoS.
-fn skip_message(frame: &mut &[u8]) -> Option<u8> {
-    let flags = frame.try_get_u8().ok()?;
+/// Passes over what is next; the result is whether it is to be acknowledged.
+fn skip_content(frame: &mut &[u8]) -> Option<bool> {
+    let flags = *frame.first()?;
+    if flags & QOS == WORD {
+        skip_word(frame)?;
+        return Some(flags & AWAITED != 0);
+    }
+    frame.try_get_u8().ok()?;
     let topic = usize::from(frame.try_get_u16().ok()?);
     let properties = usize::try_from(frame.try_get_u32().ok()?).ok()?;
     let payload = usize::try_from(frame.try_get_u32().ok()?).ok()?;
@@ -243,9 +313,13 @@ fn skip_message(frame: &mut &[u8]) -> Option<u8> {
         frame.try_get_u64().ok()?;
         frame.try_get_u16().ok()?;
     }
+    if flags & WITH_ID != 0 {
+        frame.try_get_u64().ok()?;
+        frame.try_get_u64().ok()?;
+    }
     let length = topic.checked_add(properties)?.checked_add(payload)?;
     *frame = frame.get(length..)?;
-    Some(flags & 0b11)
+    Some(flags & QOS != Qos::AtMostOnce as u8)
 }
 
 fn read_seats(frame: &mut &[u8]) -> Option<Vec<Seat>> {

@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*};
 use super::{frame::Writer, *};
 use crate::{
     codec::packet::PacketId,
-    message::{Message, Qos},
+    message::{Message, MessageId, Qos},
     session::journal::{Origin, SessionId},
     shares::{Seat, ShareId},
 };
@@ -19,6 +19,7 @@ fn message(topic: &str, payload: &[u8]) -> Message {
         qos: Qos::AtLeastOnce,
         retain: true,
         expires: None,
+        id: MessageId::NONE,
     }
 }
 
@@ -352,6 +353,7 @@ proptest! {
     #[test]
     fn frames_hold_any_message(
         messages in vec(("\\PC{0,20}", vec(any::<u8>(), 0..50), vec(any::<u8>(), 0..9), 0..3_u8), 0..9),
+        id in (any::<u64>(), any::<u64>()),
         lifetime in proptest::option::of(0..100_000_u64),
         seats in vec((any::<u64>(), any::<u32>()), 0..5),
     ) {
@@ -365,6 +367,7 @@ proptest! {
                 qos: Qos::from_bits(qos).unwrap(),
                 retain: qos == 1,
                 expires: lifetime.map(|millis| now + Duration::from_millis(millis)),
+                id: MessageId { run: id.0 * u64::from(qos > 0), number: id.1 },
             })
             .collect();
         let seats: Vec<_> = seats
@@ -385,11 +388,37 @@ proptest! {
     }
 
     #[test]
+    fn words_are_read_between_messages(words in vec((vec(any::<u8>(), 0..50), any::<bool>()), 0..9)) {
+        let now = Instant::now();
+        let mut between = message("t", b"x");
+        between.qos = Qos::AtMostOnce;
+        let mut writer = Writer::new(ShardId(3), 42);
+        for (word, is_awaited) in &words {
+            writer.push_word(word, *is_awaited);
+            writer.push(&between, &[], now);
+        }
+        let bytes = writer.finish();
+        let mut rest = &bytes[frame::HEADER..];
+        let is_awaited = words.iter().any(|(_word, is_awaited)| *is_awaited);
+        prop_assert_eq!(frame::is_awaited(rest), is_awaited);
+        for (word, is_awaited) in &words {
+            let (bytes, is_awaited) = (&word[..], *is_awaited);
+            let expected = Some(frame::Content::Word { bytes, is_awaited });
+            prop_assert_eq!(frame::read_content(&mut rest, now), expected);
+            let Some(frame::Content::Message(item)) = frame::read_content(&mut rest, now) else {
+                panic!("no message");
+            };
+            prop_assert_eq!(&item.message, &between);
+        }
+        prop_assert!(rest.is_empty());
+    }
+
+    #[test]
     fn arbitrary_frames_never_panic(bytes in vec(any::<u8>(), 0..100)) {
         let mut rest = &bytes[..];
         if frame::read_header(&mut rest).is_some() {
             frame::is_awaited(rest);
-            while frame::read_message(&mut rest, Instant::now()).is_some() {}
+            while frame::read_content(&mut rest, Instant::now()).is_some() {}
         }
     }
 }

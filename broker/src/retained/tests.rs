@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::message::Qos;
+use crate::message::{MessageId, Qos};
 
 fn message(topic: &str, payload: &str) -> Arc<Message> {
     Arc::new(Message {
@@ -13,6 +13,7 @@ fn message(topic: &str, payload: &str) -> Arc<Message> {
         qos: Qos::AtMostOnce,
         retain: true,
         expires: None,
+        id: MessageId::NONE,
     })
 }
 

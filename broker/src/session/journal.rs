@@ -290,7 +290,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Qos;
+    use crate::message::{MessageId, Qos};
 
     #[test]
     fn what_a_client_may_repeat_is_counted_with_what_it_holds() {
@@ -303,6 +303,7 @@ mod tests {
                 qos: Qos::AtMostOnce,
                 retain: false,
                 expires: None,
+                id: MessageId::NONE,
             }),
             expiry: None,
             delay: 0,

@@ -142,7 +142,7 @@ fn address(message: &Arc<Message>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Qos;
+    use crate::message::{MessageId, Qos};
 
     fn message(payload: usize) -> Arc<Message> {
         Arc::new(Message {
@@ -152,6 +152,7 @@ mod tests {
             qos: Qos::AtLeastOnce,
             retain: false,
             expires: None,
+            id: MessageId::NONE,
         })
     }
 

@@ -123,6 +123,7 @@ fn message(payload: char, qos: Qos) -> Arc<Message> {
         qos,
         retain: false,
         expires: None,
+        id: crate::message::MessageId::NONE,
     })
 }
 

@@ -378,6 +378,7 @@ mod tests {
     use super::*;
     use crate::{
         access::Identity,
+        message::MessageId,
         metrics::Counters,
         session::Session,
         shares::{Appetite, Presence},
@@ -401,6 +402,7 @@ mod tests {
             qos: Qos::AtMostOnce,
             retain: false,
             expires: None,
+            id: MessageId::NONE,
         };
         for _ in 0..3 {
             shard.outbox.push(ShardId(1), &message, &[], Instant::now());
@@ -432,6 +434,7 @@ mod tests {
             qos: Qos::AtLeastOnce,
             retain: false,
             expires: None,
+            id: MessageId::NONE,
         };
         let mut needs = Needs::default();
         assert!(shard.publish(Arc::new(message), None, &mut needs, Instant::now()));

@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        message::Qos,
+        message::{MessageId, Qos},
         metrics::{Counters, Metric, Metrics},
         receipts::Need,
         routes::ShardId,
@@ -178,6 +178,7 @@ mod tests {
             qos: Qos::AtLeastOnce,
             retain: false,
             expires: None,
+            id: MessageId::NONE,
         })
     }
 

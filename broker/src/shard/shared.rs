@@ -216,7 +216,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{message::Qos, metrics::Counters, session::Wire, shard::Shared};
+    use crate::{message::{MessageId, Qos}, metrics::Counters, session::Wire, shard::Shared};
 
     #[test]
     fn message_that_one_member_has_no_room_for_goes_to_another() {
@@ -232,6 +232,7 @@ mod tests {
             qos: Qos::AtMostOnce,
             retain: false,
             expires: None,
+            id: MessageId::NONE,
         });
         let publish = |shard: &mut Shard| {
             let needs = &mut Needs::default();

@@ -5,8 +5,9 @@
 //!               | [will due u64] | [delay u32 | [expiry u32] | message]
 //! flags         bit 0 id assigned, 1 user, 2 ends, 3 will due, 4 will, 5 will expires
 //! subscription  flags u8 | [id u32]            bits 0-1 QoS, 2 no local, 3 as published, 4 id
-//! message       flags u8 | [expires u64] | topic str | properties u32 ... | payload, to the end
-//! flags         bits 0-1 QoS, 2 retain, 3 expires
+//! message       flags u8 | [expires u64] | [run u64 | number u64] | topic str
+//!               | properties u32 ... | payload, to the end
+//! flags         bits 0-1 QoS, 2 retain, 3 expires, 4 with an id
 //! entry         progress u8 | packet id u16 | body u64 | flags u8 | ids u16 | id u32 ...
 //!               | [group str | filter str]     bits 0-1 QoS, 2 retain, 3 shared
 //! received      0 while not all shards may have it, 2 if these are others by now, then 1
@@ -23,7 +24,7 @@ use bytes::{Buf, BufMut};
 use super::clock::{Clock, millis};
 use crate::{
     codec::packet::{PacketId, Will},
-    message::{Message, Qos},
+    message::{Message, MessageId, Qos},
     session::{
         Grant, Subscription,
         journal::{Profile, Progress, Spread, State},
@@ -47,6 +48,7 @@ const WITH_ID: u8 = 1 << 4;
 
 const RETAIN: u8 = 1 << 2;
 const EXPIRES: u8 = 1 << 3;
+const WITH_MESSAGE_ID: u8 = 1 << 4;
 const SHARED: u8 = 1 << 3;
 
 /// Where a message's bytes are.
@@ -228,10 +230,19 @@ fn put_message(message: &Message, clock: Clock, out: &mut Vec<u8>) {
         qos,
         retain,
         expires,
+        id,
     } = message;
-    out.put_u8(*qos as u8 | flag(*retain, RETAIN) | flag(expires.is_some(), EXPIRES));
+    let flags = *qos as u8
+        | flag(*retain, RETAIN)
+        | flag(expires.is_some(), EXPIRES)
+        | flag(!id.is_none(), WITH_MESSAGE_ID);
+    out.put_u8(flags);
     if let Some(expires) = expires {
         out.put_u64(clock.to_wall(*expires));
+    }
+    if !id.is_none() {
+        out.put_u64(id.run);
+        out.put_u64(id.number);
     }
     put_str(topic, out);
     // The length of a packet has 28 bits.
@@ -247,6 +258,14 @@ pub(super) fn decode_message(mut bytes: &[u8], clock: Clock) -> Option<Message> 
     } else {
         None
     };
+    let id = if flags & WITH_MESSAGE_ID != 0 {
+        MessageId {
+            run: bytes.try_get_u64().ok()?,
+            number: bytes.try_get_u64().ok()?,
+        }
+    } else {
+        MessageId::NONE
+    };
     let topic = get_str(&mut bytes)?.into();
     let properties = usize::try_from(bytes.try_get_u32().ok()?).ok()?;
     let (properties, payload) = bytes.split_at_checked(properties)?;
@@ -257,6 +276,7 @@ pub(super) fn decode_message(mut bytes: &[u8], clock: Clock) -> Option<Message> 
         qos: Qos::from_bits(flags & QOS)?,
         retain: flags & RETAIN != 0,
         expires,
+        id,
     })
 }
 

@@ -111,6 +111,7 @@ impl Fixture {
                 qos: Qos::AtMostOnce,
                 retain: true,
                 expires: None,
+                id: crate::message::MessageId::NONE,
             },
         });
     }

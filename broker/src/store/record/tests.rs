@@ -18,6 +18,8 @@ prop_compose! {
         qos in 0..3_u8,
         retain: bool,
         expires in option::of(any::<u32>()),
+        run in 0..2_u64,
+        number: u64,
     ) -> Message {
         Message {
             topic: topic.into(),
@@ -26,6 +28,7 @@ prop_compose! {
             qos: Qos::from_bits(qos).unwrap(),
             retain,
             expires: expires.map(|millis| clock().now() + Duration::from_millis(u64::from(millis))),
+            id: MessageId { run, number },
         }
     }
 }

@@ -3,7 +3,7 @@ use std::time::Instant;
 use super::*;
 use crate::{
     codec::packet::PacketId,
-    message::Qos,
+    message::{MessageId, Qos},
     session::{Subscription, journal::Remains},
 };
 
@@ -22,6 +22,7 @@ fn message(payload: &str) -> Arc<Message> {
         qos: Qos::AtLeastOnce,
         retain: false,
         expires: None,
+        id: MessageId::NONE,
     })
 }
 
