@@ -40,6 +40,7 @@ mod proxy;
 pub mod rate;
 pub mod receipts;
 mod reload;
+pub mod replica;
 mod retained;
 pub mod routes;
 mod secret;

@@ -34,7 +34,7 @@ pub struct Restored {
 }
 
 /// What was noted of a message.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoredMessage {
     pub seq: Seq,
     pub progress: Progress,
@@ -109,6 +109,30 @@ impl Session {
             restored.note_state();
         }
         restored
+    }
+
+    /// All that is noted of a kept session.
+    pub fn snapshot(&self) -> Option<Restored> {
+        let record = self.outgoing.record();
+        let spread = |received: &Received| match received.inherited {
+            _ if received.is_spread => Spread::Done,
+            Some(Inherited { is_here: false, .. }) => Spread::Unplaced,
+            Some(_) | None => Spread::Begun,
+        };
+        let received = self.received.iter();
+        Some(Restored {
+            session: record.session()?,
+            profile: Profile::clone(record.profile()?),
+            expiry: self.expiry,
+            ends: self.ends,
+            will: self.will.clone(),
+            will_due: self.will_due,
+            subscriptions: self.subscriptions.clone().into_iter().collect(),
+            received: received
+                .map(|(id, received)| (*id, spread(received)))
+                .collect(),
+            messages: self.outgoing.snapshot(),
+        })
     }
 
     /// How other shards are to know a QoS 2 message of the client's, if that can be received again

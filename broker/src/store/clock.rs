@@ -23,6 +23,13 @@ impl Clock {
         Self { now, wall }
     }
 
+    /// One that only tells how far off things are: for what is said to another node, whose time of
+    /// day is another, and read there by such a clock.
+    pub(crate) fn relative(now: Instant) -> Self {
+        // As far from the beginning as from the end.
+        Self::at(now, u64::MAX / 2)
+    }
+
     #[cfg(test)]
     pub(super) fn now(&self) -> Instant {
         self.now

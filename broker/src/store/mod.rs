@@ -17,7 +17,7 @@ mod batch;
 mod clock;
 mod disk;
 mod load;
-mod record;
+pub(crate) mod record;
 mod scribe;
 mod status;
 mod worker;
@@ -39,7 +39,8 @@ use thiserror::Error;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use self::{clock::Clock, disk::Disk, load::Loader, record::FORMAT, scribe::Scribe};
+pub(crate) use self::clock::Clock;
+use self::{disk::Disk, load::Loader, record::FORMAT, scribe::Scribe};
 use crate::{
     config::Persistence,
     retained::Notes,

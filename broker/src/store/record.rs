@@ -78,13 +78,13 @@ pub(super) struct Content {
     pub(super) share: Option<Share>,
 }
 
-fn put_str(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn put_str(text: &str, out: &mut Vec<u8>) {
     // All strings come from packets, where their length has 16 bits.
     out.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
     out.put_slice(text.as_bytes());
 }
 
-fn get_str<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
+pub(crate) fn get_str<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
     let length = usize::from(bytes.try_get_u16().ok()?);
     let (text, rest) = bytes.split_at_checked(length)?;
     *bytes = rest;
@@ -95,7 +95,7 @@ fn flag(is_set: bool, bit: u8) -> u8 {
     if is_set { bit } else { 0 }
 }
 
-pub(super) fn encode_state(state: &State, clock: Clock) -> Vec<u8> {
+pub(crate) fn encode_state(state: &State, clock: Clock) -> Vec<u8> {
     let State {
         profile,
         expiry,
@@ -134,7 +134,7 @@ pub(super) fn encode_state(state: &State, clock: Clock) -> Vec<u8> {
     out
 }
 
-pub(super) fn decode_state(mut bytes: &[u8], clock: Clock) -> Option<State> {
+pub(crate) fn decode_state(mut bytes: &[u8], clock: Clock) -> Option<State> {
     let flags = bytes.try_get_u8().ok()?;
     let has = |bit| flags & bit != 0;
     let client_id = get_str(&mut bytes)?.into();
@@ -183,7 +183,7 @@ pub(super) fn decode_state(mut bytes: &[u8], clock: Clock) -> Option<State> {
     })
 }
 
-pub(super) fn encode_subscription(subscription: &Subscription) -> Vec<u8> {
+pub(crate) fn encode_subscription(subscription: &Subscription) -> Vec<u8> {
     let Subscription {
         qos,
         no_local,
@@ -201,7 +201,7 @@ pub(super) fn encode_subscription(subscription: &Subscription) -> Vec<u8> {
     out
 }
 
-pub(super) fn decode_subscription(mut bytes: &[u8]) -> Option<Subscription> {
+pub(crate) fn decode_subscription(mut bytes: &[u8]) -> Option<Subscription> {
     let flags = bytes.try_get_u8().ok()?;
     let id = if flags & WITH_ID != 0 {
         Some(bytes.try_get_u32().ok()?)
@@ -216,7 +216,7 @@ pub(super) fn decode_subscription(mut bytes: &[u8]) -> Option<Subscription> {
     })
 }
 
-pub(super) fn encode_message(message: &Message, clock: Clock) -> Vec<u8> {
+pub(crate) fn encode_message(message: &Message, clock: Clock) -> Vec<u8> {
     let mut out = Vec::with_capacity(message.topic.len() + message.payload.len() + 32);
     put_message(message, clock, &mut out);
     out
@@ -251,7 +251,7 @@ fn put_message(message: &Message, clock: Clock, out: &mut Vec<u8>) {
     out.put_slice(payload);
 }
 
-pub(super) fn decode_message(mut bytes: &[u8], clock: Clock) -> Option<Message> {
+pub(crate) fn decode_message(mut bytes: &[u8], clock: Clock) -> Option<Message> {
     let flags = bytes.try_get_u8().ok()?;
     let expires = if flags & EXPIRES != 0 {
         Some(clock.to_instant(bytes.try_get_u64().ok()?))
@@ -352,7 +352,7 @@ pub(super) fn decode_entry(mut bytes: &[u8]) -> Option<Entry> {
     Some(Entry { progress, content })
 }
 
-pub(super) fn encode_spread(spread: Spread) -> Vec<u8> {
+pub(crate) fn encode_spread(spread: Spread) -> Vec<u8> {
     vec![match spread {
         Spread::Begun => 0,
         Spread::Done => 1,
@@ -360,7 +360,7 @@ pub(super) fn encode_spread(spread: Spread) -> Vec<u8> {
     }]
 }
 
-pub(super) fn decode_spread(bytes: &[u8]) -> Option<Spread> {
+pub(crate) fn decode_spread(bytes: &[u8]) -> Option<Spread> {
     match bytes {
         [0] => Some(Spread::Begun),
         [1] => Some(Spread::Done),

@@ -41,6 +41,32 @@ impl Outgoing {
         }
     }
 
+    /// The messages that are noted, in the order of their numbers.
+    pub(in crate::session) fn snapshot(&self) -> Vec<RestoredMessage> {
+        let content = |queued: &Queued| Some((Arc::clone(&queued.message), queued.grant.clone()));
+        let noted = |seq, progress, content| RestoredMessage {
+            seq,
+            progress,
+            content,
+            group: None,
+        };
+        let in_flight = self
+            .inflight
+            .iter()
+            .filter_map(|InFlight { id, seq, stage }| {
+                Some(match stage {
+                    Stage::Published(queued) => {
+                        noted((*seq)?, Progress::Published(*id), content(queued))
+                    }
+                    Stage::Released => noted((*seq)?, Progress::Released(*id), None),
+                })
+            });
+        let queued = self.queue.iter();
+        let queued = queued
+            .filter_map(|queued| Some(noted(queued.seq?, Progress::Waiting, content(queued))));
+        in_flight.chain(queued).collect()
+    }
+
     /// Takes back a message that was noted in an earlier life, in the order of their numbers.
     pub(in crate::session) fn restore(&mut self, restored: RestoredMessage) {
         let RestoredMessage {

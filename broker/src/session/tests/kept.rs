@@ -13,6 +13,10 @@ use super::{
     },
     *,
 };
+use crate::replica::{
+    Shadow, Step as Told,
+    wire::{Reader, Writer},
+};
 
 const ID: SessionId = SessionId(7);
 
@@ -256,6 +260,16 @@ fn comeback(mut session: Session, now: Instant) -> (Vec<Delivery>, Vec<Ack>) {
     (peer.published, peer.acks)
 }
 
+/// Tells another node's shadow, as bytes.
+fn tell(shadow: &mut Shadow, steps: impl IntoIterator<Item = Told>, now: Instant) {
+    let mut writer = Writer::new(now);
+    steps.into_iter().for_each(|step| writer.push(&step));
+    for step in Reader::new(&writer.take(), now) {
+        let (_whose, step) = step.unwrap();
+        assert!(shadow.apply(step));
+    }
+}
+
 proptest! {
     #[test]
     fn session_made_again_of_its_notes_sends_the_same(steps in vec(steps(), 0..60)) {
@@ -284,6 +298,40 @@ proptest! {
     }
 
     #[test]
+    fn session_that_another_node_was_told_of_is_the_same_there(
+        steps in vec(steps(), 0..60),
+        cut in 0..60_usize,
+    ) {
+        let journal = Journal::default();
+        let mut session = Session::new(roomy(100));
+        session.keep(profile(), || (journal.clone(), ID));
+        session.attach(terms(HOUR, None));
+        let mut life = Life { session, peer: Some(Peer::default()), now: Instant::now() };
+        let mut shadow = Shadow::default();
+        let cut = cut.min(steps.len());
+        for step in &steps[..cut] {
+            life.take(step);
+        }
+        // Whoever comes to it late is told all of it first.
+        journal.take();
+        tell(&mut shadow, Told::whole(life.session.snapshot().unwrap(), |_share| None), life.now);
+        for step in &steps[cut..] {
+            life.take(step);
+        }
+        let changes = journal.take().unwrap_or_default();
+        let noted = changes.iter().filter_map(|(_session, change)| Told::of(change, |_| None));
+        tell(&mut shadow, noted, life.now);
+        let mut whole = Shadow::default();
+        tell(&mut whole, Told::whole(life.session.snapshot().unwrap(), |_share| None), life.now);
+        prop_assert_eq!(&shadow, &whole);
+        let mut restored = shadow.into_restored(ID).unwrap();
+        let messages = std::mem::take(&mut restored.messages);
+        let mut there = Session::restore(roomy(100), Journal::default(), restored, life.now);
+        messages.into_iter().for_each(|message| there.restore_message(message));
+        prop_assert_eq!(comeback(there, life.now), comeback(life.session, life.now));
+    }
+
+    #[test]
     fn session_that_ends_names_all_that_was_noted(steps in vec(steps(), 0..60)) {
         let journal = Journal::default();
         let mut session = Session::new(roomy(100));
@@ -293,7 +341,12 @@ proptest! {
         for step in &steps {
             life.take(step);
         }
+        let mut shadow = Shadow::default();
+        tell(&mut shadow, Told::whole(life.session.snapshot().unwrap(), |_share| None), life.now);
         life.session.keep_no_longer();
+        prop_assert!(life.session.snapshot().is_none());
+        prop_assert!(!shadow.apply(Told::Ended));
+        prop_assert_eq!(shadow, Shadow::default());
         let mut book = Book::default();
         book.read(&journal);
         prop_assert!(book.state.is_none());

@@ -1,0 +1,143 @@
+//! One change of a session, as another node is told of it.
+
+use std::sync::Arc;
+
+use crate::{
+    codec::packet::PacketId,
+    session::{
+        Grant, Restored, RestoredMessage, Subscription,
+        journal::{Change, Progress, Seq, Spread, State},
+    },
+    shares::ShareId,
+};
+
+/// A group and its filter.
+pub type Group = (Box<str>, Box<str>);
+
+/// A [`Change`] without what whoever has heard all before it knows already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    State(State),
+    Subscribed(Box<str>, Subscription),
+    Unsubscribed(Box<str>),
+    /// A message is the session's. Its group goes by its name: numbers are a node's own.
+    Taken(RestoredMessage),
+    /// One that waited is on its way.
+    Published(Seq, PacketId),
+    /// The client has it.
+    Released(Seq, PacketId),
+    Done(Seq),
+    /// A QoS 2 message of the client's awaits its PUBREL.
+    Received(PacketId, Spread),
+    Completed(PacketId),
+    Ended,
+}
+
+impl Step {
+    /// What another node is told of a change; `None` for one that is about this node's shards.
+    pub fn of(change: &Change, name: impl Fn(ShareId) -> Option<Group>) -> Option<Self> {
+        Some(match change {
+            Change::State(state) => Self::State(state.clone()),
+            Change::Subscribed(filter, subscription) => {
+                Self::Subscribed(filter.clone(), *subscription)
+            }
+            Change::Unsubscribed(filter) => Self::Unsubscribed(filter.clone()),
+            Change::Taken {
+                seq,
+                message,
+                grant,
+                progress,
+            } => Self::taken(
+                RestoredMessage {
+                    seq: *seq,
+                    progress: *progress,
+                    content: Some((Arc::clone(message), grant.clone())),
+                    group: None,
+                },
+                name,
+            ),
+            Change::Published { seq, id, .. } => Self::Published(*seq, *id),
+            Change::Released { seq, id, .. } => Self::Released(*seq, *id),
+            Change::Done { seq, .. } => Self::Done(*seq),
+            Change::Received(id, spread) => Self::Received(*id, *spread),
+            Change::Spread(..) => return None,
+            Change::Completed(id) => Self::Completed(*id),
+            Change::Ended(_) => Self::Ended,
+        })
+    }
+
+    /// All that there is to tell of a session to who knows nothing of it.
+    pub fn whole(restored: Restored, name: impl Fn(ShareId) -> Option<Group>) -> Vec<Self> {
+        let Restored {
+            session: _,
+            profile,
+            expiry,
+            ends,
+            will,
+            will_due,
+            subscriptions,
+            received,
+            messages,
+        } = restored;
+        let mut steps = vec![Self::State(State {
+            profile: Arc::new(profile),
+            expiry,
+            ends,
+            will,
+            will_due,
+        })];
+        let subscribed = |(filter, subscription)| Self::Subscribed(filter, subscription);
+        steps.extend(subscriptions.into_iter().map(subscribed));
+        let received = received.into_iter();
+        steps.extend(received.map(|(id, spread)| Self::Received(id, spread)));
+        steps.extend(
+            messages
+                .into_iter()
+                .map(|message| Self::taken(message, &name)),
+        );
+        steps
+    }
+
+    fn taken(mut message: RestoredMessage, name: impl Fn(ShareId) -> Option<Group>) -> Self {
+        if let Some((_message, Grant { share, .. })) = &mut message.content
+            && let Some(share) = share.take()
+        {
+            message.group = name(share);
+        }
+        Self::Taken(message)
+    }
+
+    /// Bytes that are held for it, without those of the message's content: that may be held for
+    /// others as well.
+    pub fn content_bytes(&self) -> usize {
+        match self {
+            Self::Taken(message) => content_bytes(message),
+            Self::State(state) => {
+                let will = state.will.as_ref();
+                will.map_or(0, |will| will.message.size())
+            }
+            Self::Subscribed(filter, _) | Self::Unsubscribed(filter) => filter.len(),
+            Self::Published(..)
+            | Self::Released(..)
+            | Self::Done(_)
+            | Self::Received(..)
+            | Self::Completed(_)
+            | Self::Ended => 0,
+        }
+    }
+}
+
+pub(super) fn content_bytes(message: &RestoredMessage) -> usize {
+    let content = message.content.as_ref();
+    content.map_or(0, |(message, _grant)| message.size())
+}
+
+/// Where a message is that has none of its content left.
+pub(super) fn without_content(seq: Seq, progress: Progress) -> RestoredMessage {
+    RestoredMessage {
+        seq,
+        progress,
+        content: None,
+        group: None,
+    }
+}
