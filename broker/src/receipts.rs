@@ -43,6 +43,8 @@ pub enum Waiter {
     Frame { from: ShardId, sequence: u64 },
     /// The message that other members of a group get in place of one, by its number.
     Move(u64),
+    /// The node that a session has come from, by a number.
+    Install(u64),
 }
 
 /// What is still missing for some messages.

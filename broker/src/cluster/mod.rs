@@ -16,6 +16,8 @@
 //! | `core`, `core/link` | all decisions, without I/O: who is a member, what is sent, who is gone |
 //! | `pair` | the numbered streams of two nodes; repeated after an interruption |
 //! | `routes` | which filters this node and the others have |
+//! | `claims`, `clock` | who may have a client id; the order of connections |
+//! | `word` | what shards of two nodes say to each other of sessions |
 //! | `calls` | whom to call, and when |
 //! | `wire` | what is said, as bytes |
 //! | `driver`, `slot`, `links` | the thread: lanes, timers, connections |
@@ -25,12 +27,16 @@
 //! once and in order, whatever becomes of connections. A peer that is silent for the lease, or that takes
 //! nothing, is held for gone: what it has not taken it does not get, and publishers are answered.
 //!
-//! **What is not here.** A session lives on the node that its client is connected to and ends with it;
-//! two nodes may have a client with one id each. A shared subscription shares what is published on its
+//! A client id has one connection, and one session, which goes where its client connects
+//! (`shard::claims`).
+//!
+//! **What is not here.** A session lives on one node, and what waits in it is lost with that. A shared subscription shares what is published on its
 //! node. Retained messages go to the nodes that are there when they are published; a node that begins
 //! with none is told those of the others, but nodes that differ stay so.
 
 mod calls;
+pub(crate) mod claims;
+mod clock;
 mod core;
 mod driver;
 mod ledger;
@@ -41,10 +47,14 @@ mod routes;
 mod slot;
 pub mod view;
 mod wire;
+pub(crate) mod word;
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU16, Ordering},
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU16, Ordering},
+    },
+    time::Duration,
 };
 
 use channel::Purpose;
@@ -52,13 +62,15 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 pub use self::core::Acknowledge;
 pub(crate) use self::core::PEERS;
+use claims::{Fellow, Stamp};
+use clock::Clock;
 pub use driver::ClusterError;
 pub(crate) use driver::{Handle, Prospect, spawn};
 pub(crate) use ledger::Ledger;
 use routes::Table;
 use view::ClusterStatus;
 
-use crate::{config, routes::ShardId, sys};
+use crate::{config, message::MessageId, routes::ShardId, sys};
 
 /// What the key of a cluster is for.
 pub(crate) const PURPOSE: Purpose = Purpose {
@@ -86,6 +98,13 @@ pub(crate) struct Cluster {
     known: watch::Sender<u64>,
     view: watch::Sender<ClusterStatus>,
     orders: mpsc::Sender<Order>,
+    node: Box<str>,
+    lease: Duration,
+    /// Peers that are there, and how often they were lost.
+    fellows: watch::Sender<Vec<Fellow>>,
+    clock: Clock,
+    /// Tells this run of the node from all others.
+    run: u64,
 }
 
 /// What operators, and the node itself, want done.
@@ -117,6 +136,11 @@ impl Cluster {
             known: watch::Sender::new(u64::MAX),
             view: watch::Sender::new(ClusterStatus::alone(node, config)),
             orders,
+            node: node.into(),
+            lease: config.lease,
+            fellows: watch::Sender::default(),
+            clock: Clock::default(),
+            run: clock::random(),
         };
         (cluster, given)
     }
@@ -177,6 +201,42 @@ impl Cluster {
     /// Follows what peers know.
     pub(crate) fn known(&self) -> watch::Receiver<u64> {
         self.known.subscribe()
+    }
+
+    /// Follows which peers are there.
+    pub(crate) fn fellows(&self) -> watch::Receiver<Vec<Fellow>> {
+        self.fellows.subscribe()
+    }
+
+    /// How long a peer may be silent before it is held for gone.
+    pub(crate) fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// A time that is later than all that this node has given or seen.
+    pub(crate) fn next_time(&self) -> u64 {
+        self.clock.next()
+    }
+
+    /// Takes note of a time that another node has given.
+    pub(crate) fn see_time(&self, time: u64) {
+        self.clock.see(time);
+    }
+
+    /// A time that this node has given.
+    pub(crate) fn stamp(&self, time: u64) -> Stamp {
+        Stamp {
+            time,
+            node: self.node.clone(),
+        }
+    }
+
+    /// The id of a shard's message with this number.
+    pub(crate) fn message_id(&self, shard: ShardId, number: u64) -> MessageId {
+        MessageId {
+            run: self.run,
+            number: u64::from(shard.0) << 48 | number,
+        }
     }
 
     pub(crate) fn view(&self) -> watch::Receiver<ClusterStatus> {

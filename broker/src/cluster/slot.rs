@@ -8,11 +8,14 @@ use std::{
 
 use bytes::Bytes;
 
-use super::Ledger;
+use super::{
+    Ledger,
+    word::{Recipient, Word},
+};
 use crate::{
     lanes::{
         Outbox,
-        frame::{self, Writer},
+        frame::{self, Content, Writer},
     },
     message::{Message, Qos},
     metrics::{Counters, Metric},
@@ -123,7 +126,14 @@ impl Slot {
             ..
         } = *keeper;
         let (mut missing, mut is_retained) = (0, false);
-        while let Some((message, _seats)) = frame::read_message(&mut messages, now) {
+        while let Some(content) = frame::read_content(&mut messages, now) {
+            let message = match content {
+                Content::Message(item) => item.message,
+                Content::Word { bytes, is_awaited } => {
+                    missing += self.pass_word(shared, id, bytes, is_awaited);
+                    continue;
+                }
+            };
             if !topic::is_valid_name(&message.topic) || sys::is_reserved(&message.topic) {
                 continue;
             }
@@ -139,15 +149,46 @@ impl Slot {
                 }
                 let sequence = self.outbox.push(shard, &message, &[], now);
                 if message.qos > Qos::AtMostOnce {
-                    let items = self.awaited.entry((shard, sequence)).or_default();
-                    if items.last() != Some(&id) {
-                        items.push(id);
-                        missing += 1;
-                    }
+                    missing += self.await_frame(id, shard, sequence);
                 }
             }
         }
         (missing, is_retained)
+    }
+
+    /// Passes a word on to the shards that it is for; the result is how many frames have to be
+    /// confirmed.
+    fn pass_word(&mut self, shared: &Shared, id: ItemId, bytes: &[u8], is_awaited: bool) -> usize {
+        let Some(word) = Word::decode(bytes) else {
+            return 0;
+        };
+        let shards = match word.recipient() {
+            Recipient::Client(client_id) => {
+                let shard = shared.shard_of(client_id);
+                shard.0..shard.0 + 1
+            }
+            Recipient::Shard(shard) if shard < shared.shards => shard..shard + 1,
+            Recipient::Shard(_) => 0..0,
+            Recipient::All => 0..shared.shards,
+        };
+        let mut missing = 0;
+        for shard in shards.map(ShardId) {
+            let sequence = self.outbox.push_word(shard, bytes, is_awaited);
+            if is_awaited {
+                missing += self.await_frame(id, shard, sequence);
+            }
+        }
+        missing
+    }
+
+    /// Has an item wait for a frame; the result is 1 unless it does so already.
+    fn await_frame(&mut self, id: ItemId, shard: ShardId, sequence: u64) -> usize {
+        let items = self.awaited.entry((shard, sequence)).or_default();
+        let is_new = items.last() != Some(&id);
+        if is_new {
+            items.push(id);
+        }
+        usize::from(is_new)
     }
 
     /// Whether some found no room.

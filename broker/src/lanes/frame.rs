@@ -292,6 +292,18 @@ pub fn is_awaited(mut messages: &[u8]) -> bool {
     false
 }
 
+/// How many messages there are behind a header.
+pub fn count_messages(mut content: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some(flags) = content.first().copied() {
+        if skip_content(&mut content).is_none() {
+            break;
+        }
+        count += usize::from(flags & QOS != WORD);
+    }
+    count
+}
+
 /// Passes over what is next; the result is whether it is to be acknowledged.
 fn skip_content(frame: &mut &[u8]) -> Option<bool> {
     let flags = *frame.first()?;

@@ -98,16 +98,31 @@ impl Outbox {
         seats: &[Seat],
         now: Instant,
     ) -> u64 {
+        self.write(to, |frame| frame.push_from(source, message, seats, now))
+    }
+
+    /// Adds a word to the open frame for a shard. Returns the frame's number.
+    pub fn push_word(&mut self, to: ShardId, word: &[u8], is_awaited: bool) -> u64 {
+        self.write(to, |frame| frame.push_word(word, is_awaited))
+    }
+
+    fn write(&mut self, to: ShardId, write: impl FnOnce(&mut Writer)) -> u64 {
         let destination = &mut self.to[usize::from(to.0)];
         let open = destination.open.get_or_insert_with(|| {
             destination.sequence += 1;
             Writer::new(self.me, destination.sequence)
         });
-        open.push_from(source, message, seats, now);
+        write(open);
         if open.len() >= FRAME_BYTES {
             destination.seal();
         }
         destination.sequence
+    }
+
+    /// Bytes that wait for room on the lane of a shard.
+    pub fn waiting(&self, to: ShardId) -> usize {
+        let destination = self.to.get(usize::from(to.0));
+        destination.map_or(0, |destination| destination.waiting_bytes)
     }
 
     /// Whether so much waits that the shard should not take more from its clients.

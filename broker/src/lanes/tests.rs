@@ -401,6 +401,7 @@ proptest! {
         let mut rest = &bytes[frame::HEADER..];
         let is_awaited = words.iter().any(|(_word, is_awaited)| *is_awaited);
         prop_assert_eq!(frame::is_awaited(rest), is_awaited);
+        prop_assert_eq!(frame::count_messages(rest), words.len());
         for (word, is_awaited) in &words {
             let (bytes, is_awaited) = (&word[..], *is_awaited);
             let expected = Some(frame::Content::Word { bytes, is_awaited });

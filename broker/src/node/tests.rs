@@ -19,6 +19,7 @@ mod listings;
 mod mosquitto;
 mod operate;
 mod oracle;
+mod ownership;
 mod persist;
 mod persist_crash;
 mod persist_trouble;

@@ -98,7 +98,10 @@ impl Step {
         steps
     }
 
-    fn taken(mut message: RestoredMessage, name: impl Fn(ShareId) -> Option<Group>) -> Self {
+    pub(crate) fn taken(
+        mut message: RestoredMessage,
+        name: impl Fn(ShareId) -> Option<Group>,
+    ) -> Self {
         if let Some((_message, Grant { share, .. })) = &mut message.content
             && let Some(share) = share.take()
         {

@@ -14,6 +14,7 @@
 
 pub mod journal;
 mod kept;
+mod moving;
 mod outgoing;
 mod stock;
 mod terms;
@@ -35,7 +36,8 @@ use crate::{
 };
 use journal::{Change, Spread};
 pub use kept::{Inherited, Restored, RestoredMessage};
-pub use outgoing::{Delivered, Outgoing};
+pub use moving::{Place, Portion};
+pub use outgoing::{Delivered, Held, Outgoing};
 pub use stock::{Shelf, Stock};
 pub use terms::{
     Aftermath, Cause, Grant, Greeting, Orphan, ReceiveMaximumExceeded, Room, Subscription, Terms,

@@ -18,6 +18,9 @@ use crate::{
 };
 
 mod kept;
+mod moving;
+
+pub use moving::Held;
 
 /// The sending half of a session.
 #[derive(Debug)]

@@ -62,9 +62,9 @@ impl Shard {
     ) {
         let cluster = self.shared.cluster.as_ref();
         let version = cluster.and_then(|cluster| cluster.untold());
-        match version.filter(|_version| self.subacks.0.len() < WAITING) {
+        match version.filter(|_version| self.clustered.subacks.0.len() < WAITING) {
             None => link.suback(id, &codes),
-            Some(version) => self.subacks.0.push_back(Suback {
+            Some(version) => self.clustered.subacks.0.push_back(Suback {
                 version,
                 deadline: now + PATIENCE,
                 link: Rc::downgrade(link),
@@ -76,7 +76,7 @@ impl Shard {
 
     /// Sends the SUBACKs whose time has come; `known` is the version that other nodes have.
     pub(super) fn release_subacks(&mut self, known: u64, now: Instant) {
-        while let Some(suback) = self.subacks.pop(known, now) {
+        while let Some(suback) = self.clustered.subacks.pop(known, now) {
             if let Some(link) = suback.link.upgrade() {
                 link.suback(suback.id, &suback.codes);
             }

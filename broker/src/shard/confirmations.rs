@@ -135,6 +135,7 @@ impl Shard {
                     self.shared.lanes.confirm(self.id, from, sequence);
                 }
                 Waiter::Move(number) => self.finish_move(number),
+                Waiter::Install(number) => self.finish_install(number),
             }
         }
     }

@@ -36,6 +36,8 @@ impl Shard {
         needs: &mut Needs,
         now: Instant,
     ) -> bool {
+        let message = self.name(message);
+        self.note_own(origin, message.id);
         // Stored before it is routed: a subscriber that is added meanwhile finds it in one place
         // or the other.
         if message.retain {
@@ -95,7 +97,7 @@ impl Shard {
         let shards = self.shared.routes.matching(&message.topic);
         self.forward(message, shards.union(self.keepers(message)), needs, now);
         if shards.contains(self.id) {
-            self.deliver(message, origin, now);
+            self.deliver(message, origin, needs, now);
         }
         let shares = self.shared.shares.matching(&message.topic);
         self.dispatch(&shares, message, needs, now);
@@ -176,24 +178,30 @@ impl Shard {
         self.outbox_work.notify_one();
     }
 
-    /// Delivers a message to this shard's subscribers.
+    /// Delivers a message to this shard's subscribers. Nodes that it must be handed on to are added to
+    /// `needs`.
     pub(crate) fn deliver(
         &mut self,
         message: &Arc<Message>,
         origin: Option<SessionKey>,
+        needs: &mut Needs,
         now: Instant,
     ) {
         let mut matches = std::mem::take(&mut self.matches);
-        self.subscribers
-            .for_each_match(&message.topic, |key, subscription| {
-                if !(subscription.no_local && origin == Some(*key)) {
-                    matches.push((*key, *subscription));
-                }
-            });
+        let mut find = |key: &SessionKey, subscription: &Subscription| {
+            if !(subscription.no_local && origin == Some(*key)) {
+                matches.push((*key, *subscription));
+            }
+        };
+        self.subscribers.for_each_match(&message.topic, &mut find);
+        if self.clustered.faded_count > 0 {
+            let faded = &self.clustered.faded;
+            faded.for_each_match(&message.topic, &mut find);
+        }
         // A client with overlapping subscriptions gets one copy (MQTT 5, 3.3.4).
         matches.sort_by_key(|(key, _subscription)| *key);
         for group in matches.chunk_by(|(a, _), (b, _)| a == b) {
-            self.deliver_to(group, message, now);
+            self.deliver_to(group, message, needs, now);
         }
         matches.clear();
         self.matches = matches;
@@ -203,6 +211,7 @@ impl Shard {
         &mut self,
         group: &[(SessionKey, Subscription)],
         message: &Arc<Message>,
+        needs: &mut Needs,
         now: Instant,
     ) {
         let Some((key, _subscription)) = group.first() else {
@@ -227,17 +236,29 @@ impl Shard {
                 .collect(),
             share: None,
         };
+        if entry.transit.is_some() {
+            let delivered = self.deliver_in_transit(*key, message, grant, needs, now);
+            return self.note_delivered(*key, message, delivered, now);
+        }
         let is_kept = entry.session.is_kept();
         let account = self.account.as_ref();
         let line = |link| Line::new(link, account, is_kept);
         let mut wire = entry.link.as_ref().map(line);
         let delivered = entry.session.deliver(message, grant, wire.as_mut(), now);
         entry.note_appetite();
+        self.note_delivered(*key, message, delivered, now);
+    }
+
+    pub(super) fn note_delivered(
+        &mut self,
+        key: SessionKey,
+        message: &Message,
+        delivered: Delivered,
+        now: Instant,
+    ) {
         match delivered {
             Delivered::Sent | Delivered::Queued | Delivered::Skipped => {}
-            Delivered::Full | Delivered::TooLong => {
-                self.note_loss(*key, message, delivered, now);
-            }
+            Delivered::Full | Delivered::TooLong => self.note_loss(key, message, delivered, now),
         }
     }
 
@@ -328,9 +349,10 @@ impl Shard {
         if let Some(account) = &self.account {
             account.send_now();
         }
+        let has_more = self.send_pieces(Instant::now()) | self.claim_sessions();
         let flushed = self.outbox.flush();
         self.resume_stalled();
-        flushed
+        if has_more { Flushed::Blocked } else { flushed }
     }
 
     /// Wakes connections that wait for room, if there is some.

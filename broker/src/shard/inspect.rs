@@ -55,7 +55,8 @@ impl Shard {
             if walk.is_over() {
                 return walk.pause();
             }
-            let wanted = !query.filter.slow || entry.is_slow(now);
+            // One that has left is on another node's list.
+            let wanted = !entry.is_leaving() && (!query.filter.slow || entry.is_slow(now));
             let row = wanted.then(|| row(client_id, entry)).flatten();
             walk.look((client_id, None), row);
         }
@@ -81,7 +82,8 @@ impl Shard {
                     return walk.pause();
                 }
                 let view = || subscription_view(client_id, filter, subscription);
-                let row = query.filter.takes(filter).then(view);
+                let is_wanted = query.filter.takes(filter) && !entry.is_leaving();
+                let row = is_wanted.then(view);
                 walk.look((client_id, Some(filter)), row);
             }
             // A session without subscriptions is a look, too.

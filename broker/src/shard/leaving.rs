@@ -5,24 +5,39 @@ use std::{rc::Rc, sync::atomic::Ordering, time::Instant};
 use super::{SessionKey, Shard};
 use crate::{
     access::Identity,
-    codec::packet::{Connect, reason},
+    codec::packet::reason,
     link::Link,
     metrics::Metric,
     session::{Aftermath, Cause},
     topic::{self, Wanted},
 };
 
+/// Where a session goes on that is taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heir {
+    Here,
+    Elsewhere,
+}
+
 impl Shard {
-    /// Finds the client's session and frees it from its older connection, if it has one; ends it
-    /// when the client wants to start clean. Another user's session ends as well: its messages were
-    /// for that user.
-    pub(super) fn claim(
+    /// Whether a session is another user's: its messages are for that one.
+    pub(super) fn is_others(&mut self, client_id: &str, identity: &Identity) -> bool {
+        let key = self.sessions.find(client_id);
+        let entry = key.and_then(|key| self.sessions.get_mut(key));
+        entry.is_some_and(|entry| !entry.owner.is_same_user(identity))
+    }
+
+    /// Finds a client's session and frees it from its older connection, if it has one; ends it when it
+    /// is not to go on.
+    pub(super) fn take_over(
         &mut self,
-        connect: &Connect,
-        identity: &Identity,
+        client_id: &str,
+        is_over: bool,
+        heir: Heir,
         now: Instant,
     ) -> Option<SessionKey> {
-        let key = self.sessions.find(&connect.client_id)?;
+        let key = self.sessions.find(client_id)?;
+        self.call_back(key, now);
         let entry = self.sessions.get_mut(key)?;
         let mut aftermath = Aftermath::default();
         let mut orphans = Vec::new();
@@ -30,12 +45,14 @@ impl Shard {
             older.close(reason::SESSION_TAKEN_OVER);
             self.counters.inc(Metric::ClosedTakenOver);
             self.counters.sub(Metric::SessionsConnected, 1);
-            orphans = entry.reclaim_unsent();
+            // Members of groups that go elsewhere take along what waits for them.
+            if heir == Heir::Here {
+                orphans = entry.reclaim_unsent();
+            }
             aftermath = entry.session.detach(Cause::Broken, now);
             entry.note_appetite();
         }
-        let is_others = !entry.owner.is_same_user(identity);
-        if (connect.clean_start || is_others) && !aftermath.ended {
+        if is_over && !aftermath.ended {
             let waiting = entry.session.end(now);
             aftermath = Aftermath {
                 will: aftermath.will.or(waiting.will),
@@ -94,10 +111,11 @@ impl Shard {
         }
     }
 
-    fn forget(&mut self, key: SessionKey, now: Instant) {
+    pub(super) fn forget(&mut self, key: SessionKey, now: Instant) {
         let Some(mut entry) = self.sessions.remove(key) else {
             return;
         };
+        self.forget_transit(key, &mut entry);
         if let Some(deadline) = entry.deadline {
             self.deadlines.remove(&(deadline, key));
         }

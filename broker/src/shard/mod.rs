@@ -6,10 +6,15 @@
 
 mod access;
 mod account;
+mod arrivals;
+mod barrier;
+mod claims;
 mod cluster;
+mod clustered;
 mod confirmations;
 mod delivery;
 mod filters;
+mod heal;
 mod inspect;
 mod kept;
 mod leaving;
@@ -18,9 +23,11 @@ mod orphans;
 mod packets;
 mod request;
 mod sessions;
+mod settling;
 mod shared;
 #[cfg(test)]
 mod testing;
+mod transit;
 mod worker;
 
 use std::{
@@ -56,9 +63,12 @@ use crate::{
     trie::Trie,
 };
 use account::{Account, Line};
+pub(crate) use claims::Entrance;
+use clustered::Clustered;
 use filters::Filters;
 pub(crate) use inspect::Piece;
 pub(crate) use kept::Inheritance;
+use leaving::Heir;
 use losses::Herald;
 use orphans::Orphans;
 pub(crate) use packets::Flow;
@@ -153,7 +163,7 @@ pub(crate) struct Shard {
     outbox: Outbox,
     outbox_work: Rc<tokio::sync::Notify>,
     ledger: Ledger,
-    subacks: cluster::Subacks,
+    clustered: Clustered,
     orphans: Orphans,
     /// Frames from other shards.
     frames_taken: u64,
@@ -186,6 +196,7 @@ impl Shard {
             .map(|interval| Sys::new(interval, Instant::now()));
         let outbox = Outbox::new(id, shared.ends(), Arc::clone(&shared.lanes));
         let shelf = Shelf::new(Arc::clone(&shared.stock));
+        let clustered = Clustered::new(&shared);
         Self {
             id,
             shared,
@@ -198,7 +209,7 @@ impl Shard {
             outbox,
             outbox_work: Rc::default(),
             ledger: Ledger::default(),
-            subacks: cluster::Subacks::default(),
+            clustered,
             orphans: Orphans::default(),
             frames_taken: 0,
             herald: Herald::default(),
@@ -238,7 +249,8 @@ impl Shard {
         let permit = self.permit(&connect, &identity)?;
         let is_assigned =
             self.check_client_id(&connect.client_id, &identity, assigned_client_id.is_some())?;
-        let present = self.claim(&connect, &identity, now);
+        let is_over = connect.clean_start || self.is_others(&connect.client_id, &identity);
+        let present = self.take_over(&connect.client_id, is_over, Heir::Here, now);
         let session_present = present.is_some();
         let key = match present {
             Some(key) => self.renew_grants(key, &identity, now),
@@ -355,6 +367,7 @@ impl Shard {
         }
         self.publish_sys(now);
         self.release_subacks(0, now);
+        self.handle_transit_timeout(now);
         for _ in 0..DEADLINES_PER_TURN {
             let Some((due, key)) = self.deadlines.pop_first() else {
                 return false;

@@ -125,6 +125,9 @@ impl Shard {
     fn kick(&mut self, kick: &Kick, now: Instant) -> Option<Kicked> {
         let key = self.sessions.find(&kick.client_id)?;
         let entry = self.sessions.get_mut(key)?;
+        if entry.is_leaving() {
+            return None;
+        }
         if kick.end_session {
             entry.session.set_expiry(Duration::ZERO);
         }
@@ -154,6 +157,7 @@ impl Shard {
         // delay is over. Who is away cannot come back to a session that ends with the node.
         let entries = self.sessions.iter_mut();
         let wills: Vec<_> = entries
+            .filter(|entry| !entry.is_leaving())
             .filter_map(|entry| entry.session.last_will(now))
             .collect();
         for will in wills {
@@ -166,6 +170,7 @@ impl Shard {
         let account = self.account();
         self.outbox.is_delivered()
             && self.orphans.is_empty()
+            && !self.clustered.has_departures()
             && account.is_none_or(|account| account.is_settled())
             && self.sessions.iter().all(|entry| entry.is_quiet())
     }

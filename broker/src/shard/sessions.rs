@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Bound, rc::Rc, sync::Arc, time::Instant};
 
-use super::{Shard, losses::Losses, shared::Seats};
+use super::{Shard, losses::Losses, shared::Seats, transit::Transit};
 use crate::{
     access::{Identity, Permit},
     codec::packet::ConnectCode,
@@ -44,6 +44,10 @@ pub(super) struct Entry {
     pub(super) deadline: Option<Instant>,
     /// In a box because few have any.
     pub(super) losses: Option<Box<Losses>>,
+    /// When its client has connected, by the cluster's clock.
+    pub(super) time: u64,
+    /// The session is on its way from one node to another.
+    pub(super) transit: Option<Box<Transit>>,
 }
 
 impl Entry {
@@ -60,8 +64,22 @@ impl Entry {
         }
     }
 
+    /// Whether the session goes to another node, or has gone there.
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.transit.as_deref(), Some(Transit::Leaving(_)))
+    }
+
+    /// Whether the session has gone to another node, and is here for what is still sent here.
+    pub(super) fn is_ghost(&self) -> bool {
+        let transit = self.transit.as_deref();
+        matches!(transit, Some(Transit::Leaving(leaving)) if leaving.is_installed)
+    }
+
     /// When the session needs attention, or its client has to go.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
+        if self.is_leaving() {
+            return None;
+        }
         let login_ends = self.link.as_ref().and_then(|_link| self.owner.until());
         let due = [self.session.next_deadline(), login_ends];
         due.into_iter().flatten().min()
@@ -121,6 +139,8 @@ impl Sessions {
             seats: None,
             deadline: None,
             losses: None,
+            time: 0,
+            transit: None,
         };
         let key = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);

@@ -216,7 +216,12 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{message::{MessageId, Qos}, metrics::Counters, session::Wire, shard::Shared};
+    use crate::{
+        message::{MessageId, Qos},
+        metrics::Counters,
+        session::Wire,
+        shard::Shared,
+    };
 
     #[test]
     fn message_that_one_member_has_no_room_for_goes_to_another() {

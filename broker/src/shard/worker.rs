@@ -13,6 +13,8 @@
 //!   access     closes connections that a changed configuration would not let in
 //! ```
 
+mod entrance;
+
 use std::{
     cell::RefCell,
     io,
@@ -35,14 +37,11 @@ use super::{Inheritance, Request, Shard, Shared, access, account, orphans};
 use crate::{
     access::Identity,
     codec::packet::Connect,
-    connection::Connection,
     gate::Slot,
-    handshake,
     lanes::{
         self, Event, Flushed, Inbox, LaneEnds, LaneError, LaneReader,
-        frame::{self, Item},
+        frame::{self, Content, Item},
     },
-    link::Link,
     load,
     message::Qos,
     metrics::{Counters, Metric},
@@ -262,46 +261,16 @@ async fn accept(
             warn!(%error, "cannot move a connection to its shard");
             continue;
         }
-        let now = Instant::now();
-        let assigned = assigned_client_id.then(|| connect.client_id.clone());
-        let mut state = shard.borrow_mut();
-        let keep_alive = state
-            .imposed_keep_alive(&connect)
-            .unwrap_or(connect.keep_alive);
-        let counters = Arc::clone(state.counters());
-        let link = Link::new(peer, &connect, state.limits(), counters);
-        let client = connect.recipient();
-        let answer = state.connect(connect, identity, assigned, &link, now);
-        let limits = state.limits();
-        if answer.is_ok() {
-            state.shared.connect_times.observe(slot.since().elapsed());
-        }
-        drop(state);
-        let key = match answer {
-            Ok(key) => key,
-            Err(code) => {
-                connections.spawn_local(async move {
-                    let refusal = handshake::refuse(&mut transport, code, client);
-                    // One that does not read would keep its place for good.
-                    let _late = tokio::time::timeout(limits.connect_timeout, refusal).await;
-                    drop(slot);
-                });
-                continue;
-            }
-        };
-        let connection = Connection::new(
+        let arrival = Arrival {
             transport,
-            Rc::clone(&shard),
-            key,
-            link,
-            limits,
-            keep_alive,
+            peer,
+            connect,
+            identity,
+            assigned_client_id,
             rest,
-        );
-        connections.spawn_local(async move {
-            connection.await;
-            drop(slot);
-        });
+            slot,
+        };
+        entrance::enter(&shard, arrival, &connections);
     }
 }
 
@@ -346,6 +315,7 @@ fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]) -> b
     let mut bytes = payload;
     let mut needs = Needs::default();
     let mut is_awaited = false;
+    let from = frame::read_header(&mut &*bytes).map_or(ShardId(0), |header| header.from);
     let arrival = inbox.handle_frame(&mut bytes);
     let mut state = shard.borrow_mut();
     let messages = match arrival {
@@ -362,12 +332,25 @@ fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]) -> b
     state.counters.add(Metric::LaneMessages, messages as usize);
     let now = Instant::now();
     let noted = state.noted();
-    while let Some(item) = frame::read_item(&mut bytes, now) {
+    // What another node's item waits for must not be other items: two nodes could wait for each other.
+    let is_neighbours = from.0 < state.shared.shards;
+    let mut handed_on = Needs::default();
+    while let Some(content) = frame::read_content(&mut bytes, now) {
         let Item {
             message,
             seats,
             source,
-        } = item;
+        } = match content {
+            Content::Message(item) => item,
+            Content::Word {
+                bytes,
+                is_awaited: is_word_awaited,
+            } => {
+                is_awaited |= is_word_awaited;
+                state.handle_word(from, bytes, now);
+                continue;
+            }
+        };
         let message = Arc::new(message);
         is_awaited |= message.qos > Qos::AtMostOnce;
         if !seats.is_empty() {
@@ -376,7 +359,12 @@ fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]) -> b
             state.deliver_to_seats(&seats, &message, &mut needs, now);
         } else if !state.has_taken(source) {
             let noted = state.noted();
-            state.deliver(&message, None, now);
+            let needs = if is_neighbours {
+                &mut needs
+            } else {
+                &mut handed_on
+            };
+            state.deliver(&message, None, needs, now);
             state.note_taken(noted, source);
         }
     }
@@ -422,19 +410,28 @@ async fn send_frames(shard: Rc<RefCell<Shard>>) {
 }
 
 async fn follow_cluster(shard: Rc<RefCell<Shard>>) {
-    let known = shard
-        .borrow()
-        .shared
-        .cluster
-        .as_ref()
-        .map(|cluster| cluster.known());
-    let Some(mut known) = known else {
+    let cluster = shard.borrow().shared.cluster.clone();
+    let Some((mut known, mut fellows)) =
+        cluster.map(|cluster| (cluster.known(), cluster.fellows()))
+    else {
         return std::future::pending().await;
     };
     // The sender lives as long as the shard.
-    while known.changed().await.is_ok() {
-        let version = *known.borrow_and_update();
-        shard.borrow_mut().release_subacks(version, Instant::now());
+    loop {
+        tokio::select! {
+            Ok(()) = known.changed() => {
+                let version = *known.borrow_and_update();
+                let mut shard = shard.borrow_mut();
+                shard.release_subacks(version, Instant::now());
+                shard.release_tellings();
+                shard.release_fading();
+            }
+            Ok(()) = fellows.changed() => {
+                fellows.mark_unchanged();
+                shard.borrow_mut().follow_fellows(Instant::now());
+            }
+            else => break,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use super::Driver;
 use crate::{
     cluster::{
+        claims::Fellow,
         core::Notice,
         view::{MemberView, MetView, TroubleView},
     },
@@ -51,8 +52,13 @@ impl Driver {
     pub(super) fn publish_masks(&mut self) {
         let (mut alive, mut slow) = (0_u16, 0_u16);
         let mut is_drained = true;
+        let mut fellows = Vec::new();
         for (_node, peer) in self.core.peers().filter(|(_node, peer)| peer.is_alive()) {
             alive |= 1 << peer.slot;
+            let end = self.cluster.end(peer.slot);
+            // Each time that it is lost, the stream to it begins anew.
+            let life = peer.out.stream();
+            fellows.push(Fellow { end, life });
             is_drained &= peer.out.bytes() == 0;
             if peer.out.bytes() > SLOW {
                 slow |= 1 << peer.slot;
@@ -64,6 +70,11 @@ impl Driver {
         self.cluster.known.send_if_modified(|current| {
             let is_other = *current != known;
             *current = known;
+            is_other
+        });
+        self.cluster.fellows.send_if_modified(|current| {
+            let is_other = *current != fellows;
+            *current = fellows;
             is_other
         });
         self.work.room.notify_waiters();

@@ -81,8 +81,8 @@ fn read_frame(
     bytes: Bytes,
 ) -> bool {
     let mut rest = &bytes[..];
-    let messages = match inbox.handle_frame(&mut rest) {
-        Arrival::New { messages } => messages,
+    match inbox.handle_frame(&mut rest) {
+        Arrival::New { .. } => {}
         Arrival::Ignored => return true,
         Arrival::Gap { missing } => {
             error!(missing, lane = me.0, "frames missing on a lane");
@@ -90,15 +90,14 @@ fn read_frame(
             driver.borrow().counters.add(Metric::LaneGaps, missing);
             return false;
         }
-    };
-    let messages_count = usize::try_from(messages).unwrap_or(usize::MAX);
+    }
     let messages = bytes.slice_ref(rest);
     if let Some((from, sequence)) = inbox.finish_frame() {
         let frame = frame::is_awaited(&messages).then_some(FrameId { from, sequence });
         driver
             .borrow()
             .counters
-            .add(Metric::ClusterOut, messages_count);
+            .add(Metric::ClusterOut, frame::count_messages(&messages));
         Driver::tell(driver, |core, now| {
             core.handle_frame(slot, frame, messages, now)
         });

@@ -143,7 +143,7 @@ fn each_naming_has_its_form() {
             qos: Qos::AtMostOnce,
             retain: false,
             expires: None,
-            id: crate::message::MessageId::NONE,
+            id: MessageId::NONE,
         }),
         qos: Qos::AtMostOnce,
         retain: false,

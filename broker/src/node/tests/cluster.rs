@@ -19,12 +19,12 @@ use crate::{
 };
 
 /// Nodes that have one key.
-struct Cluster {
+pub(super) struct Cluster {
     dir: Dir,
 }
 
 impl Cluster {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = Dir::new();
         channel::Key::create(&dir.path("key")).unwrap();
         Self { dir }
@@ -35,7 +35,7 @@ impl Cluster {
     }
 
     /// Settings of a node that calls others; `more` is for its `[cluster]`.
-    fn settings(&self, seeds: &[&Broker], more: &str) -> String {
+    pub(super) fn settings(&self, seeds: &[&Broker], more: &str) -> String {
         let seeds: Vec<_> = seeds.iter().map(|seed| port_of(&seed.node)).collect();
         self.settings_at("127.0.0.1:0", &seeds, more)
     }
@@ -48,11 +48,11 @@ impl Cluster {
         )
     }
 
-    async fn start(&self, name: &str, seeds: &[&Broker], more: &str) -> Broker {
+    pub(super) async fn start(&self, name: &str, seeds: &[&Broker], more: &str) -> Broker {
         Broker::start_named(name, &self.settings(seeds, more)).await
     }
 
-    async fn pair(&self) -> (Broker, Broker) {
+    pub(super) async fn pair(&self) -> (Broker, Broker) {
         let one = self.start("one", &[], "").await;
         let two = self.start("two", &[&one], "").await;
         one.wait_for_members(&["two"]).await;
@@ -78,7 +78,7 @@ fn troubles(node: &Node) -> String {
 
 impl Broker {
     /// Waits until these nodes are there, and know all filters.
-    async fn wait_for_members(&self, names: &[&str]) {
+    pub(super) async fn wait_for_members(&self, names: &[&str]) {
         self.wait_until(|node| {
             let status = status(node);
             let alive = status.members.iter().filter(|member| member.synced);
@@ -417,8 +417,8 @@ async fn hung_peer_holds_up_its_own_messages_and_only_for_the_lease() {
     far.subscribe("t/#", 1).await;
     let mut near = one.join(Version::V311, "near").await;
     near.subscribe("t/#", 1).await;
-    let hung = two.hang_cluster().await;
     let mut publisher = one.join(Version::V311, "publisher").await;
+    let hung = two.hang_cluster().await;
     publisher.publish("t/1", "x", 0b0010, 77).await;
     // Those who are here need not wait.
     let begun = std::time::Instant::now();
@@ -451,8 +451,8 @@ async fn publisher_need_not_wait_for_others_where_it_is_so_configured() {
     two.wait_for_members(&["one"]).await;
     let mut far = two.join(Version::V311, "far").await;
     far.subscribe("t/#", 1).await;
-    let hung = two.hang_cluster().await;
     let mut publisher = one.join(Version::V311, "publisher").await;
+    let hung = two.hang_cluster().await;
     let begun = std::time::Instant::now();
     publisher.deliver("t/1", "x", 1).await;
     assert!(begun.elapsed() < Duration::from_millis(500));

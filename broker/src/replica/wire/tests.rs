@@ -5,6 +5,7 @@ use proptest::{collection::vec, option, prelude::*};
 use super::*;
 use crate::{
     codec::packet::Will,
+    message::MessageId,
     session::{
         Subscription,
         journal::{Profile, Spread, State},
@@ -22,6 +23,7 @@ prop_compose! {
         qos in 0..3_u8,
         retain: bool,
         expires in option::of(any::<u32>()),
+        (run, number) in any::<(u64, u64)>(),
     ) -> Message {
         Message {
             topic: topic.into(),
@@ -30,6 +32,7 @@ prop_compose! {
             qos: Qos::from_bits(qos).unwrap(),
             retain,
             expires: expires.map(|millis| now + Duration::from_millis(u64::from(millis))),
+            id: MessageId { run, number },
         }
     }
 }
@@ -160,6 +163,7 @@ fn message_for_many_sessions_is_in_a_piece_once_and_in_memory_once() {
         qos: Qos::AtLeastOnce,
         retain: false,
         expires: None,
+        id: MessageId::NONE,
     });
     let now = Instant::now();
     let mut writer = Writer::new(now);

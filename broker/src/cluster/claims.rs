@@ -1,0 +1,466 @@
+//! Who may have a client id: one connection in the whole cluster, the newest (MQTT 5, 3.1.4-3).
+//!
+//! No node keeps a list of who is where. Whoever has a CONNECT *claims* the id: it asks all nodes that
+//! are there, and waits for their answers. Each claim has a [`Stamp`], and the newest stamp wins on all
+//! nodes alike, so two that connect at once find the same winner.
+//!
+//! ```text
+//! CONNECT -> claim -> asked of all others -> all have answered -> granted -> finished
+//!                          |                     \-> refused: somebody has a newer claim
+//!                          \-> a newer claim comes from elsewhere: refused, and it hears from this
+//!                              node when this node has all answers, as a session may be on its way here
+//! ```
+//!
+//! Claims wait for older ones alone, so there is no ring of nodes that wait for each other. A node that
+//! is lost has answered; so has one that says nothing for the time that a claim may take.
+//!
+//! No I/O: what is to be done comes out of [`Claims::poll_action`]. A shard does it (`shard::claims`).
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::routes::ShardId;
+
+/// When a client has connected, so that all nodes agree on which connection is the newest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    /// Of a clock that no node's is behind, once they have heard of each other.
+    pub(crate) time: u64,
+    pub(crate) node: Box<str>,
+}
+
+/// What a claim asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Terms {
+    pub(crate) user: Option<Box<str>>,
+    /// The client wants no older session.
+    pub(crate) clean_start: bool,
+    /// The user has a right to the id by the rules, and need not have been given it.
+    pub(crate) is_entitled: bool,
+    /// It is for a session that is there, and not for a client who waits.
+    pub(crate) has_session: bool,
+}
+
+/// Another node, as long as it is not lost: the end of the lane to it, and how often it was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Fellow {
+    pub(crate) end: ShardId,
+    pub(crate) life: u64,
+}
+
+/// A claim of another node's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) from: Fellow,
+    pub(crate) client_id: Box<str>,
+    pub(crate) stamp: Stamp,
+    pub(crate) terms: Terms,
+}
+
+/// What a node says to a claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// It has nothing of the id, or has it no longer.
+    Nothing,
+    /// It has a newer connection, or knows of one.
+    Newer(Stamp),
+    /// The id is another user's, or was given to one.
+    Denied,
+    /// The session is on its way.
+    Coming,
+}
+
+/// Why a client is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    TakenOver,
+    Denied,
+}
+
+/// What is here of a client id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Here {
+    Nothing,
+    /// A session whose client has connected at this time.
+    Session {
+        time: u64,
+    },
+    /// A session that is on its way from one node to another.
+    Moving {
+        time: u64,
+    },
+}
+
+/// What is to be done; `W` is who waits for a claim.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Action<W> {
+    Ask {
+        client_id: Box<str>,
+        time: u64,
+        terms: Terms,
+        fellows: Vec<Fellow>,
+    },
+    /// Let the client in, and say so by [`Claims::finish`].
+    Grant(W),
+    Refuse(W, Refusal),
+    Answer(Claim, Answer),
+    /// Close the client's connection, and give the session up or let it go to who claims it.
+    Yield(Claim),
+    /// See what is here, and give it to [`Claims::handle_claim`].
+    Judge(Claim),
+}
+
+/// The claims of one shard.
+#[derive(Debug)]
+pub(crate) struct Claims<W> {
+    node: Box<str>,
+    /// How long one may wait for answers.
+    patience: Duration,
+    /// Who is there.
+    fellows: Vec<Fellow>,
+    open: BTreeMap<Box<str>, Open<W>>,
+    /// Others' claims that are answered later.
+    deferred: BTreeMap<Box<str>, Vec<Claim>>,
+    actions: VecDeque<Action<W>>,
+}
+
+#[derive(Debug)]
+struct Open<W> {
+    /// By which it was asked for; what is said of another one is late.
+    time: u64,
+    /// The time of who was the first to wait then.
+    asked_for: u64,
+    deadline: Instant,
+    /// Who has not answered.
+    asked: Vec<Fellow>,
+    /// The newest connection elsewhere.
+    newer: Option<Stamp>,
+    is_denied: bool,
+    is_granted: bool,
+    /// In the order of their times.
+    waiters: Vec<Waiter<W>>,
+}
+
+#[derive(Debug)]
+struct Waiter<W> {
+    time: u64,
+    terms: Terms,
+    /// Not there once it was granted.
+    who: Option<W>,
+}
+
+impl<W> Open<W> {
+    /// The time of the newest client that waits.
+    fn newest(&self) -> Option<u64> {
+        self.waiters.last().map(|waiter| waiter.time)
+    }
+}
+
+impl Here {
+    fn time(self) -> Option<u64> {
+        match self {
+            Self::Nothing => None,
+            Self::Session { time } | Self::Moving { time } => Some(time),
+        }
+    }
+}
+
+impl<W> Claims<W> {
+    pub(crate) fn new(node: Box<str>, patience: Duration) -> Self {
+        Self {
+            node,
+            patience,
+            fellows: Vec::new(),
+            open: BTreeMap::new(),
+            deferred: BTreeMap::new(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn poll_action(&mut self) -> Option<Action<W>> {
+        self.actions.pop_front()
+    }
+
+    /// Whether a claim of this node's is under way.
+    pub(crate) fn is_open(&self, client_id: &str) -> bool {
+        self.open.contains_key(client_id)
+    }
+
+    /// Takes note of who is there; whoever is not has answered.
+    pub(crate) fn handle_fellows(&mut self, fellows: Vec<Fellow>, now: Instant) {
+        self.fellows = fellows;
+        let fellows = &self.fellows;
+        self.deferred.retain(|_client_id, claims| {
+            claims.retain(|claim| fellows.contains(&claim.from));
+            !claims.is_empty()
+        });
+        let mut relieved = Vec::new();
+        for (client_id, open) in &mut self.open {
+            let before = open.asked.len();
+            open.asked.retain(|asked| fellows.contains(asked));
+            if open.asked.len() < before {
+                relieved.push(client_id.clone());
+            }
+        }
+        for client_id in relieved {
+            self.resolve(&client_id, now);
+        }
+    }
+
+    /// Claims an id for a client, by a time that is later than that of each claim before.
+    pub(crate) fn claim(&mut self, client_id: &str, time: u64, terms: Terms, who: W, now: Instant) {
+        self.beat_deferred(client_id, time);
+        let waiter = Waiter {
+            time,
+            terms,
+            who: Some(who),
+        };
+        if let Some(open) = self.open.get_mut(client_id) {
+            open.waiters.push(waiter);
+            // For all who wait: others have answered an older claim, and may follow a newer one by now.
+            if !open.is_granted {
+                self.ask(client_id, now);
+            }
+            return;
+        }
+        let open = Open {
+            time,
+            asked_for: time,
+            deadline: now,
+            asked: Vec::new(),
+            newer: None,
+            is_denied: false,
+            is_granted: false,
+            waiters: vec![waiter],
+        };
+        self.open.insert(client_id.into(), open);
+        self.ask(client_id, now);
+    }
+
+    /// Answers claims that are older than a client that has just come: they must not wait for what that
+    /// one waits for.
+    fn beat_deferred(&mut self, client_id: &str, time: u64) {
+        let Some(claims) = self.deferred.get_mut(client_id) else {
+            return;
+        };
+        let newest = Stamp {
+            time,
+            node: self.node.clone(),
+        };
+        let beaten = claims
+            .extract_if(.., |claim| !claim.terms.has_session && claim.stamp < newest)
+            .map(|claim| Action::Answer(claim, Answer::Newer(newest.clone())));
+        self.actions.extend(beaten);
+        if claims.is_empty() {
+            self.deferred.remove(client_id);
+        }
+    }
+
+    /// Asks the others, on the terms of who waits first.
+    fn ask(&mut self, client_id: &str, now: Instant) {
+        let Some(open) = self.open.get_mut(client_id) else {
+            return;
+        };
+        let (Some(first), Some(newest)) = (open.waiters.first(), open.newest()) else {
+            return;
+        };
+        let terms = first.terms.clone();
+        open.asked_for = first.time;
+        open.time = newest;
+        open.deadline = now + self.patience;
+        open.asked.clone_from(&self.fellows);
+        open.newer = None;
+        open.is_denied = false;
+        if !self.fellows.is_empty() {
+            self.actions.push_back(Action::Ask {
+                client_id: client_id.into(),
+                time: newest,
+                terms,
+                fellows: self.fellows.clone(),
+            });
+        }
+        self.resolve(client_id, now);
+    }
+
+    /// Takes in what another node says to a claim of this one.
+    pub(crate) fn handle_answer(
+        &mut self,
+        from: Fellow,
+        client_id: &str,
+        time: u64,
+        answer: Answer,
+        now: Instant,
+    ) {
+        let Some(open) = self.asked(client_id, time) else {
+            return;
+        };
+        match answer {
+            Answer::Coming => return self.handle_part(client_id, time, now),
+            Answer::Nothing => {}
+            Answer::Newer(stamp) => open.newer = open.newer.take().max(Some(stamp)),
+            Answer::Denied => open.is_denied = true,
+        }
+        open.asked.retain(|asked| *asked != from);
+        self.resolve(client_id, now);
+    }
+
+    /// Notes that a part of the session has come: a long one may take its time.
+    pub(crate) fn handle_part(&mut self, client_id: &str, time: u64, now: Instant) {
+        let deadline = now + self.patience;
+        if let Some(open) = self.asked(client_id, time) {
+            open.deadline = deadline;
+        }
+    }
+
+    fn asked(&mut self, client_id: &str, time: u64) -> Option<&mut Open<W>> {
+        let open = self.open.get_mut(client_id)?;
+        (open.time == time && !open.is_granted).then_some(open)
+    }
+
+    /// Grants or refuses what all have answered.
+    fn resolve(&mut self, client_id: &str, now: Instant) {
+        let Some(open) = self.open.get_mut(client_id) else {
+            return;
+        };
+        if open.is_granted || !open.asked.is_empty() {
+            return;
+        }
+        let newer = open.newer.take();
+        let is_same = open.waiters.first().map(|waiter| waiter.time) == Some(open.asked_for);
+        let is_answered = is_same && newer.is_none() && !open.is_denied;
+        if is_answered {
+            open.is_granted = true;
+            let waiters = open.waiters.iter_mut();
+            let granted = waiters.filter_map(|waiter| waiter.who.take());
+            self.actions.extend(granted.map(Action::Grant));
+            return;
+        }
+        let is_denied = open.is_denied && is_same;
+        let refusal = |index: usize, time: u64| {
+            let node = self.node.clone();
+            let is_beaten = newer.as_ref() > Some(&Stamp { time, node });
+            if is_beaten {
+                Some(Refusal::TakenOver)
+            } else {
+                (is_denied && index == 0).then_some(Refusal::Denied)
+            }
+        };
+        let mut refused = 0;
+        for (index, waiter) in open.waiters.iter_mut().enumerate() {
+            let Some(refusal) = refusal(index, waiter.time) else {
+                break;
+            };
+            refused += 1;
+            let who = waiter.who.take();
+            self.actions
+                .extend(who.map(|who| Action::Refuse(who, refusal)));
+        }
+        open.waiters.drain(..refused);
+        if open.waiters.is_empty() {
+            self.close(client_id);
+        } else {
+            // The others were asked for somebody else. Who has a newer connection than that one's has
+            // not given up what it has.
+            self.ask(client_id, now);
+        }
+    }
+
+    /// Notes that a client who was granted its claim has its session, or has gone.
+    pub(crate) fn finish(&mut self, client_id: &str, time: u64, now: Instant) {
+        let Some(open) = self.open.get_mut(client_id) else {
+            return;
+        };
+        open.waiters.retain(|waiter| waiter.time != time);
+        let is_going_on = open.waiters.iter().any(|waiter| waiter.who.is_none());
+        if !open.is_granted || is_going_on {
+            return;
+        }
+        if open.waiters.is_empty() {
+            self.close(client_id);
+        } else {
+            open.is_granted = false;
+            self.ask(client_id, now);
+        }
+    }
+
+    fn close(&mut self, client_id: &str) {
+        self.open.remove(client_id);
+        self.release(client_id);
+    }
+
+    /// Answers who was told nothing because the session was on its way.
+    pub(crate) fn release(&mut self, client_id: &str) {
+        if !self.is_open(client_id) {
+            let claims = self.deferred.remove(client_id).unwrap_or_default();
+            self.actions.extend(claims.into_iter().map(Action::Judge));
+        }
+    }
+
+    /// Takes in another node's claim of an id of which this is here.
+    pub(crate) fn handle_claim(&mut self, claim: Claim, here: Here) {
+        if !self.fellows.contains(&claim.from) {
+            return;
+        }
+        // It is judged by what comes of a client who waits.
+        if claim.terms.has_session && self.is_open(&claim.client_id) {
+            return self.defer(claim);
+        }
+        let open = self.open.get_mut(&claim.client_id);
+        // Who waits may be refused by now, by somebody newer still; the others go on answering.
+        let waiting = open.as_ref().map(|open| open.newest().max(Some(open.time)));
+        let waiting = waiting.flatten();
+        let newest = waiting.max(here.time()).map(|time| Stamp {
+            time,
+            node: self.node.clone(),
+        });
+        if let Some(newest) = newest.filter(|newest| *newest > claim.stamp) {
+            let answer = Action::Answer(claim, Answer::Newer(newest));
+            self.actions.push_back(answer);
+            return;
+        }
+        if let Some(open) = open {
+            let refuse = |who| Action::Refuse(who, Refusal::TakenOver);
+            if !open.is_granted {
+                let waiters = open.waiters.drain(..);
+                let refused = waiters.filter_map(|waiter| waiter.who);
+                self.actions.extend(refused.map(refuse));
+            }
+            return self.defer(claim);
+        }
+        match here {
+            Here::Moving { .. } => self.defer(claim),
+            Here::Session { .. } => self.actions.push_back(Action::Yield(claim)),
+            Here::Nothing => {
+                let answer = Action::Answer(claim, Answer::Nothing);
+                self.actions.push_back(answer);
+            }
+        }
+    }
+
+    fn defer(&mut self, claim: Claim) {
+        let claims = self.deferred.entry(claim.client_id.clone()).or_default();
+        // A node that claims again does not wait for its older claim any more.
+        claims.retain(|older| older.from != claim.from);
+        claims.push(claim);
+    }
+
+    /// Gives up waiting where it has lasted too long.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let is_late = |open: &Open<W>| !open.is_granted && open.deadline <= now;
+        let late = self.open.iter().filter(|(_client_id, open)| is_late(open));
+        let late: Vec<_> = late.map(|(client_id, _open)| client_id.clone()).collect();
+        for client_id in late {
+            if let Some(open) = self.open.get_mut(&client_id) {
+                open.asked.clear();
+            }
+            self.resolve(&client_id, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

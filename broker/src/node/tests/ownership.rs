@@ -1,0 +1,371 @@
+//! One connection for each client id in the whole cluster, and a session that goes where its client is.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use super::{
+    ALL, Broker,
+    client::{Client, Hello, Testament},
+    cluster::Cluster,
+    persist,
+};
+use crate::{codec::packet::Version, metrics::Metric, testing::Dir};
+
+const TAKEN_OVER: u8 = 0x8e;
+
+async fn three(cluster: &Cluster) -> [Broker; 3] {
+    let one = cluster.start("one", &[], "").await;
+    let two = cluster.start("two", &[&one], "").await;
+    let three = cluster.start("three", &[&one, &two], "").await;
+    one.wait_for_members(&["three", "two"]).await;
+    two.wait_for_members(&["one", "three"]).await;
+    three.wait_for_members(&["one", "two"]).await;
+    [one, two, three]
+}
+
+impl Broker {
+    async fn resume(&self, version: Version, id: &str) -> (Client, bool) {
+        let hello = Hello::persistent(version, id);
+        let (client, welcome) = Client::connect(self.address, &hello).await;
+        assert_eq!(welcome.code, 0);
+        (client, welcome.session_present)
+    }
+
+    /// Waits until nothing is on its way to another node, or from one.
+    async fn wait_for_rest(&self, sessions: u64) {
+        self.wait_until(|node| node.status().metrics().get(Metric::Sessions) == sessions)
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn newest_connection_in_the_cluster_closes_the_other_one() {
+    let cluster = Cluster::new();
+    let (one, two) = cluster.pair().await;
+    for version in ALL {
+        let mut older = one.join(version, "c").await;
+        let mut newer = two.join(version, "c").await;
+        if version.is_v5() {
+            older.expect(0xe0, &[TAKEN_OVER]).await;
+        }
+        older.expect_close().await;
+        let mut newest = one.join(version, "c").await;
+        if version.is_v5() {
+            newer.expect(0xe0, &[TAKEN_OVER]).await;
+        }
+        newer.expect_close().await;
+        newest.ping().await;
+        newest.leave().await;
+    }
+    one.wait_for(Metric::SessionsConnected, 0).await;
+    two.wait_for(Metric::SessionsConnected, 0).await;
+    assert_eq!(one.count(Metric::Sessions) + two.count(Metric::Sessions), 0);
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn session_follows_its_client_with_what_is_queued_and_in_flight() {
+    let cluster = Cluster::new();
+    let (one, two) = cluster.pair().await;
+    for version in ALL {
+        let id = format!("{version:?}");
+        let topic = format!("t/{id}");
+        let (mut client, _new) = one.resume(version, &id).await;
+        client.subscribe(&topic, 2).await;
+        let mut publisher = two.join(Version::V311, "publisher").await;
+        publisher.deliver(&topic, "in flight", 1).await;
+        assert_eq!(client.receive_silently().await.payload, "in flight");
+        publisher.deliver(&topic, "half", 2).await;
+        let half = client.receive_silently().await;
+        let [high, low] = half.id.to_be_bytes();
+        client.send(&[0x50, 2, high, low]).await;
+        client.expect(0x62, &[high, low]).await;
+        client.leave().await;
+        publisher.deliver(&topic, "queued", 1).await;
+
+        let (mut client, is_present) = two.resume(version, &id).await;
+        // MQTT 3.1 does not say.
+        assert_eq!(is_present, version > Version::V31, "{version:?}");
+        let again = client.receive().await;
+        assert_eq!((&*again.payload, again.dup), ("in flight", true));
+        client.expect(0x62, &[high, low]).await;
+        client.send(&[0x70, 2, high, low]).await;
+        let queued = client.receive().await;
+        assert_eq!((&*queued.payload, queued.dup), ("queued", false));
+        for broker in [&one, &two] {
+            let mut publisher = broker.join(Version::V311, "another").await;
+            publisher.deliver(&topic, "new", 2).await;
+            assert_eq!(client.receive().await.payload, "new");
+        }
+        // Nothing is left where it was, and all goes back with the client.
+        one.wait_for_rest(0).await;
+        client.leave().await;
+        publisher.deliver(&topic, "back", 1).await;
+        let (mut client, _present) = one.resume(version, &id).await;
+        assert_eq!(client.receive().await.payload, "back");
+        client.ping().await;
+        drop(client);
+        let (client, _welcome) = Client::connect(one.address, &Hello::new(version, &id)).await;
+        client.leave().await;
+        publisher.leave().await;
+        one.wait_for_rest(0).await;
+        two.wait_for_rest(0).await;
+    }
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn clean_start_elsewhere_ends_the_session() {
+    let cluster = Cluster::new();
+    let (one, two) = cluster.pair().await;
+    let (mut client, _new) = one.resume(Version::V311, "c").await;
+    client.subscribe("t", 1).await;
+    drop(client);
+    two.join(Version::V311, "c").await.leave().await;
+    one.wait_for_rest(0).await;
+    two.wait_for_rest(0).await;
+    let (client, is_present) = one.resume(Version::V311, "c").await;
+    assert!(!is_present);
+    drop(client);
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn session_that_moves_is_stored_where_it_goes_and_not_where_it_was() {
+    let cluster = Cluster::new();
+    let dirs = [Dir::new(), Dir::new()];
+    let settings = cluster.settings(&[], "") + &persist::settings(&dirs[0]);
+    let one = Broker::start_named("one", &settings).await;
+    let settings = cluster.settings(&[&one], "") + &persist::settings(&dirs[1]);
+    let two = Broker::start_named("two", &settings).await;
+    one.wait_for_members(&["two"]).await;
+    two.wait_for_members(&["one"]).await;
+    let (mut client, _new) = one.resume(Version::V311, "c").await;
+    client.subscribe("t", 2).await;
+    client.leave().await;
+    let mut publisher = one.join(Version::V311, "publisher").await;
+    for (number, qos) in [(1, 1), (2, 2), (3, 1)] {
+        publisher.deliver("t", &number.to_string(), qos).await;
+    }
+    let (mut client, is_present) = two.resume(Version::V311, "c").await;
+    assert!(is_present);
+    // The first one stays in flight.
+    let first = client.receive_silently().await;
+    assert_eq!(first.payload, "1");
+    one.wait_for_rest(1).await;
+    drop(client);
+    drop(publisher);
+    one.stop().await;
+    two.stop().await;
+    let one = Broker::start_named("one", &persist::settings(&dirs[0])).await;
+    let (_client, is_present) = one.resume(Version::V311, "c").await;
+    assert!(!is_present, "it is left where it was");
+    let two = Broker::start_named("two", &persist::settings(&dirs[1])).await;
+    let (mut client, is_present) = two.resume(Version::V311, "c").await;
+    assert!(is_present);
+    for number in 1..=3 {
+        assert_eq!(client.receive_silently().await.payload, number.to_string());
+    }
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn will_of_a_client_that_moves_is_published_by_the_rules() {
+    let cluster = Cluster::new();
+    let (one, two) = cluster.pair().await;
+    let mut watcher = one.join(Version::V5, "watcher").await;
+    watcher.subscribe("wills/#", 1).await;
+    let delayed = vec![0x18, 0, 0, 1, 0];
+    for (topic, properties) in [("wills/now", Vec::new()), ("wills/later", delayed)] {
+        let mut hello = Hello::persistent(Version::V5, "mortal");
+        hello.will = Some(Testament {
+            topic,
+            payload: "gone",
+            retain: false,
+            properties,
+        });
+        let (mut mortal, _welcome) = Client::connect(one.address, &hello).await;
+        let (again, is_present) = two.resume(Version::V5, "mortal").await;
+        assert!(is_present);
+        mortal.expect(0xe0, &[TAKEN_OVER]).await;
+        if topic == "wills/now" {
+            assert_eq!(watcher.receive().await.topic, topic);
+        }
+        // Its delay is over with the next connection.
+        again.leave().await;
+    }
+    watcher.ping().await;
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn one_of_three_that_connect_at_once_stays() {
+    let cluster = Cluster::new();
+    let brokers = three(&cluster).await;
+    for round in 0..30 {
+        let id = format!("c{round}");
+        let mut clients = Vec::new();
+        for broker in &brokers {
+            let mut client = Client::open(broker.address).await;
+            client
+                .send(&Hello::persistent(Version::V5, &id).encode())
+                .await;
+            clients.push(client);
+        }
+        let mut alive = 0;
+        for client in &mut clients {
+            // Whoever is beaten before it was let in is told nothing.
+            let Some((0x20, _connack)) = client.try_recv().await else {
+                continue;
+            };
+            alive += 1;
+        }
+        assert!(alive > 0, "nobody was let in");
+        let connected = || {
+            let counts = brokers
+                .iter()
+                .map(|broker| broker.count(Metric::SessionsConnected));
+            counts.sum::<u64>()
+        };
+        let begun = Instant::now();
+        while connected() != 1 {
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "{} are there",
+                connected()
+            );
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(clients);
+        while connected() != 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    for broker in brokers {
+        broker.stop().await;
+    }
+}
+
+/// A client that knows which messages of QoS 2 it has, over all of its connections.
+#[derive(Default)]
+struct Ledger {
+    half: BTreeSet<u16>,
+    payloads: Vec<String>,
+}
+
+impl Ledger {
+    async fn take(&mut self, client: &mut Client, packet: (u8, Vec<u8>)) {
+        let (first, body) = packet;
+        match first >> 4 {
+            3 => {
+                let topic = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
+                let id = u16::from_be_bytes([body[topic], body[topic + 1]]);
+                assert_eq!((first >> 1) & 3, 2, "QoS");
+                if self.half.insert(id) {
+                    let payload = body[topic + 2..].to_vec();
+                    self.payloads.push(String::from_utf8(payload).unwrap());
+                }
+                client.send(&[0x50, 2, body[topic], body[topic + 1]]).await;
+            }
+            6 => {
+                self.half.remove(&u16::from_be_bytes([body[0], body[1]]));
+                client.send(&[0x70, 2, body[0], body[1]]).await;
+            }
+            other => panic!("packet {other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn client_that_goes_to_and_fro_gets_each_message_once_and_in_order() {
+    const MESSAGES: usize = 1_500;
+    let cluster = Cluster::new();
+    let brokers = three(&cluster).await;
+    let (mut client, _new) = brokers[0].resume(Version::V311, "c").await;
+    client.subscribe("t/+", 2).await;
+    let publishers = brokers.each_ref().map(|broker| broker.address);
+    let publishers = publishers.into_iter().enumerate().map(|(number, address)| {
+        tokio::spawn(async move {
+            let mut publisher =
+                Client::join(address, Version::V311, &format!("publisher {number}")).await;
+            for message in 0..MESSAGES {
+                let payload = format!("{number} {message}");
+                publisher.deliver(&format!("t/{number}"), &payload, 2).await;
+            }
+            publisher.leave().await;
+        })
+    });
+    let publishers: Vec<_> = publishers.collect();
+    let mut ledger = Ledger::default();
+    let mut moves = 0;
+    let mut slowest = Duration::ZERO;
+    while ledger.payloads.len() < 3 * MESSAGES {
+        for _ in 0..40 {
+            if ledger.payloads.len() == 3 * MESSAGES {
+                break;
+            }
+            let Some(packet) = client.try_recv().await else {
+                panic!("closed");
+            };
+            ledger.take(&mut client, packet).await;
+        }
+        moves += 1;
+        let next = &brokers[moves % 3];
+        let begun = Instant::now();
+        let (again, is_present) = next.resume(Version::V311, "c").await;
+        slowest = slowest.max(begun.elapsed());
+        assert!(is_present);
+        client = again;
+    }
+    for publisher in publishers {
+        publisher.await.unwrap();
+    }
+    client.send(&[0xc0, 0]).await;
+    loop {
+        let packet = client.recv().await;
+        if packet.0 == 0xd0 {
+            break;
+        }
+        ledger.take(&mut client, packet).await;
+    }
+    for number in 0..3 {
+        let begin = format!("{number} ");
+        let of = ledger
+            .payloads
+            .iter()
+            .filter_map(|payload| payload.strip_prefix(&begin));
+        let expected: Vec<_> = (0..MESSAGES).map(|message| message.to_string()).collect();
+        assert_eq!(of.collect::<Vec<_>>(), expected, "after {moves} moves");
+    }
+    println!("{moves} moves, the slowest took {slowest:?}");
+    drop(client);
+    for broker in brokers {
+        broker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn node_that_hangs_holds_up_who_connects_elsewhere_for_the_lease() {
+    let cluster = Cluster::new();
+    let (one, two) = cluster.pair().await;
+    let (mut older, _new) = two.resume(Version::V5, "c").await;
+    let hung = two.hang_cluster().await;
+    let begun = Instant::now();
+    let (mut newer, is_present) = one.resume(Version::V5, "c").await;
+    assert!(!is_present);
+    assert!(begun.elapsed() > Duration::from_millis(500));
+    newer.ping().await;
+    // There is one again when the two have met.
+    drop(hung);
+    older.expect(0xe0, &[TAKEN_OVER]).await;
+    newer.ping().await;
+    one.stop().await;
+    two.stop().await;
+}

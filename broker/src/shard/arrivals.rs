@@ -1,0 +1,364 @@
+//! Sessions that come from other nodes: their pieces, and how they go on here.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use tracing::{debug, warn};
+
+use super::{SessionKey, Shard, settling::Settling, transit::Transit};
+use crate::{
+    access::Identity,
+    cluster::{
+        claims::{Answer, Fellow},
+        word::Word,
+    },
+    metrics::Metric,
+    receipts::{Needs, Waiter},
+    replica::{Shadow, wire::Reader},
+    session::{
+        Restored, RestoredMessage, Session,
+        journal::{Profile, Progress, SessionId, State},
+    },
+    topic::{self, SharedFilter, Wanted},
+    trie::Inserted,
+};
+
+/// The pieces of a session so far.
+pub(super) struct Arrival {
+    pub(super) from: Fellow,
+    time: u64,
+    shadow: Shadow,
+    /// Retained messages that the client has not had; there with the last piece.
+    greetings: Option<Greetings>,
+}
+
+/// Filters whose retained messages are not all sent, and the topics reached.
+type Greetings = Vec<(Box<str>, Option<Box<str>>)>;
+
+/// A session whose older node is to hear that it is here.
+pub(super) struct Install {
+    to: Fellow,
+    client_id: Arc<str>,
+    time: u64,
+}
+
+/// A session whose older node is to hear that all know of its filters.
+pub(super) struct Telling {
+    /// That others have to know.
+    version: u64,
+    to: Fellow,
+    client_id: Arc<str>,
+    time: u64,
+}
+
+impl Shard {
+    /// Takes in a part of a session.
+    pub(super) fn handle_piece(
+        &mut self,
+        from: Fellow,
+        client_id: &str,
+        time: u64,
+        piece: &[u8],
+        now: Instant,
+    ) {
+        let arrivals = &mut self.clustered.arrivals;
+        let arrival = arrivals.entry(client_id.into()).or_insert_with(|| Arrival {
+            from,
+            time,
+            shadow: Shadow::default(),
+            greetings: None,
+        });
+        if (arrival.from, arrival.time) != (from, time) {
+            *arrival = Arrival {
+                from,
+                time,
+                shadow: Shadow::default(),
+                greetings: None,
+            };
+        }
+        for step in Reader::new(piece, now) {
+            match step {
+                Ok((_whose, step)) => drop(arrival.shadow.apply(step)),
+                Err(error) => {
+                    warn!(client_id, %error, "a session of another node cannot be read");
+                    break;
+                }
+            }
+        }
+        self.clustered.claims.handle_part(client_id, time, now);
+    }
+
+    /// The older node has kept the session.
+    pub(super) fn forget_arrival(&mut self, from: Fellow, client_id: &str) {
+        let arrivals = &mut self.clustered.arrivals;
+        if arrivals
+            .get(client_id)
+            .is_some_and(|arrival| arrival.from == from)
+        {
+            arrivals.remove(client_id);
+            self.clustered.claims.release(client_id);
+        }
+    }
+
+    /// Takes note that this was the last part.
+    pub(super) fn handle_last_piece(
+        &mut self,
+        from: Fellow,
+        client_id: &str,
+        time: u64,
+        greetings: Greetings,
+        now: Instant,
+    ) {
+        let arrival = self.clustered.arrivals.get_mut(client_id);
+        if let Some(arrival) =
+            arrival.filter(|arrival| (arrival.from, arrival.time) == (from, time))
+        {
+            arrival.greetings = Some(greetings);
+            self.install(client_id, now);
+        }
+    }
+
+    /// Has a session that is here as a whole go on here. One that was here, and is just leaving, is
+    /// waited for.
+    pub(super) fn install(&mut self, client_id: &str, now: Instant) {
+        let key = self.sessions.find(client_id);
+        if let Some(entry) = key.and_then(|key| self.sessions.get_mut(key))
+            && entry.is_leaving()
+            && !entry.is_ghost()
+        {
+            return;
+        }
+        let arrivals = &mut self.clustered.arrivals;
+        let is_whole = |arrival: &&mut Arrival| arrival.greetings.is_some();
+        if arrivals.get_mut(client_id).filter(is_whole).is_none() {
+            return;
+        }
+        let Some(Arrival {
+            from,
+            time,
+            shadow,
+            greetings,
+        }) = arrivals.remove(client_id)
+        else {
+            return;
+        };
+        let Some(restored) = shadow.into_restored(SessionId(0)) else {
+            return;
+        };
+        let greetings = greetings.unwrap_or_default();
+        if let Some(key) = key {
+            self.call_back(key, now);
+        }
+        let noted = self.noted();
+        let (key, is_new) = match self.sessions.find(client_id) {
+            Some(key) => {
+                self.merge(key, restored.messages, now);
+                (key, false)
+            }
+            None => (self.take_over_session(restored, greetings, now), true),
+        };
+        self.counters.inc(Metric::ClusterMovedIn);
+        let deadline = now + self.clustered.patience;
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        debug!(client_id, "session has come from another node");
+        if is_new {
+            entry.time = time;
+        }
+        let client_id = Arc::clone(&entry.client_id);
+        if entry.transit.is_none() {
+            let settling = Settling::new(from, time, is_new, deadline);
+            entry.transit = Some(Box::new(Transit::Settling(settling)));
+            self.clustered.moving.insert(Arc::clone(&client_id));
+        }
+        let install = Install {
+            to: from,
+            client_id: Arc::clone(&client_id),
+            time,
+        };
+        self.note_install(noted, install);
+        let cluster = self.shared.cluster.as_ref();
+        let version = cluster.and_then(|cluster| cluster.untold()).unwrap_or(0);
+        self.clustered.tellings.push_back(Telling {
+            version,
+            to: from,
+            client_id: Arc::clone(&client_id),
+            time,
+        });
+        self.release_tellings();
+        let claims = &mut self.clustered.claims;
+        claims.handle_answer(from, &client_id, time, Answer::Nothing, now);
+        claims.release(&client_id);
+    }
+
+    /// Makes a session as it was on another node.
+    fn take_over_session(
+        &mut self,
+        restored: Restored,
+        greetings: Greetings,
+        now: Instant,
+    ) -> SessionKey {
+        let Restored {
+            session: _,
+            profile,
+            expiry,
+            ends,
+            will,
+            will_due,
+            subscriptions,
+            received,
+            messages,
+        } = restored;
+        let Profile {
+            client_id,
+            user,
+            is_assigned,
+        } = profile.clone();
+        let mut session = Session::new(self.room());
+        if let Some(account) = &self.account {
+            session.keep(profile.clone(), || account.open_session());
+        }
+        let state = State {
+            profile: Arc::new(profile),
+            expiry,
+            ends,
+            will,
+            will_due,
+        };
+        session.take_over_state(state, now);
+        for (filter, subscription) in &subscriptions {
+            session.subscribe(filter, *subscription);
+        }
+        for (id, spread) in received {
+            session.take_over_received(id, spread);
+        }
+        for (filter, after) in greetings {
+            session.take_over_greeting(filter, after);
+        }
+        let is_kept = session.is_kept();
+        let owner = Identity::of_earlier(user);
+        let key = self.sessions.insert(&client_id, owner, session);
+        // It was let in once, and a limit that is reached here is for others.
+        self.shared.sessions.fetch_add(1, Ordering::AcqRel);
+        self.counters.inc(Metric::Sessions);
+        self.counters
+            .add(Metric::Subscriptions, subscriptions.len());
+        for (filter, subscription) in subscriptions {
+            self.filters.add(&filter);
+            match topic::parse_filter(&filter) {
+                Some(Wanted::Share(shared)) => self.join_group(key, shared, subscription),
+                Some(Wanted::All(filter)) => {
+                    if self.subscribers.insert(filter, key, subscription) == Inserted::NewFilter {
+                        self.shared.add_route(filter, self.id);
+                    }
+                    if is_kept {
+                        self.shared.kept_routes.add(filter, self.id);
+                    }
+                }
+                None => {}
+            }
+        }
+        if let Some(entry) = self.sessions.get_mut(key) {
+            entry.is_assigned = is_assigned;
+            for message in messages {
+                let message = with_group(&self.shared.shares, message);
+                entry.session.take_over_message(message);
+            }
+            entry.note_appetite();
+        }
+        self.schedule(key);
+        key
+    }
+
+    /// Gives messages of an older session to the one that is here.
+    fn merge(&mut self, key: SessionKey, messages: Vec<RestoredMessage>, now: Instant) {
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let known = entry.session.message_ids();
+        for message in messages {
+            let message = with_group(&self.shared.shares, message);
+            let id = message.content.as_ref().map(|(message, _grant)| message.id);
+            // Under another identifier: the client has not had it here.
+            if id.is_some_and(|id| id.is_none() || !known.contains(&id)) {
+                entry.session.take_over_message(RestoredMessage {
+                    progress: Progress::Waiting,
+                    ..message
+                });
+            }
+        }
+        entry.note_appetite();
+        if let Some(link) = entry.link.clone() {
+            self.pump(key, &link, now);
+        }
+    }
+
+    /// Tells the older node that the session is here, once it is stored.
+    fn note_install(&mut self, noted: u64, install: Install) {
+        let mut needs = Needs::default();
+        self.need_noted(noted, &mut needs);
+        match self.ledger.open(&needs) {
+            Some(receipt) => {
+                self.clustered.last_install += 1;
+                let number = self.clustered.last_install;
+                self.clustered.installs.insert(number, install);
+                receipt.tell(Waiter::Install(number));
+            }
+            None => self.say_installed(&install),
+        }
+    }
+
+    /// A session that has come is stored.
+    pub(super) fn finish_install(&mut self, number: u64) {
+        if let Some(install) = self.clustered.installs.remove(&number) {
+            self.say_installed(&install);
+        }
+    }
+
+    fn say_installed(&mut self, install: &Install) {
+        let Install {
+            to,
+            client_id,
+            time,
+        } = install;
+        if self.clustered.fellows.contains(to) {
+            let time = *time;
+            self.say(to.end, &Word::Installed { client_id, time }, false);
+        }
+    }
+
+    /// Tells older nodes of sessions whose filters all nodes know.
+    pub(super) fn release_tellings(&mut self) {
+        let Some(cluster) = &self.shared.cluster else {
+            return;
+        };
+        let known = *cluster.known().borrow();
+        while let Some(telling) = self
+            .clustered
+            .tellings
+            .pop_front_if(|telling| telling.version <= known)
+        {
+            let Telling {
+                version: _,
+                to,
+                client_id,
+                time,
+            } = telling;
+            if self.clustered.fellows.contains(&to) {
+                let client_id = &*client_id;
+                self.say(to.end, &Word::Told { client_id, time }, false);
+            }
+        }
+    }
+}
+
+fn with_group(shares: &crate::shares::Shares, mut message: RestoredMessage) -> RestoredMessage {
+    if let (Some((_message, grant)), Some((group, filter))) = (&mut message.content, &message.group)
+    {
+        grant.share = shares.find(SharedFilter { group, filter });
+    }
+    message
+}

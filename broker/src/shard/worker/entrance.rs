@@ -1,0 +1,123 @@
+//! How an accepted client gets its session, and its connection a task.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Instant};
+
+use tokio_util::task::TaskTracker;
+
+use super::Arrival;
+use crate::{
+    cluster::claims::Refusal,
+    codec::packet::{ConnectCode, Recipient},
+    config::Limits,
+    connection::Connection,
+    gate::Slot,
+    handshake,
+    link::Link,
+    shard::{Entrance, Shard},
+    transport::Transport,
+};
+
+/// Lets a client in, at once or when other nodes have said that it is the only one with its id.
+pub(super) fn enter(shard: &Rc<RefCell<Shard>>, arrival: Arrival, connections: &TaskTracker) {
+    let Arrival {
+        connect, identity, ..
+    } = &arrival;
+    let is_assigned = arrival.assigned_client_id;
+    let now = Instant::now();
+    let entrance = shard
+        .borrow_mut()
+        .claim_client(connect, identity, is_assigned, now);
+    match entrance {
+        Ok(Entrance::Open(time)) => admit(shard, arrival, time, connections),
+        Ok(Entrance::Later(time, verdict)) => {
+            let (shard, tracker) = (Rc::clone(shard), connections.clone());
+            connections.spawn_local(async move {
+                // Without a verdict the shard has ended.
+                let Ok(verdict) = verdict.await else { return };
+                match verdict {
+                    Ok(()) => admit(&shard, arrival, time, &tracker),
+                    Err(Refusal::Denied) => {
+                        refuse(&shard, arrival, ConnectCode::ClientIdInvalid, &tracker);
+                    }
+                    // It is as if it had been let in, and sent away. There is no DISCONNECT before a
+                    // CONNACK, and none of its codes says it.
+                    Err(Refusal::TakenOver) => drop(arrival),
+                }
+            });
+        }
+        Err(code) => refuse(shard, arrival, code, connections),
+    }
+}
+
+fn admit(shard: &Rc<RefCell<Shard>>, arrival: Arrival, time: u64, connections: &TaskTracker) {
+    let Arrival {
+        transport,
+        peer,
+        connect,
+        identity,
+        assigned_client_id,
+        rest,
+        slot,
+    } = arrival;
+    let now = Instant::now();
+    let assigned = assigned_client_id.then(|| connect.client_id.clone());
+    let mut state = shard.borrow_mut();
+    let keep_alive = state
+        .imposed_keep_alive(&connect)
+        .unwrap_or(connect.keep_alive);
+    let counters = Arc::clone(state.counters());
+    let link = Link::new(peer, &connect, state.limits(), counters);
+    let client = connect.recipient();
+    let client_id = connect.client_id.clone();
+    let answer = state.connect(connect, identity, assigned, &link, now);
+    state.finish_claim(&client_id, time, answer.as_ref().ok().copied(), now);
+    let limits = state.limits();
+    if answer.is_ok() {
+        state.shared.connect_times.observe(slot.since().elapsed());
+    }
+    drop(state);
+    match answer {
+        Ok(key) => {
+            let connection = Connection::new(
+                transport,
+                Rc::clone(shard),
+                key,
+                link,
+                limits,
+                keep_alive,
+                rest,
+            );
+            connections.spawn_local(async move {
+                connection.await;
+                drop(slot);
+            });
+        }
+        Err(code) => send_away((transport, client, slot), code, limits, connections),
+    }
+}
+
+fn refuse(
+    shard: &Rc<RefCell<Shard>>,
+    arrival: Arrival,
+    code: ConnectCode,
+    connections: &TaskTracker,
+) {
+    let limits = shard.borrow().limits();
+    let client = arrival.connect.recipient();
+    let stranger = (arrival.transport, client, arrival.slot);
+    send_away(stranger, code, limits, connections);
+}
+
+fn send_away(
+    (mut transport, client, slot): (Box<dyn Transport>, Recipient, Slot),
+    code: ConnectCode,
+    limits: Limits,
+    connections: &TaskTracker,
+) {
+    connections.spawn_local(async move {
+        let refusal = handshake::refuse(&mut transport, code, client);
+        // One that does not read would keep its place for good.
+        let _late = tokio::time::timeout(limits.connect_timeout, refusal).await;
+        drop(slot);
+    });
+}
