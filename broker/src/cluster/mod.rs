@@ -30,9 +30,10 @@
 //! A client id has one connection, and one session, which goes where its client connects
 //! (`shard::claims`).
 //!
-//! **What is not here.** A session lives on one node, and what waits in it is lost with that. A shared subscription shares what is published on its
-//! node. Retained messages go to the nodes that are there when they are published; a node that begins
-//! with none is told those of the others, but nodes that differ stay so.
+//! **What is not here.** A session lives on one node, and what waits in it is lost with that. A
+//! shared subscription shares what is published on its node. Retained messages go to the nodes that
+//! are there when they are published; a node that begins with none is told those of the others, but
+//! nodes that differ stay so.
 
 mod calls;
 pub(crate) mod claims;
