@@ -177,6 +177,7 @@ pub(super) struct Persistence {
     pub(super) sync: Option<Spanned<String>>,
     pub(super) max_bytes: Option<Spanned<i64>>,
     pub(super) min_free_bytes: Option<Spanned<i64>>,
+    pub(super) patience: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,12 +1,17 @@
 //! The rules of `[persistence]`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use toml::Spanned;
 
 use super::{check::Check, file};
 
 const MIB: i64 = 1024 * 1024;
+
+/// Longer than a disk takes that has much to do, and shorter than clients usually wait.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+const MOST_PATIENCE: Duration = Duration::from_mins(10);
 
 /// How sessions and retained messages outlive the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +22,8 @@ pub struct Persistence {
     pub max_bytes: u64,
     /// Free bytes of the file system below which nothing more is taken.
     pub min_free_bytes: u64,
+    /// How long a write may take before it is held for one that fails.
+    pub patience: Duration,
 }
 
 /// What has to be survived by what was acknowledged.
@@ -35,7 +42,9 @@ impl Check<'_> {
             sync,
             max_bytes,
             min_free_bytes,
+            patience,
         } = raw;
+        let patience = patience.map(|raw| (raw.span(), self.patience(raw)));
         let sync = sync.map(|sync| (self.sync(&sync), sync.span()));
         let numbers = [
             ("persistence.max_bytes", &max_bytes),
@@ -46,7 +55,8 @@ impl Check<'_> {
                 .into_iter()
                 .filter_map(|(key, number)| Some((key, number.as_ref()?.span())));
             let sync = sync.map(|(_sync, span)| ("persistence.sync", span));
-            for (key, span) in sync.into_iter().chain(given) {
+            let patience = patience.map(|(span, _patience)| ("persistence.patience", span));
+            for (key, span) in sync.into_iter().chain(patience).chain(given) {
                 self.refuse(key, span, "of no use without persistence.directory");
             }
             return None;
@@ -71,7 +81,17 @@ impl Check<'_> {
                 64 * MIB,
                 0..i64::MAX,
             )),
+            patience: patience.map_or(PATIENCE, |(_span, patience)| patience),
         })
+    }
+
+    fn patience(&mut self, raw: Spanned<String>) -> Duration {
+        let (key, span) = ("persistence.patience", raw.span());
+        let patience = self.duration(key, Some(raw), PATIENCE);
+        if !(LEAST_PATIENCE..=MOST_PATIENCE).contains(&patience) {
+            self.refuse(key, span, "must be one second to ten minutes");
+        }
+        patience
     }
 
     fn sync(&mut self, raw: &Spanned<String>) -> Sync {

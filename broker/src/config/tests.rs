@@ -68,6 +68,15 @@ fn persistence_that_the_example_only_shows_is_the_default() {
         ("directory = \"/x\"\nmax_bytes = 1", "persistence.max_bytes"),
         ("sync = \"disk\"", "persistence.sync"),
         ("min_free_bytes = 0", "persistence.min_free_bytes"),
+        ("patience = \"10s\"", "persistence.patience"),
+        (
+            "directory = \"/x\"\npatience = \"500ms\"",
+            "persistence.patience",
+        ),
+        (
+            "directory = \"/x\"\npatience = \"1h\"",
+            "persistence.patience",
+        ),
     ] {
         let refused = parse(wrong).unwrap_err().to_string();
         assert!(refused.contains(key), "{refused}");

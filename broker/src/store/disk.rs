@@ -6,19 +6,19 @@
 
 #[cfg(test)]
 pub(crate) mod faults;
+mod file;
+mod rows;
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
+    fs::DirBuilder,
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
-use redb::{
-    Database, Key, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
-    TableError,
-};
+use redb::{Database, Key, ReadableDatabase, Table, TableDefinition, TableError};
 
+use self::file::{StoreFile, Unsynced};
 use super::{
     StoreError,
     batch::{Batch, Cell},
@@ -44,8 +44,6 @@ const FORMAT_KEY: &str = "format";
 const NODE_KEY: &str = "node";
 /// How many shards the node had, so that what is said of one is of the same sessions.
 const SHARDS_KEY: &str = "shards";
-
-const FILE_NAME: &str = "store.redb";
 
 /// Pages that are kept in memory. Little of what is written is read again.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
@@ -74,14 +72,14 @@ pub(super) trait Medium: Send {
 }
 
 /// What a table's rows are given to, a key and a value at a time.
-pub(super) trait Reader {
-    fn session(&mut self, session: u64, value: &[u8]) -> Result<(), StoreError>;
-    fn subscription(&mut self, session: u64, filter: &str, value: &[u8]) -> Result<(), StoreError>;
-    fn body(&mut self, body: u64, value: &[u8]) -> Result<(), StoreError>;
-    fn entry(&mut self, session: u64, seq: u64, value: &[u8]) -> Result<(), StoreError>;
-    fn received(&mut self, session: u64, id: u16, value: &[u8]) -> Result<(), StoreError>;
-    fn spread(&mut self, session: u64, id: u16, shard: u16) -> Result<(), StoreError>;
-    fn retained(&mut self, topic: &str, value: &[u8]) -> Result<(), StoreError>;
+pub(super) trait Reader<E = StoreError> {
+    fn session(&mut self, session: u64, value: &[u8]) -> Result<(), E>;
+    fn subscription(&mut self, session: u64, filter: &str, value: &[u8]) -> Result<(), E>;
+    fn body(&mut self, body: u64, value: &[u8]) -> Result<(), E>;
+    fn entry(&mut self, session: u64, seq: u64, value: &[u8]) -> Result<(), E>;
+    fn received(&mut self, session: u64, id: u16, value: &[u8]) -> Result<(), E>;
+    fn spread(&mut self, session: u64, id: u16, shard: u16) -> Result<(), E>;
+    fn retained(&mut self, topic: &str, value: &[u8]) -> Result<(), E>;
 }
 
 /// A database on disk.
@@ -90,6 +88,7 @@ pub(super) struct Disk {
     sync: Sync,
     /// Not there after a failure: it is opened anew, which repairs what has to be.
     database: Option<Database>,
+    unsynced: Unsynced,
     bytes: u64,
     shards_before: Option<u16>,
 }
@@ -101,12 +100,14 @@ impl Disk {
     /// When the directory or file cannot be used, or is not this node's.
     pub(super) fn open(config: &Persistence, node: &str, shards: u16) -> Result<Self, StoreError> {
         let directory = config.directory.clone();
-        let database = open(&directory, config.sync)
+        let unsynced = Unsynced::default();
+        let database = open(&directory, config.sync, &unsynced)
             .map_err(|error| StoreError::open(&directory, *error.0))?;
         let mut disk = Self {
             directory,
             sync: config.sync,
             database: Some(database),
+            unsynced,
             bytes: 0,
             shards_before: None,
         };
@@ -177,52 +178,19 @@ impl Disk {
     /// # Errors
     /// When the file cannot be read, or the reader does not understand a row.
     pub(super) fn read(&mut self, reader: &mut impl Reader) -> Result<(), StoreError> {
-        let Some(database) = &self.database else {
-            return Ok(());
-        };
-        let failed = |error: WriteError| StoreError::open(&self.directory, *error.0);
-        let transaction = database.begin_read().map_err(WriteError::from);
-        let transaction = transaction.map_err(failed)?;
-        let mut bytes = 0;
-        macro_rules! rows {
-            ($table:expr, $length:expr, $visit:expr) => {
-                match transaction.open_table($table) {
-                    Ok(table) => {
-                        for row in table.iter().map_err(WriteError::from).map_err(failed)? {
-                            let (key, value) = row.map_err(WriteError::from).map_err(failed)?;
-                            let (key, value) = (key.value(), value.value());
-                            bytes += ($length(&key) + value.len()) as u64;
-                            $visit(key, value)?;
-                        }
-                    }
-                    Err(TableError::TableDoesNotExist(_)) => {}
-                    Err(error) => return Err(failed(error.into())),
-                }
-            };
+        if let Some(database) = &self.database {
+            let failed = |error: WriteError| StoreError::open(&self.directory, *error.0);
+            self.bytes = rows::read(database, reader, failed)?;
         }
-        rows!(BODIES, |_: &u64| 8, |key, value| reader.body(key, value));
-        rows!(SESSIONS, |_: &u64| 8, |key, value| reader
-            .session(key, value));
-        rows!(
-            SUBSCRIPTIONS,
-            |key: &(u64, &str)| 8 + key.1.len(),
-            |key: (u64, &str), value| reader.subscription(key.0, key.1, value)
-        );
-        rows!(ENTRIES, |_: &(u64, u64)| 16, |key: (u64, u64), value| {
-            reader.entry(key.0, key.1, value)
-        });
-        rows!(RECEIVED, |_: &(u64, u16)| 10, |key: (u64, u16), value| {
-            reader.received(key.0, key.1, value)
-        });
-        rows!(
-            SPREAD,
-            |_: &(u64, u16, u16)| 12,
-            |key: (u64, u16, u16), _value: &[u8]| reader.spread(key.0, key.1, key.2)
-        );
-        rows!(RETAINED, |key: &&str| key.len(), |key, value| reader
-            .retained(key, value));
-        self.bytes = bytes;
         Ok(())
+    }
+
+    /// Opens the database after a failure. Whether what failed has taken place after all is not
+    /// known, so what there is is counted anew.
+    fn reopen(&mut self) -> Result<Database, WriteError> {
+        let database = open(&self.directory, self.sync, &self.unsynced)?;
+        self.bytes = rows::count(&database)?;
+        Ok(database)
     }
 }
 
@@ -263,28 +231,13 @@ fn sign(database: &Database, node: &str, shards: u16) -> Result<(), WriteError> 
     Ok(())
 }
 
-fn open(directory: &Path, sync: Sync) -> Result<Database, WriteError> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(directory.join(FILE_NAME))?;
-    if sync == Sync::Disk {
-        // That there is such a file.
-        File::open(directory)?.sync_all()?;
-    }
+fn open(directory: &Path, sync: Sync, unsynced: &Unsynced) -> Result<Database, WriteError> {
+    let file = StoreFile::open(directory, sync, unsynced)?;
     let database = Database::builder()
         .set_cache_size(CACHE_BYTES)
         // All of it is read anyway, and damage is found before anything rests on it.
         .set_check_integrity_on_open(true)
-        .create_with_backend(Bytes {
-            file,
-            sync,
-            #[cfg(test)]
-            directory: directory.to_owned(),
-        })?;
+        .create_with_backend(file)?;
     Ok(database)
 }
 
@@ -292,7 +245,7 @@ impl Medium for Disk {
     fn write(&mut self, batch: &Batch) -> Result<(), WriteError> {
         let database = match self.database.take() {
             Some(database) => database,
-            None => open(&self.directory, self.sync)?,
+            None => self.reopen()?,
         };
         let change = commit(&database, batch, None)?;
         self.bytes = self.bytes.saturating_add_signed(change);
@@ -383,44 +336,6 @@ fn put<'k, K: Key + 'static>(
         None => (0, table.remove(key)?),
     };
     Ok(added - before.map_or(0, |before| row(before.value().len())))
-}
-
-/// What the database lies in.
-#[derive(Debug)]
-struct Bytes {
-    file: File,
-    sync: Sync,
-    #[cfg(test)]
-    directory: PathBuf,
-}
-
-impl StorageBackend for Bytes {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(out, offset)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        match self.sync {
-            Sync::Disk => self.file.sync_data(),
-            Sync::Process => Ok(()),
-        }
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        #[cfg(test)]
-        if faults::fails(&self.directory) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.file.write_all_at(data, offset)
-    }
 }
 
 #[cfg(test)]

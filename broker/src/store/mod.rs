@@ -11,7 +11,8 @@
 //! Memory goes ahead and the store follows: it holds what was true at some moment, a beginning of
 //! all that has happened. Nothing that a client is told rests on more than that: see
 //! [`crate::output`]. When a write fails it is tried again until it succeeds, with what has come
-//! meanwhile, and until then what would need the store is refused.
+//! meanwhile, and until then what would need the store is refused. So it is while a write hangs
+//! (`watch`).
 
 mod batch;
 mod clock;
@@ -20,6 +21,7 @@ mod load;
 pub(crate) mod record;
 mod scribe;
 mod status;
+mod watch;
 mod worker;
 
 use std::{
@@ -53,6 +55,7 @@ pub(crate) use disk::faults;
 pub(crate) use load::Saved;
 use status::Stats;
 pub use status::{Condition, StoreView};
+use watch::Watch;
 
 /// How long a predecessor that is about to end may still have the store.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -71,6 +74,26 @@ pub enum StoreError {
         directory: PathBuf,
         #[source]
         source: LockError,
+    },
+    #[error(
+        "persistence: no room to open the store in {path}: make some on its file system; nothing of \
+         what is stored is lost",
+        path = directory.display()
+    )]
+    NoRoom {
+        directory: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "persistence: cannot read and write the store in {path}; what is stored may be whole, so \
+         leave the file where it is, and see to the disk",
+        path = directory.display()
+    )]
+    Io {
+        directory: PathBuf,
+        #[source]
+        source: io::Error,
     },
     #[error(
         "persistence: cannot open the store in {path}; if the file is damaged, move it away, and \
@@ -109,10 +132,23 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What is to be done about it depends on what it is: only what is damaged is lost.
     fn open(directory: &Path, source: redb::Error) -> Self {
-        Self::Open {
-            directory: directory.to_owned(),
-            source: Box::new(source),
+        use io::ErrorKind::{InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
+        let directory = directory.to_owned();
+        let redb::Error::Io(source) = source else {
+            let source = Box::new(source);
+            return Self::Open { directory, source };
+        };
+        let kind = source.kind();
+        if matches!(kind, StorageFull | QuotaExceeded) {
+            Self::NoRoom { directory, source }
+        } else if matches!(kind, InvalidData | UnexpectedEof) {
+            // Too short, or another kind of file.
+            let source = Box::new(redb::Error::Io(source));
+            Self::Open { directory, source }
+        } else {
+            Self::Io { directory, source }
         }
     }
 }
@@ -222,19 +258,26 @@ impl Store {
             "store read"
         );
         let store = Arc::new(Self::new(shards, last_session, config));
+        let watch = Arc::new(Watch::new(Arc::clone(&store), config.patience));
         let notes = Notes::default();
         let (parcels, arriving) = mpsc::channel();
         let worker = worker::Worker::new(
             Arc::clone(&store),
             scribe,
             Box::new(disk),
+            Arc::clone(&watch),
             notes.clone(),
             config,
         );
+        let (end, over) = mpsc::channel();
+        thread::Builder::new()
+            .name("store-watch".to_owned())
+            .spawn(move || watch.run(&over))
+            .map_err(StoreError::Thread)?;
         let thread = thread::Builder::new().name("store".to_owned());
         let thread = thread
             .spawn(move || {
-                let _alive = alive;
+                let (_alive, _end) = (alive, end);
                 worker.run(&arriving);
                 drop(lock);
             })
@@ -266,6 +309,7 @@ impl Store {
             sync: crate::config::Sync::Process,
             max_bytes: u64::MAX,
             min_free_bytes: 0,
+            patience: Duration::MAX,
         };
         Self::new(shards, SessionId(0), &config)
     }

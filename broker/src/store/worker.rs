@@ -7,7 +7,10 @@ use std::{
 
 use tracing::{error, info, warn};
 
-use super::{Condition, Parcel, Store, clock::Clock, disk::Medium, scribe::Scribe, status::Stats};
+use super::{
+    Condition, Parcel, Store, clock::Clock, disk::Medium, scribe::Scribe, status::Stats,
+    watch::Watch,
+};
 use crate::{config::Persistence, retained::Notes, routes::ShardId};
 
 /// When a write that failed is tried again, and how often a file system that is full is looked at.
@@ -22,6 +25,7 @@ pub(super) struct Worker {
     store: Arc<Store>,
     scribe: Scribe,
     medium: Box<dyn Medium>,
+    watch: Arc<Watch>,
     notes: Notes,
     max_bytes: u64,
     min_free_bytes: u64,
@@ -37,6 +41,7 @@ impl Worker {
         store: Arc<Store>,
         scribe: Scribe,
         medium: Box<dyn Medium>,
+        watch: Arc<Watch>,
         notes: Notes,
         config: &Persistence,
     ) -> Self {
@@ -44,6 +49,7 @@ impl Worker {
             store,
             scribe,
             medium,
+            watch,
             notes,
             max_bytes: config.max_bytes,
             min_free_bytes: config.min_free_bytes,
@@ -113,7 +119,10 @@ impl Worker {
                 ..
             } = &self.store.stats;
             let began = Instant::now();
-            if let Err(error) = self.medium.write(batch) {
+            self.watch.begin();
+            let written = self.medium.write(batch);
+            self.watch.end();
+            if let Err(error) = written {
                 errors.fetch_add(1, Ordering::Relaxed);
                 self.fail(&error);
                 return;
@@ -133,9 +142,12 @@ impl Worker {
 
     fn fail(&mut self, error: &(dyn std::error::Error + 'static)) {
         self.scribe.handle_failure();
+        // It may be failing already, as the write hung before.
+        let is_first = self.retry.is_none();
         self.retry = Some(Instant::now() + self.pause);
         self.pause = (self.pause * 2).min(LONGEST_RETRY);
-        if self.store.set_condition(Condition::Failing) != Condition::Failing {
+        self.store.set_condition(Condition::Failing);
+        if is_first {
             error!(
                 error,
                 "cannot store: what needs the store is refused until it can be written again"

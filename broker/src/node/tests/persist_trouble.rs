@@ -156,6 +156,34 @@ async fn disk_that_fails_loses_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test]
+async fn disk_that_hangs_holds_nobody_up_for_long_and_loses_nothing() {
+    let dir = Dir::new();
+    let store = dir.path("store");
+    let settings = format!("{}patience = \"1s\"\n", settings(&dir));
+    let broker = Broker::start_with(&settings).await;
+    let keeper = leave_session(&broker).await;
+    let mut sender = broker.join(Version::V5, &broker.beside("keeper")).await;
+    faults::hang(&store);
+    sender.publish("kept", "under way", 0b0010, 8).await;
+    sender.expect(0xe0, &[0x97]).await;
+    sender.expect_close().await;
+    assert_eq!(condition(&broker), Condition::Failing);
+    expect_refusals(&broker).await;
+
+    faults::end(&store);
+    wait_for(&broker, Condition::Good).await;
+    let mut sender = broker.join(Version::V5, "sender").await;
+    assert_eq!(publish(&mut sender, "kept", "after", 0b0010).await, 0);
+    broker.stop().await;
+    let broker = Broker::start_with(&settings).await;
+    let (mut client, _) = Client::connect(broker.address, &keeper).await;
+    for payload in ["under way", "after"] {
+        assert_eq!(client.receive().await.payload, payload);
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn file_system_without_room_is_said_so() {
     let dir = Dir::new();
     let settings =

@@ -1,3 +1,5 @@
+use std::{fs, time::Duration};
+
 use super::*;
 use crate::testing::Dir;
 
@@ -36,22 +38,39 @@ impl Reader for SpreadRows {
     }
 }
 
+fn settings(dir: &Dir, sync: Sync) -> Persistence {
+    let config = Persistence {
+        directory: dir.path("store"),
+        sync,
+        max_bytes: u64::MAX,
+        min_free_bytes: 0,
+        patience: Duration::from_secs(10),
+    };
+    Disk::make_directory(&config.directory).unwrap();
+    config
+}
+
+fn rows(disk: &mut Disk) -> Vec<(u64, u16, u16)> {
+    let mut rows = SpreadRows::default();
+    disk.read(&mut rows).unwrap();
+    rows.0
+}
+
+/// A batch with one row, and with a message that takes some pages.
+fn batch(number: u64) -> Batch {
+    let mut batch = Batch::default();
+    let key = (SessionId(number), 1, 1);
+    batch.spread.insert(key, Some(Vec::new()));
+    let body = vec![u8::try_from(number).unwrap(); 20_000];
+    batch.bodies.insert(BodyId(number), Some(body));
+    batch
+}
+
 #[test]
 fn shards_are_others_when_what_was_said_of_them_is_gone() {
     let dir = Dir::new();
-    let config = Persistence {
-        directory: dir.path("store"),
-        sync: Sync::Process,
-        max_bytes: u64::MAX,
-        min_free_bytes: 0,
-    };
-    Disk::make_directory(&config.directory).unwrap();
+    let config = settings(&dir, Sync::Process);
     let open = |shards| Disk::open(&config, "n", shards).unwrap();
-    let rows = |disk: &mut Disk| {
-        let mut rows = SpreadRows::default();
-        disk.read(&mut rows).unwrap();
-        rows.0
-    };
     let key = (SessionId(1), 2, 3);
     let mut batch = Batch::default();
     batch.spread.insert(key, Some(Vec::new()));
@@ -75,4 +94,68 @@ fn shards_are_others_when_what_was_said_of_them_is_gone() {
     let mut disk = open(4);
     assert_eq!(disk.shards_before(), Some(4));
     assert_eq!(rows(&mut disk), []);
+}
+
+/// A batch that takes the row of another away. Once more it changes nothing, so nothing of what it has
+/// changed is written once more.
+fn removal(number: u64) -> Batch {
+    let mut batch = Batch::default();
+    batch.spread.insert((SessionId(number), 1, 1), None);
+    batch
+}
+
+#[test]
+fn what_a_failed_sync_left_out_is_on_the_disk_when_a_later_write_counts() {
+    for good in 0.. {
+        let dir = Dir::new();
+        let config = settings(&dir, Sync::Disk);
+        let faults = faults::of(&config.directory);
+        let file = config.directory.join("store.redb");
+        let mut disk = Disk::open(&config, "n", 1).unwrap();
+        disk.write(&batch(1)).unwrap();
+        disk.write(&batch(2)).unwrap();
+        faults.follow(&file);
+        faults.fail_sync(good);
+        let failed = disk.write(&removal(2));
+        if !faults.has_failed() {
+            assert!(good > 0, "a write without a sync");
+            failed.unwrap();
+            break;
+        }
+        failed.unwrap_err();
+        // The second time also what is to catch up fails.
+        faults.fail_sync(0);
+        disk.write(&removal(2)).unwrap_err();
+        disk.write(&removal(2)).unwrap();
+        let bytes = disk.bytes();
+        let there = faults.platter();
+        drop(disk);
+        fs::write(&file, there).unwrap();
+        let mut disk = Disk::open(&config, "n", 1).unwrap();
+        assert_eq!(rows(&mut disk), [(1, 1, 1)], "{good}");
+        assert_eq!(bytes, disk.bytes(), "{good}");
+    }
+}
+
+#[test]
+fn start_without_room_is_said_to_be_that_and_loses_nothing() {
+    let dir = Dir::new();
+    let config = settings(&dir, Sync::Process);
+    let mut disk = Disk::open(&config, "n", 1).unwrap();
+    disk.write(&batch(1)).unwrap();
+    let file = config.directory.join("store.redb");
+    // As after a crash: there is something to be repaired.
+    let there = fs::read(&file).unwrap();
+    drop(disk);
+    fs::write(&file, there).unwrap();
+    faults::begin(&config.directory);
+    let refused = Disk::open(&config, "n", 1).map(drop).unwrap_err();
+    assert!(matches!(refused, StoreError::NoRoom { .. }), "{refused:?}");
+    assert!(!refused.to_string().contains("move it away"), "{refused}");
+    faults::end(&config.directory);
+    assert_eq!(rows(&mut Disk::open(&config, "n", 1).unwrap()), [(1, 1, 1)]);
+    // What is damaged is something else.
+    fs::write(&file, "no database").unwrap();
+    let refused = Disk::open(&config, "n", 1).map(drop).unwrap_err();
+    assert!(matches!(refused, StoreError::Open { .. }), "{refused:?}");
 }

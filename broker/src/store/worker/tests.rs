@@ -60,6 +60,7 @@ impl Scene {
             sync: Sync::Disk,
             max_bytes: 1000,
             min_free_bytes: 100,
+            patience: Duration::from_secs(10),
         };
         let store = Arc::new(Store::new(2, SessionId(0), &config));
         let fake = Fake::default();
@@ -67,6 +68,7 @@ impl Scene {
             Arc::clone(&store),
             Scribe::new(Arc::default(), BodyId(0)),
             Box::new(fake.clone()),
+            Arc::new(Watch::new(Arc::clone(&store), config.patience)),
             Notes::default(),
             &config,
         );
