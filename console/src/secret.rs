@@ -23,13 +23,15 @@ pub enum SecretError {
     },
     #[error("{0} can be read by everybody: take that right away (chmod o-rwx)")]
     Open(String),
+    #[error("the first line of {0} is longer than {LONGEST} bytes: that is no secret")]
+    TooLong(String),
 }
 
 /// The first line of a file that not everybody may read.
 ///
 /// # Errors
 ///
-/// If everybody may, or it cannot be read.
+/// If everybody may, or it cannot be read, or is too long to be one.
 pub fn read(path: &Path) -> Result<String, SecretError> {
     let file = path.display().to_string();
     let unreadable = |cause| SecretError::Unreadable {
@@ -50,9 +52,13 @@ pub fn read(path: &Path) -> Result<String, SecretError> {
         return Err(SecretError::Open(file));
     }
     let mut text = String::new();
-    let read = opened.take(LONGEST).read_to_string(&mut text);
+    let read = opened.take(LONGEST + 1).read_to_string(&mut text);
     read.map_err(unreadable)?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    let line = text.lines().next().unwrap_or_default();
+    if line.len() as u64 > LONGEST {
+        return Err(SecretError::TooLong(file));
+    }
+    Ok(line.to_owned())
 }
 
 #[cfg(test)]
@@ -69,6 +75,11 @@ mod tests {
         assert!(matches!(read(&path), Err(SecretError::Open(_))));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert_eq!(read(&path).unwrap(), "open sesame");
+        let longest = "x".repeat(8_192);
+        fs::write(&path, format!("{longest}\nmore")).unwrap();
+        assert_eq!(read(&path).unwrap(), longest);
+        fs::write(&path, format!("{longest}x\n")).unwrap();
+        assert!(matches!(read(&path), Err(SecretError::TooLong(_))));
         fs::remove_file(&path).unwrap();
         assert!(matches!(read(&path), Err(SecretError::Unreadable { .. })));
         let endless = read("/dev/zero".as_ref()).unwrap_err();
