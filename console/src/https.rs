@@ -102,17 +102,35 @@ pub async fn connect(
     uri: &Uri,
     tls: Option<Arc<ClientConfig>>,
 ) -> Result<Box<dyn Stream>, ConnectError> {
-    let host = uri.host().ok_or(ConnectError::NoHost)?;
-    // As an IPv6 address stands in a URL.
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let port = uri
-        .port_u16()
-        .unwrap_or(if is_secure(uri) { 443 } else { 80 });
+    let (host, port) = endpoint(uri).ok_or(ConnectError::NoHost)?;
     let connected = TcpStream::connect((host, port)).await;
     let stream = connected.map_err(ConnectError::Connect)?;
+    greet(uri, stream, tls).await
+}
+
+/// The host of a URL, as others than URLs write it, and its port.
+#[must_use]
+pub fn endpoint(uri: &Uri) -> Option<(&str, u16)> {
+    // As an IPv6 address stands in a URL.
+    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
+    let usual = if is_secure(uri) { 443 } else { 80 };
+    Some((host, uri.port_u16().unwrap_or(usual)))
+}
+
+/// Begins to talk to the server of a URL over a connection that is there.
+///
+/// # Errors
+///
+/// If the server cannot prove that it is the one.
+pub async fn greet(
+    uri: &Uri,
+    stream: TcpStream,
+    tls: Option<Arc<ClientConfig>>,
+) -> Result<Box<dyn Stream>, ConnectError> {
     let Some(tls) = tls else {
         return Ok(Box::new(stream));
     };
+    let (host, _port) = endpoint(uri).ok_or(ConnectError::NoHost)?;
     let name = ServerName::try_from(host.to_owned())?;
     let stream = TlsConnector::from(tls).connect(name, stream).await;
     Ok(Box::new(stream.map_err(ConnectError::Handshake)?))
