@@ -63,6 +63,30 @@ impl<'a> Check<'a> {
         raw.into_inner()
     }
 
+    /// As [`Self::number`], for what memory has or connections count.
+    pub(super) fn size(
+        &mut self,
+        key: &str,
+        raw: Option<Spanned<i64>>,
+        default: i64,
+        legal: Range<i64>,
+    ) -> usize {
+        let value = self.number(key, raw, default, legal);
+        usize::try_from(value).unwrap_or(usize::MAX)
+    }
+
+    /// As [`Self::number`], for what has 16 bits in MQTT.
+    pub(super) fn short(
+        &mut self,
+        key: &str,
+        raw: Option<Spanned<i64>>,
+        default: i64,
+        legal: Range<i64>,
+    ) -> u16 {
+        let value = self.number(key, raw, default, legal);
+        u16::try_from(value).unwrap_or(u16::MAX)
+    }
+
     pub(super) fn interface(&mut self, key: &str, name: Spanned<String>) -> String {
         // IFNAMSIZ is 16 with the terminating zero.
         if name.get_ref().is_empty() || name.get_ref().len() > 15 {

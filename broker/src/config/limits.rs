@@ -81,28 +81,22 @@ impl Check<'_> {
         if connect_timeout.is_zero() {
             self.refuse("limits.connect_timeout", timeout_span, "must not be zero");
         }
-        let wide = |value: i64| usize::try_from(value).unwrap_or(usize::MAX);
         Limits {
-            connections: wide(self.number(
-                "limits.connections",
-                connections,
-                1_000_000,
-                1..10_000_001,
-            )),
-            packet_bytes: wide(self.number(
+            connections: self.size("limits.connections", connections, 1_000_000, 1..10_000_001),
+            packet_bytes: self.size(
                 "limits.packet_bytes",
                 packet_bytes,
                 1_048_576,
                 256..LONGEST_PACKET + 1,
-            )),
-            connect_bytes: wide(self.number(
+            ),
+            connect_bytes: self.size(
                 "limits.connect_bytes",
                 connect_bytes,
                 65_536,
                 256..LONGEST_PACKET + 1,
-            )),
+            ),
             connect_timeout,
-            connecting: wide(self.number("limits.connecting", connecting, 10_000, 1..10_000_001)),
+            connecting: self.size("limits.connecting", connecting, 10_000, 1..10_000_001),
             connect_rate: self.rate(
                 ("limits.connect_rate", connect_rate),
                 ("limits.connect_burst", connect_burst),
@@ -112,53 +106,41 @@ impl Check<'_> {
                 ("limits.publish_bytes_rate", publish_bytes_rate),
                 ("", None),
             ),
-            inflight: u16::try_from(self.number("limits.inflight", inflight, 100, 1..65_536))
-                .unwrap_or(u16::MAX),
-            queue_messages: wide(self.number(
+            inflight: self.short("limits.inflight", inflight, 100, 1..65_536),
+            queue_messages: self.size(
                 "limits.queue_messages",
                 queue_messages,
                 1000,
                 0..100_000_001,
-            )),
-            queue_bytes: wide(self.number(
+            ),
+            queue_bytes: self.size(
                 "limits.queue_bytes",
                 queue_bytes,
                 64 * MIB,
                 1..MOST_BYTES + 1,
-            )),
-            node_queue_bytes: wide(self.number(
+            ),
+            node_queue_bytes: self.size(
                 "limits.node_queue_bytes",
                 node_queue_bytes,
                 1024 * MIB,
                 1..MOST_BYTES + 1,
-            )),
-            sessions: wide(self.number("limits.sessions", sessions, 1_000_000, 1..100_000_001)),
-            subscriptions: wide(self.number(
-                "limits.subscriptions",
-                subscriptions,
-                10_000,
-                1..10_000_001,
-            )),
-            subscription_bytes: wide(self.number(
+            ),
+            sessions: self.size("limits.sessions", sessions, 1_000_000, 1..100_000_001),
+            subscriptions: self.size("limits.subscriptions", subscriptions, 10_000, 1..10_000_001),
+            subscription_bytes: self.size(
                 "limits.subscription_bytes",
                 subscription_bytes,
                 64 * MIB,
                 1..MOST_BYTES + 1,
-            )),
-            retained: wide(self.number("limits.retained", retained, 1_000_000, 0..100_000_001)),
-            retained_bytes: wide(self.number(
+            ),
+            retained: self.size("limits.retained", retained, 1_000_000, 0..100_000_001),
+            retained_bytes: self.size(
                 "limits.retained_bytes",
                 retained_bytes,
                 1024 * MIB,
                 1..MOST_BYTES + 1,
-            )),
-            topic_aliases: u16::try_from(self.number(
-                "limits.topic_aliases",
-                topic_aliases,
-                32,
-                0..65_536,
-            ))
-            .unwrap_or(u16::MAX),
+            ),
+            topic_aliases: self.short("limits.topic_aliases", topic_aliases, 32, 0..65_536),
         }
     }
 }

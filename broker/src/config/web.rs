@@ -71,9 +71,8 @@ impl Check<'_> {
             let message = "must be more than nothing, and one minute at most";
             self.refuse(&key("timeout"), timeout_span, message);
         }
-        let wide = |value: i64| usize::try_from(value).unwrap_or(usize::MAX);
-        let connections = self.number(&key("connections"), connections, 16, 1..1025);
-        let waiting = self.number(&key("waiting"), waiting, 1000, 1..100_001);
+        let connections = self.size(&key("connections"), connections, 16, 1..1025);
+        let waiting = self.size(&key("waiting"), waiting, 1000, 1..100_001);
         let authorities = ca_file.map(|path| self.absolute(&key("ca_file"), path));
         let token_file = token_file.map(|path| self.absolute(&key("token_file"), path));
         let parsed = self.url(&key(name), &url, way)?;
@@ -82,8 +81,8 @@ impl Check<'_> {
             authorities,
             token_file,
             timeout,
-            connections: wide(connections),
-            waiting: wide(waiting),
+            connections,
+            waiting,
         })
     }
 
