@@ -2,10 +2,10 @@
 
 mod books;
 mod cluster;
+mod error;
 mod threads;
 
 use std::{
-    io,
     net::SocketAddr,
     sync::{
         Arc, PoisonError, RwLock,
@@ -15,7 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use thiserror::Error;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -23,13 +22,15 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+pub use self::error::{NodeError, Unusable};
 use self::{
     books::Books,
+    error::unusable,
     threads::{join, shard_count},
 };
 use crate::{
-    access::{Access, AccessError},
-    cluster::{ClusterError, Handle, Order, PEERS, Prospect},
+    access::Access,
+    cluster::{Handle, Order, PEERS, Prospect},
     config::Config,
     control::{
         Pulse,
@@ -39,19 +40,17 @@ use crate::{
     },
     gate::Gate,
     http,
-    lanes::{self, LaneError, Lanes},
-    listener::{self, ListenError},
+    lanes::{self, Lanes},
+    listener,
     load::{self, Load},
     metrics::{Counters, Histogram, Metric, Metrics, render_head, render_value},
     retained::{self, Retained},
     routes::{Routes, ShardId},
-    service::{self, Service, Services},
+    service::{Service, Services},
     session::Stock,
-    shard::{self, Request, Shared, WorkerError},
+    shard::{self, Request, Shared},
     shares::Shares,
-    store::StoreError,
-    tls::TlsError,
-    tunnel::{TunnelError, Unpacker},
+    tunnel::Unpacker,
 };
 
 /// How long subscribers get to read what waits for them before the node says goodbye.
@@ -62,44 +61,6 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
 /// How long the shards' threads get to end: somewhat longer than their clients get to leave.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Why a node cannot start.
-#[derive(Debug, Error)]
-pub enum NodeError {
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error(transparent)]
-    Access(#[from] AccessError),
-    #[error("cannot listen on the metrics address {address}")]
-    Metrics {
-        address: SocketAddr,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot start the router")]
-    Lanes(#[from] LaneError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Shard(#[from] WorkerError),
-    #[error("a shard ended while it took back what was stored")]
-    Restore,
-    #[error(transparent)]
-    Tunnel(#[from] TunnelError),
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
-}
-
-/// A part of the node that cannot be as a new configuration says.
-#[derive(Debug, Error)]
-pub enum Unusable {
-    #[error(transparent)]
-    Listener(#[from] service::Unusable),
-    #[error(transparent)]
-    Access(#[from] AccessError),
-}
 
 /// What the node tells about itself.
 pub struct Status {
@@ -417,9 +378,7 @@ impl Node {
         let (next, policy) = match (listeners, policy) {
             (Ok(next), Ok(policy)) => (next, policy),
             (listeners, policy) => {
-                let listeners = listeners.err().into_iter().flatten().map(Unusable::from);
-                let access = policy.err().map(Unusable::from);
-                return Err(listeners.chain(access).collect());
+                return Err(unusable(listeners.err().unwrap_or_default(), policy.err()));
             }
         };
         shared.set_limits(config.limits());

@@ -35,7 +35,15 @@ pub struct ClientCertificate {
     pub common_name: Option<String>,
     /// Where the listener goes by certificates.
     pub named: Option<Named>,
+    /// Absent where that cannot be read.
+    pub issued: Option<Issued>,
+    /// Who may have vouched for it, in order.
+    pub anchors: Box<[Anchor]>,
 }
+
+/// What tells an authority that vouches for clients from all others: a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Anchor(pub [u8; 32]);
 
 /// Who a client is by its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +51,10 @@ pub struct Named {
     pub by: NamedBy,
     /// Absent when the certificate has no such name, or several.
     pub user: Option<Arc<str>>,
-    pub issued: Issued,
 }
 
 /// What tells a certificate from all others (RFC 5280, 4.1.2.2).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Issued {
     /// A digest of the issuer's name.
     pub issuer: [u8; 32],

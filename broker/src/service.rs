@@ -13,7 +13,7 @@ use crate::{
     metrics::{render_head, render_value},
     peer::Peer,
     proxy,
-    tls::{self, Identity, TlsError},
+    tls::{Identity, TlsError},
     transport::{Socket, Transport},
     websocket::{WebSocket, upgrade},
 };
@@ -97,7 +97,8 @@ impl Service {
                 let accepted = identity.accept(socket).await;
                 let stream = accepted.map_err(HandshakeError::from_tls)?;
                 let (_socket, session) = stream.get_ref();
-                peer.certificate = tls::client_certificate(session, self.names()).map(Arc::new);
+                let shown = identity.client_certificate(session, self.names());
+                peer.certificate = shown.map(Arc::new);
                 self.wrap(stream).await?
             }
             None => self.wrap(socket).await?,

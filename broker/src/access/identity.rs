@@ -6,7 +6,7 @@ use super::{acl::Grants, jwt::KeyId};
 use crate::{
     config::{self, Certified},
     handshake::Accepted,
-    peer::{Issued, Peer},
+    peer::Peer,
     secret::Secret,
 };
 
@@ -61,10 +61,7 @@ pub(super) enum Proof {
     /// A password file has this hash for the user.
     Password(Arc<str>),
     /// The client has shown a certificate to a listener that goes by that.
-    Certificate {
-        certified: Certified,
-        issued: Issued,
-    },
+    Certificate(Certified),
     /// A token was signed by this key.
     Token {
         settings: Arc<config::Jwt>,

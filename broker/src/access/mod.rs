@@ -47,8 +47,8 @@ pub use web::WebError;
 /// Why nobody can be let in as the configuration says.
 #[derive(Debug, Error)]
 pub enum AccessError {
-    #[error("certificates that are good no more")]
-    Revoked(#[source] TlsError),
+    #[error("certificates of clients")]
+    Certificates(#[source] TlsError),
     #[error("access.authenticator[{index}]: cannot use {path}", path = path.display())]
     Passwords {
         index: usize,

@@ -1,6 +1,8 @@
 //! The decision who is let in: authenticators in order, and what becomes of those whom none knows.
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc};
+
+use tokio::sync::watch;
 
 use super::{
     AccessError, ClientIds, Identity, Login, Permit,
@@ -13,8 +15,8 @@ use super::{
 use crate::{
     config::{self, Certified},
     control::view::AuthenticatorStatus,
-    peer::{Issued, Named},
-    tls,
+    peer::{Named, Peer},
+    tls::Trust,
 };
 
 /// Everything that decides who is let in, as it was when the configuration was read.
@@ -22,7 +24,8 @@ pub(crate) struct Policy {
     anonymous: bool,
     /// The listeners that go by certificates, and what is counted of them.
     certified: Vec<Certified>,
-    revoked: HashSet<Issued>,
+    /// What listeners ask of their clients' certificates.
+    trust: HashMap<SocketAddr, Trust>,
     certificates: Arc<Counts>,
     authenticators: Vec<Authenticator>,
     client_ids: Option<ClientIds>,
@@ -74,16 +77,18 @@ impl Policy {
             let next = Authenticator::load(index, settings, older, &authenticators, board)?;
             authenticators.push(next);
         }
-        let mut revoked = HashSet::new();
-        for path in &config.revocations {
-            revoked.extend(tls::revoked(path).map_err(AccessError::Revoked)?);
+        let mut trust = HashMap::new();
+        for (listener, authority) in &config.authorities {
+            warn_if_writable(&authority.file);
+            let loaded = Trust::load(authority).map_err(AccessError::Certificates)?;
+            trust.insert(*listener, loaded);
         }
         let acl = config.acl.as_ref().map(load_acl).transpose()?;
         let trusted_at = acl.as_ref().and_then(Acl::trusts_ids_at);
         let policy = Self {
             anonymous: config.anonymous,
             certified: config.certified.clone(),
-            revoked,
+            trust,
             certificates: board.counts("certificate", 0).1,
             authenticators,
             client_ids: config.client_ids.clone(),
@@ -145,7 +150,7 @@ impl Policy {
     /// A user name that differs is refused and not passed over: the client means to be somebody that
     /// it is not.
     fn judge_certificate(&self, login: &Login<'_>) -> Option<Result<Identity, Denial>> {
-        let Named { by, user, issued } = login.peer.named()?;
+        let Named { by, user } = login.peer.named()?;
         let certified = Certified {
             listener: login.peer.listener,
             by: *by,
@@ -158,11 +163,7 @@ impl Policy {
             Some(user) if login.username.is_some_and(|name| name != &**user) => {
                 Err(Denial::OtherName)
             }
-            Some(user) => {
-                let issued = issued.clone();
-                let proof = Proof::Certificate { certified, issued };
-                Ok(Identity::of(Some(user), proof))
-            }
+            Some(user) => Ok(Identity::of(Some(user), Proof::Certificate(certified))),
         })
     }
 
@@ -195,8 +196,25 @@ impl Policy {
         )
     }
 
-    /// Whether a client that was let in as this user still would be.
-    pub(crate) fn standing(&self, identity: &Identity) -> Standing {
+    /// Whether a client that was let in as this user still would be, with what it has shown if it is
+    /// connected.
+    pub(crate) fn standing(&self, identity: &Identity, peer: Option<&Peer>) -> Standing {
+        let standing = self.standing_of(identity);
+        if standing == Standing::Good && peer.is_some_and(|peer| !self.trusts(peer)) {
+            Standing::Unproven
+        } else {
+            standing
+        }
+    }
+
+    /// Whether the client's listener would still take the certificate that the client has shown, or
+    /// do without one.
+    fn trusts(&self, peer: &Peer) -> bool {
+        let trust = self.trust.get(&peer.listener);
+        trust.is_none_or(|trust| trust.covers(peer.certificate.as_deref()))
+    }
+
+    fn standing_of(&self, identity: &Identity) -> Standing {
         let or_gone = |is_welcome| {
             if is_welcome {
                 Standing::Good
@@ -210,8 +228,8 @@ impl Policy {
                 Standing::Unproven
             }
             Proof::Unchecked => or_gone(self.anonymous),
-            Proof::Certificate { certified, issued } => {
-                if self.certified.contains(certified) && !self.revoked.contains(issued) {
+            Proof::Certificate(certified) => {
+                if self.certified.contains(certified) {
                     Standing::Good
                 } else {
                     Standing::Unproven

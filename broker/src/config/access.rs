@@ -8,7 +8,7 @@ use super::{
     authenticator::Authenticator,
     check::Check,
     file,
-    listener::{Listener, NamedBy},
+    listener::{ClientAuthority, Listener, NamedBy},
 };
 use crate::access::{ClientIds, Effect};
 
@@ -29,8 +29,8 @@ pub struct Access {
     pub hash_threads: Option<usize>,
     /// The listeners where certificates tell who clients are.
     pub certified: Vec<Certified>,
-    /// Which certificates are good no more there.
-    pub revocations: Vec<PathBuf>,
+    /// Who vouches for clients, by listener.
+    pub authorities: Vec<(SocketAddr, ClientAuthority)>,
     /// Asked in this order.
     pub authenticators: Vec<Authenticator>,
 }
@@ -42,10 +42,20 @@ pub struct Certified {
     pub by: NamedBy,
 }
 
-/// The list of a listener where certificates tell who clients are.
-fn revocations(listener: &Listener) -> Option<PathBuf> {
-    Certified::of(listener)?;
-    listener.tls.as_ref()?.clients.as_ref()?.revoked.clone()
+/// Who vouches for the clients of each listener. Of several that ask the kernel for a port none is
+/// there: their clients do not tell which of them they have come by.
+fn authorities(listeners: &[Listener]) -> Vec<(SocketAddr, ClientAuthority)> {
+    let is_one = |address| {
+        let mut others = listeners.iter().filter(|other| other.address == address);
+        others.nth(1).is_none()
+    };
+    let listeners = listeners.iter().filter(|it| is_one(it.address));
+    listeners
+        .filter_map(|listener| {
+            let authority = listener.tls.as_ref()?.clients.as_ref()?;
+            Some((listener.address, authority.clone()))
+        })
+        .collect()
 }
 
 impl Certified {
@@ -88,7 +98,7 @@ impl Check<'_> {
             client_ids: client_id.and_then(|pattern| self.client_ids(&pattern)),
             acl: acl.map(|acl| self.acl(acl)),
             certified,
-            revocations: listeners.iter().filter_map(revocations).collect(),
+            authorities: authorities(listeners),
             hash_threads: threads.and_then(|threads| usize::try_from(threads).ok()),
             authenticators: authenticators
                 .into_iter()

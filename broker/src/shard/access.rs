@@ -10,6 +10,7 @@ use crate::{
     codec::packet::{Connect, ConnectCode, reason},
     link::Link,
     metrics::Metric,
+    peer::Peer,
     session::Cause,
 };
 
@@ -24,6 +25,7 @@ impl Shard {
         &self,
         connect: &Connect,
         identity: &Identity,
+        peer: &Peer,
     ) -> Result<Permit, ConnectCode> {
         let policy = self.shared.access.policy();
         let permit = policy.permit(identity, &connect.client_id);
@@ -39,7 +41,7 @@ impl Shard {
             );
             self.counters.inc(Metric::DeniedPublish);
         }
-        if may_have_will && policy.standing(identity) == Standing::Good {
+        if may_have_will && policy.standing(identity, Some(peer)) == Standing::Good {
             Ok(permit)
         } else {
             self.counters.inc(Metric::RefusedAccess);
@@ -112,7 +114,7 @@ impl Shard {
         let owner = &entry.owner;
         let may_have_id = entry.is_assigned || policy.allows_client_id(owner, &entry.client_id);
         let standing = if may_have_id {
-            policy.standing(owner)
+            policy.standing(owner, link.as_ref().map(|link| link.peer()))
         } else {
             Standing::Gone
         };
@@ -203,7 +205,7 @@ impl Shard {
     }
 }
 
-/// Judges all sessions by each new policy.
+/// Judges all sessions by each new policy, and whenever somebody may have to go by the same one.
 pub(super) async fn follow(shard: Rc<RefCell<Shard>>) {
     let mut changes = shard.borrow().shared.access.changes();
     // The sender lives as long as the shard.

@@ -6,14 +6,13 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use super::{SessionKey, Shard, heal::Meeting, leaving::Heir, transit::Transit};
+use super::{Arrival, SessionKey, Shard, heal::Meeting, leaving::Heir, transit::Transit};
 use crate::{
-    access::Identity,
     cluster::{
         claims::{Action, Answer, Claim, Fellow, Here, Refusal, Terms},
         word::Word,
     },
-    codec::packet::{Connect, ConnectCode},
+    codec::packet::ConnectCode,
     metrics::Metric,
     routes::ShardId,
 };
@@ -35,22 +34,27 @@ impl Shard {
     /// When the client must be refused whatever others say: nobody's session is to end for it.
     pub(crate) fn claim_client(
         &mut self,
-        connect: &Connect,
-        identity: &Identity,
-        is_assigned: bool,
+        arrival: &Arrival,
         now: Instant,
     ) -> Result<Entrance, ConnectCode> {
+        let Arrival {
+            peer,
+            connect,
+            identity,
+            assigned_client_id,
+            ..
+        } = arrival;
         let Some(cluster) = self.shared.cluster.clone() else {
             return Ok(Entrance::Open(0));
         };
         let time = cluster.next_time();
         // One that was made up just now is nobody's.
-        if is_assigned {
+        if *assigned_client_id {
             return Ok(Entrance::Open(time));
         }
         let client_id = &connect.client_id;
         self.check_store(client_id, self.expiry_of(connect))?;
-        self.permit(connect, identity)?;
+        self.permit(connect, identity, peer)?;
         self.follow_fellows(now);
         if self.clustered.fellows.is_empty() && !self.clustered.claims.is_open(client_id) {
             return Ok(Entrance::Open(time));

@@ -246,7 +246,7 @@ impl Shard {
         let noted = self.noted();
         let expiry = self.expiry_of(&connect);
         self.check_store(&connect.client_id, expiry)?;
-        let permit = self.permit(&connect, &identity)?;
+        let permit = self.permit(&connect, &identity, link.peer())?;
         let is_assigned =
             self.check_client_id(&connect.client_id, &identity, assigned_client_id.is_some())?;
         let is_over = connect.clean_start || self.is_others(&connect.client_id, &identity);

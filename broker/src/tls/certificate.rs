@@ -52,7 +52,7 @@ pub(super) fn revoked(list: &[u8]) -> Option<HashSet<Issued>> {
     Some(revoked.collect())
 }
 
-fn digest_of(name: &X509Name<'_>) -> [u8; 32] {
+pub(super) fn digest_of(name: &X509Name<'_>) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(digest::digest(&digest::SHA256, name.as_raw()).as_ref());
     bytes

@@ -3,9 +3,9 @@
 //! Nothing here keeps a private key longer than rustls does, or prints one.
 
 mod certificate;
+mod trust;
 
 use std::{
-    collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -28,10 +28,12 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     config::{ClientAuthority, Demand, NamedBy, TlsFiles},
-    peer::{ClientCertificate, Issued, Named},
+    peer::{ClientCertificate, Named},
     transport::Socket,
 };
 use certificate::Validity;
+use trust::Authorities;
+pub(crate) use trust::Trust;
 
 /// Why a listener's files cannot be used.
 #[derive(Debug, Error)]
@@ -85,6 +87,8 @@ pub(crate) struct Identity {
     pub(crate) server: Arc<ServerConfig>,
     /// When clients take the certificate.
     pub(crate) validity: Option<Validity>,
+    /// Who vouches for clients.
+    authorities: Authorities,
 }
 
 impl Identity {
@@ -97,8 +101,13 @@ impl Identity {
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
+        let roots = files.clients.as_ref().map(|it| certificates(&it.file));
+        let roots = roots.transpose()?.unwrap_or_default();
+        let authorities = Authorities::of(&roots);
         let builder = match &files.clients {
-            Some(authority) => builder.with_client_cert_verifier(verifier(authority, provider)?),
+            Some(authority) => {
+                builder.with_client_cert_verifier(verifier(authority, roots, provider)?)
+            }
             None => builder.with_no_client_auth(),
         };
         let chain = certificates(&files.certificate)?;
@@ -119,6 +128,7 @@ impl Identity {
         Ok(Self {
             server: Arc::new(server),
             validity,
+            authorities,
         })
     }
 
@@ -147,6 +157,28 @@ impl Identity {
             .accept(socket)
             .await
     }
+
+    /// What the client has shown, if it was asked to show something; `names` is what in it tells who
+    /// the client is.
+    pub(crate) fn client_certificate(
+        &self,
+        session: &ServerConnection,
+        names: Option<NamedBy>,
+    ) -> Option<ClientCertificate> {
+        let chain = session.peer_certificates()?;
+        // What rustls takes and this reader does not tells nobody's name.
+        let read = certificate::read(chain.first()?);
+        let name = |by| certificate::name(read.as_ref()?, by);
+        Some(ClientCertificate {
+            common_name: name(NamedBy::CommonName).map(str::to_owned),
+            named: names.map(|by| Named {
+                by,
+                user: name(by).map(Into::into),
+            }),
+            issued: read.as_ref().map(certificate::issued),
+            anchors: self.authorities.behind(chain),
+        })
+    }
 }
 
 /// Reads the files and says what is wrong with them, as an operator would want to know it.
@@ -157,50 +189,9 @@ pub(crate) fn check(files: &TlsFiles) -> Result<(), TlsError> {
     Identity::load(files)?.check_time(files)
 }
 
-/// What the client has shown, if it was asked to show something; `names` is what in it tells who the
-/// client is.
-pub(crate) fn client_certificate(
-    session: &ServerConnection,
-    names: Option<NamedBy>,
-) -> Option<ClientCertificate> {
-    let shown = session.peer_certificates()?.first()?;
-    // What rustls takes and this reader does not tells nobody's name.
-    let Some(read) = certificate::read(shown) else {
-        let named = names.map(|by| Named {
-            by,
-            user: None,
-            issued: Issued::default(),
-        });
-        return Some(ClientCertificate {
-            common_name: None,
-            named,
-        });
-    };
-    Some(ClientCertificate {
-        common_name: certificate::name(&read, NamedBy::CommonName).map(str::to_owned),
-        named: names.map(|by| Named {
-            by,
-            user: certificate::name(&read, by).map(Into::into),
-            issued: certificate::issued(&read),
-        }),
-    })
-}
-
-/// The certificates that the lists of a file say are good no more.
-///
-/// # Errors
-/// When it cannot be read.
-pub(crate) fn revoked(path: &Path) -> Result<HashSet<Issued>, TlsError> {
-    let mut revoked = HashSet::new();
-    for list in revocations(path)? {
-        let path = path.to_owned();
-        revoked.extend(certificate::revoked(&list).ok_or(TlsError::NoRevocations { path })?);
-    }
-    Ok(revoked)
-}
-
 fn verifier(
     authority: &ClientAuthority,
+    certificates: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let ClientAuthority {
@@ -210,7 +201,7 @@ fn verifier(
         names: _,
     } = authority;
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(file)? {
+    for certificate in certificates {
         let added = roots.add(certificate);
         added.map_err(|source| TlsError::Unusable {
             path: file.clone(),

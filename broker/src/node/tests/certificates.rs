@@ -207,6 +207,55 @@ async fn reload_sends_away_whose_certificate_is_revoked() {
 }
 
 #[tokio::test]
+async fn reload_sends_away_whom_nobody_vouches_for_any_more() {
+    let (first, second) = (Authority::new("kept-ca"), Authority::new("lost-ca"));
+    let dir = Dir::new();
+    let both = [&first, &second].map(|it| std::fs::read_to_string(it.path()).unwrap());
+    let authorities = dir.write("clients.pem", &both.concat());
+    let server = first.server("localhost").settings();
+    for (identity, required) in [("identity = \"common_name\"\n", false), ("", true)] {
+        let settings = |demand: &str| {
+            format!(
+                "{server}client_ca = {authorities:?}\nclient_certificates = \"{demand}\"\n\
+                 {identity}[access]\nanonymous = true\n"
+            )
+        };
+        dir.write("clients.pem", &both.concat());
+        let broker = Broker::start_with(&settings("optional")).await;
+        let mut clients = Vec::new();
+        for (id, shown) in [
+            ("kept", Some(first.client("d1"))),
+            ("lost", Some(second.client("d2"))),
+            ("bare", None),
+        ] {
+            let mut client = secure(&broker, &first.connector(shown)).await;
+            assert_eq!(client.greet(&Hello::new(Version::V5, id)).await.code, 0);
+            clients.push(client);
+        }
+        let reload = |demand| broker.node.reload(&config(&settings(demand))).unwrap();
+        reload("optional");
+        for client in &mut clients {
+            client.ping().await;
+        }
+        dir.write("clients.pem", &both[0]);
+        reload(if required { "required" } else { "optional" });
+        let [kept, lost, bare] = &mut clients[..] else {
+            panic!("three clients");
+        };
+        lost.expect(0xe0, &[0x87]).await;
+        lost.expect_close().await;
+        if required {
+            bare.expect(0xe0, &[0x87]).await;
+            bare.expect_close().await;
+        } else {
+            bare.ping().await;
+        }
+        kept.ping().await;
+        broker.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn listener_without_tls_lets_nobody_in_by_certificates() {
     let authority = Authority::new("plain");
     let settings = format!(

@@ -187,6 +187,8 @@ async fn revoked_certificates_are_refused_from_the_next_reload_on() {
     let mut thief = secure(&broker, &stolen).await;
     assert_eq!(thief.greet(&Hello::new(Version::V5, "t")).await.code, 0);
     broker.node.reload(&config(&settings)).unwrap();
+    thief.expect(0xe0, &[0x87]).await;
+    thief.expect_close().await;
     secure(&broker, &stolen).await.expect_close().await;
     broker.wait_for(Metric::RefusedTls, 1).await;
     let mut client = secure(&broker, &good).await;

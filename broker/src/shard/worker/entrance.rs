@@ -19,14 +19,7 @@ use crate::{
 
 /// Lets a client in, at once or when other nodes have said that it is the only one with its id.
 pub(super) fn enter(shard: &Rc<RefCell<Shard>>, arrival: Arrival, connections: &TaskTracker) {
-    let Arrival {
-        connect, identity, ..
-    } = &arrival;
-    let is_assigned = arrival.assigned_client_id;
-    let now = Instant::now();
-    let entrance = shard
-        .borrow_mut()
-        .claim_client(connect, identity, is_assigned, now);
+    let entrance = shard.borrow_mut().claim_client(&arrival, Instant::now());
     match entrance {
         Ok(Entrance::Open(time)) => admit(shard, arrival, time, connections),
         Ok(Entrance::Later(time, verdict)) => {
