@@ -2,6 +2,7 @@
 
 use std::{fmt, fs, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
+use tokio::sync::watch;
 use tracing::warn;
 
 use super::{
@@ -234,8 +235,9 @@ impl Authenticator {
         }
     }
 
-    /// Begins what goes on beside the questions. Has to be called within the runtime.
-    pub(super) fn follow(&self) {
+    /// Begins what goes on beside the questions; `withdrawn` hears when somebody who was let in may
+    /// not be any more. Has to be called within the runtime.
+    pub(super) fn follow(&self, withdrawn: &watch::Sender<()>) {
         if let Some(tokens) = self.tokens() {
             tokens.follow();
         }

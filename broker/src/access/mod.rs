@@ -5,6 +5,7 @@
 //!               else its authenticators in order, until one answers
 //!               Allow (as this user) | Deny | Ignore (ask the next)
 //! SIGHUP   -> Access::prepare, exchange -> another Policy, the whole of it or none
+//!          or a key of tokens is withdrawn -> the same Policy again
 //!               -> each shard closes the connections that it would not have let in
 //! ```
 //!
@@ -25,7 +26,12 @@ pub(crate) mod passwords;
 mod policy;
 pub(crate) mod web;
 
-use std::{io, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::Instant,
+};
 
 use thiserror::Error;
 use tokio::sync::watch;
@@ -80,7 +86,9 @@ pub enum AccessError {
 
 /// Lets clients in, or does not.
 pub(crate) struct Access {
-    policy: watch::Sender<Arc<Policy>>,
+    policy: RwLock<Arc<Policy>>,
+    /// Somebody who was let in may not be any more, by another policy or as a key is gone.
+    changes: watch::Sender<()>,
     hashing: Hashing,
     board: Board,
     complaints: Complaints,
@@ -96,9 +104,11 @@ impl Access {
         let board = Board::default();
         let policy = Policy::load(config, None, &board)?;
         advise(&policy);
-        policy.follow();
+        let changes = watch::Sender::default();
+        policy.follow(&changes);
         Ok(Self {
-            policy: watch::Sender::new(Arc::new(policy)),
+            policy: RwLock::new(Arc::new(policy)),
+            changes,
             hashing,
             board,
             complaints: Complaints::default(),
@@ -117,18 +127,19 @@ impl Access {
     /// Goes by another policy from then on. Has to be called within the runtime.
     pub(crate) fn exchange(&self, policy: Policy) {
         advise(&policy);
-        policy.follow();
-        self.policy.send_replace(Arc::new(policy));
+        policy.follow(&self.changes);
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        self.changes.send_replace(());
     }
 
     /// What is in force.
     pub(crate) fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy.borrow())
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Hears of every reload.
-    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Policy>> {
-        self.policy.subscribe()
+    /// Hears of every reload, and when the same policy has to be applied again.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Finds out who a client is, by the policy that was in force when it was accepted.

@@ -99,10 +99,11 @@ impl Policy {
         Ok(policy)
     }
 
-    /// Begins what goes on beside the questions. Has to be called within the runtime.
-    pub(super) fn follow(&self) {
+    /// Begins what goes on beside the questions; `withdrawn` hears when somebody who was let in may
+    /// not be any more. Has to be called within the runtime.
+    pub(super) fn follow(&self, withdrawn: &watch::Sender<()>) {
         for authenticator in &self.authenticators {
-            authenticator.follow();
+            authenticator.follow(withdrawn);
         }
     }
 

@@ -44,8 +44,9 @@ pub enum KeysError {
     UnknownKind,
     #[error("a key in it suits none of the configured algorithms")]
     Unsuitable,
-    #[error("it is no JSON Web Key Set: {0}")]
-    NoSet(#[source] serde_json::Error),
+    /// Not in the reader's own words, which quote what is there.
+    #[error("it is no JSON Web Key Set: line {line}, column {column} is none of one")]
+    NoSet { line: usize, column: usize },
     #[error("none of its keys suits the configured algorithms, or it has none")]
     NoneSuitable,
     #[error("it has more than {MOST_KEYS} keys that suit the configured algorithms")]
@@ -164,20 +165,27 @@ impl Keys {
 
     /// The keys of a set that are of use; those of other kinds, or for other ends, are left out.
     pub(super) fn of_set(text: &[u8], algorithms: &[Algorithm]) -> Result<Self, KeysError> {
-        #[derive(Deserialize)]
-        struct Set {
-            keys: Vec<serde_json::Value>,
-        }
-        let set: Set = serde_json::from_slice(text).map_err(KeysError::NoSet)?;
-        let keys: Vec<_> = set
-            .keys
-            .into_iter()
-            .filter_map(|key| from_set(serde_json::from_value(key).ok()?, algorithms))
-            .collect();
+        let keys = suitable(text, algorithms)?;
         if keys.is_empty() {
             return Err(KeysError::NoneSuitable);
         }
         Self::bounded(keys)
+    }
+
+    /// As [`Self::of_set`], of a set that takes the place of another: keys that are not in it are good
+    /// no more, whatever else is wrong with it.
+    pub(super) fn of_answer(
+        text: &[u8],
+        algorithms: &[Algorithm],
+    ) -> Result<(Self, Option<KeysError>), KeysError> {
+        let mut keys = suitable(text, algorithms)?;
+        let problem = if keys.is_empty() {
+            Some(KeysError::NoneSuitable)
+        } else {
+            (keys.len() > MOST_KEYS).then_some(KeysError::TooMany)
+        };
+        keys.truncate(MOST_KEYS);
+        Ok((Self(keys), problem))
     }
 
     fn bounded(keys: Vec<Key>) -> Result<Self, KeysError> {
@@ -196,9 +204,28 @@ impl Keys {
         self.0.iter().any(|key| key.id == *id)
     }
 
+    pub(super) fn has_all_of(&self, others: &Self) -> bool {
+        others.0.iter().all(|other| self.has(&other.id))
+    }
+
     pub(super) fn count(&self) -> usize {
         self.0.len()
     }
+}
+
+fn suitable(text: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Key>, KeysError> {
+    #[derive(Deserialize)]
+    struct Set {
+        keys: Vec<serde_json::Value>,
+    }
+    let set: Set = serde_json::from_slice(text).map_err(|error| KeysError::NoSet {
+        line: error.line(),
+        column: error.column(),
+    })?;
+    let keys = set.keys.into_iter();
+    Ok(keys
+        .filter_map(|key| from_set(serde_json::from_value(key).ok()?, algorithms))
+        .collect())
 }
 
 fn public_key(info: &[u8], algorithms: &[Algorithm]) -> Result<Key, KeysError> {

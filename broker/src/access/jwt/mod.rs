@@ -3,11 +3,13 @@
 //! A token that this authenticator's keys have signed is its own, and is judged here; any other
 //! password is not, and the next authenticator is asked. Which algorithms count is the
 //! configuration's to say. Checking a signature takes less than a millisecond, so it is done where
-//! clients are accepted, away from messages.
+//! clients are accepted, away from messages. Anybody can send tokens, so what is done before one is
+//! found to be signed is little and bounded (`token`).
 
 mod keys;
 mod provider;
 mod remote;
+mod token;
 
 use std::{
     fmt, fs, io,
@@ -17,16 +19,17 @@ use std::{
 };
 
 use jsonwebtoken::{
-    Header, Validation, decode, decode_header,
+    Validation, decode,
     errors::{Error as DecodeError, ErrorKind},
 };
 use serde_json::{Map, Value};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use super::{
     Login,
     acl::Grants,
-    authenticator::{Answer, Denial},
+    authenticator::{Answer, Denial, warn_if_writable},
     health::Health,
     identity::{Identity, Proof, is_name},
     web::WebError,
@@ -39,6 +42,7 @@ pub(super) use keys::KeyId;
 pub use keys::KeysError;
 use keys::{Key, Keys};
 use remote::Remote;
+use token::Token;
 
 type Claims = Map<String, Value>;
 
@@ -103,7 +107,7 @@ pub(super) struct Tokens {
 
 enum Source {
     Fixed(Arc<Keys>),
-    Remote(Arc<Remote>),
+    Remote(Remote),
 }
 
 impl Source {
@@ -146,11 +150,12 @@ impl Tokens {
         *self.settings == *settings && self.keys.keys().is_some_and(|keys| keys.has(key))
     }
 
-    /// Begins to fetch keys, where a server has them. Has to be called within the runtime.
-    pub(super) fn follow(&self) {
+    /// Begins to fetch keys, where a server has them; `withdrawn` hears when one of them is gone. Has
+    /// to be called within the runtime.
+    pub(super) fn follow(&self, withdrawn: &watch::Sender<()>) {
         match &self.keys {
             Source::Fixed(_) => {}
-            Source::Remote(remote) => remote.follow(),
+            Source::Remote(remote) => remote.follow(withdrawn),
         }
     }
 
@@ -162,7 +167,7 @@ impl Tokens {
     pub(super) fn health(&self) -> Option<&Health> {
         match &self.keys {
             Source::Fixed(_) => None,
-            Source::Remote(remote) => Some(&remote.health),
+            Source::Remote(remote) => Some(remote.health()),
         }
     }
 
@@ -171,46 +176,59 @@ impl Tokens {
             TokenField::Username => login.username.map(str::as_bytes),
             TokenField::Password => login.password.map(Secret::expose),
         };
-        let Some(token) = field else {
+        let Some(token) = field.and_then(Token::read) else {
             return Answer::Ignore;
         };
-        let Ok(header) = decode_header(token) else {
-            return Answer::Ignore;
-        };
-        // What it says must be understood is not (RFC 7515, 4.1.11).
-        if header.crit.is_some() {
-            return Answer::Ignore;
-        }
-        let mut checked = self.check(token, &header);
-        if let (Source::Remote(remote), None | Some(None)) = (&self.keys, &checked) {
+        let mut keys = self.keys.keys();
+        let mut checked = keys.as_deref().and_then(|keys| self.check(&token, keys));
+        if let (Source::Remote(remote), None) = (&self.keys, &checked) {
             remote.renew().await;
-            checked = self.check(token, &header);
+            let renewed = remote.keys();
+            // The same ones would say the same.
+            let is_same = match (&keys, &renewed) {
+                (Some(keys), Some(renewed)) => Arc::ptr_eq(keys, renewed),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            if !is_same {
+                checked = renewed.as_deref().and_then(|keys| self.check(&token, keys));
+            }
+            keys = renewed;
         }
         match checked {
-            None => Answer::Deny(Denial::Unavailable),
-            Some(None) => Answer::Ignore,
-            Some(Some(Err(flaw))) => Answer::Deny(Denial::Token(flaw)),
-            Some(Some(Ok((claims, key)))) => self.admit(&claims, key, login),
+            Some(Ok((claims, key))) => self.admit(&claims, key, login),
+            Some(Err(flaw)) => Answer::Deny(Denial::Token(flaw)),
+            // Without any keys there is nothing to say.
+            None if keys.is_none() => Answer::Deny(Denial::Unavailable),
+            None => Answer::Ignore,
         }
     }
 
-    /// Tries the keys that may have signed a token: what it says, `None` if none of them has signed
-    /// it. Without any keys there is nothing to say.
-    fn check(&self, token: &[u8], header: &Header) -> Option<Option<Checked>> {
-        let keys = self.keys.keys()?;
-        let mut fitting = keys.for_token(header);
-        Some(fitting.find_map(|key| self.check_by(token, key)))
+    /// Tries the keys that may have signed a token: what it says, `None` if none of them has.
+    fn check(&self, token: &Token<'_>, keys: &Keys) -> Option<Checked> {
+        let mut fitting = keys.for_token(token.header());
+        let key = fitting.find(|key| token.is_signed_by(key))?;
+        Some(self.read(token, key))
     }
 
-    fn check_by(&self, token: &[u8], key: &Key) -> Option<Checked> {
+    /// Reads what a token says that this key has signed.
+    fn read(&self, token: &Token<'_>, key: &Key) -> Checked {
         let rules = Validation {
             algorithms: key.algorithms.clone(),
             ..self.rules.clone()
         };
-        match decode::<Claims>(token, &key.key, &rules) {
-            Ok(data) => Some(Ok((data.claims, key.id))),
-            Err(error) => flaw(&error).map(Err),
+        let data = decode::<Claims>(token.text(), &key.key, &rules);
+        let claims = data.map_err(|error| flaw(&error))?.claims;
+        // The library takes a list of issuers, which there is not (RFC 7519, 4.1.1).
+        if self.settings.issuer.is_some() && !claims.get("iss").is_some_and(Value::is_string) {
+            return Err(Flaw::Issuer);
         }
+        // And it takes one that is for nobody that it can read.
+        let is_for_all = claims.get("aud").is_none_or(Value::is_null);
+        if self.settings.audience.is_none() && !is_for_all {
+            return Err(Flaw::Audience);
+        }
+        Ok((claims, key.id))
     }
 
     fn admit(&self, claims: &Claims, key: KeyId, login: &Login<'_>) -> Answer {
@@ -274,24 +292,26 @@ fn rules(settings: &config::Jwt) -> Validation {
     rules
 }
 
-/// What is wrong with a token; `None` when another key may have signed it.
+/// What is wrong with a token that is signed.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "the library's errors; all others are of what comes before the signature is right"
+    reason = "the library's errors; all others are of claims that cannot be read"
 )]
-fn flaw(error: &DecodeError) -> Option<Flaw> {
+fn flaw(error: &DecodeError) -> Flaw {
     match error.kind() {
-        ErrorKind::ExpiredSignature => Some(Flaw::Expired),
-        ErrorKind::ImmatureSignature => Some(Flaw::NotYet),
-        ErrorKind::InvalidIssuer => Some(Flaw::Issuer),
-        ErrorKind::InvalidAudience => Some(Flaw::Audience),
-        ErrorKind::MissingRequiredClaim(_) => Some(Flaw::Missing),
-        ErrorKind::InvalidClaimFormat(_) => Some(Flaw::Other),
-        _ => None,
+        ErrorKind::ExpiredSignature => Flaw::Expired,
+        ErrorKind::ImmatureSignature => Flaw::NotYet,
+        ErrorKind::InvalidIssuer => Flaw::Issuer,
+        ErrorKind::InvalidAudience => Flaw::Audience,
+        ErrorKind::MissingRequiredClaim(_) => Flaw::Missing,
+        _ => Flaw::Other,
     }
 }
 
 fn load_keys(source: &KeySource, algorithms: &[jsonwebtoken::Algorithm]) -> Result<Keys, JwtError> {
+    if let KeySource::Secret(path) | KeySource::Public(path) | KeySource::Set(path) = source {
+        warn_if_writable(path);
+    }
     let (path, keys) = match source {
         KeySource::Secret(path) => {
             let secret = secret::read(path)?;

@@ -189,6 +189,7 @@ fn what_a_good_token_has_to_say() {
         ("nbf", json!("soon"), flawed(Flaw::Other)),
         ("nbf", Value::Null, alice()),
         ("iss", json!("https://other"), flawed(Flaw::Issuer)),
+        ("iss", json!(["https://login"]), flawed(Flaw::Issuer)),
         ("iss", Value::Null, flawed(Flaw::Missing)),
         ("aud", json!("web"), flawed(Flaw::Audience)),
         ("aud", json!(["web"]), flawed(Flaw::Audience)),
@@ -196,6 +197,8 @@ fn what_a_good_token_has_to_say() {
         ("aud", Value::Null, flawed(Flaw::Missing)),
         ("sub", Value::Null, flawed(Flaw::User)),
         ("sub", json!(7), flawed(Flaw::User)),
+        ("sub", json!(["alice"]), flawed(Flaw::Other)),
+        ("nbf", json!([1]), flawed(Flaw::Other)),
         ("sub", json!(""), flawed(Flaw::User)),
         ("sub", json!("a\nb"), flawed(Flaw::User)),
     ] {
@@ -208,8 +211,37 @@ fn what_a_good_token_has_to_say() {
         assert_eq!(judged, expected, "{claim} {value}");
     }
     let plain = load(&issuer.settings(&dir));
-    let judged = judge(&plain, &issuer.token(&good));
-    assert_eq!(judged, flawed(Flaw::Audience), "it is for somebody else");
+    for audience in [
+        json!(["web", "mqtt"]),
+        json!("web"),
+        json!([]),
+        json!(["web", 1]),
+        json!({"web": 1}),
+        json!(7),
+    ] {
+        let mut claims = good.clone();
+        claims["aud"] = audience;
+        let judged = judge(&plain, &issuer.token(&claims));
+        assert_eq!(judged, flawed(Flaw::Audience), "{claims}");
+    }
+    let judged = judge(&plain, &issuer.token(&json!("no object")));
+    assert_eq!(judged, flawed(Flaw::Other), "it is signed");
+}
+
+#[test]
+fn tokens_that_take_long_to_read_are_nobodys() {
+    let dir = Dir::new();
+    let issuer = Issuer::new("HS256");
+    let tokens = load(&issuer.settings(&dir));
+    let with = |header: usize, claim: usize| {
+        let header = json!({"alg": "HS256", "x5c": ["x".repeat(header)]});
+        let mut claims = claims();
+        claims["more"] = "x".repeat(claim).into();
+        judge(&tokens, &issuer.token_with(&header, &claims))
+    };
+    assert_eq!(with(6_000, 6_000), alice());
+    assert_eq!(with(7_000, 0), None);
+    assert_eq!(with(0, 13_000), None);
 }
 
 #[test]
@@ -243,6 +275,9 @@ fn list_of_topics_that_cannot_be_meant_lets_nobody_in() {
     claims["acl"] = json!({"publish": ["a/%u"]});
     assert_eq!(judge(&tokens, &issuer.token(&claims)), alice());
     claims["acl"] = json!({"publish": ["#/a"]});
+    let judged = judge(&tokens, &issuer.token(&claims));
+    assert_eq!(judged, flawed(Flaw::Grants));
+    claims["acl"] = Value::Null;
     let judged = judge(&tokens, &issuer.token(&claims));
     assert_eq!(judged, flawed(Flaw::Grants));
 }

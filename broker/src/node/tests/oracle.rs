@@ -276,14 +276,19 @@ async fn keys_of_a_server_are_kept_while_it_fails_and_change_when_it_says_so() {
     a.ping().await;
     let told = status(&broker);
     assert_eq!((told.keys, told.unavailable), (Some(1), 0));
-    assert_eq!(connect(&broker, &token("a", &first)).await.1, 0);
+    let (mut again, code) = connect(&broker, &token("a", &first)).await;
+    assert_eq!(code, 0);
     server.answer(set_of(&[("b", &second)]));
     reload();
     broker
         .wait_until(|node| node.status().view().authenticators[0].problem.is_none())
         .await;
     let rotated = async {
-        while connect(&broker, &token("b", &second)).await.1 != 0 {
+        loop {
+            let (client, code) = connect(&broker, &token("b", &second)).await;
+            if code == 0 {
+                break client;
+            }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -291,6 +296,17 @@ async fn keys_of_a_server_are_kept_while_it_fails_and_change_when_it_says_so() {
         .await
         .unwrap();
     assert_eq!(connect(&broker, &token("a", &first)).await.1, 0x86);
+    // Who is there by the key that is gone has to go.
+    again.expect(0xe0, &[0x87]).await;
+    again.expect_close().await;
+    server.answer(set_of(&[]));
+    reload();
+    broker
+        .wait_until(|node| node.status().view().authenticators[0].keys == Some(0))
+        .await;
+    rotated.expect(0xe0, &[0x87]).await;
+    rotated.expect_close().await;
+    assert_eq!(connect(&broker, &token("b", &second)).await.1, 0x86);
     broker.stop().await;
 }
 
