@@ -16,12 +16,21 @@ pub(super) struct Health {
     /// Why it could not be asked the last time.
     problem: Mutex<Option<String>>,
     complaints: Complaints,
+    relief: Complaints,
 }
 
 impl Health {
     pub(super) fn note_good(&self) {
-        if self.lock().take().is_some() {
+        let was_bad = self.lock().take().is_some();
+        if was_bad && self.relief.note(Instant::now()).is_some() {
             info!("the server that knows who clients are answers again");
+        }
+    }
+
+    /// Too many want to ask it at a time, which says nothing of how the server is.
+    pub(super) fn note_crowd(&self, problem: &dyn Error) {
+        if let Some(failed) = self.complaints.note(Instant::now()) {
+            warn!(failed, last = %problem, "clients could not have their login checked");
         }
     }
 

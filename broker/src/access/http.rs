@@ -67,12 +67,11 @@ struct Certificate<'a> {
     common_name: Option<&'a str>,
 }
 
-/// What it says.
+/// What it says, but for what the client may do.
 #[derive(Deserialize)]
 struct Verdict {
     result: Outcome,
     user: Option<String>,
-    acl: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -127,9 +126,7 @@ impl Oracle {
 
     pub(super) async fn judge(&self, login: &Login<'_>) -> Answer {
         // Neither names nor passwords can fail to be JSON.
-        let Ok(question) = serde_json::to_vec(&Question::of(login)) else {
-            return Answer::Deny(Denial::Unavailable);
-        };
+        let question = || serde_json::to_vec(&Question::of(login)).unwrap_or_default();
         let answered = self.server.post(question).await;
         match answered
             .map_err(NoAnswer::from)
@@ -140,7 +137,12 @@ impl Oracle {
                 answer
             }
             Err(problem) => {
-                self.health.note_bad(&problem);
+                // That too many ask is no fault of the server's.
+                if let NoAnswer::Ask(AskError::Full) = problem {
+                    self.health.note_crowd(&problem);
+                } else {
+                    self.health.note_bad(&problem);
+                }
                 Answer::Deny(Denial::Unavailable)
             }
         }
@@ -149,16 +151,21 @@ impl Oracle {
     fn read(&self, body: &[u8], login: &Login<'_>) -> Result<Answer, NoAnswer> {
         let form = |_error| NoAnswer::Form;
         // An object: a list with a verdict in it would do for one too.
-        let object: Map<String, Value> = serde_json::from_slice(body).map_err(form)?;
-        let Verdict { result, user, acl } = Verdict::deserialize(object).map_err(form)?;
+        let mut object: Map<String, Value> = serde_json::from_slice(body).map_err(form)?;
+        // Nothing is no list: with none there the client may do all.
+        let acl = object.remove("acl");
+        let Verdict { result, user } = Verdict::deserialize(object).map_err(form)?;
         match result {
             Outcome::Ignore => return Ok(Answer::Ignore),
             Outcome::Deny => return Ok(Answer::Deny(Denial::Refused)),
             Outcome::Allow => {}
         }
+        if user.as_deref().is_some_and(|user| !is_name(user)) {
+            return Err(NoAnswer::User);
+        }
         let user = user.as_deref().or(login.username);
         if user.is_some_and(|user| !is_name(user)) {
-            return Err(NoAnswer::User);
+            return Ok(Answer::Deny(Denial::Unknown));
         }
         let grants = acl.as_ref().map(Grants::read).transpose();
         let grants = grants.map_err(NoAnswer::Grants)?;

@@ -1,7 +1,13 @@
 //! Asking a server over HTTP: a few connections that are kept, a bounded wait for one of them, and a
 //! time after which there is no answer.
+//!
+//! A question that was put goes on to its answer or its time, whoever waits for it: its server goes on
+//! with it too. Whoever gives up before has put none. So there are never more questions at a server
+//! than there are places, however fast clients come and go.
 
 use std::{
+    io,
+    net::{SocketAddr, ToSocketAddrs},
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -10,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use console::https::{self, ConnectError, TrustError};
+use console::https::{self, ConnectError, Stream, TrustError};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
     Method, Request, StatusCode, Uri,
@@ -20,9 +26,15 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
-use tokio::{sync::Semaphore, time};
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time,
+};
 
+use super::authenticator::warn_if_writable;
 use crate::{
     config,
     secret::{self, SecretError},
@@ -32,6 +44,16 @@ use crate::{
 /// Connections that nobody has used for so long are closed: servers do so too, some after a minute.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// How a kept connection is found to be dead that has ended without a word, as behind a balancer that
+/// forgets: before it is used, if it can be.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_RETRIES: u32 = 2;
+
+/// Names that are looked up at a time. Such a look-up is a thread that cannot be told to stop, of
+/// those that check passwords too.
+const LOOKUPS: usize = 4;
+
 /// The longest answer in bytes.
 const LONGEST: usize = 256 * 1024;
 
@@ -40,7 +62,7 @@ const LONGEST: usize = 256 * 1024;
 pub enum WebError {
     #[error(transparent)]
     Secret(#[from] SecretError),
-    #[error("{path} holds no token that a header can have", path = path.display())]
+    #[error("the first line of {path} is no token that a header can have", path = path.display())]
     Token { path: PathBuf },
     #[error(transparent)]
     Authorities(#[from] TlsError),
@@ -70,12 +92,15 @@ pub(super) enum AskError {
 }
 
 /// A server to ask.
-pub(super) struct Server {
+pub(super) struct Server(Arc<Core>);
+
+struct Core {
     uri: Uri,
     tls: Option<Arc<ClientConfig>>,
     token: Option<HeaderValue>,
     timeout: Duration,
-    places: Semaphore,
+    places: Arc<Semaphore>,
+    lookups: Arc<Semaphore>,
     waiting: AtomicUsize,
     most_waiting: usize,
     /// Connections with no question under way.
@@ -90,12 +115,19 @@ struct Idle {
 }
 
 /// One of those who wait, for as long as it lives.
-struct Waiting<'a>(&'a AtomicUsize);
+struct Waiting(Arc<Core>);
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
     }
+}
+
+/// A question that may be put.
+struct Turn {
+    waiting: Waiting,
+    place: OwnedSemaphorePermit,
+    deadline: time::Instant,
 }
 
 impl Server {
@@ -110,37 +142,48 @@ impl Server {
             waiting,
         } = settings;
         let tls = if https::is_secure(url) {
+            if let Some(path) = authorities {
+                warn_if_writable(path);
+            }
             let own = authorities.as_deref().map(tls::certificates).transpose()?;
             Some(https::trust(own.as_deref())?)
         } else {
             None
         };
         let token = token_file.as_ref().map(|path| {
+            warn_if_writable(path);
+            let no_token = || WebError::Token { path: path.clone() };
             let secret = secret::read(path)?;
-            let value = [&b"Bearer "[..], secret.expose()].concat();
-            let value = HeaderValue::from_bytes(&value);
-            let mut value = value.map_err(|_error| WebError::Token { path: path.clone() })?;
+            let secret = secret.expose().trim_ascii();
+            if secret.is_empty() {
+                return Err(no_token());
+            }
+            let value = HeaderValue::from_bytes(&[b"Bearer ", secret].concat());
+            let mut value = value.map_err(|_error| no_token())?;
             value.set_sensitive(true);
             Ok::<_, WebError>(value)
         });
-        Ok(Self {
+        Ok(Self(Arc::new(Core {
             uri: url.clone(),
             tls,
             token: token.transpose()?,
             timeout: *timeout,
-            places: Semaphore::new(*connections),
+            places: Arc::new(Semaphore::new(*connections)),
+            lookups: Arc::new(Semaphore::new(LOOKUPS)),
             waiting: AtomicUsize::new(0),
             most_waiting: *waiting,
             idle: Mutex::default(),
-        })
+        })))
     }
 
-    /// Posts JSON, and returns the body of an answer with status 200.
+    /// Posts JSON, which is written when its turn has come, and returns the body of an answer with
+    /// status 200.
     ///
     /// # Errors
     /// When there is no such answer in time.
-    pub(super) async fn post(&self, body: Vec<u8>) -> Result<Bytes, AskError> {
-        self.ask(Method::POST, Bytes::from(body)).await
+    pub(super) async fn post(&self, write: impl FnOnce() -> Vec<u8>) -> Result<Bytes, AskError> {
+        let turn = self.0.wait_for_turn().await?;
+        turn.ask(Method::POST, write().into()).await
     }
 
     /// Fetches what is at the URL.
@@ -148,40 +191,102 @@ impl Server {
     /// # Errors
     /// As [`Self::post`].
     pub(super) async fn get(&self) -> Result<Bytes, AskError> {
-        self.ask(Method::GET, Bytes::new()).await
+        let turn = self.0.wait_for_turn().await?;
+        turn.ask(Method::GET, Bytes::new()).await
     }
+}
 
-    async fn ask(&self, method: Method, body: Bytes) -> Result<Bytes, AskError> {
+impl Turn {
+    async fn ask(self, method: Method, body: Bytes) -> Result<Bytes, AskError> {
+        let (answer, answered) = oneshot::channel();
+        tokio::spawn(async move {
+            let Self {
+                waiting,
+                place,
+                deadline,
+            } = self;
+            let core = &waiting.0;
+            let told = time::timeout_at(deadline, core.put(&method, &body)).await;
+            // Whoever has asked may be gone.
+            let _ = answer.send(told.unwrap_or(Err(AskError::TimedOut(core.timeout))));
+            drop(place);
+        });
+        // Its task ends without a word only when all do.
+        answered.await.unwrap_or(Err(AskError::Broken))
+    }
+}
+
+impl Core {
+    async fn wait_for_turn(self: &Arc<Self>) -> Result<Turn, AskError> {
         let before = self.waiting.fetch_add(1, Ordering::AcqRel);
-        let _waiting = Waiting(&self.waiting);
+        let waiting = Waiting(Arc::clone(self));
         if before >= self.most_waiting {
             return Err(AskError::Full);
         }
-        let answer = time::timeout(self.timeout, self.ask_in_turn(method, body)).await;
-        answer.unwrap_or(Err(AskError::TimedOut(self.timeout)))
+        let deadline = time::Instant::now() + self.timeout;
+        let places = Arc::clone(&self.places);
+        let place = time::timeout_at(deadline, places.acquire_owned()).await;
+        let place = place.map_err(|_elapsed| AskError::TimedOut(self.timeout))?;
+        Ok(Turn {
+            waiting,
+            // They are never closed, and if they were, nobody would have a place.
+            place: place.map_err(|_closed| AskError::Full)?,
+            deadline,
+        })
     }
 
-    async fn ask_in_turn(&self, method: Method, body: Bytes) -> Result<Bytes, AskError> {
-        // It is never closed, and if it were, nobody would have a place.
-        let _place = self
-            .places
-            .acquire()
-            .await
-            .map_err(|_closed| AskError::Full)?;
+    async fn put(&self, method: &Method, body: &Bytes) -> Result<Bytes, AskError> {
         if let Some(sender) = self.take_idle() {
-            let request = self.request(&method, &body)?;
+            let request = self.request(method, body)?;
             // A server may close a connection just as it is used; an answer of whatever kind counts.
             match self.exchange(sender, request).await {
                 Err(AskError::Http(_)) => {}
                 answered => return answered,
             }
         }
-        let request = self.request(&method, &body)?;
-        let stream = https::connect(&self.uri, self.tls.clone()).await?;
+        let request = self.request(method, body)?;
+        let stream = self.connect().await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // It ends with its sender; what goes wrong the sender hears.
         tokio::spawn(connection);
         self.exchange(sender, request).await
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>, ConnectError> {
+        let addresses = self.look_up().await.map_err(ConnectError::Connect)?;
+        let stream = TcpStream::connect(&addresses[..]).await;
+        let stream = stream.map_err(ConnectError::Connect)?;
+        self.tune(&stream).map_err(ConnectError::Connect)?;
+        https::greet(&self.uri, stream, self.tls.clone()).await
+    }
+
+    async fn look_up(&self) -> io::Result<Vec<SocketAddr>> {
+        let (host, port) = https::endpoint(&self.uri).ok_or(io::ErrorKind::InvalidInput)?;
+        if let Ok(address) = host.parse() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        let lookups = Arc::clone(&self.lookups);
+        let place = lookups.acquire_owned().await.map_err(io::Error::other)?;
+        let name = host.to_owned();
+        let found = tokio::task::spawn_blocking(move || {
+            let found = (name.as_str(), port).to_socket_addrs();
+            // Here and not in the caller, who may give up while the thread goes on.
+            drop(place);
+            found.map(Iterator::collect)
+        });
+        found.await.map_err(io::Error::other)?
+    }
+
+    /// A connection that nobody is at the other end of any more must not cost those who wait their
+    /// time: half of it, at most.
+    fn tune(&self, stream: &TcpStream) -> io::Result<()> {
+        let socket = SockRef::from(stream);
+        socket.set_tcp_user_timeout(Some(self.timeout / 2))?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_RETRIES);
+        socket.set_tcp_keepalive(&keepalive)
     }
 
     fn request(&self, method: &Method, body: &Bytes) -> Result<Request<Full<Bytes>>, AskError> {

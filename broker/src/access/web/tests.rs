@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
@@ -175,7 +175,7 @@ async fn questions_go_over_connections_that_are_kept() {
     let mut server = TestServer::start(json("{}")).await;
     let client = client(&server.url, "connections = 2\n");
     for _ in 0..3 {
-        assert_eq!(client.post(b"[1]".to_vec()).await.unwrap(), "{}");
+        assert_eq!(client.post(|| b"[1]".to_vec()).await.unwrap(), "{}");
     }
     assert_eq!(server.connections(), 1);
     let asked = server.asked.recv().await.unwrap();
@@ -183,7 +183,7 @@ async fn questions_go_over_connections_that_are_kept() {
     assert_eq!(first, "POST /login?x=1 HTTP/1.1");
     assert!(asked.head.contains("content-type: application/json\r\n"));
     assert_eq!(asked.body, "[1]");
-    let all = join_all((0..20).map(|_| client.post(b"[2]".to_vec()))).await;
+    let all = join_all((0..20).map(|_| client.post(|| b"[2]".to_vec()))).await;
     assert!(all.iter().all(Result::is_ok));
     assert_eq!(server.connections(), 2);
     assert_eq!(client.get().await.unwrap(), "{}");
@@ -195,7 +195,7 @@ async fn connection_that_the_server_has_closed_is_made_anew() {
     let server = TestServer::start(Reply::Raw(last)).await;
     let client = client(&server.url, "");
     for _ in 0..5 {
-        assert_eq!(client.post(b"[]".to_vec()).await.unwrap(), "{}");
+        assert_eq!(client.post(|| b"[]".to_vec()).await.unwrap(), "{}");
     }
     assert_eq!(server.connections(), 5);
 }
@@ -204,7 +204,7 @@ async fn connection_that_the_server_has_closed_is_made_anew() {
 async fn what_is_no_answer_is_an_error_in_time() {
     let server = TestServer::start(Reply::Status(500)).await;
     let client = client(&server.url, "timeout = \"300ms\"\n");
-    let ask = || client.post(b"[]".to_vec());
+    let ask = || client.post(|| b"[]".to_vec());
     assert!(matches!(ask().await, Err(AskError::Status(status)) if status == 500));
     server.answer(Reply::Status(204));
     assert!(matches!(ask().await, Err(AskError::Status(_))));
@@ -222,7 +222,7 @@ async fn what_is_no_answer_is_an_error_in_time() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let nobody = format!("http://{}/", free.local_addr().unwrap());
     drop(free);
-    let refused = self::client(&nobody, "").post(Vec::new()).await;
+    let refused = self::client(&nobody, "").post(Vec::new).await;
     assert!(matches!(
         refused,
         Err(AskError::Connect(ConnectError::Connect(_)))
@@ -234,7 +234,7 @@ async fn who_would_wait_too_long_does_not_wait() {
     let server = TestServer::start(Reply::Silence).await;
     let settings = "connections = 2\nwaiting = 4\ntimeout = \"500ms\"\n";
     let client = client(&server.url, settings);
-    let answers = join_all((0..7).map(|_| client.post(b"[]".to_vec()))).await;
+    let answers = join_all((0..7).map(|_| client.post(|| b"[]".to_vec()))).await;
     let full = answers
         .iter()
         .filter(|answer| matches!(answer, Err(AskError::Full)))
@@ -243,7 +243,7 @@ async fn who_would_wait_too_long_does_not_wait() {
     assert_eq!(server.connections(), 2);
     // Nobody holds a place any more.
     server.answer(json("{}"));
-    assert_eq!(client.post(b"[]".to_vec()).await.unwrap(), "{}");
+    assert_eq!(client.post(|| b"[]".to_vec()).await.unwrap(), "{}");
     let gone = async {
         while server.open.load(Ordering::Relaxed) > 1 {
             time::sleep(Duration::from_millis(1)).await;
@@ -253,20 +253,50 @@ async fn who_would_wait_too_long_does_not_wait() {
 }
 
 #[tokio::test]
+async fn question_that_was_put_has_its_place_until_its_time_is_over() {
+    let mut server = TestServer::start(Reply::Silence).await;
+    let client = client(&server.url, "connections = 2\ntimeout = \"1s\"\n");
+    // Whoever asks leaves as soon as the server has been asked.
+    for _ in 0..2 {
+        let gone = tokio::select! {
+            _answer = client.post(|| b"[]".to_vec()) => false,
+            asked = server.asked.recv() => asked.is_some(),
+        };
+        assert!(gone);
+    }
+    assert_eq!(client.0.places.available_permits(), 0);
+    // Who leaves before has asked nothing.
+    for _ in 0..10 {
+        let asking = client.post(|| panic!("it is not its turn"));
+        assert!(asking.now_or_never().is_none());
+    }
+    assert_eq!(client.0.waiting.load(Ordering::Relaxed), 2);
+    server.answer(json("{}"));
+    let free = async {
+        while client.0.waiting.load(Ordering::Relaxed) > 0 {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    time::timeout(Duration::from_secs(20), free).await.unwrap();
+    assert_eq!(client.post(|| b"[]".to_vec()).await.unwrap(), "{}");
+    assert_eq!(server.connections(), 3);
+}
+
+#[tokio::test]
 async fn server_has_to_prove_who_it_is() {
     let (own, other) = (Authority::new("web-own"), Authority::new("web-other"));
     let server = TestServer::secure(json("{}"), &own, "localhost").await;
     let trusting =
         |authority: &Authority| client(&server.url, &format!("ca_file = {:?}\n", authority.path()));
-    assert_eq!(trusting(&own).post(Vec::new()).await.unwrap(), "{}");
-    let wrong = trusting(&other).post(Vec::new()).await;
+    assert_eq!(trusting(&own).post(Vec::new).await.unwrap(), "{}");
+    let wrong = trusting(&other).post(Vec::new).await;
     assert!(matches!(
         wrong,
         Err(AskError::Connect(ConnectError::Handshake(_)))
     ));
     let elsewhere = TestServer::secure(json("{}"), &own, "elsewhere").await;
     let named = client(&elsewhere.url, &format!("ca_file = {:?}\n", own.path()));
-    assert!(named.post(Vec::new()).await.is_err());
+    assert!(named.post(Vec::new).await.is_err());
 }
 
 #[tokio::test]
@@ -275,10 +305,10 @@ async fn token_goes_along_and_is_told_nowhere() {
     let token = crate::access::jwt::tests::private(&dir, "token", "open-sesame\n");
     let mut server = TestServer::start(json("{}")).await;
     let asking = client(&server.url, &format!("token_file = {token:?}\n"));
-    asking.post(b"[]".to_vec()).await.unwrap();
+    asking.post(|| b"[]".to_vec()).await.unwrap();
     let asked = server.asked.recv().await.unwrap();
     let expected = "authorization: Bearer open-sesame\r\n";
     assert!(asked.head.contains(expected), "{}", asked.head);
-    let request = asking.request(&Method::GET, &Bytes::new()).unwrap();
+    let request = asking.0.request(&Method::GET, &Bytes::new()).unwrap();
     assert!(!format!("{request:?}").contains("sesame"));
 }

@@ -120,6 +120,7 @@ async fn without_an_answer_that_can_be_used_nobody_is_let_in() {
         json(&json!({"result": "allow", "user": ""})),
         json(&json!({"result": "allow", "user": "a\nb"})),
         json(&json!({"result": "allow", "acl": []})),
+        json(&json!({"result": "allow", "acl": null})),
         json(&json!({"result": "allow", "acl": {"publish": ["a/#/b"]}})),
     ];
     let count = replies.len() as u64;
@@ -140,6 +141,10 @@ async fn without_an_answer_that_can_be_used_nobody_is_let_in() {
     broker.wait_for(Metric::RefusedAccess, 2 * count).await;
     server.answer(json(&json!({"result": "allow"})));
     assert_eq!(connect(&broker, &alice(Version::V5)).await.1, 0);
+    assert_eq!(status(&broker).problem, None);
+    // That this is no name is the client's fault.
+    let odd = Hello::new(Version::V5, "c").with_login("a\nb", "sesame");
+    assert_eq!(connect(&broker, &odd).await.1, 0x86);
     assert_eq!(status(&broker).problem, None);
     broker.stop().await;
 }
@@ -292,9 +297,8 @@ async fn keys_of_a_server_are_kept_while_it_fails_and_change_when_it_says_so() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), rotated)
-        .await
-        .unwrap();
+    let rotated = tokio::time::timeout(Duration::from_secs(20), rotated).await;
+    let mut rotated = rotated.unwrap();
     assert_eq!(connect(&broker, &token("a", &first)).await.1, 0x86);
     // Who is there by the key that is gone has to go.
     again.expect(0xe0, &[0x87]).await;
