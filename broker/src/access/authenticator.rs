@@ -239,7 +239,7 @@ impl Authenticator {
     /// not be any more. Has to be called within the runtime.
     pub(super) fn follow(&self, withdrawn: &watch::Sender<()>) {
         if let Some(tokens) = self.tokens() {
-            tokens.follow();
+            tokens.follow(withdrawn);
         }
     }
 
@@ -322,7 +322,7 @@ fn warn_if_readable(path: &Path) {
     }
 }
 
-/// Who can write such a file decides who may do what.
+/// Who can write such a file decides who is let in, or may do what.
 pub(super) fn warn_if_writable(path: &Path) {
     if has_mode(path, 0o022) {
         warn!(path = %path.display(), "users other than its owner can write the file");

@@ -105,6 +105,14 @@ impl Identity {
         }
     }
 
+    /// Whether the login is one that tells what its client may do, and does not.
+    pub(super) fn lacks_grants(&self) -> bool {
+        let Proof::Token { settings, .. } = &self.proof else {
+            return false;
+        };
+        settings.acl_claim.is_some() && self.grants.is_none()
+    }
+
     /// Whether both logins say the same of what their client may do.
     pub(crate) fn has_same_grants(&self, other: &Self) -> bool {
         self.grants == other.grants
@@ -121,7 +129,40 @@ impl Identity {
     }
 }
 
-/// Whether a text that others vouch for can be a user's name: one line of text.
+/// Whether a text that others vouch for can be a user's name: one line of text, which looks like what
+/// it is, and is no longer than one in a CONNECT.
 pub(crate) fn is_name(text: &str) -> bool {
-    !text.is_empty() && !text.contains(char::is_control)
+    let misleads = |c: char| {
+        let is_separator = matches!(c, '\u{2028}' | '\u{2029}');
+        // These have what comes behind them shown in another order.
+        let is_order = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        c.is_control() || is_separator || is_order
+    };
+    !text.is_empty() && text.len() <= usize::from(u16::MAX) && !text.contains(misleads)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_what_they_look_like_and_fit_into_a_record() {
+        for name in ["alice", "Jo Doe", "dëvice-1", "شركة", "$x/#", " "] {
+            assert!(is_name(name), "{name}");
+        }
+        let longest = "x".repeat(65_535);
+        assert!(is_name(&longest));
+        assert!(!is_name(&format!("{longest}x")));
+        for odd in [
+            "",
+            "a\nb",
+            "a\0",
+            "a\u{7f}",
+            "a\u{2028}b",
+            "a\u{202e}b",
+            "\u{2066}",
+        ] {
+            assert!(!is_name(odd), "{odd:?}");
+        }
+    }
 }

@@ -40,10 +40,15 @@ impl Permit {
         Self::new(Arc::default(), Arc::default(), Effect::Allow)
     }
 
-    /// What a client may do where there is no ACL file: all, or what its login says.
+    /// What a client may do where there is no ACL file: all, or what its login says. One that should
+    /// say so, and does not, allows nothing.
     pub(crate) fn granted(identity: &Identity, client_id: &str) -> Self {
         let Some(grants) = &identity.grants else {
-            return Self::everything();
+            return if identity.lacks_grants() {
+                Self::nothing()
+            } else {
+                Self::everything()
+            };
         };
         let own = grants.compile(identity.user(), client_id);
         Self::new(Arc::default(), own.into(), Effect::Deny)
