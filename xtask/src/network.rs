@@ -82,8 +82,10 @@ impl Balance {
 /// What serves the clients.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Backend {
-    /// Our broker.
+    /// Our brokers, each by itself.
     Tidegate,
+    /// Our brokers, as one.
+    Cluster,
     /// An unmodified third-party broker.
     Mosquitto,
 }
@@ -166,6 +168,9 @@ impl Network {
             is_pair: false,
             topology,
         };
+        if shape.backend == Backend::Cluster {
+            brokers::make_key(&network.topology, programs)?;
+        }
         for host in network.topology.brokers() {
             if shape.backend == Backend::Mosquitto && shape.forward != Forward::Nat {
                 host.hold_vip(Family::V4.vip())?;
@@ -174,9 +179,10 @@ impl Network {
             if shape.backend == Backend::Mosquitto && shape.forward == Forward::Tunnel {
                 network.unpackers.push(brokers::unpack(host, programs)?);
             }
-            let broker = brokers::start(host, shape, programs)?;
+            let broker = brokers::start(host, shape, &network.topology, programs)?;
             network.brokers.push(broker);
         }
+        network.wait_until_brokers_are_one()?;
         Ok(network)
     }
 
@@ -271,7 +277,24 @@ impl Network {
     /// When it does not start.
     pub fn restart_broker(&mut self, index: usize) -> Result<()> {
         let host = self.topology.brokers()[index];
-        self.brokers[index] = brokers::start(host, self.shape, &self.programs)?;
+        let broker = brokers::start(host, self.shape, &self.topology, &self.programs)?;
+        self.brokers[index] = broker;
+        Ok(())
+    }
+
+    /// Waits until brokers of a cluster know each other, and each other's subscribers.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn wait_until_brokers_are_one(&self) -> Result<()> {
+        if self.shape.backend != Backend::Cluster {
+            return Ok(());
+        }
+        wait_until(START, "both brokers knowing each other", || {
+            let hosts = self.topology.brokers().into_iter();
+            let mut knowing = hosts.map(|host| brokers::knows_other(host, &self.programs));
+            knowing.all(|knows| matches!(knows, Ok(true))).then_some(())
+        })?;
         Ok(())
     }
 
@@ -282,6 +305,13 @@ impl Network {
             .args(["status", "--socket"])
             .arg(socket_of(self.active()));
         command
+    }
+
+    /// How to ask a broker of a cluster for the others, likewise; `None` where brokers are no cluster.
+    pub fn cluster_command(&self) -> Option<Command> {
+        let [host, _] = self.topology.brokers();
+        let is_cluster = self.shape.backend == Backend::Cluster;
+        is_cluster.then(|| brokers::status_command(host, &self.programs))
     }
 
     /// What the active balancer says.

@@ -104,15 +104,22 @@ fn introduction(network: &Network) -> String {
 fn invitation(network: &mut Network) -> String {
     let switch = network.topology().switch().netns().name().to_owned();
     let [one, two] = [0, 1].map(|index| network.brokers()[index].pid());
+    let cluster = network.cluster_command().map(|command| {
+        format!(
+            "{}   what its brokers say of each other\n  ",
+            exec::show(&command)
+        )
+    });
     format!(
         "Try, in another terminal, as root:\n  \
          kill -9 {two}            broker2 dies (broker1 is {one}); it is started again after {} s\n  \
          ip -n {switch} link set lb1 down    lb1 loses its cable, lb2 takes over; it is put back as late\n  \
-         {}   what Tidegate says\n  \
+         {}   what Tidegate says\n  {}\
          ip netns exec {} bash    a shell on the client\n\
          Ctrl-C takes everything down.\n",
         RESTART.as_secs(),
         exec::show(&network.status_command()),
+        cluster.unwrap_or_default(),
         network.topology().client.netns().name(),
     )
 }

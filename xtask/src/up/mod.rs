@@ -21,8 +21,8 @@ pub struct Args {
     /// How a broker is chosen.
     #[arg(long, value_enum, default_value_t = Balance::Maglev)]
     balance: Balance,
-    /// Which brokers: ours, or unmodified third-party ones.
-    #[arg(long, value_enum, default_value_t = Backend::Tidegate)]
+    /// Which brokers: ours, as one or each by itself, or unmodified third-party ones.
+    #[arg(long, value_enum, default_value_t = Backend::Cluster)]
     backend: Backend,
     /// How many clients.
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
@@ -63,7 +63,7 @@ impl Args {
             json: true,
         };
         [
-            story(Forward::Dsr, Balance::Maglev, Backend::Tidegate, false),
+            story(Forward::Dsr, Balance::Maglev, Backend::Cluster, false),
             story(Forward::Nat, Balance::RoundRobin, Backend::Mosquitto, true),
             story(Forward::Tunnel, Balance::Maglev, Backend::Tidegate, false),
         ]

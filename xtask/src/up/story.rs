@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Args;
 use crate::lab::{Binaries, interrupted, wait_until};
 use crate::load::{Load, Summary};
-use crate::network::{Network, name_of};
+use crate::network::{Backend, Network, name_of};
 
 /// Longest wait for clients to connect, on a slow and busy machine.
 const CONNECT: Duration = Duration::from_secs(120);
@@ -90,7 +90,8 @@ impl Story<'_> {
         self.newcomers_avoid_it(network)?;
         self.newcomers_talk(network)?;
         self.others_lost_nothing(network, crowd, victims)?;
-        self.broker_returns(network)
+        self.broker_returns(network)?;
+        self.brokers_are_one(network)
     }
 
     fn begin(&mut self, step: &'static str, words: &str) {
@@ -230,30 +231,21 @@ impl Story<'_> {
     /// Everybody new is on the one broker that is left, so what each listener must get is known.
     fn newcomers_talk(&mut self, network: &Network) -> Result<()> {
         self.begin("deliver", "each of the new listeners gets every message");
-        let published = DELIVERED.to_string();
-        let expected = u64::from(TALKERS) * u64::from(DELIVERED);
-        let arrived = expected.to_string();
-        let listen = ["-q", "1", "-t", "deliver/#", "-L", &arrived];
-        let mut listeners = load(network, "hearers", "sub", TALKERS, &listen)?;
-        listeners.wait_ready(CONNECT)?;
-        let talk = ["-q", "1", "-t", "deliver/%i", "-I", "100", "-s", "64"];
-        let talk = [&talk[..], &["--wait-all", "-L", &published]].concat();
-        let sent = load(network, "speakers", "pub", TALKERS, &talk)?.finish(CONNECT)?;
-        sent.all_connected()?;
-        let (acked, lost) = (sent.acked, sent.lost);
-        ensure!(
-            acked == u64::from(DELIVERED) && lost == 0,
-            "{acked} of {DELIVERED} messages were acknowledged, {lost} publishers were lost"
+        self.figures["delivered"] = everybody_hears_everybody(network, "deliver")?.into();
+        Ok(())
+    }
+
+    /// Listeners and publishers are on both brokers.
+    fn brokers_are_one(&mut self, network: &Network) -> Result<()> {
+        if self.args.backend != Backend::Cluster {
+            return Ok(());
+        }
+        self.begin(
+            "cluster",
+            "listeners on either broker get what is published on both",
         );
-        let heard = listeners.finish(CONNECT);
-        let heard = heard.context("the listeners did not get every message")?;
-        self.figures["delivered"] = heard.received.into();
-        // No listener has one twice and the sum is right: each has each.
-        let (received, gaps, twice) = (heard.received, heard.gaps, heard.duplicates);
-        ensure!(
-            received == expected && gaps == 0 && twice == 0 && heard.lost == 0,
-            "of {expected} messages {received} arrived, {twice} of them twice, {gaps} are missing"
-        );
+        network.wait_until_brokers_are_one()?;
+        self.figures["delivered_by_both"] = everybody_hears_everybody(network, "both")?.into();
         Ok(())
     }
 
@@ -321,6 +313,36 @@ fn load(network: &Network, name: &str, kind: &str, count: u32, arguments: &[&str
     all.extend(arguments);
     let client = &network.topology().client;
     Load::start(client, &network.programs().broker, name, kind, count, &all)
+}
+
+/// Publishers and listeners come by the VIP; returns how many messages came, which were all.
+fn everybody_hears_everybody(network: &Network, topic: &str) -> Result<u64> {
+    let published = DELIVERED.to_string();
+    let expected = u64::from(TALKERS) * u64::from(DELIVERED);
+    let arrived = expected.to_string();
+    let [filter, own] = [format!("{topic}/#"), format!("{topic}/%i")];
+    let listen = ["-q", "1", "-t", &filter, "-L", &arrived];
+    let name = |role: &str| format!("{topic}-{role}");
+    let mut listeners = load(network, &name("hearers"), "sub", TALKERS, &listen)?;
+    listeners.wait_ready(CONNECT)?;
+    let talk = ["-q", "1", "-t", &own, "-I", "100", "-s", "64"];
+    let talk = [&talk[..], &["--wait-all", "-L", &published]].concat();
+    let sent = load(network, &name("speakers"), "pub", TALKERS, &talk)?.finish(CONNECT)?;
+    sent.all_connected()?;
+    let (acked, lost) = (sent.acked, sent.lost);
+    ensure!(
+        acked == u64::from(DELIVERED) && lost == 0,
+        "{acked} of {DELIVERED} messages were acknowledged, {lost} publishers were lost"
+    );
+    let heard = listeners.finish(CONNECT);
+    let heard = heard.context("the listeners did not get every message")?;
+    // No listener has one twice and the sum is right: each has each.
+    let (received, gaps, twice) = (heard.received, heard.gaps, heard.duplicates);
+    ensure!(
+        received == expected && gaps == 0 && twice == 0 && heard.lost == 0,
+        "of {expected} messages {received} arrived, {twice} of them twice, {gaps} are missing"
+    );
+    Ok(received)
 }
 
 /// Clients that come and go.
