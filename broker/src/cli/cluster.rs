@@ -106,6 +106,10 @@ fn render(status: &ClusterStatus) -> String {
         members,
         met: _,
         troubles,
+        copied_sessions,
+        bare_sessions,
+        copies,
+        copy_bytes,
     } = status;
     let standing = if *left {
         "has left it (`tidegate-broker cluster join` brings it back)".to_owned()
@@ -117,6 +121,13 @@ fn render(status: &ClusterStatus) -> String {
         "cluster {cluster}: {node} {standing}\n\
          listening on {listen}, acknowledge = {acknowledge:?}\n"
     );
+    if !members.is_empty() || *copies > 0 {
+        text += &format!(
+            "{copied_sessions} sessions have a copy on another node, {bare_sessions} have none; \
+             {copies} copies of others' ({})\n",
+            size(*copy_bytes as f64)
+        );
+    }
     if !members.is_empty() {
         text += "\n";
         text += &table(members).render();
@@ -199,10 +210,16 @@ mod tests {
                 address: "broker4:7883".to_owned(),
                 trouble: "nobody answers".to_owned(),
             }],
+            copied_sessions: 7,
+            bare_sessions: 1,
+            copies: 3,
+            copy_bytes: 2048,
         };
         let text = render(&status);
         let first = "cluster plant: broker1 is connected to 1 of 2 other nodes\n";
         assert!(text.starts_with(first), "{text}");
+        let copies = "7 sessions have a copy on another node, 1 have none; 3 copies of others'";
+        assert!(text.contains(copies), "{text}");
         assert!(text.contains("gone: it was silent"), "{text}");
         assert!(text.ends_with("\nbroker4:7883: nobody answers\n"), "{text}");
         status.left = true;

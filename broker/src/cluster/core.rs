@@ -26,7 +26,11 @@ use super::{
     pair::{FrameId, Token},
     peer::{Loss, Peer, Standing},
     routes::Table,
-    wire::{Change, Hello, Item, Member, Message, Refusal},
+    wire::{Change, Hello, Item, Member, Message, Parting, Refusal},
+};
+use crate::{
+    lanes::{Level, frame},
+    replica::word::Fate,
 };
 use link::Link;
 
@@ -61,14 +65,6 @@ pub enum Acknowledge {
     Local,
 }
 
-/// What became of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Taken,
-    /// Its peer is gone, and may or may not have had it.
-    Gone,
-}
-
 /// What the driver is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
@@ -100,11 +96,23 @@ pub(super) enum Action {
         slot: u16,
         change: Change,
     },
-    /// Tell the frame's shard.
+    /// Tell the frame's shard how far the peer has got with it.
     Confirm {
         slot: u16,
         frame: FrameId,
-        outcome: Outcome,
+        level: Level,
+    },
+    /// A peer is gone: what is here of its sessions is all that there is.
+    Bury {
+        slot: u16,
+        fate: Fate,
+    },
+    /// Messages are for a peer that is gone, and may or may not have had them: pass them on to who has
+    /// its sessions, and tell the frame's shard then.
+    Orphan {
+        slot: u16,
+        frame: FrameId,
+        messages: Bytes,
     },
     Note(Notice),
 }
@@ -214,27 +222,33 @@ impl Core {
         now: Instant,
     ) {
         let peer = self.peers.values_mut().find(|peer| peer.slot == slot);
-        let (outcome, token) = match (peer.as_ref().map(|peer| peer.standing), self.acknowledge) {
-            (Some(Standing::Alive), Acknowledge::Replicated) => {
-                (None, frame.map_or(Token::None, Token::Frame))
-            }
-            (Some(Standing::Alive), Acknowledge::Local) => (Some(Outcome::Taken), Token::None),
-            (Some(Standing::Joining | Standing::Gone(_)) | None, _) => {
-                (Some(Outcome::Gone), Token::None)
-            }
-        };
-        if let Some(peer) = peer.filter(|_peer| outcome != Some(Outcome::Gone)) {
-            if !peer.out.is_waiting() {
-                peer.progress = now;
-            }
-            peer.out.push(&Item::Messages(messages), token);
-        }
-        if let Some((outcome, frame)) = outcome.zip(frame) {
-            self.actions.push_back(Action::Confirm {
+        let Some(peer) = peer.filter(|peer| peer.is_alive()) else {
+            self.actions.extend(frame.map(|frame| Action::Orphan {
                 slot,
                 frame,
-                outcome,
-            });
+                messages,
+            }));
+            return;
+        };
+        if !peer.out.is_waiting() {
+            peer.progress = now;
+        }
+        let has_words = frame::has_words(&messages);
+        let token = match (frame, self.acknowledge) {
+            (Some(frame), Acknowledge::Replicated) if has_words => Token::Frame(frame),
+            (Some(frame), Acknowledge::Local) => {
+                for level in [Level::Taken, Level::Safe] {
+                    let confirm = Action::Confirm { slot, frame, level };
+                    self.actions.push_back(confirm);
+                }
+                Token::None
+            }
+            (_, _) => Token::None,
+        };
+        peer.out.push(&Item::Messages(messages.clone()), token);
+        if let (Some(frame), Acknowledge::Replicated) = (frame, self.acknowledge) {
+            let number = peer.out.last();
+            peer.promised.push(number, frame, messages);
         }
     }
 
@@ -242,6 +256,13 @@ impl Core {
     pub(super) fn handle_delivered(&mut self, slot: u16, epoch: u64, up_to: u64) {
         if let Some(peer) = self.peers.values_mut().find(|peer| peer.slot == slot) {
             peer.inc.handle_delivered(epoch, up_to);
+        }
+    }
+
+    /// Notes that what was delivered is where it cannot be lost, up to this number.
+    pub(super) fn handle_safe(&mut self, slot: u16, epoch: u64, up_to: u64) {
+        if let Some(peer) = self.peers.values_mut().find(|peer| peer.slot == slot) {
+            peer.owed.handle_safe(epoch, up_to);
         }
     }
 
@@ -270,9 +291,12 @@ impl Core {
                 let is_due = now.saturating_duration_since(link.said) >= self.lease / 8;
                 is_due.then(|| peer.inc.taken())
             });
+            let safe = peer.owed.poll(&peer.inc, taken.is_some());
             let taken = taken.map(|taken| Message::Taken(taken).encode());
+            let safe = safe.map(|safe| Message::Safe(safe).encode());
             for bytes in taken
                 .into_iter()
+                .chain(safe)
                 .chain(std::iter::from_fn(|| peer.out.poll()))
             {
                 link.said = now;
@@ -367,15 +391,24 @@ impl Core {
         let was_alive = peer.is_alive();
         peer.set_standing(Standing::Gone(loss), now);
         let slot = peer.slot;
-        for token in peer.restart_stream(stream) {
-            if let Token::Frame(frame) = token {
-                self.actions.push_back(Action::Confirm {
-                    slot,
-                    frame,
-                    outcome: Outcome::Gone,
-                });
-            }
+        if was_alive {
+            let fate = match loss {
+                // Its sessions go on without this node.
+                Loss::Left | Loss::Parted => Fate::Dropped,
+                Loss::Silent | Loss::Stuck | Loss::Restarted | Loss::Farewell | Loss::OutOfStep => {
+                    Fate::Promoted
+                }
+            };
+            self.actions.push_back(Action::Bury { slot, fate });
         }
+        // What was for the peer's own shards, none of them will hear.
+        peer.restart_stream(stream);
+        let orphan = |(frame, messages)| Action::Orphan {
+            slot,
+            frame,
+            messages,
+        };
+        self.actions.extend(peer.promised.take().map(orphan));
         let link = peer.link.take();
         if was_alive {
             for filter in peer.routes.iter() {
@@ -400,14 +433,14 @@ impl Core {
     }
 
     /// Says goodbye to all, and is no member until told to join.
-    pub(super) fn leave(&mut self, now: Instant) {
+    pub(super) fn leave(&mut self, parting: Parting, now: Instant) {
         self.has_left = true;
         // Whoever does not hear the goodbye must not go on where the two were.
         self.me.incarnation += 1;
         self.calls.clear();
         let open: Vec<_> = self.links.keys().copied().collect();
         for id in open {
-            self.send(id, &Message::Farewell, now);
+            self.send(id, &Message::Farewell(parting), now);
         }
         let nodes: Vec<_> = self.peers.keys().cloned().collect();
         for node in nodes {

@@ -11,6 +11,7 @@
 //! ```
 //! Each task tells the core what has happened and then does what there is to do ([`Driver::settle`]).
 
+mod passage;
 mod report;
 mod tasks;
 
@@ -38,15 +39,15 @@ use tracing::error;
 
 use super::{
     Cluster, Ledger, Order, PEERS,
-    core::{Action, Core, LinkId, Me, Outcome},
+    core::{Action, Core, LinkId, Me},
     links::{self, LinkEnd},
     pair::FrameId,
-    slot::{self, ItemId, Kind, Slot},
-    wire::Change,
+    slot::{self, Kind, Slot},
+    wire::Parting,
 };
 use crate::{
     config,
-    lanes::{Flushed, LaneEnds, LaneError, Outbox},
+    lanes::{LaneEnds, LaneError, Level, Outbox},
     metrics::{Counters, Metric},
     shard::{Alive, Shared},
 };
@@ -357,7 +358,7 @@ impl Driver {
 
     fn leave(&mut self) {
         let now = Instant::now();
-        self.core.leave(now);
+        self.core.leave(Parting::Stops, now);
         self.settle(now);
     }
 
@@ -421,74 +422,39 @@ impl Driver {
             }
             Action::Route { slot, change } => {
                 let end = self.cluster.end(slot);
-                match change {
-                    Change::Added(filter) => self.shared.routes.add(&filter, end),
-                    Change::Removed(filter) => self.shared.routes.remove(&filter, end),
+                if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
+                    slot.change_route(change, end, &self.shared);
                 }
             }
             Action::Confirm {
                 slot,
                 frame: FrameId { from, sequence },
-                outcome,
+                level,
             } => {
-                let is_gone = outcome == Outcome::Gone;
-                self.counters.add(Metric::ClusterGone, usize::from(is_gone));
                 let end = self.cluster.end(slot);
-                self.shared.lanes.confirm(end, from, sequence);
+                self.shared.lanes.tell(end, from, sequence, level);
+            }
+            Action::Bury { slot, fate } => {
+                if let Some(state) = self.slots.get_mut(usize::from(slot)) {
+                    state.bury(fate);
+                }
+                self.pass_on(slot, now);
+            }
+            Action::Orphan {
+                slot,
+                frame,
+                messages,
+            } => {
+                self.counters.inc(Metric::ClusterGone);
+                // Of words in it no more is to come.
+                let (end, FrameId { from, sequence }) = (self.cluster.end(slot), frame);
+                self.shared.lanes.tell(end, from, sequence, Level::Taken);
+                if let Some(state) = self.slots.get_mut(usize::from(slot)) {
+                    state.push_orphan(frame, messages);
+                }
+                self.pass_on(slot, now);
             }
             Action::Note(notice) => self.note(notice),
         }
-    }
-
-    fn take_in(&mut self, slot: u16, id: ItemId, kind: Kind, messages: Bytes, now: Instant) {
-        if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
-            slot.push(id, kind, messages);
-        }
-        self.pass_on(slot, now);
-    }
-
-    /// Passes messages of a peer on to the shards, and tells the core what is there.
-    fn pass_on(&mut self, slot: u16, now: Instant) {
-        let Some(state) = self.slots.get_mut(usize::from(slot)) else {
-            return;
-        };
-        let stored = self.ledger.as_ref().map_or(0, Ledger::stored);
-        state.pass_on(&self.shared, self.ledger.as_mut(), &self.counters, now);
-        if let Some((epoch, number)) = state.poll_delivered(stored) {
-            self.core.handle_delivered(slot, epoch, number);
-        }
-        self.work.outbox.notify_one();
-    }
-
-    /// Whether so much waits for the peer of a slot that no more should be read for it.
-    fn is_full(&self, slot: u16) -> bool {
-        let mut peers = self.core.peers();
-        let peer = peers.find(|(_node, peer)| peer.slot == slot);
-        peer.is_some_and(|(_node, peer)| peer.out.bytes() > FULL)
-    }
-}
-
-impl Driver {
-    /// Flushes all slots' outboxes; `true` when some have to be flushed again.
-    fn flush(&mut self) -> bool {
-        let now = Instant::now();
-        let mut is_blocked = false;
-        for slot in &mut self.slots {
-            slot.pass_on(&self.shared, self.ledger.as_mut(), &self.counters, now);
-            is_blocked |= slot.outbox.flush() == Flushed::Blocked || slot.is_waiting();
-        }
-        self.note_delivered(now);
-        is_blocked
-    }
-
-    /// Tells the core what is in sessions and store.
-    fn note_delivered(&mut self, now: Instant) {
-        let stored = self.ledger.as_ref().map_or(0, Ledger::stored);
-        for (slot, state) in (0..).zip(&mut self.slots) {
-            if let Some((epoch, number)) = state.poll_delivered(stored) {
-                self.core.handle_delivered(slot, epoch, number);
-            }
-        }
-        self.settle(now);
     }
 }

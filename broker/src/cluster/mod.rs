@@ -15,26 +15,32 @@
 //! |---|---|
 //! | `core`, `core/link` | all decisions, without I/O: who is a member, what is sent, who is gone |
 //! | `pair` | the numbered streams of two nodes; repeated after an interruption |
+//! | `promises` | which of it is where it cannot be lost |
 //! | `routes` | which filters this node and the others have |
 //! | `claims`, `clock` | who may have a client id; the order of connections |
 //! | `word` | what shards of two nodes say to each other of sessions |
 //! | `calls` | whom to call, and when |
 //! | `wire` | what is said, as bytes |
 //! | `driver`, `slot`, `links` | the thread: lanes, timers, connections |
+//! | `burial` | what is left to do for a peer that is gone |
 //!
 //! **What is promised.** As long as two nodes hold each other for alive, each message that one
 //! acknowledges has reached the sessions of the other's subscribers (with [`Acknowledge::Local`] it will),
 //! once and in order, whatever becomes of connections. A peer that is silent for the lease, or that takes
-//! nothing, is held for gone: what it has not taken it does not get, and publishers are answered.
+//! nothing, is held for gone: what it has not taken it does not get, and publishers are answered. A kept
+//! session has a copy on another node ([`crate::replica`]), and is one there when its own is gone; what
+//! this node had sent the lost one goes to those that are sessions here.
+//!
 //!
 //! A client id has one connection, and one session, which goes where its client connects
 //! (`shard::claims`).
 //!
-//! **What is not here.** A session lives on one node, and what waits in it is lost with that. A
-//! shared subscription shares what is published on its node. Retained messages go to the nodes that
+//! **What is not here.** Of what a third node had sent a lost one, sessions that go on here know nothing.
+//! A shared subscription shares what is published on its node. Retained messages go to the nodes that
 //! are there when they are published; a node that begins with none is told those of the others, but
 //! nodes that differ stay so.
 
+mod burial;
 mod calls;
 pub(crate) mod claims;
 mod clock;
@@ -44,6 +50,8 @@ mod ledger;
 mod links;
 mod pair;
 mod peer;
+mod pending;
+mod promises;
 mod routes;
 mod slot;
 pub mod view;
@@ -71,7 +79,7 @@ pub(crate) use ledger::Ledger;
 use routes::Table;
 use view::ClusterStatus;
 
-use crate::{config, message::MessageId, routes::ShardId, sys};
+use crate::{config, message::MessageId, replica, routes::ShardId, sys};
 
 /// What the key of a cluster is for.
 pub(crate) const PURPOSE: Purpose = Purpose {
@@ -97,6 +105,8 @@ pub(crate) struct Cluster {
     work: Notify,
     /// The version of the table that all peers know which are there.
     known: watch::Sender<u64>,
+    /// Peers that are there, by their places among the destinations.
+    living: watch::Sender<Vec<replica::place::Peer>>,
     view: watch::Sender<ClusterStatus>,
     orders: mpsc::Sender<Order>,
     node: Box<str>,
@@ -135,6 +145,7 @@ impl Cluster {
             table: Mutex::default(),
             work: Notify::new(),
             known: watch::Sender::new(u64::MAX),
+            living: watch::Sender::default(),
             view: watch::Sender::new(ClusterStatus::alone(node, config)),
             orders,
             node: node.into(),
@@ -207,6 +218,11 @@ impl Cluster {
     /// Follows which peers are there.
     pub(crate) fn fellows(&self) -> watch::Receiver<Vec<Fellow>> {
         self.fellows.subscribe()
+    }
+
+    /// As [`Cluster::fellows`], with what tells where copies of sessions are to be.
+    pub(crate) fn living(&self) -> watch::Receiver<Vec<replica::place::Peer>> {
+        self.living.subscribe()
     }
 
     /// How long a peer may be silent before it is held for gone.

@@ -24,7 +24,7 @@ pub(super) const WINDOW: usize = 4 * 1024 * 1024;
 /// What is to be done when an item is taken, or gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token {
-    /// A frame of a shard, which waits to hear of it.
+    /// A frame of a shard with words for the other end's, which waits to hear that they were heard.
     Frame(FrameId),
     /// Changes of filters up to this version.
     Routes(u64),
@@ -35,7 +35,7 @@ pub(super) enum Token {
 }
 
 /// A frame of a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FrameId {
     pub(crate) from: ShardId,
     pub(crate) sequence: u64,
@@ -87,6 +87,11 @@ impl Outgoing {
     /// Whether there is something that the other end has not taken.
     pub(super) fn is_waiting(&self) -> bool {
         !self.items.is_empty()
+    }
+
+    /// The number of what was pushed last.
+    pub(super) fn last(&self) -> u64 {
+        (self.first + self.items.len() as u64).saturating_sub(1)
     }
 
     /// The last number that the other end is known to have had.

@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::{
     core::LinkId,
     pair::{Incoming, Outgoing, Token},
+    promises::{Owed, Promised},
     routes::{Remote, Table},
     wire::{Change, Item},
 };
@@ -27,8 +28,10 @@ pub(crate) enum Loss {
     Stuck,
     #[error("it has started again")]
     Restarted,
-    #[error("it has stopped, or left the cluster")]
+    #[error("it has stopped")]
     Farewell,
+    #[error("it has left the cluster")]
+    Parted,
     #[error("its view of what was sent differs")]
     OutOfStep,
     #[error("this node has left the cluster")]
@@ -60,6 +63,8 @@ pub(super) struct Peer {
     pub(super) progress: Instant,
     pub(super) out: Outgoing,
     pub(super) inc: Incoming,
+    pub(super) promised: Promised,
+    pub(super) owed: Owed,
     pub(super) routes: Remote,
     copy: Copy,
     retained: Retained,
@@ -98,6 +103,8 @@ impl Peer {
             progress: now,
             out: Outgoing::new(stream),
             inc: Incoming::default(),
+            promised: Promised::default(),
+            owed: Owed::default(),
             routes: Remote::default(),
             copy: Copy::Behind(None),
             retained: Retained::Unwanted,

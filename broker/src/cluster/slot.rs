@@ -1,7 +1,7 @@
 //! What the driver has for one peer: the way of its messages to this node's shards.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, PoisonError, RwLockWriteGuard},
     time::Instant,
 };
@@ -10,15 +10,20 @@ use bytes::Bytes;
 
 use super::{
     Ledger,
+    burial::Burial,
+    pair::FrameId,
+    pending::Pending,
+    wire::Change,
     word::{Recipient, Word},
 };
 use crate::{
     lanes::{
-        Outbox,
+        Confirmation, Level, Outbox,
         frame::{self, Content, Writer},
     },
     message::{Message, Qos},
     metrics::{Counters, Metric},
+    replica::{self, wire::split, word::Fate},
     retained::{Page, Retained},
     routes::ShardId,
     shard::Shared,
@@ -34,10 +39,11 @@ pub(super) struct Slot {
     /// Items that find no room on the lanes. They are bounded by what the peer may send without an
     /// answer.
     waiting: VecDeque<Item>,
-    /// Items that are not in all sessions, in order.
-    open: VecDeque<Open>,
-    /// Which items wait for a frame to a shard.
-    awaited: BTreeMap<(ShardId, u64), Vec<ItemId>>,
+    /// Items that are not in all sessions.
+    untaken: Pending,
+    /// Those that could be lost.
+    unsafe_yet: Pending,
+    burial: Burial,
 }
 
 /// The peer's stream, and the number in it.
@@ -56,14 +62,10 @@ pub(super) enum Kind {
     Published,
     /// Those who will subscribe, where this node has none of the topic.
     Retained,
-}
-
-struct Open {
-    id: ItemId,
-    /// Frames that shards have not confirmed.
-    missing: usize,
-    /// The store's parcel that has what is retained of it.
-    parcel: Option<u64>,
+    /// Copies of the peer's sessions, which is gone.
+    Lost(Fate),
+    /// Those of its sessions that are here: the frame was for it.
+    Orphan(FrameId),
 }
 
 impl Slot {
@@ -71,9 +73,33 @@ impl Slot {
         Self {
             outbox,
             waiting: VecDeque::new(),
-            open: VecDeque::new(),
-            awaited: BTreeMap::new(),
+            untaken: Pending::default(),
+            unsafe_yet: Pending::default(),
+            burial: Burial::default(),
         }
+    }
+
+    /// Notes that the peer is gone.
+    pub(super) fn bury(&mut self, fate: Fate) {
+        self.burial.begin();
+        self.push((0, 0), Kind::Lost(fate), Bytes::new());
+    }
+
+    /// Takes messages that it may not have had.
+    pub(super) fn push_orphan(&mut self, frame: FrameId, messages: Bytes) {
+        self.push((0, 0), Kind::Orphan(frame), messages);
+    }
+
+    pub(super) fn change_route(&mut self, change: Change, end: ShardId, shared: &Shared) {
+        self.burial.change_route(change, end, shared);
+    }
+
+    /// Answers whose messages have found the sessions of a peer that is gone.
+    pub(super) fn finish_burial(&mut self, end: ShardId, shared: &Shared) {
+        while let Some(FrameId { from, sequence }) = self.burial.poll_done() {
+            shared.lanes.confirm(end, from, sequence);
+        }
+        self.burial.finish(end, shared);
     }
 
     pub(super) fn push(&mut self, id: ItemId, kind: Kind, messages: Bytes) {
@@ -101,15 +127,23 @@ impl Slot {
             let (missing, is_retained) = match kind {
                 Kind::Published => self.deliver(&keeper, id, &messages),
                 Kind::Retained => (0, keeper.keep(&messages)),
+                Kind::Lost(fate) => {
+                    let (word, shards) = (replica::word::Word::Lost(fate), shared.shards);
+                    self.burial.tell(word, None, &mut self.outbox, shards);
+                    continue;
+                }
+                Kind::Orphan(frame) => {
+                    let (word, shards) = (replica::word::Word::Orphans(&messages), shared.shards);
+                    self.burial
+                        .tell(word, Some(frame), &mut self.outbox, shards);
+                    continue;
+                }
             };
             let parcel = keeper.ledger.filter(|_ledger| is_retained);
             let parcel = parcel.map(Ledger::next_parcel);
             is_noted |= parcel.is_some();
-            self.open.push_back(Open {
-                id,
-                missing,
-                parcel,
-            });
+            self.untaken.push(id, missing, None);
+            self.unsafe_yet.push(id, missing, parcel);
         }
         if let Some(ledger) = ledger.as_mut().filter(|_ledger| is_noted) {
             ledger.send();
@@ -130,7 +164,11 @@ impl Slot {
             let message = match content {
                 Content::Message(item) => item.message,
                 Content::Word { bytes, is_awaited } => {
-                    missing += self.pass_word(shared, id, bytes, is_awaited);
+                    missing += if replica::word::is_such(bytes) {
+                        self.pass_copy(shared, id, bytes, now)
+                    } else {
+                        self.pass_word(shared, id, bytes, is_awaited)
+                    };
                     continue;
                 }
             };
@@ -149,11 +187,17 @@ impl Slot {
                 }
                 let sequence = self.outbox.push(shard, &message, &[], now);
                 if message.qos > Qos::AtMostOnce {
-                    missing += self.await_frame(id, shard, sequence);
+                    missing += self.wait_for(shard, sequence, id);
                 }
             }
         }
         (missing, is_retained)
+    }
+
+    /// Has an item wait for a frame; the result is for how many more that is.
+    fn wait_for(&mut self, shard: ShardId, sequence: u64, id: ItemId) -> usize {
+        self.untaken.wait_for(shard, sequence, id);
+        self.unsafe_yet.wait_for(shard, sequence, id)
     }
 
     /// Passes a word on to the shards that it is for; the result is how many frames have to be
@@ -175,20 +219,27 @@ impl Slot {
         for shard in shards.map(ShardId) {
             let sequence = self.outbox.push_word(shard, bytes, is_awaited);
             if is_awaited {
-                missing += self.await_frame(id, shard, sequence);
+                missing += self.wait_for(shard, sequence, id);
             }
         }
         missing
     }
 
-    /// Has an item wait for a frame; the result is 1 unless it does so already.
-    fn await_frame(&mut self, id: ItemId, shard: ShardId, sequence: u64) -> usize {
-        let items = self.awaited.entry((shard, sequence)).or_default();
-        let is_new = items.last() != Some(&id);
-        if is_new {
-            items.push(id);
+    /// As [`Slot::pass_word`], for what is told of copies.
+    fn pass_copy(&mut self, shared: &Shared, id: ItemId, word: &[u8], now: Instant) -> usize {
+        let Some(replica::word::Word::Steps { life, piece }) = replica::word::Word::decode(word)
+        else {
+            // The others are a node's own.
+            return 0;
+        };
+        let mut missing = 0;
+        for (shard, piece) in split(piece, now, |client| shared.shard_of_hash(client)) {
+            let piece = &piece;
+            let word = replica::word::Word::Steps { life, piece }.encode();
+            let sequence = self.outbox.push_word(shard, &word, true);
+            missing += self.wait_for(shard, sequence, id);
         }
-        usize::from(is_new)
+        missing
     }
 
     /// Whether some found no room.
@@ -196,27 +247,30 @@ impl Slot {
         !self.waiting.is_empty()
     }
 
-    /// Notes that a shard has taken a frame.
-    pub(super) fn confirm(&mut self, shard: ShardId, sequence: u64) {
-        for id in self.awaited.remove(&(shard, sequence)).unwrap_or_default() {
-            // In the order in which they came, so the search is short.
-            let open = self.open.iter_mut().find(|open| open.id == id);
-            if let Some(open) = open {
-                open.missing = open.missing.saturating_sub(1);
+    /// Takes note of what became of a frame.
+    pub(super) fn confirm(&mut self, confirmation: Confirmation) {
+        let Confirmation {
+            reader: shard,
+            sequence,
+            level,
+        } = confirmation;
+        match level {
+            Level::Taken => self.untaken.confirm(shard, sequence),
+            Level::Safe => {
+                self.unsafe_yet.confirm(shard, sequence);
+                self.burial.confirm(shard, sequence);
             }
         }
     }
 
-    /// The last of the items in front that are in all sessions, and in the store up to this parcel.
-    pub(super) fn poll_delivered(&mut self, stored: u64) -> Option<ItemId> {
-        let is_there = |open: &mut Open| {
-            open.missing == 0 && open.parcel.is_none_or(|parcel| parcel <= stored)
-        };
-        let mut delivered = None;
-        while let Some(open) = self.open.pop_front_if(is_there) {
-            delivered = Some(open.id);
-        }
-        delivered
+    /// The last of the items in front that are in all sessions.
+    pub(super) fn poll_delivered(&mut self) -> Option<ItemId> {
+        self.untaken.poll(0)
+    }
+
+    /// The last of those that cannot be lost, if the store has parcels up to this one.
+    pub(super) fn poll_safe(&mut self, stored: u64) -> Option<ItemId> {
+        self.unsafe_yet.poll(stored)
     }
 }
 

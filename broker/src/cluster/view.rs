@@ -21,6 +21,12 @@ pub struct ClusterStatus {
     pub met: Vec<MetView>,
     /// Addresses where nobody was reached.
     pub troubles: Vec<TroubleView>,
+    /// Sessions of this node of which another one has a copy, and those that have none yet.
+    pub copied_sessions: u64,
+    pub bare_sessions: u64,
+    /// Copies of other nodes' sessions, and about how many bytes they hold.
+    pub copies: u64,
+    pub copy_bytes: u64,
 }
 
 /// Another node.
@@ -87,6 +93,10 @@ impl ClusterStatus {
             members: Vec::new(),
             met: Vec::new(),
             troubles: Vec::new(),
+            copied_sessions: 0,
+            bare_sessions: 0,
+            copies: 0,
+            copy_bytes: 0,
         }
     }
 }

@@ -8,7 +8,8 @@
 //!   taken     up to u64                 said as a beat too, when there is nothing else to say
 //!   item      number u64 | item         numbered within a stream, see `pair`
 //!   members   [Member]
-//!   farewell                            the node leaves the cluster
+//!   farewell  parting u8                the node stops, or leaves the cluster and goes on without it
+//!   safe      up to u64                 beside what is taken, see `promises`
 //! item     kind u8 | body
 //!   messages  the messages of a lane's frame
 //!   changes   [Change]                  of the node's filters
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 /// The version of all that is said here. Nodes of different ones refuse each other.
-pub(super) const PROTOCOL: u16 = 1;
+pub(super) const PROTOCOL: u16 = 2;
 
 const HELLO: u8 = 1;
 const REFUSAL: u8 = 2;
@@ -34,6 +35,7 @@ const TAKEN: u8 = 4;
 const ITEM: u8 = 5;
 const MEMBERS: u8 = 6;
 const FAREWELL: u8 = 7;
+const SAFE: u8 = 8;
 
 const MESSAGES: u8 = 1;
 const CHANGES: u8 = 2;
@@ -125,9 +127,18 @@ pub(super) enum Message {
     Refusal(Refusal),
     Resume(Resume),
     Taken(u64),
+    Safe(u64),
     Item(u64, Item),
     Members(Vec<Member>),
-    Farewell,
+    Farewell(Parting),
+}
+
+/// Why a node says goodbye.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parting {
+    Stops,
+    /// Its clients stay with it.
+    Leaves,
 }
 
 /// What a stream consists of.
@@ -173,12 +184,19 @@ impl Message {
                 out.put_u8(TAKEN);
                 out.put_u64(*up_to);
             }
+            Self::Safe(up_to) => {
+                out.put_u8(SAFE);
+                out.put_u64(*up_to);
+            }
             Self::Item(number, item) => return numbered(*number, &item.encode()),
             Self::Members(members) => {
                 out.put_u8(MEMBERS);
                 put(&mut out, members);
             }
-            Self::Farewell => out.put_u8(FAREWELL),
+            Self::Farewell(parting) => {
+                out.put_u8(FAREWELL);
+                out.put_u8(u8::from(*parting == Parting::Leaves));
+            }
         }
         out.into()
     }
@@ -200,12 +218,17 @@ impl Message {
                     .then_some(Self::Taken(up_to))
                     .ok_or(Malformed)?
             }
+            SAFE if bytes.len() == 8 => Self::Safe(bytes.get_u64()),
             ITEM => {
                 let number = bytes.try_get_u64().map_err(|_short| Malformed)?;
                 Self::Item(number, Item::decode(bytes)?)
             }
             MEMBERS => Self::Members(take(&bytes)?),
-            FAREWELL if bytes.is_empty() => Self::Farewell,
+            FAREWELL => match &bytes[..] {
+                [0] => Self::Farewell(Parting::Stops),
+                [1] => Self::Farewell(Parting::Leaves),
+                _ => return Err(Malformed),
+            },
             _ => return Err(Malformed),
         })
     }
@@ -305,6 +328,7 @@ mod tests {
                 wants_retained: true,
             }),
             Message::Taken(12),
+            Message::Safe(11),
             Message::Item(1, Item::Messages(Bytes::from_static(b"frame"))),
             Message::Item(2, Item::Changes(vec![Change::Removed("a/b".into())])),
             Message::Item(3, Item::Page(page)),
@@ -320,7 +344,8 @@ mod tests {
                 host: IpAddr::from([10, 0, 0, 2]),
                 port: 7883,
             }]),
-            Message::Farewell,
+            Message::Farewell(Parting::Stops),
+            Message::Farewell(Parting::Leaves),
         ]
     }
 

@@ -304,6 +304,19 @@ pub fn count_messages(mut content: &[u8]) -> usize {
     count
 }
 
+/// Whether any of what is behind a header is a word.
+pub fn has_words(mut messages: &[u8]) -> bool {
+    while let Some(flags) = messages.first() {
+        if flags & QOS == WORD {
+            return true;
+        }
+        if skip_content(&mut messages).is_none() {
+            break;
+        }
+    }
+    false
+}
+
 /// Passes over what is next; the result is whether it is to be acknowledged.
 fn skip_content(frame: &mut &[u8]) -> Option<bool> {
     let flags = *frame.first()?;

@@ -99,8 +99,25 @@ pub struct Lanes {
 /// The frames of one sender that were taken and that it has not heard of. No more than it has sent.
 #[derive(Default)]
 struct Confirmed {
-    frames: Mutex<Vec<(ShardId, u64)>>,
+    frames: Mutex<Vec<Confirmation>>,
     bell: Notify,
+}
+
+/// What a frame's sender is told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirmation {
+    pub reader: ShardId,
+    pub sequence: u64,
+    pub level: Level,
+}
+
+/// How far the reader of a frame has got with what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// It is in the reader's sessions. Told of frames that cross the border to another node.
+    Taken,
+    /// It is where it cannot be lost.
+    Safe,
 }
 
 /// One Router and the links to it that no shard has taken yet.
@@ -238,21 +255,29 @@ impl Lanes {
         flow.in_flight.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    /// Tells a frame's sender that `reader` has taken all that is in it.
+    /// Tells a frame's sender that all that is in it is safe with `reader`.
     pub fn confirm(&self, reader: ShardId, from: ShardId, sequence: u64) {
+        self.tell(reader, from, sequence, Level::Safe);
+    }
+
+    /// Tells a frame's sender how far `reader` has got with it.
+    pub fn tell(&self, reader: ShardId, from: ShardId, sequence: u64, level: Level) {
         let Some(Confirmed { frames, bell }) = self.confirmed.get(usize::from(from.0)) else {
             return;
         };
         frames
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push((reader, sequence));
+            .push(Confirmation {
+                reader,
+                sequence,
+                level,
+            });
         bell.notify_one();
     }
 
-    /// Waits until frames of `sender` were taken, and puts their readers and numbers into `taken`, which
-    /// must be empty.
-    pub async fn confirmed(&self, sender: ShardId, taken: &mut Vec<(ShardId, u64)>) {
+    /// Waits until frames of `sender` were taken, and puts that into `taken`, which must be empty.
+    pub async fn confirmed(&self, sender: ShardId, taken: &mut Vec<Confirmation>) {
         let Confirmed { frames, bell } = &self.confirmed[usize::from(sender.0)];
         while taken.is_empty() {
             bell.notified().await;

@@ -26,6 +26,7 @@ mod persist_trouble;
 mod probes;
 mod reasons;
 mod refusals;
+mod replicas;
 mod secrets;
 mod shared;
 mod spec;

@@ -9,10 +9,26 @@
 //! Session::snapshot     -> Writer -> bytes -> ... -> Reader -> Step
 //!        -> Step::whole /                                        \ Shadow, of another session
 //! ```
+//! [`place`] says which other node has a session's copy, and [`book`] what its owner knows of that.
 
+pub mod book;
+pub mod place;
+mod recent;
 mod shadow;
 mod step;
 pub mod wire;
+pub mod word;
 
+pub use recent::Recent;
 pub use shadow::Shadow;
 pub use step::{Group, Step};
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// The hash of a client id, or of a node's name: the same in all processes.
+pub fn hash_of(name: &str) -> u64 {
+    // `DefaultHasher::new` has fixed keys.
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}

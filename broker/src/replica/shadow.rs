@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     codec::packet::PacketId,
+    message::MessageId,
     session::{
         Restored, RestoredMessage, Subscription,
         journal::{Profile, Progress, Seq, SessionId, Spread, State},
@@ -57,6 +58,7 @@ impl Shadow {
             Step::Done(seq) => self.remove(seq),
             Step::Received(id, spread) => drop(self.received.insert(id, spread)),
             Step::Completed(id) => drop(self.received.remove(&id)),
+            Step::Whole => *self = Self::default(),
             Step::Ended => {
                 *self = Self::default();
                 return false;
@@ -93,18 +95,20 @@ impl Shadow {
         self.bytes
     }
 
-    /// Whose session it is, once that was told.
-    pub fn profile(&self) -> Option<&Profile> {
-        self.state.as_ref().map(|state| &*state.profile)
-    }
-
+    /// What it is but for subscriptions and messages, once that was told.
     pub fn state(&self) -> Option<&State> {
         self.state.as_ref()
     }
 
-    /// Messages that are not the client's yet.
-    pub fn messages(&self) -> impl Iterator<Item = &RestoredMessage> {
-        self.messages.values()
+    /// The ids of messages that the session has.
+    pub fn message_ids(&self) -> impl Iterator<Item = MessageId> {
+        let contents = self.messages.values();
+        contents.filter_map(|message| Some(message.content.as_ref()?.0.id))
+    }
+
+    /// The id of a message that the session has.
+    pub fn message_id(&self, seq: Seq) -> Option<MessageId> {
+        Some(self.messages.get(&seq)?.content.as_ref()?.0.id)
     }
 
     /// The session, under a number of this node; `None` when too little was told of it.

@@ -17,6 +17,8 @@ pub type Group = (Box<str>, Box<str>);
 /// A [`Change`] without what whoever has heard all before it knows already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// All of the session follows, and nothing that was told before counts.
+    Whole,
     State(State),
     Subscribed(Box<str>, Subscription),
     Unsubscribed(Box<str>),
@@ -79,13 +81,16 @@ impl Step {
             received,
             messages,
         } = restored;
-        let mut steps = vec![Self::State(State {
-            profile: Arc::new(profile),
-            expiry,
-            ends,
-            will,
-            will_due,
-        })];
+        let mut steps = vec![
+            Self::Whole,
+            Self::State(State {
+                profile: Arc::new(profile),
+                expiry,
+                ends,
+                will,
+                will_due,
+            }),
+        ];
         let subscribed = |(filter, subscription)| Self::Subscribed(filter, subscription);
         steps.extend(subscriptions.into_iter().map(subscribed));
         let received = received.into_iter();
@@ -108,25 +113,6 @@ impl Step {
             message.group = name(share);
         }
         Self::Taken(message)
-    }
-
-    /// Bytes that are held for it, without those of the message's content: that may be held for
-    /// others as well.
-    pub fn content_bytes(&self) -> usize {
-        match self {
-            Self::Taken(message) => content_bytes(message),
-            Self::State(state) => {
-                let will = state.will.as_ref();
-                will.map_or(0, |will| will.message.size())
-            }
-            Self::Subscribed(filter, _) | Self::Unsubscribed(filter) => filter.len(),
-            Self::Published(..)
-            | Self::Released(..)
-            | Self::Done(_)
-            | Self::Received(..)
-            | Self::Completed(_)
-            | Self::Ended => 0,
-        }
     }
 }
 

@@ -12,7 +12,7 @@
 //!   done         seq u64
 //!   received     packet id u16 | spread u8
 //!   completed    packet id u16
-//!   ended
+//!   ended, whole
 //! progress  u8 | packet id u16                  0 waiting, 1 published, 2 released
 //! flags     bits 0-1 QoS, 2 retain, 3 shared, 4 with content
 //! content   message | ids u16 | id u32 ... | [group str | filter str]
@@ -22,7 +22,11 @@
 //! A message that is for many sessions is in a piece once. Times are what is left or has passed at the
 //! sender, for clocks of nodes differ.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Instant,
+};
 
 use bytes::{Buf, BufMut, Bytes};
 use thiserror::Error;
@@ -31,6 +35,7 @@ use super::Step;
 use crate::{
     codec::packet::PacketId,
     message::{Message, Qos},
+    routes::ShardId,
     session::{
         Grant, RestoredMessage,
         journal::{Progress, Seq, SessionId},
@@ -49,6 +54,7 @@ const DONE: u8 = 7;
 const RECEIVED: u8 = 8;
 const COMPLETED: u8 = 9;
 const ENDED: u8 = 10;
+const WHOLE: u8 = 11;
 
 const RETAIN: u8 = 1 << 2;
 const SHARED: u8 = 1 << 3;
@@ -62,10 +68,24 @@ pub struct Malformed;
 /// Whose a step is, where steps of several sessions are in one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Whose {
-    /// The session's number at its owner.
-    pub session: SessionId,
     /// The hash of its client id, by which nodes find its shard.
     pub client: u64,
+    /// The session's number at its owner.
+    pub session: SessionId,
+}
+
+impl Whose {
+    /// Before all of a client's.
+    pub fn first(client: u64) -> Self {
+        let session = SessionId(0);
+        Self { client, session }
+    }
+
+    /// Behind all of a client's.
+    pub fn last(client: u64) -> Self {
+        let session = SessionId(u64::MAX);
+        Self { client, session }
+    }
 }
 
 /// A piece under construction.
@@ -157,6 +177,7 @@ impl Writer {
                 bytes.put_u16(id.get());
             }
             Step::Ended => bytes.put_u8(ENDED),
+            Step::Whole => bytes.put_u8(WHOLE),
         }
     }
 
@@ -268,6 +289,7 @@ impl<'a> Reader<'a> {
             RECEIVED => Step::Received(id(rest)?, record::decode_spread(get_slice(rest, 1)?)?),
             COMPLETED => Step::Completed(id(rest)?),
             ENDED => Step::Ended,
+            WHOLE => Step::Whole,
             _ => return None,
         })
     }
@@ -334,6 +356,26 @@ impl Iterator for Reader<'_> {
         }
         Some(step.map(|step| (self.whose, step)).ok_or(Malformed))
     }
+}
+
+/// Takes a piece apart by the shards of its clients, up to where it makes no sense.
+pub fn split(
+    piece: &[u8],
+    now: Instant,
+    shard_of: impl Fn(u64) -> ShardId,
+) -> BTreeMap<ShardId, Bytes> {
+    let mut writers = BTreeMap::new();
+    for (whose, step) in Reader::new(piece, now).map_while(Result::ok) {
+        if let Some(whose) = whose {
+            let writer = writers.entry(shard_of(whose.client));
+            let writer = writer.or_insert_with(|| Writer::new(now));
+            writer.push_of(whose, &step);
+        }
+    }
+    let pieces = writers.into_iter();
+    pieces
+        .map(|(shard, mut writer)| (shard, writer.take()))
+        .collect()
 }
 
 fn get_block<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {

@@ -21,9 +21,18 @@ use crate::{
 /// What one change is taken for in the list's size, without what it holds.
 const CHANGE_BYTES: usize = 128;
 
-/// A kept session's number; never given twice in the life of a store.
+/// A session's number; never given twice in the life of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
+
+impl SessionId {
+    /// Of sessions that end with their connections. Only their wills are noted, for other nodes.
+    pub const BRIEF: u64 = 1 << 63;
+
+    pub fn is_brief(self) -> bool {
+        self.0 & Self::BRIEF != 0
+    }
+}
 
 /// A message's number in its session: higher is later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,7 +111,8 @@ pub enum Change {
     Released {
         seq: Seq,
         id: PacketId,
-        message: Arc<Message>,
+        /// If it was still there.
+        message: Option<Arc<Message>>,
     },
     /// The message is the session's no longer; it is there if it was still needed.
     Done {
@@ -238,12 +248,18 @@ impl Record {
         }))
     }
 
+    /// The number of a kept session.
     pub(super) fn session(&self) -> Option<SessionId> {
+        self.number().filter(|session| !session.is_brief())
+    }
+
+    /// The number, also of one that is noted for its will alone.
+    pub(super) fn number(&self) -> Option<SessionId> {
         self.0.as_ref().map(|kept| kept.session)
     }
 
     pub(super) fn is_kept(&self) -> bool {
-        self.0.is_some()
+        self.session().is_some()
     }
 
     pub(super) fn set_profile(&mut self, profile: Profile) {
@@ -276,7 +292,11 @@ impl Record {
 
     pub(super) fn note(&self, change: impl FnOnce() -> Change) {
         if let Some(kept) = &self.0 {
-            kept.journal.note(kept.session, change());
+            let change = change();
+            let is_brief = matches!(change, Change::State(_) | Change::Ended(_));
+            if is_brief || !kept.session.is_brief() {
+                kept.journal.note(kept.session, change);
+            }
         }
     }
 

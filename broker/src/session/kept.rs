@@ -111,9 +111,10 @@ impl Session {
         restored
     }
 
-    /// All that is noted of a kept session.
+    /// All that is noted of a session.
     pub fn snapshot(&self) -> Option<Restored> {
         let record = self.outgoing.record();
+        let session = record.number()?;
         let spread = |received: &Received| match received.inherited {
             _ if received.is_spread => Spread::Done,
             Some(Inherited { is_here: false, .. }) => Spread::Unplaced,
@@ -121,7 +122,7 @@ impl Session {
         };
         let received = self.received.iter();
         Some(Restored {
-            session: record.session()?,
+            session,
             profile: Profile::clone(record.profile()?),
             expiry: self.expiry,
             ends: self.ends,
@@ -175,14 +176,58 @@ impl Session {
         if self.is_kept() {
             self.outgoing.record_mut().set_profile(profile);
         } else {
+            self.keep_no_longer();
             let (journal, session) = open();
             *self.outgoing.record_mut() = Record::of(journal, session, profile);
         }
     }
 
+    /// Has the will of a session that ends with its connection noted; `session` is a brief one.
+    pub fn keep_will(&mut self, profile: Profile, journal: Journal, session: SessionId) {
+        self.keep_no_longer();
+        *self.outgoing.record_mut() = Record::of(journal, session, profile);
+    }
+
+    /// Notes all that there is of a session which was made again elsewhere than it was noted.
+    pub fn note_whole(&self) {
+        let Some(snapshot) = self.snapshot() else {
+            return;
+        };
+        self.note_state();
+        for (filter, subscription) in snapshot.subscriptions {
+            self.note(|| Change::Subscribed(filter, subscription));
+        }
+        for (id, spread) in snapshot.received {
+            self.note(|| Change::Received(id, spread));
+        }
+        for message in snapshot.messages {
+            let RestoredMessage {
+                seq,
+                progress,
+                content,
+                group: _,
+            } = message;
+            match (content, progress) {
+                (Some((message, grant)), _) => self.note(|| Change::Taken {
+                    seq,
+                    message,
+                    grant,
+                    progress,
+                }),
+                (None, Progress::Released(id)) => self.note(|| Change::Released {
+                    seq,
+                    id,
+                    message: None,
+                }),
+                // What is not there cannot be sent.
+                (None, Progress::Waiting | Progress::Published(_)) => {}
+            }
+        }
+    }
+
     /// Has the session end with its process.
     pub fn keep_no_longer(&mut self) {
-        if self.is_kept() {
+        if self.outgoing.record().number().is_some() {
             let remains = Remains {
                 filters: self.subscriptions.keys().cloned().collect(),
                 received: self.received.keys().copied().collect(),

@@ -106,7 +106,7 @@ impl Shard {
         last.filter(|_client_id| looks >= JUDGED_PER_TURN)
     }
 
-    fn judge(&mut self, key: SessionKey, policy: &Policy, now: Instant) {
+    pub(super) fn judge(&mut self, key: SessionKey, policy: &Policy, now: Instant) {
         let Some(entry) = self.sessions.get_mut(key) else {
             return;
         };

@@ -1,24 +1,34 @@
-//! A shard's account with the store: what is on its way there, and what waits for it here.
+//! A shard's account: what is on its way to the store and to other nodes' copies, and what waits for
+//! them here.
+//!
+//! A parcel of changes is *safe* when the store has it, if there is one, and when each node with a
+//! copy of one of its sessions has taken its part.
 
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    future::poll_fn,
+    future::{pending, poll_fn},
     ops::RangeInclusive,
     rc::{Rc, Weak},
     sync::{Arc, mpsc},
     time::Instant,
 };
 
-use super::Shard;
+use super::{Shard, Shared};
 use crate::{
     codec::packet::{Ack, AckKind, Delivery},
+    lanes::Outbox,
     link::Link,
     message::Qos,
+    replica::{
+        book::{Book, Outgoing, Purpose},
+        hash_of,
+        place::Peer,
+    },
     routes::ShardId,
     session::{
         Wire,
-        journal::{Journal, SessionId},
+        journal::{Change, Journal, SessionId},
     },
     store::{Condition, Parcel, Store},
 };
@@ -27,20 +37,37 @@ use crate::{
 /// What comes meanwhile is one parcel, so that there are few when there is much.
 const PARCELS: u64 = 2;
 
-/// Bytes that may wait for the store before the shard stops reading from its clients.
+/// Bytes that may wait to be safe before the shard stops reading from its clients.
 const WAITING_BOUND: usize = 8 * 1024 * 1024;
+
+/// The store, and the way there.
+struct Sink {
+    store: Arc<Store>,
+    parcels: mpsc::Sender<Parcel>,
+}
 
 /// A shard's account.
 pub(super) struct Account {
     shard: ShardId,
-    store: Arc<Store>,
-    parcels: mpsc::Sender<Parcel>,
+    shared: Arc<Shared>,
+    /// `None` where nothing outlives the process but on other nodes.
+    sink: Option<Sink>,
     journal: Journal,
+    /// How many sessions were numbered here.
+    numbered: Cell<u64>,
+    /// What other nodes have of the sessions.
+    book: RefCell<Book>,
+    /// There is something for other nodes.
+    lanes: Rc<tokio::sync::Notify>,
+    /// More is safe, as other nodes have it.
+    copied: tokio::sync::Notify,
+    /// There may be a session to copy, or room for one.
+    copying: tokio::sync::Notify,
     /// The last parcel that was sent.
     sent: Cell<u64>,
-    /// The last one that the shard knows to be stored.
+    /// The last one that the shard knows to be safe.
     heard: Cell<u64>,
-    /// Parcels that are not stored, and about how many bytes each has.
+    /// Parcels that are not safe, and about how many bytes each has.
     under_way: RefCell<VecDeque<(u64, usize)>>,
     bytes_under_way: Cell<usize>,
     /// Who has said something that waits, and for which parcel.
@@ -50,12 +77,23 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn new(shard: ShardId, store: Arc<Store>, parcels: mpsc::Sender<Parcel>) -> Self {
+    /// `lanes` is told when there is something for other nodes.
+    pub(super) fn new(
+        shard: ShardId,
+        shared: Arc<Shared>,
+        sink: Option<(Arc<Store>, mpsc::Sender<Parcel>)>,
+        lanes: Rc<tokio::sync::Notify>,
+    ) -> Self {
         Self {
             shard,
-            store,
-            parcels,
+            shared,
+            sink: sink.map(|(store, parcels)| Sink { store, parcels }),
             journal: Journal::default(),
+            numbered: Cell::new(0),
+            book: RefCell::default(),
+            lanes,
+            copied: tokio::sync::Notify::new(),
+            copying: tokio::sync::Notify::new(),
             sent: Cell::new(0),
             heard: Cell::new(0),
             under_way: RefCell::default(),
@@ -65,12 +103,74 @@ impl Account {
         }
     }
 
+    /// That of a node of a cluster until it has a store, if it ever has one.
+    pub(super) fn of_cluster(
+        shard: ShardId,
+        shared: &Arc<Shared>,
+        lanes: &Rc<tokio::sync::Notify>,
+    ) -> Option<Rc<Self>> {
+        shared.cluster.as_ref()?;
+        let account = Self::new(shard, Arc::clone(shared), None, Rc::clone(lanes));
+        Some(Rc::new(account))
+    }
+
     pub(super) fn journal(&self) -> &Journal {
         &self.journal
     }
 
+    /// The number of another kept session.
     pub(super) fn open_session(&self) -> (Journal, SessionId) {
-        (self.journal.clone(), self.store.next_session())
+        let session = match &self.sink {
+            Some(sink) => sink.store.next_session(),
+            None => SessionId(self.next_number()),
+        };
+        (self.journal.clone(), session)
+    }
+
+    /// The number of a session that is noted for its will.
+    pub(super) fn open_brief(&self) -> (Journal, SessionId) {
+        let session = SessionId(SessionId::BRIEF | self.next_number());
+        (self.journal.clone(), session)
+    }
+
+    fn next_number(&self) -> u64 {
+        self.numbered.set(self.numbered.get() + 1);
+        self.numbered.get()
+    }
+
+    /// Notes which other nodes are there.
+    pub(super) fn set_peers(&self, peers: Vec<Peer>) {
+        self.book.borrow_mut().set_peers(peers);
+        self.copying.notify_one();
+    }
+
+    /// There is a session that may have to be copied.
+    pub(super) fn copy_soon(&self) {
+        self.copying.notify_one();
+    }
+
+    /// Waits until there may be a session to copy.
+    pub(super) async fn copy_due(&self) {
+        self.copying.notified().await;
+    }
+
+    pub(super) fn book(&self) -> &RefCell<Book> {
+        &self.book
+    }
+
+    /// Whether anybody takes what is noted.
+    pub(super) fn is_taken(&self) -> bool {
+        self.sink.is_some() || self.book.borrow().has_peers()
+    }
+
+    /// Whether there is a store.
+    pub(super) fn is_stored(&self) -> bool {
+        self.sink.is_some()
+    }
+
+    /// Whether other nodes may have copies of sessions, at times.
+    pub(super) fn is_copied(&self) -> bool {
+        self.shared.cluster.is_some()
     }
 
     /// The parcel that what is noted in this turn goes with.
@@ -81,11 +181,14 @@ impl Account {
     /// Has all that the client is told from now on wait until what is noted by now, and until the
     /// shard's turn is over, is stored. A client that would wait in vain is sent away.
     pub(super) fn hold(&self, link: &Rc<Link>) {
+        if !self.is_taken() {
+            return;
+        }
         let number = self.next_parcel();
         // So that there is such a parcel.
         self.journal.touch();
         link.hold(number);
-        if self.store.condition() == Condition::Failing {
+        if self.condition() == Condition::Failing {
             link.give_up_held();
             return;
         }
@@ -100,25 +203,48 @@ impl Account {
 
     /// Whether more can be stored.
     pub(super) fn condition(&self) -> Condition {
-        self.store.condition()
+        let sink = self.sink.as_ref();
+        sink.map_or(Condition::Good, |sink| sink.store.condition())
     }
 
-    /// Whether so much waits for the store that the shard should not take more from its clients.
+    /// The last parcel of those up to which all are safe.
+    fn safe(&self) -> u64 {
+        let sent = self.sent.get();
+        let sink = self.sink.as_ref();
+        let stored = sink.map_or(sent, |sink| sink.store.stored(self.shard));
+        stored.min(self.book.borrow().confirmed(sent))
+    }
+
+    /// Waits until more is safe, or the store's condition is another.
+    async fn changed(&self) {
+        let stored = async {
+            match &self.sink {
+                Some(sink) => sink.store.changed(self.shard).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = stored => {}
+            () = self.copied.notified() => {}
+        }
+    }
+
+    /// Whether so much waits to be safe that the shard should not take more from its clients.
     /// While it cannot be written, nothing is taken that would need it.
     pub(super) fn is_congested(&self) -> bool {
         let bytes = self.journal.bytes() + self.bytes_under_way.get();
-        bytes > WAITING_BOUND && self.store.condition() != Condition::Failing
+        bytes > WAITING_BOUND && self.condition() != Condition::Failing
     }
 
-    /// Whether everything that is noted is stored.
+    /// Whether everything that is noted is safe.
     pub(super) fn is_settled(&self) -> bool {
-        !self.journal.is_wanted() && self.store.stored(self.shard) == self.sent.get()
+        !self.journal.is_wanted() && self.safe() == self.sent.get()
     }
 
     /// Sends parcels for as long as the shard lives.
     pub(super) async fn send_parcels(&self) {
         loop {
-            while self.sent.get() - self.store.stored(self.shard) >= PARCELS {
+            while self.sent.get() - self.safe() >= PARCELS {
                 self.room.notified().await;
             }
             poll_fn(|context| self.journal.poll_wanted(context)).await;
@@ -133,24 +259,61 @@ impl Account {
     /// in between, its sender's repeat would be taken for another message.
     pub(super) fn send_now(&self) {
         let bytes = self.journal.bytes();
-        let Some(changes) = self.journal.take() else {
+        let Some(mut changes) = self.journal.take() else {
             return;
         };
         let number = self.sent.get() + 1;
         self.sent.set(number);
         self.under_way.borrow_mut().push_back((number, bytes));
         self.bytes_under_way.set(self.bytes_under_way.get() + bytes);
-        // The store's thread ends after the shards.
-        let _ = self.parcels.send(Parcel {
-            shard: self.shard,
-            number,
-            changes,
-        });
+        if self.is_copied() {
+            self.tell_copies(number, &changes);
+            changes.retain(|(session, _change)| !session.is_brief());
+        }
+        match &self.sink {
+            // The store's thread ends after the shards.
+            Some(sink) => drop(sink.parcels.send(Parcel {
+                shard: self.shard,
+                number,
+                changes,
+            })),
+            None => self.copied.notify_one(),
+        }
     }
 
-    /// Lets go what waited for what is stored; tells which parcels are stored since the last call.
+    fn tell_copies(&self, number: u64, changes: &[(SessionId, Change)]) {
+        let (hash, name) = (hash_of, |share| self.shared.shares.name(share));
+        let mut book = self.book.borrow_mut();
+        book.handle_parcel(number, changes, hash, name, Instant::now());
+        if book.has_words() {
+            self.lanes.notify_one();
+        }
+    }
+
+    /// Hands words for other nodes to their lanes.
+    pub(super) fn send_words(&self, outbox: &mut Outbox) {
+        let mut book = self.book.borrow_mut();
+        while let Some(Outgoing { to, word, purpose }) = book.poll_word() {
+            let sequence = outbox.push_word(to, &word, purpose != Purpose::Nothing);
+            book.note_sent(to, sequence, purpose);
+        }
+    }
+
+    /// Notes that another node has taken a frame.
+    pub(super) fn confirm(&self, to: ShardId, sequence: u64) {
+        let mut book = self.book.borrow_mut();
+        if book.confirm(to, sequence, Instant::now()) {
+            self.copied.notify_one();
+            self.copying.notify_one();
+        }
+        if book.has_words() {
+            self.lanes.notify_one();
+        }
+    }
+
+    /// Lets go what waited for what is safe; tells which parcels are since the last call.
     fn let_go(&self) -> RangeInclusive<u64> {
-        let stored = self.store.stored(self.shard);
+        let stored = self.safe();
         let before = self.heard.replace(stored);
         let mut under_way = self.under_way.borrow_mut();
         while let Some((_number, bytes)) = under_way.pop_front_if(|(number, _)| *number <= stored) {
@@ -186,12 +349,12 @@ pub(super) async fn serve(shard: Rc<RefCell<Shard>>) {
 
 async fn follow_store(account: &Account, shard: &RefCell<Shard>) {
     loop {
-        account.store.changed(account.shard).await;
+        account.changed().await;
         let stored = account.let_go();
         shard.borrow_mut().handle_stored(stored);
         // It may have been good for a moment while the shard was busy, and who waits since then was
         // not sent away.
-        if account.store.condition() == Condition::Failing {
+        if account.condition() == Condition::Failing {
             account.give_up_waiting();
             shard.borrow().give_up_unanswered();
         }

@@ -160,6 +160,7 @@ impl Shard {
             None => (self.take_over_session(restored, greetings, now), true),
         };
         self.counters.inc(Metric::ClusterMovedIn);
+        self.shadows.supersede(from.end, client_id);
         let deadline = now + self.clustered.patience;
         let Some(entry) = self.sessions.get_mut(key) else {
             return;
@@ -274,7 +275,7 @@ impl Shard {
     }
 
     /// Gives messages of an older session to the one that is here.
-    fn merge(&mut self, key: SessionKey, messages: Vec<RestoredMessage>, now: Instant) {
+    pub(super) fn merge(&mut self, key: SessionKey, messages: Vec<RestoredMessage>, now: Instant) {
         let Some(entry) = self.sessions.get_mut(key) else {
             return;
         };

@@ -14,6 +14,7 @@ use crate::{
     },
     codec::packet::ConnectCode,
     metrics::Metric,
+    replica::word::is_such,
     routes::ShardId,
 };
 
@@ -210,6 +211,9 @@ impl Shard {
 
     /// Takes in a word of another shard: of another node, or of this one.
     pub(super) fn handle_word(&mut self, from: ShardId, bytes: &[u8], now: Instant) {
+        if is_such(bytes) {
+            return self.handle_copies(from, bytes, now);
+        }
         self.follow_fellows(now);
         let Some(word) = Word::decode(bytes) else {
             return;

@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc, time::Instant};
 use super::{SessionKey, Shard};
 use crate::{
     codec::packet::{AckKind, PacketId, reason},
-    lanes::frame::Source,
+    lanes::{Confirmation, Level, frame::Source},
     message::{Message, Qos},
     receipts::{Need, Needs, Receipt, Waiter},
     routes::ShardId,
@@ -102,6 +102,10 @@ impl Shard {
     /// Tells a frame's sender that its messages were taken, when those have taken them that they were
     /// handed on to.
     pub(super) fn confirm_frame(&mut self, from: ShardId, sequence: u64, needs: &Needs) {
+        if from.0 >= self.shared.shards {
+            let lanes = &self.shared.lanes;
+            lanes.tell(self.id, from, sequence, Level::Taken);
+        }
         match self.ledger.open(needs) {
             Some(receipt) => receipt.tell(Waiter::Frame { from, sequence }),
             None => self.shared.lanes.confirm(self.id, from, sequence),
@@ -123,6 +127,23 @@ impl Shard {
             }
             self.hold_noted(noted, &link);
             (&mut &*link).ack(ack);
+        }
+    }
+
+    /// Takes note of what became of a frame.
+    pub(super) fn handle_frame_confirmation(&mut self, confirmation: Confirmation) {
+        let Confirmation {
+            reader: to,
+            sequence,
+            level,
+        } = confirmation;
+        match level {
+            Level::Safe => self.handle_confirmation(Need::Frame { to, sequence }),
+            Level::Taken => {
+                if let Some(account) = &self.account {
+                    account.confirm(to, sequence);
+                }
+            }
         }
     }
 

@@ -198,13 +198,23 @@ impl Shard {
             let faded = &self.clustered.faded;
             faded.for_each_match(&message.topic, &mut find);
         }
+        self.deliver_to_all(&mut matches, message, needs, now);
+        matches.clear();
+        self.matches = matches;
+    }
+
+    pub(super) fn deliver_to_all(
+        &mut self,
+        matches: &mut [(SessionKey, Subscription)],
+        message: &Arc<Message>,
+        needs: &mut Needs,
+        now: Instant,
+    ) {
         // A client with overlapping subscriptions gets one copy (MQTT 5, 3.3.4).
         matches.sort_by_key(|(key, _subscription)| *key);
         for group in matches.chunk_by(|(a, _), (b, _)| a == b) {
             self.deliver_to(group, message, needs, now);
         }
-        matches.clear();
-        self.matches = matches;
     }
 
     fn deliver_to(
@@ -217,6 +227,9 @@ impl Shard {
         let Some((key, _subscription)) = group.first() else {
             return;
         };
+        if !self.shadows.admits(*key, message.id, now) {
+            return;
+        }
         let Some(entry) = self.sessions.get_mut(*key) else {
             return;
         };
@@ -348,6 +361,7 @@ impl Shard {
     pub(super) fn flush_lanes(&mut self) -> Flushed {
         if let Some(account) = &self.account {
             account.send_now();
+            account.send_words(&mut self.outbox);
         }
         let has_more = self.send_pieces(Instant::now()) | self.claim_sessions();
         let flushed = self.outbox.flush();

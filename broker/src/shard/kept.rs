@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Shard, account::Account};
+use super::{SessionKey, Shard, account::Account};
 use crate::{
     access::Identity,
     codec::packet::{Connect, ConnectCode, reason},
@@ -17,8 +17,9 @@ use crate::{
     message::{Message, Qos},
     metrics::Metric,
     receipts::{Need, Needs},
+    replica::hash_of,
     session::{
-        Restored, Session,
+        Restored, RestoredMessage, Session, Subscription,
         journal::{Change, Origin, Profile},
     },
     store::{Condition, Parcel, Store},
@@ -58,6 +59,7 @@ impl Shard {
     pub(super) fn need_noted(&self, since: u64, needs: &mut Needs) {
         if let Some(account) = &self.account
             && account.journal().total() != since
+            && account.is_taken()
         {
             needs.add(Need::Parcel(account.next_parcel()));
         }
@@ -197,19 +199,28 @@ impl Shard {
             taken,
         } = inheritance;
         self.taken = taken;
-        self.account = Some(Rc::new(Account::new(self.id, store, parcels)));
+        let (shared, lanes) = (Arc::clone(&self.shared), Rc::clone(&self.outbox_work));
+        let account = Account::new(self.id, shared, Some((store, parcels)), lanes);
+        self.account = Some(Rc::new(account));
         for restored in sessions {
             self.restore_session(restored, now);
         }
     }
 
-    fn restore_session(&mut self, mut restored: Restored, now: Instant) {
+    pub(super) fn restore_session(&mut self, mut restored: Restored, now: Instant) {
         let Some(account) = &self.account else { return };
         let Profile {
             client_id,
             user,
             is_assigned,
         } = restored.profile.clone();
+        if account.is_copied() {
+            let hash = hash_of(&client_id);
+            let mut book = account.book().borrow_mut();
+            book.register(restored.session, &client_id, hash);
+            drop(book);
+            account.copy_soon();
+        }
         let subscriptions = restored.subscriptions.clone();
         let messages = std::mem::take(&mut restored.messages);
         let session = Session::restore(self.room(), account.journal().clone(), restored, now);
@@ -222,32 +233,49 @@ impl Shard {
         self.counters
             .add(Metric::Subscriptions, subscriptions.len());
         for (filter, subscription) in subscriptions {
-            self.filters.add(&filter);
-            match topic::parse_filter(&filter) {
-                Some(Wanted::Share(shared)) => self.join_group(key, shared, subscription),
-                Some(Wanted::All(filter)) => {
-                    if self.subscribers.insert(filter, key, subscription) == Inserted::NewFilter {
-                        self.shared.add_route(filter, self.id);
-                    }
-                    self.shared.kept_routes.add(filter, self.id);
-                }
-                None => {}
-            }
+            self.add_subscriber(key, &filter, subscription);
         }
-        let shares = &self.shared.shares;
+        let mut messages = messages;
+        messages
+            .iter_mut()
+            .for_each(|message| self.find_group(message));
         let Some(entry) = self.sessions.get_mut(key) else {
             return;
         };
         entry.is_assigned = is_assigned;
-        for mut message in messages {
-            if let (Some((_message, grant)), Some((group, filter))) =
-                (&mut message.content, &message.group)
-            {
-                grant.share = shares.find(SharedFilter { group, filter });
-            }
+        for message in messages {
             entry.session.restore_message(message);
         }
         entry.note_appetite();
         self.schedule(key);
+    }
+
+    /// Has a kept session get what its subscription is for.
+    pub(super) fn add_subscriber(
+        &mut self,
+        key: SessionKey,
+        filter: &str,
+        subscription: Subscription,
+    ) {
+        self.filters.add(filter);
+        match topic::parse_filter(filter) {
+            Some(Wanted::Share(shared)) => self.join_group(key, shared, subscription),
+            Some(Wanted::All(filter)) => {
+                if self.subscribers.insert(filter, key, subscription) == Inserted::NewFilter {
+                    self.shared.add_route(filter, self.id);
+                }
+                self.shared.kept_routes.add(filter, self.id);
+            }
+            None => {}
+        }
+    }
+
+    /// Finds the number that the group of a message has in this process.
+    pub(super) fn find_group(&self, message: &mut RestoredMessage) {
+        if let (Some((_message, grant)), Some((group, filter))) =
+            (&mut message.content, &message.group)
+        {
+            grant.share = self.shared.shares.find(SharedFilter { group, filter });
+        }
     }
 }

@@ -119,6 +119,7 @@ impl Shard {
         if let Some(deadline) = entry.deadline {
             self.deadlines.remove(&(deadline, key));
         }
+        self.shadows.forget(key);
         self.shared.sessions.fetch_sub(1, Ordering::AcqRel);
         self.counters.sub(Metric::Sessions, 1);
         self.counters

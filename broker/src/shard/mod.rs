@@ -8,6 +8,7 @@ mod access;
 mod account;
 mod arrivals;
 mod barrier;
+mod chores;
 mod claims;
 mod cluster;
 mod clustered;
@@ -21,9 +22,11 @@ mod leaving;
 mod losses;
 mod orphans;
 mod packets;
+mod replicas;
 mod request;
 mod sessions;
 mod settling;
+mod shadows;
 mod shared;
 #[cfg(test)]
 mod testing;
@@ -32,7 +35,6 @@ mod worker;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::{DefaultHasher, Hash, Hasher},
     rc::Rc,
     sync::{
         Arc, PoisonError, RwLock,
@@ -42,7 +44,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{
     access::{Access, Identity},
@@ -54,6 +56,7 @@ use crate::{
     load::Load,
     metrics::{Counters, Histogram, Metric, Metrics},
     receipts::{Ledger, Needs},
+    replica::hash_of,
     retained::Retained,
     routes::{Routes, ShardId},
     session::{Cause, Shelf, Stock, Subscription, Terms, journal::Origin},
@@ -75,6 +78,7 @@ pub(crate) use packets::Flow;
 pub(crate) use request::{Answer, Kick, Query, Request, Selection, Vitals};
 pub(crate) use sessions::SessionKey;
 use sessions::{Entry, Sessions};
+use shadows::Shadows;
 pub use worker::WorkerError;
 pub(crate) use worker::{Alive, Arrival, spawn};
 
@@ -131,10 +135,12 @@ impl Shared {
 
     /// The shard that a client belongs to.
     pub(crate) fn shard_of(&self, client_id: &str) -> ShardId {
-        // `DefaultHasher::new` has fixed keys: all connections of a client must agree.
-        let mut hasher = DefaultHasher::new();
-        client_id.hash(&mut hasher);
-        let shard = hasher.finish() % u64::from(self.shards);
+        self.shard_of_hash(hash_of(client_id))
+    }
+
+    /// As [`Shared::shard_of`], for who knows only the hash of the client id.
+    pub(crate) fn shard_of_hash(&self, hash: u64) -> ShardId {
+        let shard = hash % u64::from(self.shards);
         ShardId(u16::try_from(shard).unwrap_or(0))
     }
 
@@ -176,8 +182,11 @@ pub(crate) struct Shard {
     is_stopping: bool,
     /// On the shard that publishes `$SYS` for all.
     sys: Option<Sys>,
-    /// Where there is a store.
+    /// Where there is a store, or a cluster.
     account: Option<Rc<Account>>,
+    /// Of sessions of other nodes.
+    shadows: Shadows,
+    copies: replicas::Told,
     /// Where the message that is being published came from, if others are to note it.
     source: Option<Source>,
     /// What an earlier life of this shard has taken of messages that may come again.
@@ -197,6 +206,8 @@ impl Shard {
         let outbox = Outbox::new(id, shared.ends(), Arc::clone(&shared.lanes));
         let shelf = Shelf::new(Arc::clone(&shared.stock));
         let clustered = Clustered::new(&shared);
+        let outbox_work = Rc::default();
+        let account = Account::of_cluster(id, &shared, &outbox_work);
         Self {
             id,
             shared,
@@ -207,7 +218,7 @@ impl Shard {
             filters: Filters::default(),
             deadlines: BTreeSet::new(),
             outbox,
-            outbox_work: Rc::default(),
+            outbox_work,
             ledger: Ledger::default(),
             clustered,
             orphans: Orphans::default(),
@@ -217,7 +228,9 @@ impl Shard {
             stalled: BTreeMap::new(),
             is_stopping: false,
             sys,
-            account: None,
+            account,
+            shadows: Shadows::default(),
+            copies: replicas::Told::default(),
             source: None,
             taken: BTreeSet::new(),
             matches: Vec::new(),
@@ -243,6 +256,7 @@ impl Shard {
             topic_aliases,
             ..
         } = self.shared.limits();
+        self.promote_lost(&connect.client_id, now);
         let noted = self.noted();
         let expiry = self.expiry_of(&connect);
         self.check_store(&connect.client_id, expiry)?;
@@ -277,12 +291,7 @@ impl Shard {
         entry.owner = identity;
         entry.is_assigned = is_assigned;
         entry.permit = permit;
-        match self.account.as_ref().filter(|_account| !expiry.is_zero()) {
-            Some(account) => entry
-                .session
-                .keep(entry.profile(), || account.open_session()),
-            None => entry.session.keep_no_longer(),
-        }
+        entry.settle_record(self.account.as_deref(), expiry, connect.will.is_some());
         entry.session.attach(Terms {
             window: connect
                 .receive_maximum
@@ -344,30 +353,12 @@ impl Shard {
 
     /// Does what is due, as much as one turn allows; tells whether there is more.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
-        // One shard looks after what belongs to all.
-        if self.id == ShardId(0) {
-            let retained = &self.shared.retained;
-            let readable = retained.read().unwrap_or_else(PoisonError::into_inner);
-            let is_due = readable.is_due(now);
-            drop(readable);
-            if is_due {
-                retained
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .handle_timeout(now);
-                self.note_retained();
-            }
-            if self.shared.stock.ran_out() {
-                let bytes = self.shared.stock.bytes();
-                warn!(
-                    bytes,
-                    "no more messages are queued: limits.node_queue_bytes wait for clients"
-                );
-            }
-        }
+        self.look_after_all(now);
         self.publish_sys(now);
         self.release_subacks(0, now);
         self.handle_transit_timeout(now);
+        self.shadows.handle_timeout(now);
+        self.count_copies();
         for _ in 0..DEADLINES_PER_TURN {
             let Some((due, key)) = self.deadlines.pop_first() else {
                 return false;
@@ -391,6 +382,7 @@ impl Shard {
     /// Tells every client that the node stops.
     pub(crate) fn shut_down(&mut self, now: Instant) {
         self.is_stopping = true;
+        self.give_up_keeping();
         for (key, link) in self.sessions.connected() {
             link.close_gently(reason::SHUTTING_DOWN);
             self.counters.inc(Metric::ClosedStopping);

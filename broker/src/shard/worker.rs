@@ -9,7 +9,8 @@
 //!   receipts   acknowledges what other shards have taken
 //!   orphans    hands on what members of groups have left
 //!   timers     session expiry and delayed wills
-//!   account    Journal -> store; lets go what waited for the store
+//!   account    Journal -> store, other nodes; lets go what waited for them
+//!   replicas   copies sessions to other nodes
 //!   access     closes connections that a changed configuration would not let in
 //! ```
 
@@ -33,7 +34,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-use super::{Inheritance, Request, Shard, Shared, access, account, orphans};
+use super::{Inheritance, Request, Shard, Shared, access, account, orphans, replicas};
 use crate::{
     access::Identity,
     codec::packet::Connect,
@@ -46,7 +47,7 @@ use crate::{
     message::Qos,
     metrics::{Counters, Metric},
     peer::Peer,
-    receipts::{Need, Needs},
+    receipts::Needs,
     routes::ShardId,
     transport::Transport,
 };
@@ -138,9 +139,7 @@ pub(crate) fn spawn(
             let shard = Rc::new(RefCell::new(shard));
             let work = run(id, Rc::clone(&shard), queue, asked, ends, begun, stop);
             LocalSet::new().block_on(&runtime, work);
-            if let Some(account) = shard.borrow().account() {
-                account.send_now();
-            }
+            shard.borrow_mut().flush_lanes();
         })
         .map_err(WorkerError::Thread)?;
     Ok(Handle {
@@ -187,6 +186,8 @@ async fn run(
     let _parcels = tokio::task::spawn_local(account::serve(Rc::clone(&shard)));
     let load = Arc::clone(&shard.borrow().shared.load);
     let pulse = tokio::task::spawn_local(load::pulse(load, Some(id)));
+    // Ends at once without a cluster.
+    let _copies = tokio::task::spawn_local(replicas::serve(Rc::clone(&shard)));
     let access = tokio::task::spawn_local(access::follow(Rc::clone(&shard)));
     let cluster = tokio::task::spawn_local(follow_cluster(Rc::clone(&shard)));
     let confirmations = tokio::task::spawn_local(hear_confirmations(id, Rc::clone(&shard)));
@@ -383,9 +384,8 @@ async fn hear_confirmations(id: ShardId, shard: Rc<RefCell<Shard>>) {
     let mut taken = Vec::new();
     loop {
         lanes.confirmed(id, &mut taken).await;
-        for (count, (to, sequence)) in (1_u64..).zip(taken.drain(..)) {
-            let need = Need::Frame { to, sequence };
-            shard.borrow_mut().handle_confirmation(need);
+        for (count, confirmation) in (1_u64..).zip(taken.drain(..)) {
+            shard.borrow_mut().handle_frame_confirmation(confirmation);
             // There is an answer for each message of a frame.
             if count.is_multiple_of(FRAMES_PER_TURN) {
                 tokio::task::yield_now().await;

@@ -146,7 +146,9 @@ impl Scribe {
                 };
                 let value = record::encode_entry(&entry);
                 self.batch.entries.insert((session, seq), Some(value));
-                self.release(&message);
+                if let Some(message) = message {
+                    self.release(&message);
+                }
             }
             Change::Done { seq, message } => self.drop_entry(session, seq, message.as_ref()),
             Change::Received(id, spread) => {

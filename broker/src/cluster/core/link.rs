@@ -10,8 +10,11 @@ use crate::{
         is_valid_node,
         pair::{Arrival, Token},
         peer::{Loss, Peer, Standing},
-        wire::{Change, Hello, Item, Malformed, Member, Message, PROTOCOL, Refusal, Resume},
+        wire::{
+            Change, Hello, Item, Malformed, Member, Message, PROTOCOL, Parting, Refusal, Resume,
+        },
     },
+    lanes::Level,
     topic,
 };
 
@@ -140,7 +143,7 @@ impl Core {
                 Ok(())
             }
             (Ok(message), Some(node)) if is_open => self.handle_talk(&node, message, now),
-            (Ok(Message::Farewell), _) => {
+            (Ok(Message::Farewell(_)), _) => {
                 self.close(id, None, now);
                 Ok(())
             }
@@ -307,6 +310,10 @@ impl Core {
     fn handle_talk(&mut self, node: &str, message: Message, now: Instant) -> Result<(), Malformed> {
         match message {
             Message::Taken(up_to) => self.handle_taken(node, up_to, now),
+            Message::Safe(up_to) => {
+                self.handle_promise(node, up_to);
+                Ok(())
+            }
             Message::Item(number, item) => self.handle_item(node, number, item),
             Message::Members(members) => {
                 for Member { node, host, port } in members {
@@ -321,8 +328,12 @@ impl Core {
                 }
                 Ok(())
             }
-            Message::Farewell => {
-                self.lose(node, Loss::Farewell, now);
+            Message::Farewell(parting) => {
+                let loss = match parting {
+                    Parting::Stops => Loss::Farewell,
+                    Parting::Leaves => Loss::Parted,
+                };
+                self.lose(node, loss, now);
                 self.calls.forget(node);
                 self.peers.remove(node);
                 Ok(())
@@ -347,11 +358,24 @@ impl Core {
                 self.actions.push_back(Action::Confirm {
                     slot: peer.slot,
                     frame,
-                    outcome: super::Outcome::Taken,
+                    level: Level::Taken,
                 });
             }
         }
         Ok(())
+    }
+
+    fn handle_promise(&mut self, node: &str, up_to: u64) {
+        let Some(peer) = self.peers.get_mut(node) else {
+            return;
+        };
+        while let Some(frame) = peer.promised.pop_safe(up_to) {
+            self.actions.push_back(Action::Confirm {
+                slot: peer.slot,
+                frame,
+                level: Level::Safe,
+            });
+        }
     }
 
     fn handle_item(&mut self, node: &str, number: u64, item: Item) -> Result<(), Malformed> {
@@ -365,6 +389,7 @@ impl Core {
         let changes = match item {
             Item::Messages(messages) => {
                 peer.inc.hold();
+                peer.owed.hold(peer.inc.epoch(), number);
                 self.actions.push_back(Action::Deliver {
                     slot,
                     epoch: peer.inc.epoch(),
@@ -375,6 +400,7 @@ impl Core {
             }
             Item::Retained { messages, is_last } => {
                 peer.inc.hold();
+                peer.owed.hold(peer.inc.epoch(), number);
                 self.wants_retained &= !is_last;
                 self.actions.push_back(Action::Keep {
                     slot,

@@ -37,6 +37,13 @@ impl Dice {
     }
 }
 
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Taken,
+    Gone,
+}
+
 enum Event {
     Tick,
     Connected {
@@ -57,6 +64,8 @@ enum Event {
         epoch: u64,
         number: u64,
     },
+    /// As [`Event::Delivered`], and stored and copied.
+    Safe(u16, u64, u64),
 }
 
 /// By sender and its run: the numbers of what was delivered.
@@ -236,7 +245,12 @@ impl World {
                 slot,
                 epoch,
                 number,
-            } => core.handle_delivered(slot, epoch, number),
+            } => {
+                core.handle_delivered(slot, epoch, number);
+                let later = self.now + self.dice.millis(50);
+                self.at(later, node, Event::Safe(slot, epoch, number));
+            }
+            Event::Safe(slot, epoch, number) => core.handle_safe(slot, epoch, number),
             Event::Join => {
                 core.join(&address(0), now);
                 core.join(&address(1), now);
@@ -318,13 +332,15 @@ impl World {
                         Change::Removed(filter) => assert!(routes.remove(&filter), "not there"),
                     }
                 }
-                Action::Confirm {
-                    slot: _,
-                    frame,
-                    outcome,
-                } => {
-                    self.confirm(node, frame.sequence, outcome);
+                Action::Confirm { frame, level, .. } => {
+                    if level == Level::Safe {
+                        self.confirm(node, frame.sequence, Outcome::Taken);
+                    }
                 }
+                Action::Orphan { frame, .. } => {
+                    self.confirm(node, frame.sequence, Outcome::Gone);
+                }
+                Action::Bury { .. } => {}
                 Action::Note(Notice::Lost { node: other, .. }) => {
                     let other = other[1..].parse().unwrap();
                     *self.nodes[node].losses.entry(other).or_default() += 1;
@@ -421,7 +437,7 @@ impl World {
             1 => self.nodes[node].frozen_until = self.now + self.dice.millis(4000),
             8 => {
                 let now = self.start + self.now;
-                self.nodes[node].core.leave(now);
+                self.nodes[node].core.leave(Parting::Stops, now);
                 self.settle(node);
                 let later = self.now + self.dice.millis(2000);
                 self.at(later, node, Event::Join);

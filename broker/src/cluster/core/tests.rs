@@ -131,10 +131,10 @@ fn peer_that_fails_at_one_item_each_time_is_held_for_gone() {
         loss: Loss::Stuck,
     });
     assert!(actions.contains(&lost));
-    let gone = Action::Confirm {
+    let gone = Action::Orphan {
         slot,
         frame,
-        outcome: Outcome::Gone,
+        messages: Bytes::from_static(b"poison"),
     };
     assert!(actions.contains(&gone));
     // What was behind it goes on.

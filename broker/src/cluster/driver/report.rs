@@ -12,6 +12,7 @@ use crate::{
         view::{MemberView, MetView, TroubleView},
     },
     metrics::Metric,
+    replica::{self, hash_of, place::Place},
 };
 
 /// Bytes that wait for a peer before messages of QoS 0 for it are dropped.
@@ -52,13 +53,15 @@ impl Driver {
     pub(super) fn publish_masks(&mut self) {
         let (mut alive, mut slow) = (0_u16, 0_u16);
         let mut is_drained = true;
-        let mut fellows = Vec::new();
-        for (_node, peer) in self.core.peers().filter(|(_node, peer)| peer.is_alive()) {
+        let (mut fellows, mut living) = (Vec::new(), Vec::new());
+        for (node, peer) in self.core.peers().filter(|(_node, peer)| peer.is_alive()) {
             alive |= 1 << peer.slot;
             let end = self.cluster.end(peer.slot);
             // Each time that it is lost, the stream to it begins anew.
             let life = peer.out.stream();
             fellows.push(Fellow { end, life });
+            let (place, node) = (Place { end, life }, hash_of(node));
+            living.push(replica::place::Peer { place, node });
             is_drained &= peer.out.bytes() == 0;
             if peer.out.bytes() > SLOW {
                 slow |= 1 << peer.slot;
@@ -75,6 +78,11 @@ impl Driver {
         self.cluster.fellows.send_if_modified(|current| {
             let is_other = *current != fellows;
             *current = fellows;
+            is_other
+        });
+        self.cluster.living.send_if_modified(|current| {
+            let is_other = *current != living;
+            *current = living;
             is_other
         });
         self.work.room.notify_waiters();
@@ -116,7 +124,12 @@ impl Driver {
         self.cluster
             .settled
             .store(self.core.is_settled(), Ordering::Release);
+        let metrics = &self.shared.metrics;
         self.cluster.view.send_modify(|view| {
+            view.copied_sessions = metrics.get(Metric::CopiedSessions);
+            view.bare_sessions = metrics.get(Metric::BareSessions);
+            view.copies = metrics.get(Metric::Copies);
+            view.copy_bytes = metrics.get(Metric::CopyBytes);
             view.left = self.core.has_left();
             view.members = members;
             view.met = met;

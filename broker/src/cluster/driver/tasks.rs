@@ -13,7 +13,7 @@ use tracing::error;
 
 use super::Driver;
 use crate::{
-    cluster::{Ledger, Order, core::Core, links, pair::FrameId},
+    cluster::{Ledger, Order, core::Core, links, pair::FrameId, wire::Parting},
     lanes::{Arrival, Event, Failure, Inbox, LaneEnds, LaneError, LaneReader, frame},
     metrics::Metric,
     routes::ShardId,
@@ -98,6 +98,9 @@ fn read_frame(
             .borrow()
             .counters
             .add(Metric::ClusterOut, frame::count_messages(&messages));
+        let messages = driver
+            .borrow()
+            .without_stale(slot, messages, Instant::now());
         Driver::tell(driver, |core, now| {
             core.handle_frame(slot, frame, messages, now)
         });
@@ -118,8 +121,8 @@ pub(super) async fn hear_confirmations(
     loop {
         lanes.confirmed(me, &mut taken).await;
         let state = &mut *driver.borrow_mut();
-        for (shard, sequence) in taken.drain(..) {
-            state.slots[usize::from(slot)].confirm(shard, sequence);
+        for confirmation in taken.drain(..) {
+            state.slots[usize::from(slot)].confirm(confirmation);
         }
         let now = Instant::now();
         state.pass_on(slot, now);
@@ -200,7 +203,7 @@ pub(super) async fn obey(driver: Rc<RefCell<Driver>>, mut orders: mpsc::Receiver
                 Some(done)
             }
             Order::Leave(done) => {
-                state.core.leave(now);
+                state.core.leave(Parting::Leaves, now);
                 Some(done)
             }
             Order::Drain(done) => {

@@ -61,7 +61,7 @@ impl Cluster {
     }
 }
 
-fn status(node: &Node) -> ClusterStatus {
+pub(super) fn status(node: &Node) -> ClusterStatus {
     node.status().cluster().unwrap().view().borrow().clone()
 }
 

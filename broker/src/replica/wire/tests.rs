@@ -106,6 +106,7 @@ fn steps(now: Instant) -> impl Strategy<Value = Step> {
         (ids(), spreads).prop_map(|(id, spread)| Step::Received(id, spread)),
         ids().prop_map(Step::Completed),
         Just(Step::Ended),
+        Just(Step::Whole),
     ]
 }
 
@@ -189,6 +190,28 @@ fn message_for_many_sessions_is_in_a_piece_once_and_in_memory_once() {
     assert!(writer.len() > 10_000);
     let piece = writer.take();
     assert_eq!(Reader::new(&piece, now).filter(Result::is_ok).count(), 1);
+}
+
+#[test]
+fn piece_is_split_by_the_shards_of_its_clients() {
+    let now = Instant::now();
+    let mut writer = Writer::new(now);
+    for number in 0..10 {
+        writer.push_of(whose(number), &Step::Done(Seq(number)));
+    }
+    let pieces = split(&writer.take(), now, |client| {
+        let number = client.rotate_right(40);
+        ShardId(u16::try_from(number % 3).unwrap())
+    });
+    assert_eq!(pieces.len(), 3);
+    for (shard, piece) in pieces {
+        for read in Reader::new(&piece, now) {
+            let (whose, step) = read.unwrap();
+            let number = whose.unwrap().session.0;
+            assert_eq!(step, Step::Done(Seq(number)));
+            assert_eq!(number % 3, u64::from(shard.0));
+        }
+    }
 }
 
 #[test]

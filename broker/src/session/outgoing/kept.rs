@@ -163,7 +163,7 @@ impl InFlight {
             record.note(|| Change::Released {
                 seq,
                 id: self.id,
-                message: queued.message,
+                message: Some(queued.message),
             });
         }
     }

@@ -123,6 +123,7 @@ impl Outgoing {
             share: None,
         };
         let seq = self.take(&message, &grant, Progress::Published(id))?;
+        let message = Some(message);
         self.record.note(|| Change::Released { seq, id, message });
         Some(seq)
     }

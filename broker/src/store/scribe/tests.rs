@@ -118,7 +118,7 @@ fn client_that_has_a_message_needs_its_identifier_alone() {
     let released = Change::Released {
         seq: Seq(1),
         id: PacketId::MIN,
-        message: Arc::clone(&message),
+        message: Some(Arc::clone(&message)),
     };
     note(&mut scribe, ONE, released);
     assert_eq!(bodies(&scribe), [(10, false)]);

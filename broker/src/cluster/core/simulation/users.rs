@@ -1,6 +1,6 @@
 //! What the clients of simulated nodes do, and what they may expect.
 
-use super::{super::*, RUN, Sent, World, name};
+use super::{super::*, Outcome, RUN, Sent, World, name};
 use crate::routes::ShardId;
 
 impl World {

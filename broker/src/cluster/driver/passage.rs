@@ -1,0 +1,99 @@
+//! How messages of peers get to the shards.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{Driver, FULL};
+use crate::{
+    cluster::{
+        Ledger, PEERS,
+        slot::{ItemId, Kind},
+    },
+    lanes::Flushed,
+    replica::word,
+};
+
+/// How old what is read from a lane may be, and more.
+const STALE: Duration = Duration::from_secs(20);
+
+impl Driver {
+    pub(super) fn take_in(
+        &mut self,
+        slot: u16,
+        id: ItemId,
+        kind: Kind,
+        messages: Bytes,
+        now: Instant,
+    ) {
+        if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
+            slot.push(id, kind, messages);
+        }
+        self.pass_on(slot, now);
+    }
+
+    /// Passes messages of a peer on to the shards, and tells the core what is there.
+    pub(super) fn pass_on(&mut self, slot: u16, now: Instant) {
+        let Some(state) = self.slots.get_mut(usize::from(slot)) else {
+            return;
+        };
+        state.pass_on(&self.shared, self.ledger.as_mut(), &self.counters, now);
+        state.finish_burial(self.cluster.end(slot), &self.shared);
+        self.note_progress(slot);
+        self.work.outbox.notify_one();
+    }
+
+    /// Tells the core what of a peer's messages is in the sessions, and what is safe.
+    fn note_progress(&mut self, slot: u16) {
+        let Some(state) = self.slots.get_mut(usize::from(slot)) else {
+            return;
+        };
+        if let Some((epoch, number)) = state.poll_delivered() {
+            self.core.handle_delivered(slot, epoch, number);
+        }
+        let stored = self.ledger.as_ref().map_or(0, Ledger::stored);
+        if let Some((epoch, number)) = state.poll_safe(stored) {
+            self.core.handle_safe(slot, epoch, number);
+        }
+    }
+
+    /// Whether so much waits for the peer of a slot that no more should be read for it.
+    pub(super) fn is_full(&self, slot: u16) -> bool {
+        let mut peers = self.core.peers();
+        let peer = peers.find(|(_node, peer)| peer.slot == slot);
+        peer.is_some_and(|(_node, peer)| peer.out.bytes().max(peer.promised.bytes()) > FULL)
+    }
+
+    /// What of a frame's messages is for the peer of a slot as it is: a frame may have been made when
+    /// it was another one, or the same before it was lost.
+    pub(super) fn without_stale(&self, slot: u16, messages: Bytes, now: Instant) -> Bytes {
+        let mut peers = self.core.peers();
+        let peer = peers.find(|(_node, peer)| peer.slot == slot && peer.is_alive());
+        match peer {
+            Some((_node, peer)) if now.saturating_duration_since(peer.since) < STALE => {
+                word::without_stale(messages, peer.out.stream(), now)
+            }
+            Some(_) | None => messages,
+        }
+    }
+
+    /// Flushes all slots' outboxes; `true` when some have to be flushed again.
+    pub(super) fn flush(&mut self) -> bool {
+        let now = Instant::now();
+        let mut is_blocked = false;
+        for slot in &mut self.slots {
+            slot.pass_on(&self.shared, self.ledger.as_mut(), &self.counters, now);
+            is_blocked |= slot.outbox.flush() == Flushed::Blocked || slot.is_waiting();
+        }
+        self.note_delivered(now);
+        is_blocked
+    }
+
+    /// Tells the core what is in sessions and store.
+    pub(super) fn note_delivered(&mut self, now: Instant) {
+        for slot in 0..PEERS {
+            self.note_progress(slot);
+        }
+        self.settle(now);
+    }
+}

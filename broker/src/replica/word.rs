@@ -1,0 +1,157 @@
+//! What is said of copies on lanes and in the streams of the pairs, as bytes.
+//!
+//! ```text
+//! word     kind u8 | body
+//!   steps    life u64 | piece to the node where the copies are, and there to their shards
+//!   lost     promote u8       to a node's own shards: the peer whose lane it comes by is gone
+//!   orphans  messages         to a node's own shards: what that peer did not take, as in a frame
+//! ```
+
+use std::time::Instant;
+
+use bytes::{Buf, BufMut, Bytes};
+
+use crate::lanes::frame::{self, Content};
+
+/// What begins with less is said of something else.
+pub const FIRST: u8 = 0x80;
+const STEPS: u8 = FIRST;
+const LOST: u8 = FIRST + 1;
+const ORPHANS: u8 = FIRST + 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word<'a> {
+    Steps {
+        /// That of their place which they are for.
+        life: u64,
+        piece: &'a [u8],
+    },
+    Lost(Fate),
+    Orphans(&'a [u8]),
+}
+
+/// What becomes of the copies of a peer's sessions that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// They are sessions from then on.
+    Promoted,
+    /// The peer goes on without this node.
+    Dropped,
+}
+
+/// Whether a word is said of copies.
+pub fn is_such(word: &[u8]) -> bool {
+    word.first().is_some_and(|kind| *kind >= FIRST)
+}
+
+impl<'a> Word<'a> {
+    pub fn encode(self) -> Bytes {
+        let mut out = Vec::new();
+        match self {
+            Self::Steps { life, piece } => {
+                out.reserve(9 + piece.len());
+                out.put_u8(STEPS);
+                out.put_u64(life);
+                out.put_slice(piece);
+            }
+            Self::Lost(fate) => {
+                out.put_u8(LOST);
+                out.put_u8(u8::from(fate == Fate::Promoted));
+            }
+            Self::Orphans(messages) => {
+                out.reserve(1 + messages.len());
+                out.put_u8(ORPHANS);
+                out.put_slice(messages);
+            }
+        }
+        out.into()
+    }
+
+    /// `None` when the bytes are no such word.
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let (kind, body) = bytes.split_first()?;
+        match (*kind, body) {
+            (STEPS, mut piece) => {
+                let life = piece.try_get_u64().ok()?;
+                Some(Self::Steps { life, piece })
+            }
+            (LOST, [0]) => Some(Self::Lost(Fate::Dropped)),
+            (LOST, [1]) => Some(Self::Lost(Fate::Promoted)),
+            (ORPHANS, messages) => Some(Self::Orphans(messages)),
+            _ => None,
+        }
+    }
+}
+
+/// What is behind a frame's header, without steps for other lives of their place than this one.
+pub fn without_stale(messages: Bytes, life: u64, now: Instant) -> Bytes {
+    let mut rest = &messages[..];
+    let mut kept = Vec::with_capacity(rest.len());
+    loop {
+        let before = rest;
+        let Some(content) = frame::read_content(&mut rest, now) else {
+            break;
+        };
+        let word = match content {
+            Content::Word { bytes, .. } => Word::decode(bytes),
+            Content::Message(_) => None,
+        };
+        let is_stale = matches!(word, Some(Word::Steps { life: meant, .. }) if meant != life);
+        if !is_stale {
+            kept.extend_from_slice(&before[..before.len() - rest.len()]);
+        }
+    }
+    if kept.len() == messages.len() {
+        messages
+    } else {
+        kept.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{lanes::frame::Writer, routes::ShardId};
+
+    #[test]
+    fn steps_for_an_earlier_life_are_left_out() {
+        let now = Instant::now();
+        let frame = |lives: &[u64]| {
+            let mut writer = Writer::new(ShardId(0), 1);
+            for life in lives {
+                writer.push_word(b"\x01of another kind", true);
+                let piece = b"piece";
+                writer.push_word(&Word::Steps { life: *life, piece }.encode(), true);
+            }
+            writer.finish().slice(frame::HEADER..)
+        };
+        let kept = without_stale(frame(&[3, 2, 3]), 3, now);
+        let mut rest = &kept[..];
+        let mut words = 0;
+        while let Some(Content::Word { bytes, .. }) = frame::read_content(&mut rest, now) {
+            let is_steps = matches!(Word::decode(bytes), Some(Word::Steps { life: 3, .. }));
+            assert!(is_steps || Word::decode(bytes).is_none());
+            words += 1;
+        }
+        assert_eq!(words, 5);
+        assert_eq!(without_stale(frame(&[3, 3]), 3, now), frame(&[3, 3]));
+    }
+
+    #[test]
+    fn words_are_understood() {
+        for word in [
+            Word::Steps {
+                life: 7,
+                piece: b"piece",
+            },
+            Word::Lost(Fate::Promoted),
+            Word::Lost(Fate::Dropped),
+            Word::Orphans(b"messages"),
+        ] {
+            assert_eq!(Word::decode(&word.encode()), Some(word));
+        }
+        for nonsense in [&b""[..], &[LOST], &[LOST, 2], &[0], &[0xff]] {
+            assert_eq!(Word::decode(nonsense), None);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! A shard's part in copies of its sessions on other nodes: what is copied, and when.
+//!
+//! The [`crate::replica::book::Book`] says what other nodes have. Sessions that have no copy where it
+//! belongs are copied one after another, between the turns of clients, and no more of them than leaves
+//! the way to the other node free for messages.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use super::{Entry, Shard, account::Account};
+use crate::{
+    metrics::Metric,
+    replica::{Step, place::Peer},
+};
+
+/// What was told of the copies, to tell what has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    copied: usize,
+    bare: usize,
+}
+
+impl Entry {
+    /// Has a session that is being connected noted as far as is needed: all of it, its will, or
+    /// nothing.
+    pub(super) fn settle_record(
+        &mut self,
+        account: Option<&Account>,
+        expiry: Duration,
+        has_will: bool,
+    ) {
+        match account {
+            Some(account) if !expiry.is_zero() => {
+                let profile = self.profile();
+                self.session.keep(profile, || account.open_session());
+            }
+            Some(account) if has_will && account.is_copied() => {
+                let (journal, session) = account.open_brief();
+                let profile = self.profile();
+                self.session.keep_will(profile, journal, session);
+            }
+            Some(_) | None => self.session.keep_no_longer(),
+        }
+    }
+}
+
+impl Shard {
+    fn set_peers(&mut self, peers: Vec<Peer>) {
+        if let Some(account) = &self.account {
+            account.set_peers(peers);
+        }
+    }
+
+    /// Copies the next session that is due; tells whether there was one.
+    fn copy_next(&mut self, now: Instant) -> bool {
+        let Some(account) = self.account.clone() else {
+            return false;
+        };
+        let next = account.book().borrow().next_due();
+        let Some((session, client_id)) = next else {
+            return false;
+        };
+        // What is noted by now is in what is copied.
+        account.send_now();
+        let key = self.sessions.find(&client_id);
+        let entry = key.and_then(|key| self.sessions.get_mut(key));
+        let snapshot = entry.and_then(|entry| entry.session.snapshot());
+        let steps = snapshot
+            .filter(|snapshot| snapshot.session == session)
+            .map(|mut snapshot| {
+                if session.is_brief() {
+                    snapshot.subscriptions.clear();
+                    snapshot.received.clear();
+                }
+                Step::whole(snapshot, |share| self.shared.shares.name(share))
+            });
+        account.book().borrow_mut().copy(session, steps, now);
+        self.outbox_work.notify_one();
+        true
+    }
+
+    /// Where nobody has a session that is kept when the node stops, it ends with it.
+    pub(super) fn give_up_keeping(&mut self) {
+        let is_kept = |account: &Rc<Account>| account.is_stored() || account.is_taken();
+        if self.account.as_ref().is_some_and(is_kept) {
+            return;
+        }
+        for entry in self.sessions.iter_mut() {
+            entry.session.keep_no_longer();
+        }
+    }
+
+    /// Counts what other nodes have, and what is here of theirs.
+    pub(super) fn count_copies(&mut self) {
+        let Some(account) = &self.account else { return };
+        let (all, bare) = account.book().borrow().counts();
+        let copied = all - bare;
+        let before = std::mem::replace(&mut self.copies, Told { copied, bare });
+        let counters = &self.counters;
+        counters.add(Metric::CopiedSessions, copied);
+        counters.sub(Metric::CopiedSessions, before.copied);
+        counters.add(Metric::BareSessions, bare);
+        counters.sub(Metric::BareSessions, before.bare);
+        self.shadows.count(counters);
+    }
+}
+
+/// Copies sessions for as long as the shard lives.
+pub(super) async fn serve(shard: Rc<RefCell<Shard>>) {
+    let (cluster, account) = {
+        let state = shard.borrow();
+        (state.shared.cluster.clone(), state.account.clone())
+    };
+    let Some((cluster, account)) = cluster.zip(account) else {
+        return;
+    };
+    let follow = async {
+        let mut peers = cluster.living();
+        peers.mark_changed();
+        // The sender lives as long as the shard.
+        while peers.changed().await.is_ok() {
+            let there = Vec::clone(&peers.borrow_and_update());
+            shard.borrow_mut().set_peers(there);
+        }
+    };
+    let copy = async {
+        loop {
+            account.copy_due().await;
+            while shard.borrow_mut().copy_next(Instant::now()) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::join!(follow, copy);
+}

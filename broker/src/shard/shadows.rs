@@ -1,0 +1,313 @@
+//! A shard's copies of other nodes' sessions, and what becomes of them when those nodes are gone.
+//!
+//! All of it comes down the lane of the peer's slot, in order: steps of its sessions, that it is lost,
+//! and then what this node had sent it and it had not taken. So a copy is whole when it becomes a
+//! session, and is one when those messages come.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing::{info, warn};
+
+use super::{SessionKey, Shard};
+use crate::{
+    lanes::frame::{self, Content},
+    message::{Message, MessageId, Qos},
+    metrics::{Counters, Metric},
+    receipts::Needs,
+    replica::{
+        Recent, Shadow, Step, hash_of,
+        wire::{Reader, Whose},
+        word::{Fate, Word},
+    },
+    routes::ShardId,
+    session::{Restored, journal::SessionId},
+};
+
+/// How long messages come by two ways to sessions whose node is gone: directly, and from those who had
+/// sent them there.
+const MOURNING: Duration = Duration::from_secs(10);
+
+/// By the ends of the lanes that their owners' words come by.
+#[derive(Default)]
+pub(super) struct Shadows {
+    owners: BTreeMap<ShardId, Owner>,
+    /// Copies that have become sessions, lately.
+    promoted: BTreeMap<ShardId, Promoted>,
+    told: Told,
+}
+
+#[derive(Default)]
+struct Owner {
+    shadows: BTreeMap<Whose, Shadow>,
+    recent: Recent,
+    bytes: usize,
+}
+
+struct Promoted {
+    since: Instant,
+    /// With the hashes of their client ids.
+    sessions: BTreeMap<SessionKey, u64>,
+    recent: Recent,
+}
+
+/// What was told of the copies, to tell what has changed.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    copies: usize,
+    bytes: usize,
+}
+
+impl Owner {
+    fn apply(&mut self, whose: Whose, step: Step, now: Instant) {
+        if step == Step::Whole {
+            self.shadows.entry(whose).or_default();
+        }
+        // Of a session that nothing was told of before, a part is of no use.
+        let Some(shadow) = self.shadows.get_mut(&whose) else {
+            return;
+        };
+        if let Step::Done(seq) | Step::Released(seq, _) = &step
+            && let Some(id) = shadow.message_id(*seq)
+        {
+            self.recent.insert(whose.client, id, now);
+        }
+        self.bytes -= shadow.bytes();
+        if shadow.apply(step) {
+            self.bytes += shadow.bytes();
+        } else {
+            self.shadows.remove(&whose);
+        }
+    }
+
+    fn find(&self, client_id: &str, client: u64) -> Option<Whose> {
+        let of_client = Whose::first(client)..=Whose::last(client);
+        let mut shadows = self.shadows.range(of_client);
+        let is_its = |shadow: &Shadow| {
+            let state = shadow.state();
+            state.is_some_and(|state| &*state.profile.client_id == client_id)
+        };
+        let found = shadows.find(|(_whose, shadow)| is_its(shadow));
+        found.map(|(whose, _shadow)| *whose)
+    }
+}
+
+impl Shadows {
+    /// Whether a session may have a message: if it was a copy, it may have had it already.
+    pub(super) fn admits(&mut self, key: SessionKey, id: MessageId, now: Instant) -> bool {
+        if self.promoted.is_empty() {
+            return true;
+        }
+        let mut promoted = self.promoted.values_mut();
+        promoted.all(|promoted| {
+            let client = promoted.sessions.get(&key);
+            client.is_none_or(|client| promoted.recent.insert(*client, id, now))
+        })
+    }
+
+    /// Takes note of a session's end: its key may be another's then.
+    pub(super) fn forget(&mut self, key: SessionKey) {
+        for promoted in self.promoted.values_mut() {
+            promoted.sessions.remove(&key);
+        }
+    }
+
+    /// Forgets the copy of a session of an owner's, which has come here.
+    pub(super) fn supersede(&mut self, owner: ShardId, client_id: &str) {
+        let client = hash_of(client_id);
+        let Some(owner) = self.owners.get_mut(&owner) else {
+            return;
+        };
+        while let Some(whose) = owner.find(client_id, client) {
+            if let Some(shadow) = owner.shadows.remove(&whose) {
+                owner.bytes -= shadow.bytes();
+            }
+        }
+    }
+
+    /// Forgets what is over.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.promoted
+            .retain(|_end, promoted| now.saturating_duration_since(promoted.since) < MOURNING);
+    }
+
+    /// Tells how many copies there are.
+    pub(super) fn count(&mut self, counters: &Counters) {
+        let mut told = Told::default();
+        for owner in self.owners.values() {
+            told.copies += owner.shadows.len();
+            told.bytes += owner.bytes;
+        }
+        let before = std::mem::replace(&mut self.told, told);
+        counters.add(Metric::Copies, told.copies);
+        counters.sub(Metric::Copies, before.copies);
+        counters.add(Metric::CopyBytes, told.bytes);
+        counters.sub(Metric::CopyBytes, before.bytes);
+    }
+}
+
+impl Shard {
+    /// Takes in what was said on the lane of a peer.
+    pub(super) fn handle_copies(&mut self, from: ShardId, bytes: &[u8], now: Instant) {
+        match Word::decode(bytes) {
+            Some(Word::Steps { piece, .. }) => self.apply_steps(from, piece, now),
+            Some(Word::Lost(fate)) => self.lose_owner(from, fate, now),
+            Some(Word::Orphans(messages)) => self.adopt_orphans(from, messages, now),
+            None => warn!(lane = from.0, "a word that makes no sense"),
+        }
+    }
+
+    fn apply_steps(&mut self, from: ShardId, piece: &[u8], now: Instant) {
+        let owner = self.shadows.owners.entry(from).or_default();
+        for step in Reader::new(piece, now) {
+            match step {
+                Ok((Some(whose), step)) => owner.apply(whose, step, now),
+                Ok((None, _)) => {}
+                Err(error) => warn!(lane = from.0, %error, "a copy is not whole"),
+            }
+        }
+    }
+
+    fn lose_owner(&mut self, from: ShardId, fate: Fate, now: Instant) {
+        let Some(owner) = self.shadows.owners.remove(&from) else {
+            return;
+        };
+        if fate == Fate::Dropped || owner.shadows.is_empty() {
+            return;
+        }
+        let Owner {
+            shadows, recent, ..
+        } = owner;
+        let promoted = Promoted {
+            since: now,
+            sessions: BTreeMap::new(),
+            recent,
+        };
+        self.shadows.promoted.insert(from, promoted);
+        let copies = shadows.len();
+        for (whose, shadow) in shadows {
+            self.promote(from, whose, shadow, now);
+        }
+        self.counters.add(Metric::Promoted, copies);
+        info!(
+            shard = self.id.0,
+            copies, "sessions of a node that is gone go on here"
+        );
+        // What rules do not allow here they have taken from sessions of this node.
+        let promoted = self.shadows.promoted.get(&from);
+        let keys = promoted.map(|promoted| promoted.sessions.keys().copied().collect::<Vec<_>>());
+        let policy = self.shared.access.policy();
+        for key in keys.unwrap_or_default() {
+            self.judge(key, &policy, now);
+        }
+    }
+
+    /// For a client that has come here: makes sessions of the copies of its node's, if that is gone
+    /// and the shard has not come to it yet.
+    pub(super) fn promote_lost(&mut self, client_id: &str, now: Instant) {
+        let Some(cluster) = self.shared.cluster.as_ref() else {
+            return;
+        };
+        let client = hash_of(client_id);
+        let mut owners = self.shadows.owners.iter();
+        let lost = owners.find(|(end, owner)| {
+            owner.find(client_id, client).is_some() && !cluster.peers().any(|peer| peer == **end)
+        });
+        if let Some(end) = lost.map(|(end, _owner)| *end) {
+            self.lose_owner(end, Fate::Promoted, now);
+        }
+    }
+
+    fn promote(&mut self, from: ShardId, whose: Whose, shadow: Shadow, now: Instant) {
+        let Some(state) = shadow.state() else { return };
+        let client_id = Arc::clone(&state.profile.client_id);
+        if whose.session.is_brief() {
+            // The session has ended with its node, so its will is due.
+            if let Some(will) = state.will.clone() {
+                self.publish_will(will.publication(now), now);
+            }
+            return;
+        }
+        let ids: Vec<_> = shadow.message_ids().collect();
+        let key = match self.sessions.find(&client_id) {
+            Some(key) => self.add_to(key, shadow, now),
+            None => self.awaken(shadow, now),
+        };
+        if let Some((key, promoted)) = key.zip(self.shadows.promoted.get_mut(&from)) {
+            promoted.sessions.insert(key, whose.client);
+            for id in ids {
+                promoted.recent.insert(whose.client, id, now);
+            }
+        }
+    }
+
+    fn awaken(&mut self, shadow: Shadow, now: Instant) -> Option<SessionKey> {
+        let (_journal, session) = self.account()?.open_session();
+        let restored = shadow.into_restored(session)?;
+        let client_id = Arc::clone(&restored.profile.client_id);
+        self.restore_session(restored, now);
+        let key = self.sessions.find(&client_id)?;
+        self.sessions.get_mut(key)?.session.note_whole();
+        Some(key)
+    }
+
+    /// The client was here before its older node was held for gone, and has another session: what
+    /// waited for it on the other node is not lost. One that keeps nothing wants nothing of it.
+    fn add_to(&mut self, key: SessionKey, shadow: Shadow, now: Instant) -> Option<SessionKey> {
+        let entry = self.sessions.get_mut(key)?;
+        // The session of one that is leaving is on another node.
+        if !entry.session.is_kept() || entry.is_leaving() {
+            return None;
+        }
+        let Restored {
+            subscriptions,
+            messages,
+            ..
+        } = shadow.into_restored(SessionId(0))?;
+        for (filter, subscription) in subscriptions {
+            let entry = self.sessions.get_mut(key)?;
+            if !entry.session.is_subscribed(&filter) {
+                entry.session.subscribe(&filter, subscription);
+                self.counters.inc(Metric::Subscriptions);
+                self.add_subscriber(key, &filter, subscription);
+            }
+        }
+        self.merge(key, messages, now);
+        Some(key)
+    }
+
+    /// Delivers what the peer of a lane had not taken when it was lost, to those of its sessions that
+    /// are here by now.
+    fn adopt_orphans(&mut self, from: ShardId, mut messages: &[u8], now: Instant) {
+        if !self.shadows.promoted.contains_key(&from) {
+            return;
+        }
+        while let Some(content) = frame::read_content(&mut messages, now) {
+            let Content::Message(item) = content else {
+                continue;
+            };
+            if item.message.qos > Qos::AtMostOnce {
+                self.deliver_to_promoted(from, &Arc::new(item.message), now);
+            }
+        }
+    }
+
+    fn deliver_to_promoted(&mut self, from: ShardId, message: &Arc<Message>, now: Instant) {
+        let Some(promoted) = self.shadows.promoted.get(&from) else {
+            return;
+        };
+        let mut matches = Vec::new();
+        self.subscribers
+            .for_each_match(&message.topic, |key, subscription| {
+                if promoted.sessions.contains_key(key) {
+                    matches.push((*key, *subscription));
+                }
+            });
+        // What is handed on to where a session has gone is not waited for: see `receive_frame`.
+        let mut needs = Needs::default();
+        self.deliver_to_all(&mut matches, message, &mut needs, now);
+    }
+}
