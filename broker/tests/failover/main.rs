@@ -1,0 +1,353 @@
+//! Of two nodes the one with all clients dies or freezes under load, again and again: nothing that was
+//! acknowledged is lost, and sessions and wills go on at the other one.
+//!
+//! `TIDEGATE_KILLS` says how often, `TIDEGATE_KILLS_SEED` when: a failure tells its own.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what is unexpected ends a test"
+)]
+
+#[path = "../kill/client.rs"]
+mod client;
+mod front;
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use client::{Publisher, Subscriber};
+use front::Front;
+
+const KILLS: u64 = 2;
+
+/// Messages of each publisher in one turn.
+const BURST: usize = 10;
+const TURN: Duration = Duration::from_millis(20);
+
+/// Longer than anything takes here.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What was acknowledged, by topic.
+type Taken = BTreeMap<String, Vec<u64>>;
+
+struct Node {
+    directory: PathBuf,
+    clients: SocketAddr,
+    child: Child,
+}
+
+impl Node {
+    fn start(directory: PathBuf, clients: SocketAddr) -> Self {
+        let child = spawn(&directory);
+        Self {
+            directory,
+            clients,
+            child,
+        }
+    }
+
+    fn freeze(&self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::STOP).unwrap();
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.child = spawn(&self.directory);
+    }
+
+    /// What `cluster status --json` says; `None` while nobody answers.
+    fn status(&self) -> Option<serde_json::Value> {
+        let status = Command::new(env!("CARGO_BIN_EXE_tidegate-broker"))
+            .args(["cluster", "status", "--json", "--socket"])
+            .arg(self.directory.join("control"))
+            .stderr(Stdio::null())
+            .output()
+            .unwrap();
+        serde_json::from_slice(&status.stdout).ok()
+    }
+
+    /// Waits until the other node is there, or gone.
+    fn wait_for_peer(&self, is_there: bool) -> Duration {
+        self.wait(|status| {
+            let members = status["members"].as_array().unwrap();
+            let peer = members.first();
+            let state = if is_there { "synced" } else { "alive" };
+            peer.map_or(!is_there, |peer| peer[state] == is_there)
+        })
+    }
+
+    /// Waits until each session has its copy.
+    fn wait_for_copies(&self, sessions: u64) {
+        self.wait(|status| {
+            status["bare_sessions"] == 0 && status["copied_sessions"].as_u64() >= Some(sessions)
+        });
+    }
+
+    fn wait(&self, is_so: impl Fn(&serde_json::Value) -> bool) -> Duration {
+        let began = Instant::now();
+        let mut last = None;
+        while began.elapsed() < PATIENCE {
+            last = self.status();
+            if last.as_ref().is_some_and(&is_so) {
+                return began.elapsed();
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("waited in vain; at last it was {last:?}");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(directory: &Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_tidegate-broker"))
+        .args(["run", "--config"])
+        .arg(directory.join("broker.toml"))
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// A directory with the configurations of two nodes.
+struct Scene(PathBuf);
+
+impl Scene {
+    fn new() -> Self {
+        let name = format!("failover-{}", std::process::id());
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&directory).unwrap();
+        let key = Command::new(env!("CARGO_BIN_EXE_tidegate-broker"))
+            .args(["cluster", "key"])
+            .arg(directory.join("key"))
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(key.success());
+        Self(directory)
+    }
+
+    fn start(&self) -> [Node; 2] {
+        let peers = [free_address(), free_address()];
+        [0, 1].map(|number| {
+            let directory = self.0.join(format!("node-{number}"));
+            fs::create_dir_all(&directory).unwrap();
+            let clients = free_address();
+            let text = format!(
+                "node = \"node-{number}\"\naccess.anonymous = true\n\
+                 [[listener]]\naddress = \"{clients}\"\n\
+                 [cluster]\nname = \"failover\"\nlisten = \"{listen}\"\nseeds = [\"{seed}\"]\n\
+                 key_file = \"{key}\"\n\
+                 [overload]\nlag = \"1h\"\n\
+                 [limits]\nqueue_messages = 10000000\n\
+                 [control]\nsocket = \"{directory}/control\"\n\
+                 [log]\nlevel = \"error\"\n",
+                listen = peers[number],
+                seed = peers[1 - number],
+                key = self.0.join("key").display(),
+                directory = directory.display()
+            );
+            fs::write(directory.join("broker.toml"), text).unwrap();
+            Node::start(directory, clients)
+        })
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn free_address() -> SocketAddr {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.local_addr().unwrap()
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(text.parse().expect(variable))
+}
+
+/// Marsaglia's xorshift: kills are to fall at other moments each time, and be told again.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn moment(&mut self) -> Duration {
+        Duration::from_millis(200 + self.roll() % 1000)
+    }
+}
+
+/// Connects a client that has nothing but a will, with this number, for `q1/will`.
+fn connect_mortal(address: SocketAddr, number: u64) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    // A clean session, and a will of QoS 1.
+    let mut packet = b"\x10\x00\0\x04MQTT\x04\x0e\0\x3c\0\x08mortal-".to_vec();
+    packet.push(b'a' + u8::try_from(number % 26).unwrap());
+    packet.extend(b"\0\x07q1/will\0\x08");
+    packet.extend(number.to_be_bytes());
+    packet[1] = u8::try_from(packet.len() - 2).unwrap();
+    stream.write_all(&packet).unwrap();
+    let mut answer = [0; 4];
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, [0x20, 2, 0, 0], "CONNACK");
+    stream
+}
+
+fn publish(mut publisher: Publisher, is_over: &AtomicBool) -> Publisher {
+    while !is_over.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        publisher.turn(BURST);
+        thread::sleep(TURN.saturating_sub(began.elapsed()));
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while !publisher.is_idle() {
+        assert!(Instant::now() < deadline, "{} is stuck", publisher.topic());
+        publisher.turn(0);
+    }
+    publisher
+}
+
+fn subscribe(mut subscriber: Subscriber, taken: &OnceLock<Taken>) -> Subscriber {
+    let mut deadline = None;
+    loop {
+        subscriber.turn(Duration::from_millis(50));
+        if let Some(taken) = taken.get() {
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+            if subscriber.lost(taken).is_empty() || Instant::now() > deadline {
+                return subscriber;
+            }
+        }
+    }
+}
+
+#[test]
+fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
+    let kills = number("TIDEGATE_KILLS").unwrap_or(KILLS);
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let by_clock = clock.as_nanos() as u64 | 1;
+    let seed = number("TIDEGATE_KILLS_SEED").unwrap_or(by_clock);
+    let mut dice = Dice(seed);
+    let scene = Scene::new();
+    let mut nodes = scene.start();
+    nodes[0].wait_for_peer(true);
+    let front = Front::start(nodes[0].clients);
+    let address = front.address();
+
+    let mut absent = Subscriber::new(address, "absent", &[("q1/0", 1), ("q2/9", 2)]);
+    let mut readers = [
+        Subscriber::new(address, "reader-1", &[("q1/+", 1)]),
+        Subscriber::new(address, "reader-2", &[("q2/+", 2)]),
+    ];
+    for subscriber in readers.iter_mut().chain([&mut absent]) {
+        while !subscriber.is_subscribed() {
+            subscriber.turn(Duration::from_millis(10));
+        }
+    }
+    absent.leave();
+    let publishers = (0..4)
+        .map(|number| Publisher::new(address, number, 1, 500))
+        .chain([8, 9].map(|number| Publisher::new(address, number, 2, 100)));
+    // Its sessions are kept: those of readers, of the absent one, and of publishers.
+    let sessions = 3 + 6;
+    let is_over = AtomicBool::new(false);
+    let taken: OnceLock<Taken> = OnceLock::new();
+    let began = Instant::now();
+    let mut detection = Duration::ZERO;
+    let (mut subscribers, published) = thread::scope(|scope| {
+        let reading = readers.map(|reader| scope.spawn(|| subscribe(reader, &taken)));
+        let publishing: Vec<_> = publishers
+            .map(|publisher| scope.spawn(|| publish(publisher, &is_over)))
+            .collect();
+        let mut published = Taken::new();
+        for kill in 0..kills {
+            let (dying, surviving) = (kill as usize % 2, 1 - kill as usize % 2);
+            nodes[dying].wait_for_copies(sessions);
+            let _mortal = connect_mortal(nodes[dying].clients, kill);
+            nodes[dying].wait_for_copies(sessions + 1);
+            thread::sleep(dice.moment());
+            if dice.roll().is_multiple_of(2) {
+                nodes[dying].kill();
+            } else {
+                nodes[dying].freeze();
+            }
+            // Clients come before the other node knows that theirs is gone.
+            front.redirect(nodes[surviving].clients);
+            detection = detection.max(nodes[surviving].wait_for_peer(false));
+            published
+                .entry("q1/will".to_owned())
+                .or_default()
+                .push(kill);
+            thread::sleep(dice.moment());
+            nodes[dying].kill();
+            nodes[dying].restart();
+            nodes[surviving].wait_for_peer(true);
+        }
+        thread::sleep(dice.moment());
+        is_over.store(true, Ordering::Relaxed);
+        let elapsed = began.elapsed();
+        for publisher in publishing {
+            let publisher = publisher.join().unwrap();
+            published.insert(publisher.topic().to_owned(), publisher.taken);
+        }
+        taken.set(published).unwrap();
+        let subscribers: Vec<_> = reading
+            .into_iter()
+            .map(|reader| reader.join().unwrap())
+            .collect();
+        (subscribers, elapsed)
+    });
+    let taken = taken.into_inner().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !absent.lost(&taken).is_empty() && Instant::now() < deadline {
+        absent.turn(Duration::from_millis(50));
+    }
+    subscribers.push(absent);
+
+    let count: usize = taken.values().map(Vec::len).sum();
+    let rate = count as f64 / published.as_secs_f64();
+    let told = format!(
+        "seed {seed}, {kills} kills, {count} acknowledged, {rate:.0} a second, held for gone after \
+         {detection:?} at most"
+    );
+    println!("{told}");
+    for subscriber in &subscribers {
+        let name = subscriber.name();
+        let lost = subscriber.lost(&taken);
+        assert_eq!(lost.len(), 0, "{name} lost {lost:?}; {told}");
+        println!("{name} got {} twice of QoS 2", subscriber.repeats("q2/"));
+    }
+    assert!(count > 0, "{told}");
+}
