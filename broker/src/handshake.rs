@@ -11,6 +11,7 @@ use crate::{
         self, DecodeError, Frame,
         packet::{ConnAck, Connect, ConnectCode, Recipient, Version},
     },
+    evacuation::Referral,
     metrics::Metric,
     proxy::ProxyError,
     transport::Transport,
@@ -92,6 +93,9 @@ impl HandshakeError {
             ) => Metric::RefusedWebSocket,
             Self::Refused(ConnectCode::RateExceeded) => Metric::RefusedRate,
             Self::Refused(ConnectCode::ServerBusy) => Metric::RefusedBusy,
+            Self::Refused(ConnectCode::UseAnotherServer | ConnectCode::ServerMoved) => {
+                Metric::RefusedReferred
+            }
             Self::Refused(
                 ConnectCode::BadCredentials
                 | ConnectCode::NotAuthorized
@@ -239,9 +243,30 @@ pub(crate) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     code: ConnectCode,
     client: Recipient,
 ) {
+    refuse_with(stream, ConnAck::refusal(code), client).await;
+}
+
+/// As [`refuse`]; tells the client where it should go.
+pub(crate) async fn refer<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    referral: &Referral,
+    client: Recipient,
+) {
+    let refusal = ConnAck {
+        servers: referral.servers.clone(),
+        ..ConnAck::refusal(referral.code())
+    };
+    refuse_with(stream, refusal, client).await;
+}
+
+async fn refuse_with<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    refusal: ConnAck,
+    client: Recipient,
+) {
     let mut answer = BytesMut::new();
     let Recipient { version, words } = client;
-    codec::encode_connack(ConnAck::refusal(code), words, version, &mut answer);
+    codec::encode_connack(refusal, words, version, &mut answer);
     // A packet that is too long for its client is not sent (MQTT 5, 3.1.2-24).
     if client.takes(answer.len()) {
         // The client is sent away; whether it heard why does not matter.

@@ -23,6 +23,7 @@ pub mod config;
 mod connection;
 pub mod control;
 mod duration;
+mod evacuation;
 mod gate;
 mod handshake;
 mod http;

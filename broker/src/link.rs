@@ -240,8 +240,13 @@ impl Link {
     /// Closes the connection once its output is written, after a DISCONNECT with this reason where
     /// the protocol has one.
     pub(crate) fn close(&self, reason: u8) {
+        self.refer(reason, None);
+    }
+
+    /// Closes the connection as [`Link::close`] does; tells where to go on, if there is a way to.
+    pub(crate) fn refer(&self, reason: u8, servers: Option<&str>) {
         let words = self.farewell();
-        self.encode(|version, out| codec::encode_disconnect(reason, words, version, out));
+        self.encode(|version, out| codec::encode_referral(reason, servers, words, version, out));
         self.state.borrow_mut().lingers |= self.version.is_v5();
         self.close_silently();
     }

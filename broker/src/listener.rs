@@ -250,6 +250,10 @@ async fn greet(
     let longest = limits.packet_bytes.min(limits.connect_bytes);
     let greeting = handshake::read_connect(&mut transport, longest).await?;
     let connect = greeting.connect;
+    if let Some(order) = gate.shared.evacuation.refuses(Instant::now()) {
+        handshake::refer(&mut transport, &order.referral, connect.recipient()).await;
+        return Err(HandshakeError::Refused(order.referral.code()));
+    }
     if let Err(code) = gate.judge(&connect.client_id, Instant::now()) {
         handshake::refuse(&mut transport, code, connect.recipient()).await;
         return Err(HandshakeError::Refused(code));

@@ -39,6 +39,7 @@ pub enum Metric {
     RefusedProtocol,
     RefusedClosed,
     RefusedAccess,
+    RefusedReferred,
     SessionsExpired,
     ClosedGoodbye,
     ClosedLost,
@@ -48,6 +49,7 @@ pub enum Metric {
     ClosedAccess,
     ClosedLoginExpired,
     ClosedKicked,
+    ClosedReferred,
     ClosedStopping,
     WebSocketText,
     WebSocketUnmasked,
@@ -98,7 +100,7 @@ pub enum Metric {
 
 impl Metric {
     /// Connections that never had a session, by the reason.
-    pub const REFUSED: [Self; 12] = [
+    pub const REFUSED: [Self; 13] = [
         Self::RefusedFull,
         Self::RefusedBusy,
         Self::RefusedRate,
@@ -111,6 +113,7 @@ impl Metric {
         Self::RefusedProtocol,
         Self::RefusedClosed,
         Self::RefusedAccess,
+        Self::RefusedReferred,
     ];
 
     /// Whether it is a count of what has happened, not of what is there.
@@ -175,6 +178,7 @@ const DESCRIPTIONS: &[Description] = {
         describe(RefusedProtocol, Counter, "refused_total", "reason=\"protocol\"", ""),
         describe(RefusedClosed, Counter, "refused_total", "reason=\"closed\"", ""),
         describe(RefusedAccess, Counter, "refused_total", "reason=\"access\"", ""),
+        describe(RefusedReferred, Counter, "refused_total", "reason=\"sent_away\"", ""),
         describe(SessionsExpired, Counter, "sessions_expired_total", "", "Sessions of absent clients that were kept to the end."),
         describe(ClosedGoodbye, Counter, "disconnects_total", "reason=\"goodbye\"", "Connections ended, by reason."),
         describe(ClosedLost, Counter, "disconnects_total", "reason=\"lost\"", ""),
@@ -184,6 +188,7 @@ const DESCRIPTIONS: &[Description] = {
         describe(ClosedAccess, Counter, "disconnects_total", "reason=\"access\"", ""),
         describe(ClosedLoginExpired, Counter, "disconnects_total", "reason=\"login_expired\"", ""),
         describe(ClosedKicked, Counter, "disconnects_total", "reason=\"kicked\"", ""),
+        describe(ClosedReferred, Counter, "disconnects_total", "reason=\"sent_away\"", ""),
         describe(ClosedStopping, Counter, "disconnects_total", "reason=\"stopping\"", ""),
         describe(WebSocketText, Counter, "websocket_errors_total", "reason=\"text\"", "WebSockets closed because of what their clients sent, by reason."),
         describe(WebSocketUnmasked, Counter, "websocket_errors_total", "reason=\"unmasked\"", ""),

@@ -3,12 +3,14 @@
 mod books;
 mod cluster;
 mod error;
+mod status;
 mod threads;
 
 use std::{
     net::SocketAddr,
+    num::NonZeroU32,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
@@ -22,28 +24,27 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-pub use self::error::{NodeError, Unusable};
 use self::{
     books::Books,
     error::unusable,
     threads::{join, shard_count},
 };
+pub use self::{
+    error::{NodeError, Unusable},
+    status::Status,
+};
 use crate::{
     access::Access,
     cluster::{Handle, Order, PEERS, Prospect},
     config::Config,
-    control::{
-        Pulse,
-        shards::Shards,
-        view::{NodeStatus, RouterStatus},
-        watch_pulse,
-    },
+    control::{Pulse, shards::Shards, watch_pulse},
+    evacuation::{self, Evacuation},
     gate::Gate,
     http,
     lanes::{self, Lanes},
     listener,
     load::{self, Load},
-    metrics::{Counters, Histogram, Metric, Metrics, render_head, render_value},
+    metrics::{Counters, Histogram, Metrics},
     retained::{self, Retained},
     routes::{Routes, ShardId},
     service::{Service, Services},
@@ -62,132 +63,12 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// How long the shards' threads get to end: somewhat longer than their clients get to leave.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the node tells about itself.
-pub struct Status {
-    started: Instant,
-    listeners: Vec<SocketAddr>,
-    metrics: Metrics,
-    shared: Arc<Shared>,
-    services: Services,
-    shards: Shards,
-    pulse: watch::Receiver<Arc<Pulse>>,
-    /// Of the shards, to the pulse.
-    answer_times: Arc<Histogram>,
-    ready: AtomicBool,
-    unpacker: Option<Unpacker>,
-}
-
-impl Status {
-    pub fn is_ready(&self) -> bool {
-        let is_settled = self.cluster().is_none_or(|cluster| cluster.is_settled());
-        is_settled && self.ready.load(Ordering::Acquire)
-    }
-
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
-    pub(crate) fn shards(&self) -> &Shards {
-        &self.shards
-    }
-
-    /// The shards that have not answered for too long.
-    pub(crate) fn stuck(&self) -> Vec<u16> {
-        self.pulse.borrow().stuck(Instant::now())
-    }
-
-    /// All of it in short, for operators.
-    pub(crate) fn view(&self) -> NodeStatus {
-        let pulse = Arc::clone(&self.pulse.borrow());
-        NodeStatus {
-            node: self.shared.node.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            ready: self.is_ready(),
-            listeners: self.listeners.iter().map(SocketAddr::to_string).collect(),
-            connections: self.metrics.get(Metric::Connections),
-            sessions: self.metrics.get(Metric::Sessions),
-            subscriptions: self.metrics.get(Metric::Subscriptions),
-            retained: self.retained(),
-            store: self.shared.store.as_ref().map(|store| store.view()),
-            router: self.router(),
-            authenticators: self.shared.access.policy().status(),
-            rates: pulse.rates,
-            shards: pulse.shards.clone(),
-        }
-    }
-
-    pub(crate) fn router(&self) -> RouterStatus {
-        let (health, now) = (self.shared.lanes.health(), Instant::now());
-        RouterStatus {
-            up_seconds: now.saturating_duration_since(health.built).as_secs(),
-            answers: !health.is_silent(now),
-            restarts: health.restarts(),
-            hung: health.hung,
-        }
-    }
-
-    fn retained(&self) -> u64 {
-        let retained = &self.shared.retained;
-        let retained = retained.read().unwrap_or_else(PoisonError::into_inner);
-        retained.len() as u64
-    }
-
-    /// What clients make the node hold, where that is bounded in bytes.
-    fn render_bytes(&self, out: &mut String) {
-        let Shared {
-            retained, stock, ..
-        } = &*self.shared;
-        let retained = retained.read().unwrap_or_else(PoisonError::into_inner);
-        let help = "Bytes of retained messages and of the tree of their topics.";
-        render_head(out, "retained_bytes", "gauge", help);
-        render_value(out, "retained_bytes", "", retained.bytes() as u64);
-        let help = "Bytes of messages that wait for clients.";
-        render_head(out, "queue_bytes", "gauge", help);
-        render_value(out, "queue_bytes", "", stock.bytes() as u64);
-        let (name, help) = (
-            "queue_refused_total",
-            "Messages not queued because limits.node_queue_bytes are.",
-        );
-        render_head(out, name, "counter", help);
-        render_value(out, name, "", stock.refused());
-    }
-
-    /// Appends everything in Prometheus's text format.
-    pub fn render(&self, out: &mut String) {
-        self.metrics.render(out);
-        render_head(out, "retained", "gauge", "Retained messages.");
-        render_value(out, "retained", "", self.retained());
-        self.render_bytes(out);
-        render_head(out, "ready", "gauge", "1 while new clients are welcome.");
-        render_value(out, "ready", "", u64::from(self.is_ready()));
-        self.render_cluster(out);
-        let help = "From a client's arrival to the answer to its CONNECT.";
-        self.shared
-            .connect_times
-            .render(out, "connect_seconds", help);
-        let help = "How long shards take to answer, asked once a second.";
-        self.answer_times.render(out, "shard_answer_seconds", help);
-        self.shared.lanes.health().render(out, Instant::now());
-        self.pulse.borrow().render(out);
-        self.services.render(out);
-        self.shared.access.render(out);
-        self.shared.load.render(out);
-        if let Some(store) = &self.shared.store {
-            store.render(out);
-        }
-        if let Some(unpacker) = &self.unpacker {
-            unpacker.render(out);
-        }
-    }
-}
-
 /// A running node.
 pub struct Node {
     status: Arc<Status>,
     addresses: Vec<SocketAddr>,
     metrics_address: Option<SocketAddr>,
+    health_address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     threads: Vec<thread::JoinHandle<()>>,
     cluster: Option<Handle>,
@@ -229,9 +110,9 @@ impl Node {
             .filter_map(|socket| socket.local_addr().ok())
             .collect();
         let metrics_socket = http::bind(config.metrics()).await?;
-        let metrics_address = metrics_socket
-            .as_ref()
-            .and_then(|socket| socket.local_addr().ok());
+        let metrics_address = http::address(metrics_socket.as_ref());
+        let health_socket = http::bind(config.health()).await?;
+        let health_address = http::address(health_socket.as_ref());
 
         let prospect = cluster::open(config, shards)?;
         // One for each shard, one for the listeners, one for the cluster.
@@ -265,6 +146,7 @@ impl Node {
             connect_times: Histogram::default(),
             load: Arc::new(Load::new(config.overload(), shards, Instant::now())),
             store: books.as_ref().map(|books| Arc::clone(&books.store)),
+            evacuation: Evacuation::default(),
         });
         let (begin, begun) = watch::channel(false);
         let mut restored = Vec::new();
@@ -328,19 +210,21 @@ impl Node {
         servers.spawn(load::watch_memory(load));
         let lanes = Arc::clone(&status.shared.lanes);
         servers.spawn(lanes::supervise(lanes, lanes::BEAT));
+        servers.spawn(evacuation::drive(shards.clone()));
         servers.spawn(watch_pulse(shards, metrics, answer_times, beats));
         if let Some(socket) = metrics_socket {
             let routes = http::router(Arc::clone(&status));
-            servers.spawn(async move {
-                if let Err(error) = axum::serve(socket, routes).await {
-                    warn!(%error, "metrics port failed");
-                }
-            });
+            servers.spawn(http::serve(socket, routes));
+        }
+        if let Some(socket) = health_socket {
+            let routes = http::health_router(Arc::clone(&status));
+            servers.spawn(http::serve(socket, routes));
         }
         Ok(Self {
             status,
             addresses,
             metrics_address,
+            health_address,
             stop,
             threads,
             cluster,
@@ -358,6 +242,10 @@ impl Node {
 
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
+    }
+
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.health_address
     }
 
     pub fn status(&self) -> &Arc<Status> {
@@ -402,6 +290,12 @@ impl Node {
     /// Says that the node is about to stop to those who ask whether it is ready, and serves on.
     pub fn announce_stop(&self) {
         self.status.ready.store(false, Ordering::Release);
+    }
+
+    /// Sends all clients away, so many a second, before a stop.
+    pub async fn empty(&self, rate: NonZeroU32) {
+        let status = &self.status;
+        status.evacuation().empty(rate, status.metrics()).await;
     }
 
     /// Accepts no more clients, delivers what was taken from them, says goodbye to those that are

@@ -8,6 +8,7 @@ mod clients;
 mod cluster;
 mod kick;
 mod listing;
+mod node;
 mod passwd;
 mod reload;
 mod retained;
@@ -55,6 +56,7 @@ enum Command {
     Topics(topics::Args),
     Retained(retained::Args),
     Kick(kick::Args),
+    Node(node::Args),
     Reload(reload::Args),
 }
 
@@ -85,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Topics(args) => topics::run(&args),
         Command::Retained(args) => retained::run(&args),
         Command::Kick(args) => kick::run(&args),
+        Command::Node(args) => node::run(&args),
         Command::Reload(args) => reload::run(&args),
     };
     result.unwrap_or_else(|error| {

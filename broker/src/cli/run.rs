@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{Config, Log, LogFormat, Vip},
+    config::{Config, Log, LogFormat, Stop, Vip},
     control,
     node::Node,
     open_files,
@@ -99,6 +99,7 @@ async fn serve_clients(
         node = config.node(),
         addresses = ?node.addresses(),
         metrics = ?node.metrics_address(),
+        health = ?node.health_address(),
         "ready"
     );
     let ending = loop {
@@ -120,7 +121,7 @@ async fn serve_clients(
     // Who asks for a reload hears that the broker is stopping.
     drop(reload_orders);
     let ended_in_order = tokio::select! {
-        () = end(node, ending.grace(config.stop().grace)) => true,
+        () = end(node, ending.stop(config.stop())) => true,
         () = signals.wait_for_stop() => false,
     };
     if !ended_in_order {
@@ -138,10 +139,13 @@ enum Ending {
 
 impl Ending {
     /// A node that has lost a part does not serve on: some of its clients get no answer.
-    fn grace(self, configured: Duration) -> Duration {
+    fn stop(self, configured: Stop) -> Stop {
         match self {
             Self::Asked => configured,
-            Self::Failed => Duration::ZERO,
+            Self::Failed => Stop {
+                grace: Duration::ZERO,
+                rate: None,
+            },
         }
     }
 
@@ -154,7 +158,8 @@ impl Ending {
 }
 
 /// Ends the node in order.
-async fn end(node: Node, grace: Duration) {
+async fn end(node: Node, stop: Stop) {
+    let Stop { grace, rate } = stop;
     node.announce_stop();
     if !grace.is_zero() {
         info!(
@@ -162,6 +167,10 @@ async fn end(node: Node, grace: Duration) {
             "not ready any more, serving on for the grace period"
         );
         tokio::time::sleep(grace).await;
+    }
+    if let Some(rate) = rate {
+        info!(rate, "sending clients away");
+        node.empty(rate).await;
     }
     info!("stopping");
     node.stop().await;
@@ -256,9 +265,13 @@ mod tests {
 
     #[test]
     fn failed_node_serves_no_grace_period() {
-        let grace = Duration::from_secs(3600);
-        assert_eq!(Ending::Asked.grace(grace), grace);
-        assert_eq!(Ending::Failed.grace(grace), Duration::ZERO);
+        let stop = Stop {
+            grace: Duration::from_secs(3600),
+            rate: Some(std::num::NonZeroU32::MIN),
+        };
+        assert_eq!(Ending::Asked.stop(stop), stop);
+        let at_once = Ending::Failed.stop(stop);
+        assert_eq!((at_once.grace, at_once.rate), (Duration::ZERO, None));
     }
 
     #[tokio::test]

@@ -40,6 +40,7 @@ fn render(status: &NodeStatus) -> String {
         pid,
         uptime_seconds,
         ready,
+        evacuation,
         listeners,
         connections,
         sessions,
@@ -63,7 +64,11 @@ fn render(status: &NodeStatus) -> String {
         Some(store) => render_store(store),
         None => "nothing: sessions and retained messages end with the process".to_owned(),
     };
-    let ready = if *ready { "ready" } else { "not ready" };
+    let ready = match evacuation {
+        _ if *ready => "ready",
+        Some(_) => "evacuating",
+        None => "not ready",
+    };
     let up = duration(*uptime_seconds);
     let mut text = format!(
         "{node}: {ready}, up {up} (tidegate-broker {version}, pid {pid})\n\
@@ -217,6 +222,7 @@ mod tests {
             pid: 7,
             uptime_seconds: 3725,
             ready: false,
+            evacuation: None,
             listeners: vec!["0.0.0.0:1883".to_owned()],
             connections: 10,
             sessions: 12,

@@ -15,10 +15,11 @@ use crate::message::Message;
 
 const SUBSCRIPTION_IDENTIFIER: u8 = 11;
 const MESSAGE_EXPIRY: u8 = 2;
+const SERVER_REFERENCE: u8 = 0x1c;
 const REASON_STRING: u8 = 0x1f;
 
-/// What a reason in words takes beside its text: identifier and length.
-const REASON_BYTES: usize = 3;
+/// What a property that is a text takes beside it: identifier and length.
+const TEXT_BYTES: usize = 3;
 
 const TOPIC_ALIAS: u8 = 0x23;
 
@@ -33,6 +34,7 @@ pub fn encode_connack(connack: ConnAck, words: Words, version: Version, out: &mu
         topic_aliases,
         keep_alive,
         assigned_client_id,
+        servers,
     } = connack;
     let accepted = code == ConnectCode::Accepted;
     // 3.1 has no session-present flag: that byte is reserved.
@@ -61,8 +63,10 @@ pub fn encode_connack(connack: ConnAck, words: Words, version: Version, out: &mu
                 })
             } else {
                 // Flags and code.
-                words.fitting(code.text(), 2).map(|text| ConnAckProperties {
-                    reason_string: Some(text.to_owned()),
+                let [servers, text] = words.both(servers.as_deref(), Some(code.text()), 2);
+                (servers.is_some() || text.is_some()).then(|| ConnAckProperties {
+                    server_reference: servers.map(str::to_owned),
+                    reason_string: text.map(str::to_owned),
                     ..ConnAckProperties::default()
                 })
             };
@@ -89,7 +93,9 @@ fn v3_code(code: ConnectCode) -> ConnectReturnCode {
         | ConnectCode::TopicNameInvalid
         | ConnectCode::PacketTooLarge
         | ConnectCode::RateExceeded
-        | ConnectCode::ServerBusy => ConnectReturnCode::ServiceUnavailable,
+        | ConnectCode::ServerBusy
+        | ConnectCode::UseAnotherServer
+        | ConnectCode::ServerMoved => ConnectReturnCode::ServiceUnavailable,
     }
 }
 
@@ -109,6 +115,8 @@ fn v5_code(code: ConnectCode) -> ConnectReturnCode {
         ConnectCode::PacketTooLarge => ConnectReturnCode::PacketTooLarge,
         ConnectCode::RateExceeded => ConnectReturnCode::ConnectionRateExceeded,
         ConnectCode::ServerBusy => ConnectReturnCode::ServerBusy,
+        ConnectCode::UseAnotherServer => ConnectReturnCode::UseAnotherServer,
+        ConnectCode::ServerMoved => ConnectReturnCode::ServerMoved,
     }
 }
 
@@ -215,18 +223,39 @@ impl Words {
     }
 
     fn fitting(self, text: &'static str, fields: usize) -> Option<&'static str> {
-        let Self::Within(longest) = self else {
-            return None;
-        };
-        let body = fields + properties_with(Some(text));
-        (1 + variable_len(body) + body <= longest).then_some(text)
+        self.admits(fields + properties_with(Some(text)))
+            .then_some(text)
+    }
+
+    /// Whether a packet with a body of this length may be sent for the words in it.
+    fn admits(self, body: usize) -> bool {
+        match self {
+            Self::None => false,
+            Self::Within(longest) => 1 + variable_len(body) + body <= longest,
+        }
+    }
+
+    /// Where to go and why, as far as there is room; the first is worth more.
+    fn both<'a>(
+        self,
+        servers: Option<&'a str>,
+        reason: Option<&'a str>,
+        fields: usize,
+    ) -> [Option<&'a str>; 2] {
+        let mut properties = 0;
+        [servers, reason].map(|text| {
+            let longer = properties + TEXT_BYTES + text?.len();
+            let is_admitted = self.admits(fields + variable_len(longer) + longer);
+            properties = if is_admitted { longer } else { properties };
+            text.filter(|_text| is_admitted)
+        })
     }
 }
 
 /// The length of a block of properties that has a reason in words, or nothing.
 fn properties_with(text: Option<&str>) -> usize {
     // Texts are short, so the block's own length takes one byte.
-    1 + text.map_or(0, |text| REASON_BYTES + text.len())
+    1 + text.map_or(0, |text| TEXT_BYTES + text.len())
 }
 
 /// Appends a block of properties that has a reason in words, or nothing.
@@ -309,17 +338,40 @@ pub fn encode_pingresp(out: &mut BytesMut) {
 
 /// Appends a DISCONNECT; only MQTT 5 servers send one (MQTT 3.1.1, 3.14).
 pub fn encode_disconnect(code: u8, words: Words, version: Version, out: &mut BytesMut) {
+    encode_referral(code, None, words, version, out);
+}
+
+/// As [`encode_disconnect`], with the servers that the client should use.
+pub fn encode_referral(
+    code: u8,
+    servers: Option<&str>,
+    words: Words,
+    version: Version,
+    out: &mut BytesMut,
+) {
     if !version.is_v5() {
         return;
     }
-    match words.of(code, 1) {
-        None => out.put_slice(&[0xE0, 1, code]),
-        Some(text) => {
-            out.put_u8(0xE0);
-            put_variable(out, 1 + properties_with(Some(text)));
-            out.put_u8(code);
-            put_properties_with(out, Some(text));
-        }
+    let reason = (code >= reason::FAILURE).then(|| reason::text(code));
+    let [servers, reason] = words.both(servers, reason, 1);
+    let told = [(SERVER_REFERENCE, servers), (REASON_STRING, reason)];
+    let told = told.map(|(identifier, text)| Some((identifier, text?)));
+    let length: usize = told
+        .iter()
+        .flatten()
+        .map(|(_identifier, text)| TEXT_BYTES + text.len())
+        .sum();
+    out.put_u8(0xE0);
+    if length == 0 {
+        out.put_slice(&[1, code]);
+        return;
+    }
+    put_variable(out, 1 + variable_len(length) + length);
+    out.put_u8(code);
+    put_variable(out, length);
+    for (identifier, text) in told.into_iter().flatten() {
+        out.put_u8(identifier);
+        put_prefixed(out, text.as_bytes());
     }
 }
 

@@ -18,7 +18,10 @@ use thiserror::Error;
 pub use connect::{connect_version, decode_connect};
 pub use decode::decode;
 pub use encode::{delivery_len, encode_suback, encode_unsuback};
-pub use encode::{encode_ack, encode_connack, encode_delivery, encode_disconnect, encode_pingresp};
+pub use encode::{
+    encode_ack, encode_connack, encode_delivery, encode_disconnect, encode_pingresp,
+    encode_referral,
+};
 
 use packet::{ConnectCode, reason};
 

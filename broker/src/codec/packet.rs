@@ -217,6 +217,8 @@ pub struct ConnAck {
     /// Seconds to use in place of what the client asked for.
     pub keep_alive: Option<u16>,
     pub assigned_client_id: Option<String>,
+    /// Where a client that is refused should go.
+    pub servers: Option<Box<str>>,
 }
 
 impl ConnAck {
@@ -230,6 +232,7 @@ impl ConnAck {
             topic_aliases: 0,
             keep_alive: None,
             assigned_client_id: None,
+            servers: None,
         }
     }
 }
@@ -250,6 +253,8 @@ pub enum ConnectCode {
     PacketTooLarge,
     RateExceeded,
     ServerBusy,
+    UseAnotherServer,
+    ServerMoved,
 }
 
 impl ConnectCode {
@@ -270,6 +275,8 @@ impl ConnectCode {
             Self::PacketTooLarge => "CONNECT longer than the broker takes",
             Self::RateExceeded => "too many clients connect at once: try again later",
             Self::ServerBusy => "the broker is busy: try again later",
+            Self::UseAnotherServer => reason::text(reason::USE_ANOTHER_SERVER),
+            Self::ServerMoved => reason::text(reason::SERVER_MOVED),
         }
     }
 }
@@ -303,6 +310,8 @@ pub mod reason {
     pub const PACKET_TOO_LARGE: u8 = 0x95;
     pub const QUOTA_EXCEEDED: u8 = 0x97;
     pub const ADMINISTRATIVE_ACTION: u8 = 0x98;
+    pub const USE_ANOTHER_SERVER: u8 = 0x9C;
+    pub const SERVER_MOVED: u8 = 0x9D;
     pub const MAXIMUM_CONNECT_TIME: u8 = 0xA0;
 
     /// What a code of a failure means, for whoever reads a client's log.
@@ -323,6 +332,8 @@ pub mod reason {
             PACKET_TOO_LARGE => "packet longer than its receiver takes",
             QUOTA_EXCEEDED => "more than the broker has room for",
             ADMINISTRATIVE_ACTION => "closed by an operator",
+            USE_ANOTHER_SERVER => "the broker sends its clients elsewhere: connect again",
+            SERVER_MOVED => "the broker is given up: connect to another one",
             MAXIMUM_CONNECT_TIME => "the login has expired: log in anew",
             _ => "refused by the broker",
         }

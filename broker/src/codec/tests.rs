@@ -283,6 +283,8 @@ fn every_refusal_has_a_code_in_every_version() {
         PacketTooLarge,
         RateExceeded,
         ServerBusy,
+        UseAnotherServer,
+        ServerMoved,
     ] {
         for version in ALL {
             let mut out = BytesMut::new();

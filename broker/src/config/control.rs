@@ -1,6 +1,6 @@
 //! The rules for how the broker is controlled and stopped.
 
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use super::{check::Check, file};
 use crate::control::DEFAULT_SOCKET;
@@ -22,6 +22,8 @@ pub struct Control {
 pub struct Stop {
     /// How long it serves on, not ready any more, so that a balancer sends new clients elsewhere.
     pub grace: Duration,
+    /// How many clients are sent away a second then; all at once if `None`.
+    pub rate: Option<NonZeroU32>,
 }
 
 impl Check<'_> {
@@ -73,6 +75,10 @@ impl Check<'_> {
         if grace > LONGEST {
             self.refuse("stop.grace", span, "at most \"60m\"");
         }
-        Stop { grace }
+        let rate = self.number("stop.rate", raw.rate, 0, 0..100_001);
+        Stop {
+            grace,
+            rate: u32::try_from(rate).ok().and_then(NonZeroU32::new),
+        }
     }
 }

@@ -30,6 +30,7 @@ pub(super) struct Config {
     #[serde(default)]
     pub(super) stop: Stop,
     pub(super) metrics: Option<Metrics>,
+    pub(super) health: Option<Health>,
     #[serde(default)]
     pub(super) log: Log,
 }
@@ -198,11 +199,18 @@ pub(super) struct Control {
 #[serde(deny_unknown_fields)]
 pub(super) struct Stop {
     pub(super) grace: Option<Spanned<String>>,
+    pub(super) rate: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Metrics {
+    pub(super) listen: Spanned<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Health {
     pub(super) listen: Spanned<String>,
 }
 

@@ -38,6 +38,7 @@ pub struct Config {
     control: Control,
     stop: Stop,
     metrics: Option<SocketAddr>,
+    health: Option<SocketAddr>,
     log: Log,
 }
 
@@ -142,6 +143,11 @@ impl Config {
         self.metrics
     }
 
+    /// Where balancers ask whether to send clients here.
+    pub fn health(&self) -> Option<SocketAddr> {
+        self.health
+    }
+
     pub fn log(&self) -> &Log {
         &self.log
     }
@@ -163,6 +169,7 @@ impl Config {
             control,
             stop,
             metrics,
+            health,
             log,
         } = self;
         let addresses = listeners.iter().map(|listener| listener.address);
@@ -183,6 +190,7 @@ impl Config {
             ("control", *control != other.control),
             ("stop", *stop != other.stop),
             ("metrics", *metrics != other.metrics),
+            ("health", *health != other.health),
             ("log", *log != other.log),
         ];
         let changes = changes.into_iter().filter(|(_key, differs)| *differs);
@@ -207,6 +215,7 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
         control,
         stop,
         metrics,
+        health,
         log,
     } = raw;
     let mut check = Check::new(text);
@@ -234,6 +243,8 @@ pub(super) fn validate(raw: file::Config, text: &str) -> Result<Config, ConfigEr
         control: check.control(control),
         stop: check.stop(stop),
         metrics: metrics.and_then(|metrics| check.metrics(metrics)),
+        health: health
+            .and_then(|health| check.parse("health.listen", &health.listen, "an address and port")),
         log: check.log(log),
     };
 

@@ -110,7 +110,7 @@ fn absent_sections_take_the_defaults() {
     let config = Config::parse(SMALLEST).unwrap();
     assert_eq!(config.limits().inflight, 100);
     assert_eq!(config.limits().packet_bytes, 1_048_576);
-    assert_eq!(config.metrics(), None);
+    assert_eq!((config.metrics(), config.health()), (None, None));
     assert_eq!(config.vip(), None);
     assert_eq!(config.log().format, LogFormat::Text);
     assert_eq!(config.stop().grace, Duration::ZERO);
@@ -120,10 +120,19 @@ fn absent_sections_take_the_defaults() {
 }
 
 #[test]
+fn health_may_be_asked_for_from_anywhere() {
+    let parse = |listen| Config::parse(&format!("{SMALLEST}[health]\nlisten = {listen:?}\n"));
+    let config = parse("0.0.0.0:18080").unwrap();
+    assert_eq!(config.health(), Some(([0, 0, 0, 0], 18080).into()));
+    let refused = parse("broker1").unwrap_err().to_string();
+    assert!(refused.contains("line 6: health.listen"), "{refused}");
+}
+
+#[test]
 fn control_socket_and_grace_are_read() {
     let text = format!(
         "{SMALLEST}[control]\nsocket = \"/tmp/b.sock\"\nmode = \"0600\"\ngroup = \"mqtt\"\n\
-         [stop]\ngrace = \"20s\"\n"
+         [stop]\ngrace = \"20s\"\nrate = 100\n"
     );
     let config = Config::parse(&text).unwrap();
     let control = Control {
@@ -134,6 +143,7 @@ fn control_socket_and_grace_are_read() {
     };
     assert_eq!(*config.control(), control);
     assert_eq!(config.stop().grace, Duration::from_secs(20));
+    assert_eq!(config.stop().rate.map(u32::from), Some(100));
 }
 
 #[test]

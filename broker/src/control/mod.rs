@@ -10,6 +10,9 @@
 //! | `GET /v1/retained` | [`view::RetainedView`]s; `?filter=`, `?payload=true` |
 //! | `GET /v1/cluster` | [`ClusterStatus`](crate::cluster::view::ClusterStatus) |
 //! | `POST /v1/cluster/join`, `/v1/cluster/leave` | calls a node, or leaves all of them |
+//! | `POST /v1/node/evacuate` | [`view::SendAway`]: sends all clients away |
+//! | `POST /v1/node/rebalance` | [`view::Rebalance`]: sends away more than so many |
+//! | `POST /v1/node/serve` | ends either: clients are welcome again |
 //! | `POST /v1/kick` | [`view::KickOrder`]: closes a client's connection |
 //! | `POST /v1/reload` | reads the configuration again: [`view::Reloaded`], or 400 and nothing changed |
 //! | `GET /metrics`, `/healthz`, `/readyz` | as on the metrics port, see `http.rs` |
@@ -21,6 +24,7 @@
 //! `{"error": .., "hint": ..}`.
 
 mod cluster;
+mod node;
 mod pulse;
 mod retained;
 mod routes;

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Reload, cluster,
+    Reload, cluster, node,
     retained::{self, Payloads},
     shards::Unanswered,
     view::{
@@ -103,6 +103,9 @@ pub(super) fn router(status: Arc<Status>, reloads: mpsc::Sender<Reload>) -> Rout
         .route("/v1/cluster", get(cluster::status))
         .route("/v1/cluster/join", post(cluster::join))
         .route("/v1/cluster/leave", post(cluster::leave))
+        .route("/v1/node/evacuate", post(node::evacuate))
+        .route("/v1/node/rebalance", post(node::rebalance))
+        .route("/v1/node/serve", post(node::serve))
         .route("/v1/kick", post(kick))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)

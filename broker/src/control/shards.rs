@@ -45,7 +45,7 @@ impl Shards {
     }
 
     /// What the shards have in common.
-    pub(super) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }
 
@@ -87,7 +87,7 @@ impl Shards {
         future::join_all(asked).await
     }
 
-    pub(super) fn ids(&self) -> impl Iterator<Item = ShardId> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ShardId> {
         (0..self.shared.shards).map(ShardId)
     }
 

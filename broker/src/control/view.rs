@@ -1,6 +1,6 @@
 //! What operators are shown: the JSON of the control socket and of `--json`.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, num::NonZeroU32};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,9 @@ pub struct NodeStatus {
     pub uptime_seconds: u64,
     /// Clients are accepted.
     pub ready: bool,
+    /// How far clients are sent away; absent if they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evacuation: Option<EvacuationView>,
     pub listeners: Vec<String>,
     pub connections: u64,
     pub sessions: u64,
@@ -52,6 +55,67 @@ pub struct NodeStatus {
     pub authenticators: Vec<AuthenticatorStatus>,
     pub rates: Rates,
     pub shards: Vec<ShardStatus>,
+}
+
+/// Clients that are sent away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvacuationView {
+    pub aim: EvacuationAim,
+    pub phase: EvacuationPhase,
+    /// Until the first one goes.
+    pub begins_in_seconds: u64,
+    pub sent: u64,
+    /// Those who are yet to go.
+    pub left: u64,
+    /// Clients a second.
+    pub rate: NonZeroU32,
+    /// Where MQTT 5 clients are told to go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub servers: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvacuationAim {
+    Evacuate,
+    Rebalance,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvacuationPhase {
+    /// For balancers to see that the node is not ready.
+    Waiting,
+    Sending,
+    /// Nobody is left, and nobody is let in.
+    Evacuated,
+}
+
+/// How clients are sent away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SendAway {
+    /// Clients a second.
+    pub rate: u32,
+    /// For balancers to see that the node is not ready.
+    pub wait_seconds: u64,
+    /// Where MQTT 5 clients are told to go: hosts and ports.
+    #[serde(default)]
+    pub servers: Vec<String>,
+    /// They need not come back.
+    #[serde(default)]
+    pub permanent: bool,
+    /// As if their connections had broken.
+    #[serde(default)]
+    pub publish_wills: bool,
+}
+
+/// How clients are sent away until so many are left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rebalance {
+    pub keep: u64,
+    pub terms: SendAway,
 }
 
 /// What moves messages from thread to thread.

@@ -18,8 +18,8 @@ pub enum NodeError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Access(#[from] AccessError),
-    #[error("cannot listen on the metrics address {address}")]
-    Metrics {
+    #[error("cannot listen on {address}, for metrics or for health")]
+    Http {
         address: SocketAddr,
         #[source]
         source: io::Error,

@@ -9,6 +9,7 @@ mod certificates;
 mod client;
 mod cluster;
 mod confirmations;
+mod evacuate;
 mod exactly;
 mod flows;
 mod front;

@@ -135,6 +135,8 @@ impl Session {
         self.outgoing.detach();
         let will = match cause {
             Cause::Broken => self.will.take(),
+            Cause::Referred if self.expiry.is_zero() => None,
+            Cause::Referred => self.will.take_if(|will| will.delay > 0),
             // A delay goes on behind the next start.
             Cause::Shutdown if self.is_kept() => self.will.take(),
             Cause::Goodbye | Cause::Shutdown => None,

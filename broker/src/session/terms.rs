@@ -78,6 +78,9 @@ pub enum Cause {
     Goodbye,
     /// Anything else: the will is due.
     Broken,
+    /// The client was told to go on elsewhere. It has not died, so a will that would be due at once
+    /// is not; one with a delay is, if its client is not there by then.
+    Referred,
     /// The node stops; its sessions end with it.
     Shutdown,
 }

@@ -24,6 +24,7 @@ mod orphans;
 mod packets;
 mod replicas;
 mod request;
+mod seeing_off;
 mod sessions;
 mod settling;
 mod shadows;
@@ -51,6 +52,7 @@ use crate::{
     cluster::Cluster,
     codec::packet::{ConnAck, Connect, ConnectCode, reason},
     config::{Limits, SessionLimits},
+    evacuation::Evacuation,
     lanes::{Lanes, Outbox, frame::Source},
     link::Link,
     load::Load,
@@ -76,6 +78,7 @@ use losses::Herald;
 use orphans::Orphans;
 pub(crate) use packets::Flow;
 pub(crate) use request::{Answer, Kick, Query, Request, Selection, Vitals};
+pub(crate) use seeing_off::{SeeOff, SeenOff};
 pub(crate) use sessions::SessionKey;
 use sessions::{Entry, Sessions};
 use shadows::Shadows;
@@ -114,6 +117,7 @@ pub(crate) struct Shared {
     /// From a client's arrival to the answer to its CONNECT.
     pub(crate) connect_times: Histogram,
     pub(crate) load: Arc<Load>,
+    pub(crate) evacuation: Evacuation,
     /// What outlives the process; `None` if nothing does.
     pub(crate) store: Option<Arc<Store>>,
 }
@@ -314,6 +318,7 @@ impl Shard {
             topic_aliases,
             keep_alive,
             assigned_client_id,
+            servers: None,
         });
         let Some(entry) = self.sessions.get_mut(key) else {
             return Ok(key);

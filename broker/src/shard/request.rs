@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
-use super::{Shard, inspect::Piece};
+use super::{SeeOff, SeenOff, Shard, inspect::Piece};
 use crate::{
     codec::packet::reason,
     control::view::{ClientView, Kicked, SessionView, SubscriptionView, TopicView},
@@ -27,6 +27,8 @@ pub(crate) enum Request {
     Subscriptions(Query, Answer<Piece<SubscriptionView>>),
     Topics(Query, Answer<Piece<TopicView>>),
     Kick(Kick, Answer<Option<Kicked>>),
+    /// Send some clients elsewhere.
+    SeeOff(SeeOff, Answer<SeenOff>),
     /// Take no more messages, and publish the wills that are due when the node stops.
     Drain(Answer<()>),
     /// How many frames went either way, if everything that was taken is on its way to its
@@ -103,6 +105,9 @@ impl Shard {
             }
             Request::Kick(kick, answer) => {
                 let _ = answer.send(self.kick(&kick, now));
+            }
+            Request::SeeOff(whom, answer) => {
+                let _ = answer.send(self.see_off(&whom, now));
             }
             Request::Drain(answer) => {
                 self.drain(now);

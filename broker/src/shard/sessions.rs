@@ -159,6 +159,11 @@ impl Sessions {
         Some(entry)
     }
 
+    /// The session at a place, if there is one; `None` behind the last place.
+    pub(super) fn place(&self, place: u32) -> Option<Option<&Entry>> {
+        self.entries.get(place as usize).map(Option::as_ref)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().flatten()
     }

@@ -12,6 +12,7 @@ use crate::{
     access::{Access, Identity},
     codec::packet::{Connect, Version},
     config::Config,
+    evacuation::Evacuation,
     lanes::Lanes,
     link::Link,
     load::Load,
@@ -59,6 +60,7 @@ impl Shared {
             connect_times: Histogram::default(),
             load: Arc::new(Load::new(config.overload(), shards, Instant::now())),
             store: None,
+            evacuation: Evacuation::default(),
         })
     }
 }

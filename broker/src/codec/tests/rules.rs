@@ -218,6 +218,51 @@ fn disconnect_says_why_in_words() {
     assert!(out.is_empty());
 }
 
+#[test]
+fn servers_to_go_to_are_told_before_words_and_neither_makes_a_packet_too_long() {
+    let encode = |longest| {
+        let mut out = BytesMut::new();
+        let words = Words::Within(longest);
+        encode_referral(0x9c, Some("b:1 c:1"), words, Version::V5, &mut out);
+        out.to_vec()
+    };
+    let whole = encode(usize::MAX);
+    let servers = b"\x1c\0\x07b:1 c:1";
+    assert_eq!(whole[..3], [0xe0, whole.len() as u8 - 2, 0x9c]);
+    assert_eq!((&whole[4..14], whole[14]), (&servers[..], 0x1f));
+    assert_eq!(encode(whole.len()), whole);
+    let short = [&b"\xe0\x0c\x9c\x0a"[..], servers].concat();
+    assert_eq!(encode(whole.len() - 1), short);
+    assert_eq!(encode(short.len()), short);
+    assert_eq!(encode(short.len() - 1), [0xe0, 1, 0x9c]);
+    // Two bytes tell the length.
+    let long = "x".repeat(300);
+    let mut out = BytesMut::new();
+    let words = Words::Within(320);
+    encode_referral(0x9d, Some(&long), words, Version::V5, &mut out);
+    assert_eq!(
+        out[..9],
+        [0xe0, 0xb2, 0x02, 0x9d, 0xaf, 0x02, 0x1c, 0x01, 0x2c]
+    );
+    assert_eq!(out.len(), 309);
+}
+
+#[test]
+fn refusal_tells_where_to_go_if_that_fits() {
+    let refusal = ConnAck {
+        servers: Some("b:1".into()),
+        ..ConnAck::refusal(ConnectCode::UseAnotherServer)
+    };
+    let [whole, short, bare] =
+        spoken(|words, out| encode_connack(refusal.clone(), words, Version::V5, out));
+    assert!(whole.windows(6).any(|bytes| bytes == b"\x1c\0\x03b:1"));
+    assert_eq!(short, b"\x20\x09\0\x9c\x06\x1c\0\x03b:1");
+    assert_eq!(bare, b"\x20\x03\0\x9c\0");
+    let mut out = BytesMut::new();
+    encode_connack(refusal, Words::None, Version::V311, &mut out);
+    assert_eq!(out[..], [0x20, 2, 0, 3]);
+}
+
 /// What a packet is with a reason in words, with room for all but one byte of it, and without.
 fn spoken(encode: impl Fn(Words, &mut BytesMut)) -> [Vec<u8>; 3] {
     let with = |words| {

@@ -138,3 +138,27 @@ fn what_an_older_connection_left_takes_nothing_of_the_quota() {
     let acks: Vec<_> = (1..=4).map(|id| ack(AckKind::PubComp, id, 0)).collect();
     assert_eq!(peer.acks, acks);
 }
+
+#[test]
+fn will_of_a_client_that_was_sent_on_waits_for_its_delay_or_is_dropped() {
+    let mut scene = Scene::new(1, 1, HOUR, will(0));
+    let aftermath = scene.session.detach(Cause::Referred, scene.now);
+    assert_eq!(aftermath, Aftermath::default());
+    assert!(
+        scene
+            .session
+            .handle_timeout(scene.now + HOUR)
+            .will
+            .is_none()
+    );
+
+    let mut scene = Scene::new(1, 1, HOUR, will(10));
+    scene.session.detach(Cause::Referred, scene.now);
+    let due = scene.now + Duration::from_secs(10);
+    assert!(scene.session.handle_timeout(due).will.is_some());
+
+    // Its end would be the end of the delay.
+    let mut scene = Scene::new(1, 1, Duration::ZERO, will(10));
+    let aftermath = scene.session.detach(Cause::Referred, scene.now);
+    assert!(aftermath.ended && aftermath.will.is_none());
+}

@@ -1,0 +1,125 @@
+//! Routes by which clients are sent away from the node.
+
+use std::{
+    num::NonZeroU32,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json,
+    extract::{State, rejection::JsonRejection},
+    http::StatusCode,
+};
+use console::api::ApiError;
+use tracing::info;
+
+use super::view::{EvacuationView, NodeStatus, Rebalance, SendAway};
+use crate::{
+    config,
+    evacuation::{Aim, Order, Referral, Term, Wills},
+    metrics::Metric,
+    node::Status,
+};
+
+/// Faster than that is not sending away but stopping.
+const FASTEST: u32 = 100_000;
+
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
+
+/// Servers that clients may be told of: they are in each goodbye.
+const MOST_SERVERS: usize = 8;
+
+pub(super) async fn evacuate(
+    State(status): State<Arc<Status>>,
+    order: Result<Json<SendAway>, JsonRejection>,
+) -> Result<Json<EvacuationView>, ApiError> {
+    let Json(terms) = order.map_err(unreadable)?;
+    start(&status, Aim::Empty, terms)
+}
+
+pub(super) async fn rebalance(
+    State(status): State<Arc<Status>>,
+    order: Result<Json<Rebalance>, JsonRejection>,
+) -> Result<Json<EvacuationView>, ApiError> {
+    let Json(Rebalance { keep, terms }) = order.map_err(unreadable)?;
+    start(&status, Aim::Keep(keep), terms)
+}
+
+/// Clients are welcome again.
+pub(super) async fn serve(State(status): State<Arc<Status>>) -> Json<NodeStatus> {
+    if status.evacuation().stop() {
+        info!("nobody is sent away any more: new clients are welcome");
+    }
+    Json(status.view())
+}
+
+fn start(status: &Status, aim: Aim, terms: SendAway) -> Result<Json<EvacuationView>, ApiError> {
+    let order = order(aim, terms)?;
+    let connected = status.metrics().get(Metric::SessionsConnected);
+    let now = Instant::now();
+    let (rate, wait) = (order.rate, order.wait);
+    status.evacuation().start(order, connected, now);
+    info!(?aim, connected, rate, ?wait, "sending clients away");
+    status.evacuation().view(now).map(Json).ok_or_else(|| {
+        let error = "somebody has ended it at this moment".to_owned();
+        let hint = "order it again if it is still wanted";
+        ApiError::new(StatusCode::CONFLICT, error, hint)
+    })
+}
+
+fn order(aim: Aim, terms: SendAway) -> Result<Order, ApiError> {
+    let SendAway {
+        rate,
+        wait_seconds,
+        servers,
+        permanent,
+        publish_wills,
+    } = terms;
+    let refused = |error, hint| Err(ApiError::new(StatusCode::BAD_REQUEST, error, hint));
+    let Some(rate) = NonZeroU32::new(rate).filter(|rate| rate.get() <= FASTEST) else {
+        let error = format!("the rate is {rate}, and must be 1 to {FASTEST}");
+        return refused(error, "it is clients a second");
+    };
+    let wait = Duration::from_secs(wait_seconds);
+    if wait > LONGEST_WAIT {
+        let error = format!("{wait_seconds} seconds are longer than an hour");
+        return refused(
+            error,
+            "the time is for balancers to see that the node is not ready",
+        );
+    }
+    if servers.len() > MOST_SERVERS {
+        let error = format!("{} servers are named", servers.len());
+        let hint = "name 8 at most: clients are told all of them";
+        return refused(error, hint);
+    }
+    if let Some(server) = servers.iter().find(|server| !config::is_address(server)) {
+        let error = format!("{server:?} is not a host and port");
+        let hint = "name what clients connect to, such as broker2.example.org:1883";
+        return refused(error, hint);
+    }
+    Ok(Order {
+        aim,
+        rate,
+        wait,
+        referral: Referral {
+            term: if permanent {
+                Term::Permanent
+            } else {
+                Term::Temporary
+            },
+            servers: (!servers.is_empty()).then(|| servers.join(" ").into()),
+        },
+        wills: if publish_wills {
+            Wills::Published
+        } else {
+            Wills::Held
+        },
+    })
+}
+
+fn unreadable(error: JsonRejection) -> ApiError {
+    let hint = r#"the body is JSON, such as {"rate": 500, "wait_seconds": 10}"#;
+    ApiError::new(StatusCode::BAD_REQUEST, error.body_text(), hint)
+}

@@ -1,0 +1,109 @@
+//! Clients that are sent elsewhere.
+
+use std::{rc::Rc, time::Instant};
+
+use super::{SessionKey, Sessions, Shard};
+use crate::{evacuation::Wills, link::Link, metrics::Metric, session::Cause};
+
+/// Sessions that one question looks at.
+const LOOKS: u32 = 4096;
+
+/// Whom to send away.
+#[derive(Clone, Debug)]
+pub(crate) struct SeeOff {
+    /// Where to begin.
+    pub(crate) from: u32,
+    /// So many at most.
+    pub(crate) clients: u64,
+    /// What MQTT 5 clients are told.
+    pub(crate) reason: u8,
+    /// Where they should go.
+    pub(crate) servers: Option<Box<str>>,
+    pub(crate) wills: Wills,
+}
+
+/// Who was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SeenOff {
+    pub(crate) clients: u64,
+    /// Where to go on; `None` behind the last session.
+    pub(crate) reached: Option<u32>,
+}
+
+impl Shard {
+    pub(super) fn see_off(&mut self, whom: &SeeOff, now: Instant) -> SeenOff {
+        let SeeOff {
+            from,
+            clients,
+            reason,
+            servers,
+            wills,
+        } = whom;
+        let cause = match wills {
+            Wills::Held => Cause::Referred,
+            Wills::Published => Cause::Broken,
+        };
+        let (leaving, reached) = self.sessions.connected_from(*from, *clients);
+        let clients = leaving.len() as u64;
+        for (key, link) in leaving {
+            link.refer(*reason, servers.as_deref());
+            self.counters.inc(Metric::ClosedReferred);
+            self.disconnect(key, &link, cause, now);
+        }
+        SeenOff { clients, reached }
+    }
+}
+
+impl Sessions {
+    /// Some sessions that have a connection, and where to look for more.
+    fn connected_from(&self, from: u32, most: u64) -> (Vec<(SessionKey, Rc<Link>)>, Option<u32>) {
+        let mut connected = Vec::new();
+        let mut place = from;
+        while place - from < LOOKS && (connected.len() as u64) < most {
+            let Some(entry) = self.place(place) else {
+                return (connected, None);
+            };
+            if let Some(link) = entry.and_then(|entry| entry.link.as_ref()) {
+                connected.push((SessionKey::of(place), Rc::clone(link)));
+            }
+            place += 1;
+        }
+        (connected, Some(place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{message::Qos, routes::ShardId, shard::Shared};
+
+    fn see_off(shard: &mut Shard, from: u32, clients: u64) -> SeenOff {
+        let whom = SeeOff {
+            from,
+            clients,
+            reason: 0x9c,
+            servers: None,
+            wills: Wills::Held,
+        };
+        shard.see_off(&whom, Instant::now())
+    }
+
+    #[test]
+    fn no_more_are_sent_away_than_wanted_and_none_is_passed_over() {
+        let shared = Shared::for_tests("", 1);
+        let mut shard = Shard::new(ShardId(0), shared, Arc::default());
+        let links: Vec<_> = (0..5)
+            .map(|number| shard.join_kept_for_tests(&format!("c{number}"), Qos::AtLeastOnce))
+            .collect();
+        let gone = |links: &[Rc<Link>]| links.iter().filter(|link| link.is_closing()).count();
+        let seen = see_off(&mut shard, 0, 2);
+        assert_eq!((seen.clients, gone(&links)), (2, 2));
+        let reached = seen.reached.unwrap();
+        let seen = see_off(&mut shard, reached, 10);
+        assert_eq!((seen.clients, seen.reached, gone(&links)), (3, None, 5));
+        let seen = see_off(&mut shard, 0, 10);
+        assert_eq!((seen.clients, seen.reached), (0, None));
+    }
+}
