@@ -41,7 +41,7 @@ pub enum Waiter {
     Session(u32),
     /// A frame of another shard, with messages that were handed on.
     Frame { from: ShardId, sequence: u64 },
-    /// The message that other members of a group get in place of one, by its number.
+    /// What others are to have of a session, by its number.
     Move(u64),
     /// The node that a session has come from, by a number.
     Install(u64),

@@ -23,6 +23,7 @@ mod oracle;
 mod ownership;
 mod persist;
 mod persist_crash;
+mod persist_estates;
 mod persist_trouble;
 mod probes;
 mod reasons;

@@ -151,6 +151,10 @@ impl Book {
     ) {
         let mut telling = Telling::new(now);
         for (session, change) in changes {
+            // What is left of a session that is over is for this node's store alone.
+            if change.is_estate() && !session.is_brief() {
+                continue;
+            }
             if let Change::State(state) = change
                 && !self.sessions.contains_key(session)
             {

@@ -48,6 +48,9 @@ pub struct Profile {
 }
 
 /// All of a session but its subscriptions and messages.
+///
+/// One whose expiry is zero is an estate: its session is over, or was its client's will alone, and
+/// what is noted in its name is for others until they have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     pub profile: Arc<Profile>,
@@ -56,6 +59,24 @@ pub struct State {
     pub ends: Option<Instant>,
     pub will: Option<Will>,
     pub will_due: Option<Instant>,
+}
+
+impl State {
+    /// What is noted of a session that is over, or of a will that is due.
+    pub fn estate(profile: Profile, will: Option<Arc<Message>>) -> Self {
+        let will = will.map(|message| Will {
+            message,
+            expiry: None,
+            delay: 0,
+        });
+        Self {
+            profile: Arc::new(profile),
+            expiry: Duration::ZERO,
+            ends: None,
+            will,
+            will_due: None,
+        }
+    }
 }
 
 /// How far a message of QoS 1 or 2 is on its way to the client.
@@ -203,6 +224,11 @@ impl Journal {
 }
 
 impl Change {
+    /// Whether it notes an estate; briefly kept sessions have no other expiry.
+    pub fn is_estate(&self) -> bool {
+        matches!(self, Self::State(state) if state.expiry.is_zero())
+    }
+
     /// Bytes that are held for this change alone, and that a client may send as often as it likes.
     fn held_bytes(&self) -> usize {
         let message_len = |message: &Message| {

@@ -1,12 +1,13 @@
 //! A session that outlives its process: how it is noted, and made again.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
-    Grant, Received, Room, Session, Subscription,
+    Grant, Orphan, Received, Room, Session, Subscription,
     journal::{
         Change, Journal, Origin, Profile, Progress, Record, Remains, Seq, SessionId, Spread, State,
     },
@@ -31,6 +32,13 @@ pub struct Restored {
     pub received: Vec<(PacketId, Spread)>,
     /// In the order of their numbers.
     pub messages: Vec<RestoredMessage>,
+}
+
+impl Restored {
+    /// Whether the session is over, and what is left is for others.
+    pub fn is_estate(&self) -> bool {
+        self.expiry.is_zero()
+    }
 }
 
 /// What was noted of a message.
@@ -182,10 +190,17 @@ impl Session {
         }
     }
 
-    /// Has the will of a session that ends with its connection noted; `session` is a brief one.
-    pub fn keep_will(&mut self, profile: Profile, journal: Journal, session: SessionId) {
-        self.keep_no_longer();
+    /// Has the will of a session that ends with its connection noted; `session` is a brief one. Tells
+    /// under which number the session was noted.
+    pub fn keep_will(
+        &mut self,
+        profile: Profile,
+        journal: Journal,
+        session: SessionId,
+    ) -> Option<SessionId> {
+        let before = self.keep_no_longer();
         *self.outgoing.record_mut() = Record::of(journal, session, profile);
+        before
     }
 
     /// Notes all that there is of a session which was made again elsewhere than it was noted.
@@ -225,15 +240,43 @@ impl Session {
         }
     }
 
-    /// Has the session end with its process.
-    pub fn keep_no_longer(&mut self) {
+    /// Has the session end with its process; tells under which number it was noted.
+    pub fn keep_no_longer(&mut self) -> Option<SessionId> {
+        let session = self.outgoing.record().session();
         if self.outgoing.record().number().is_some() {
-            let remains = Remains {
-                filters: self.subscriptions.keys().cloned().collect(),
-                received: self.received.keys().copied().collect(),
-                ..self.outgoing.remains()
-            };
+            let remains = self.remains();
             self.outgoing.record_mut().close(remains);
+        }
+        session
+    }
+
+    /// Takes back what others are to have of a session that ends: what was not sent, and the QoS 1
+    /// messages that its client did not acknowledge. QoS 2 messages that were sent are not among them:
+    /// the client may have them, and nobody else may get them then (MQTT 5, 4.8.2-5).
+    ///
+    /// It stays noted until they have it, and all else is noted no longer; tells under which number it
+    /// is, in a session that was kept.
+    pub fn wind_up(&mut self) -> (Option<SessionId>, Vec<Orphan>) {
+        let session = self.outgoing.record().session();
+        if self.outgoing.record().number().is_none() {
+            return (None, self.outgoing.reclaim_unfinished());
+        }
+        let mut remains = self.remains();
+        let orphans = self.outgoing.reclaim_unfinished();
+        let noted = orphans.iter().filter_map(|orphan| orphan.noted);
+        let left: BTreeSet<Seq> = noted.map(|(_session, seq)| seq).collect();
+        remains
+            .messages
+            .retain(|(seq, _message)| !left.contains(seq));
+        self.outgoing.record_mut().close(remains);
+        (session, orphans)
+    }
+
+    fn remains(&self) -> Remains {
+        Remains {
+            filters: self.subscriptions.keys().cloned().collect(),
+            received: self.received.keys().copied().collect(),
+            ..self.outgoing.remains()
         }
     }
 

@@ -425,13 +425,6 @@ impl Session {
         self.outgoing.reclaim_unsent(shares)
     }
 
-    /// As [`Session::reclaim_unsent`], and the QoS 1 messages that a client whose session ends did
-    /// not acknowledge. QoS 2 messages are not among them: the client may have them, and nobody
-    /// else may get them then (MQTT 5, 4.8.2-5).
-    pub fn reclaim_unfinished(&mut self) -> Vec<Orphan> {
-        self.outgoing.reclaim_unfinished()
-    }
-
     /// Messages that wait for the client.
     pub fn queue_len(&self) -> usize {
         self.outgoing.queue_len()

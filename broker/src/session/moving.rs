@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use super::{
     Delivered, Grant, Held, Received, RestoredMessage, Session, Subscription, Wire,
-    journal::{Change, Spread, State},
+    journal::{Change, SessionId, Spread, State},
 };
 use crate::{
     codec::packet::PacketId,
@@ -154,13 +154,15 @@ impl Session {
         self.outgoing.drop_held(held);
     }
 
-    /// Forgets all but its subscriptions: the session lives elsewhere.
-    pub fn hollow(&mut self) {
-        self.keep_no_longer();
+    /// Forgets all but its subscriptions: the session lives elsewhere. Tells under which number it was
+    /// noted.
+    pub fn hollow(&mut self) -> Option<SessionId> {
+        let session = self.keep_no_longer();
         self.outgoing.clear();
         self.received.clear();
         self.greetings.clear();
         self.will = None;
         self.will_due = None;
+        session
     }
 }

@@ -1,24 +1,20 @@
 //! Messages on their way to one client: the window of unacknowledged ones, and the queue behind.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use super::{
-    Grant, Orphan, Room, Wire,
+    Grant, Room, Wire,
     journal::{Progress, Record, Seq},
     stock::Place,
 };
 use crate::{
     codec::packet::{Ack, AckKind, Delivery, PacketId, reason},
     message::{Message, Qos},
-    shares::ShareId,
 };
 
 mod kept;
 mod moving;
+mod orphans;
 
 pub use moving::Held;
 
@@ -151,40 +147,6 @@ impl Outgoing {
         self.queued_qos0 = self.queue.iter().filter(is_qos0).count();
         self.queued_retained = self.queue.iter().filter(is_retained).count();
         self.queued_bytes = self.queue.iter().map(Queued::weight).sum();
-    }
-
-    pub(super) fn reclaim_unsent(&mut self, of: Option<&BTreeSet<ShareId>>) -> Vec<Orphan> {
-        let mut orphans = Vec::new();
-        let record = &self.record;
-        self.queue.retain(|queued| {
-            let share = queued
-                .grant
-                .share
-                .filter(|share| of.is_none_or(|of| of.contains(share)));
-            if let Some(share) = share {
-                orphans.push(queued.orphan(share, record));
-            }
-            share.is_none()
-        });
-        self.count_queue();
-        orphans
-    }
-
-    /// Those in flight come first, as they did for the client.
-    pub(super) fn reclaim_unfinished(&mut self) -> Vec<Orphan> {
-        let in_flight = |inflight: &InFlight| match &inflight.stage {
-            Stage::Published(queued) if queued.grant.qos == Qos::AtLeastOnce => {
-                let share = queued.grant.share;
-                share.map(|share| queued.orphan(share, &self.record))
-            }
-            Stage::Published(_) | Stage::Released => None,
-        };
-        let mut orphans: Vec<_> = self.inflight.iter().filter_map(in_flight).collect();
-        self.inflight.clear();
-        self.inflight_bytes = 0;
-        self.sent = 0;
-        orphans.extend(self.reclaim_unsent(None));
-        orphans
     }
 
     pub(super) fn deliver(

@@ -130,7 +130,7 @@ impl Shard {
                 self.send_away(key, link.as_ref(), now);
                 if let Some(entry) = self.sessions.get_mut(key) {
                     let aftermath = entry.session.end(now);
-                    self.settle(key, aftermath, now);
+                    self.settle(key, aftermath, Vec::new(), now);
                 }
             }
         }

@@ -55,15 +55,6 @@ impl Shard {
         self.route(&message, origin, needs, now)
     }
 
-    /// Publishes a client's will, unless to where clients may not publish.
-    pub(super) fn publish_will(&mut self, will: Arc<Message>, now: Instant) {
-        if sys::is_reserved(&will.topic) {
-            self.counters.inc(Metric::RefusedPublish);
-        } else {
-            self.publish(will, None, &mut Needs::default(), now);
-        }
-    }
-
     /// Tells about the node, when it is time to.
     pub(super) fn publish_sys(&mut self, now: Instant) {
         let Some(sys) = self.sys.as_mut().filter(|sys| sys.is_due(now)) else {

@@ -203,7 +203,11 @@ impl Shard {
         let account = Account::new(self.id, shared, Some((store, parcels)), lanes);
         self.account = Some(Rc::new(account));
         for restored in sessions {
-            self.restore_session(restored, now);
+            if restored.is_estate() {
+                self.orphans.inherit(restored);
+            } else {
+                self.restore_session(restored, now);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
     codec::packet::reason,
     link::Link,
     metrics::Metric,
-    session::{Aftermath, Cause},
+    session::{Aftermath, Cause, Orphan},
     topic::{self, Wanted},
 };
 
@@ -60,8 +60,7 @@ impl Shard {
             };
         }
         let ended = aftermath.ended;
-        self.settle(key, aftermath, now);
-        self.adopt(orphans, now);
+        self.settle(key, aftermath, orphans, now);
         (!ended).then_some(key)
     }
 
@@ -94,24 +93,33 @@ impl Shard {
         };
         let aftermath = entry.session.detach(cause, now);
         entry.note_appetite();
-        self.settle(key, aftermath, now);
-        self.adopt(orphans, now);
+        self.settle(key, aftermath, orphans, now);
     }
 
-    /// Does what a session's end or its will leaves to do.
-    pub(super) fn settle(&mut self, key: SessionKey, aftermath: Aftermath, now: Instant) {
+    /// Does what a session's end or its will leaves to do. Others get what its groups sent and its
+    /// client was not.
+    pub(super) fn settle(
+        &mut self,
+        key: SessionKey,
+        aftermath: Aftermath,
+        unsent: Vec<Orphan>,
+        now: Instant,
+    ) {
         let Aftermath { will, ended } = aftermath;
+        let entry = self.sessions.get_mut(key);
+        let will = will.map(|message| (message, entry.and_then(|entry| entry.kept_profile())));
         if ended {
-            self.forget(key, now);
+            self.forget(key, unsent, now);
         } else {
             self.schedule(key);
+            self.adopt(unsent, now);
         }
-        if let Some(will) = will {
-            self.publish_will(will, now);
+        if let Some((message, owner)) = will {
+            self.publish_will(message, owner, now);
         }
     }
 
-    pub(super) fn forget(&mut self, key: SessionKey, now: Instant) {
+    pub(super) fn forget(&mut self, key: SessionKey, unsent: Vec<Orphan>, now: Instant) {
         let Some(mut entry) = self.sessions.remove(key) else {
             return;
         };
@@ -124,7 +132,11 @@ impl Shard {
         self.counters.sub(Metric::Sessions, 1);
         self.counters
             .sub(Metric::Subscriptions, entry.session.subscription_count());
-        entry.session.keep_no_longer();
+        let (session, mut orphans) = entry.session.wind_up();
+        orphans.extend(unsent);
+        if let Some(session) = session {
+            self.note_over(session, entry.profile(), &orphans);
+        }
         for filter in entry.session.filters() {
             self.filters.remove(filter);
             match topic::parse_filter(filter) {
@@ -134,7 +146,6 @@ impl Shard {
                 Some(Wanted::All(_)) | None => self.cancel(key, filter),
             }
         }
-        let orphans = entry.session.reclaim_unfinished();
         self.adopt(orphans, now);
     }
 }

@@ -295,7 +295,8 @@ impl Shard {
         entry.owner = identity;
         entry.is_assigned = is_assigned;
         entry.permit = permit;
-        entry.settle_record(self.account.as_deref(), expiry, connect.will.is_some());
+        let profile = entry.profile();
+        let over = entry.settle_record(self.account.as_deref(), expiry, connect.will.is_some());
         entry.session.attach(Terms {
             window: connect
                 .receive_maximum
@@ -308,6 +309,9 @@ impl Shard {
         let asked = Duration::from_secs(u64::from(connect.session_expiry.unwrap_or(0)));
         let granted = u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX);
         let is_kept = entry.session.is_kept();
+        if let Some(session) = over {
+            self.note_over(session, profile, &[]);
+        }
         self.hold_noted(noted, link);
         link.connack(ConnAck {
             session_present,
@@ -379,7 +383,7 @@ impl Shard {
             let aftermath = entry.session.handle_timeout(now);
             self.counters
                 .add(Metric::SessionsExpired, usize::from(aftermath.ended));
-            self.settle(key, aftermath, now);
+            self.settle(key, aftermath, Vec::new(), now);
         }
         true
     }

@@ -1,13 +1,18 @@
-//! What members of groups leave behind: other members are to have it in their place.
+//! What members of groups leave behind, and wills: others are to have them, on this shard or another.
 //!
 //! ```text
 //! a member leaves -> waiting -> some each turn, to members here or on other shards
 //!   -> under way, if it is noted: until they have it -> noted as done where it was
 //! ```
+//!
+//! When a kept session ends meanwhile, its row stays as an estate, so that a later life of the broker
+//! finds what was under way and begins anew. A will that is due gets an estate of its own.
+
+mod wills;
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -18,11 +23,13 @@ use tokio::sync::Notify;
 use super::Shard;
 use crate::{
     message::Message,
+    metrics::Metric,
     receipts::{Needs, Waiter},
     session::{
-        Orphan,
-        journal::{Change, Seq, SessionId},
+        Orphan, Restored, RestoredMessage,
+        journal::{Change, Profile, Remains, Seq, SessionId, State},
     },
+    topic::SharedFilter,
 };
 
 /// Messages that one turn finds new members for.
@@ -38,16 +45,35 @@ const RETRY: Duration = Duration::from_millis(1);
 pub(super) struct Orphans {
     /// In the order in which members had them.
     waiting: VecDeque<Orphan>,
-    /// Of kept sessions, on their way to other members.
+    /// Of kept sessions, on their way to others.
     under_way: BTreeMap<u64, Move>,
     last_move: u64,
+    /// Of kept sessions some of whose messages are waiting or under way.
+    estates: BTreeMap<SessionId, Estate>,
+    /// Estates of an earlier life.
+    found: Vec<Restored>,
     work: Rc<Notify>,
 }
 
 struct Move {
     message: Arc<Message>,
     /// Where it is noted until others have it: a crash in between must not lose it.
-    noted: Vec<(SessionId, Seq)>,
+    noted: Vec<(SessionId, Noted)>,
+}
+
+/// As what a message is noted.
+#[derive(Clone, Copy)]
+enum Noted {
+    Queued(Seq),
+    Will,
+}
+
+#[derive(Default)]
+struct Estate {
+    /// Messages that others are to have.
+    left: usize,
+    /// The session is over, and its row goes with the last of them.
+    is_over: bool,
 }
 
 impl Orphans {
@@ -55,12 +81,34 @@ impl Orphans {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.under_way.is_empty()
     }
+
+    /// Takes what was left of a session in an earlier life, for [`take_up`].
+    pub(super) fn inherit(&mut self, estate: Restored) {
+        self.found.push(estate);
+    }
+
+    fn estate(&mut self, session: SessionId) -> &mut Estate {
+        self.estates.entry(session).or_default()
+    }
+
+    /// Others have one more message; tells whether that was the last of a session that is over.
+    fn settle_one(&mut self, session: SessionId) -> bool {
+        let Entry::Occupied(mut estate) = self.estates.entry(session) else {
+            return false;
+        };
+        let left = &mut estate.get_mut().left;
+        *left = left.saturating_sub(1);
+        *left == 0 && estate.remove().is_over
+    }
 }
 
 impl Shard {
     /// Takes messages whose member has left: others get them, some at once and some each turn. When the
     /// node stops, they stay where they are noted.
     pub(super) fn adopt(&mut self, orphans: Vec<Orphan>, now: Instant) {
+        for (session, _seq) in orphans.iter().filter_map(|orphan| orphan.noted) {
+            self.orphans.estate(session).left += 1;
+        }
         if orphans.is_empty() || self.is_stopping {
             return;
         }
@@ -96,14 +144,27 @@ impl Shard {
                 // Its publisher was answered when the member took it.
                 let mut needs = Needs::default();
                 self.dispatch(&shares, message, &mut needs, now);
+                let noted = copies.iter().filter_map(|orphan| orphan.noted);
+                let noted = noted.map(|(session, seq)| (session, Noted::Queued(seq)));
                 let moved = Move {
                     message: Arc::clone(message),
-                    noted: copies.iter().filter_map(|orphan| orphan.noted).collect(),
+                    noted: noted.collect(),
                 };
                 self.start_move(moved, &needs);
             }
         }
         !self.orphans.waiting.is_empty()
+    }
+
+    /// A session is noted no longer, or by another number. If others are to have these messages of it
+    /// or earlier ones, what is noted of them is an estate.
+    pub(super) fn note_over(&mut self, session: SessionId, profile: Profile, orphans: &[Orphan]) {
+        let has_heirs = self.orphans.estates.contains_key(&session)
+            || orphans.iter().any(|orphan| orphan.noted.is_some());
+        if has_heirs {
+            self.orphans.estate(session).is_over = true;
+            self.note(session, Change::State(State::estate(profile, None)));
+        }
     }
 
     fn start_move(&mut self, moved: Move, needs: &Needs) {
@@ -128,16 +189,87 @@ impl Shard {
         }
     }
 
-    fn note_moved(&self, moved: Move) {
-        let Some(account) = self.account() else {
-            return;
-        };
+    fn note_moved(&mut self, moved: Move) {
         let Move { message, noted } = moved;
-        for (session, seq) in noted {
-            let message = Some(Arc::clone(&message));
-            let change = Change::Done { seq, message };
+        for (session, noted) in noted {
+            let change = match noted {
+                Noted::Queued(seq) => Change::Done {
+                    seq,
+                    message: Some(Arc::clone(&message)),
+                },
+                Noted::Will => Change::Completed(wills::ID),
+            };
+            self.note(session, change);
+            self.settle_one(session);
+        }
+    }
+
+    fn settle_one(&mut self, session: SessionId) {
+        if self.orphans.settle_one(session) {
+            self.note(session, Change::Ended(Remains::default()));
+        }
+    }
+
+    fn note(&self, session: SessionId, change: Change) {
+        if let Some(account) = self.account() {
             account.journal().note(session, change);
         }
+    }
+
+    /// Passes on what others were to have of a session in an earlier life; tells whether there is more.
+    fn take_up_estate(&mut self, now: Instant) -> bool {
+        if self.is_stopping {
+            return false;
+        }
+        let Some(found) = self.orphans.found.pop() else {
+            return false;
+        };
+        let Restored {
+            session,
+            will,
+            received,
+            messages,
+            ..
+        } = found;
+        let estate = self.orphans.estate(session);
+        estate.is_over = true;
+        // Until all of it is under way.
+        estate.left = 1;
+        let mut orphans = Vec::new();
+        for RestoredMessage {
+            seq,
+            content,
+            group,
+            ..
+        } in messages
+        {
+            let (Some((message, _grant)), Some((group, filter))) = (content, group) else {
+                continue;
+            };
+            let name = SharedFilter {
+                group: &group,
+                filter: &filter,
+            };
+            match self.shared.shares.find(name) {
+                Some(share) => orphans.push(Orphan {
+                    share,
+                    message,
+                    noted: Some((session, seq)),
+                }),
+                None => {
+                    self.counters.inc(Metric::DroppedShared);
+                    let message = Some(message);
+                    self.note(session, Change::Done { seq, message });
+                }
+            }
+        }
+        if let Some(will) = will {
+            self.orphans.estate(session).left += 1;
+            self.publish_will_again(session, will.message, &received, now);
+        }
+        self.adopt(orphans, now);
+        self.settle_one(session);
+        true
     }
 }
 
@@ -155,96 +287,12 @@ pub(super) async fn place(shard: Rc<RefCell<Shard>>) {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::{
-        message::{MessageId, Qos},
-        metrics::{Counters, Metric, Metrics},
-        receipts::Need,
-        routes::ShardId,
-        session::Cause,
-        shard::{Shared, testing::GROUP},
-        shares::{Appetite, Presence},
-    };
-
-    fn message() -> Arc<Message> {
-        Arc::new(Message {
-            topic: "t".into(),
-            payload: Box::default(),
-            properties: Box::default(),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            expires: None,
-            id: MessageId::NONE,
-        })
-    }
-
-    #[test]
-    fn what_a_member_leaves_behind_is_handed_on_some_each_turn() {
-        const LEFT: usize = 2 * PLACED_PER_TURN + 1;
-        let settings = format!("[limits]\nqueue_messages = {LEFT}\ninflight = 1");
-        let shared = Shared::for_tests(&settings, 1);
-        let counters = Arc::new(Counters::default());
-        let metrics = Metrics::new(vec![Arc::clone(&counters)]);
-        let mut shard = Shard::new(ShardId(0), shared, counters);
-        let now = Instant::now();
-        let leaver = shard.join_for_tests("leaver", Qos::AtLeastOnce);
-        for _ in 0..=LEFT {
-            shard.publish(message(), None, &mut Needs::default(), now);
-        }
-        let _heir = shard.join_for_tests("heir", Qos::AtLeastOnce);
-        let [leaver_key, heir_key] = ["leaver", "heir"].map(|id| shard.sessions.find(id).unwrap());
-        let has = |shard: &mut Shard| {
-            let session = &shard.sessions.get_mut(heir_key).unwrap().session;
-            session.inflight_len() + session.queue_len()
-        };
-        shard.disconnect(leaver_key, &leaver, Cause::Broken, now);
-        assert!(!shard.orphans.is_empty());
-        // The one in flight as well, as the session has ended.
-        assert_eq!(has(&mut shard), 1 + PLACED_PER_TURN);
-        assert!(shard.place_orphans(now));
-        assert_eq!(has(&mut shard), 1 + 2 * PLACED_PER_TURN);
-        assert!(!shard.place_orphans(now));
-        assert_eq!(has(&mut shard), LEFT + 1);
-        assert!(shard.orphans.is_empty());
-        assert_eq!(metrics.get(Metric::DroppedShared), 0);
-    }
-
-    #[test]
-    fn message_of_a_kept_member_stays_noted_until_its_next_one_has_it() {
-        let shared = Shared::for_tests("", 2);
-        let mut shard = Shard::new(ShardId(0), Arc::clone(&shared), Arc::default());
-        let now = Instant::now();
-        let _parcels = shard.keep_for_tests();
-        let journal = shard.account().unwrap().journal().clone();
-        let is_done =
-            |(_session, change): &(SessionId, Change)| matches!(change, Change::Done { .. });
-        let dones = || {
-            let changes = journal.take().unwrap_or_default();
-            changes.into_iter().filter(is_done).count()
-        };
-        let link = shard.join_kept_for_tests("a", Qos::AtLeastOnce);
-        let key = shard.sessions.find("a").unwrap();
-        shard.disconnect(key, &link, Cause::Broken, now);
-        let message = message();
-        for _ in 0..2 {
-            shard.publish(Arc::clone(&message), None, &mut Needs::default(), now);
-        }
-        // There is one on another shard when it leaves.
-        let other = Presence::new(Appetite::Ready);
-        let shares = &shared.shares;
-        shares.join(GROUP, ShardId(1), 0, Qos::AtLeastOnce, &other);
-        let left = BTreeSet::from([shard.leave_group(key, GROUP).unwrap()]);
-        shard.hand_on(key, &left, now);
-        assert_eq!(dones(), 0);
-        let to = ShardId(1);
-        for sequence in 0..3 {
-            shard.handle_confirmation(Need::Frame { to, sequence });
-        }
-        assert_eq!(dones(), 2);
-        assert!(shard.orphans.is_empty());
+/// Passes on what was left in an earlier life, when all shards have their sessions back.
+pub(super) async fn take_up(shard: &RefCell<Shard>) {
+    while shard.borrow_mut().take_up_estate(Instant::now()) {
+        tokio::task::yield_now().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

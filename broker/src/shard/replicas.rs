@@ -14,6 +14,7 @@ use super::{Entry, Shard, account::Account};
 use crate::{
     metrics::Metric,
     replica::{Step, place::Peer},
+    session::journal::SessionId,
 };
 
 /// What was told of the copies, to tell what has changed.
@@ -25,22 +26,23 @@ pub(super) struct Told {
 
 impl Entry {
     /// Has a session that is being connected noted as far as is needed: all of it, its will, or
-    /// nothing.
+    /// nothing. Tells under which number it is noted no longer.
     pub(super) fn settle_record(
         &mut self,
         account: Option<&Account>,
         expiry: Duration,
         has_will: bool,
-    ) {
+    ) -> Option<SessionId> {
         match account {
             Some(account) if !expiry.is_zero() => {
                 let profile = self.profile();
                 self.session.keep(profile, || account.open_session());
+                None
             }
             Some(account) if has_will && account.is_copied() => {
                 let (journal, session) = account.open_brief();
                 let profile = self.profile();
-                self.session.keep_will(profile, journal, session);
+                self.session.keep_will(profile, journal, session)
             }
             Some(_) | None => self.session.keep_no_longer(),
         }

@@ -145,7 +145,7 @@ impl Shard {
             }
             None if kick.end_session => {
                 let aftermath = entry.session.end(now);
-                self.settle(key, aftermath, now);
+                self.settle(key, aftermath, Vec::new(), now);
                 false
             }
             None => false,
@@ -163,10 +163,10 @@ impl Shard {
         let entries = self.sessions.iter_mut();
         let wills: Vec<_> = entries
             .filter(|entry| !entry.is_leaving())
-            .filter_map(|entry| entry.session.last_will(now))
+            .filter_map(|entry| Some((entry.session.last_will(now)?, entry.kept_profile())))
             .collect();
-        for will in wills {
-            self.publish_will(will, now);
+        for (will, owner) in wills {
+            self.publish_will(will, owner, now);
         }
     }
 

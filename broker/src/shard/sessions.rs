@@ -75,6 +75,11 @@ impl Entry {
         matches!(transit, Some(Transit::Leaving(leaving)) if leaving.is_installed)
     }
 
+    /// As [`Entry::profile`], of a session that is kept.
+    pub(super) fn kept_profile(&self) -> Option<Profile> {
+        self.session.is_kept().then(|| self.profile())
+    }
+
     /// When the session needs attention, or its client has to go.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         if self.is_leaving() {

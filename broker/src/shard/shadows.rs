@@ -227,7 +227,7 @@ impl Shard {
         if whose.session.is_brief() {
             // The session has ended with its node, so its will is due.
             if let Some(will) = state.will.clone() {
-                self.publish_will(will.publication(now), now);
+                self.publish_will(will.publication(now), None, now);
             }
             return;
         }

@@ -254,7 +254,10 @@ impl Shard {
         leaving.deadline = deadline;
         let is_told = leaving.is_told;
         if let Some(entry) = self.sessions.get_mut(key) {
-            entry.session.hollow();
+            let profile = entry.profile();
+            if let Some(session) = entry.session.hollow() {
+                self.note_over(session, profile, &[]);
+            }
         }
         self.counters.inc(Metric::ClusterMovedOut);
         self.clustered.claims.release(client_id);
@@ -327,7 +330,7 @@ impl Shard {
         let (to, time) = (leaving.to.end, leaving.time);
         if leaving.is_installed {
             self.say(to, &Word::Over { client_id, time }, false);
-            self.forget(key, now);
+            self.forget(key, Vec::new(), now);
         }
     }
 

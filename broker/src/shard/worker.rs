@@ -248,6 +248,7 @@ async fn accept(
     }
     // Rules may have changed while the broker was away.
     access::judge_all(&shard).await;
+    orphans::take_up(&shard).await;
     while let Some(arrival) = arrivals.recv().await {
         let Arrival {
             mut transport,

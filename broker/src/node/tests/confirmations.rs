@@ -9,10 +9,10 @@ use super::{
 use crate::{codec::packet::Version, metrics::Metric, routes::ShardId, shard::Request};
 
 /// A shard that does nothing for as long as this is held.
-struct Hung(#[expect(dead_code, reason = "its end is what counts")] mpsc::Sender<()>);
+pub(super) struct Hung(#[expect(dead_code, reason = "its end is what counts")] mpsc::Sender<()>);
 
 impl Broker {
-    async fn hang(&self, shard: u16) -> Hung {
+    pub(super) async fn hang(&self, shard: u16) -> Hung {
         let (hold, held) = mpsc::channel();
         let shards = self.node.status().shards();
         let order = |answer| Request::Hang(answer, held);

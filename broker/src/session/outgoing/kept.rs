@@ -7,10 +7,9 @@ use crate::{
     codec::packet::PacketId,
     message::{Message, Qos},
     session::{
-        Grant, Orphan, RestoredMessage,
+        Grant, RestoredMessage,
         journal::{Change, Progress, Record, Remains, Seq},
     },
-    shares::ShareId,
 };
 
 impl Outgoing {
@@ -180,14 +179,6 @@ impl InFlight {
 }
 
 impl Queued {
-    pub(super) fn orphan(&self, share: ShareId, record: &Record) -> Orphan {
-        Orphan {
-            share,
-            message: Arc::clone(&self.message),
-            noted: record.session().zip(self.seq),
-        }
-    }
-
     pub(super) fn note_done(&self, record: &Record) {
         if let Some(seq) = self.seq {
             let message = Some(Arc::clone(&self.message));

@@ -125,7 +125,7 @@ fn all_queues_together_take_no_more_than_their_bytes() {
     third.session.pump(&mut peer, third.now);
     assert_eq!(second.deliver_long('b', 600, None), Delivered::Queued);
     second.session.detach(Cause::Broken, second.now);
-    second.session.reclaim_unfinished();
+    second.session.wind_up();
     assert_eq!(first.deliver_long('c', 600, None), Delivered::Full);
 }
 

@@ -47,7 +47,7 @@ fn session_that_ends_gives_back_what_was_not_acknowledged_but_no_qos2_that_was_s
     scene.deliver('c', AtLeastOnce, Some(&mut peer));
     share(&mut scene, 'd', ExactlyOnce, GROUP, Some(&mut peer));
     assert_eq!(peer.payloads(), "abc");
-    let orphans = told(scene.session.reclaim_unfinished());
+    let orphans = told(scene.session.wind_up().1);
     assert_eq!(orphans, [(GROUP, 'a'), (GROUP, 'd')]);
 }
 
