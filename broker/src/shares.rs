@@ -213,6 +213,17 @@ impl Shares {
         members.by_ref().take(MOST_LOOKED_AT).any(is_kept) || members.next().is_some()
     }
 
+    /// Whether another member of the group is connected and takes messages.
+    pub fn has_others(&self, share: ShareId, seat: (ShardId, u32)) -> bool {
+        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        let members = book.groups.get(&share).map(|group| group.members.iter());
+        let mut members = members.into_iter().flatten();
+        let is_there =
+            |member: &Member| member.name() != seat && member.presence.get() < Appetite::Away;
+        // Of more than that it is supposed.
+        members.by_ref().take(LOOKED_AT).any(is_there) || members.next().is_some()
+    }
+
     /// Whose turn it is to get a message of the group; `None` when nobody can take it.
     pub fn choose(&self, share: ShareId, qos: Qos) -> Option<(ShardId, Seat)> {
         let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
@@ -420,6 +431,17 @@ mod tests {
         let presence = Presence::new(Full);
         shares.join(JOBS, ShardId(1), 3, Qos::AtLeastOnce, &presence);
         assert_eq!(turns(&shares, share, 2), [1, 1]);
+    }
+
+    #[test]
+    fn others_are_there_if_they_are_connected_and_take_messages() {
+        let (shares, share, presences) = group(&[Ready, Away, Full]);
+        let seat = (ShardId(0), 0);
+        assert!(!shares.has_others(share, seat));
+        assert!(shares.has_others(share, (ShardId(1), 1)));
+        presences[2].set(Busy);
+        assert!(shares.has_others(share, seat));
+        assert!(!shares.has_others(ShareId(9), seat));
     }
 
     #[test]

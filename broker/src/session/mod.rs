@@ -420,6 +420,11 @@ impl Session {
         }
     }
 
+    /// The groups on whose behalf something waits for the client.
+    pub fn waiting_shares(&self) -> BTreeSet<ShareId> {
+        self.outgoing.waiting_shares()
+    }
+
     /// Takes back what waits for the client on behalf of these groups, or of all.
     pub fn reclaim_unsent(&mut self, shares: Option<&BTreeSet<ShareId>>) -> Vec<Orphan> {
         self.outgoing.reclaim_unsent(shares)

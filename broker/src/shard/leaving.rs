@@ -41,13 +41,14 @@ impl Shard {
         let entry = self.sessions.get_mut(key)?;
         let mut aftermath = Aftermath::default();
         let mut orphans = Vec::new();
+        let seat = (self.id, key.number());
         if let Some(older) = entry.link.take() {
             older.close(reason::SESSION_TAKEN_OVER);
             self.counters.inc(Metric::ClosedTakenOver);
             self.counters.sub(Metric::SessionsConnected, 1);
             // Members of groups that go elsewhere take along what waits for them.
             if heir == Heir::Here {
-                orphans = entry.reclaim_unsent();
+                orphans = entry.reclaim_unsent(&self.shared.shares, seat);
             }
             aftermath = entry.session.detach(Cause::Broken, now);
             entry.note_appetite();
@@ -89,7 +90,7 @@ impl Shard {
         let orphans = if stays {
             Vec::new()
         } else {
-            entry.reclaim_unsent()
+            entry.reclaim_unsent(&self.shared.shares, (self.id, key.number()))
         };
         let aftermath = entry.session.detach(cause, now);
         entry.note_appetite();

@@ -13,7 +13,7 @@ use crate::{
     receipts::Needs,
     routes::ShardId,
     session::{Delivered, Grant, Orphan, Subscription},
-    shares::{Appetite, Presence, Seat, ShareId},
+    shares::{Appetite, Presence, Seat, ShareId, Shares},
     topic::SharedFilter,
 };
 
@@ -36,13 +36,19 @@ impl Entry {
         }
     }
 
-    /// Takes back what groups sent and the client was not: it need not wait for the client, others
-    /// may have time for it.
-    pub(super) fn reclaim_unsent(&mut self) -> Vec<Orphan> {
-        match &self.seats {
-            Some(_seats) => self.session.reclaim_unsent(None),
-            None => Vec::new(),
+    /// Takes back what groups sent and the client was not, where others have time for it. If nobody
+    /// has, it waits for the client: to find it a place anew at each interruption would have all of
+    /// it stored anew.
+    pub(super) fn reclaim_unsent(&mut self, shares: &Shares, seat: (ShardId, u32)) -> Vec<Orphan> {
+        if self.seats.is_none() {
+            return Vec::new();
         }
+        let mut wanted = self.session.waiting_shares();
+        wanted.retain(|share| shares.has_others(*share, seat));
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        self.session.reclaim_unsent(Some(&wanted))
     }
 
     /// In how many groups the session is.

@@ -10,6 +10,12 @@ use crate::{
 };
 
 impl Outgoing {
+    /// The groups of what waits.
+    pub(in crate::session) fn waiting_shares(&self) -> BTreeSet<ShareId> {
+        let queue = self.queue.iter();
+        queue.filter_map(|queued| queued.grant.share).collect()
+    }
+
     pub(in crate::session) fn reclaim_unsent(
         &mut self,
         of: Option<&BTreeSet<ShareId>>,

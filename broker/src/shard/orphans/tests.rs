@@ -125,3 +125,30 @@ fn rows_of_a_session_that_is_over_go_with_the_last_message_that_others_get_of_it
     assert_eq!(last[2], (session, Change::Ended(Remains::default())));
     assert!(shard.orphans.estates.is_empty());
 }
+
+#[test]
+fn what_waits_for_a_kept_member_stays_when_nobody_else_is_there() {
+    let shared = Shared::for_tests("[limits]\ninflight = 1", 2);
+    let mut shard = Shard::new(ShardId(0), Arc::clone(&shared), Arc::default());
+    let now = Instant::now();
+    let _parcels = shard.keep_for_tests();
+    let journal = shard.account().unwrap().journal().clone();
+    let link = shard.join_kept_for_tests("a", Qos::AtLeastOnce);
+    let key = shard.sessions.find("a").unwrap();
+    for _ in 0..3 {
+        shard.publish(message(), None, &mut Needs::default(), now);
+    }
+    let other = Presence::new(Appetite::Away);
+    let shares = &shared.shares;
+    shares.join(GROUP, ShardId(1), 0, Qos::AtLeastOnce, &other);
+    drop(journal.take());
+    shard.disconnect(key, &link, Cause::Broken, now);
+    let is_state = |(_session, change): &(SessionId, Change)| matches!(change, Change::State(_));
+    assert!(journal.take().unwrap().iter().all(is_state));
+    assert!(shard.orphans.is_empty());
+    // Somebody is, the next time.
+    other.set(Appetite::Busy);
+    let link = shard.join_kept_for_tests("a", Qos::AtLeastOnce);
+    shard.disconnect(key, &link, Cause::Broken, now);
+    assert_eq!(shard.orphans.under_way.len(), 2);
+}
