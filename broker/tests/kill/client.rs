@@ -22,6 +22,13 @@ impl Packet {
     }
 }
 
+/// What becomes of the session that there is, in the flags of CONNECT.
+#[derive(Clone, Copy)]
+pub(crate) enum Start {
+    GoOn = 0,
+    Clean = 2,
+}
+
 /// One connection.
 pub(crate) struct Line {
     stream: TcpStream,
@@ -30,10 +37,10 @@ pub(crate) struct Line {
 
 impl Line {
     /// Connects to a session, as soon as there is a broker; tells whether the broker had it.
-    pub(crate) fn open(address: SocketAddr, client_id: &str) -> (Self, bool) {
+    pub(crate) fn open(address: SocketAddr, client_id: &str, start: Start) -> (Self, bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Ok(opened) = Self::try_open(address, client_id) {
+            if let Ok(opened) = Self::try_open(address, client_id, start) {
                 return opened;
             }
             assert!(Instant::now() < deadline, "{client_id} finds no broker");
@@ -41,7 +48,7 @@ impl Line {
         }
     }
 
-    fn try_open(address: SocketAddr, client_id: &str) -> io::Result<(Self, bool)> {
+    fn try_open(address: SocketAddr, client_id: &str, start: Start) -> io::Result<(Self, bool)> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -49,7 +56,7 @@ impl Line {
             stream,
             inbound: Vec::new(),
         };
-        let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 0, 0, 60];
+        let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, start as u8, 0, 60];
         put_str(client_id, &mut body);
         line.send(&packet(0x10, &body))?;
         let answer = line.next(PATIENCE)?.ok_or(ErrorKind::TimedOut)?;
@@ -165,7 +172,7 @@ impl Publisher {
     /// Publishes up to so many more and hears answers; a connection that breaks is made anew.
     pub(crate) fn turn(&mut self, most: usize) {
         if self.line.is_none() {
-            let (line, is_present) = Line::open(self.address, &self.client_id);
+            let (line, is_present) = Line::open(self.address, &self.client_id, Start::GoOn);
             assert!(is_present || !self.was_there, "{} lost", self.client_id);
             self.was_there = true;
             self.line = Some(line);
@@ -255,6 +262,26 @@ impl Publisher {
     }
 }
 
+/// What was acknowledged, by topic.
+pub(crate) type Taken = BTreeMap<String, Vec<u64>>;
+
+/// Which messages have come to none of these subscribers that are for each of them, or for their
+/// group.
+pub(crate) fn lost(subscribers: &[&Subscriber], taken: &Taken) -> Vec<(String, u64)> {
+    let mut lost = Vec::new();
+    for (topic, numbers) in taken {
+        let wanting = subscribers.iter().filter(|one| one.wants(topic));
+        let received: Vec<_> = wanting.map(|one| one.received.get(topic)).collect();
+        let has_come = |number: &u64| {
+            let all = received.iter().flatten();
+            received.is_empty() || all.into_iter().any(|all| all.contains_key(number))
+        };
+        let numbers = numbers.iter().filter(|number| !has_come(number));
+        lost.extend(numbers.map(|number| (topic.clone(), *number)));
+    }
+    lost
+}
+
 /// What one client receives.
 pub(crate) struct Subscriber {
     address: SocketAddr,
@@ -290,22 +317,18 @@ impl Subscriber {
     }
 
     /// Which of these messages are its own and have not come.
-    pub(crate) fn lost(&self, taken: &BTreeMap<String, Vec<u64>>) -> Vec<(String, u64)> {
-        let mut lost = Vec::new();
-        for (topic, numbers) in taken.iter().filter(|(topic, _)| self.wants(topic)) {
-            let received = self.received.get(topic);
-            let is_lost = |number: &&u64| received.is_none_or(|all| !all.contains_key(number));
-            let numbers = numbers.iter().filter(is_lost);
-            lost.extend(numbers.map(|number| (topic.clone(), *number)));
-        }
-        lost
+    pub(crate) fn lost(&self, taken: &Taken) -> Vec<(String, u64)> {
+        lost(&[self], taken)
     }
 
     fn wants(&self, topic: &str) -> bool {
         let mut filters = self.filters.iter();
-        filters.any(|(filter, _qos)| match filter.strip_suffix('+') {
-            Some(prefix) => topic.starts_with(prefix),
-            None => topic == *filter,
+        filters.any(|(filter, _qos)| {
+            let filter = filter.strip_prefix("$share/g/").unwrap_or(filter);
+            match filter.strip_suffix('+') {
+                Some(prefix) => topic.starts_with(prefix),
+                None => topic == filter,
+            }
         })
     }
 
@@ -324,10 +347,19 @@ impl Subscriber {
         self.line = None;
     }
 
+    /// Ends the session: what waits there is for other members of its groups.
+    pub(crate) fn end_session(&mut self) {
+        let (_line, is_present) = Line::open(self.address, &self.client_id, Start::Clean);
+        assert!(!is_present);
+        self.leave();
+        self.is_subscribed = false;
+        self.pending.clear();
+    }
+
     /// Takes what comes for a while.
     pub(crate) fn turn(&mut self, patience: Duration) {
         if self.line.is_none() {
-            let (line, is_present) = Line::open(self.address, &self.client_id);
+            let (line, is_present) = Line::open(self.address, &self.client_id, Start::GoOn);
             assert!(is_present || !self.is_subscribed, "{} lost", self.client_id);
             self.line = Some(line);
         }

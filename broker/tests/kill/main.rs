@@ -1,4 +1,5 @@
-//! A broker that is killed under load, again and again, loses nothing that it has acknowledged.
+//! A broker that is killed under load, again and again, loses nothing that it has acknowledged. Members
+//! of a group break their connections and end their sessions meanwhile.
 //!
 //! `TIDEGATE_KILLS` says how often, `TIDEGATE_KILLS_SEED` when: a failure tells its own.
 
@@ -11,7 +12,6 @@
 mod client;
 
 use std::{
-    collections::BTreeMap,
     env, fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use client::{Publisher, Subscriber};
+use client::{Publisher, Subscriber, Taken};
 
 const KILLS: u64 = 4;
 
@@ -35,9 +35,6 @@ const TURN: Duration = Duration::from_millis(20);
 
 /// Longer than anything takes that is left to do when the last broker is up.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What was acknowledged, by topic.
-type Taken = BTreeMap<String, Vec<u64>>;
 
 /// The broker under test.
 struct Broker {
@@ -162,6 +159,16 @@ fn subscribe(mut subscriber: Subscriber, taken: &OnceLock<Taken>) -> Subscriber 
     subscriber
 }
 
+/// Has a member of a group go again and again, with messages that it has not acknowledged.
+fn take_part(mut member: Subscriber, is_over: &AtomicBool, go: fn(&mut Subscriber)) -> Subscriber {
+    while !is_over.load(Ordering::Relaxed) {
+        member.turn(Duration::from_millis(100));
+        thread::sleep(TURN);
+        go(&mut member);
+    }
+    member
+}
+
 #[test]
 fn killed_broker_loses_nothing_acknowledged_and_repeats_nothing_of_qos_2() {
     let kills = number("TIDEGATE_KILLS").unwrap_or(KILLS);
@@ -178,7 +185,12 @@ fn killed_broker_loses_nothing_acknowledged_and_repeats_nothing_of_qos_2() {
         Subscriber::new(address, "reader-1", &[("q1/+", 1)]),
         Subscriber::new(address, "reader-2", &[("q2/+", 2)]),
     ];
-    for subscriber in readers.iter_mut().chain([&mut absent]) {
+    let steady = ["member-1", "member-2", "member-3"]
+        .map(|name| Subscriber::new(address, name, &[("$share/g/q1/+", 1)]));
+    let fickle = ["fickle-1", "fickle-2"]
+        .map(|name| Subscriber::new(address, name, &[("$share/g/q1/+", 1)]));
+    let mut members: Vec<_> = steady.into_iter().chain(fickle).collect();
+    for subscriber in readers.iter_mut().chain([&mut absent]).chain(&mut members) {
         while !subscriber.is_subscribed() {
             subscriber.turn(Duration::from_millis(10));
         }
@@ -190,7 +202,19 @@ fn killed_broker_loses_nothing_acknowledged_and_repeats_nothing_of_qos_2() {
     let is_over = AtomicBool::new(false);
     let taken: OnceLock<Taken> = OnceLock::new();
     let began = Instant::now();
-    let (mut subscribers, published) = thread::scope(|scope| {
+    let (mut subscribers, mut members, published) = thread::scope(|scope| {
+        let taking_part: Vec<_> = members
+            .drain(..)
+            .map(|member| {
+                let go = if member.name().starts_with("fickle") {
+                    Subscriber::end_session
+                } else {
+                    Subscriber::leave
+                };
+                let is_over = &is_over;
+                scope.spawn(move || take_part(member, is_over, go))
+            })
+            .collect();
         let reading = readers.map(|reader| scope.spawn(|| subscribe(reader, &taken)));
         let publishing: Vec<_> = publishers
             .map(|publisher| scope.spawn(|| publish(publisher, &is_over)))
@@ -212,7 +236,11 @@ fn killed_broker_loses_nothing_acknowledged_and_repeats_nothing_of_qos_2() {
             .into_iter()
             .map(|reader| reader.join().unwrap())
             .collect();
-        (subscribers, elapsed)
+        let members: Vec<_> = taking_part
+            .into_iter()
+            .map(|member| member.join().unwrap())
+            .collect();
+        (subscribers, members, elapsed)
     });
     let taken = taken.into_inner().unwrap();
     let deadline = Instant::now() + PATIENCE;
@@ -220,6 +248,16 @@ fn killed_broker_loses_nothing_acknowledged_and_repeats_nothing_of_qos_2() {
         absent.turn(Duration::from_millis(50));
     }
     subscribers.push(absent);
+    let lost_by = |members: &[Subscriber]| {
+        let members: Vec<_> = members.iter().collect();
+        client::lost(&members, &taken)
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !lost_by(&members).is_empty() && Instant::now() < deadline {
+        for member in &mut members {
+            member.turn(Duration::from_millis(50));
+        }
+    }
 
     let count: usize = taken.values().map(Vec::len).sum();
     let rate = count as f64 / published.as_secs_f64();
@@ -231,5 +269,7 @@ fn killed_broker_loses_nothing_acknowledged_and_repeats_nothing_of_qos_2() {
         assert_eq!(lost.len(), 0, "{name} lost {lost:?}; {told}");
         assert_eq!(subscriber.repeats("q2/"), 0, "{name} got one twice; {told}");
     }
+    let lost = lost_by(&members);
+    assert_eq!(lost.len(), 0, "the group lost {lost:?}; {told}");
     assert!(count > 0, "{told}");
 }
