@@ -48,7 +48,7 @@ pub use terms::{
 struct Received {
     /// What its PUBREC waits for.
     receipt: Option<Rc<Receipt>>,
-    /// It is noted that everybody has it.
+    /// Everybody has it, which is noted: its PUBREC is on its way.
     is_spread: bool,
     /// An earlier life of the broker has received it, and may not have passed it on to everybody.
     inherited: Option<Inherited>,
@@ -291,6 +291,13 @@ impl Session {
     /// What the answer to a QoS 2 message waits for.
     pub fn receipt(&self, id: PacketId) -> Option<Rc<Receipt>> {
         self.received.get(&id)?.receipt.clone()
+    }
+
+    /// Whether a PUBREL can be an answer to what the client was told. One that comes before its PUBREC
+    /// frees an identifier that other shards may yet note a message by.
+    pub fn may_release(&self, id: PacketId) -> bool {
+        let received = self.received.get(&id);
+        received.is_none_or(|received| received.is_spread)
     }
 
     /// Takes back that a PUBLISH was noted: it is refused, which ends its delivery.

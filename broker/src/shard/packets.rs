@@ -58,6 +58,9 @@ impl Shard {
             }
             ClientPacket::Ack(ack) => {
                 if let Some(entry) = self.sessions.get_mut(key) {
+                    if ack.kind == AckKind::PubRel && !entry.session.may_release(ack.id) {
+                        return Err(reason::PROTOCOL_ERROR);
+                    }
                     let is_kept = entry.session.is_kept();
                     let mut line = Line::new(link, self.account.as_ref(), is_kept);
                     let dropped = entry.session.handle_ack(ack, &mut line, now);
@@ -154,7 +157,7 @@ impl Shard {
         } else {
             (reason::SUCCESS, self.publish_again(key, id, message, now))
         };
-        if let (true, Some(id)) = (is_repeatable, id)
+        if let (Qos::ExactlyOnce, Some(id)) = (qos, id)
             && receipt.as_ref().is_none_or(|receipt| receipt.is_complete())
         {
             self.note_spread(key, id);

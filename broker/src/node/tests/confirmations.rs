@@ -270,3 +270,26 @@ async fn node_that_stops_answers_for_what_it_has_taken() {
     assert_eq!(receiver.receive().await.payload, "x");
     stopping.await.unwrap();
 }
+
+#[tokio::test]
+async fn message_is_not_released_before_its_sender_hears_that_it_was_received() {
+    let broker = Broker::start_sharded(2, "").await;
+    let mut receiver = broker.join_on(1, Version::V5, "receiver").await;
+    receiver.subscribe("t", 2).await;
+    let hello = Hello::persistent(Version::V5, &broker.id_on(0, "sender"));
+    let (mut sender, _) = Client::connect(broker.address, &hello).await;
+    let hung = broker.hang(1).await;
+    sender.publish("t", "once", 0b0100, 5).await;
+    sender.send(&[0x62, 2, 0, 5]).await;
+    sender.expect(0xe0, &[0x82]).await;
+    sender.expect_close().await;
+    drop(hung);
+    let (mut sender, welcome) = Client::connect(broker.address, &hello).await;
+    assert!(welcome.session_present);
+    sender.publish("t", "once", 0b1100, 5).await;
+    sender.expect_answer(0x50, 5).await;
+    sender.complete(5).await;
+    assert_eq!(receiver.receive().await.payload, "once");
+    receiver.ping().await;
+    broker.stop().await;
+}
