@@ -15,6 +15,7 @@ mod clustered;
 mod confirmations;
 mod delivery;
 mod filters;
+mod frames;
 mod heal;
 mod inspect;
 mod kept;

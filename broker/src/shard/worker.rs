@@ -34,20 +34,15 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-use super::{Inheritance, Request, Shard, Shared, access, account, orphans, replicas};
+use super::{Inheritance, Request, Shard, Shared, access, account, frames, orphans, replicas};
 use crate::{
     access::Identity,
     codec::packet::Connect,
     gate::Slot,
-    lanes::{
-        self, Event, Flushed, Inbox, LaneEnds, LaneError, LaneReader,
-        frame::{self, Content, Item},
-    },
+    lanes::{LaneEnds, LaneError},
     load,
-    message::Qos,
-    metrics::{Counters, Metric},
+    metrics::Counters,
     peer::Peer,
-    receipts::Needs,
     routes::ShardId,
     transport::Transport,
 };
@@ -61,13 +56,6 @@ const REQUESTS: usize = 64;
 /// How often absent sessions and expired retained messages are looked at. MQTT counts both in
 /// whole seconds.
 const TICK: Duration = Duration::from_millis(250);
-
-/// How long a full lane is left alone before it is tried again.
-const LANE_RETRY: Duration = Duration::from_millis(1);
-
-/// Frames read before connections get their turn. A frame is half a connection's turn, and carries
-/// what many connections of another shard have sent.
-const FRAMES_PER_TURN: u64 = 8;
 
 /// How long clients get to take their last packets when the node stops.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -179,7 +167,7 @@ async fn run(
     // Ends by itself when nobody is left to ask.
     let _answers =
         tokio::task::spawn_local(answer(Rc::clone(&shard), requests, connections.clone()));
-    let lane_out = tokio::task::spawn_local(send_frames(Rc::clone(&shard)));
+    let lane_out = tokio::task::spawn_local(frames::send(Rc::clone(&shard)));
     let orphans = tokio::task::spawn_local(orphans::place(Rc::clone(&shard)));
     let timers = tokio::task::spawn_local(keep_time(Rc::clone(&shard), begun));
     // Ends at once without a store.
@@ -190,8 +178,8 @@ async fn run(
     let _copies = tokio::task::spawn_local(replicas::serve(Rc::clone(&shard)));
     let access = tokio::task::spawn_local(access::follow(Rc::clone(&shard)));
     let cluster = tokio::task::spawn_local(follow_cluster(Rc::clone(&shard)));
-    let confirmations = tokio::task::spawn_local(hear_confirmations(id, Rc::clone(&shard)));
-    let lane_in = tokio::task::spawn_local(receive_frames(id, Rc::clone(&shard), ends));
+    let confirmations = tokio::task::spawn_local(frames::hear_confirmations(id, Rc::clone(&shard)));
+    let lane_in = tokio::task::spawn_local(frames::receive(id, Rc::clone(&shard), ends));
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => {}
         result = lane_in => {
@@ -273,140 +261,6 @@ async fn accept(
             slot,
         };
         entrance::enter(&shard, arrival, &connections);
-    }
-}
-
-/// Delivers what other shards send; joins the next Router when this one dies.
-async fn receive_frames(
-    id: ShardId,
-    shard: Rc<RefCell<Shard>>,
-    ends: LaneEnds,
-) -> Result<(), LaneError> {
-    let (ends_count, lanes) = {
-        let state = shard.borrow();
-        (state.shared.ends(), Arc::clone(&state.shared.lanes))
-    };
-    let mut inbox = Inbox::new(id, ends_count, Arc::clone(&lanes));
-    let (mut reader, tx) = LaneReader::new(id, lanes, ends);
-    shard.borrow_mut().outbox.rejoin(tx);
-    let mut frames = 0_u64;
-    loop {
-        let tx = match reader.next().await? {
-            Event::Joined(tx) => tx,
-            Event::Frame(bytes) => {
-                let is_whole = receive_frame(&shard, &mut inbox, &bytes);
-                frames += 1;
-                // The link yields only when it is empty; connections must get their turn.
-                if frames.is_multiple_of(FRAMES_PER_TURN) {
-                    tokio::task::yield_now().await;
-                }
-                if is_whole {
-                    continue;
-                }
-                reader.rejoin(lanes::Failure::Gap).await?
-            }
-        };
-        let mut state = shard.borrow_mut();
-        state.counters.inc(Metric::LaneRestarts);
-        state.outbox.rejoin(tx);
-    }
-}
-
-/// Delivers a frame's messages; tells whether the lane is still whole.
-fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]) -> bool {
-    let mut bytes = payload;
-    let mut needs = Needs::default();
-    let mut is_awaited = false;
-    let from = frame::read_header(&mut &*bytes).map_or(ShardId(0), |header| header.from);
-    let arrival = inbox.handle_frame(&mut bytes);
-    let mut state = shard.borrow_mut();
-    let messages = match arrival {
-        lanes::Arrival::New { messages } => messages,
-        lanes::Arrival::Ignored => return true,
-        lanes::Arrival::Gap { missing } => {
-            error!(missing, "frames missing on a lane");
-            let missing = usize::try_from(missing).unwrap_or(usize::MAX);
-            state.counters.add(Metric::LaneGaps, missing);
-            return false;
-        }
-    };
-    state.counters.inc(Metric::LaneFrames);
-    state.counters.add(Metric::LaneMessages, messages as usize);
-    let now = Instant::now();
-    let noted = state.noted();
-    // What another node's item waits for must not be other items: two nodes could wait for each other.
-    let is_neighbours = from.0 < state.shared.shards;
-    let mut handed_on = Needs::default();
-    while let Some(content) = frame::read_content(&mut bytes, now) {
-        let Item {
-            message,
-            seats,
-            source,
-        } = match content {
-            Content::Message(item) => item,
-            Content::Word {
-                bytes,
-                is_awaited: is_word_awaited,
-            } => {
-                is_awaited |= is_word_awaited;
-                state.handle_word(from, bytes, now);
-                continue;
-            }
-        };
-        let message = Arc::new(message);
-        is_awaited |= message.qos > Qos::AtMostOnce;
-        if !seats.is_empty() {
-            // What a shard has taken for its subscribers says nothing of its seats: a repeat's are
-            // chosen anew.
-            state.deliver_to_seats(&seats, &message, &mut needs, now);
-        } else if !state.has_taken(source) {
-            let noted = state.noted();
-            let needs = if is_neighbours {
-                &mut needs
-            } else {
-                &mut handed_on
-            };
-            state.deliver(&message, None, needs, now);
-            state.note_taken(noted, source);
-        }
-    }
-    state.frames_taken += 1;
-    state.need_noted(noted, &mut needs);
-    let finished = inbox.finish_frame();
-    if let Some((from, sequence)) = finished.filter(|_frame| is_awaited) {
-        state.confirm_frame(from, sequence, &needs);
-    }
-    true
-}
-
-/// Answers publishers when other shards have taken their messages.
-async fn hear_confirmations(id: ShardId, shard: Rc<RefCell<Shard>>) {
-    let lanes = Arc::clone(&shard.borrow().shared.lanes);
-    let mut taken = Vec::new();
-    loop {
-        lanes.confirmed(id, &mut taken).await;
-        for (count, confirmation) in (1_u64..).zip(taken.drain(..)) {
-            shard.borrow_mut().handle_frame_confirmation(confirmation);
-            // There is an answer for each message of a frame.
-            if count.is_multiple_of(FRAMES_PER_TURN) {
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-}
-
-/// Hands frames to the Router after each burst of packets.
-async fn send_frames(shard: Rc<RefCell<Shard>>) {
-    let work = Rc::clone(&shard.borrow().outbox_work);
-    loop {
-        work.notified().await;
-        loop {
-            let flushed = shard.borrow_mut().flush_lanes();
-            match flushed {
-                Flushed::All => break,
-                Flushed::Blocked => tokio::time::sleep(LANE_RETRY).await,
-            }
-        }
     }
 }
 
