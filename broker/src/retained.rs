@@ -4,7 +4,10 @@ use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     ops::{Bound, ControlFlow},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{self, AtomicUsize},
+    },
     time::Instant,
 };
 
@@ -22,6 +25,9 @@ const FORGOTTEN_PER_TURN: usize = 4096;
 
 /// What a level of a topic takes that has no other beside it: a table with room for eleven.
 const LEVEL_BYTES: usize = 768;
+
+/// What a note takes without its topic and message.
+const NOTE_BYTES: usize = 128;
 
 /// A message, and since when it is its topic's.
 #[derive(Clone, Debug)]
@@ -61,21 +67,46 @@ pub(crate) struct Note {
 
 /// What became of topics since it was last asked: one note each, however often they change.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Notes(Arc<Mutex<BTreeMap<Box<str>, Option<Kept>>>>);
+pub(crate) struct Notes(Arc<Topics>);
+
+#[derive(Debug, Default)]
+struct Topics {
+    notes: Mutex<BTreeMap<Box<str>, Option<Kept>>>,
+    bytes: AtomicUsize,
+}
 
 impl Notes {
     fn note(&self, topic: &str, kept: Option<Kept>) {
-        self.lock().insert(topic.into(), kept);
+        let bytes = |kept: &Option<Kept>| {
+            NOTE_BYTES + topic.len() + kept.as_ref().map_or(0, |kept| kept.message.size())
+        };
+        let more = bytes(&kept);
+        let mut notes = self.lock();
+        let older = notes.insert(topic.into(), kept);
+        let less = older.as_ref().map_or(0, bytes);
+        let before = self.0.bytes.load(atomic::Ordering::Relaxed);
+        self.0
+            .bytes
+            .store(before + more - less, atomic::Ordering::Relaxed);
     }
 
     pub(crate) fn take(&self) -> Vec<Note> {
-        let notes = std::mem::take(&mut *self.lock());
+        let mut held = self.lock();
+        let notes = std::mem::take(&mut *held);
+        self.0.bytes.store(0, atomic::Ordering::Relaxed);
+        drop(held);
         let note = |(topic, kept)| Note { topic, kept };
         notes.into_iter().map(note).collect()
     }
 
+    /// About how much memory they hold.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.bytes.load(atomic::Ordering::Relaxed)
+    }
+
+    /// Whoever has this is the only one to change anything.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Option<Kept>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -229,25 +229,34 @@ impl Change {
         matches!(self, Self::State(state) if state.expiry.is_zero())
     }
 
-    /// Bytes that are held for this change alone, and that a client may send as often as it likes.
+    /// Bytes that may be held for this change alone, and that a client may have change as often as it
+    /// likes.
     fn held_bytes(&self) -> usize {
-        let message_len = |message: &Message| {
-            message.topic.len() + message.payload.len() + message.properties.len()
-        };
         match self {
-            Self::Taken { message, .. } => message_len(message),
+            Self::Taken { message, .. } => message.size(),
+            Self::Released { message, .. } | Self::Done { message, .. } => {
+                message.as_ref().map_or(0, |message| message.size())
+            }
+            Self::Ended(Remains {
+                filters,
+                messages,
+                received: _,
+            }) => {
+                let messages = messages
+                    .iter()
+                    .filter_map(|(_seq, message)| message.as_ref());
+                let filters = filters.iter().map(|filter| filter.len());
+                filters.sum::<usize>() + messages.map(|message| message.size()).sum::<usize>()
+            }
             Self::State(state) => {
                 let will = state.will.as_ref();
-                will.map_or(0, |will| message_len(&will.message))
+                will.map_or(0, |will| will.message.size())
             }
             Self::Subscribed(filter, _) | Self::Unsubscribed(filter) => filter.len(),
-            Self::Published { .. }
-            | Self::Released { .. }
-            | Self::Done { .. }
-            | Self::Received(..)
-            | Self::Spread(..)
-            | Self::Completed(_)
-            | Self::Ended(_) => 0,
+            // The session holds the message for as long as it is on its way.
+            Self::Published { .. } | Self::Received(..) | Self::Spread(..) | Self::Completed(_) => {
+                0
+            }
         }
     }
 }
@@ -341,16 +350,17 @@ mod tests {
     #[test]
     fn what_a_client_may_repeat_is_counted_with_what_it_holds() {
         let filter: Box<str> = "f".repeat(60_000).into();
+        let message = Arc::new(Message {
+            topic: "t".into(),
+            payload: vec![0; 50_000].into(),
+            properties: vec![0; 10_000].into(),
+            qos: Qos::AtMostOnce,
+            retain: false,
+            expires: None,
+            id: MessageId::NONE,
+        });
         let will = Will {
-            message: Arc::new(Message {
-                topic: "t".into(),
-                payload: vec![0; 50_000].into(),
-                properties: vec![0; 10_000].into(),
-                qos: Qos::AtMostOnce,
-                retain: false,
-                expires: None,
-                id: MessageId::NONE,
-            }),
+            message: Arc::clone(&message),
             expiry: None,
             delay: 0,
         };
@@ -375,7 +385,24 @@ mod tests {
         let changes = [
             Change::State(state),
             Change::Subscribed(filter.clone(), subscription),
-            Change::Unsubscribed(filter),
+            Change::Unsubscribed(filter.clone()),
+            Change::Released {
+                seq: Seq(1),
+                id: PacketId::MIN,
+                message: Some(Arc::clone(&message)),
+            },
+            Change::Done {
+                seq: Seq(1),
+                message: Some(Arc::clone(&message)),
+            },
+            Change::Ended(Remains {
+                filters: vec![filter],
+                ..Remains::default()
+            }),
+            Change::Ended(Remains {
+                messages: vec![(Seq(1), Some(message))],
+                ..Remains::default()
+            }),
         ];
         for change in changes {
             let journal = Journal::default();

@@ -233,7 +233,25 @@ impl Account {
     /// While it cannot be written, nothing is taken that would need it.
     pub(super) fn is_congested(&self) -> bool {
         let bytes = self.journal.bytes() + self.bytes_under_way.get();
-        bytes > WAITING_BOUND && self.condition() != Condition::Failing
+        let sink = self.sink.as_ref();
+        let is_much = bytes > WAITING_BOUND || sink.is_some_and(|sink| sink.store.has_many_notes());
+        is_much && self.condition() != Condition::Failing
+    }
+
+    /// Whether so much waits for the store alone, which needs nobody to go on. While other nodes are
+    /// waited for, what they send must be taken: they may wait for this one.
+    fn is_store_behind(&self) -> bool {
+        let Some(Sink { store, .. }) = &self.sink else {
+            return false;
+        };
+        let stored = store.stored(self.shard);
+        let under_way = self.under_way.borrow();
+        let waiting = under_way.iter().filter(|(number, _)| *number > stored);
+        let mut bytes: usize = waiting.map(|(_number, bytes)| bytes).sum();
+        if self.sent.get() - stored >= PARCELS {
+            bytes += self.journal.bytes();
+        }
+        bytes > WAITING_BOUND && store.condition() != Condition::Failing
     }
 
     /// Whether everything that is noted is safe.
@@ -344,6 +362,28 @@ pub(super) async fn serve(shard: Rc<RefCell<Shard>>) {
     let account = shard.borrow().account().cloned();
     if let Some(account) = account {
         tokio::join!(account.send_parcels(), follow_store(&account, &shard));
+    }
+}
+
+/// Waits while so much waits to be safe that no more clients should be taken.
+pub(super) async fn relief(shard: &RefCell<Shard>) {
+    let relief = Rc::clone(&shard.borrow().relief);
+    while shard.borrow().is_store_congested() {
+        relief.notified().await;
+    }
+}
+
+/// Waits while so much waits for the store that nothing of other shards should be taken.
+pub(super) async fn store_relief(shard: &RefCell<Shard>) {
+    let (relief, account) = {
+        let state = shard.borrow();
+        (Rc::clone(&state.relief), state.account().cloned())
+    };
+    while account
+        .as_ref()
+        .is_some_and(|account| account.is_store_behind())
+    {
+        relief.notified().await;
     }
 }
 

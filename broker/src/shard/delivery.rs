@@ -362,13 +362,14 @@ impl Shard {
 
     /// Wakes connections that wait for room, if there is some.
     pub(super) fn resume_stalled(&mut self) {
+        self.relief.notify_waiters();
         if self.outbox.is_relieved() && !self.is_store_congested() && !self.stalled.is_empty() {
             let stalled = std::mem::take(&mut self.stalled);
             stalled.into_values().for_each(Waker::wake);
         }
     }
 
-    fn is_store_congested(&self) -> bool {
+    pub(super) fn is_store_congested(&self) -> bool {
         let account = self.account.as_ref();
         account.is_some_and(|account| account.is_congested())
     }

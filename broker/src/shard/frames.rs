@@ -9,7 +9,7 @@ use std::{
 
 use tracing::error;
 
-use super::Shard;
+use super::{Shard, account};
 use crate::{
     lanes::{
         self, Event, Flushed, Inbox, LaneEnds, LaneError, LaneReader,
@@ -94,8 +94,11 @@ async fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]
         needs: Needs::default(),
         is_awaited: false,
     };
+    // What comes from other shards is held back as what comes from clients is.
+    account::store_relief(shard).await;
     while shard.borrow_mut().take_messages(&mut frame, Instant::now()) {
         tokio::task::yield_now().await;
+        account::store_relief(shard).await;
     }
     let mut state = shard.borrow_mut();
     state.counters.inc(Metric::LaneFrames);

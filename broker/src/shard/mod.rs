@@ -183,6 +183,8 @@ pub(crate) struct Shard {
     is_draining: bool,
     /// Connections that wait for the lanes before they read on.
     stalled: BTreeMap<SessionKey, Waker>,
+    /// Rung when the store has caught up.
+    relief: Rc<tokio::sync::Notify>,
     /// No client is given anything more.
     is_stopping: bool,
     /// On the shard that publishes `$SYS` for all.
@@ -231,6 +233,7 @@ impl Shard {
             herald: Herald::default(),
             is_draining: false,
             stalled: BTreeMap::new(),
+            relief: Rc::default(),
             is_stopping: false,
             sys,
             account,

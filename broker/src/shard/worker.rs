@@ -238,6 +238,7 @@ async fn accept(
     access::judge_all(&shard).await;
     orphans::take_up(&shard).await;
     while let Some(arrival) = arrivals.recv().await {
+        account::relief(&shard).await;
         let Arrival {
             mut transport,
             peer,

@@ -45,7 +45,7 @@ pub(crate) use self::clock::Clock;
 use self::{disk::Disk, load::Loader, record::FORMAT, scribe::Scribe};
 use crate::{
     config::Persistence,
-    retained::Notes,
+    retained::{Note, Notes},
     routes::ShardId,
     session::journal::{Change, SessionId},
     shares::Shares,
@@ -59,6 +59,9 @@ use watch::Watch;
 
 /// How long a predecessor that is about to end may still have the store.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of retained messages that may wait for the store before shards stop reading from clients.
+const NOTED_BOUND: usize = 8 * 1024 * 1024;
 
 /// Why there is no store.
 #[derive(Debug, Error)]
@@ -168,6 +171,8 @@ pub(crate) struct Store {
     /// The last one is the cluster's thread, which has no sessions and notes what is retained.
     shards: Vec<Progress>,
     condition: AtomicU8,
+    /// What is retained, and not taken to be stored.
+    notes: Notes,
     stats: Stats,
     max_bytes: u64,
 }
@@ -259,14 +264,13 @@ impl Store {
         );
         let store = Arc::new(Self::new(shards, last_session, config));
         let watch = Arc::new(Watch::new(Arc::clone(&store), config.patience));
-        let notes = Notes::default();
+        let notes = store.notes.clone();
         let (parcels, arriving) = mpsc::channel();
         let worker = worker::Worker::new(
             Arc::clone(&store),
             scribe,
             Box::new(disk),
             Arc::clone(&watch),
-            notes.clone(),
             config,
         );
         let (end, over) = mpsc::channel();
@@ -296,6 +300,7 @@ impl Store {
             last_session: AtomicU64::new(last_session.0),
             shards: (0..=shards).map(|_shard| Progress::default()).collect(),
             condition: AtomicU8::new(Condition::Good as u8),
+            notes: Notes::default(),
             stats: Stats::default(),
             max_bytes: config.max_bytes,
         }
@@ -344,6 +349,28 @@ impl Store {
         Condition::of(self.condition.load(Ordering::Acquire))
     }
 
+    /// Whether so much that is retained waits for the store that no more should be taken.
+    pub(crate) fn has_many_notes(&self) -> bool {
+        self.notes.bytes() > NOTED_BOUND
+    }
+
+    /// Takes what became of retained messages.
+    fn take_notes(&self) -> Vec<Note> {
+        let were_many = self.has_many_notes();
+        let notes = self.notes.take();
+        if were_many {
+            self.rouse();
+        }
+        notes
+    }
+
+    /// Has all shards look how the store is.
+    fn rouse(&self) {
+        for progress in &self.shards {
+            progress.changed.notify_one();
+        }
+    }
+
     fn set_stored(&self, shard: ShardId, number: u64) {
         if let Some(progress) = self.shards.get(usize::from(shard.0)) {
             progress.stored.store(number, Ordering::Release);
@@ -356,9 +383,7 @@ impl Store {
         let before = self.condition.swap(condition as u8, Ordering::AcqRel);
         let before = Condition::of(before);
         if before != condition {
-            for progress in &self.shards {
-                progress.changed.notify_one();
-            }
+            self.rouse();
         }
         before
     }

@@ -11,7 +11,7 @@ use super::{
     Condition, Parcel, Store, clock::Clock, disk::Medium, scribe::Scribe, status::Stats,
     watch::Watch,
 };
-use crate::{config::Persistence, retained::Notes, routes::ShardId};
+use crate::{config::Persistence, routes::ShardId};
 
 /// When a write that failed is tried again, and how often a file system that is full is looked at.
 const RETRY: Duration = Duration::from_secs(1);
@@ -26,7 +26,6 @@ pub(super) struct Worker {
     scribe: Scribe,
     medium: Box<dyn Medium>,
     watch: Arc<Watch>,
-    notes: Notes,
     max_bytes: u64,
     min_free_bytes: u64,
     /// Parcels whose changes are in the batch.
@@ -42,7 +41,6 @@ impl Worker {
         scribe: Scribe,
         medium: Box<dyn Medium>,
         watch: Arc<Watch>,
-        notes: Notes,
         config: &Persistence,
     ) -> Self {
         Self {
@@ -50,7 +48,6 @@ impl Worker {
             scribe,
             medium,
             watch,
-            notes,
             max_bytes: config.max_bytes,
             min_free_bytes: config.min_free_bytes,
             waiting: Vec::new(),
@@ -103,7 +100,7 @@ impl Worker {
 
     fn turn(&mut self, clock: Clock) {
         // Behind the parcels: what a shard noted before it sent one is there.
-        for note in self.notes.take() {
+        for note in self.store.take_notes() {
             self.scribe.note_retained(note, clock);
         }
         if self.retry.is_some_and(|due| Instant::now() < due) {

@@ -8,6 +8,8 @@ use super::{
 use crate::{
     codec::packet::Version,
     metrics::Metric,
+    routes::ShardId,
+    shard::Request,
     store::{Condition, faults},
     testing::Dir,
 };
@@ -180,6 +182,61 @@ async fn disk_that_hangs_holds_nobody_up_for_long_and_loses_nothing() {
     for payload in ["under way", "after"] {
         assert_eq!(client.receive().await.payload, payload);
     }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn disk_that_hangs_has_the_broker_take_no_more_than_it_can_hold() {
+    const MESSAGES: u64 = 640;
+    const BYTES: usize = 64_000;
+    let dir = Dir::new();
+    let store = dir.path("store");
+    let settings = format!("{}patience = \"1h\"\n", settings(&dir));
+    let broker = Broker::start_sharded(2, &settings).await;
+    let mut sender = broker.join(Version::V5, "sender").await;
+    faults::hang(&store);
+    sender.publish("r", "first", 0b0001, 0).await;
+    broker
+        .wait_until(|_node| faults::of(&store).holds_write())
+        .await;
+    let flood = tokio::spawn(async move {
+        let payload = "x".repeat(BYTES);
+        for number in 0..MESSAGES {
+            let topic = format!("r/{number}");
+            sender.publish(&topic, &payload, 0b0001, 0).await;
+        }
+        sender.leave().await;
+    });
+    let noted = broker.node.status().shared.store.clone().unwrap();
+    broker.wait_until(|_node| noted.has_many_notes()).await;
+    // Who comes then waits for its turn, on every shard.
+    let connected = broker.count(Metric::Connected);
+    let mut arrivals = Vec::new();
+    for shard in 0..2 {
+        let mut client = Client::open(broker.address).await;
+        let id = broker.id_on(shard, "newcomer");
+        client
+            .send(&Hello::persistent(Version::V5, &id).encode())
+            .await;
+        arrivals.push(client);
+    }
+    for _ in 0..100 {
+        for shard in [ShardId(0), ShardId(1)] {
+            let shards = broker.node.status().shards();
+            shards.ask(shard, Request::Vitals).await.unwrap();
+        }
+    }
+    let taken = broker.count(Metric::MessagesIn) * BYTES as u64;
+    assert!(taken < 10 << 20, "{taken}");
+    assert_eq!(broker.count(Metric::Connected), connected);
+    assert!(!flood.is_finished());
+
+    faults::end(&store);
+    flood.await.unwrap();
+    for client in &mut arrivals {
+        assert_eq!(client.recv().await.0, 0x20);
+    }
+    broker.wait_for(Metric::MessagesIn, 1 + MESSAGES).await;
     broker.stop().await;
 }
 

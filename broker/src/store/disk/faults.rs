@@ -24,6 +24,8 @@ pub(crate) struct Faults {
 struct State {
     is_full: bool,
     hangs: bool,
+    /// A write has come and waits.
+    holds_write: bool,
     /// Syncs that succeed before one fails.
     good_syncs: Option<usize>,
     platter: Option<Platter>,
@@ -67,6 +69,11 @@ impl Faults {
         self.state.lock().unwrap()
     }
 
+    /// Whether a write waits since the disk hangs.
+    pub(crate) fn holds_write(&self) -> bool {
+        self.lock().holds_write
+    }
+
     /// Follows what the disk has from then on, all of which is written.
     pub(super) fn follow(&self, file: &Path) {
         self.lock().platter = Some(Platter {
@@ -91,8 +98,10 @@ impl Faults {
     }
 
     pub(super) fn write(&self, offset: u64, length: usize) -> io::Result<()> {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.holds_write = state.hangs;
         let mut state = self.changed.wait_while(state, |it| it.hangs).unwrap();
+        state.holds_write = false;
         if state.is_full {
             return Err(io::ErrorKind::StorageFull.into());
         }

@@ -69,7 +69,6 @@ impl Scene {
             Scribe::new(Arc::default(), BodyId(0)),
             Box::new(fake.clone()),
             Arc::new(Watch::new(Arc::clone(&store), config.patience)),
-            Notes::default(),
             &config,
         );
         Self {
