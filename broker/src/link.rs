@@ -463,21 +463,7 @@ mod tests {
 
     #[test]
     fn answer_that_is_yet_to_come_stays_held_back() {
-        let connect = Connect {
-            version: Version::V311,
-            client_id: "c".to_owned(),
-            clean_start: true,
-            keep_alive: 0,
-            session_expiry: None,
-            receive_maximum: None,
-            maximum_packet: None,
-            topic_aliases: 0,
-            problem_information: true,
-            will: None,
-            username: None,
-            password: None,
-            authentication_method: None,
-        };
+        let connect = Connect::for_tests(Version::V311, "c");
         let limits = crate::shard::Shared::for_tests("", 1).limits();
         let link = Link::new(Peer::for_tests(), &connect, limits, Arc::default());
         // A buffer that is worth giving back.

@@ -58,6 +58,26 @@ pub struct Connect {
 }
 
 impl Connect {
+    /// A client that asks for nothing in particular, and starts clean.
+    #[cfg(test)]
+    pub(crate) fn for_tests(version: Version, client_id: &str) -> Self {
+        Self {
+            version,
+            client_id: client_id.to_owned(),
+            clean_start: true,
+            keep_alive: 0,
+            session_expiry: None,
+            receive_maximum: None,
+            maximum_packet: None,
+            topic_aliases: 0,
+            problem_information: true,
+            will: None,
+            username: None,
+            password: None,
+            authentication_method: None,
+        }
+    }
+
     /// Who reads the answer.
     pub fn recipient(&self) -> Recipient {
         let longest = self.maximum_packet.map(usize::try_from);

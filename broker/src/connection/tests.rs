@@ -54,19 +54,8 @@ impl Scene {
 
 fn hello(will: Option<Will>) -> Connect {
     Connect {
-        version: Version::V311,
-        client_id: "c".to_owned(),
-        clean_start: true,
-        keep_alive: 0,
-        session_expiry: None,
-        receive_maximum: None,
-        maximum_packet: None,
-        topic_aliases: 0,
-        problem_information: true,
         will,
-        username: None,
-        password: None,
-        authentication_method: None,
+        ..Connect::for_tests(Version::V311, "c")
     }
 }
 

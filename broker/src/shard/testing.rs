@@ -91,19 +91,8 @@ impl Shard {
 
     fn join_as(&mut self, client_id: &str, clean_start: bool, qos: Qos) -> Rc<Link> {
         let connect = Connect {
-            version: Version::V311,
-            client_id: client_id.to_owned(),
             clean_start,
-            keep_alive: 0,
-            session_expiry: None,
-            receive_maximum: None,
-            maximum_packet: None,
-            topic_aliases: 0,
-            problem_information: true,
-            will: None,
-            username: None,
-            password: None,
-            authentication_method: None,
+            ..Connect::for_tests(Version::V311, client_id)
         };
         let counters = Arc::clone(self.counters());
         let link = Link::new(Peer::for_tests(), &connect, self.limits(), counters);

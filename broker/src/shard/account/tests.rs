@@ -9,19 +9,8 @@ use crate::{
 
 fn link(shard: &Shard) -> Rc<Link> {
     let connect = Connect {
-        version: Version::V311,
-        client_id: "c".to_owned(),
         clean_start: false,
-        keep_alive: 0,
-        session_expiry: None,
-        receive_maximum: None,
-        maximum_packet: None,
-        topic_aliases: 0,
-        problem_information: true,
-        will: None,
-        username: None,
-        password: None,
-        authentication_method: None,
+        ..Connect::for_tests(Version::V311, "c")
     };
     let counters = Arc::clone(shard.counters());
     Link::new(Peer::for_tests(), &connect, shard.limits(), counters)

@@ -27,19 +27,9 @@ struct Fixture {
 /// A client of MQTT 5 whose session outlives it by so many seconds.
 fn hello(client_id: &str, expiry: u32) -> Connect {
     Connect {
-        version: Version::V5,
-        client_id: client_id.to_owned(),
-        clean_start: true,
-        keep_alive: 0,
         session_expiry: Some(expiry),
-        receive_maximum: None,
-        maximum_packet: None,
         topic_aliases: 8,
-        problem_information: true,
-        will: None,
-        username: None,
-        password: None,
-        authentication_method: None,
+        ..Connect::for_tests(Version::V5, client_id)
     }
 }
 
