@@ -97,12 +97,19 @@ impl Identity {
         self.until
     }
 
-    /// Whose session it is that was stored in an earlier life of the broker.
-    pub(crate) fn of_earlier(user: Option<Arc<str>>) -> Self {
+    /// Whose session it is that was stored in an earlier life of the broker, and what its client may
+    /// do until it comes back.
+    pub(crate) fn of_earlier(user: Option<Arc<str>>, grants: Option<Arc<Grants>>) -> Self {
         Self {
             user,
+            grants,
             ..Self::nobody(Proof::Earlier)
         }
+    }
+
+    /// What the client may do by its login, where that says so.
+    pub(crate) fn grants(&self) -> Option<&Arc<Grants>> {
+        self.grants.as_ref()
     }
 
     /// Whether the login is one that tells what its client may do, and does not.

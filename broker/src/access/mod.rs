@@ -38,8 +38,8 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use crate::{codec::packet::ConnectCode, config, tls::TlsError};
-pub(crate) use acl::Permit;
 pub use acl::{AclError, Effect};
+pub(crate) use acl::{Grants, Permit};
 pub use client_ids::{ClientIds, ClientIdsError};
 use counts::{Board, Complaints};
 use hashing::Hashing;

@@ -13,6 +13,7 @@ use std::{
 
 use super::{Grant, Subscription};
 use crate::{
+    access::Grants,
     codec::packet::{PacketId, Will},
     message::Message,
     routes::ShardId,
@@ -45,6 +46,8 @@ pub struct Profile {
     pub user: Option<Arc<str>>,
     /// The broker has given the client id.
     pub is_assigned: bool,
+    /// What the client may do by its last login, where that says so.
+    pub grants: Option<Arc<Grants>>,
 }
 
 /// All of a session but its subscriptions and messages.
@@ -368,6 +371,7 @@ mod tests {
             client_id: "c".into(),
             user: None,
             is_assigned: false,
+            grants: None,
         };
         let state = State {
             profile: Arc::new(profile),

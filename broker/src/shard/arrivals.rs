@@ -217,6 +217,7 @@ impl Shard {
             client_id,
             user,
             is_assigned,
+            grants,
         } = profile.clone();
         let mut session = Session::new(self.room());
         if let Some(account) = &self.account {
@@ -240,7 +241,7 @@ impl Shard {
             session.take_over_greeting(filter, after);
         }
         let is_kept = session.is_kept();
-        let owner = Identity::of_earlier(user);
+        let owner = Identity::of_earlier(user, grants);
         let key = self.sessions.insert(&client_id, owner, session);
         // It was let in once, and a limit that is reached here is for others.
         self.shared.sessions.fetch_add(1, Ordering::AcqRel);

@@ -217,6 +217,7 @@ impl Shard {
             client_id,
             user,
             is_assigned,
+            grants,
         } = restored.profile.clone();
         if account.is_copied() {
             let hash = hash_of(&client_id);
@@ -230,7 +231,7 @@ impl Shard {
         let session = Session::restore(self.room(), account.journal().clone(), restored, now);
         let key = self
             .sessions
-            .insert(&client_id, Identity::of_earlier(user), session);
+            .insert(&client_id, Identity::of_earlier(user, grants), session);
         // They were let in once, and a limit that is lower by now is for others.
         self.shared.sessions.fetch_add(1, Ordering::AcqRel);
         self.counters.inc(Metric::Sessions);

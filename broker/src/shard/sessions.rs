@@ -61,6 +61,7 @@ impl Entry {
             client_id: Arc::clone(&self.client_id),
             user: self.owner.user().map(Arc::from),
             is_assigned: self.is_assigned,
+            grants: self.owner.grants().cloned(),
         }
     }
 

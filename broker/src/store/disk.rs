@@ -12,6 +12,7 @@ mod rows;
 use std::{
     fs::DirBuilder,
     io,
+    ops::RangeInclusive,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
@@ -38,6 +39,9 @@ const BODIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("bodies");
 const RECEIVED: TableDefinition<'_, (u64, u16), &[u8]> = TableDefinition::new("received");
 const SPREAD: TableDefinition<'_, (u64, u16, u16), &[u8]> = TableDefinition::new("spread");
 const RETAINED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("retained");
+
+/// The formats that this version reads.
+const READABLE: RangeInclusive<u32> = 1..=FORMAT;
 
 /// In [`META`]: [`FORMAT`], and whose store it is.
 const FORMAT_KEY: &str = "format";
@@ -142,10 +146,11 @@ impl Disk {
             self.shards_before = Some(shards);
             return sign(database, node, shards).map_err(failed);
         };
-        if format != FORMAT.to_be_bytes() {
+        let found = <[u8; 4]>::try_from(&*format).map_or(0, u32::from_be_bytes);
+        if !READABLE.contains(&found) {
             return Err(StoreError::Format {
                 directory: self.directory.clone(),
-                found: <[u8; 4]>::try_from(&*format).map_or(0, u32::from_be_bytes),
+                found,
             });
         }
         if owner != node.as_bytes() {
@@ -155,6 +160,10 @@ impl Disk {
             });
         }
         self.shards_before = <[u8; 2]>::try_from(&*before).ok().map(u16::from_be_bytes);
+        if found != FORMAT {
+            // Before there is a row that the version before cannot read.
+            write_meta(database, &[(FORMAT_KEY, &FORMAT.to_be_bytes())]).map_err(failed)?;
+        }
         Ok(())
     }
 
@@ -221,11 +230,20 @@ fn signature(database: &Database) -> Result<Option<Signature>, WriteError> {
 }
 
 fn sign(database: &Database, node: &str, shards: u16) -> Result<(), WriteError> {
+    let rows: [(&str, &[u8]); 3] = [
+        (FORMAT_KEY, &FORMAT.to_be_bytes()),
+        (NODE_KEY, node.as_bytes()),
+        (SHARDS_KEY, &shards.to_be_bytes()),
+    ];
+    write_meta(database, &rows)
+}
+
+fn write_meta(database: &Database, rows: &[(&str, &[u8])]) -> Result<(), WriteError> {
     let transaction = database.begin_write()?;
     let mut table = transaction.open_table(META)?;
-    table.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice())?;
-    table.insert(NODE_KEY, node.as_bytes())?;
-    table.insert(SHARDS_KEY, shards.to_be_bytes().as_slice())?;
+    for (key, value) in rows {
+        table.insert(*key, *value)?;
+    }
     drop(table);
     transaction.commit()?;
     Ok(())

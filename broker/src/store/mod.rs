@@ -115,8 +115,8 @@ pub enum StoreError {
     )]
     OtherNode { directory: PathBuf, owner: String },
     #[error(
-        "persistence: the store in {path} is of format {found}, and this version reads {FORMAT}: \
-         use the version that wrote it, or another directory",
+        "persistence: the store in {path} is of format {found}, and this version reads those up to \
+         {FORMAT}: use the version that wrote it, or another directory",
         path = directory.display()
     )]
     Format { directory: PathBuf, found: u32 },

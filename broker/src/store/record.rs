@@ -1,9 +1,10 @@
 //! The bytes of what is stored.
 //!
 //! ```text
-//! session       flags u8 | client str | [user str] | expiry ms u64 | [ends u64]
+//! session       flags u8 | client str | [user str] | [grants] | expiry ms u64 | [ends u64]
 //!               | [will due u64] | [delay u32 | [expiry u32] | message]
-//! flags         bit 0 id assigned, 1 user, 2 ends, 3 will due, 4 will, 5 will expires
+//! flags         bit 0 id assigned, 1 user, 2 ends, 3 will due, 4 will, 5 will expires, 6 grants
+//! grants        filters to publish to, then to subscribe to: count u16 | filter str ...
 //! subscription  flags u8 | [id u32]            bits 0-1 QoS, 2 no local, 3 as published, 4 id
 //! message       flags u8 | [expires u64] | [run u64 | number u64] | topic str
 //!               | properties u32 ... | payload, to the end
@@ -23,6 +24,7 @@ use bytes::{Buf, BufMut};
 
 use super::clock::{Clock, millis};
 use crate::{
+    access::Grants,
     codec::packet::{PacketId, Will},
     message::{Message, MessageId, Qos},
     session::{
@@ -31,8 +33,8 @@ use crate::{
     },
 };
 
-/// What this version writes, and the only one that it reads.
-pub(super) const FORMAT: u32 = 1;
+/// What this version writes. The one before had no grants and no ids of messages, and is read too.
+pub(super) const FORMAT: u32 = 2;
 
 const ASSIGNED: u8 = 1;
 const USER: u8 = 1 << 1;
@@ -40,6 +42,7 @@ const ENDS: u8 = 1 << 2;
 const WILL_DUE: u8 = 1 << 3;
 const WILL: u8 = 1 << 4;
 const WILL_EXPIRES: u8 = 1 << 5;
+const GRANTS: u8 = 1 << 6;
 
 const QOS: u8 = 0b11;
 const NO_LOCAL: u8 = 1 << 2;
@@ -79,7 +82,7 @@ pub(super) struct Content {
 }
 
 pub(crate) fn put_str(text: &str, out: &mut Vec<u8>) {
-    // All strings come from packets, where their length has 16 bits.
+    // All strings come from packets, where their length has 16 bits, or are no longer than those.
     out.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
     out.put_slice(text.as_bytes());
 }
@@ -89,6 +92,11 @@ pub(crate) fn get_str<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
     let (text, rest) = bytes.split_at_checked(length)?;
     *bytes = rest;
     std::str::from_utf8(text).ok()
+}
+
+fn get_strs<'a>(bytes: &mut &'a [u8]) -> Option<Vec<&'a str>> {
+    let count = bytes.try_get_u16().ok()?;
+    (0..count).map(|_number| get_str(bytes)).collect()
 }
 
 fn flag(is_set: bool, bit: u8) -> u8 {
@@ -107,6 +115,7 @@ pub(crate) fn encode_state(state: &State, clock: Clock) -> Vec<u8> {
         client_id,
         user,
         is_assigned,
+        grants,
     } = &**profile;
     let will_expiry = will.as_ref().and_then(|will| will.expiry);
     let flags = flag(*is_assigned, ASSIGNED)
@@ -114,11 +123,17 @@ pub(crate) fn encode_state(state: &State, clock: Clock) -> Vec<u8> {
         | flag(ends.is_some(), ENDS)
         | flag(will_due.is_some(), WILL_DUE)
         | flag(will.is_some(), WILL)
-        | flag(will_expiry.is_some(), WILL_EXPIRES);
+        | flag(will_expiry.is_some(), WILL_EXPIRES)
+        | flag(grants.is_some(), GRANTS);
     let mut out = vec![flags];
     put_str(client_id, &mut out);
     if let Some(user) = user {
         put_str(user, &mut out);
+    }
+    for filters in grants.iter().flat_map(|grants| grants.filters()) {
+        // There are a few, and no login has more.
+        out.put_u16(u16::try_from(filters.len()).unwrap_or(u16::MAX));
+        filters.iter().for_each(|filter| put_str(filter, &mut out));
     }
     out.put_u64(millis(*expiry));
     for due in [ends, will_due].into_iter().flatten() {
@@ -143,10 +158,17 @@ pub(crate) fn decode_state(mut bytes: &[u8], clock: Clock) -> Option<State> {
     } else {
         None
     };
+    let grants = if has(GRANTS) {
+        let (publish, subscribe) = (get_strs(&mut bytes)?, get_strs(&mut bytes)?);
+        Some(Arc::new(Grants::of_filters(&publish, &subscribe)?))
+    } else {
+        None
+    };
     let profile = Profile {
         client_id,
         user,
         is_assigned: has(ASSIGNED),
+        grants,
     };
     let expiry = Duration::from_millis(bytes.try_get_u64().ok()?);
     let mut due = |bit| {

@@ -12,6 +12,9 @@ use super::{
 /// Each client holds its own.
 const MOST: usize = 128;
 
+/// Of a filter in bytes, as packets and records have them.
+const LONGEST: usize = u16::MAX as usize;
+
 /// Why what a login says cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(in crate::access) enum GrantsError {
@@ -19,13 +22,15 @@ pub(in crate::access) enum GrantsError {
     Form,
     #[error("more than {MOST} filters")]
     TooMany,
+    #[error("a filter is longer than one can be")]
+    TooLong,
     #[error(transparent)]
     Filter(LineProblem),
 }
 
 /// The filters that a client may use beside what the ACL file decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Grants(Box<[Rule]>);
+pub struct Grants(Box<[Rule]>);
 
 /// As logins write it.
 #[derive(Deserialize)]
@@ -43,12 +48,27 @@ impl Grants {
         let object = value.as_object().ok_or(GrantsError::Form)?;
         let Lists { publish, subscribe } =
             Lists::deserialize(object).map_err(|_error| GrantsError::Form)?;
+        Self::of(&publish, &subscribe)
+    }
+
+    /// Of filters to publish and to subscribe to, as [`Self::filters`] tells them; `None` if they
+    /// cannot be meant.
+    pub(crate) fn of_filters(publish: &[&str], subscribe: &[&str]) -> Option<Self> {
+        Self::of(publish, subscribe).ok()
+    }
+
+    fn of(publish: &[impl AsRef<str>], subscribe: &[impl AsRef<str>]) -> Result<Self, GrantsError> {
         if publish.len() + subscribe.len() > MOST {
             return Err(GrantsError::TooMany);
         }
-        let publish = publish.iter().map(|filter| (Action::Publish, filter));
-        let subscribe = subscribe.iter().map(|filter| (Action::Subscribe, filter));
+        let publish = publish.iter().map(AsRef::as_ref);
+        let publish = publish.map(|filter| (Action::Publish, filter));
+        let subscribe = subscribe.iter().map(AsRef::as_ref);
+        let subscribe = subscribe.map(|filter| (Action::Subscribe, filter));
         let rules = publish.chain(subscribe).map(|(action, filter)| {
+            if filter.len() > LONGEST {
+                return Err(GrantsError::TooLong);
+            }
             Ok(Rule {
                 // Behind all rules of the file.
                 index: usize::MAX,
@@ -58,6 +78,14 @@ impl Grants {
             })
         });
         Ok(Self(rules.collect::<Result<_, _>>()?))
+    }
+
+    /// The filters to publish to, and those to subscribe to.
+    pub(crate) fn filters(&self) -> [Vec<String>; 2] {
+        [Action::Publish, Action::Subscribe].map(|action| {
+            let rules = self.0.iter().filter(|rule| rule.action == action);
+            rules.map(|rule| rule.pattern.to_string()).collect()
+        })
     }
 
     pub(super) fn compile(&self, user: Option<&str>, client_id: &str) -> Vec<Compiled> {

@@ -1,5 +1,7 @@
 //! One line of an ACL file.
 
+use std::fmt;
+
 use thiserror::Error;
 
 use super::{Action, Effect};
@@ -104,6 +106,17 @@ fn name(text: &str) -> Result<(Box<str>, &str), LineProblem> {
         return Err(LineProblem::Name);
     }
     Ok((name.into(), rest.trim_start()))
+}
+
+impl fmt::Display for Pattern {
+    /// As it is parsed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(&text.replace('%', "%%")),
+            Part::ClientId => f.write_str("%c"),
+            Part::User => f.write_str("%u"),
+        })
+    }
 }
 
 impl Pattern {

@@ -30,6 +30,7 @@ fn session(client_id: &str) -> Change {
         client_id: client_id.into(),
         user: None,
         is_assigned: false,
+        grants: None,
     };
     Change::State(State {
         profile: Arc::new(profile),

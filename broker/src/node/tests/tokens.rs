@@ -6,7 +6,7 @@ use super::{
     ALL, Broker,
     access::{alice, set},
     client::{Client, Hello, Testament},
-    config, front,
+    config, front, persist,
 };
 use crate::{
     access::jwt::tests::{ALGORITHMS, Issuer, claims, seconds_from_now},
@@ -187,6 +187,49 @@ async fn session_loses_what_the_next_token_does_not_allow() {
     publisher.deliver("b/x", "kept", 1).await;
     assert_eq!(client.receive().await.payload, "kept");
     scene.broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_token_has_allowed_a_session_may_do_after_a_restart() {
+    let dir = Dir::new();
+    let issuer = Issuer::new("ES256");
+    let acl = dir.write("acl", "allow all all file/%u\n");
+    let settings = format!(
+        "{}[access]\n{}acl_claim = \"acl\"\n[access.acl]\npath = {acl:?}\n",
+        persist::settings(&dir),
+        issuer.settings(&dir)
+    );
+    let mut own = claims();
+    own["acl"] = json!({"subscribe": ["user/%u/+"], "publish": ["user/%u/100%%"]});
+    let hello = Hello::persistent(Version::V5, "c").with_login("", &issuer.token(&own));
+    let broker = Broker::start_with(&settings).await;
+    let (mut client, welcome) = Client::connect(broker.address, &hello).await;
+    assert_eq!(welcome.code, 0);
+    for filter in ["file/alice", "user/alice/+"] {
+        assert_eq!(client.subscribe(filter, 1).await, 1);
+    }
+    client.leave().await;
+    broker.stop().await;
+
+    let broker = Broker::start_with(&settings).await;
+    assert_eq!(broker.count(Metric::Subscriptions), 2);
+    let sender = Hello::new(Version::V5, "s").with_login("", &issuer.token(&own));
+    let (mut sender, _) = Client::connect(broker.address, &sender).await;
+    sender.deliver("user/alice/100%", "kept", 1).await;
+    let (mut client, welcome) = Client::connect(broker.address, &hello).await;
+    assert!(welcome.session_present);
+    assert_eq!(client.receive().await.payload, "kept");
+    client.leave().await;
+    // The next token says less.
+    own["acl"] = json!({"publish": []});
+    let less = Hello::persistent(Version::V5, "c").with_login("", &issuer.token(&own));
+    let (client, _) = Client::connect(broker.address, &less).await;
+    assert_eq!(broker.count(Metric::Subscriptions), 1);
+    client.leave().await;
+    broker.stop().await;
+    let broker = Broker::start_with(&settings).await;
+    assert_eq!(broker.count(Metric::Subscriptions), 1);
+    broker.stop().await;
 }
 
 #[tokio::test]

@@ -44,6 +44,7 @@ fn state(number: u64) -> State {
             client_id: client_id.into(),
             user: None,
             is_assigned: false,
+            grants: None,
         }),
         expiry: Duration::from_secs(60),
         ends: None,

@@ -45,7 +45,7 @@ prop_compose! {
         ends in option::of(any::<u32>()),
         will in option::of((messages(now), option::of(any::<u32>()), any::<u32>())),
     ) -> State {
-        let profile = Profile { client_id: client_id.into(), user: user.map(Into::into), is_assigned: false };
+        let profile = Profile { client_id: client_id.into(), user: user.map(Into::into), is_assigned: false, grants: None };
         State {
             profile: Arc::new(profile),
             expiry: Duration::from_millis(u64::from(expiry)),
@@ -223,6 +223,7 @@ fn times_are_what_is_left_of_them() {
             client_id: "c".into(),
             user: None,
             is_assigned: false,
+            grants: None,
         }),
         expiry: Duration::from_secs(60),
         ends: Some(told + Duration::from_secs(7)),

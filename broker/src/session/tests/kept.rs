@@ -25,6 +25,7 @@ fn profile() -> Profile {
         client_id: "c".into(),
         user: Some("u".into()),
         is_assigned: false,
+        grants: None,
     }
 }
 

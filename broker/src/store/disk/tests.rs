@@ -159,3 +159,30 @@ fn start_without_room_is_said_to_be_that_and_loses_nothing() {
     let refused = Disk::open(&config, "n", 1).map(drop).unwrap_err();
     assert!(matches!(refused, StoreError::Open { .. }), "{refused:?}");
 }
+
+#[test]
+fn store_of_the_version_before_is_read_and_becomes_one_of_this() {
+    let dir = Dir::new();
+    let config = settings(&dir, Sync::Process);
+    let set_format = |config: &Persistence, format: u32| {
+        let mut disk = Disk::open(config, "n", 1).unwrap();
+        disk.write(&batch(1)).unwrap();
+        let database = disk.database.as_ref().unwrap();
+        write_meta(database, &[(FORMAT_KEY, &format.to_be_bytes())]).unwrap();
+    };
+    set_format(&config, 1);
+    let mut disk = Disk::open(&config, "n", 1).unwrap();
+    assert_eq!(rows(&mut disk), [(1, 1, 1)]);
+    let signed = signature(disk.database.as_ref().unwrap()).unwrap().unwrap();
+    assert_eq!(signed.format, FORMAT.to_be_bytes());
+    for format in [0, FORMAT + 1] {
+        let dir = Dir::new();
+        let config = settings(&dir, Sync::Process);
+        set_format(&config, format);
+        let refused = Disk::open(&config, "n", 1).map(drop).unwrap_err();
+        assert!(
+            matches!(refused, StoreError::Format { found, .. } if found == format),
+            "{refused:?}"
+        );
+    }
+}

@@ -33,11 +33,17 @@ prop_compose! {
     }
 }
 
+/// As logins write them.
+fn filters() -> impl Strategy<Value = String> {
+    "[a-z]{1,9}/(%u|%c|%%|\\+)(/#)?"
+}
+
 prop_compose! {
     fn states()(
         client_id in "\\PC{0,30}",
         user in option::of("\\PC{0,30}"),
         is_assigned: bool,
+        grants in option::of((vec(filters(), 0..3), vec(filters(), 0..3))),
         expiry: u32,
         ends in option::of(any::<i32>()),
         due in option::of(any::<i32>()),
@@ -52,6 +58,11 @@ prop_compose! {
                 client_id: client_id.into(),
                 user: user.map(Into::into),
                 is_assigned,
+                grants: grants.map(|(publish, subscribe)| {
+                    let [publish, subscribe] = [&publish, &subscribe]
+                        .map(|filters| filters.iter().map(String::as_str).collect::<Vec<_>>());
+                    Arc::new(Grants::of_filters(&publish, &subscribe).unwrap())
+                }),
             }),
             expiry: Duration::from_millis(u64::from(expiry)),
             ends: ends.map(moment),

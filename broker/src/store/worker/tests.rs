@@ -83,6 +83,7 @@ impl Scene {
             client_id: "c".into(),
             user: None,
             is_assigned: false,
+            grants: None,
         };
         let state = State {
             profile: Arc::new(profile),
