@@ -6,8 +6,13 @@
 //! what it had not taken -> to all shards, behind that word -> taken -> its publishers are answered
 //! its filters stay in the routes until all shards have its sessions: no message falls in between
 //! ```
+//! Other nodes have other copies. So they are sent what the peer had not taken as well, and its filters
+//! stay until they have all said that it is buried there, and before that which filters they have.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use super::{pair::FrameId, wire::Change};
 use crate::{lanes::Outbox, replica::word::Word, routes::ShardId, shard::Shared};
@@ -15,8 +20,18 @@ use crate::{lanes::Outbox, replica::word::Word, routes::ShardId, shard::Shared};
 /// Of one slot.
 #[derive(Debug, Default)]
 pub(super) struct Burial {
-    /// Losses that not all shards have heard of.
+    /// Losses that not all shards have heard of, and how many there ever were.
     losses: usize,
+    told: u64,
+    /// The hash of the name of who was lost.
+    node: Option<u64>,
+    /// The others were told that it is buried here.
+    is_told: bool,
+    /// Other nodes that have not buried it, and until when they are waited for.
+    others: BTreeSet<ShardId>,
+    patience: Option<Instant>,
+    /// The last frame to another node.
+    sent: u64,
     /// Frames to shards that have to be confirmed.
     awaited: BTreeMap<(ShardId, u64), Vec<Matter>>,
     /// Of how many shards each has yet to be confirmed.
@@ -34,12 +49,58 @@ enum Matter {
 }
 
 impl Burial {
-    /// Notes that the peer is lost; a word to the shards is to follow.
-    pub(super) fn begin(&mut self) {
+    /// Notes that the peer is lost, by the hash of its name; a word to the shards is to follow. Its
+    /// filters stay until the others have buried it too, or until patience ends.
+    pub(super) fn begin(&mut self, node: u64, others: BTreeSet<ShardId>, patience: Instant) {
         self.losses += 1;
+        self.node = Some(node);
+        self.is_told = false;
+        self.others = others;
+        self.patience = Some(patience);
     }
 
-    /// Tells all shards; the frame is one whose messages these are.
+    /// Who was lost here last, if its filters may be in the routes still.
+    pub(super) fn node(&self) -> Option<u64> {
+        self.node
+    }
+
+    /// Whether not all shards have the sessions of who was lost.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.losses > 0
+    }
+
+    /// Who is buried here, and others are to be told of.
+    pub(super) fn poll_buried(&mut self) -> Option<u64> {
+        let node = self
+            .node
+            .filter(|_node| !self.is_told && self.losses == 0)?;
+        self.is_told = true;
+        Some(node)
+    }
+
+    /// Notes that another node has buried it, or is gone itself.
+    pub(super) fn hear(&mut self, other: ShardId) {
+        self.others.remove(&other);
+    }
+
+    /// Has a frame's messages wait until this node's shards have them as well.
+    pub(super) fn hold(&mut self, frame: FrameId) {
+        *self.missing.entry(Matter::Orphan(frame)).or_default() += 1;
+    }
+
+    /// Has them wait for another node too; the result is the number of the frame to it.
+    pub(super) fn expect(&mut self, frame: FrameId, other: ShardId) -> u64 {
+        self.sent += 1;
+        let matter = Matter::Orphan(frame);
+        self.awaited
+            .entry((other, self.sent))
+            .or_default()
+            .push(matter);
+        *self.missing.entry(matter).or_default() += 1;
+        self.sent
+    }
+
+    /// Tells all shards; the frame is one whose messages these are, and that was held for them.
     pub(super) fn tell(
         &mut self,
         word: Word<'_>,
@@ -48,33 +109,46 @@ impl Burial {
         shards: u16,
     ) {
         let word = word.encode();
-        let mut matter = frame.map(Matter::Orphan);
+        let matter = frame.map_or_else(
+            || {
+                self.told += 1;
+                Matter::Loss(self.told)
+            },
+            Matter::Orphan,
+        );
         for shard in (0..shards).map(ShardId) {
             let sequence = outbox.push_word(shard, &word, true);
-            let matter = *matter.get_or_insert(Matter::Loss(sequence));
             self.awaited
                 .entry((shard, sequence))
                 .or_default()
                 .push(matter);
             *self.missing.entry(matter).or_default() += 1;
         }
+        if frame.is_some() {
+            self.settle(matter);
+        }
     }
 
-    /// Notes that a shard has taken a frame.
+    /// Notes that a shard, or another node, has taken a frame.
     pub(super) fn confirm(&mut self, shard: ShardId, sequence: u64) {
         for matter in self.awaited.remove(&(shard, sequence)).unwrap_or_default() {
-            let Some(missing) = self.missing.get_mut(&matter) else {
-                continue;
-            };
-            *missing -= 1;
-            if *missing > 0 {
-                continue;
-            }
-            self.missing.remove(&matter);
-            match matter {
-                Matter::Loss(_) => self.losses = self.losses.saturating_sub(1),
-                Matter::Orphan(frame) => self.done.push(frame),
-            }
+            self.settle(matter);
+        }
+    }
+
+    /// One less is missing.
+    fn settle(&mut self, matter: Matter) {
+        let Some(missing) = self.missing.get_mut(&matter) else {
+            return;
+        };
+        *missing -= 1;
+        if *missing > 0 {
+            return;
+        }
+        self.missing.remove(&matter);
+        match matter {
+            Matter::Loss(_) => self.losses = self.losses.saturating_sub(1),
+            Matter::Orphan(frame) => self.done.push(frame),
         }
     }
 
@@ -87,17 +161,19 @@ impl Burial {
     pub(super) fn change_route(&mut self, change: Change, end: ShardId, shared: &Shared) {
         match change {
             Change::Added(filter) => {
+                self.node = None;
                 self.routes.remove(&filter);
                 shared.routes.add(&filter, end);
             }
-            Change::Removed(filter) if self.losses > 0 => drop(self.routes.insert(filter)),
+            Change::Removed(filter) if self.node.is_some() => drop(self.routes.insert(filter)),
             Change::Removed(filter) => shared.routes.remove(&filter, end),
         }
     }
 
-    /// Removes the filters of a peer whose sessions all shards have by now.
-    pub(super) fn finish(&mut self, end: ShardId, shared: &Shared) {
-        if self.losses == 0 {
+    /// Removes the filters of a peer that is buried.
+    pub(super) fn finish(&mut self, end: ShardId, shared: &Shared, now: Instant) {
+        let is_patient = self.patience.is_some_and(|patience| now < patience);
+        if self.losses == 0 && (self.others.is_empty() || !is_patient) {
             for filter in std::mem::take(&mut self.routes) {
                 shared.routes.remove(&filter, end);
             }
@@ -107,7 +183,7 @@ impl Burial {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use super::*;
     use crate::replica::word::Fate;
@@ -119,24 +195,43 @@ mod tests {
         FrameId { from, sequence }
     }
 
+    fn begin(burial: &mut Burial, others: &[u16]) -> Instant {
+        let now = Instant::now();
+        let others = others.iter().copied().map(ShardId).collect();
+        burial.begin(7, others, now + Duration::from_secs(6));
+        now
+    }
+
     #[test]
-    fn filters_of_a_lost_peer_stay_until_all_shards_have_its_sessions() {
+    fn filters_of_a_lost_peer_stay_until_all_shards_have_its_sessions_and_all_others() {
         let shared = Shared::for_tests("", 3);
         let mut outbox = Outbox::new(END, 3, Arc::clone(&shared.lanes));
         let mut burial = Burial::default();
         let goes_there = || shared.routes.matching("t").contains(END);
         burial.change_route(Change::Added("t".into()), END, &shared);
-        burial.begin();
+        let now = begin(&mut burial, &[5, 6]);
         burial.tell(Word::Lost(Fate::Promoted), None, &mut outbox, 2);
         burial.change_route(Change::Removed("t".into()), END, &shared);
+        burial.hear(ShardId(5));
         burial.confirm(ShardId(0), 1);
-        burial.finish(END, &shared);
-        assert!(goes_there());
+        burial.hear(ShardId(6));
+        burial.finish(END, &shared, now);
+        assert!(goes_there() && burial.is_under_way());
         burial.confirm(ShardId(1), 1);
-        burial.finish(END, &shared);
-        assert!(!goes_there());
+        burial.finish(END, &shared, now);
+        assert!(!goes_there() && !burial.is_under_way());
         burial.change_route(Change::Added("t".into()), END, &shared);
         burial.change_route(Change::Removed("t".into()), END, &shared);
+        assert!(!goes_there());
+        // Others are not waited for for ever.
+        burial.change_route(Change::Added("t".into()), END, &shared);
+        let now = begin(&mut burial, &[5]);
+        burial.change_route(Change::Removed("t".into()), END, &shared);
+        burial.tell(Word::Lost(Fate::Promoted), None, &mut outbox, 1);
+        burial.confirm(ShardId(0), 1);
+        burial.finish(END, &shared, now);
+        assert!(goes_there());
+        burial.finish(END, &shared, now + Duration::from_secs(7));
         assert!(!goes_there());
     }
 
@@ -146,22 +241,31 @@ mod tests {
         let mut outbox = Outbox::new(END, 2, Arc::clone(&shared.lanes));
         let mut burial = Burial::default();
         burial.change_route(Change::Added("t".into()), END, &shared);
-        burial.begin();
+        let now = begin(&mut burial, &[]);
         burial.change_route(Change::Removed("t".into()), END, &shared);
         burial.change_route(Change::Added("t".into()), END, &shared);
         burial.tell(Word::Lost(Fate::Promoted), None, &mut outbox, 1);
         burial.confirm(ShardId(0), 1);
-        burial.finish(END, &shared);
+        burial.finish(END, &shared, now);
         assert!(shared.routes.matching("t").contains(END));
     }
 
     #[test]
-    fn frame_is_done_when_all_shards_have_its_messages() {
+    fn frame_is_done_when_all_shards_and_other_nodes_have_its_messages() {
         let shared = Shared::for_tests("", 2);
         let mut outbox = Outbox::new(END, 2, Arc::clone(&shared.lanes));
         let mut burial = Burial::default();
         for number in 1..=2 {
-            let word = Word::Orphans(b"messages");
+            let word = Word::Orphans {
+                of: END,
+                messages: b"messages",
+            };
+            burial.hold(frame(number));
+            if number == 1 {
+                assert_eq!(burial.expect(frame(1), ShardId(5)), 1);
+                burial.confirm(ShardId(5), 1);
+                assert_eq!(burial.poll_done(), None);
+            }
             burial.tell(word, Some(frame(number)), &mut outbox, 2);
         }
         burial.confirm(ShardId(0), 1);

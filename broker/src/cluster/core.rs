@@ -105,6 +105,7 @@ pub(super) enum Action {
     /// A peer is gone: what is here of its sessions is all that there is.
     Bury {
         slot: u16,
+        node: Box<str>,
         fate: Fate,
     },
     /// Messages are for a peer that is gone, and may or may not have had them: pass them on to who has
@@ -399,7 +400,8 @@ impl Core {
                     Fate::Promoted
                 }
             };
-            self.actions.push_back(Action::Bury { slot, fate });
+            let node = node.into();
+            self.actions.push_back(Action::Bury { slot, node, fate });
         }
         // What was for the peer's own shards, none of them will hear.
         peer.restart_stream(stream);

@@ -11,6 +11,7 @@
 //! ```
 //! Each task tells the core what has happened and then does what there is to do ([`Driver::settle`]).
 
+mod graves;
 mod passage;
 mod report;
 mod tasks;
@@ -47,8 +48,9 @@ use super::{
 };
 use crate::{
     config,
-    lanes::{LaneEnds, LaneError, Level, Outbox},
+    lanes::{LaneEnds, LaneError, Outbox},
     metrics::{Counters, Metric},
+    routes::ShardId,
     shard::{Alive, Shared},
 };
 
@@ -184,6 +186,8 @@ pub(super) struct Driver {
     writers: TaskTracker,
     calls: Vec<Box<str>>,
     work: Rc<Work>,
+    /// Which peers have buried whom, by the hashes of names, and when they said so.
+    buried: BTreeMap<(ShardId, u64), Instant>,
     /// Who waits until nothing does.
     drains: Vec<oneshot::Sender<()>>,
     /// Why strangers failed last, so that it is logged once.
@@ -296,6 +300,7 @@ impl Driver {
             writers: TaskTracker::new(),
             calls: Vec::new(),
             work: Rc::default(),
+            buried: BTreeMap::new(),
             drains: Vec::new(),
             stranger: None,
         }
@@ -423,7 +428,7 @@ impl Driver {
             Action::Route { slot, change } => {
                 let end = self.cluster.end(slot);
                 if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
-                    slot.change_route(change, end, &self.shared);
+                    slot.burial().change_route(change, end, &self.shared);
                 }
             }
             Action::Confirm {
@@ -434,25 +439,14 @@ impl Driver {
                 let end = self.cluster.end(slot);
                 self.shared.lanes.tell(end, from, sequence, level);
             }
-            Action::Bury { slot, fate } => {
-                if let Some(state) = self.slots.get_mut(usize::from(slot)) {
-                    state.bury(fate);
-                }
-                self.pass_on(slot, now);
-            }
+            Action::Bury { slot, node, fate } => self.bury(slot, &node, fate, now),
             Action::Orphan {
                 slot,
                 frame,
                 messages,
             } => {
                 self.counters.inc(Metric::ClusterGone);
-                // Of words in it no more is to come.
-                let (end, FrameId { from, sequence }) = (self.cluster.end(slot), frame);
-                self.shared.lanes.tell(end, from, sequence, Level::Taken);
-                if let Some(state) = self.slots.get_mut(usize::from(slot)) {
-                    state.push_orphan(frame, messages);
-                }
-                self.pass_on(slot, now);
+                self.take_orphan(slot, frame, &messages, now);
             }
             Action::Note(notice) => self.note(notice),
         }

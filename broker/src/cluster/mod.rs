@@ -29,16 +29,12 @@
 //! once and in order, whatever becomes of connections. A peer that is silent for the lease, or that takes
 //! nothing, is held for gone: what it has not taken it does not get, and publishers are answered. A kept
 //! session has a copy on another node ([`crate::replica`]), and is one there when its own is gone; what
-//! this node had sent the lost one goes to those that are sessions here.
+//! any node had sent the lost one goes to it there. A client id has one connection, and one session,
+//! which goes where its client connects (`shard::claims`).
 //!
-//!
-//! A client id has one connection, and one session, which goes where its client connects
-//! (`shard::claims`).
-//!
-//! **What is not here.** Of what a third node had sent a lost one, sessions that go on here know nothing.
-//! A shared subscription shares what is published on its node. Retained messages go to the nodes that
-//! are there when they are published; a node that begins with none is told those of the others, but
-//! nodes that differ stay so.
+//! **What is not here.** A shared subscription shares what is published on its node. Retained messages go
+//! to the nodes that are there when they are published; a node that begins with none is told those of
+//! the others, but nodes that differ stay so.
 
 mod burial;
 mod calls;

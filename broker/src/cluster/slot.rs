@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, PoisonError, RwLockWriteGuard},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -13,7 +13,6 @@ use super::{
     burial::Burial,
     pair::FrameId,
     pending::Pending,
-    wire::Change,
     word::{Recipient, Word},
 };
 use crate::{
@@ -33,6 +32,9 @@ use crate::{
 /// Bytes of retained messages after which a page of them for a peer ends.
 pub(super) const PAGE_BYTES: usize = 256 * 1024;
 
+/// How long one node may hold another for gone before this one does, or learns better.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Messages of a peer on their way to the shards.
 pub(super) struct Slot {
     pub(super) outbox: Outbox,
@@ -44,6 +46,10 @@ pub(super) struct Slot {
     /// Those that could be lost.
     unsafe_yet: Pending,
     burial: Burial,
+    /// Nodes that the peer has buried.
+    heard: Vec<u64>,
+    /// Since when the first of those that wait is held back.
+    held: Option<Instant>,
 }
 
 /// The peer's stream, and the number in it.
@@ -76,30 +82,32 @@ impl Slot {
             untaken: Pending::default(),
             unsafe_yet: Pending::default(),
             burial: Burial::default(),
+            heard: Vec::new(),
+            held: None,
         }
     }
 
-    /// Notes that the peer is gone.
-    pub(super) fn bury(&mut self, fate: Fate) {
-        self.burial.begin();
-        self.push((0, 0), Kind::Lost(fate), Bytes::new());
+    pub(super) fn burial(&mut self) -> &mut Burial {
+        &mut self.burial
     }
 
-    /// Takes messages that it may not have had.
+    /// Takes messages that the peer, which is gone, may not have had.
     pub(super) fn push_orphan(&mut self, frame: FrameId, messages: Bytes) {
+        self.burial.hold(frame);
         self.push((0, 0), Kind::Orphan(frame), messages);
     }
 
-    pub(super) fn change_route(&mut self, change: Change, end: ShardId, shared: &Shared) {
-        self.burial.change_route(change, end, shared);
+    /// What others have said about nodes that are gone.
+    pub(super) fn take_heard(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.heard)
     }
 
     /// Answers whose messages have found the sessions of a peer that is gone.
-    pub(super) fn finish_burial(&mut self, end: ShardId, shared: &Shared) {
+    pub(super) fn finish_burial(&mut self, end: ShardId, shared: &Shared, now: Instant) {
         while let Some(FrameId { from, sequence }) = self.burial.poll_done() {
             shared.lanes.confirm(end, from, sequence);
         }
-        self.burial.finish(end, shared);
+        self.burial.finish(end, shared, now);
     }
 
     pub(super) fn push(&mut self, id: ItemId, kind: Kind, messages: Bytes) {
@@ -112,16 +120,19 @@ impl Slot {
         shared: &Shared,
         mut ledger: Option<&mut Ledger>,
         counters: &Counters,
+        graves: &[Grave],
         now: Instant,
     ) {
         let mut is_noted = false;
         while !self.outbox.is_congested()
+            && !self.is_held(graves, now)
             && let Some(Item { id, kind, messages }) = self.waiting.pop_front()
         {
             let keeper = Keeper {
                 shared,
                 ledger: ledger.as_deref(),
                 counters,
+                graves,
                 now,
             };
             let (missing, is_retained) = match kind {
@@ -133,7 +144,11 @@ impl Slot {
                     continue;
                 }
                 Kind::Orphan(frame) => {
-                    let (word, shards) = (replica::word::Word::Orphans(&messages), shared.shards);
+                    let word = replica::word::Word::Orphans {
+                        of: self.outbox.me(),
+                        messages: &messages,
+                    };
+                    let shards = shared.shards;
                     self.burial
                         .tell(word, Some(frame), &mut self.outbox, shards);
                     continue;
@@ -165,7 +180,7 @@ impl Slot {
                 Content::Message(item) => item.message,
                 Content::Word { bytes, is_awaited } => {
                     missing += if replica::word::is_such(bytes) {
-                        self.pass_copy(shared, id, bytes, now)
+                        self.pass_copy(keeper, id, bytes)
                     } else {
                         self.pass_word(shared, id, bytes, is_awaited)
                     };
@@ -226,13 +241,32 @@ impl Slot {
     }
 
     /// As [`Slot::pass_word`], for what is told of copies.
-    fn pass_copy(&mut self, shared: &Shared, id: ItemId, word: &[u8], now: Instant) -> usize {
-        let Some(replica::word::Word::Steps { life, piece }) = replica::word::Word::decode(word)
-        else {
-            // The others are a node's own.
-            return 0;
-        };
+    fn pass_copy(&mut self, keeper: &Keeper<'_>, id: ItemId, word: &[u8]) -> usize {
+        let (shared, now) = (keeper.shared, keeper.now);
         let mut missing = 0;
+        let (life, piece) = match replica::word::Word::decode(word) {
+            Some(replica::word::Word::Steps { life, piece }) => (life, piece),
+            Some(replica::word::Word::Strays { node, messages }) => {
+                let grave = keeper.graves.iter().find(|grave| grave.node == node);
+                let Some(Grave { end: of, .. }) = grave.copied() else {
+                    return 0;
+                };
+                let word = replica::word::Word::Orphans { of, messages }.encode();
+                for shard in (0..shared.shards).map(ShardId) {
+                    let sequence = self.outbox.push_word(shard, &word, true);
+                    missing += self.wait_for(shard, sequence, id);
+                }
+                return missing;
+            }
+            Some(replica::word::Word::Buried(node)) => {
+                self.heard.push(node);
+                return 0;
+            }
+            // The others are a node's own.
+            Some(replica::word::Word::Lost(_) | replica::word::Word::Orphans { .. }) | None => {
+                return 0;
+            }
+        };
         for (shard, piece) in split(piece, now, |client| shared.shard_of_hash(client)) {
             let piece = &piece;
             let word = replica::word::Word::Steps { life, piece }.encode();
@@ -240,6 +274,26 @@ impl Slot {
             missing += self.wait_for(shard, sequence, id);
         }
         missing
+    }
+
+    /// Whether the first of those that wait is for the sessions of a node that is not buried here. It
+    /// may be alive, and somebody else hold it for gone.
+    fn is_held(&mut self, graves: &[Grave], now: Instant) -> bool {
+        let first = self.waiting.front();
+        let word = first.and_then(|item| frame::first_word(&item.messages));
+        let is_open = match word.and_then(replica::word::Word::decode) {
+            Some(replica::word::Word::Strays { node, .. }) => {
+                let mut graves = graves.iter();
+                graves.any(|grave| grave.node == node && grave.is_open)
+            }
+            Some(_) | None => false,
+        };
+        if !is_open {
+            self.held = None;
+            return false;
+        }
+        let since = *self.held.get_or_insert(now);
+        now.saturating_duration_since(since) < PATIENCE
     }
 
     /// Whether some found no room.
@@ -274,9 +328,20 @@ impl Slot {
     }
 }
 
+/// A node that was there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grave {
+    /// The hash of its name.
+    pub(super) node: u64,
+    pub(super) end: ShardId,
+    /// It is alive, or its sessions are not all sessions here.
+    pub(super) is_open: bool,
+}
+
 /// Where retained messages go.
 struct Keeper<'a> {
     shared: &'a Shared,
+    graves: &'a [Grave],
     ledger: Option<&'a Ledger>,
     counters: &'a Counters,
     now: Instant,

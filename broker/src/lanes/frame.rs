@@ -304,6 +304,16 @@ pub fn count_messages(mut content: &[u8]) -> usize {
     count
 }
 
+/// What comes first behind a header, if that is a word.
+pub fn first_word(mut messages: &[u8]) -> Option<&[u8]> {
+    let flags = messages.first()?;
+    if flags & QOS == WORD {
+        skip_word(&mut messages)
+    } else {
+        None
+    }
+}
+
 /// Whether any of what is behind a header is a word.
 pub fn has_words(mut messages: &[u8]) -> bool {
     while let Some(flags) = messages.first() {

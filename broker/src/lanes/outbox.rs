@@ -83,6 +83,11 @@ impl Outbox {
         }
     }
 
+    /// Whose frames these are.
+    pub fn me(&self) -> ShardId {
+        self.me
+    }
+
     /// Adds a message to the open frame for a shard: for all of its subscribers, or for these seats.
     /// Returns the frame's number.
     pub fn push(&mut self, to: ShardId, message: &Message, seats: &[Seat], now: Instant) -> u64 {

@@ -4,20 +4,28 @@
 //! word     kind u8 | body
 //!   steps    life u64 | piece to the node where the copies are, and there to their shards
 //!   lost     promote u8       to a node's own shards: the peer whose lane it comes by is gone
-//!   orphans  messages         to a node's own shards: what that peer did not take, as in a frame
+//!   orphans  end u16 | messages   to a node's own shards: what the peer of that lane, which is gone, did
+//!                             not take, as in a frame
+//!   strays   node u64 | messages  to all other nodes: what that node, which is gone, did not take
+//!   buried   node u64         to all other nodes: its sessions go on here, if there were copies
 //! ```
 
 use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes};
 
-use crate::lanes::frame::{self, Content};
+use crate::{
+    lanes::frame::{self, Content},
+    routes::ShardId,
+};
 
 /// What begins with less is said of something else.
 pub const FIRST: u8 = 0x80;
 const STEPS: u8 = FIRST;
 const LOST: u8 = FIRST + 1;
 const ORPHANS: u8 = FIRST + 2;
+const STRAYS: u8 = FIRST + 3;
+const BURIED: u8 = FIRST + 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word<'a> {
@@ -27,7 +35,16 @@ pub enum Word<'a> {
         piece: &'a [u8],
     },
     Lost(Fate),
-    Orphans(&'a [u8]),
+    Orphans {
+        of: ShardId,
+        messages: &'a [u8],
+    },
+    /// A node goes by the hash of its name.
+    Strays {
+        node: u64,
+        messages: &'a [u8],
+    },
+    Buried(u64),
 }
 
 /// What becomes of the copies of a peer's sessions that is gone.
@@ -58,10 +75,21 @@ impl<'a> Word<'a> {
                 out.put_u8(LOST);
                 out.put_u8(u8::from(fate == Fate::Promoted));
             }
-            Self::Orphans(messages) => {
-                out.reserve(1 + messages.len());
+            Self::Orphans { of, messages } => {
+                out.reserve(3 + messages.len());
                 out.put_u8(ORPHANS);
+                out.put_u16(of.0);
                 out.put_slice(messages);
+            }
+            Self::Strays { node, messages } => {
+                out.reserve(9 + messages.len());
+                out.put_u8(STRAYS);
+                out.put_u64(node);
+                out.put_slice(messages);
+            }
+            Self::Buried(node) => {
+                out.put_u8(BURIED);
+                out.put_u64(node);
             }
         }
         out.into()
@@ -77,7 +105,15 @@ impl<'a> Word<'a> {
             }
             (LOST, [0]) => Some(Self::Lost(Fate::Dropped)),
             (LOST, [1]) => Some(Self::Lost(Fate::Promoted)),
-            (ORPHANS, messages) => Some(Self::Orphans(messages)),
+            (ORPHANS, mut messages) => {
+                let of = ShardId(messages.try_get_u16().ok()?);
+                Some(Self::Orphans { of, messages })
+            }
+            (STRAYS, mut messages) => {
+                let node = messages.try_get_u64().ok()?;
+                Some(Self::Strays { node, messages })
+            }
+            (BURIED, mut node) if node.len() == 8 => Some(Self::Buried(node.get_u64())),
             _ => None,
         }
     }
@@ -111,7 +147,7 @@ pub fn without_stale(messages: Bytes, life: u64, now: Instant) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{lanes::frame::Writer, routes::ShardId};
+    use crate::lanes::frame::Writer;
 
     #[test]
     fn steps_for_an_earlier_life_are_left_out() {
@@ -146,7 +182,15 @@ mod tests {
             },
             Word::Lost(Fate::Promoted),
             Word::Lost(Fate::Dropped),
-            Word::Orphans(b"messages"),
+            Word::Orphans {
+                of: ShardId(7),
+                messages: b"messages",
+            },
+            Word::Strays {
+                node: 7,
+                messages: b"messages",
+            },
+            Word::Buried(7),
         ] {
             assert_eq!(Word::decode(&word.encode()), Some(word));
         }

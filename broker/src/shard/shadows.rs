@@ -155,8 +155,10 @@ impl Shard {
         match Word::decode(bytes) {
             Some(Word::Steps { piece, .. }) => self.apply_steps(from, piece, now),
             Some(Word::Lost(fate)) => self.lose_owner(from, fate, now),
-            Some(Word::Orphans(messages)) => self.adopt_orphans(from, messages, now),
-            None => warn!(lane = from.0, "a word that makes no sense"),
+            Some(Word::Orphans { of, messages }) => self.adopt_orphans(of, messages, now),
+            Some(Word::Strays { .. } | Word::Buried(_)) | None => {
+                warn!(lane = from.0, "a word that makes no sense")
+            }
         }
     }
 

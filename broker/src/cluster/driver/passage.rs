@@ -8,7 +8,7 @@ use super::{Driver, FULL};
 use crate::{
     cluster::{
         Ledger, PEERS,
-        slot::{ItemId, Kind},
+        slot::{Grave, ItemId, Kind},
     },
     lanes::Flushed,
     replica::word,
@@ -34,13 +34,20 @@ impl Driver {
 
     /// Passes messages of a peer on to the shards, and tells the core what is there.
     pub(super) fn pass_on(&mut self, slot: u16, now: Instant) {
+        let graves = self.graves();
+        self.pass_what_waits(slot, &graves, now);
+        self.note_progress(slot);
+        self.work.outbox.notify_one();
+    }
+
+    fn pass_what_waits(&mut self, slot: u16, graves: &[Grave], now: Instant) {
         let Some(state) = self.slots.get_mut(usize::from(slot)) else {
             return;
         };
-        state.pass_on(&self.shared, self.ledger.as_mut(), &self.counters, now);
-        state.finish_burial(self.cluster.end(slot), &self.shared);
-        self.note_progress(slot);
-        self.work.outbox.notify_one();
+        let (ledger, counters) = (self.ledger.as_mut(), &self.counters);
+        state.pass_on(&self.shared, ledger, counters, graves, now);
+        self.follow_burials(slot, now);
+        self.finish_burials(now);
     }
 
     /// Tells the core what of a peer's messages is in the sessions, and what is safe.
@@ -81,9 +88,12 @@ impl Driver {
     pub(super) fn flush(&mut self) -> bool {
         let now = Instant::now();
         let mut is_blocked = false;
-        for slot in &mut self.slots {
-            slot.pass_on(&self.shared, self.ledger.as_mut(), &self.counters, now);
-            is_blocked |= slot.outbox.flush() == Flushed::Blocked || slot.is_waiting();
+        let graves = self.graves();
+        for slot in 0..PEERS {
+            self.pass_what_waits(slot, &graves, now);
+            if let Some(state) = self.slots.get_mut(usize::from(slot)) {
+                is_blocked |= state.outbox.flush() == Flushed::Blocked || state.is_waiting();
+            }
         }
         self.note_delivered(now);
         is_blocked

@@ -151,6 +151,7 @@ pub(super) async fn keep_time(driver: Rc<RefCell<Driver>>, period: Duration) {
     loop {
         tick.tick().await;
         Driver::tell(&driver, Core::handle_timeout);
+        driver.borrow_mut().finish_burials(Instant::now());
         driver.borrow().publish_view(Instant::now());
     }
 }

@@ -147,6 +147,58 @@ async fn what_a_node_that_is_gone_was_sent_goes_to_its_sessions_elsewhere_before
     two.stop().await;
 }
 
+/// Whoever has the copy, and whoever had sent something to the node that is gone.
+#[tokio::test]
+async fn what_any_of_three_nodes_had_sent_one_that_is_gone_goes_to_its_sessions_elsewhere() {
+    let cluster = Cluster::new();
+    let one = cluster.start("one", &[], "").await;
+    let two = cluster.start("two", &[&one], "").await;
+    let three = cluster.start("three", &[&one], "").await;
+    one.wait_for_members(&["three", "two"]).await;
+    two.wait_for_members(&["one", "three"]).await;
+    three.wait_for_members(&["one", "two"]).await;
+    for number in 0..10 {
+        leave_session(&one, V5, &format!("c{number}"), &[("t", 1)]).await;
+    }
+    one.wait_for_copies(10).await;
+    let copies = [&two, &three].map(|broker| broker.count(Metric::Copies));
+    assert!(copies.iter().all(|copies| *copies > 0), "{copies:?}");
+    let mut publishers = [two.join(V5, "p2").await, three.join(V5, "p3").await];
+    let hung = one.hang_cluster().await;
+    for id in 1..=5 {
+        for publisher in &mut publishers {
+            publisher.publish("t", "x", 0b0010, id).await;
+        }
+    }
+    // While it is buried, and after.
+    for publisher in &mut publishers {
+        for id in 1..=5_u16 {
+            publisher.expect(0x40, &id.to_be_bytes()).await;
+        }
+    }
+    for _ in 0..20 {
+        for publisher in &mut publishers {
+            publisher.deliver("t", "y", 1).await;
+        }
+    }
+    for number in 0..10 {
+        let hello = Hello::persistent(V5, &format!("c{number}"));
+        let (mut client, is_present) = connect(&two, &hello).await;
+        assert!(is_present);
+        let mut payloads = Vec::new();
+        for _ in 0..50 {
+            payloads.push(client.receive().await.payload);
+        }
+        let early = payloads.iter().filter(|payload| *payload == "x");
+        assert_eq!(early.count(), 10, "{payloads:?}");
+        client.ping().await;
+    }
+    drop(hung);
+    for broker in [one, two, three] {
+        broker.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn wills_of_a_node_that_is_gone_are_published_when_they_are_due() {
     let cluster = Cluster::new();

@@ -1,0 +1,159 @@
+//! What the nodes that are left tell each other of one that is gone.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::Driver;
+use crate::{
+    cluster::{
+        PEERS,
+        pair::FrameId,
+        slot::{Grave, Kind},
+    },
+    lanes::{
+        Level,
+        frame::{self, Writer},
+    },
+    replica::{
+        hash_of,
+        word::{Fate, Word},
+    },
+    routes::ShardId,
+};
+
+impl Driver {
+    /// Has the shards make sessions of a lost peer's copies, behind all that it has said.
+    pub(super) fn bury(&mut self, slot: u16, node: &str, fate: Fate, now: Instant) {
+        let node = hash_of(node);
+        let patience = now + 3 * self.config.lease;
+        let end = self.cluster.end(slot);
+        let recent = now.checked_sub(3 * self.config.lease);
+        self.buried
+            .retain(|_by, since| recent.is_none_or(|recent| *since > recent));
+        let others = match fate {
+            Fate::Promoted => self.others(slot),
+            Fate::Dropped => Vec::new(),
+        };
+        let others = others
+            .into_iter()
+            .map(|slot| self.cluster.end(slot))
+            .filter(|other| !self.buried.contains_key(&(*other, node)))
+            .collect();
+        for state in &mut self.slots {
+            state.burial().hear(end);
+        }
+        if let Some(state) = self.slots.get_mut(usize::from(slot)) {
+            state.burial().begin(node, others, patience);
+            state.push((0, 0), Kind::Lost(fate), Bytes::new());
+        }
+        self.pass_on(slot, now);
+    }
+
+    /// The slots of other peers that are there.
+    fn others(&self, slot: u16) -> Vec<u16> {
+        let peers = self.core.peers();
+        let alive = peers.filter(|(_node, peer)| peer.is_alive() && peer.slot != slot);
+        alive.map(|(_node, peer)| peer.slot).collect()
+    }
+
+    /// Passes on what a lost peer may not have had to whoever may have its sessions: this node's shards
+    /// and all other nodes.
+    pub(super) fn take_orphan(
+        &mut self,
+        slot: u16,
+        frame: FrameId,
+        messages: &Bytes,
+        now: Instant,
+    ) {
+        let (end, FrameId { from, sequence }) = (self.cluster.end(slot), frame);
+        // Of words in it no more is to come.
+        self.shared.lanes.tell(end, from, sequence, Level::Taken);
+        let others = self.others(slot);
+        let Some(state) = self.slots.get_mut(usize::from(slot)) else {
+            return;
+        };
+        state.push_orphan(frame, messages.clone());
+        // What was strayed already goes no further.
+        let is_stray = from.0 >= self.shared.shards;
+        if let Some(node) = state.burial().node().filter(|_node| !is_stray) {
+            let word = framed(Word::Strays { node, messages });
+            for other in others {
+                let sequence = state.burial().expect(frame, self.cluster.end(other));
+                let frame = FrameId {
+                    from: end,
+                    sequence,
+                };
+                self.core
+                    .handle_frame(other, Some(frame), word.clone(), now);
+            }
+        }
+        self.pass_on(slot, now);
+    }
+
+    /// Who was there, and whether the sessions of each are where they are to be.
+    pub(super) fn graves(&mut self) -> Vec<Grave> {
+        let mut graves = Vec::new();
+        for (name, peer) in self.core.peers() {
+            let state = self.slots.get_mut(usize::from(peer.slot));
+            let is_under_way = state.is_some_and(|state| state.burial().is_under_way());
+            graves.push(Grave {
+                node: hash_of(name),
+                end: self.cluster.end(peer.slot),
+                is_open: peer.is_alive() || is_under_way,
+            });
+        }
+        graves
+    }
+
+    /// Tells others when a peer is buried here, and hears who is buried there.
+    pub(super) fn follow_burials(&mut self, slot: u16, now: Instant) {
+        let end = self.cluster.end(slot);
+        let Some(state) = self.slots.get_mut(usize::from(slot)) else {
+            return;
+        };
+        let heard = state.take_heard();
+        if let Some(node) = state.burial().poll_buried() {
+            self.tell_buried(slot, node, now);
+        }
+        for node in heard {
+            self.buried.insert((end, node), now);
+            for state in &mut self.slots {
+                if state.burial().node() == Some(node) {
+                    state.burial().hear(end);
+                }
+            }
+        }
+    }
+
+    fn tell_buried(&mut self, slot: u16, node: u64, now: Instant) {
+        // Behind the filters of its sessions.
+        let table = &self.cluster.table;
+        let mut table = table
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.core.pump(&mut table, now);
+        drop(table);
+        let word = framed(Word::Buried(node));
+        for other in self.others(slot) {
+            self.core.handle_frame(other, None, word.clone(), now);
+        }
+    }
+
+    /// Removes the filters of peers that are buried everywhere.
+    pub(super) fn finish_burials(&mut self, now: Instant) {
+        for slot in 0..PEERS {
+            let end = self.cluster.end(slot);
+            if let Some(state) = self.slots.get_mut(usize::from(slot)) {
+                state.finish_burial(end, &self.shared, now);
+            }
+        }
+    }
+}
+
+/// A word as what is behind a frame's header.
+fn framed(word: Word<'_>) -> Bytes {
+    let mut writer = Writer::new(ShardId(0), 0);
+    writer.push_word(&word.encode(), true);
+    writer.finish().slice(frame::HEADER..)
+}
