@@ -8,6 +8,7 @@ mod churn;
 mod datapath;
 mod draining;
 mod ecmp;
+mod evacuating;
 mod events;
 mod forwarding;
 mod guard;

@@ -41,6 +41,12 @@ pub fn flow_room() -> u32 {
     clients(0).saturating_mul(4).max(10_000)
 }
 
+/// Where a broker's control socket is in its host's directory.
+const BROKER_SOCKET: &str = "broker.sock";
+
+/// The port where brokers say whether new clients are welcome.
+pub const BROKER_HEALTH: u16 = 18080;
+
 /// First port of the kernel's own choice: `nat` sends clients' flows from below.
 const FIRST_EPHEMERAL: u16 = 32_768;
 
@@ -100,7 +106,11 @@ impl Lab {
     pub fn start_broker(&mut self, number: usize) -> Result<()> {
         let host = self.topology.brokers()[number];
         let node = format!("{:?}", host.name());
-        let config = ConfigText::example(Example::Broker)?.set("", "node", &node);
+        let socket = format!("{:?}", host.work_dir().join(BROKER_SOCKET));
+        let config = ConfigText::example(Example::Broker)?
+            .set("", "node", &node)
+            .set("control", "socket", &socket)
+            .set("health", "listen", &format!("\"0.0.0.0:{BROKER_HEALTH}\""));
         let config = config.write(host, "broker.toml")?;
         let mut command = host.command(&self.programs.broker)?;
         command.args(["run", "--config"]).arg(config);
@@ -108,6 +118,18 @@ impl Lab {
         process.wait_for_line("ready", SOON)?;
         self.brokers[number] = Some(process);
         Ok(())
+    }
+
+    /// Runs a command of `tidegate-broker` that asks a broker, to its end.
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub fn ask_broker(&self, number: usize, arguments: &[&str]) -> Result<Output> {
+        let host = self.topology.brokers()[number];
+        let mut command = host.command(&self.programs.broker)?;
+        let socket = host.work_dir().join(BROKER_SOCKET);
+        command.args(arguments).arg("--socket").arg(socket);
+        command.output().context("tidegate-broker cannot be run")
     }
 
     /// Ends a broker without asking it.

@@ -405,6 +405,7 @@ pub(super) struct Check {
     pub(super) path: Option<Located<String>>,
     pub(super) host: Option<Located<String>>,
     pub(super) expect: Option<Located<u16>>,
+    pub(super) drain_on: Option<Located<u16>>,
 }
 
 impl Check {
@@ -436,6 +437,7 @@ impl Check {
             ),
             host: table.optional("host", text_that("the name of a host", is_header_text)),
             expect: table.optional("expect", number(100..=599)),
+            drain_on: table.optional("drain_on", number(100..=599)),
         }
     }
 }

@@ -21,6 +21,7 @@ pub(crate) fn backend() -> BackendStatus {
         leaving: false,
         health: Health::Up,
         held: false,
+        evacuated: false,
         reason: None,
         next_hop: Some("aa:bb:cc:dd:ee:ff".to_owned()),
         share: 0.5,

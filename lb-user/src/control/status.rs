@@ -218,6 +218,9 @@ pub struct BackendStatus {
     /// Whether it is up only because nobody is heard from who would show that the way to it works.
     #[serde(default)]
     pub held: bool,
+    /// Whether it drains because its check says that it takes no new clients.
+    #[serde(default)]
+    pub evacuated: bool,
     /// Why the last probe failed, if it did.
     pub reason: Option<String>,
     /// Its MAC address, or its gateway's.
@@ -240,6 +243,7 @@ impl BackendStatus {
     pub fn standing(&self) -> String {
         match self.admin {
             Admin::Draining if self.leaving => "leaving".to_owned(),
+            Admin::Draining if self.evacuated => "evacuated".to_owned(),
             Admin::Enabled | Admin::Draining | Admin::Disabled => self.admin.to_string(),
         }
     }

@@ -8,7 +8,7 @@
 //! | a backend that is | takes new flows | keeps the flows recorded for it |
 //! |---|---|---|
 //! | up, enabled, weight above 0 | yes | yes |
-//! | up, draining, leaving or of weight 0 | no | yes |
+//! | up, draining, leaving, evacuated or of weight 0 | no | yes |
 //! | held: silent like all others | as it did | as it did |
 //! | up, disabled | no | no: they are selected anew |
 //! | down or unknown | no | no |
@@ -26,6 +26,7 @@ mod ramps;
 mod select;
 mod tunnels;
 mod view;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

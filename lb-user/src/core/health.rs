@@ -14,6 +14,10 @@
 //! probe; only a backend that has failed has to prove itself `rise` times. Time is not known here:
 //! the prober decides when to ask, and says what came of it.
 //!
+//! A backend may answer that it takes no new clients, and serve those that it has: it is as good as
+//! any for its sessions. That is a judgement of its own, which takes `fall` such answers in a row
+//! while it is up, and `rise` other good ones to end.
+//!
 //! A refusal tells of the backend: its host has answered. Silence tells of the backend or of the way
 //! to it, and the way may be at fault for all of them: a link of this host that is down for seconds
 //! must not take anybody down whose sessions go on after it. So silence counts only as far as others
@@ -50,6 +54,8 @@ const TELLING: u32 = 3;
 pub enum ProbeOutcome {
     /// The backend answered as it should.
     Success,
+    /// It answered that it is well and takes no new clients; `reason` tells an operator how.
+    Drain { reason: String },
     /// Its host answered, but not as it should; `reason` tells an operator how.
     Refusal { reason: String },
     /// Nothing came from its host; `reason` tells an operator how that was noticed.
@@ -98,6 +104,15 @@ pub struct Health {
     against: Streak,
     is_held: bool,
     reason: Option<String>,
+    wish: Wish,
+}
+
+/// Whether a backend takes no new clients, by its own word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Wish {
+    is_drain: bool,
+    /// Good answers in a row that said otherwise.
+    against: u32,
 }
 
 /// Probes in a row that spoke against the judgement.
@@ -138,6 +153,7 @@ impl Health {
             against: Streak::default(),
             is_held: false,
             reason: None,
+            wish: Wish::default(),
         }
     }
 
@@ -153,7 +169,13 @@ impl Health {
         self.is_held
     }
 
-    /// Why the last probe failed, if it did.
+    /// Whether it says that it takes no new clients.
+    #[must_use]
+    pub const fn wants_drain(&self) -> bool {
+        self.wish.is_drain
+    }
+
+    /// Why the last probe was no success, if it was none.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
@@ -163,16 +185,20 @@ impl Health {
     pub fn observe(&mut self, outcome: ProbeOutcome, thresholds: Thresholds) -> Option<Transition> {
         let Thresholds { fall, rise } = thresholds;
         let verdict = match outcome {
-            ProbeOutcome::Success => HealthState::Up,
+            ProbeOutcome::Success | ProbeOutcome::Drain { .. } => HealthState::Up,
             ProbeOutcome::Refusal { .. } | ProbeOutcome::Silence { .. } => HealthState::Down,
         };
         let streak = self.against.with(&outcome);
+        let wish = outcome.wish();
         self.reason = match outcome {
             ProbeOutcome::Success => None,
-            ProbeOutcome::Refusal { reason } | ProbeOutcome::Silence { reason, .. } => Some(reason),
+            ProbeOutcome::Drain { reason }
+            | ProbeOutcome::Refusal { reason }
+            | ProbeOutcome::Silence { reason, .. } => Some(reason),
         };
         self.is_held = false;
         if verdict == self.state {
+            self.wish = self.wish.with(wish, thresholds);
             self.against = Streak::default();
             return None;
         }
@@ -195,8 +221,47 @@ impl Health {
             return None;
         }
         self.against = Streak::default();
+        // Who comes up has no sessions that a change of mind could cost.
+        self.wish = Wish {
+            is_drain: wish == Some(true),
+            against: 0,
+        };
         let from = std::mem::replace(&mut self.state, verdict);
         Some(Transition { from, to: verdict })
+    }
+}
+
+impl ProbeOutcome {
+    /// Whether the backend wants no new clients, as far as it has said anything.
+    const fn wish(&self) -> Option<bool> {
+        match self {
+            Self::Success => Some(false),
+            Self::Drain { .. } => Some(true),
+            Self::Refusal { .. } | Self::Silence { .. } => None,
+        }
+    }
+}
+
+impl Wish {
+    /// What it is after one answer more.
+    fn with(self, wish: Option<bool>, thresholds: Thresholds) -> Self {
+        let Some(is_drain) = wish.filter(|wish| *wish != self.is_drain) else {
+            return Self { against: 0, ..self };
+        };
+        let against = self.against.saturating_add(1);
+        let enough = if is_drain {
+            thresholds.fall
+        } else {
+            thresholds.rise
+        };
+        if against >= enough {
+            Self {
+                is_drain,
+                against: 0,
+            }
+        } else {
+            Self { against, ..self }
+        }
     }
 }
 
@@ -210,7 +275,7 @@ impl Streak {
             ..self
         };
         match outcome {
-            ProbeOutcome::Success => grown,
+            ProbeOutcome::Success | ProbeOutcome::Drain { .. } => grown,
             ProbeOutcome::Refusal { .. } => Self {
                 refusals: self.refusals.saturating_add(1),
                 ..grown

@@ -254,6 +254,11 @@ impl<M: Maps> Engine<M> {
                 stats.last_seconds = Some(took.as_secs_f64());
                 ProbeOutcome::Success
             }
+            Err(failure) if failure.is_farewell() => {
+                stats.successes += 1;
+                let reason = failure.to_string();
+                ProbeOutcome::Drain { reason }
+            }
             Err(failure) => {
                 stats.failures += 1;
                 let reason = failure.to_string();
@@ -264,15 +269,18 @@ impl<M: Maps> Engine<M> {
                 }
             }
         };
-        let reason = match &outcome {
-            ProbeOutcome::Success => None,
+        let (reason, has_failed) = match &outcome {
+            ProbeOutcome::Success => (None, false),
+            ProbeOutcome::Drain { reason } => (Some(reason.clone()), false),
             ProbeOutcome::Refusal { reason } | ProbeOutcome::Silence { reason, .. } => {
-                Some(reason.clone())
+                (Some(reason.clone()), true)
             }
         };
+        let wanted_drain = self.balancer.wants_drain(backend);
         let transition = self.balancer.observe(backend, outcome);
-        self.note_seen(backend, reason.is_some());
+        self.note_seen(backend, has_failed);
         self.note_held(backend);
+        self.note_wish(backend, wanted_drain, reason.as_deref());
         let Some(transition) = transition else {
             return;
         };

@@ -206,6 +206,7 @@ fn probe_of(probe: &model::Probe) -> Probe {
             path: http.path().to_owned(),
             host: http.host().map(str::to_owned),
             expect: http.expect(),
+            drain_on: http.drain_on(),
         }),
         model::Probe::Mqtt(mqtt) => Probe::Mqtt(Mqtt {
             version: match mqtt.version() {

@@ -143,6 +143,21 @@ pub(super) fn write(event: &Event) {
             let backend = format!("{service}/{backend}");
             info!(backend, change, lasting, "backend changed");
         }
+        Event::BackendEvacuating {
+            service,
+            backend,
+            reason,
+        } => {
+            let backend = format!("{service}/{backend}");
+            info!(
+                backend,
+                reason, "backend takes no new clients, its sessions go on"
+            );
+        }
+        Event::BackendWelcoming { service, backend } => {
+            let backend = format!("{service}/{backend}");
+            info!(backend, "backend takes new clients again");
+        }
         Event::BackendDrained { service, backend } => {
             let backend = format!("{service}/{backend}");
             info!(backend, "backend is drained, no session of it is left");

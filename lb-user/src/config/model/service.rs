@@ -352,6 +352,7 @@ pub struct HttpCheck {
     pub(super) path: String,
     pub(super) host: Option<String>,
     pub(super) expect: u16,
+    pub(super) drain_on: Option<u16>,
 }
 
 impl HttpCheck {
@@ -371,5 +372,11 @@ impl HttpCheck {
     #[must_use]
     pub const fn expect(&self) -> u16 {
         self.expect
+    }
+
+    /// The status code that means that no new clients are taken.
+    #[must_use]
+    pub const fn drain_on(&self) -> Option<u16> {
+        self.drain_on
     }
 }

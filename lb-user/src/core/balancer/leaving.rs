@@ -45,12 +45,15 @@ impl Balancer {
         self.config.without_leaving(is_gone)
     }
 
-    /// Whether `backend` is to be used: who leaves drains, but may be cut off.
+    /// Whether `backend` is to be used: who leaves, or says that it takes no new clients, drains, but
+    /// may be cut off.
     #[must_use]
     pub fn standing(&self, service: &Service, backend: &Backend) -> Admin {
         let said = self.admin.admin(&BackendKey::of(service, backend));
         match said {
-            Admin::Enabled if backend.is_leaving() => Admin::Draining,
+            Admin::Enabled if backend.is_leaving() || self.is_evacuated(service, backend) => {
+                Admin::Draining
+            }
             Admin::Enabled | Admin::Draining | Admin::Disabled => said,
         }
     }

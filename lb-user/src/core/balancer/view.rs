@@ -33,7 +33,9 @@ pub struct BackendView<'a> {
     pub health: HealthState,
     /// Whether it is up only because nobody shows that the way to it works.
     pub held: bool,
-    /// Why the last probe failed, if it did.
+    /// Whether it drains because it says itself that it takes no new clients.
+    pub evacuated: bool,
+    /// Why the last probe was no success, if it was none.
     pub reason: Option<&'a str>,
     pub next_hop: Option<NextHop>,
     /// Its share of the service's new flows, 0 to 1.
@@ -93,6 +95,7 @@ impl Balancer {
             effective_weight: self.effective_weight(service, backend),
             health: self.health(&key),
             held: self.is_held(&key),
+            evacuated: self.is_evacuated(service, backend),
             reason: self.health.get(&key).and_then(Health::reason),
             next_hop: self.next_hop(backend.address()),
             share: share.copied().unwrap_or(0.0),

@@ -6,6 +6,7 @@
 //! ones. When it happened, and who is told, is the journal's business (`crate::journal`).
 
 pub mod ring;
+mod severity;
 pub mod time;
 mod words;
 
@@ -39,6 +40,8 @@ labelled! {
         VipAnnounced = "vip_announced",
         BackendHealth = "backend_health",
         BackendOrdered = "backend_ordered",
+        BackendEvacuating = "backend_evacuating",
+        BackendWelcoming = "backend_welcoming",
         BackendDrained = "backend_drained",
         BackendLeft = "backend_left",
         BackendsSilent = "backends_silent",
@@ -192,6 +195,17 @@ pub enum Event {
         /// Whether that survives a restart.
         lasting: bool,
     },
+    /// Its check says that it takes no new clients.
+    BackendEvacuating {
+        service: String,
+        backend: String,
+        reason: String,
+    },
+    /// It takes them again.
+    BackendWelcoming {
+        service: String,
+        backend: String,
+    },
     /// No session of it is left.
     BackendDrained {
         service: String,
@@ -303,6 +317,8 @@ impl Kind {
             self,
             Self::BackendHealth
                 | Self::BackendOrdered
+                | Self::BackendEvacuating
+                | Self::BackendWelcoming
                 | Self::BackendDrained
                 | Self::BackendLeft
                 | Self::BackendsSilent
@@ -348,6 +364,8 @@ impl Event {
             Self::VipAnnounced { .. } => Kind::VipAnnounced,
             Self::BackendHealth { .. } => Kind::BackendHealth,
             Self::BackendOrdered { .. } => Kind::BackendOrdered,
+            Self::BackendEvacuating { .. } => Kind::BackendEvacuating,
+            Self::BackendWelcoming { .. } => Kind::BackendWelcoming,
             Self::BackendDrained { .. } => Kind::BackendDrained,
             Self::BackendLeft { .. } => Kind::BackendLeft,
             Self::BackendsSilent { .. } => Kind::BackendsSilent,
@@ -373,86 +391,14 @@ impl Event {
         }
     }
 
-    #[must_use]
-    pub fn severity(&self) -> Severity {
-        match self {
-            Self::AdvertStray { .. }
-            | Self::BackendOrdered { .. }
-            | Self::VipMoved {
-                what: Moved::Assigned | Moved::Found | Moved::Removed,
-                ..
-            }
-            | Self::BackendHealth {
-                from: HealthState::Unknown,
-                to: HealthState::Up,
-                ..
-            }
-            | Self::BackendHealth {
-                to: HealthState::Unknown,
-                ..
-            } => Severity::Info,
-            Self::TrackChanged {
-                state: TrackState::Unknown | TrackState::Up,
-                ..
-            } => Severity::Notice,
-            Self::RouterFaults { faults, .. } if faults.is_empty() => Severity::Notice,
-            Self::RouterPriority { lowered_by, .. } if lowered_by.is_empty() => Severity::Notice,
-            Self::RoleChanged { .. }
-            | Self::BackendHealth {
-                to: HealthState::Up,
-                ..
-            }
-            | Self::VipAnnounced { .. }
-            | Self::BackendDrained { .. }
-            | Self::BackendLeft { .. }
-            | Self::BackendsHeard {}
-            | Self::ServiceUp { .. }
-            | Self::FlowsRoom {}
-            | Self::FloodEnded { .. }
-            | Self::MapsRestored {}
-            | Self::Started { .. }
-            | Self::Stopping {}
-            | Self::Reloaded { .. }
-            | Self::SyncUp { .. }
-            | Self::NotifyTest { .. } => Severity::Notice,
-            Self::RouterFaults { .. }
-            | Self::RouterPriority { .. }
-            | Self::RouterUnfit { .. }
-            | Self::AdvertRefused { .. }
-            | Self::AdvertOdd { .. }
-            | Self::VrrpTrouble { .. }
-            | Self::VipMoved {
-                what: Moved::Restored | Moved::Left,
-                ..
-            }
-            | Self::VipRefused { .. }
-            | Self::VipWithdrawn { .. }
-            | Self::BackendHealth {
-                to: HealthState::Down,
-                ..
-            }
-            | Self::BackendsSilent { .. }
-            | Self::FlowsFull {}
-            | Self::KeepAliveClaimed { .. }
-            | Self::FloodBegan { .. }
-            | Self::SyncDown { .. }
-            | Self::TrackChanged {
-                state: TrackState::Down,
-                ..
-            }
-            | Self::NotifyFailed { .. } => Severity::Warning,
-            Self::ServiceDown { .. } | Self::MapsFailed { .. } | Self::ReloadFailed { .. } => {
-                Severity::Error
-            }
-        }
-    }
-
     /// The service that it is about, if it is about one.
     #[must_use]
     pub fn service(&self) -> Option<&str> {
         match self {
             Self::BackendHealth { service, .. }
             | Self::BackendOrdered { service, .. }
+            | Self::BackendEvacuating { service, .. }
+            | Self::BackendWelcoming { service, .. }
             | Self::BackendDrained { service, .. }
             | Self::BackendLeft { service, .. }
             | Self::BackendsSilent { service, .. }

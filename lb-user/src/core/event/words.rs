@@ -158,6 +158,17 @@ impl fmt::Display for Event {
                 f,
                 "an operator has changed backend {service}/{backend}: {change}"
             ),
+            Self::BackendEvacuating {
+                service,
+                backend,
+                reason,
+            } => write!(
+                f,
+                "backend {service}/{backend} takes no new clients, its sessions go on: {reason}"
+            ),
+            Self::BackendWelcoming { service, backend } => {
+                write!(f, "backend {service}/{backend} takes new clients again")
+            }
             Self::BackendDrained { service, backend } => {
                 write!(
                     f,

@@ -50,6 +50,72 @@ fn unknown_backend_goes_down_after_fall_failures() {
     assert_eq!(health.reason(), Some("connection refused"));
 }
 
+fn drain() -> ProbeOutcome {
+    ProbeOutcome::Drain {
+        reason: "HTTP status 503".to_owned(),
+    }
+}
+
+#[test]
+fn backend_that_takes_no_new_clients_is_up_and_drains_after_fall_answers() {
+    let mut health = Health::assumed_up();
+    for _ in 0..2 {
+        assert_eq!(health.observe(drain(), THRESHOLDS), None);
+        assert!(!health.wants_drain());
+    }
+    health.observe(outcome(true), THRESHOLDS);
+    for wants in [false, false, true] {
+        assert_eq!(health.observe(drain(), THRESHOLDS), None);
+        assert_eq!(health.wants_drain(), wants);
+    }
+    assert_eq!(health.state(), HealthState::Up);
+    assert_eq!(health.reason(), Some("HTTP status 503"));
+    for wants in [true, false] {
+        health.observe(outcome(true), THRESHOLDS);
+        assert_eq!(health.wants_drain(), wants);
+    }
+}
+
+#[test]
+fn answer_that_it_drains_is_no_failure_and_a_failure_is_no_change_of_mind() {
+    let mut health = Health::assumed_up();
+    for _ in 0..3 {
+        health.observe(drain(), THRESHOLDS);
+    }
+    for success in [false, false] {
+        health.observe(outcome(success), THRESHOLDS);
+        assert!(health.wants_drain());
+    }
+    health.observe(drain(), THRESHOLDS);
+    run(&mut health, &[false, false]);
+    assert_eq!(
+        (health.state(), health.wants_drain()),
+        (HealthState::Up, true)
+    );
+    let seen = run(&mut health, &[false]);
+    assert_eq!(seen, [transition(HealthState::Up, HealthState::Down)]);
+    assert!(!health.wants_drain());
+}
+
+#[test]
+fn backend_comes_up_as_its_last_answer_says() {
+    let mut health = Health::unknown();
+    let seen = health.observe(drain(), THRESHOLDS);
+    assert_eq!(seen, transition(HealthState::Unknown, HealthState::Up));
+    assert!(health.wants_drain());
+    let mut health = Health::assumed_down();
+    health.observe(drain(), THRESHOLDS);
+    assert_eq!(
+        (health.state(), health.wants_drain()),
+        (HealthState::Down, false)
+    );
+    health.observe(outcome(true), THRESHOLDS);
+    assert_eq!(
+        (health.state(), health.wants_drain()),
+        (HealthState::Up, false)
+    );
+}
+
 #[test]
 fn one_success_between_failures_keeps_a_backend_up() {
     let mut health = Health::assumed_up();

@@ -11,6 +11,7 @@ use crate::{
     core::{
         balancer::{Admin, BackendKey},
         event::Event,
+        health::HealthState,
         image::{BackendIndex, ServiceImage},
         settle,
     },
@@ -99,6 +100,28 @@ impl<M: Maps> Engine<M> {
         true
     }
 
+    /// Tells of a backend that has begun or ended to say that it takes no new clients.
+    pub(super) fn note_wish(&mut self, backend: &BackendKey, before: bool, reason: Option<&str>) {
+        let wants_drain = self.balancer.wants_drain(backend);
+        if wants_drain == before {
+            return;
+        }
+        self.dirty = true;
+        let (service, name) = (backend.service().to_owned(), backend.backend().to_owned());
+        if wants_drain {
+            self.journal.tell(Event::BackendEvacuating {
+                service,
+                backend: name,
+                reason: reason.unwrap_or_default().to_owned(),
+            });
+        } else if self.balancer.health(backend) == HealthState::Up {
+            self.journal.tell(Event::BackendWelcoming {
+                service,
+                backend: name,
+            });
+        }
+    }
+
     /// Tells which draining backends have lost their last session.
     pub(in crate::daemon) fn note_drained(&mut self) {
         let admin = self.balancer.admin();
@@ -108,7 +131,10 @@ impl<M: Maps> Engine<M> {
                 let key = BackendKey::new(service.name(), backend.name());
                 (key, service, backend)
             })
-            .filter(|(key, ..)| admin.admin(key) == Admin::Draining)
+            .filter(|(key, service, backend)| {
+                let is_evacuated = self.balancer.is_evacuated(service, backend);
+                admin.admin(key) == Admin::Draining || is_evacuated
+            })
             .filter(|(key, ..)| !self.balancer.is_leaving(key))
             .peekable();
         let mut drained = BTreeSet::new();

@@ -13,6 +13,8 @@ pub struct Http {
     /// The `Host` header; by default the backend's address.
     pub host: Option<String>,
     pub expect: u16,
+    /// The status that means that no new clients are taken.
+    pub drain_on: Option<u16>,
 }
 
 impl Http {
@@ -36,6 +38,8 @@ impl Http {
         let status = status(&line).ok_or(ProbeFailure::Unexpected { stage })?;
         if status == self.expect {
             Ok(())
+        } else if self.drain_on == Some(status) {
+            Err(ProbeFailure::HttpDrain { status })
         } else {
             Err(ProbeFailure::HttpStatus {
                 status,

@@ -51,11 +51,22 @@ pub enum ProbeFailure {
     ConnackRefused { code: u8 },
     #[error("unexpected answer in {stage}")]
     Unexpected { stage: Stage },
+    /// It serves those that it has.
+    #[error("HTTP status {status}: it takes no new clients")]
+    HttpDrain { status: u16 },
+    #[error("CONNACK {code:#04x}: it sends clients elsewhere")]
+    ConnackElsewhere { code: u8 },
     #[error("HTTP status {status} instead of {expected}")]
     HttpStatus { status: u16, expected: u16 },
 }
 
 impl ProbeFailure {
+    /// Whether the backend is well, and only takes no new clients.
+    #[must_use]
+    pub const fn is_farewell(&self) -> bool {
+        matches!(self, Self::HttpDrain { .. } | Self::ConnackElsewhere { .. })
+    }
+
     /// Whether anything came from the backend's host. If not, the way to it may be at fault, or this
     /// host: it may have no route, no link, or no socket left.
     #[must_use]
@@ -67,6 +78,8 @@ impl ProbeFailure {
             | Self::Closed { .. }
             | Self::Io { .. }
             | Self::ConnackRefused { .. }
+            | Self::ConnackElsewhere { .. }
+            | Self::HttpDrain { .. }
             | Self::Unexpected { .. }
             | Self::HttpStatus { .. } => true,
         }

@@ -19,6 +19,9 @@ const PINGREQ: [u8; 2] = [0xc0, 0];
 const PINGRESP: u8 = 0xd0;
 const DISCONNECT: [u8; 2] = [0xe0, 0];
 
+/// Use another server, and server moved (MQTT 5, 3.2.2.2); older versions have no such codes.
+const ELSEWHERE: [u8; 2] = [0x9c, 0x9d];
+
 /// The bits of the connect flags (MQTT 5, 3.1.2.3).
 const CLEAN_START: u8 = 0x02;
 const HAS_PASSWORD: u8 = 0x40;
@@ -71,6 +74,9 @@ impl Mqtt {
         // CONNACK: acknowledge flags, then the code; version 5 has properties after it.
         match (kind, body.get(1)) {
             (CONNACK, Some(0)) => {}
+            (CONNACK, Some(&code)) if ELSEWHERE.contains(&code) => {
+                return Err(ProbeFailure::ConnackElsewhere { code });
+            }
             (CONNACK, Some(&code)) => return Err(ProbeFailure::ConnackRefused { code }),
             _ => return Err(ProbeFailure::Unexpected { stage }),
         }

@@ -83,6 +83,7 @@ fn http(expect: u16) -> Probe {
         path: "/health".to_owned(),
         host: None,
         expect,
+        drain_on: Some(503),
     })
 }
 
@@ -144,6 +145,33 @@ async fn mqtt_broker_that_refuses_the_client_is_not_healthy() {
         .await
         .unwrap_err();
     assert_eq!(failure.to_string(), "CONNACK refused: 0x05");
+}
+
+#[tokio::test]
+async fn broker_that_sends_clients_elsewhere_is_well() {
+    for (version, code, is_farewell) in [
+        (MqttVersion::V5, 0x9c, true),
+        (MqttVersion::V5, 0x9d, true),
+        (MqttVersion::V5, 0x89, false),
+    ] {
+        let connack: &[u8] = match code {
+            0x9c => &[0x20, 3, 0, 0x9c, 0],
+            0x9d => &[0x20, 3, 0, 0x9d, 0],
+            _ => &[0x20, 3, 0, 0x89, 0],
+        };
+        let steps = vec![Step::Read(connect_length(version)), Step::Write(connack)];
+        let (address, _server) = serve(steps).await;
+        let probe = Probe::Mqtt(mqtt(version));
+        let failure = run(&probe, address, PATIENCE).await.unwrap_err();
+        assert_eq!(failure.is_farewell(), is_farewell, "{failure}");
+    }
+    for (status, is_farewell) in [("503", true), ("500", false)] {
+        let answer = format!("HTTP/1.1 {status} No\r\n\r\n").leak().as_bytes();
+        let (address, _server) = serve(vec![Step::Write(answer)]).await;
+        let failure = run(&http(200), address, PATIENCE).await.unwrap_err();
+        assert_eq!(failure.is_farewell(), is_farewell, "{failure}");
+        assert!(failure.was_answered());
+    }
 }
 
 #[tokio::test]

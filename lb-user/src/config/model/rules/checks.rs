@@ -24,6 +24,23 @@ pub(super) fn check(raw: &file::Check, protocol: Protocol, errors: &Errors) {
     if protocol == Protocol::Udp && kind.value != CheckType::None && raw.port.is_none() {
         errors.add(&kind.place, Problem::UdpCheck);
     }
+    let expect = raw
+        .expect
+        .as_ref()
+        .map_or(defaults::HTTP_EXPECT, |given| given.value);
+    if let Some(drain_on) = raw
+        .drain_on
+        .as_ref()
+        .filter(|status| status.value == expect)
+    {
+        errors.add(
+            &drain_on.place,
+            Problem::Invalid {
+                expected: "another status than that of health".to_owned(),
+                found: expect.to_string(),
+            },
+        );
+    }
     let speaks_5 = raw
         .version
         .as_ref()
@@ -56,6 +73,7 @@ fn bound_keys(raw: &file::Check) -> Vec<(&Place, &'static str, &'static [CheckTy
         path,
         host,
         expect,
+        drain_on,
     } = raw;
     let keys = [
         (place(port), ANY),
@@ -71,6 +89,7 @@ fn bound_keys(raw: &file::Check) -> Vec<(&Place, &'static str, &'static [CheckTy
         (place(path), HTTP),
         (place(host), HTTP),
         (place(expect), HTTP),
+        (place(drain_on), HTTP),
     ];
     let given = keys
         .into_iter()
@@ -121,6 +140,7 @@ pub(super) fn build(raw: Option<file::Check>, protocol: Protocol) -> Option<Opti
                 .map_or(defaults::HTTP_PATH.to_owned(), |path| path.value),
             host: raw.host.map(|host| host.value),
             expect: or(raw.expect, defaults::HTTP_EXPECT),
+            drain_on: raw.drain_on.map(|status| status.value),
         }),
     };
     let interval = or(raw.interval, defaults::CHECK_INTERVAL);

@@ -1,0 +1,107 @@
+//! Brokers that send their clients away behind a balancer that sees it coming.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use tests::balancer::{BOTH, BROKER_HEALTH, Lab, SOON, clients, config, soon_for};
+use xtask::lab::wait_until;
+
+const AVAILABILITY: &str = "/api/v5/load_rebalance/availability_check";
+
+/// The health check asks whether clients are welcome.
+fn considerate(balance: &str, forward: &str) -> String {
+    let check = format!(
+        "type = \"http\"\nport = {BROKER_HEALTH}\npath = \"{AVAILABILITY}\"\ndrain_on = 503\n"
+    );
+    config(balance, forward, &BOTH).replace("type = \"mqtt\"\n", &check)
+}
+
+fn succeed(lab: &Lab, arguments: &[&str]) -> Result<String> {
+    let output = lab.ask_broker(0, arguments)?;
+    ensure!(output.status.success(), "{arguments:?}: {output:?}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether broker1 drains because it says so.
+fn wait_for_evacuated(lab: &Lab, wanted: bool) -> Result<()> {
+    let mut last = None;
+    let found = wait_until(SOON, "broker1 taking clients, or none", || {
+        last = lab.backend("broker1").ok();
+        let broker = last.as_ref()?;
+        let takes_clients = broker.share > 0.0;
+        (broker.evacuated == wanted && takes_clients != wanted).then_some(())
+    });
+    found.with_context(|| format!("the last status was {last:?}"))
+}
+
+fn every_client_moves_once(balance: &str, forward: &str) -> Result<()> {
+    let lab = Lab::serving(&considerate(balance, forward))?;
+    let count = clients(60);
+    let all = count as usize;
+    let arguments = [
+        "-V",
+        "5",
+        "--reconnect",
+        "--events",
+        "-i",
+        "1",
+        "--hold",
+        "10m",
+    ];
+    let mut load = lab.load("movers", "conn", count, &arguments)?;
+    load.wait_ready(soon_for(count))?;
+    let [at_broker1, _] = lab.wait_for_connections(|[one, two]| one + two == all)?;
+    ensure!(at_broker1 > 0, "broker1 has no client to send away");
+
+    let rate = (count / 3).to_string();
+    let order = [
+        "node",
+        "evacuate",
+        "--rate",
+        &rate,
+        "--wait-health-check",
+        "3s",
+    ];
+    let told = succeed(&lab, &[&order[..], &["--wait", "--timeout", "2m"]].concat())?;
+    ensure!(told.contains("evacuated"), "{told}");
+    lab.wait_for_connections(|now| now == [0, all])?;
+    wait_for_evacuated(&lab, true)?;
+    let broker = lab.backend("broker1")?;
+    ensure!(broker.health.to_string() == "up", "{broker:?}");
+    let told = lab.ask(&["events"])?;
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    ensure!(told.contains("takes no new clients"), "{told}");
+
+    let losses = load.losses();
+    let moved: BTreeSet<u32> = losses.iter().map(|loss| loss.client).collect();
+    ensure!(
+        moved.len() == at_broker1 && losses.len() == at_broker1,
+        "{at_broker1} clients were to move once: {losses:?}"
+    );
+    let is_told = losses.iter().all(|loss| loss.reason.contains("0x9c"));
+    ensure!(is_told, "{losses:?}");
+
+    let served = succeed(&lab, &["node", "evacuate", "--stop"])?;
+    ensure!(served.contains("no client is sent away"), "{served}");
+    wait_for_evacuated(&lab, false)?;
+    let new = lab.stay("new", count)?;
+    lab.wait_for_connections(|[one, two]| one > 0 && one + two == 2 * all)?;
+    for load in [load, new] {
+        let summary = load.stop()?;
+        ensure!(
+            summary.failed == 0 && summary.up == u64::from(count),
+            "{summary:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn clients_of_an_evacuated_broker_move_once_where_slots_decide() -> Result<()> {
+    every_client_moves_once("maglev", "dsr")
+}
+
+#[test]
+fn clients_of_an_evacuated_broker_move_once_where_all_flows_are_recorded() -> Result<()> {
+    every_client_moves_once("least_conn", "nat")
+}
