@@ -9,6 +9,7 @@
     reason = "what is unexpected ends a test"
 )]
 
+#[expect(dead_code, reason = "only the other test has groups")]
 #[path = "../kill/client.rs"]
 mod client;
 mod front;

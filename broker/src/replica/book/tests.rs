@@ -199,6 +199,7 @@ impl Scene {
                 client_id,
                 user: None,
                 is_assigned: false,
+                grants: None,
             },
             expiry: Duration::from_secs(60),
             ends: None,
