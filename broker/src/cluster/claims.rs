@@ -112,6 +112,11 @@ pub(crate) enum Action<W> {
     Yield(Claim),
     /// See what is here, and give it to [`Claims::handle_claim`].
     Judge(Claim),
+    /// Claim the session of a client that was let in from nodes that have come meanwhile.
+    Meet {
+        client_id: Box<str>,
+        fellows: Vec<Fellow>,
+    },
 }
 
 /// The claims of one shard.
@@ -135,6 +140,8 @@ struct Open<W> {
     /// The time of who was the first to wait then.
     asked_for: u64,
     deadline: Instant,
+    /// Who was there then.
+    told: Vec<Fellow>,
     /// Who has not answered.
     asked: Vec<Fellow>,
     /// The newest connection elsewhere.
@@ -231,6 +238,7 @@ impl<W> Claims<W> {
             time,
             asked_for: time,
             deadline: now,
+            told: Vec::new(),
             asked: Vec::new(),
             newer: None,
             is_denied: false,
@@ -272,6 +280,7 @@ impl<W> Claims<W> {
         open.asked_for = first.time;
         open.time = newest;
         open.deadline = now + self.patience;
+        open.told.clone_from(&self.fellows);
         open.asked.clone_from(&self.fellows);
         open.newer = None;
         open.is_denied = false;
@@ -380,6 +389,15 @@ impl<W> Claims<W> {
             return;
         }
         if open.waiters.is_empty() {
+            let told = &open.told;
+            let met = self.fellows.iter().filter(|fellow| !told.contains(fellow));
+            let fellows: Vec<_> = met.copied().collect();
+            if !fellows.is_empty() {
+                self.actions.push_back(Action::Meet {
+                    client_id: client_id.into(),
+                    fellows,
+                });
+            }
             self.close(client_id);
         } else {
             open.is_granted = false;

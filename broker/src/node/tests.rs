@@ -29,6 +29,7 @@ mod probes;
 mod reasons;
 mod refusals;
 mod replicas;
+mod roaming;
 mod secrets;
 mod shared;
 mod spec;

@@ -7,7 +7,12 @@ use std::{
 
 use tracing::{debug, warn};
 
-use super::{SessionKey, Shard, settling::Settling, transit::Transit};
+use super::{
+    SessionKey, Shard,
+    barrier::Purpose,
+    settling::{Phase, Settling},
+    transit::Transit,
+};
 use crate::{
     access::Identity,
     cluster::{
@@ -171,7 +176,9 @@ impl Shard {
         }
         let client_id = Arc::clone(&entry.client_id);
         if entry.transit.is_none() {
-            let settling = Settling::new(from, time, is_new, deadline);
+            let phase = if is_new { Phase::Early } else { Phase::Late };
+            let seen = entry.session.message_ids();
+            let settling = Settling::new(from, time, phase, seen, deadline);
             entry.transit = Some(Box::new(Transit::Settling(settling)));
             self.clustered.moving.insert(Arc::clone(&client_id));
         }
@@ -181,15 +188,13 @@ impl Shard {
             time,
         };
         self.note_install(noted, install);
-        let cluster = self.shared.cluster.as_ref();
-        let version = cluster.and_then(|cluster| cluster.untold()).unwrap_or(0);
-        self.clustered.tellings.push_back(Telling {
-            version,
-            to: from,
-            client_id: Arc::clone(&client_id),
-            time,
-        });
-        self.release_tellings();
+        if is_new {
+            let barriers = &mut self.clustered.barriers;
+            barriers.wait(Purpose::Settling(Arc::clone(&client_id), time));
+            self.start_barrier();
+        } else {
+            self.tell_when_known(from, &client_id, time);
+        }
         let claims = &mut self.clustered.claims;
         claims.handle_answer(from, &client_id, time, Answer::Nothing, now);
         claims.release(&client_id);
@@ -330,6 +335,19 @@ impl Shard {
             let time = *time;
             self.say(to.end, &Word::Installed { client_id, time }, false);
         }
+    }
+
+    /// Has an older node hear when all nodes know of a session's filters here.
+    pub(super) fn tell_when_known(&mut self, to: Fellow, client_id: &Arc<str>, time: u64) {
+        let cluster = self.shared.cluster.as_ref();
+        let version = cluster.and_then(|cluster| cluster.untold()).unwrap_or(0);
+        self.clustered.tellings.push_back(Telling {
+            version,
+            to,
+            client_id: Arc::clone(client_id),
+            time,
+        });
+        self.release_tellings();
     }
 
     /// Tells older nodes of sessions whose filters all nodes know.

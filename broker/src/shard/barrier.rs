@@ -14,10 +14,18 @@ pub(super) struct Barriers {
     number: u64,
     /// Shards of this node, and other nodes, whose marks are missing.
     missing: Vec<Missing>,
-    /// Clients whose sessions were forwarded, and wait for this barrier.
-    running: Vec<Arc<str>>,
+    /// What waits for this barrier.
+    running: Vec<Purpose>,
     /// And for the next one.
-    waiting: Vec<Arc<str>>,
+    waiting: Vec<Purpose>,
+}
+
+/// Whose session waits for a barrier.
+pub(super) enum Purpose {
+    /// It lives elsewhere; what still comes is forwarded.
+    Ghost(Arc<str>),
+    /// It has come from elsewhere, by a claim of this time.
+    Settling(Arc<str>, u64),
 }
 
 struct Missing {
@@ -29,8 +37,8 @@ struct Missing {
 }
 
 impl Barriers {
-    pub(super) fn wait(&mut self, client_id: Arc<str>) {
-        self.waiting.push(client_id);
+    pub(super) fn wait(&mut self, purpose: Purpose) {
+        self.waiting.push(purpose);
     }
 
     /// Takes note of a mark; tells whether it was the last.
@@ -112,8 +120,11 @@ impl Shard {
     /// Ends a barrier that has all of its marks, and begins the next one.
     pub(super) fn end_barrier(&mut self, now: Instant) {
         if self.clustered.barriers.missing.is_empty() {
-            for client_id in std::mem::take(&mut self.clustered.barriers.running) {
-                self.end_ghost(&client_id, now);
+            for purpose in std::mem::take(&mut self.clustered.barriers.running) {
+                match purpose {
+                    Purpose::Ghost(client_id) => self.end_ghost(&client_id, now),
+                    Purpose::Settling(client_id, time) => self.pass_barrier(&client_id, time),
+                }
             }
             self.start_barrier();
         }

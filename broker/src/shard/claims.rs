@@ -113,6 +113,11 @@ impl Shard {
                 Action::Answer(claim, answer) => self.answer_claim(&claim, answer),
                 Action::Yield(claim) => self.yield_session(claim, now),
                 Action::Judge(claim) => self.judge_claim(claim),
+                Action::Meet { client_id, fellows } => {
+                    for fellow in fellows {
+                        self.claim_session(fellow, &client_id);
+                    }
+                }
             }
         }
     }
@@ -280,7 +285,7 @@ impl Shard {
                 grant,
                 message,
             } => self.handle_forward(from, client_id, time, grant, message, now),
-            Word::Told { client_id, time } => self.fade(from, client_id, time),
+            Word::Told { client_id, time } => self.handle_told(from, client_id, time),
             Word::Over { client_id, time } => self.handle_over(from, client_id, time, now),
             Word::Barrier { .. } | Word::Mark { .. } => {}
         }

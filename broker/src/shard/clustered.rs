@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    SessionKey, Shard, Shared,
+    Shard, Shared,
     arrivals::{Arrival, Install, Telling},
     barrier::Barriers,
     claims::Ticket,
@@ -19,8 +19,6 @@ use super::{
 use crate::{
     cluster::claims::{Claims, Fellow},
     message::{Message, Qos},
-    session::Subscription,
-    trie::Trie,
 };
 
 pub(super) struct Clustered {
@@ -35,11 +33,6 @@ pub(super) struct Clustered {
     pub(super) moving: BTreeSet<Arc<str>>,
     /// Those of which there are more pieces to send.
     pub(super) departures: VecDeque<Arc<str>>,
-    /// Ghosts whose filters are out of the routes since this version of the node's filters.
-    pub(super) fading: VecDeque<(u64, Arc<str>)>,
-    /// Their filters.
-    pub(super) faded: Trie<SessionKey, Subscription>,
-    pub(super) faded_count: usize,
     pub(super) barriers: Barriers,
     pub(super) meetings: Vec<Meeting>,
     pub(super) arrivals: BTreeMap<Box<str>, Arrival>,
@@ -63,9 +56,6 @@ impl Clustered {
             patience,
             moving: BTreeSet::new(),
             departures: VecDeque::new(),
-            fading: VecDeque::new(),
-            faded: Trie::default(),
-            faded_count: 0,
             barriers: Barriers::default(),
             meetings: Vec::new(),
             arrivals: BTreeMap::new(),

@@ -179,16 +179,12 @@ impl Shard {
         now: Instant,
     ) {
         let mut matches = std::mem::take(&mut self.matches);
-        let mut find = |key: &SessionKey, subscription: &Subscription| {
-            if !(subscription.no_local && origin == Some(*key)) {
-                matches.push((*key, *subscription));
-            }
-        };
-        self.subscribers.for_each_match(&message.topic, &mut find);
-        if self.clustered.faded_count > 0 {
-            let faded = &self.clustered.faded;
-            faded.for_each_match(&message.topic, &mut find);
-        }
+        self.subscribers
+            .for_each_match(&message.topic, |key, subscription| {
+                if !(subscription.no_local && origin == Some(*key)) {
+                    matches.push((*key, *subscription));
+                }
+            });
         self.deliver_to_all(&mut matches, message, needs, now);
         matches.clear();
         self.matches = matches;

@@ -66,7 +66,7 @@ impl Shard {
     }
 
     /// Claims the id of a session that is here.
-    fn claim_session(&mut self, from: Fellow, client_id: &str) {
+    pub(super) fn claim_session(&mut self, from: Fellow, client_id: &str) {
         let key = self.sessions.find(client_id);
         let entry = key.and_then(|key| self.sessions.get_mut(key));
         let Some(entry) = entry.filter(|entry| !entry.is_leaving()) else {

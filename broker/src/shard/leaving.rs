@@ -124,7 +124,7 @@ impl Shard {
         let Some(mut entry) = self.sessions.remove(key) else {
             return;
         };
-        self.forget_transit(key, &mut entry);
+        self.forget_transit(&mut entry);
         if let Some(deadline) = entry.deadline {
             self.deadlines.remove(&(deadline, key));
         }

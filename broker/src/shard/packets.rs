@@ -294,6 +294,9 @@ impl Shard {
                 if is_kept {
                     self.shared.kept_routes.add(filter, self.id);
                 }
+                if is_new {
+                    self.note_fresh(key, filter);
+                }
             }
         }
         Ok(())

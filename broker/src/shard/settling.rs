@@ -1,17 +1,23 @@
 //! Sessions that come from other nodes, from the side of the node that they come to.
 //!
 //! ```text
-//! pieces -> shadow -> installed, and noted -> told, when all nodes know its filters -> over: settled
-//!                     messages that come directly are held; forwarded ones are delivered
+//! installed -> early -> barrier -> told ... over -> late -> barrier -> settled
+//!              \________ held _________/
 //! ```
 //!
-//! While a session *settles*, nodes send messages for it here, where it was, or to both. What the older
-//! node forwards was published before what comes here alone, so it goes first; and what comes both ways
-//! is known by its id, and delivered once.
+//! While a session *settles*, nodes send messages for it here, where it was, or to both; the older node
+//! forwards what it gets. In each publisher's order, what is forwarded was published before what comes
+//! here alone, so it goes first, and what comes directly is held meanwhile. A message that comes both
+//! ways is delivered once:
+//!
+//! - What comes directly before the first barrier was sent to the older node as well, maybe so long ago
+//!   that it is in what the session had there. It is left out, for it is forwarded, or was delivered.
+//! - From then on ids tell, and they still do when all is forwarded, until the second barrier: a copy
+//!   that was sent directly may be late.
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use super::{SessionKey, Shard, account::Line, transit::Transit};
+use super::{SessionKey, Shard, account::Line, barrier::Purpose, transit::Transit};
 use crate::{
     cluster::{claims::Fellow, word::Granted},
     lanes::frame,
@@ -29,27 +35,50 @@ pub(super) struct Settling {
     pub(super) from: Fellow,
     /// Of the claim.
     time: u64,
-    /// What comes directly waits for what is forwarded.
-    is_holding: bool,
+    phase: Phase,
+    /// What has come directly.
     held: Vec<Held>,
+    /// How many of these came before the first barrier.
+    early: usize,
     held_bytes: usize,
-    /// What came forwarded, or, if nothing is held, either way.
+    /// What the session had, and what was forwarded; if nothing is held, what came directly too.
     seen: BTreeSet<MessageId>,
+    /// Filters that the client has subscribed to since: the older node does not know of them.
+    fresh: Vec<Box<str>>,
     /// What the client has published itself.
     own: BTreeSet<MessageId>,
     pub(super) deadline: Instant,
 }
 
+/// How far a session has settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// What comes directly was sent to the older node too.
+    Early,
+    /// It may have been.
+    Held,
+    /// Nothing is held.
+    Late,
+}
+
 impl Settling {
-    /// `is_holding` where the session begins with what has come; one that is there goes on meanwhile.
-    pub(super) fn new(from: Fellow, time: u64, is_holding: bool, deadline: Instant) -> Self {
+    /// A session that is here already, and gets what another one had, begins late.
+    pub(super) fn new(
+        from: Fellow,
+        time: u64,
+        phase: Phase,
+        seen: BTreeSet<MessageId>,
+        deadline: Instant,
+    ) -> Self {
         Self {
             from,
             time,
-            is_holding,
+            phase,
             held: Vec::new(),
+            early: 0,
             held_bytes: 0,
-            seen: BTreeSet::new(),
+            seen,
+            fresh: Vec::new(),
             own: BTreeSet::new(),
             deadline,
         }
@@ -96,7 +125,7 @@ impl Shard {
             && !message.id.is_none()
             && let Some(Transit::Settling(settling)) = entry.transit.as_deref_mut()
         {
-            if settling.is_holding {
+            if settling.phase != Phase::Late {
                 let held = entry.session.hold(message, grant, settling.held_bytes);
                 let Some(held) = held else {
                     return Delivered::Full;
@@ -129,6 +158,16 @@ impl Shard {
             && settling.own.len() < MOST_SEEN
         {
             settling.own.insert(id);
+        }
+    }
+
+    /// Takes note of a filter that a client subscribes to while its session settles.
+    pub(super) fn note_fresh(&mut self, key: SessionKey, filter: &str) {
+        let entry = self.sessions.get_mut(key);
+        if let Some(Transit::Settling(settling)) =
+            entry.and_then(|entry| entry.transit.as_deref_mut())
+        {
+            settling.fresh.push(filter.into());
         }
     }
 
@@ -187,15 +226,52 @@ impl Shard {
         self.note_delivered(key, &message, delivered, now);
     }
 
+    /// What was sent before the barrier is here.
+    pub(super) fn pass_barrier(&mut self, client_id: &Arc<str>, time: u64) {
+        let Some((key, settling)) = self.settling(client_id) else {
+            return;
+        };
+        if settling.time != time {
+            return;
+        }
+        match settling.phase {
+            Phase::Early => {
+                settling.phase = Phase::Held;
+                settling.early = settling.held.len();
+                let to = settling.from;
+                self.tell_when_known(to, client_id, time);
+            }
+            Phase::Held => {}
+            Phase::Late => self.end_settling(key),
+        }
+    }
+
     /// Nothing more is forwarded.
     pub(super) fn handle_over(&mut self, from: Fellow, client_id: &str, time: u64, now: Instant) {
         let Some((key, settling)) = self.settling(client_id) else {
             return;
         };
-        if (settling.from.end, settling.time) == (from.end, time) {
-            self.stop_holding(key, now);
-            self.end_settling(key);
+        if (settling.from.end, settling.time) != (from.end, time) {
+            return;
         }
+        let early = std::mem::take(&mut settling.early);
+        let fresh = std::mem::take(&mut settling.fresh);
+        let early: Vec<_> = settling
+            .held
+            .extract_if(..early, |held| {
+                let topic = held.topic();
+                !fresh.iter().any(|filter| topic::matches(filter, topic))
+            })
+            .collect();
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        early.iter().for_each(|held| entry.session.drop_held(held));
+        let client_id = Arc::clone(&entry.client_id);
+        self.stop_holding(key, now);
+        let barriers = &mut self.clustered.barriers;
+        barriers.wait(Purpose::Settling(client_id, time));
+        self.start_barrier();
     }
 
     /// Delivers what is held: what was not forwarded by now will not be, or is not waited for.
@@ -206,7 +282,7 @@ impl Shard {
         let Some(Transit::Settling(settling)) = entry.transit.as_deref_mut() else {
             return;
         };
-        settling.is_holding = false;
+        settling.phase = Phase::Late;
         settling.held_bytes = 0;
         let is_kept = entry.session.is_kept();
         let account = self.account.as_ref();
@@ -234,11 +310,11 @@ impl Shard {
         else {
             return;
         };
-        if settling.is_holding {
+        if settling.phase == Phase::Late {
+            self.end_settling(key);
+        } else {
             settling.deadline = deadline;
             self.stop_holding(key, now);
-        } else {
-            self.end_settling(key);
         }
     }
 

@@ -1,22 +1,21 @@
 //! Sessions on their way to other nodes, from the side of the node that they leave.
 //!
 //! ```text
-//! claimed -> link closed, absent -> pieces -> the last one -> installed -> told -> faded -> forgotten
+//! claimed -> link closed, absent -> pieces -> the last one -> installed -> told -> over, forgotten
 //!            what comes is queued,            and              forwarded alone
 //!            and is in a later piece          forwarded
 //! ```
 //!
 //! Until the other node says that the session is *installed* it is whole here, and goes on here if that
 //! node is lost. From then on it is a *ghost*: its filters, for what other nodes send here still. Once
-//! all nodes know of them at the new place, they are taken out of the routes; and when every shard of
-//! every node has confirmed that nothing more is on its way (`barrier`), the other node hears that it
-//! has all.
+//! all nodes know of them at the new place, and every shard of every node has confirmed that nothing
+//! older is on its way (`barrier`), the other node hears that it has all.
 
 use std::{sync::Arc, time::Instant};
 
 use tracing::debug;
 
-use super::{Entry, SessionKey, Shard, account::Line, settling::Settling};
+use super::{Entry, SessionKey, Shard, account::Line, barrier::Purpose, settling::Settling};
 use crate::{
     cluster::{
         claims::{Answer, Fellow},
@@ -30,7 +29,6 @@ use crate::{
     routes::ShardId,
     session::{Delivered, Grant, Place, Portion},
     topic::{self, Wanted},
-    trie::Removed,
 };
 
 /// Bytes of a session that travel together.
@@ -262,14 +260,14 @@ impl Shard {
         self.counters.inc(Metric::ClusterMovedOut);
         self.clustered.claims.release(client_id);
         if is_told {
-            self.start_fading(key);
+            self.end_ghost_later(client_id);
         }
         self.install(client_id, now);
     }
 
     /// All nodes know of the session's filters at its new place.
-    pub(super) fn fade(&mut self, from: Fellow, client_id: &str, time: u64) {
-        let Some((key, leaving)) = self.leaving(client_id) else {
+    pub(super) fn handle_told(&mut self, from: Fellow, client_id: &str, time: u64) {
+        let Some((_key, leaving)) = self.leaving(client_id) else {
             return;
         };
         if (leaving.to, leaving.time) != (from, time) || leaving.is_told {
@@ -277,48 +275,17 @@ impl Shard {
         }
         leaving.is_told = true;
         if leaving.is_installed {
-            self.start_fading(key);
+            self.end_ghost_later(client_id);
         }
     }
 
-    /// Takes a ghost's filters out of the routes.
-    fn start_fading(&mut self, key: SessionKey) {
-        let Some(entry) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let client_id = Arc::clone(&entry.client_id);
-        let subscriptions = entry.session.subscriptions_after(None);
-        let subscriptions = subscriptions.map(|(filter, subscription)| {
-            let filter: Box<str> = filter.into();
-            (filter, *subscription)
-        });
-        let subscriptions: Vec<_> = subscriptions.collect();
-        for (filter, subscription) in subscriptions {
-            if let Some(Wanted::All(filter)) = topic::parse_filter(&filter) {
-                self.cancel(key, filter);
-                self.clustered.faded.insert(filter, key, subscription);
-                self.clustered.faded_count += 1;
-            }
-        }
-        let cluster = self.shared.cluster.as_ref();
-        let version = cluster.and_then(|cluster| cluster.untold()).unwrap_or(0);
-        self.clustered.fading.push_back((version, client_id));
-        self.release_fading();
-    }
-
-    /// Goes on with ghosts whose filters all nodes know to be gone.
-    pub(super) fn release_fading(&mut self) {
-        let Some(cluster) = &self.shared.cluster else {
-            return;
-        };
-        let known = *cluster.known().borrow();
-        while let Some((_version, client_id)) = self
-            .clustered
-            .fading
-            .pop_front_if(|(version, _client_id)| *version <= known)
-        {
-            self.clustered.barriers.wait(client_id);
-        }
+    /// Other nodes send all to the new place by now: what they have sent here alone is waited for.
+    ///
+    /// Its filters stay where they are meanwhile. If they were taken out of the routes, and came back
+    /// with another session, a message could be forwarded that is younger than one which was not.
+    fn end_ghost_later(&mut self, client_id: &str) {
+        let barriers = &mut self.clustered.barriers;
+        barriers.wait(Purpose::Ghost(client_id.into()));
         self.start_barrier();
     }
 
@@ -385,19 +352,13 @@ impl Shard {
     }
 
     /// Before a session that is on its way is forgotten: nothing of it must be left.
-    pub(super) fn forget_transit(&mut self, key: SessionKey, entry: &mut Entry) {
+    pub(super) fn forget_transit(&mut self, entry: &mut Entry) {
         let Some(transit) = entry.transit.take() else {
             return;
         };
         self.clustered.moving.remove(&entry.client_id);
         match *transit {
-            Transit::Leaving(leaving) if leaving.is_installed => {
-                for filter in entry.session.filters() {
-                    if self.clustered.faded.remove(filter, &key) != Removed::Nothing {
-                        self.clustered.faded_count -= 1;
-                    }
-                }
-            }
+            Transit::Leaving(leaving) if leaving.is_installed => {}
             Transit::Leaving(leaving) => {
                 let word = Word::Answer {
                     client_id: &entry.client_id,
@@ -441,7 +402,6 @@ impl Shard {
     pub(super) fn handle_transit_timeout(&mut self, now: Instant) {
         self.follow_fellows(now);
         self.clustered.claims.handle_timeout(now);
-        self.release_fading();
         self.release_tellings();
         self.end_barrier(now);
         for client_id in self.clustered.moving.clone() {

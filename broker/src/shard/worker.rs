@@ -280,7 +280,6 @@ async fn follow_cluster(shard: Rc<RefCell<Shard>>) {
                 let mut shard = shard.borrow_mut();
                 shard.release_subacks(version, Instant::now());
                 shard.release_tellings();
-                shard.release_fading();
             }
             Ok(()) = fellows.changed() => {
                 fellows.mark_unchanged();

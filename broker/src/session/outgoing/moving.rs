@@ -20,6 +20,10 @@ impl Held {
         self.0.message.id
     }
 
+    pub fn topic(&self) -> &str {
+        &self.0.message.topic
+    }
+
     pub fn size(&self) -> usize {
         self.0.message.size()
     }
