@@ -234,7 +234,9 @@ impl Core {
         if !peer.out.is_waiting() {
             peer.progress = now;
         }
+        // Who said what is left out waits to hear of it all the same.
         let has_words = frame::has_words(&messages);
+        let messages = peer.without_stale(messages, now);
         let token = match (frame, self.acknowledge) {
             (Some(frame), Acknowledge::Replicated) if has_words => Token::Frame(frame),
             (Some(frame), Acknowledge::Local) => {

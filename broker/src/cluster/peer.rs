@@ -15,9 +15,13 @@ use super::{
     routes::{Remote, Table},
     wire::{Change, Item},
 };
+use crate::replica::word;
 
 /// Bytes that may wait for a peer while it is sent a copy of the filters.
 const COPY_ROOM: usize = 512 * 1024;
+
+/// How old what is read from a lane may be, and more.
+const STALE: Duration = Duration::from_secs(20);
 
 /// Why a node is held for gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -143,6 +147,16 @@ impl Peer {
         self.retained = Retained::Unwanted;
         self.knows = None;
         self.out.restart(stream)
+    }
+
+    /// What of a frame's messages is for it as it is: the frame may have been made when its place was
+    /// another node's, or before it was lost.
+    pub(super) fn without_stale(&self, messages: Bytes, now: Instant) -> Bytes {
+        if now.saturating_duration_since(self.since) < STALE {
+            word::without_stale(messages, self.out.stream(), now)
+        } else {
+            messages
+        }
     }
 
     /// Whether it has gone so far without taking anything.

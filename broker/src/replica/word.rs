@@ -126,6 +126,8 @@ pub fn without_stale(messages: Bytes, life: u64, now: Instant) -> Bytes {
     loop {
         let before = rest;
         let Some(content) = frame::read_content(&mut rest, now) else {
+            // What makes no sense here is for the peer to judge.
+            kept.extend_from_slice(before);
             break;
         };
         let word = match content {
@@ -171,6 +173,8 @@ mod tests {
         }
         assert_eq!(words, 5);
         assert_eq!(without_stale(frame(&[3, 3]), 3, now), frame(&[3, 3]));
+        let nonsense = Bytes::from_static(b"nonsense");
+        assert_eq!(without_stale(nonsense.clone(), 3, now), nonsense);
     }
 
     #[test]

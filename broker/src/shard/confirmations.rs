@@ -137,13 +137,13 @@ impl Shard {
             sequence,
             level,
         } = confirmation;
+        // What is safe was taken, whether that was told or not.
+        if let Some(account) = &self.account {
+            account.confirm(to, sequence);
+        }
         match level {
             Level::Safe => self.handle_confirmation(Need::Frame { to, sequence }),
-            Level::Taken => {
-                if let Some(account) = &self.account {
-                    account.confirm(to, sequence);
-                }
-            }
+            Level::Taken => {}
         }
     }
 

@@ -310,10 +310,7 @@ impl Core {
     fn handle_talk(&mut self, node: &str, message: Message, now: Instant) -> Result<(), Malformed> {
         match message {
             Message::Taken(up_to) => self.handle_taken(node, up_to, now),
-            Message::Safe(up_to) => {
-                self.handle_promise(node, up_to);
-                Ok(())
-            }
+            Message::Safe(up_to) => self.handle_promise(node, up_to),
             Message::Item(number, item) => self.handle_item(node, number, item),
             Message::Members(members) => {
                 for Member { node, host, port } in members {
@@ -365,10 +362,13 @@ impl Core {
         Ok(())
     }
 
-    fn handle_promise(&mut self, node: &str, up_to: u64) {
+    fn handle_promise(&mut self, node: &str, up_to: u64) -> Result<(), Malformed> {
         let Some(peer) = self.peers.get_mut(node) else {
-            return;
+            return Ok(());
         };
+        if up_to > peer.out.last() {
+            return Err(Malformed);
+        }
         while let Some(frame) = peer.promised.pop_safe(up_to) {
             self.actions.push_back(Action::Confirm {
                 slot: peer.slot,
@@ -376,6 +376,7 @@ impl Core {
                 level: Level::Safe,
             });
         }
+        Ok(())
     }
 
     fn handle_item(&mut self, node: &str, number: u64, item: Item) -> Result<(), Malformed> {

@@ -3,7 +3,12 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::{cluster::wire::Resume, routes::ShardId};
+use crate::{
+    cluster::wire::Resume,
+    lanes::frame::{HEADER, Writer},
+    replica::word::Word,
+    routes::ShardId,
+};
 
 const LEASE: Duration = Duration::from_secs(2);
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -139,4 +144,38 @@ fn peer_that_fails_at_one_item_each_time_is_held_for_gone() {
     assert!(actions.contains(&gone));
     // What was behind it goes on.
     assert!(one.core.peers["two"].is_alive());
+}
+
+#[test]
+fn frame_whose_steps_are_for_an_earlier_life_is_told_of_as_taken() {
+    let mut one = One::new();
+    one.meet(None);
+    one.take_copy();
+    let slot = one.core.peers["two"].slot;
+    let from = ShardId(0);
+    let frame = FrameId { from, sequence: 1 };
+    let life = one.stream() + 1;
+    let mut writer = Writer::new(from, 1);
+    let piece = b"piece";
+    writer.push_word(&Word::Steps { life, piece }.encode(), true);
+    let messages = writer.finish().slice(HEADER..);
+    one.core.handle_frame(slot, Some(frame), messages, one.now);
+    let has_piece = |bytes: &Bytes| bytes.windows(piece.len()).any(|part| part == piece);
+    let is_told = |action: &Action| matches!(action, Action::Send(_, bytes) if has_piece(bytes));
+    assert!(!one.wait(Duration::ZERO).iter().any(is_told));
+    one.hear(&Message::Taken(2));
+    let level = Level::Taken;
+    let taken = Action::Confirm { slot, frame, level };
+    assert!(one.wait(Duration::ZERO).contains(&taken));
+}
+
+#[test]
+fn peer_that_has_more_than_it_was_sent_is_not_believed() {
+    let mut one = One::new();
+    one.meet(None);
+    one.take_copy();
+    one.hear(&Message::Safe(1));
+    assert!(one.is_met());
+    one.hear(&Message::Safe(2));
+    assert!(!one.is_met());
 }

@@ -1,6 +1,6 @@
 //! How messages of peers get to the shards.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -11,11 +11,7 @@ use crate::{
         slot::{Grave, ItemId, Kind},
     },
     lanes::Flushed,
-    replica::word,
 };
-
-/// How old what is read from a lane may be, and more.
-const STALE: Duration = Duration::from_secs(20);
 
 impl Driver {
     pub(super) fn take_in(
@@ -69,19 +65,6 @@ impl Driver {
         let mut peers = self.core.peers();
         let peer = peers.find(|(_node, peer)| peer.slot == slot);
         peer.is_some_and(|(_node, peer)| peer.out.bytes().max(peer.promised.bytes()) > FULL)
-    }
-
-    /// What of a frame's messages is for the peer of a slot as it is: a frame may have been made when
-    /// it was another one, or the same before it was lost.
-    pub(super) fn without_stale(&self, slot: u16, messages: Bytes, now: Instant) -> Bytes {
-        let mut peers = self.core.peers();
-        let peer = peers.find(|(_node, peer)| peer.slot == slot && peer.is_alive());
-        match peer {
-            Some((_node, peer)) if now.saturating_duration_since(peer.since) < STALE => {
-                word::without_stale(messages, peer.out.stream(), now)
-            }
-            Some(_) | None => messages,
-        }
     }
 
     /// Flushes all slots' outboxes; `true` when some have to be flushed again.

@@ -98,9 +98,6 @@ fn read_frame(
             .borrow()
             .counters
             .add(Metric::ClusterOut, frame::count_messages(&messages));
-        let messages = driver
-            .borrow()
-            .without_stale(slot, messages, Instant::now());
         Driver::tell(driver, |core, now| {
             core.handle_frame(slot, frame, messages, now)
         });
