@@ -9,6 +9,7 @@ use crate::{
         journal::{Change, Progress, Seq, Spread, State},
     },
     shares::ShareId,
+    topic,
 };
 
 /// A group and its filter.
@@ -101,6 +102,29 @@ impl Step {
                 .map(|message| Self::taken(message, &name)),
         );
         steps
+    }
+
+    /// Whether a session may have come to this by what clients say: nodes are believed no further.
+    pub(super) fn is_legal(&self) -> bool {
+        match self {
+            Self::State(state) => {
+                let will = state.will.as_ref();
+                will.is_none_or(|will| topic::is_valid_name(&will.message.topic))
+            }
+            Self::Subscribed(filter, _subscription) => topic::parse_filter(filter).is_some(),
+            Self::Taken(message) => {
+                let content = message.content.as_ref();
+                content.is_none_or(|(message, _grant)| topic::is_valid_name(&message.topic))
+            }
+            Self::Whole
+            | Self::Unsubscribed(_)
+            | Self::Published(..)
+            | Self::Released(..)
+            | Self::Done(_)
+            | Self::Received(..)
+            | Self::Completed(_)
+            | Self::Ended => true,
+        }
     }
 
     pub(crate) fn taken(

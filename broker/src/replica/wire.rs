@@ -30,6 +30,7 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes};
 use thiserror::Error;
+use tracing::warn;
 
 use super::Step;
 use crate::{
@@ -350,7 +351,7 @@ impl Iterator for Reader<'_> {
         if self.rest.is_empty() {
             return None;
         }
-        let step = self.read();
+        let step = self.read().filter(Step::is_legal);
         if step.is_none() {
             self.rest = &[];
         }
@@ -365,7 +366,11 @@ pub fn split(
     shard_of: impl Fn(u64) -> ShardId,
 ) -> BTreeMap<ShardId, Bytes> {
     let mut writers = BTreeMap::new();
-    for (whose, step) in Reader::new(piece, now).map_while(Result::ok) {
+    let is_whole = |result: Result<_, Malformed>| {
+        let tell = |error: &Malformed| warn!(%error, "a copy is not whole");
+        result.inspect_err(tell).ok()
+    };
+    for (whose, step) in Reader::new(piece, now).map_while(is_whole) {
         if let Some(whose) = whose {
             let writer = writers.entry(shard_of(whose.client));
             let writer = writer.or_insert_with(|| Writer::new(now));
