@@ -42,6 +42,23 @@ impl Recent {
         is_new
     }
 
+    /// Adds what somebody else has noted of the same messages.
+    pub fn absorb(&mut self, other: Self) {
+        if other.order.is_empty() {
+            return;
+        }
+        let theirs = other.order.into_iter();
+        self.order
+            .extend(theirs.filter(|(_since, key)| self.had.insert(*key)));
+        let order = self.order.make_contiguous();
+        order.sort_by_key(|(since, _key)| *since);
+        while self.order.len() > MOST
+            && let Some((_since, key)) = self.order.pop_front()
+        {
+            self.had.remove(&key);
+        }
+    }
+
     fn forget(&mut self, now: Instant) {
         let is_old =
             |(since, _key): &mut (Instant, u64)| now.saturating_duration_since(*since) > MEMORY;
@@ -74,6 +91,19 @@ mod tests {
         for _ in 0..2 {
             assert!(recent.insert(1, MessageId::NONE, now));
         }
+    }
+
+    #[test]
+    fn what_two_have_noted_is_had_as_long_as_it_would_be_by_either() {
+        let now = Instant::now();
+        let later = now + MEMORY / 2;
+        let (mut recent, mut other) = (Recent::default(), Recent::default());
+        assert!(recent.insert(1, id(1), later));
+        assert!(other.insert(1, id(2), now) && other.insert(1, id(1), now));
+        recent.absorb(other);
+        assert!(!recent.insert(1, id(1), later) && !recent.insert(1, id(2), later));
+        let latest = now + MEMORY + Duration::from_millis(1);
+        assert!(recent.insert(1, id(2), latest) && !recent.insert(1, id(1), latest));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::{
     codec::packet::ConnectCode,
     link::Link,
     metrics::Metric,
+    routes::ShardId,
     session::{Room, Session, journal::Profile},
 };
 
@@ -79,6 +80,12 @@ impl Entry {
     /// As [`Entry::profile`], of a session that is kept.
     pub(super) fn kept_profile(&self) -> Option<Profile> {
         self.session.is_kept().then(|| self.profile())
+    }
+
+    /// Whether the session goes to this node, or has gone there.
+    pub(super) fn goes_to(&self, end: ShardId) -> bool {
+        let transit = self.transit.as_deref();
+        matches!(transit, Some(Transit::Leaving(leaving)) if leaving.is_for(end))
     }
 
     /// When the session needs attention, or its client has to go.

@@ -47,8 +47,9 @@ struct Owner {
     bytes: usize,
 }
 
+#[derive(Default)]
 struct Promoted {
-    since: Instant,
+    since: Option<Instant>,
     /// With the hashes of their client ids.
     sessions: BTreeMap<SessionKey, u64>,
     recent: Recent,
@@ -81,6 +82,14 @@ impl Owner {
         } else {
             self.shadows.remove(&whose);
         }
+    }
+
+    /// Takes out the copy of a client's session.
+    fn take(&mut self, client_id: &str) -> Option<(Whose, Shadow)> {
+        let whose = self.find(client_id, hash_of(client_id))?;
+        let shadow = self.shadows.remove(&whose)?;
+        self.bytes -= shadow.bytes();
+        Some((whose, shadow))
     }
 
     fn find(&self, client_id: &str, client: u64) -> Option<Whose> {
@@ -117,21 +126,24 @@ impl Shadows {
 
     /// Forgets the copy of a session of an owner's, which has come here.
     pub(super) fn supersede(&mut self, owner: ShardId, client_id: &str) {
-        let client = hash_of(client_id);
-        let Some(owner) = self.owners.get_mut(&owner) else {
-            return;
-        };
-        while let Some(whose) = owner.find(client_id, client) {
-            if let Some(shadow) = owner.shadows.remove(&whose) {
-                owner.bytes -= shadow.bytes();
-            }
+        if let Some(owner) = self.owners.get_mut(&owner) {
+            while owner.take(client_id).is_some() {}
         }
+    }
+
+    /// Begins to tell messages that come by two ways for sessions of an owner's, or goes on: those
+    /// that have become sessions before are no less its own.
+    fn mourn(&mut self, owner: ShardId, recent: Recent, now: Instant) {
+        let promoted = self.promoted.entry(owner).or_default();
+        promoted.since = Some(now);
+        promoted.recent.absorb(recent);
     }
 
     /// Forgets what is over.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
+        let is_recent = |since: Instant| now.saturating_duration_since(since) < MOURNING;
         self.promoted
-            .retain(|_end, promoted| now.saturating_duration_since(promoted.since) < MOURNING);
+            .retain(|_end, promoted| promoted.since.is_some_and(is_recent));
     }
 
     /// Tells how many copies there are.
@@ -174,75 +186,137 @@ impl Shard {
     }
 
     fn lose_owner(&mut self, from: ShardId, fate: Fate, now: Instant) {
+        // Sessions that were on their way to it or from it are where they belong then.
+        self.follow_fellows(now);
         let Some(owner) = self.shadows.owners.remove(&from) else {
             return;
         };
-        if fate == Fate::Dropped || owner.shadows.is_empty() {
+        if fate == Fate::Dropped {
             return;
         }
         let Owner {
-            shadows, recent, ..
-        } = owner;
-        let promoted = Promoted {
-            since: now,
-            sessions: BTreeMap::new(),
+            shadows,
             recent,
-        };
-        self.shadows.promoted.insert(from, promoted);
+            bytes: _,
+        } = owner;
         let copies = shadows.len();
-        for (whose, shadow) in shadows {
-            self.promote(from, whose, shadow, now);
+        if copies == 0 && !self.shadows.promoted.contains_key(&from) {
+            return;
         }
-        self.counters.add(Metric::Promoted, copies);
+        self.shadows.mourn(from, recent, now);
+        self.promote_all(from, shadows, now);
         info!(
             shard = self.id.0,
             copies, "sessions of a node that is gone go on here"
         );
-        // What rules do not allow here they have taken from sessions of this node.
-        let promoted = self.shadows.promoted.get(&from);
-        let keys = promoted.map(|promoted| promoted.sessions.keys().copied().collect::<Vec<_>>());
-        let policy = self.shared.access.policy();
-        for key in keys.unwrap_or_default() {
-            self.judge(key, &policy, now);
-        }
     }
 
-    /// For a client that has come here: makes sessions of the copies of its node's, if that is gone
-    /// and the shard has not come to it yet.
+    /// For a client that has come here: makes a session of the copy of its own, if its node is gone
+    /// and the shard has not come to that yet. The others wait for what their node has said before.
     pub(super) fn promote_lost(&mut self, client_id: &str, now: Instant) {
-        let Some(cluster) = self.shared.cluster.as_ref() else {
+        let Some(cluster) = self.shared.cluster.clone() else {
             return;
         };
-        let client = hash_of(client_id);
-        let mut owners = self.shadows.owners.iter();
-        let lost = owners.find(|(end, owner)| {
-            owner.find(client_id, client).is_some() && !cluster.peers().any(|peer| peer == **end)
-        });
-        if let Some(end) = lost.map(|(end, _owner)| *end) {
-            self.lose_owner(end, Fate::Promoted, now);
+        let is_lost = |end: &ShardId| !cluster.peers().any(|peer| peer == *end);
+        let owners = self.shadows.owners.keys().copied();
+        for end in owners.filter(is_lost).collect::<Vec<_>>() {
+            let Some(owner) = self.shadows.owners.get_mut(&end) else {
+                continue;
+            };
+            let copies: Vec<_> = std::iter::from_fn(|| owner.take(client_id)).collect();
+            if !copies.is_empty() {
+                let recent = std::mem::take(&mut owner.recent);
+                self.shadows.mourn(end, recent, now);
+                self.promote_all(end, copies, now);
+            }
         }
     }
 
-    fn promote(&mut self, from: ShardId, whose: Whose, shadow: Shadow, now: Instant) {
-        let Some(state) = shadow.state() else { return };
+    fn promote_all(
+        &mut self,
+        from: ShardId,
+        copies: impl IntoIterator<Item = (Whose, Shadow)>,
+        now: Instant,
+    ) {
+        let mut keys = Vec::new();
+        for (whose, shadow) in copies {
+            self.counters.inc(Metric::Promoted);
+            keys.extend(self.promote(from, whose, shadow, now));
+        }
+        let policy = self.shared.access.policy();
+        for key in keys {
+            // What rules do not allow here they have taken from sessions of this node.
+            self.judge(key, &policy, now);
+            self.do_due(key, now);
+        }
+    }
+
+    /// Does what a session had to do when its node was lost: its client may be about to come back,
+    /// and would find it undone.
+    fn do_due(&mut self, key: SessionKey, now: Instant) {
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let aftermath = entry.session.handle_timeout(now);
+        self.counters
+            .add(Metric::SessionsExpired, usize::from(aftermath.ended));
+        self.settle(key, aftermath, now);
+    }
+
+    fn promote(
+        &mut self,
+        from: ShardId,
+        whose: Whose,
+        shadow: Shadow,
+        now: Instant,
+    ) -> Option<SessionKey> {
+        let state = shadow.state()?;
         let client_id = Arc::clone(&state.profile.client_id);
+        // A session of another shard's would be found by nobody.
+        if hash_of(&client_id) != whose.client {
+            return None;
+        }
         if whose.session.is_brief() {
             // The session has ended with its node, so its will is due.
             if let Some(will) = state.will.clone() {
                 self.publish_will(will.publication(now), None, now);
             }
-            return;
+            return None;
         }
         let ids: Vec<_> = shadow.message_ids().collect();
+        let older = self.sessions.find(&client_id);
+        let entry = older.and_then(|key| self.sessions.get_mut(key));
+        if let Some(key) = older.filter(|_key| entry.is_some_and(|entry| entry.goes_to(from))) {
+            self.call_back(key, now);
+        }
         let key = match self.sessions.find(&client_id) {
-            Some(key) => self.add_to(key, shadow, now),
-            None => self.awaken(shadow, now),
-        };
-        if let Some((key, promoted)) = key.zip(self.shadows.promoted.get_mut(&from)) {
-            promoted.sessions.insert(key, whose.client);
-            for id in ids {
-                promoted.recent.insert(whose.client, id, now);
+            Some(key) => {
+                self.publish_late_will(&shadow, now);
+                self.add_to(key, shadow, now)
             }
+            None => self.awaken(shadow, now),
+        }?;
+        let promoted = self.shadows.promoted.entry(from).or_default();
+        promoted.sessions.insert(key, whose.client);
+        for id in ids {
+            promoted.recent.insert(whose.client, id, now);
+        }
+        Some(key)
+    }
+
+    /// Publishes the will of a client that is here by now: its older connection was lost with the
+    /// node. If the will has a delay, the client has come back before that was over.
+    fn publish_late_will(&mut self, shadow: &Shadow, now: Instant) {
+        let state = shadow.state();
+        let will = state.and_then(|state| Some((state.will.clone()?, state.ends, state.will_due)));
+        let is_due = |delay, ends: Option<Instant>, due: Option<Instant>| match ends {
+            Some(_ends) => due.is_some_and(|due| due <= now),
+            None => delay == 0,
+        };
+        if let Some((will, ends, due)) = will
+            && is_due(will.delay, ends, due)
+        {
+            self.publish_will(will.publication(now), now);
         }
     }
 
@@ -313,3 +387,6 @@ impl Shard {
         self.deliver_to_all(&mut matches, message, &mut needs, now);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use std::{
 use super::{Inheritance, Shard, Shared};
 use crate::{
     access::{Access, Identity},
+    cluster::{Cluster, PEERS},
     codec::packet::{Connect, Version},
     config::Config,
     evacuation::Evacuation,
@@ -26,6 +27,10 @@ use crate::{
     topic::SharedFilter,
 };
 
+/// The settings of a node that is one of several.
+pub(super) const CLUSTER: &str =
+    "[cluster]\nname = \"c\"\nlisten = \"127.0.0.1:0\"\nkey_file = \"key\"";
+
 /// The group that tests' members are in.
 pub(super) const GROUP: SharedFilter<'static> = SharedFilter {
     group: "g",
@@ -40,6 +45,9 @@ impl Shared {
              [[listener]]\naddress = \"127.0.0.1:0\"\n{settings}"
         );
         let config = Config::parse(&text).unwrap();
+        let cluster = config.cluster();
+        let cluster = cluster.map(|config| Arc::new(Cluster::new("n", config, shards).0));
+        let ends = shards + cluster.as_ref().map_or(0, |_cluster| PEERS);
         Arc::new(Self {
             limits: RwLock::new(config.limits()),
             session_limits: config.session(),
@@ -55,8 +63,8 @@ impl Shared {
             metrics: Metrics::new(Vec::new()),
             sys_interval: None,
             sys: RwLock::new(Retained::new(Bounds::NONE)),
-            lanes: Arc::new(Lanes::start(shards).unwrap()),
-            cluster: None,
+            lanes: Arc::new(Lanes::start(ends).unwrap()),
+            cluster,
             connect_times: Histogram::default(),
             load: Arc::new(Load::new(config.overload(), shards, Instant::now())),
             store: None,

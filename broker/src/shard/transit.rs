@@ -61,6 +61,11 @@ impl Leaving {
     fn is_sent(&self) -> bool {
         self.place == Place::End
     }
+
+    /// Whether it goes to the node at this end of a lane.
+    pub(super) fn is_for(&self, end: ShardId) -> bool {
+        self.to.end == end
+    }
 }
 
 impl Shard {

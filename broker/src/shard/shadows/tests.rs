@@ -1,0 +1,262 @@
+use super::*;
+use crate::{
+    access::Identity,
+    cluster::claims::Fellow,
+    codec::packet::{Connect, Version, Will},
+    lanes::{Confirmation, Level, frame::Writer as FrameWriter},
+    link::Link,
+    peer::Peer,
+    replica::{
+        place::{self, Place},
+        wire::Writer,
+    },
+    session::{
+        Cause, Grant, RestoredMessage, Subscription,
+        journal::{Profile, Progress, Seq, State},
+    },
+    shard::{Shared, testing::CLUSTER},
+};
+
+/// Of the lane of another node.
+const END: ShardId = ShardId(1);
+
+const SUBSCRIPTION: Subscription = Subscription {
+    qos: Qos::AtLeastOnce,
+    no_local: false,
+    retain_as_published: false,
+    id: None,
+};
+
+/// A shard of a node of a cluster, with copies of another node's sessions.
+struct Scene {
+    shard: Shard,
+    now: Instant,
+    /// Of the other node's sessions.
+    numbered: u64,
+}
+
+fn message(topic: &str, number: u64) -> Message {
+    Message {
+        topic: topic.into(),
+        payload: [].into(),
+        properties: [].into(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        expires: None,
+        id: MessageId { run: 7, number },
+    }
+}
+
+fn taken(number: u64) -> Step {
+    let grant = Grant {
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        subscription_ids: Vec::new(),
+        share: None,
+    };
+    Step::Taken(RestoredMessage {
+        seq: Seq(number),
+        progress: Progress::Waiting,
+        content: Some((Arc::new(message("t", number)), grant)),
+        group: None,
+    })
+}
+
+fn will(delay: u32) -> Will {
+    Will {
+        message: Arc::new(message("will", 0)),
+        expiry: None,
+        delay,
+    }
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self {
+            shard: Shard::new(ShardId(0), Shared::for_tests(CLUSTER, 1), Arc::default()),
+            now: Instant::now(),
+            numbered: 0,
+        }
+    }
+
+    fn hear(&mut self, word: Word<'_>) {
+        self.shard.handle_word(END, &word.encode(), self.now);
+    }
+
+    fn say(&mut self, whose: Whose, steps: &[Step]) {
+        let mut writer = Writer::new(self.now);
+        steps.iter().for_each(|step| writer.push_of(whose, step));
+        let piece = &writer.take();
+        self.hear(Word::Steps { life: 1, piece });
+    }
+
+    /// Another node's client has connected, and has subscribed to `t`.
+    fn copy(&mut self, client_id: &str, will: Option<Will>) -> Whose {
+        self.numbered += 1;
+        let whose = Whose {
+            client: hash_of(client_id),
+            session: SessionId(self.numbered),
+        };
+        let profile = Profile {
+            client_id: client_id.into(),
+            user: None,
+            is_assigned: false,
+        };
+        let state = State {
+            profile: Arc::new(profile),
+            expiry: Duration::from_secs(60),
+            ends: None,
+            will,
+            will_due: None,
+        };
+        let subscribed = Step::Subscribed("t".into(), SUBSCRIPTION);
+        self.say(whose, &[Step::Whole, Step::State(state), subscribed]);
+        whose
+    }
+
+    fn lose(&mut self) {
+        self.hear(Word::Lost(Fate::Promoted));
+    }
+
+    /// The other node was sent these messages to `t`, and may not have had them.
+    fn orphan(&mut self, numbers: &[u64]) {
+        let mut frame = FrameWriter::new(END, 1);
+        for number in numbers {
+            frame.push(&message("t", *number), &[], self.now);
+        }
+        self.hear(Word::Orphans(&frame.finish()[frame::HEADER..]));
+    }
+
+    fn connect(&mut self, client_id: &str) -> (SessionKey, std::rc::Rc<Link>) {
+        let connect = Connect {
+            version: Version::V311,
+            client_id: client_id.to_owned(),
+            clean_start: false,
+            keep_alive: 0,
+            session_expiry: None,
+            receive_maximum: None,
+            maximum_packet: None,
+            topic_aliases: 0,
+            problem_information: true,
+            will: None,
+            username: None,
+            password: None,
+            authentication_method: None,
+        };
+        let counters = Arc::clone(self.shard.counters());
+        let link = Link::new(Peer::for_tests(), &connect, self.shard.limits(), counters);
+        let owner = Identity::ANONYMOUS;
+        let key = self.shard.connect(connect, owner, None, &link, self.now);
+        (key.unwrap(), link)
+    }
+
+    /// A session of this node whose client is away.
+    fn leave(&mut self, client_id: &str, filter: &str) -> SessionKey {
+        let (key, link) = self.connect(client_id);
+        let entry = self.shard.sessions.get_mut(key).unwrap();
+        entry.session.subscribe(filter, SUBSCRIPTION);
+        self.shard.add_subscriber(key, filter, SUBSCRIPTION);
+        self.shard.disconnect(key, &link, Cause::Broken, self.now);
+        key
+    }
+
+    fn is_here(&self, client_id: &str) -> bool {
+        self.shard.sessions.find(client_id).is_some()
+    }
+
+    /// The numbers of messages that a session has.
+    fn messages(&mut self, client_id: &str) -> Vec<u64> {
+        let key = self.shard.sessions.find(client_id).unwrap();
+        let session = &self.shard.sessions.get_mut(key).unwrap().session;
+        session.message_ids().iter().map(|id| id.number).collect()
+    }
+}
+
+#[test]
+fn session_that_its_client_took_up_before_its_node_was_heard_to_be_gone_gets_what_that_was_sent() {
+    let mut scene = Scene::new();
+    let whose = scene.copy("early", None);
+    scene.copy("other", None);
+    scene.say(whose, &[taken(1), taken(2), Step::Done(Seq(1))]);
+    scene.connect("early");
+    assert_eq!(scene.messages("early"), [2]);
+    // What the node has said of others is still to come.
+    assert!(!scene.is_here("other"));
+    scene.copy("late", None);
+    scene.lose();
+    assert!(scene.is_here("other") && scene.is_here("late"));
+    scene.orphan(&[1, 2, 3]);
+    assert_eq!(scene.messages("early"), [2, 3]);
+    assert_eq!(scene.messages("other"), [1, 2, 3]);
+    assert_eq!(scene.messages("late"), [1, 2, 3]);
+}
+
+#[test]
+fn session_that_had_gone_to_the_lost_node_comes_back_from_its_copy() {
+    let mut scene = Scene::new();
+    scene.leave("c", "t");
+    scene.leave("d", "t");
+    let (end, life) = (END, 1);
+    for client_id in ["c", "d"] {
+        let key = scene.shard.sessions.find(client_id).unwrap();
+        scene.shard.depart(key, Fellow { end, life }, 5, scene.now);
+    }
+    scene.shard.send_pieces(scene.now);
+    // One of them is there, as far as is known here.
+    scene
+        .shard
+        .handle_installed(Fellow { end, life }, "c", 5, scene.now);
+    for client_id in ["c", "d"] {
+        let whose = scene.copy(client_id, None);
+        scene.say(whose, &[taken(1)]);
+    }
+    scene.lose();
+    for client_id in ["c", "d"] {
+        let key = scene.shard.sessions.find(client_id).unwrap();
+        assert!(!scene.shard.sessions.get_mut(key).unwrap().is_leaving());
+        assert_eq!(scene.messages(client_id), [1]);
+    }
+}
+
+#[test]
+fn will_of_a_client_that_comes_at_once_is_published_unless_it_has_a_delay() {
+    for (delay, wills) in [(0, 1), (60, 0)] {
+        let mut scene = Scene::new();
+        scene.leave("witness", "will");
+        scene.copy("c", Some(will(delay)));
+        scene.connect("c");
+        assert_eq!(scene.messages("witness").len(), wills, "{delay}");
+        scene.lose();
+        assert_eq!(scene.messages("witness").len(), wills, "{delay}");
+    }
+}
+
+#[test]
+fn will_of_a_client_that_is_here_before_its_node_is_gone_is_published_unless_it_has_a_delay() {
+    for (delay, wills) in [(0, 1), (60, 0)] {
+        let mut scene = Scene::new();
+        scene.leave("witness", "will");
+        scene.connect("c");
+        scene.copy("c", Some(will(delay)));
+        scene.lose();
+        assert_eq!(scene.messages("witness").len(), wills, "{delay}");
+    }
+}
+
+#[test]
+fn frame_that_is_told_of_as_safe_alone_was_taken_with_its_steps() {
+    let mut scene = Scene::new();
+    let account = std::rc::Rc::clone(scene.shard.account().unwrap());
+    let place = Place { end: END, life: 1 };
+    account.set_peers(vec![place::Peer { place, node: 1 }]);
+    scene.leave("c", "t");
+    account.send_now();
+    account.send_words(&mut scene.shard.outbox);
+    assert!(!account.is_settled());
+    scene.shard.handle_frame_confirmation(Confirmation {
+        reader: END,
+        sequence: 1,
+        level: Level::Safe,
+    });
+    assert!(account.is_settled());
+}
