@@ -40,6 +40,7 @@ pub enum Metric {
     RefusedClosed,
     RefusedAccess,
     RefusedReferred,
+    RefusedMove,
     SessionsExpired,
     ClosedGoodbye,
     ClosedLost,
@@ -100,7 +101,7 @@ pub enum Metric {
 
 impl Metric {
     /// Connections that never had a session, by the reason.
-    pub const REFUSED: [Self; 13] = [
+    pub const REFUSED: [Self; 14] = [
         Self::RefusedFull,
         Self::RefusedBusy,
         Self::RefusedRate,
@@ -114,6 +115,7 @@ impl Metric {
         Self::RefusedClosed,
         Self::RefusedAccess,
         Self::RefusedReferred,
+        Self::RefusedMove,
     ];
 
     /// Whether it is a count of what has happened, not of what is there.
@@ -179,6 +181,7 @@ const DESCRIPTIONS: &[Description] = {
         describe(RefusedClosed, Counter, "refused_total", "reason=\"closed\"", ""),
         describe(RefusedAccess, Counter, "refused_total", "reason=\"access\"", ""),
         describe(RefusedReferred, Counter, "refused_total", "reason=\"sent_away\"", ""),
+        describe(RefusedMove, Counter, "refused_total", "reason=\"move\"", ""),
         describe(SessionsExpired, Counter, "sessions_expired_total", "", "Sessions of absent clients that were kept to the end."),
         describe(ClosedGoodbye, Counter, "disconnects_total", "reason=\"goodbye\"", "Connections ended, by reason."),
         describe(ClosedLost, Counter, "disconnects_total", "reason=\"lost\"", ""),

@@ -14,86 +14,20 @@
 //! Claims wait for older ones alone, so there is no ring of nodes that wait for each other. A node that
 //! is lost has answered; so has one that says nothing for the time that a claim may take.
 //!
+//! Whose rights to the id are worse ([`Rank`]) is refused for who waits with better ones, however new
+//! it is: or it could keep the owner of an id out, by a claim that is refused in the end.
+//!
 //! No I/O: what is to be done comes out of [`Claims::poll_action`]. A shard does it (`shard::claims`).
+
+mod terms;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
-
-use crate::routes::ShardId;
-
-/// When a client has connected, so that all nodes agree on which connection is the newest.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Stamp {
-    /// Of a clock that no node's is behind, once they have heard of each other.
-    pub(crate) time: u64,
-    pub(crate) node: Box<str>,
-}
-
-/// What a claim asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Terms {
-    pub(crate) user: Option<Box<str>>,
-    /// The client wants no older session.
-    pub(crate) clean_start: bool,
-    /// The user has a right to the id by the rules, and need not have been given it.
-    pub(crate) is_entitled: bool,
-    /// It is for a session that is there, and not for a client who waits.
-    pub(crate) has_session: bool,
-}
-
-/// Another node, as long as it is not lost: the end of the lane to it, and how often it was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Fellow {
-    pub(crate) end: ShardId,
-    pub(crate) life: u64,
-}
-
-/// A claim of another node's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Claim {
-    pub(crate) from: Fellow,
-    pub(crate) client_id: Box<str>,
-    pub(crate) stamp: Stamp,
-    pub(crate) terms: Terms,
-}
-
-/// What a node says to a claim.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Answer {
-    /// It has nothing of the id, or has it no longer.
-    Nothing,
-    /// It has a newer connection, or knows of one.
-    Newer(Stamp),
-    /// The id is another user's, or was given to one.
-    Denied,
-    /// The session is on its way.
-    Coming,
-}
-
-/// Why a client is not let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    TakenOver,
-    Denied,
-}
-
-/// What is here of a client id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Here {
-    Nothing,
-    /// A session whose client has connected at this time.
-    Session {
-        time: u64,
-    },
-    /// A session that is on its way from one node to another.
-    Moving {
-        time: u64,
-    },
-}
+use terms::Rank;
+pub(crate) use terms::{Answer, Claim, Fellow, Here, Refusal, Stamp, Terms};
 
 /// What is to be done; `W` is who waits for a claim.
 #[derive(Debug, PartialEq, Eq)]
@@ -139,11 +73,14 @@ struct Open<W> {
     time: u64,
     /// The time of who was the first to wait then.
     asked_for: u64,
+    /// What those have who waited then.
+    rank: Rank,
     deadline: Instant,
     /// Who was there then.
     told: Vec<Fellow>,
     /// Who has not answered.
     asked: Vec<Fellow>,
+    asked_again: Vec<Fellow>,
     /// The newest connection elsewhere.
     newer: Option<Stamp>,
     is_denied: bool,
@@ -165,14 +102,40 @@ impl<W> Open<W> {
     fn newest(&self) -> Option<u64> {
         self.waiters.last().map(|waiter| waiter.time)
     }
-}
 
-impl Here {
-    fn time(self) -> Option<u64> {
-        match self {
-            Self::Nothing => None,
-            Self::Session { time } | Self::Moving { time } => Some(time),
+    /// The time of the newest client that has waited with such a right to the id, or a better one.
+    fn newest_of(&self, rank: Rank) -> Option<u64> {
+        let is_such = |waiter: &&Waiter<W>| waiter.terms.rank() >= rank;
+        let newest = self.waiters.iter().rfind(is_such);
+        // Who waited may be refused by now, by somebody newer still; the others go on answering.
+        let asked = (self.rank >= rank).then_some(self.time);
+        newest.map(|waiter| waiter.time).max(asked)
+    }
+
+    /// Whether a client waits, or has waited, that has a better right to the id.
+    fn outranks(&self, rank: Rank) -> bool {
+        let waiters = self.waiters.iter().map(|waiter| waiter.terms.rank());
+        !self.is_granted && waiters.chain([self.rank]).max() > Some(rank)
+    }
+
+    /// Asks a node again that has claimed the id as well, in vain: a session may have gone there before
+    /// it heard of that. Once, so that it cannot make this claim wait by claiming again and again.
+    fn ask_again(&mut self, claim: &Claim) -> Option<Action<W>> {
+        let from = claim.from;
+        let first = self.waiters.first()?;
+        if self.asked_again.contains(&from) {
+            return None;
         }
+        self.asked_again.push(from);
+        if !self.asked.contains(&from) {
+            self.asked.push(from);
+        }
+        Some(Action::Ask {
+            client_id: claim.client_id.clone(),
+            time: self.time,
+            terms: first.terms.clone(),
+            fellows: vec![from],
+        })
     }
 }
 
@@ -220,7 +183,12 @@ impl<W> Claims<W> {
 
     /// Claims an id for a client, by a time that is later than that of each claim before.
     pub(crate) fn claim(&mut self, client_id: &str, time: u64, terms: Terms, who: W, now: Instant) {
-        self.beat_deferred(client_id, time);
+        let rank = terms.rank();
+        if self.is_outranked(client_id, rank) {
+            self.actions.push_back(Action::Refuse(who, Refusal::Denied));
+            return;
+        }
+        self.beat_deferred(client_id, time, rank);
         let waiter = Waiter {
             time,
             terms,
@@ -237,9 +205,11 @@ impl<W> Claims<W> {
         let open = Open {
             time,
             asked_for: time,
+            rank,
             deadline: now,
             told: Vec::new(),
             asked: Vec::new(),
+            asked_again: Vec::new(),
             newer: None,
             is_denied: false,
             is_granted: false,
@@ -249,9 +219,21 @@ impl<W> Claims<W> {
         self.ask(client_id, now);
     }
 
+    /// Whether somebody has claimed the id, here or elsewhere, who has a better right to it.
+    fn is_outranked(&self, client_id: &str, rank: Rank) -> bool {
+        let open = self.open.get(client_id);
+        let deferred = self.deferred.get(client_id);
+        open.is_some_and(|open| open.outranks(rank))
+            || deferred.is_some_and(|claims| {
+                let is_better =
+                    |claim: &Claim| !claim.terms.has_session && claim.terms.rank() > rank;
+                claims.iter().any(is_better)
+            })
+    }
+
     /// Answers claims that are older than a client that has just come: they must not wait for what that
     /// one waits for.
-    fn beat_deferred(&mut self, client_id: &str, time: u64) {
+    fn beat_deferred(&mut self, client_id: &str, time: u64, rank: Rank) {
         let Some(claims) = self.deferred.get_mut(client_id) else {
             return;
         };
@@ -260,8 +242,18 @@ impl<W> Claims<W> {
             node: self.node.clone(),
         };
         let beaten = claims
-            .extract_if(.., |claim| !claim.terms.has_session && claim.stamp < newest)
-            .map(|claim| Action::Answer(claim, Answer::Newer(newest.clone())));
+            .extract_if(.., |claim| {
+                let is_older = claim.terms.rank() < rank || claim.stamp < newest;
+                !claim.terms.has_session && is_older
+            })
+            .map(|claim| {
+                let answer = if claim.terms.rank() < rank {
+                    Answer::Denied
+                } else {
+                    Answer::Newer(newest.clone())
+                };
+                Action::Answer(claim, answer)
+            });
         self.actions.extend(beaten);
         if claims.is_empty() {
             self.deferred.remove(client_id);
@@ -273,15 +265,26 @@ impl<W> Claims<W> {
         let Some(open) = self.open.get_mut(client_id) else {
             return;
         };
+        let Some(rank) = open.waiters.iter().map(|waiter| waiter.terms.rank()).max() else {
+            return;
+        };
+        let outranked = open
+            .waiters
+            .extract_if(.., |waiter| waiter.terms.rank() < rank)
+            .filter_map(|waiter| waiter.who);
+        let refuse = |who| Action::Refuse(who, Refusal::Denied);
+        self.actions.extend(outranked.map(refuse));
         let (Some(first), Some(newest)) = (open.waiters.first(), open.newest()) else {
             return;
         };
+        open.rank = rank;
         let terms = first.terms.clone();
         open.asked_for = first.time;
         open.time = newest;
         open.deadline = now + self.patience;
         open.told.clone_from(&self.fellows);
         open.asked.clone_from(&self.fellows);
+        open.asked_again.clear();
         open.newer = None;
         open.is_denied = false;
         if !self.fellows.is_empty() {
@@ -323,6 +326,19 @@ impl<W> Claims<W> {
         if let Some(open) = self.asked(client_id, time) {
             open.deadline = deadline;
         }
+    }
+
+    /// Refuses all who wait for a session that is there and cannot come: an empty one is not to take
+    /// its place.
+    pub(crate) fn give_up(&mut self, client_id: &str, time: u64) {
+        let Some(open) = self.asked(client_id, time) else {
+            return;
+        };
+        let waiters = std::mem::take(&mut open.waiters);
+        let refused = waiters.into_iter().filter_map(|waiter| waiter.who);
+        let refuse = |who| Action::Refuse(who, Refusal::Stuck);
+        self.actions.extend(refused.map(refuse));
+        self.close(client_id);
     }
 
     fn asked(&mut self, client_id: &str, time: u64) -> Option<&mut Open<W>> {
@@ -427,10 +443,15 @@ impl<W> Claims<W> {
         if claim.terms.has_session && self.is_open(&claim.client_id) {
             return self.defer(claim);
         }
-        let open = self.open.get_mut(&claim.client_id);
-        // Who waits may be refused by now, by somebody newer still; the others go on answering.
-        let waiting = open.as_ref().map(|open| open.newest().max(Some(open.time)));
-        let waiting = waiting.flatten();
+        let mut open = self.open.get_mut(&claim.client_id);
+        let rank = claim.terms.rank();
+        if let Some(open) = open.as_deref_mut().filter(|open| open.outranks(rank)) {
+            let again = open.ask_again(&claim);
+            let answer = Action::Answer(claim, Answer::Denied);
+            self.actions.extend([answer].into_iter().chain(again));
+            return;
+        }
+        let waiting = open.as_ref().and_then(|open| open.newest_of(rank));
         let newest = waiting.max(here.time()).map(|time| Stamp {
             time,
             node: self.node.clone(),
@@ -441,11 +462,16 @@ impl<W> Claims<W> {
             return;
         }
         if let Some(open) = open {
-            let refuse = |who| Action::Refuse(who, Refusal::TakenOver);
             if !open.is_granted {
-                let waiters = open.waiters.drain(..);
-                let refused = waiters.filter_map(|waiter| waiter.who);
-                self.actions.extend(refused.map(refuse));
+                let refused = open.waiters.drain(..).filter_map(|waiter| {
+                    let refusal = if waiter.terms.rank() < rank {
+                        Refusal::Denied
+                    } else {
+                        Refusal::TakenOver
+                    };
+                    Some(Action::Refuse(waiter.who?, refusal))
+                });
+                self.actions.extend(refused);
             }
             return self.defer(claim);
         }

@@ -35,6 +35,8 @@ pub(crate) enum Word<'a> {
     },
     /// The session is there, and kept there: where it was it can be forgotten.
     Installed { client_id: &'a str, time: u64 },
+    /// What has come of the session cannot be read: it stays where it is.
+    Unreadable { client_id: &'a str, time: u64 },
     /// A message for the session, from where it was.
     Forward {
         client_id: &'a str,
@@ -88,6 +90,7 @@ impl<'a> Word<'a> {
             | Self::Answer { client_id, .. }
             | Self::Piece { client_id, .. }
             | Self::Installed { client_id, .. }
+            | Self::Unreadable { client_id, .. }
             | Self::Forward { client_id, .. }
             | Self::Told { client_id, .. }
             | Self::Over { client_id, .. } => Recipient::Client(client_id),

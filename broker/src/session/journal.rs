@@ -48,6 +48,16 @@ pub struct Profile {
     pub is_assigned: bool,
     /// What the client may do by its last login, where that says so.
     pub grants: Option<Arc<Grants>>,
+    pub since: Since,
+}
+
+/// Since when a session is as it is, by the cluster's clock; zeros where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Since {
+    /// Its client has connected.
+    pub connected: u64,
+    /// The client has wanted no older session.
+    pub begun: u64,
 }
 
 /// All of a session but its subscriptions and messages.
@@ -372,6 +382,7 @@ mod tests {
             user: None,
             is_assigned: false,
             grants: None,
+            since: Since::default(),
         };
         let state = State {
             profile: Arc::new(profile),

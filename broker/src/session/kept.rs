@@ -63,7 +63,17 @@ pub struct Inherited {
 }
 
 impl Received {
-    fn restore(session: SessionId, id: PacketId, spread: Spread) -> (PacketId, Self) {
+    /// What another node is to know of it, when nobody is being told of the message any more. One
+    /// that an earlier life of the broker has received, and the client has not repeated since, may
+    /// not be with all who are to have it.
+    pub(super) fn spread_elsewhere(&self) -> Spread {
+        match self.inherited {
+            Some(_) if !self.is_spread => Spread::Unplaced,
+            Some(_) | None => Spread::Done,
+        }
+    }
+
+    pub(super) fn restore(session: SessionId, id: PacketId, spread: Spread) -> (PacketId, Self) {
         let is_spread = spread == Spread::Done;
         let inherited = Inherited {
             origin: Origin { session, id },
@@ -287,6 +297,15 @@ impl Session {
 
     pub(super) fn note(&self, change: impl FnOnce() -> Change) {
         self.outgoing.record().note(change);
+    }
+
+    /// Notes whose the session is, and since when.
+    pub fn note_profile(&mut self, profile: Profile) {
+        let record = self.outgoing.record_mut();
+        if record.profile().is_some_and(|known| **known != profile) {
+            record.set_profile(profile);
+            self.note_state();
+        }
     }
 
     pub(super) fn note_state(&self) {

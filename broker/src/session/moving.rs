@@ -49,9 +49,10 @@ impl Session {
                     will: self.will.clone(),
                     will_due: self.will_due,
                 });
-                // Whoever is to have them has them: see `is_spreading`.
-                let received = self.received.keys();
-                portion.received = received.map(|id| (*id, Spread::Done)).collect();
+                let received = self.received.iter();
+                portion.received = received
+                    .map(|(id, received)| (*id, received.spread_elsewhere()))
+                    .collect();
                 None
             }
             Place::Subscription(filter) => Some(&**filter),
@@ -75,7 +76,7 @@ impl Session {
         (portion, next.map_or(Place::End, Place::Message))
     }
 
-    /// Whether a QoS 2 message of the client's is not with all who are to have it.
+    /// Whether a QoS 2 message of the client's is on its way to some who are to have it.
     pub fn is_spreading(&self) -> bool {
         self.received.values().any(|received| {
             let receipt = received.receipt.as_ref();
@@ -113,12 +114,13 @@ impl Session {
         self.note_state();
     }
 
+    /// Knows a QoS 2 message of the client's, by a number of this node's.
     pub fn take_over_received(&mut self, id: PacketId, spread: Spread) {
+        // Without a store no other shard asks for the session's number.
+        let session = self.outgoing.record().session().unwrap_or(SessionId(0));
         if let std::collections::btree_map::Entry::Vacant(vacant) = self.received.entry(id) {
-            vacant.insert(Received {
-                is_spread: true,
-                ..Received::default()
-            });
+            let (_id, received) = Received::restore(session, id, spread);
+            vacant.insert(received);
             self.note(|| Change::Received(id, spread));
         }
     }

@@ -106,8 +106,11 @@ impl Shard {
         last.filter(|_client_id| looks >= JUDGED_PER_TURN)
     }
 
+    /// Does what the policy says of a session. One that is on its way to another node is judged there,
+    /// or here when it is called back: what it has must not change between its pieces.
     pub(super) fn judge(&mut self, key: SessionKey, policy: &Policy, now: Instant) {
-        let Some(entry) = self.sessions.get_mut(key) else {
+        let entry = self.sessions.get_mut(key);
+        let Some(entry) = entry.filter(|entry| !entry.is_leaving()) else {
             return;
         };
         let link = entry.link.clone();

@@ -21,7 +21,10 @@ use crate::{
     },
     metrics::Metric,
     receipts::{Needs, Waiter},
-    replica::{Shadow, wire::Reader},
+    replica::{
+        Shadow,
+        wire::{Malformed, Reader},
+    },
     session::{
         Restored, RestoredMessage, Session,
         journal::{Profile, Progress, SessionId, State},
@@ -83,16 +86,25 @@ impl Shard {
                 greetings: None,
             };
         }
-        for step in Reader::new(piece, now) {
-            match step {
-                Ok((_whose, step)) => drop(arrival.shadow.apply(step)),
-                Err(error) => {
-                    warn!(client_id, %error, "a session of another node cannot be read");
-                    break;
-                }
-            }
+        let read = Reader::new(piece, now).try_for_each(|step| {
+            let (_whose, step) = step?;
+            arrival.shadow.apply(step);
+            Ok(())
+        });
+        match read {
+            Ok(()) => self.clustered.claims.handle_part(client_id, time, now),
+            Err(error) => self.give_up_arrival(from, client_id, time, error),
         }
-        self.clustered.claims.handle_part(client_id, time, now);
+    }
+
+    /// Leaves a session where it is: half of it must not take the place of the whole.
+    fn give_up_arrival(&mut self, from: Fellow, client_id: &str, time: u64, error: Malformed) {
+        warn!(client_id, %error, "a session of another node stays there");
+        self.clustered.arrivals.remove(client_id);
+        self.say(from.end, &Word::Unreadable { client_id, time }, false);
+        let claims = &mut self.clustered.claims;
+        claims.give_up(client_id, time);
+        claims.release(client_id);
     }
 
     /// The older node has kept the session.
@@ -150,19 +162,20 @@ impl Shard {
             return;
         };
         let Some(restored) = shadow.into_restored(SessionId(0)) else {
-            return;
+            return self.give_up_arrival(from, client_id, time, Malformed);
         };
         let greetings = greetings.unwrap_or_default();
         if let Some(key) = key {
             self.call_back(key, now);
         }
         let noted = self.noted();
-        let (key, is_new) = match self.sessions.find(client_id) {
-            Some(key) => {
+        let (key, is_new, is_heir) = match self.sessions.find(client_id) {
+            Some(key) if self.inherits(key, &restored) => {
                 self.merge(key, restored.messages, now);
-                (key, false)
+                (key, false, true)
             }
-            None => (self.take_over_session(restored, greetings, now), true),
+            Some(key) => (key, false, false),
+            None => (self.take_over_session(restored, greetings, now), true, true),
         };
         self.counters.inc(Metric::ClusterMovedIn);
         self.shadows.supersede(from.end, client_id);
@@ -175,7 +188,7 @@ impl Shard {
             entry.time = time;
         }
         let client_id = Arc::clone(&entry.client_id);
-        if entry.transit.is_none() {
+        if is_heir && entry.transit.is_none() {
             let phase = if is_new { Phase::Early } else { Phase::Late };
             let seen = entry.session.message_ids();
             let settling = Settling::new(from, time, phase, seen, deadline);
@@ -192,6 +205,8 @@ impl Shard {
             let barriers = &mut self.clustered.barriers;
             barriers.wait(Purpose::Settling(Arc::clone(&client_id), time));
             self.start_barrier();
+            let policy = self.shared.access.policy();
+            self.judge(key, &policy, now);
         } else {
             self.tell_when_known(from, &client_id, time);
         }
@@ -223,6 +238,7 @@ impl Shard {
             user,
             is_assigned,
             grants,
+            since,
         } = profile.clone();
         let mut session = Session::new(self.room());
         if let Some(account) = &self.account {
@@ -270,6 +286,7 @@ impl Shard {
         }
         if let Some(entry) = self.sessions.get_mut(key) {
             entry.is_assigned = is_assigned;
+            entry.set_since(since);
             for message in messages {
                 let message = with_group(&self.shared.shares, message);
                 entry.session.take_over_message(message);
@@ -278,6 +295,15 @@ impl Shard {
         }
         self.schedule(key);
         key
+    }
+
+    /// Whether an older session's messages are for the one that is here: not if that is another
+    /// user's, or if its client has wanted none of the older one.
+    pub(super) fn inherits(&mut self, key: SessionKey, restored: &Restored) -> bool {
+        let Profile { user, since, .. } = &restored.profile;
+        self.sessions.get_mut(key).is_some_and(|entry| {
+            entry.owner.user() == user.as_deref() && entry.begun <= since.connected
+        })
     }
 
     /// Gives messages of an older session to the one that is here.
@@ -382,3 +408,6 @@ fn with_group(shares: &crate::shares::Shares, mut message: RestoredMessage) -> R
     }
     message
 }
+
+#[cfg(test)]
+mod tests;

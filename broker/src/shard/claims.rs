@@ -21,6 +21,13 @@ use crate::{
 /// Where a client hears what has become of its claim.
 pub(super) type Ticket = oneshot::Sender<Result<(), Refusal>>;
 
+/// A client whose claim was granted, and what it has asked for.
+pub(crate) struct Admission {
+    pub(crate) client_id: String,
+    pub(crate) time: u64,
+    pub(crate) clean_start: bool,
+}
+
 /// When a client may have its session; the number is the time of its claim.
 pub(crate) enum Entrance {
     Open(u64),
@@ -32,7 +39,7 @@ impl Shard {
     /// Claims a client's id in the whole cluster.
     ///
     /// # Errors
-    /// When the client must be refused whatever others say: nobody's session is to end for it.
+    /// When this node refuses the client whatever others say: no session is to end for it elsewhere.
     pub(crate) fn claim_client(
         &mut self,
         arrival: &Arrival,
@@ -78,15 +85,23 @@ impl Shard {
     /// none.
     pub(crate) fn finish_claim(
         &mut self,
-        client_id: &str,
-        time: u64,
+        admission: &Admission,
         key: Option<SessionKey>,
         now: Instant,
     ) {
+        let Admission {
+            client_id,
+            time,
+            clean_start,
+        } = admission;
         if let Some(entry) = key.and_then(|key| self.sessions.get_mut(key)) {
-            entry.time = time;
+            entry.time = *time;
+            if *clean_start {
+                entry.begun = *time;
+            }
+            entry.session.note_profile(entry.profile());
         }
-        self.clustered.claims.finish(client_id, time, now);
+        self.clustered.claims.finish(client_id, *time, now);
         self.act_on_claims(now);
     }
 
@@ -107,6 +122,7 @@ impl Shard {
                     self.counters.inc(match refusal {
                         Refusal::TakenOver => Metric::ClosedTakenOver,
                         Refusal::Denied => Metric::RefusedAccess,
+                        Refusal::Stuck => Metric::RefusedMove,
                     });
                     let _ = ticket.send(Err(refusal));
                 }
@@ -214,6 +230,20 @@ impl Shard {
         }
     }
 
+    /// Ends the session of nobody in particular that was claimed from a node where it is a user's: one
+    /// of them has to go, and it would not have been let in there.
+    fn end_denied(&mut self, client_id: &str, time: u64, now: Instant) {
+        let key = self.sessions.find(client_id);
+        let entry = key.and_then(|key| self.sessions.get_mut(key));
+        let is_meant = entry.is_some_and(|entry| {
+            entry.time == time && entry.transit.is_none() && entry.owner.user().is_none()
+        });
+        if is_meant && !self.clustered.claims.is_open(client_id) {
+            debug!(client_id, "the client id is that of a user on another node");
+            self.take_over(client_id, true, Heir::Elsewhere, now);
+        }
+    }
+
     /// Takes in a word of another shard: of another node, or of this one.
     pub(super) fn handle_word(&mut self, from: ShardId, bytes: &[u8], now: Instant) {
         if is_such(bytes) {
@@ -258,8 +288,10 @@ impl Shard {
                 if let (Some(cluster), Answer::Newer(stamp)) = (&self.shared.cluster, &answer) {
                     cluster.see_time(stamp.time);
                 }
-                if answer == Answer::Nothing {
-                    self.forget_arrival(from, client_id);
+                match answer {
+                    Answer::Nothing => self.forget_arrival(from, client_id),
+                    Answer::Denied => self.end_denied(client_id, time, now),
+                    Answer::Newer(_) | Answer::Coming => {}
                 }
                 let claims = &mut self.clustered.claims;
                 claims.handle_answer(from, client_id, time, answer, now);
@@ -278,6 +310,9 @@ impl Shard {
             }
             Word::Installed { client_id, time } => {
                 self.handle_installed(from, client_id, time, now)
+            }
+            Word::Unreadable { client_id, time } => {
+                self.handle_unreadable(from, client_id, time, now);
             }
             Word::Forward {
                 client_id,

@@ -56,7 +56,7 @@ impl Shard {
             origin: inherited.origin,
             is_repeat: true,
         });
-        let message = Arc::new(message);
+        let message = self.name(Arc::new(message));
         let mut needs = std::mem::take(&mut self.needs);
         if inherited.is_here {
             self.route_elsewhere(&message, &mut needs, now);

@@ -218,6 +218,7 @@ impl Shard {
             user,
             is_assigned,
             grants,
+            since,
         } = restored.profile.clone();
         if account.is_copied() {
             let hash = hash_of(&client_id);
@@ -248,6 +249,11 @@ impl Shard {
             return;
         };
         entry.is_assigned = is_assigned;
+        entry.set_since(since);
+        // Who comes back is newer, whatever the time of day was taken for.
+        if let Some(cluster) = &self.shared.cluster {
+            cluster.see_time(since.connected);
+        }
         for message in messages {
             entry.session.restore_message(message);
         }

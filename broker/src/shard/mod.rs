@@ -69,7 +69,7 @@ use crate::{
     trie::Trie,
 };
 use account::{Account, Line};
-pub(crate) use claims::Entrance;
+pub(crate) use claims::{Admission, Entrance};
 use clustered::Clustered;
 use filters::Filters;
 pub(crate) use inspect::Piece;

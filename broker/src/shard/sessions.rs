@@ -9,7 +9,10 @@ use crate::{
     link::Link,
     metrics::Metric,
     routes::ShardId,
-    session::{Room, Session, journal::Profile},
+    session::{
+        Room, Session,
+        journal::{Profile, Since},
+    },
 };
 
 /// A session's place in its shard; reused after the session has ended.
@@ -47,6 +50,8 @@ pub(super) struct Entry {
     pub(super) losses: Option<Box<Losses>>,
     /// When its client has connected, by the cluster's clock.
     pub(super) time: u64,
+    /// When its client has wanted no older session: what is older is not its.
+    pub(super) begun: u64,
     /// The session is on its way from one node to another.
     pub(super) transit: Option<Box<Transit>>,
 }
@@ -63,7 +68,18 @@ impl Entry {
             user: self.owner.user().map(Arc::from),
             is_assigned: self.is_assigned,
             grants: self.owner.grants().cloned(),
+            since: Since {
+                connected: self.time,
+                begun: self.begun,
+            },
         }
+    }
+
+    /// Takes note of when its client has connected, as another life of the broker or another node has.
+    pub(super) fn set_since(&mut self, since: Since) {
+        let Since { connected, begun } = since;
+        self.time = connected;
+        self.begun = begun;
     }
 
     /// Whether the session goes to another node, or has gone there.
@@ -153,6 +169,7 @@ impl Sessions {
             deadline: None,
             losses: None,
             time: 0,
+            begun: 0,
             transit: None,
         };
         let key = self.free.pop().unwrap_or_else(|| {

@@ -338,11 +338,15 @@ impl Shard {
         if !entry.session.is_kept() || entry.is_leaving() {
             return None;
         }
+        let restored = shadow.into_restored(SessionId(0))?;
+        if !self.inherits(key, &restored) {
+            return None;
+        }
         let Restored {
             subscriptions,
             messages,
             ..
-        } = shadow.into_restored(SessionId(0))?;
+        } = restored;
         for (filter, subscription) in subscriptions {
             let entry = self.sessions.get_mut(key)?;
             if !entry.session.is_subscribed(&filter) {

@@ -334,9 +334,27 @@ impl Shard {
         if self.clustered.fellows.contains(&to) {
             self.say(to.end, &word, false);
         }
+        let policy = self.shared.access.policy();
+        self.judge(key, &policy, now);
         self.schedule(key);
         self.clustered.claims.release(&client_id);
         self.install(&client_id, now);
+    }
+
+    /// The session cannot go to where it was claimed.
+    pub(super) fn handle_unreadable(
+        &mut self,
+        from: Fellow,
+        client_id: &str,
+        time: u64,
+        now: Instant,
+    ) {
+        if let Some((key, leaving)) = self.leaving(client_id)
+            && (leaving.to, leaving.time) == (from, time)
+            && !leaving.is_installed
+        {
+            self.call_back(key, now);
+        }
     }
 
     fn join_groups(&mut self, key: SessionKey) {

@@ -1,9 +1,10 @@
 //! The bytes of what is stored.
 //!
 //! ```text
-//! session       flags u8 | client str | [user str] | [grants] | expiry ms u64 | [ends u64]
-//!               | [will due u64] | [delay u32 | [expiry u32] | message]
-//! flags         bit 0 id assigned, 1 user, 2 ends, 3 will due, 4 will, 5 will expires, 6 grants
+//! session       flags u8 | client str | [user str] | [grants] | [connected u64 | begun u64]
+//!               | expiry ms u64 | [ends u64] | [will due u64] | [delay u32 | [expiry u32] | message]
+//! flags         bit 0 id assigned, 1 user, 2 ends, 3 will due, 4 will, 5 will expires, 6 grants,
+//!               7 since when it is as it is, by the cluster's clock
 //! grants        filters to publish to, then to subscribe to: count u16 | filter str ...
 //! subscription  flags u8 | [id u32]            bits 0-1 QoS, 2 no local, 3 as published, 4 id
 //! message       flags u8 | [expires u64] | [run u64 | number u64] | topic str
@@ -29,11 +30,11 @@ use crate::{
     message::{Message, MessageId, Qos},
     session::{
         Grant, Subscription,
-        journal::{Profile, Progress, Spread, State},
+        journal::{Profile, Progress, Since, Spread, State},
     },
 };
 
-/// What this version writes. The one before had no grants and no ids of messages, and is read too.
+/// What this version writes. The one before had no grants, times and ids of messages, and is read too.
 pub(super) const FORMAT: u32 = 2;
 
 const ASSIGNED: u8 = 1;
@@ -43,6 +44,7 @@ const WILL_DUE: u8 = 1 << 3;
 const WILL: u8 = 1 << 4;
 const WILL_EXPIRES: u8 = 1 << 5;
 const GRANTS: u8 = 1 << 6;
+const SINCE: u8 = 1 << 7;
 
 const QOS: u8 = 0b11;
 const NO_LOCAL: u8 = 1 << 2;
@@ -116,7 +118,10 @@ pub(crate) fn encode_state(state: &State, clock: Clock) -> Vec<u8> {
         user,
         is_assigned,
         grants,
+        since,
     } = &**profile;
+    let Since { connected, begun } = *since;
+    let has_since = *since != Since::default();
     let will_expiry = will.as_ref().and_then(|will| will.expiry);
     let flags = flag(*is_assigned, ASSIGNED)
         | flag(user.is_some(), USER)
@@ -124,7 +129,8 @@ pub(crate) fn encode_state(state: &State, clock: Clock) -> Vec<u8> {
         | flag(will_due.is_some(), WILL_DUE)
         | flag(will.is_some(), WILL)
         | flag(will_expiry.is_some(), WILL_EXPIRES)
-        | flag(grants.is_some(), GRANTS);
+        | flag(grants.is_some(), GRANTS)
+        | flag(has_since, SINCE);
     let mut out = vec![flags];
     put_str(client_id, &mut out);
     if let Some(user) = user {
@@ -134,6 +140,10 @@ pub(crate) fn encode_state(state: &State, clock: Clock) -> Vec<u8> {
         // There are a few, and no login has more.
         out.put_u16(u16::try_from(filters.len()).unwrap_or(u16::MAX));
         filters.iter().for_each(|filter| put_str(filter, &mut out));
+    }
+    if has_since {
+        out.put_u64(connected);
+        out.put_u64(begun);
     }
     out.put_u64(millis(*expiry));
     for due in [ends, will_due].into_iter().flatten() {
@@ -164,11 +174,20 @@ pub(crate) fn decode_state(mut bytes: &[u8], clock: Clock) -> Option<State> {
     } else {
         None
     };
+    let since = if has(SINCE) {
+        Since {
+            connected: bytes.try_get_u64().ok()?,
+            begun: bytes.try_get_u64().ok()?,
+        }
+    } else {
+        Since::default()
+    };
     let profile = Profile {
         client_id,
         user,
         is_assigned: has(ASSIGNED),
         grants,
+        since,
     };
     let expiry = Duration::from_millis(bytes.try_get_u64().ok()?);
     let mut due = |bit| {

@@ -1,6 +1,9 @@
 //! Several nodes with clients of one id, on one clock, over a network that delays and breaks.
 
+mod rights;
+
 use super::*;
+use crate::routes::ShardId;
 
 const PATIENCE: Duration = Duration::from_secs(4);
 const ID: &str = "x";
@@ -90,6 +93,8 @@ struct World {
     newest: Option<Stamp>,
     published: u64,
     breaks: bool,
+    /// Of each client, where they are different ones.
+    ranks: Option<BTreeMap<(usize, u64), Rank>>,
 }
 
 fn end(node: usize) -> ShardId {
@@ -123,6 +128,7 @@ impl World {
             newest: None,
             published: 0,
             breaks,
+            ranks: None,
         };
         for node in 0..count {
             world.tell_fellows(node);
@@ -235,7 +241,11 @@ impl World {
                     *admitted = at;
                     self.after(at - self.now, node, Event::Admitted(time));
                 }
-                Action::Refuse(_time, _refusal) => {}
+                Action::Refuse(time, refusal) => {
+                    if let (Some(ranks), Refusal::Denied) = (&self.ranks, refusal) {
+                        assert!(ranks[&(node, time)] < Rank::User, "a user is refused");
+                    }
+                }
                 Action::Answer(claim, answer) => self.answer(node, &claim, answer),
                 // An older claim may have had it by now.
                 Action::Yield(claim) => match self.here(node) {
@@ -286,12 +296,17 @@ impl World {
                     node: name(node),
                 };
                 self.newest = self.newest.take().max(Some(stamp));
-                let terms = Terms {
+                let mut terms = Terms {
                     user: None,
                     clean_start: false,
                     is_entitled: true,
                     has_session: false,
                 };
+                if let Some(ranks) = &mut self.ranks {
+                    terms.user = (self.dice.roll(2) == 0).then(|| "u".into());
+                    terms.is_entitled = self.dice.roll(3) > 0;
+                    ranks.insert((node, time), terms.rank());
+                }
                 state.claims.claim(ID, time, terms, time, now);
             }
             Event::Publish => {

@@ -17,7 +17,7 @@ use crate::{
     routes::ShardId,
     session::{
         Subscription,
-        journal::{Change, Profile, SessionId, Spread, State},
+        journal::{Change, Profile, SessionId, Since, Spread, State},
     },
     store::{Parcel, Store},
     testing::Dir,
@@ -31,6 +31,7 @@ fn session(client_id: &str) -> Change {
         user: None,
         is_assigned: false,
         grants: None,
+        since: Since::default(),
     };
     Change::State(State {
         profile: Arc::new(profile),

@@ -9,7 +9,7 @@ use crate::{
     replica::{Shadow, wire::Reader},
     session::{
         Restored, Subscription,
-        journal::{Profile, Remains, State},
+        journal::{Profile, Remains, Since, State},
     },
 };
 
@@ -45,6 +45,7 @@ fn state(number: u64) -> State {
             user: None,
             is_assigned: false,
             grants: None,
+            since: Since::default(),
         }),
         expiry: Duration::from_secs(60),
         ends: None,
@@ -200,6 +201,7 @@ impl Scene {
                 user: None,
                 is_assigned: false,
                 grants: None,
+                since: Since::default(),
             },
             expiry: Duration::from_secs(60),
             ends: None,

@@ -8,7 +8,7 @@ use crate::{
     message::MessageId,
     session::{
         Subscription,
-        journal::{Profile, Spread, State},
+        journal::{Profile, Since, Spread, State},
     },
 };
 
@@ -46,11 +46,12 @@ prop_compose! {
     fn states(now: Instant)(
         client_id in "\\PC{0,30}",
         user in option::of("\\PC{0,30}"),
+        connected: u64,
         expiry: u32,
         ends in option::of(any::<u32>()),
         will in option::of((messages(now), option::of(any::<u32>()), any::<u32>())),
     ) -> State {
-        let profile = Profile { client_id: client_id.into(), user: user.map(Into::into), is_assigned: false, grants: None };
+        let profile = Profile { client_id: client_id.into(), user: user.map(Into::into), is_assigned: false, grants: None, since: Since { connected, begun: connected / 2 } };
         State {
             profile: Arc::new(profile),
             expiry: Duration::from_millis(u64::from(expiry)),
@@ -229,6 +230,7 @@ fn times_are_what_is_left_of_them() {
             user: None,
             is_assigned: false,
             grants: None,
+            since: Since::default(),
         }),
         expiry: Duration::from_secs(60),
         ends: Some(told + Duration::from_secs(7)),

@@ -9,7 +9,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     super::journal::{
-        Change, Journal, Origin, Profile, Progress, Remains, Seq, SessionId, Spread, State,
+        Change, Journal, Origin, Profile, Progress, Remains, Seq, SessionId, Since, Spread, State,
     },
     *,
 };
@@ -26,6 +26,7 @@ fn profile() -> Profile {
         user: Some("u".into()),
         is_assigned: false,
         grants: None,
+        since: Since::default(),
     }
 }
 
@@ -421,6 +422,47 @@ fn message_that_was_received_is_known_by_its_origin_when_its_session_is_kept_no_
     let origin = Origin { session: ID, id };
     let inherited = restored.inherited(Some(id)).unwrap();
     assert_eq!((inherited.origin, inherited.is_here), (origin, true));
+}
+
+#[test]
+fn message_that_may_not_be_with_all_is_passed_on_anew_where_the_session_goes() {
+    let journal = Journal::default();
+    let now = Instant::now();
+    let id = PacketId::MIN;
+    let mut session = Session::new(roomy(1));
+    session.keep(profile(), || (journal.clone(), ID));
+    session.attach(terms(HOUR, None));
+    assert!(session.handle_publish(ExactlyOnce, Some(id)).unwrap());
+    let mut book = Book::default();
+    book.read(&journal);
+    let mut restored = book.restore(journal.clone(), now);
+    let received = |session: &Session| {
+        let (portion, _next) = session.portion(profile(), &Place::Start, 1000);
+        portion.received
+    };
+    assert_eq!(received(&restored), [(id, Spread::Unplaced)]);
+
+    let other = PacketId::MAX;
+    let number = SessionId(8);
+    let mut moved = Session::new(roomy(1));
+    moved.keep(profile(), || (Journal::default(), number));
+    moved.take_over_received(id, Spread::Unplaced);
+    moved.take_over_received(other, Spread::Done);
+    moved.attach(terms(HOUR, None));
+    for id in [id, other] {
+        assert!(!moved.handle_publish(ExactlyOnce, Some(id)).unwrap());
+    }
+    let inherited = moved.inherited(Some(id)).unwrap();
+    let origin = Origin {
+        session: number,
+        id,
+    };
+    assert_eq!((inherited.origin, inherited.is_here), (origin, false));
+    assert_eq!(moved.inherited(Some(other)), None);
+
+    // Once it was repeated here, everybody has it.
+    restored.await_receipt(id, &None);
+    assert_eq!(received(&restored), [(id, Spread::Done)]);
 }
 
 #[test]

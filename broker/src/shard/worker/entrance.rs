@@ -13,7 +13,7 @@ use crate::{
     gate::Slot,
     handshake,
     link::Link,
-    shard::{Entrance, Shard},
+    shard::{Admission, Entrance, Shard},
     transport::Transport,
 };
 
@@ -31,6 +31,9 @@ pub(super) fn enter(shard: &Rc<RefCell<Shard>>, arrival: Arrival, connections: &
                     Ok(()) => admit(&shard, arrival, time, &tracker),
                     Err(Refusal::Denied) => {
                         refuse(&shard, arrival, ConnectCode::ClientIdInvalid, &tracker);
+                    }
+                    Err(Refusal::Stuck) => {
+                        refuse(&shard, arrival, ConnectCode::ServerUnavailable, &tracker);
                     }
                     // It is as if it had been let in, and sent away. There is no DISCONNECT before a
                     // CONNACK, and none of its codes says it.
@@ -61,9 +64,13 @@ fn admit(shard: &Rc<RefCell<Shard>>, arrival: Arrival, time: u64, connections: &
     let counters = Arc::clone(state.counters());
     let link = Link::new(peer, &connect, state.limits(), counters);
     let client = connect.recipient();
-    let client_id = connect.client_id.clone();
+    let admission = Admission {
+        client_id: connect.client_id.clone(),
+        time,
+        clean_start: connect.clean_start,
+    };
     let answer = state.connect(connect, identity, assigned, &link, now);
-    state.finish_claim(&client_id, time, answer.as_ref().ok().copied(), now);
+    state.finish_claim(&admission, answer.as_ref().ok().copied(), now);
     let limits = state.limits();
     if answer.is_ok() {
         state.shared.connect_times.observe(slot.since().elapsed());

@@ -44,6 +44,7 @@ prop_compose! {
         user in option::of("\\PC{0,30}"),
         is_assigned: bool,
         grants in option::of((vec(filters(), 0..3), vec(filters(), 0..3))),
+        since in (any::<u64>(), any::<u64>()),
         expiry: u32,
         ends in option::of(any::<i32>()),
         due in option::of(any::<i32>()),
@@ -63,6 +64,7 @@ prop_compose! {
                         .map(|filters| filters.iter().map(String::as_str).collect::<Vec<_>>());
                     Arc::new(Grants::of_filters(&publish, &subscribe).unwrap())
                 }),
+                since: Since { connected: since.0, begun: since.1 },
             }),
             expiry: Duration::from_millis(u64::from(expiry)),
             ends: ends.map(moment),

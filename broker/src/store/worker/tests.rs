@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     config::Sync,
-    session::journal::{Change, Profile, SessionId, State},
+    session::journal::{Change, Profile, SessionId, Since, State},
 };
 
 /// A disk that fails when it is told to, and else remembers which sessions are stored.
@@ -84,6 +84,7 @@ impl Scene {
             user: None,
             is_assigned: false,
             grants: None,
+            since: Since::default(),
         };
         let state = State {
             profile: Arc::new(profile),
