@@ -16,8 +16,8 @@ fn considerate(balance: &str, forward: &str) -> String {
     config(balance, forward, &BOTH).replace("type = \"mqtt\"\n", &check)
 }
 
-fn succeed(lab: &Lab, arguments: &[&str]) -> Result<String> {
-    let output = lab.ask_broker(0, arguments)?;
+fn succeed(lab: &Lab, broker: usize, arguments: &[&str]) -> Result<String> {
+    let output = lab.ask_broker(broker, arguments)?;
     ensure!(output.status.success(), "{arguments:?}: {output:?}");
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -30,6 +30,17 @@ fn wait_for_evacuated(lab: &Lab, wanted: bool) -> Result<()> {
         let broker = last.as_ref()?;
         let takes_clients = broker.share > 0.0;
         (broker.evacuated == wanted && takes_clients != wanted).then_some(())
+    });
+    found.with_context(|| format!("the last status was {last:?}"))
+}
+
+/// Waits until a broker takes new clients.
+fn wait_for_use(lab: &Lab, name: &str) -> Result<()> {
+    let mut last = None;
+    let found = wait_until(SOON, "the broker taking clients", || {
+        last = lab.backend(name).ok();
+        let broker = last.as_ref()?;
+        (!broker.evacuated && broker.share > 0.0).then_some(())
     });
     found.with_context(|| format!("the last status was {last:?}"))
 }
@@ -62,7 +73,11 @@ fn every_client_moves_once(balance: &str, forward: &str) -> Result<()> {
         "--wait-health-check",
         "3s",
     ];
-    let told = succeed(&lab, &[&order[..], &["--wait", "--timeout", "2m"]].concat())?;
+    let told = succeed(
+        &lab,
+        0,
+        &[&order[..], &["--wait", "--timeout", "2m"]].concat(),
+    )?;
     ensure!(told.contains("evacuated"), "{told}");
     lab.wait_for_connections(|now| now == [0, all])?;
     wait_for_evacuated(&lab, true)?;
@@ -81,7 +96,7 @@ fn every_client_moves_once(balance: &str, forward: &str) -> Result<()> {
     let is_told = losses.iter().all(|loss| loss.reason.contains("0x9c"));
     ensure!(is_told, "{losses:?}");
 
-    let served = succeed(&lab, &["node", "evacuate", "--stop"])?;
+    let served = succeed(&lab, 0, &["node", "evacuate", "--stop"])?;
     ensure!(served.contains("no client is sent away"), "{served}");
     wait_for_evacuated(&lab, false)?;
     let new = lab.stay("new", count)?;
@@ -104,4 +119,84 @@ fn clients_of_an_evacuated_broker_move_once_where_slots_decide() -> Result<()> {
 #[test]
 fn clients_of_an_evacuated_broker_move_once_where_all_flows_are_recorded() -> Result<()> {
     every_client_moves_once("least_conn", "nat")
+}
+
+/// Both brokers are stopped and started again, one after the other, while clients publish to each
+/// other.
+#[test]
+fn rolling_restart_of_a_cluster_loses_no_message_of_qos_1() -> Result<()> {
+    let mut lab = Lab::clustered()?;
+    lab.start(&considerate("maglev", "dsr"))?;
+    lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
+    let count = clients(20);
+    let all = count as usize;
+    let stays = [
+        "-V",
+        "5",
+        "-q",
+        "1",
+        "--reconnect",
+        "--events",
+        "-C",
+        "false",
+        "-i",
+        "1",
+    ];
+    let session = ["--session-expiry", "10m", "-t", "roll/%i"];
+    let subscribe = [&stays[..], &session, &["--hold", "10m"]].concat();
+    let mut readers = lab.load("readers", "sub", count, &subscribe)?;
+    readers.wait_ready(soon_for(count))?;
+    let publish = [&stays[..], &session, &["-I", "100", "--hold", "10m"]].concat();
+    let mut writers = lab.load("writers", "pub", count, &publish)?;
+    writers.wait_ready(soon_for(count))?;
+
+    let rate = (count / 2).to_string();
+    let order = [
+        "node",
+        "evacuate",
+        "--rate",
+        &rate,
+        "--wait-health-check",
+        "3s",
+        "--wait",
+    ];
+    let mut moves = 0;
+    for (number, name) in ["broker1", "broker2"].into_iter().enumerate() {
+        let before = lab.wait_for_connections(|[one, two]| one + two == 2 * all)?;
+        moves += before[number];
+        succeed(&lab, number, &[&order[..], &["--timeout", "2m"]].concat())?;
+        lab.wait_for_connections(|now| now[number] == 0 && now[1 - number] == 2 * all)?;
+        let broker = lab.brokers[number].take();
+        broker.context("the broker does not run")?.terminate(SOON)?;
+        lab.start_broker(number)?;
+        lab.wait_for_cluster()?;
+        wait_for_use(&lab, name)?;
+    }
+    let losses = [readers.losses(), writers.losses()].concat();
+    ensure!(losses.len() == moves, "{moves} moves: {losses:?}");
+    let sent = writers.stop()?;
+    ensure!(
+        sent.up == u64::from(count) && sent.acked == sent.published,
+        "{sent:?}"
+    );
+    // What was acknowledged is on its way to the readers' sockets.
+    let quiet = wait_until(SOON, "the readers having it all", || {
+        let queued = [0, 1].map(|number| {
+            let told = lab.ask_broker(number, &["sessions", "--json"]).ok()?;
+            let told = String::from_utf8_lossy(&told.stdout).into_owned();
+            let is_idle =
+                |line: &str| line.contains("\"queued\":0") && line.contains("\"inflight\":0");
+            told.lines().all(is_idle).then_some(())
+        });
+        queued.into_iter().collect::<Option<Vec<_>>>()
+    });
+    quiet?;
+    let read = readers.stop()?;
+    ensure!(sent.acked > 0, "{sent:?}");
+    let is_whole = read.gaps == 0 && read.received - read.duplicates == sent.acked;
+    ensure!(
+        is_whole && read.up == u64::from(count),
+        "{sent:?}, {read:?}"
+    );
+    Ok(())
 }

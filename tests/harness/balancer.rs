@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::Output;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lb_user::control::{BackendStatus, ServiceStatus, Status};
 use rustix::process::Signal;
 use xtask::lab::{Binaries, ConfigText, Example, Family, Host, Process, Topology, wait_until};
@@ -69,6 +69,8 @@ pub struct Lab {
     pub brokers: [Option<Process>; 2],
     pub programs: Binaries,
     pub topology: Topology,
+    /// Added to the brokers' configurations when they start.
+    broker_settings: [String; 2],
 }
 
 impl Lab {
@@ -77,15 +79,61 @@ impl Lab {
     /// # Errors
     /// Names what does not start.
     pub fn new() -> Result<Self> {
+        Self::with_brokers(|_lab, _number| Ok(String::new()))
+    }
+
+    /// The same with brokers that are one.
+    ///
+    /// # Errors
+    /// Names what does not start.
+    pub fn clustered() -> Result<Self> {
+        let lab = Self::with_brokers(|lab, number| {
+            let key = lab.topology.work_dir().join("cluster.key");
+            if !key.exists() {
+                let mut command = lab.topology.brokers()[number].command(&lab.programs.broker)?;
+                let made = command.args(["cluster", "key"]).arg(&key).output()?;
+                ensure!(made.status.success(), "no key: {made:?}");
+            }
+            let [own, other] = [number, 1 - number].map(|number| {
+                let address = lab.topology.brokers()[number].address(Family::V4);
+                SocketAddr::new(address, 7883).to_string()
+            });
+            Ok(format!(
+                "[cluster]\nname = \"plant\"\nlisten = {own:?}\nseeds = [{other:?}]\n\
+                 key_file = {key:?}\n"
+            ))
+        })?;
+        lab.wait_for_cluster()?;
+        Ok(lab)
+    }
+
+    fn with_brokers(settings: impl Fn(&Self, usize) -> Result<String>) -> Result<Self> {
         let mut lab = Self {
             balancer: None,
             brokers: [None, None],
             programs: Binaries::find()?,
             topology: Topology::new()?,
+            broker_settings: Default::default(),
         };
-        lab.start_broker(0)?;
-        lab.start_broker(1)?;
+        for number in 0..2 {
+            lab.broker_settings[number] = settings(&lab, number)?;
+            lab.start_broker(number)?;
+        }
         Ok(lab)
+    }
+
+    /// Waits until both brokers of a cluster know each other's subscribers.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn wait_for_cluster(&self) -> Result<()> {
+        let is_whole = |number: usize| {
+            let told = self.ask_broker(number, &["cluster", "status", "--json"]);
+            told.is_ok_and(|told| String::from_utf8_lossy(&told.stdout).contains("\"synced\":true"))
+        };
+        Ok(wait_until(SOON, "the brokers being one", || {
+            (is_whole(0) && is_whole(1)).then_some(())
+        })?)
     }
 
     /// The same with a balancer that serves the given configuration, both backends being up.
@@ -111,6 +159,7 @@ impl Lab {
             .set("", "node", &node)
             .set("control", "socket", &socket)
             .set("health", "listen", &format!("\"0.0.0.0:{BROKER_HEALTH}\""));
+        let config = config.append(&self.broker_settings[number]);
         let config = config.write(host, "broker.toml")?;
         let mut command = host.command(&self.programs.broker)?;
         command.args(["run", "--config"]).arg(config);
