@@ -260,7 +260,7 @@ impl Shard {
         let aftermath = entry.session.handle_timeout(now);
         self.counters
             .add(Metric::SessionsExpired, usize::from(aftermath.ended));
-        self.settle(key, aftermath, now);
+        self.settle(key, aftermath, Vec::new(), now);
     }
 
     fn promote(
@@ -316,7 +316,7 @@ impl Shard {
         if let Some((will, ends, due)) = will
             && is_due(will.delay, ends, due)
         {
-            self.publish_will(will.publication(now), now);
+            self.publish_will(will.publication(now), None, now);
         }
     }
 

@@ -48,6 +48,7 @@ fn steps(now: Instant) -> Vec<Step> {
         client_id: "c".into(),
         user: Some("u".into()),
         is_assigned: false,
+        grants: None,
         since: Since {
             connected: BEFORE,
             begun: 2,
@@ -119,7 +120,7 @@ fn arrive(shard: &mut Shard, piece: &[u8], is_last: bool) {
 
 /// Opens a session that is here, as of a client that is away.
 fn open(shard: &mut Shard, user: Option<&str>) -> SessionKey {
-    let owner = Identity::of_earlier(user.map(Into::into));
+    let owner = Identity::of_earlier(user.map(Into::into), None);
     shard.open_session("c", owner).unwrap()
 }
 

@@ -12,7 +12,7 @@ use crate::{
     },
     session::{
         Cause, Grant, RestoredMessage, Subscription,
-        journal::{Profile, Progress, Seq, State},
+        journal::{Profile, Progress, Seq, Since, State},
     },
     shard::{Shared, testing::CLUSTER},
 };
@@ -101,6 +101,8 @@ impl Scene {
             client_id: client_id.into(),
             user: None,
             is_assigned: false,
+            grants: None,
+            since: Since::default(),
         };
         let state = State {
             profile: Arc::new(profile),
@@ -124,7 +126,10 @@ impl Scene {
         for number in numbers {
             frame.push(&message("t", *number), &[], self.now);
         }
-        self.hear(Word::Orphans(&frame.finish()[frame::HEADER..]));
+        self.hear(Word::Orphans {
+            of: END,
+            messages: &frame.finish()[frame::HEADER..],
+        });
     }
 
     fn connect(&mut self, client_id: &str) -> (SessionKey, std::rc::Rc<Link>) {
