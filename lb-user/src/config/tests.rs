@@ -1,5 +1,6 @@
 //! Every rule, by a file that breaks it; and the examples, which break none.
 
+mod checks;
 mod examples;
 mod guard;
 mod keep_alives;

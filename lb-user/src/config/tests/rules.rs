@@ -344,16 +344,6 @@ const BROKEN: &[(&str, &str, &str)] = &[
         "check.expect: 99 is not",
     ),
     (
-        "type = \"mqtt\"",
-        "type = \"http\"\ndrain_on = 200",
-        "check.drain_on: 200 is not another status than that of health",
-    ),
-    (
-        "type = \"mqtt\"",
-        "type = \"mqtt\"\ndrain_on = 503",
-        "check.drain_on: only for checks of type http",
-    ),
-    (
         "name = \"b\"",
         "name = \"a\"",
         "service[0].backend[1].name: also given at line 20",
