@@ -19,6 +19,7 @@
 //!
 //! No I/O: what is to be done comes out of [`Claims::poll_action`]. A shard does it (`shard::claims`).
 
+mod open;
 mod terms;
 
 use std::{
@@ -26,6 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use open::{Open, Waiter};
 use terms::Rank;
 pub(crate) use terms::{Answer, Claim, Fellow, Here, Refusal, Stamp, Terms};
 
@@ -65,78 +67,6 @@ pub(crate) struct Claims<W> {
     /// Others' claims that are answered later.
     deferred: BTreeMap<Box<str>, Vec<Claim>>,
     actions: VecDeque<Action<W>>,
-}
-
-#[derive(Debug)]
-struct Open<W> {
-    /// By which it was asked for; what is said of another one is late.
-    time: u64,
-    /// The time of who was the first to wait then.
-    asked_for: u64,
-    /// What those have who waited then.
-    rank: Rank,
-    deadline: Instant,
-    /// Who was there then.
-    told: Vec<Fellow>,
-    /// Who has not answered.
-    asked: Vec<Fellow>,
-    asked_again: Vec<Fellow>,
-    /// The newest connection elsewhere.
-    newer: Option<Stamp>,
-    is_denied: bool,
-    is_granted: bool,
-    /// In the order of their times.
-    waiters: Vec<Waiter<W>>,
-}
-
-#[derive(Debug)]
-struct Waiter<W> {
-    time: u64,
-    terms: Terms,
-    /// Not there once it was granted.
-    who: Option<W>,
-}
-
-impl<W> Open<W> {
-    /// The time of the newest client that waits.
-    fn newest(&self) -> Option<u64> {
-        self.waiters.last().map(|waiter| waiter.time)
-    }
-
-    /// The time of the newest client that has waited with such a right to the id, or a better one.
-    fn newest_of(&self, rank: Rank) -> Option<u64> {
-        let is_such = |waiter: &&Waiter<W>| waiter.terms.rank() >= rank;
-        let newest = self.waiters.iter().rfind(is_such);
-        // Who waited may be refused by now, by somebody newer still; the others go on answering.
-        let asked = (self.rank >= rank).then_some(self.time);
-        newest.map(|waiter| waiter.time).max(asked)
-    }
-
-    /// Whether a client waits, or has waited, that has a better right to the id.
-    fn outranks(&self, rank: Rank) -> bool {
-        let waiters = self.waiters.iter().map(|waiter| waiter.terms.rank());
-        !self.is_granted && waiters.chain([self.rank]).max() > Some(rank)
-    }
-
-    /// Asks a node again that has claimed the id as well, in vain: a session may have gone there before
-    /// it heard of that. Once, so that it cannot make this claim wait by claiming again and again.
-    fn ask_again(&mut self, claim: &Claim) -> Option<Action<W>> {
-        let from = claim.from;
-        let first = self.waiters.first()?;
-        if self.asked_again.contains(&from) {
-            return None;
-        }
-        self.asked_again.push(from);
-        if !self.asked.contains(&from) {
-            self.asked.push(from);
-        }
-        Some(Action::Ask {
-            client_id: claim.client_id.clone(),
-            time: self.time,
-            terms: first.terms.clone(),
-            fellows: vec![from],
-        })
-    }
 }
 
 impl<W> Claims<W> {
