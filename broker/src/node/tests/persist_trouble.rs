@@ -191,7 +191,7 @@ async fn disk_that_hangs_has_the_broker_take_no_more_than_it_can_hold() {
     const BYTES: usize = 64_000;
     let dir = Dir::new();
     let store = dir.path("store");
-    let settings = format!("{}patience = \"1h\"\n", settings(&dir));
+    let settings = format!("{}patience = \"10m\"\n", settings(&dir));
     let broker = Broker::start_sharded(2, &settings).await;
     let mut sender = broker.join(Version::V5, "sender").await;
     faults::hang(&store);

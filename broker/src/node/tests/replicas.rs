@@ -161,8 +161,10 @@ async fn what_any_of_three_nodes_had_sent_one_that_is_gone_goes_to_its_sessions_
         leave_session(&one, V5, &format!("c{number}"), &[("t", 1)]).await;
     }
     one.wait_for_copies(10).await;
-    let copies = [&two, &three].map(|broker| broker.count(Metric::Copies));
-    assert!(copies.iter().all(|copies| *copies > 0), "{copies:?}");
+    let copies = || [&two, &three].map(|broker| broker.count(Metric::Copies));
+    two.wait_until(|_node| copies().iter().sum::<u64>() == 10)
+        .await;
+    assert!(copies().iter().all(|copies| *copies > 0));
     let mut publishers = [two.join(V5, "p2").await, three.join(V5, "p3").await];
     let hung = one.hang_cluster().await;
     for id in 1..=5 {
