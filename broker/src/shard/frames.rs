@@ -94,11 +94,18 @@ async fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]
         needs: Needs::default(),
         is_awaited: false,
     };
-    // What comes from other shards is held back as what comes from clients is.
-    account::store_relief(shard).await;
+    // What comes from other shards is held back as what comes from clients is. Another node would take
+    // this one for dead; its publishers wait for the store.
+    let is_neighbours = shard.borrow().is_neighbour(from);
+    let relief = async || {
+        if is_neighbours {
+            account::store_relief(shard).await;
+        }
+    };
+    relief().await;
     while shard.borrow_mut().take_messages(&mut frame, Instant::now()) {
         tokio::task::yield_now().await;
-        account::store_relief(shard).await;
+        relief().await;
     }
     let mut state = shard.borrow_mut();
     state.counters.inc(Metric::LaneFrames);
@@ -112,13 +119,18 @@ async fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]
 }
 
 impl Shard {
+    /// Whether what comes from there comes from this node.
+    fn is_neighbour(&self, from: ShardId) -> bool {
+        from.0 < self.shared.shards
+    }
+
     /// Delivers messages of a frame, as many as one turn allows; tells whether there are more.
     fn take_messages(&mut self, frame: &mut Frame<'_>, now: Instant) -> bool {
         let work = self.begin_work();
         let noted = self.noted();
         // What another node's item waits for must not be other items: two nodes could wait for each
         // other.
-        let is_neighbours = frame.from.0 < self.shared.shards;
+        let is_neighbours = self.is_neighbour(frame.from);
         let mut handed_on = Needs::default();
         let mut is_more = false;
         while let Some(content) = frame::read_content(&mut frame.bytes, now) {

@@ -3,6 +3,7 @@
 use super::{
     Broker,
     client::{Client, Hello},
+    cluster::Cluster,
     persist::settings,
 };
 use crate::{
@@ -260,4 +261,36 @@ async fn file_system_without_room_is_said_so() {
     );
     expect_transient_traffic(&broker).await;
     broker.stop().await;
+}
+
+#[tokio::test]
+async fn node_whose_disk_hangs_takes_what_others_send_and_is_not_held_for_gone() {
+    const MESSAGES: u16 = 100;
+    let cluster = Cluster::new();
+    let dir = Dir::new();
+    let store = dir.path("store");
+    let one = cluster.start("one", &[], "").await;
+    let settings = cluster.settings(&[&one], "") + &settings(&dir) + "patience = \"10m\"\n";
+    let two = Broker::start_named("two", &settings).await;
+    one.wait_for_members(&["two"]).await;
+    two.wait_for_members(&["one"]).await;
+    leave_session(&two).await;
+    let mut publisher = one.join(Version::V5, "publisher").await;
+    faults::hang(&store);
+    let taken = two.count(Metric::LaneMessages);
+    let payload = "x".repeat(100_000);
+    for id in 1..=MESSAGES {
+        publisher.publish("kept", &payload, 0b0010, id).await;
+    }
+    // More than shards take from their own clients while so much waits.
+    two.wait_until(|_node| two.count(Metric::LaneMessages) >= taken + u64::from(MESSAGES))
+        .await;
+    assert!(faults::of(&store).holds_write());
+    assert_eq!(one.count(Metric::ClusterLost), 0);
+    faults::end(&store);
+    for id in 1..=MESSAGES {
+        publisher.expect(0x40, &id.to_be_bytes()).await;
+    }
+    one.stop().await;
+    two.stop().await;
 }
