@@ -113,7 +113,7 @@ impl Identity {
     }
 
     /// Whether the login is one that tells what its client may do, and does not.
-    pub(super) fn lacks_grants(&self) -> bool {
+    pub(crate) fn lacks_grants(&self) -> bool {
         let Proof::Token { settings, .. } = &self.proof else {
             return false;
         };

@@ -162,7 +162,8 @@ impl Shard {
     }
 
     /// Ends those subscriptions of a session that its client has by an earlier login, which said that
-    /// it may do other things than this one says.
+    /// it may do other things than this one says. One that should say so and does not allows nothing,
+    /// whatever the earlier one was.
     pub(super) fn renew_grants(
         &mut self,
         key: SessionKey,
@@ -170,7 +171,7 @@ impl Shard {
         now: Instant,
     ) -> SessionKey {
         if let Some(entry) = self.sessions.get_mut(key)
-            && !entry.owner.has_same_grants(identity)
+            && (identity.lacks_grants() || !entry.owner.has_same_grants(identity))
         {
             entry.owner = identity.clone();
             let policy = self.shared.access.policy();

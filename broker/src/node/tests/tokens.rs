@@ -190,6 +190,20 @@ async fn session_loses_what_the_next_token_does_not_allow() {
 }
 
 #[tokio::test]
+async fn session_loses_all_when_tokens_are_to_say_what_they_allow_and_do_not() {
+    let scene = Scene::new("ES256", "").await;
+    let hello = Hello::persistent(Version::V5, "c");
+    let (mut client, _) = scene.connect(&hello, &claims()).await;
+    assert_eq!(client.subscribe("a/x", 1).await, 1);
+    client.leave().await;
+    scene.reload("acl_claim = \"acl\"\n");
+    let (_client, code) = scene.connect(&hello, &claims()).await;
+    assert_eq!(code, 0);
+    assert_eq!(scene.broker.count(Metric::Subscriptions), 0);
+    scene.broker.stop().await;
+}
+
+#[tokio::test]
 async fn what_a_token_has_allowed_a_session_may_do_after_a_restart() {
     let dir = Dir::new();
     let issuer = Issuer::new("ES256");
