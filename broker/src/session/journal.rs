@@ -51,6 +51,15 @@ pub struct Profile {
     pub since: Since,
 }
 
+impl Profile {
+    fn held_bytes(&self) -> usize {
+        let grants = self.grants.iter().flat_map(|grants| grants.filters());
+        let grants = grants.flatten().map(|filter| filter.len());
+        let user = self.user.as_ref();
+        self.client_id.len() + user.map_or(0, |user| user.len()) + grants.sum::<usize>()
+    }
+}
+
 /// Since when a session is as it is, by the cluster's clock; zeros where there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Since {
@@ -263,7 +272,7 @@ impl Change {
             }
             Self::State(state) => {
                 let will = state.will.as_ref();
-                will.map_or(0, |will| will.message.size())
+                state.profile.held_bytes() + will.map_or(0, |will| will.message.size())
             }
             Self::Subscribed(filter, _) | Self::Unsubscribed(filter) => filter.len(),
             // The session holds the message for as long as it is on its way.
@@ -377,20 +386,20 @@ mod tests {
             expiry: None,
             delay: 0,
         };
-        let profile = Profile {
-            client_id: "c".into(),
-            user: None,
-            is_assigned: false,
-            grants: None,
-            since: Since::default(),
-        };
-        let state = State {
-            profile: Arc::new(profile),
+        let state = |client_id: String, user: Option<String>, will| State {
+            profile: Arc::new(Profile {
+                client_id: client_id.into(),
+                user: user.map(Into::into),
+                is_assigned: false,
+                grants: None,
+                since: Since::default(),
+            }),
             expiry: Duration::ZERO,
             ends: None,
-            will: Some(will),
+            will,
             will_due: None,
         };
+        let long = || "c".repeat(60_001);
         let subscription = Subscription {
             qos: Qos::AtMostOnce,
             no_local: false,
@@ -398,7 +407,9 @@ mod tests {
             id: None,
         };
         let changes = [
-            Change::State(state),
+            Change::State(state("c".into(), None, Some(will))),
+            Change::State(state(long(), None, None)),
+            Change::State(state("c".into(), Some(long()), None)),
             Change::Subscribed(filter.clone(), subscription),
             Change::Unsubscribed(filter.clone()),
             Change::Released {
