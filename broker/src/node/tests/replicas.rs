@@ -12,11 +12,6 @@ use crate::{codec::packet::Version, metrics::Metric, testing::Dir};
 
 const V5: Version = Version::V5;
 
-/// Two nodes, of which the first is about to be gone.
-async fn pair(cluster: &Cluster) -> (Broker, Broker) {
-    cluster.pair().await
-}
-
 async fn connect(broker: &Broker, hello: &Hello) -> (Client, bool) {
     let (client, welcome) = Client::connect(broker.address, hello).await;
     assert_eq!(welcome.code, 0);
@@ -47,7 +42,7 @@ impl Broker {
 #[tokio::test]
 async fn absent_sessions_of_a_node_that_is_gone_go_on_with_their_messages() {
     let cluster = Cluster::new();
-    let (one, two) = pair(&cluster).await;
+    let (one, two) = cluster.pair().await;
     for version in ALL {
         let id = format!("{version:?}");
         leave_session(&one, version, &id, &[("t/#", 1), ("gone", 1)]).await;
@@ -86,7 +81,7 @@ async fn absent_sessions_of_a_node_that_is_gone_go_on_with_their_messages() {
 #[tokio::test]
 async fn connected_client_of_a_node_that_is_gone_finds_at_another_what_it_has_not_acknowledged() {
     let cluster = Cluster::new();
-    let (one, two) = pair(&cluster).await;
+    let (one, two) = cluster.pair().await;
     let hello = Hello::persistent(V5, "c");
     let (mut client, _present) = connect(&one, &hello).await;
     assert_eq!(client.subscribe("t", 2).await, 2);
@@ -119,7 +114,7 @@ async fn connected_client_of_a_node_that_is_gone_finds_at_another_what_it_has_no
 async fn what_a_node_that_is_gone_was_sent_goes_to_its_sessions_elsewhere_before_it_is_acknowledged()
  {
     let cluster = Cluster::new();
-    let (one, two) = pair(&cluster).await;
+    let (one, two) = cluster.pair().await;
     leave_session(&one, V5, "c", &[("t", 2)]).await;
     let mut publisher = two.join(V5, "publisher").await;
     publisher.deliver("t", "before", 1).await;
@@ -204,7 +199,7 @@ async fn what_any_of_three_nodes_had_sent_one_that_is_gone_goes_to_its_sessions_
 #[tokio::test]
 async fn wills_of_a_node_that_is_gone_are_published_when_they_are_due() {
     let cluster = Cluster::new();
-    let (one, two) = pair(&cluster).await;
+    let (one, two) = cluster.pair().await;
     let mut witness = two.join(V5, "witness").await;
     witness.subscribe("wills/#", 1).await;
     let mut mortals = Vec::new();
@@ -308,7 +303,7 @@ async fn sessions_that_were_there_before_are_copied_to_a_node_that_comes() {
 #[tokio::test]
 async fn session_of_a_node_that_only_hung_is_one_again_when_the_nodes_have_met() {
     let cluster = Cluster::new();
-    let (one, two) = pair(&cluster).await;
+    let (one, two) = cluster.pair().await;
     leave_session(&one, V5, "c", &[("t", 1)]).await;
     let mut publisher = two.join(V5, "publisher").await;
     publisher.deliver("t", "before", 1).await;
@@ -363,7 +358,7 @@ async fn session_that_goes_on_at_another_node_is_in_its_store() {
 #[tokio::test]
 async fn two_nodes_with_each_others_copies_do_not_wait_for_each_other() {
     let cluster = Cluster::new();
-    let (one, two) = pair(&cluster).await;
+    let (one, two) = cluster.pair().await;
     let mut publishers = Vec::new();
     for (broker, id) in [(&one, "a"), (&two, "b")] {
         leave_session(broker, V5, id, &[("t", 1)]).await;

@@ -134,19 +134,8 @@ impl Scene {
 
     fn connect(&mut self, client_id: &str) -> (SessionKey, std::rc::Rc<Link>) {
         let connect = Connect {
-            version: Version::V311,
-            client_id: client_id.to_owned(),
             clean_start: false,
-            keep_alive: 0,
-            session_expiry: None,
-            receive_maximum: None,
-            maximum_packet: None,
-            topic_aliases: 0,
-            problem_information: true,
-            will: None,
-            username: None,
-            password: None,
-            authentication_method: None,
+            ..Connect::for_tests(Version::V311, client_id)
         };
         let counters = Arc::clone(self.shard.counters());
         let link = Link::new(Peer::for_tests(), &connect, self.shard.limits(), counters);
