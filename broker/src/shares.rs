@@ -153,13 +153,13 @@ impl Shares {
         share
     }
 
-    /// Takes a session's seat away; the group ends with its last member.
+    /// Takes a session's seat away, if it has one; the group ends with its last member.
     pub fn leave(&self, shared: SharedFilter<'_>, shard: ShardId, session: u32) -> Option<ShareId> {
         let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
         let name = Name::from(shared);
         let share = *book.by_name.get(&name)?;
         let group = book.groups.get_mut(&share)?;
-        group.leave((shard, session));
+        let was_seated = group.leave((shard, session));
         if group.members.is_empty() {
             book.groups.remove(&share);
             book.by_name.remove(&name);
@@ -167,7 +167,7 @@ impl Shares {
             book.by_filter.remove(shared.filter, &share);
         }
         self.groups.store(book.groups.len(), Ordering::Release);
-        Some(share)
+        was_seated.then_some(share)
     }
 
     /// How many branches and names there are.
@@ -271,13 +271,16 @@ impl Group {
         }
     }
 
-    fn leave(&mut self, name: (ShardId, u32)) {
-        if let Some(place) = self.places.remove(&name) {
-            self.members.swap_remove(place);
-            if let Some(moved) = self.members.get(place) {
-                self.places.insert(moved.name(), place);
-            }
+    /// Tells whether it was a member.
+    fn leave(&mut self, name: (ShardId, u32)) -> bool {
+        let Some(place) = self.places.remove(&name) else {
+            return false;
+        };
+        self.members.swap_remove(place);
+        if let Some(moved) = self.members.get(place) {
+            self.places.insert(moved.name(), place);
         }
+        true
     }
 
     /// The next in turn among those that take the message most readily. In a large group these are
@@ -423,6 +426,7 @@ mod tests {
         let (shares, share, _presences) = group(&[Ready; 4]);
         for session in [0, 2] {
             assert_eq!(shares.leave(JOBS, ShardId(0), session), Some(share));
+            assert_eq!(shares.leave(JOBS, ShardId(0), session), None);
         }
         let mut left = turns(&shares, share, 2);
         left.sort_unstable();
@@ -461,7 +465,7 @@ mod tests {
         assert!(shares.matching("job").is_empty());
         assert_eq!(shares.leave(JOBS, ShardId(0), 0), Some(share));
         // A seat of another shard is another one.
-        assert_eq!(shares.leave(JOBS, ShardId(0), 1), Some(share));
+        assert_eq!(shares.leave(JOBS, ShardId(0), 1), None);
         assert_eq!(turns(&shares, share, 2), [1, 1]);
         assert_eq!(shares.leave(JOBS, ShardId(1), 1), Some(share));
         assert!(shares.matching("jobs/1").is_empty());

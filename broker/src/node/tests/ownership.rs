@@ -134,6 +134,28 @@ async fn session_follows_its_client_with_what_is_queued_and_in_flight() {
 }
 
 #[tokio::test]
+async fn member_of_a_group_that_moves_is_counted_once() {
+    let cluster = Cluster::new();
+    let (one, two) = cluster.pair().await;
+    let mut stays = one.join(Version::V311, "stays").await;
+    let (mut moves, _new) = one.resume(Version::V311, "moves").await;
+    for member in [&mut stays, &mut moves] {
+        member.subscribe("$share/g/t", 1).await;
+    }
+    assert_eq!(one.count(Metric::SharedSubscriptions), 2);
+    moves.leave().await;
+    let (moves, is_present) = two.resume(Version::V311, "moves").await;
+    assert!(is_present);
+    one.wait_for_rest(1).await;
+    stays.ping().await;
+    one.wait_for(Metric::SharedSubscriptions, 1).await;
+    two.wait_for(Metric::SharedSubscriptions, 1).await;
+    drop((stays, moves));
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
 async fn clean_start_elsewhere_ends_the_session() {
     let cluster = Cluster::new();
     let (one, two) = cluster.pair().await;
