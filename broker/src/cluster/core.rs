@@ -156,6 +156,8 @@ pub(super) struct Core {
     calls: Calls,
     /// The number of the last stream.
     streams: u64,
+    /// The number that the last stream of a peer was given here.
+    epochs: u64,
     gossip_due: Instant,
     /// Why hosts were refused.
     refused: BTreeMap<IpAddr, Refusal>,
@@ -185,6 +187,7 @@ impl Core {
             peers: BTreeMap::new(),
             calls,
             streams: 0,
+            epochs: 0,
             gossip_due: now,
             refused: BTreeMap::new(),
             actions: VecDeque::new(),

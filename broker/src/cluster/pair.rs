@@ -166,7 +166,8 @@ impl Outgoing {
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
     stream: Option<u64>,
-    /// Counts streams, so that what is said of an older one is told apart.
+    /// A number of the stream that no other one of any peer has, so that what is said of an older
+    /// one is told apart.
     epoch: u64,
     received: u64,
     /// Numbers whose messages are not in the sessions.
@@ -189,12 +190,12 @@ impl Incoming {
         Some((self.stream?, self.received))
     }
 
-    /// Says which stream comes over a new connection.
-    pub(super) fn begin(&mut self, stream: u64) {
+    /// Says which stream comes over a new connection; `epoch` is for one that is new.
+    pub(super) fn begin(&mut self, stream: u64, epoch: u64) {
         if self.stream != Some(stream) {
             *self = Self {
                 stream: Some(stream),
-                epoch: self.epoch + 1,
+                epoch,
                 ..Self::default()
             };
         }
@@ -204,10 +205,7 @@ impl Incoming {
 
     /// Forgets the stream: its sender has started again.
     pub(super) fn forget(&mut self) {
-        *self = Self {
-            epoch: self.epoch + 1,
-            ..Self::default()
-        };
+        *self = Self::default();
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -315,7 +313,7 @@ mod tests {
     #[test]
     fn what_is_not_delivered_is_not_taken() {
         let mut inc = Incoming::default();
-        inc.begin(5);
+        inc.begin(5, 1);
         for number in 1..=4 {
             assert_eq!(inc.receive(number), Arrival::New);
             if number != 2 {
@@ -332,11 +330,11 @@ mod tests {
         inc.handle_delivered(epoch + 1, 4);
         assert_eq!(inc.taken(), 2);
         // The same stream over another connection: what was said is said again.
-        inc.begin(5);
+        inc.begin(5, 2);
         assert_eq!((inc.poll_taken(), inc.heard()), (Some(2), Some((5, 4))));
         inc.handle_delivered(epoch, 4);
         assert_eq!(inc.poll_taken(), Some(4));
-        inc.begin(6);
+        inc.begin(6, 3);
         assert_eq!(inc.heard(), Some((6, 0)));
         inc.handle_delivered(epoch, 4);
         assert_eq!(inc.taken(), 0);

@@ -119,7 +119,7 @@ mod tests {
     fn what_is_not_safe_is_not_told_though_it_is_taken() {
         let mut stream = Incoming::default();
         let mut owed = Owed::default();
-        stream.begin(7);
+        stream.begin(7, 1);
         for number in 1..=4 {
             stream.receive(number);
             if number != 2 {
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(owed.poll(&stream, false), None);
         assert_eq!(owed.poll(&stream, true), Some(2));
         // Another stream begins with nothing.
-        stream.begin(8);
+        stream.begin(8, 2);
         assert_eq!(owed.poll(&stream, true), Some(0));
         owed.handle_safe(stream.epoch() - 1, 4);
         assert_eq!(owed.poll(&stream, false), None);

@@ -283,7 +283,8 @@ impl Core {
         if peer.out.reached() > before {
             peer.progress = now;
         }
-        peer.inc.begin(resume.stream);
+        self.epochs += 1;
+        peer.inc.begin(resume.stream, self.epochs);
         if resume.wants_retained {
             peer.want_retained();
         }

@@ -179,3 +179,20 @@ fn peer_that_has_more_than_it_was_sent_is_not_believed() {
     one.hear(&Message::Safe(2));
     assert!(!one.is_met());
 }
+
+#[test]
+fn what_was_said_of_a_peer_that_has_left_is_not_held_for_what_it_sends_later() {
+    let mut one = One::new();
+    let mut epochs = Vec::new();
+    for _ in 0..2 {
+        one.meet(None);
+        one.hear(&Message::Item(1, Item::Messages(Bytes::from_static(b"m"))));
+        for action in one.wait(Duration::ZERO) {
+            if let Action::Deliver { slot, epoch, .. } = action {
+                epochs.push((slot, epoch));
+            }
+        }
+        one.hear(&Message::Farewell(Parting::Stops));
+    }
+    assert!(epochs.len() == 2 && epochs[0] != epochs[1], "{epochs:?}");
+}
