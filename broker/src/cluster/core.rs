@@ -11,7 +11,9 @@
 //! silent for lease: the peer is gone; what it has not taken is confirmed as gone with it
 //! ```
 
+mod greeting;
 mod link;
+mod timers;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -26,7 +28,7 @@ use super::{
     pair::{FrameId, Token},
     peer::{Loss, Peer, Standing},
     routes::Table,
-    wire::{Change, Hello, Item, Member, Message, Parting, Refusal},
+    wire::{Change, Hello, Item, Message, Parting, Refusal},
 };
 use crate::{
     lanes::{Level, frame},
@@ -36,12 +38,6 @@ use link::Link;
 
 /// Nodes that a cluster may have besides this one: each is a destination of all shards.
 pub(crate) const PEERS: u16 = 15;
-
-/// A node that is gone for so long is forgotten.
-const FORGET: Duration = Duration::from_secs(3600);
-
-/// Leases between two times that members are named to each other.
-const GOSSIP: u32 = 5;
 
 /// A connection, by a number that the driver gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -308,82 +304,6 @@ impl Core {
                 link.said = now;
                 self.actions.push_back(Action::Send(id, bytes));
             }
-        }
-    }
-
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
-        let silent = |heard: Instant| now.saturating_duration_since(heard);
-        let links = self.links.iter();
-        let quiet: Vec<_> = links
-            .filter(|(_id, link)| {
-                // A stranger gets the time that a greeting may take.
-                let patience = if link.peer.is_some() {
-                    self.lease / 2
-                } else {
-                    self.lease
-                };
-                silent(link.heard) > patience
-            })
-            .map(|(id, _link)| *id)
-            .collect();
-        for id in quiet {
-            self.close(id, Some("it does not answer"), now);
-        }
-        // Nobody has any, or nobody is there.
-        self.wants_retained &= silent(self.started) < 3 * self.lease;
-        let patience = 2 * self.lease;
-        let mut lost = Vec::new();
-        for (node, peer) in self.peers.iter().filter(|(_node, peer)| peer.is_alive()) {
-            if silent(peer.heard) > self.lease {
-                lost.push((node.clone(), Loss::Silent));
-            } else if peer.is_stuck(patience, now) {
-                lost.push((node.clone(), Loss::Stuck));
-            }
-        }
-        for (node, loss) in lost {
-            self.lose(&node, loss, now);
-        }
-        self.peers.retain(|_node, peer| {
-            peer.is_alive() || peer.link.is_some() || silent(peer.since) < FORGET
-        });
-        self.call(now);
-        if self.gossip_due <= now {
-            self.gossip_due = now + GOSSIP * self.lease;
-            let nodes: Vec<_> = self.peers.keys().cloned().collect();
-            for node in nodes {
-                self.name_members(&node, now);
-            }
-        }
-    }
-
-    fn call(&mut self, now: Instant) {
-        if self.has_left {
-            return;
-        }
-        let peers = &self.peers;
-        let is_met = |node: &str| peers.get(node).is_some_and(|peer| peer.link.is_some());
-        let due = self.calls.due(now, is_met);
-        self.actions.extend(due.into_iter().map(Action::Call));
-    }
-
-    /// Tells a peer whom else this node is connected to.
-    fn name_members(&mut self, node: &str, now: Instant) {
-        let Some(id) = self.peers.get(node).and_then(|peer| peer.link) else {
-            return;
-        };
-        let others = self
-            .peers
-            .iter()
-            .filter(|(other, peer)| &***other != node && peer.is_alive() && peer.link.is_some());
-        let members: Vec<_> = others
-            .map(|(other, peer)| Member {
-                node: other.to_string(),
-                host: peer.host,
-                port: peer.port,
-            })
-            .collect();
-        if !members.is_empty() && self.links.get(&id).is_some_and(|link| link.is_open) {
-            self.send(id, &Message::Members(members), now);
         }
     }
 

@@ -13,7 +13,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `core`, `core/link` | all decisions, without I/O: who is a member, what is sent, who is gone |
+//! | `core`, `core/*` | all decisions, without I/O: who is a member, what is sent, who is gone |
 //! | `pair` | the numbered streams of two nodes; repeated after an interruption |
 //! | `promises` | which of it is where it cannot be lost |
 //! | `routes` | which filters this node and the others have |

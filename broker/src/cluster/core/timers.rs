@@ -1,0 +1,93 @@
+//! What time brings about: silence, calls, and members that are named to each other.
+
+use std::time::{Duration, Instant};
+
+use super::{Action, Core};
+use crate::cluster::{
+    peer::Loss,
+    wire::{Member, Message},
+};
+
+/// A node that is gone for so long is forgotten.
+const FORGET: Duration = Duration::from_secs(3600);
+
+/// Leases between two times that members are named to each other.
+const GOSSIP: u32 = 5;
+
+impl Core {
+    pub(in crate::cluster) fn handle_timeout(&mut self, now: Instant) {
+        let silent = |heard: Instant| now.saturating_duration_since(heard);
+        let links = self.links.iter();
+        let quiet: Vec<_> = links
+            .filter(|(_id, link)| {
+                // A stranger gets the time that a greeting may take.
+                let patience = if link.peer.is_some() {
+                    self.lease / 2
+                } else {
+                    self.lease
+                };
+                silent(link.heard) > patience
+            })
+            .map(|(id, _link)| *id)
+            .collect();
+        for id in quiet {
+            self.close(id, Some("it does not answer"), now);
+        }
+        // Nobody has any, or nobody is there.
+        self.wants_retained &= silent(self.started) < 3 * self.lease;
+        let patience = 2 * self.lease;
+        let mut lost = Vec::new();
+        for (node, peer) in self.peers.iter().filter(|(_node, peer)| peer.is_alive()) {
+            if silent(peer.heard) > self.lease {
+                lost.push((node.clone(), Loss::Silent));
+            } else if peer.is_stuck(patience, now) {
+                lost.push((node.clone(), Loss::Stuck));
+            }
+        }
+        for (node, loss) in lost {
+            self.lose(&node, loss, now);
+        }
+        self.peers.retain(|_node, peer| {
+            peer.is_alive() || peer.link.is_some() || silent(peer.since) < FORGET
+        });
+        self.call(now);
+        if self.gossip_due <= now {
+            self.gossip_due = now + GOSSIP * self.lease;
+            let nodes: Vec<_> = self.peers.keys().cloned().collect();
+            for node in nodes {
+                self.name_members(&node, now);
+            }
+        }
+    }
+
+    pub(super) fn call(&mut self, now: Instant) {
+        if self.has_left {
+            return;
+        }
+        let peers = &self.peers;
+        let is_met = |node: &str| peers.get(node).is_some_and(|peer| peer.link.is_some());
+        let due = self.calls.due(now, is_met);
+        self.actions.extend(due.into_iter().map(Action::Call));
+    }
+
+    /// Tells a peer whom else this node is connected to.
+    pub(super) fn name_members(&mut self, node: &str, now: Instant) {
+        let Some(id) = self.peers.get(node).and_then(|peer| peer.link) else {
+            return;
+        };
+        let others = self
+            .peers
+            .iter()
+            .filter(|(other, peer)| &***other != node && peer.is_alive() && peer.link.is_some());
+        let members: Vec<_> = others
+            .map(|(other, peer)| Member {
+                node: other.to_string(),
+                host: peer.host,
+                port: peer.port,
+            })
+            .collect();
+        if !members.is_empty() && self.links.get(&id).is_some_and(|link| link.is_open) {
+            self.send(id, &Message::Members(members), now);
+        }
+    }
+}
