@@ -9,6 +9,7 @@
 //!                        \-> refusal
 //! silent for lease / 2: the connection is closed, and called again; nothing is lost
 //! silent for lease: the peer is gone; what it has not taken is confirmed as gone with it
+//!                   (each judges by its own lease, and speaks as often as the shorter one asks)
 //! ```
 
 mod greeting;
@@ -38,6 +39,9 @@ use link::Link;
 
 /// Nodes that a cluster may have besides this one: each is a destination of all shards.
 pub(crate) const PEERS: u16 = 15;
+
+/// Beats in a lease.
+const BEATS: u32 = 8;
 
 /// A connection, by a number that the driver gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -168,7 +172,7 @@ impl Core {
         seeds: &[Box<str>],
         now: Instant,
     ) -> Self {
-        let mut calls = Calls::new(lease / 8);
+        let mut calls = Calls::new(lease / BEATS);
         for seed in seeds {
             calls.add_seed(seed, now);
         }
@@ -290,7 +294,7 @@ impl Core {
                 continue;
             };
             let taken = peer.inc.poll_taken().or_else(|| {
-                let is_due = now.saturating_duration_since(link.said) >= self.lease / 8;
+                let is_due = now.saturating_duration_since(link.said) >= link.beat;
                 is_due.then(|| peer.inc.taken())
             });
             let safe = peer.owed.poll(&peer.inc, taken.is_some());
@@ -404,6 +408,7 @@ impl Core {
             node: self.me.node.to_string(),
             incarnation: self.me.incarnation,
             port: self.me.port,
+            lease_millis: u32::try_from(self.lease.as_millis()).unwrap_or(u32::MAX),
         }
     }
 

@@ -161,10 +161,9 @@ pub(crate) fn spawn(
         .name("cluster".to_owned())
         .spawn(move || {
             let _alive = Alive(alive);
-            let lease = config.lease;
             let driver = Driver::new(config, cluster, shared, ledger, counters);
             let driver = Rc::new(RefCell::new(driver));
-            let running = run(driver, listener, ends, orders, lease, stopped);
+            let running = run(driver, listener, ends, orders, stopped);
             LocalSet::new().block_on(&runtime, running);
         })
         .map_err(ClusterError::Thread)?;
@@ -210,7 +209,6 @@ async fn run(
     listener: StdListener,
     ends: Vec<LaneEnds>,
     orders: mpsc::Receiver<Order>,
-    lease: Duration,
     stopped: oneshot::Receiver<()>,
 ) {
     let listener = match TcpListener::from_std(listener) {
@@ -228,7 +226,7 @@ async fn run(
     }
     spawn_local(tasks::follow_store(Rc::clone(&driver)));
     let lane_out = spawn_local(tasks::flush_lanes(Rc::clone(&driver)));
-    let tick = spawn_local(tasks::keep_time(Rc::clone(&driver), lease / 8));
+    let tick = spawn_local(tasks::keep_time(Rc::clone(&driver)));
     let table = spawn_local(tasks::follow_table(Rc::clone(&driver)));
     let calls = spawn_local(tasks::make_calls(Rc::clone(&driver)));
     let orders = spawn_local(tasks::obey(Rc::clone(&driver), orders));

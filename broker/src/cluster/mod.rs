@@ -83,6 +83,9 @@ pub(crate) const PURPOSE: Purpose = Purpose {
     command: "tidegate-broker cluster key",
 };
 
+/// The shortest lease, below which a busy machine would be taken for a dead one, and the longest.
+pub(crate) const LEASE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
+
 /// Orders that may wait for the thread.
 const ORDERS: usize = 16;
 

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 /// The version of all that is said here. Nodes of different ones refuse each other.
-pub(super) const PROTOCOL: u16 = 3;
+pub(super) const PROTOCOL: u16 = 4;
 
 const HELLO: u8 = 1;
 const REFUSAL: u8 = 2;
@@ -51,6 +51,8 @@ pub(super) struct Hello {
     pub(super) incarnation: u64,
     /// Where the node listens; its host is seen by who is called.
     pub(super) port: u16,
+    /// How long it waits for who is silent.
+    pub(super) lease_millis: u32,
 }
 
 /// Where the streams of both directions go on.
@@ -317,6 +319,7 @@ mod tests {
                 node: "broker1".to_owned(),
                 incarnation: 7,
                 port: 7883,
+                lease_millis: 2000,
             }),
             Message::Foreign(PROTOCOL + 1),
             Message::Refusal(Refusal::NameTaken {

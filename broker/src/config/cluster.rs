@@ -91,9 +91,8 @@ impl Check<'_> {
     fn lease(&mut self, raw: Option<Spanned<String>>) -> Duration {
         let span = raw.as_ref().map_or(0..0, Spanned::span);
         let lease = self.duration("cluster.lease", raw, Duration::from_secs(2));
-        // Below that a busy machine would be taken for a dead one.
-        let legal = Duration::from_millis(500)..=Duration::from_mins(1);
-        if !legal.contains(&lease) {
+        let (shortest, longest) = crate::cluster::LEASE;
+        if !(shortest..=longest).contains(&lease) {
             self.refuse("cluster.lease", span, "must be \"500ms\" to \"60s\"");
         }
         lease

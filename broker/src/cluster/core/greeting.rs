@@ -1,10 +1,10 @@
 //! The greeting: who may talk to this node, and where the streams of the two go on.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Action, Core, LinkId, Notice, PEERS, link::Link};
+use super::{Action, BEATS, Core, LinkId, Notice, PEERS, link::Link};
 use crate::cluster::{
-    is_valid_node,
+    LEASE, is_valid_node,
     peer::{Loss, Peer, Standing},
     wire::{Change, Hello, Malformed, Message, Refusal, Resume},
 };
@@ -33,6 +33,7 @@ impl Core {
             node,
             incarnation,
             port: _,
+            lease_millis: _,
         } = hello;
         if **cluster != *self.me.cluster {
             return Err(Refusal::OtherCluster {
@@ -102,6 +103,8 @@ impl Core {
             return;
         };
         link.peer = Some(node.clone());
+        let theirs = Duration::from_millis(hello.lease_millis.into());
+        link.beat = theirs.clamp(LEASE.0, LEASE.1).min(self.lease) / BEATS;
         peer.host = link.host;
         peer.port = hello.port;
         peer.heard = now;

@@ -1,10 +1,13 @@
 //! One connection: what it is, and what members say over it.
 
-use std::{net::IpAddr, time::Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 
-use super::{Action, Core, LinkId, Notice};
+use super::{Action, BEATS, Core, LinkId, Notice};
 use crate::{
     cluster::{
         pair::{Arrival, Token},
@@ -26,6 +29,8 @@ pub(super) struct Link {
     pub(super) peer: Option<Box<str>>,
     /// Both have said where they go on.
     pub(super) is_open: bool,
+    /// How often this node says something.
+    pub(super) beat: Duration,
 }
 
 impl Core {
@@ -44,6 +49,7 @@ impl Core {
             host,
             peer: None,
             is_open: false,
+            beat: self.lease / BEATS,
         };
         self.links.insert(id, link);
         if self.has_left {

@@ -44,6 +44,21 @@ impl One {
 
     /// The peer calls, and has heard this of the node's stream.
     fn meet(&mut self, heard: Option<(u64, u64)>) {
+        self.meet_with(1, heard);
+    }
+
+    /// As [`One::meet`]; the peer's stream is this one.
+    fn meet_with(&mut self, stream: u64, heard: Option<(u64, u64)>) {
+        self.be_called(2000);
+        self.hear(&Message::Resume(Resume {
+            stream,
+            heard,
+            wants_retained: false,
+        }));
+    }
+
+    /// The peer calls and greets.
+    fn be_called(&mut self, lease_millis: u32) {
         self.link += 1;
         let link = LinkId(self.link);
         self.core.handle_connected(link, None, HOST, self.now);
@@ -52,12 +67,20 @@ impl One {
             node: "two".into(),
             incarnation: 1,
             port: 7884,
+            lease_millis,
         }));
-        self.hear(&Message::Resume(Resume {
-            stream: 1,
-            heard,
-            wants_retained: false,
-        }));
+    }
+
+    /// What the node says meanwhile.
+    fn said(&mut self, time: Duration) -> Vec<Message> {
+        let actions = self.wait(time).into_iter();
+        let sent = actions.filter_map(|action| {
+            let Action::Send(_link, bytes) = action else {
+                return None;
+            };
+            Message::decode(bytes).ok()
+        });
+        sent.collect()
     }
 
     /// Has the peer take the copy of the filters, which is first.
@@ -195,4 +218,23 @@ fn what_was_said_of_a_peer_that_has_left_is_not_held_for_what_it_sends_later() {
         one.hear(&Message::Farewell(Parting::Stops));
     }
     assert!(epochs.len() == 2 && epochs[0] != epochs[1], "{epochs:?}");
+}
+
+#[test]
+fn peer_of_less_patience_hears_more_often() {
+    let mut one = One::new();
+    one.be_called(500);
+    one.hear(&Message::Resume(Resume {
+        stream: 1,
+        heard: None,
+        wants_retained: false,
+    }));
+    one.take_copy();
+    one.said(Duration::ZERO);
+    assert!(one.core.beat() <= Duration::from_millis(500) / 8);
+    let beat = one.core.beat();
+    assert!(one.said(beat).contains(&Message::Taken(0)));
+    // Whatever it asks for, there is an end.
+    one.be_called(0);
+    assert_eq!(one.core.beat(), beat);
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Action, Core};
 use crate::cluster::{
+    LEASE,
     peer::Loss,
     wire::{Member, Message},
 };
@@ -89,5 +90,12 @@ impl Core {
         if !members.is_empty() && self.links.get(&id).is_some_and(|link| link.is_open) {
             self.send(id, &Message::Members(members), now);
         }
+    }
+
+    /// How long the next timeout may be away. A peer of less patience than this node's has to hear from
+    /// it more often, and one may come in between.
+    pub(in crate::cluster) fn beat(&self) -> Duration {
+        let beats = self.links.values().map(|link| link.beat);
+        beats.fold(LEASE.0 / 4, Duration::min)
     }
 }

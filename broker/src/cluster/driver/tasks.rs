@@ -142,14 +142,13 @@ pub(super) async fn flush_lanes(driver: Rc<RefCell<Driver>>) {
     }
 }
 
-pub(super) async fn keep_time(driver: Rc<RefCell<Driver>>, period: Duration) {
-    let mut tick = tokio::time::interval(period);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+pub(super) async fn keep_time(driver: Rc<RefCell<Driver>>) {
     loop {
-        tick.tick().await;
         Driver::tell(&driver, Core::handle_timeout);
         driver.borrow_mut().finish_burials(Instant::now());
         driver.borrow().publish_view(Instant::now());
+        let beat = driver.borrow().core.beat();
+        tokio::time::sleep(beat).await;
     }
 }
 
