@@ -53,9 +53,15 @@ impl Calls {
         }
     }
 
-    /// Adds an address of the operator's, to be called for as long as the node runs.
+    /// Adds an address of the operator's, to be called for as long as the node runs, and at once.
     pub(super) fn add_seed(&mut self, address: &str, now: Instant) {
-        self.add(address, now).is_seed = true;
+        let target = self.add(address, now);
+        target.is_seed = true;
+        target.trouble = None;
+        target.failures = 0;
+        if target.state != State::Calling {
+            target.state = State::Waiting { until: now };
+        }
     }
 
     /// Adds the address of a node that another one is connected to.
@@ -88,7 +94,6 @@ impl Calls {
             };
             if target.node.as_deref().is_some_and(&is_met) {
                 target.answered = now;
-                target.trouble = None;
                 return None;
             }
             (until <= now).then(|| {
@@ -99,10 +104,18 @@ impl Calls {
         due.collect()
     }
 
-    /// Notes who answered.
+    /// Notes who answered. What comes of it is another matter.
     pub(super) fn note_met(&mut self, address: &str, node: &str, now: Instant) {
         if let Some(target) = self.targets.get_mut(address) {
             target.node = Some(node.into());
+            target.answered = now;
+        }
+    }
+
+    /// Notes that a connection to a node serves, whoever has called.
+    pub(super) fn note_open(&mut self, node: &str, now: Instant) {
+        let targets = self.targets.values_mut();
+        for target in targets.filter(|target| target.node.as_deref() == Some(node)) {
             target.answered = now;
             target.failures = 0;
             target.trouble = None;
@@ -184,10 +197,28 @@ mod tests {
         assert!(!calls.handle_ended("a:1", Some("nobody is there"), start));
         assert!(calls.due(start + RETRY, |_| false).is_empty());
         assert_eq!(calls.due(start + 2 * RETRY, |_| false), ["a:1".into()]);
+        // Nor is it when somebody answers and it comes to nothing all the same.
         calls.note_met("a:1", "n", start);
+        assert!(!calls.handle_ended("a:1", Some("nobody is there"), start));
+        assert!(calls.due(start + 3 * RETRY, |_| false).is_empty());
+        assert_eq!(calls.due(start + 4 * RETRY, |_| false), ["a:1".into()]);
+        calls.note_open("n", start);
+        assert!(!calls.are_in_vain());
         calls.handle_ended("a:1", None, start);
         assert!(calls.due(start + RETRY, |node| node == "n").is_empty());
         assert_eq!(calls.due(start + RETRY, |_| false), ["a:1".into()]);
+    }
+
+    #[test]
+    fn operator_who_names_an_address_again_has_it_called_at_once() {
+        let start = Instant::now();
+        let mut calls = Calls::new(RETRY);
+        calls.add_seed("a:1", start);
+        calls.due(start, |_| false);
+        calls.handle_ended("a:1", Some("nobody is there"), start);
+        calls.add_seed("a:1", start);
+        assert!(!calls.are_in_vain());
+        assert_eq!(calls.due(start, |_| false), ["a:1".into()]);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 
 mod greeting;
 mod link;
+mod origin;
 mod timers;
 
 use std::{
@@ -36,6 +37,7 @@ use crate::{
     replica::word::Fate,
 };
 use link::Link;
+use origin::Origin;
 
 /// Nodes that a cluster may have besides this one: each is a destination of all shards.
 pub(crate) const PEERS: u16 = 15;
@@ -148,9 +150,7 @@ pub(super) struct Core {
     acknowledge: Acknowledge,
     lease: Duration,
     has_left: bool,
-    /// The node began without retained messages, and has no others' yet.
-    wants_retained: bool,
-    started: Instant,
+    origin: Origin,
     links: BTreeMap<LinkId, Link>,
     peers: BTreeMap<Box<str>, Peer>,
     calls: Calls,
@@ -181,8 +181,7 @@ impl Core {
             acknowledge,
             lease,
             has_left: false,
-            wants_retained: false,
-            started: now,
+            origin: Origin::default(),
             links: BTreeMap::new(),
             peers: BTreeMap::new(),
             calls,
@@ -196,7 +195,7 @@ impl Core {
 
     /// Has the node ask others for their retained messages, as it has none.
     pub(super) fn want_retained(&mut self) {
-        self.wants_retained = true;
+        self.origin.want();
     }
 
     /// Puts retained messages into the stream of a peer that wants them; `next` is the topic behind
@@ -209,7 +208,7 @@ impl Core {
 
     /// Whether the node has from others what it is to begin with, or there is nobody to have it from.
     pub(super) fn is_settled(&self) -> bool {
-        !self.wants_retained || self.peers.is_empty() && self.calls.are_in_vain()
+        self.origin.is_settled()
     }
 
     pub(super) fn poll_action(&mut self) -> Option<Action> {
@@ -281,8 +280,8 @@ impl Core {
             }
             peer.push_changes(&changes, table.version());
             peer.push_pages(table);
-            // Who has none itself leaves the question to others.
-            let retained = (!self.wants_retained).then(|| peer.poll_retained());
+            // Who waits for an answer itself leaves the question to others.
+            let retained = self.origin.is_settled().then(|| peer.poll_retained());
             if let Some(after) = retained.flatten() {
                 let slot = peer.slot;
                 self.actions.push_back(Action::ReadRetained { slot, after });

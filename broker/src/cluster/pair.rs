@@ -172,6 +172,8 @@ pub(super) struct Incoming {
     received: u64,
     /// Numbers whose messages are not in the sessions.
     open: VecDeque<u64>,
+    /// It has a copy of retained messages that is not over.
+    is_telling: bool,
     /// How far the sender was told of.
     told: u64,
 }
@@ -206,6 +208,15 @@ impl Incoming {
     /// Forgets the stream: its sender has started again.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
+    }
+
+    /// Whether a copy of retained messages has begun and is not over.
+    pub(super) fn is_telling(&self) -> bool {
+        self.is_telling
+    }
+
+    pub(super) fn note_telling(&mut self, is_telling: bool) {
+        self.is_telling = is_telling;
     }
 
     pub(super) fn epoch(&self) -> u64 {

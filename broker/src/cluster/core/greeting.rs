@@ -20,6 +20,7 @@ impl Core {
                 let called = self.links.get(&id).and_then(|link| link.called.as_ref());
                 if let (Some(address), Refusal::Double) = (called, &refusal) {
                     self.calls.note_met(address, &hello.node, now);
+                    self.calls.note_open(&hello.node, now);
                 }
                 self.refuse(id, refusal, now);
             }
@@ -113,7 +114,7 @@ impl Core {
         let resume = Message::Resume(Resume {
             stream: peer.out.stream(),
             heard: peer.inc.heard(),
-            wants_retained: self.wants_retained,
+            wants_retained: self.origin.wants(),
         });
         match &link.called {
             Some(called) => self.calls.note_met(called, &node, now),
@@ -152,7 +153,9 @@ impl Core {
         }
         if let Some(link) = self.links.get_mut(&id) {
             link.is_open = true;
+            self.refused.remove(&link.host);
         }
+        self.calls.note_open(node, now);
         if !peer.is_alive() {
             peer.set_standing(Standing::Alive, now);
             let slot = peer.slot;

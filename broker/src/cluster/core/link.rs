@@ -250,7 +250,10 @@ impl Core {
             Item::Retained { messages, is_last } => {
                 peer.inc.hold();
                 peer.owed.hold(peer.inc.epoch(), number);
-                self.wants_retained &= !is_last;
+                peer.inc.note_telling(!is_last);
+                if is_last {
+                    self.origin.handle_copy();
+                }
                 self.actions.push_back(Action::Keep {
                     slot,
                     epoch: peer.inc.epoch(),

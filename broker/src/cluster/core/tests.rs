@@ -238,3 +238,36 @@ fn peer_of_less_patience_hears_more_often() {
     one.be_called(0);
     assert_eq!(one.core.beat(), beat);
 }
+
+#[test]
+fn node_that_began_with_nothing_asks_for_retained_messages_whenever_it_joins() {
+    let mut one = One::new();
+    one.core.want_retained();
+    let asks = |said: Vec<Message>| {
+        said.into_iter().find_map(|message| {
+            let Message::Resume(resume) = message else {
+                return None;
+            };
+            Some(resume.wants_retained)
+        })
+    };
+    one.wait(Duration::ZERO);
+    assert!(one.core.is_settled());
+    one.wait(Duration::from_hours(1));
+    one.meet(None);
+    assert_eq!(asks(one.said(Duration::ZERO)), Some(true));
+    let page = |is_last| Item::Retained {
+        messages: Bytes::from_static(b"r"),
+        is_last,
+    };
+    one.hear(&Message::Item(1, page(false)));
+    // The copy is broken off, and begins anew.
+    one.hear(&Message::Farewell(Parting::Leaves));
+    one.meet_with(2, None);
+    assert_eq!(asks(one.said(Duration::ZERO)), Some(true));
+    one.hear(&Message::Item(1, page(false)));
+    one.hear(&Message::Item(2, page(true)));
+    one.hear(&Message::Farewell(Parting::Leaves));
+    one.meet_with(3, None);
+    assert_eq!(asks(one.said(Duration::ZERO)), Some(false));
+}

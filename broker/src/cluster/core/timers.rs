@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Core};
+use super::{Action, Core, origin::Others};
 use crate::cluster::{
     LEASE,
     peer::Loss,
@@ -34,8 +34,6 @@ impl Core {
         for id in quiet {
             self.close(id, Some("it does not answer"), now);
         }
-        // Nobody has any, or nobody is there.
-        self.wants_retained &= silent(self.started) < 3 * self.lease;
         let patience = 2 * self.lease;
         let mut lost = Vec::new();
         for (node, peer) in self.peers.iter().filter(|(_node, peer)| peer.is_alive()) {
@@ -51,6 +49,14 @@ impl Core {
         self.peers.retain(|_node, peer| {
             peer.is_alive() || peer.link.is_some() || silent(peer.since) < FORGET
         });
+        let alive = self.peers.values().filter(|peer| peer.is_alive());
+        let others = match alive.map(|peer| peer.inc.is_telling()).max() {
+            Some(true) => Others::Tell,
+            Some(false) => Others::Silent,
+            None if self.calls.are_in_vain() => Others::Nobody,
+            None => Others::Sought,
+        };
+        self.origin.handle_timeout(others, 3 * self.lease, now);
         self.call(now);
         if self.gossip_due <= now {
             self.gossip_due = now + GOSSIP * self.lease;
