@@ -27,6 +27,7 @@ use bytes::Bytes;
 
 use super::{
     calls::Calls,
+    held::Held,
     pair::{FrameId, Token},
     peer::{Loss, Peer, Standing},
     routes::Table,
@@ -153,6 +154,8 @@ pub(super) struct Core {
     origin: Origin,
     links: BTreeMap<LinkId, Link>,
     peers: BTreeMap<Box<str>, Peer>,
+    /// What peers of each slot have passed on, those that were there before too.
+    held: Vec<Held>,
     calls: Calls,
     /// The number of the last stream.
     streams: u64,
@@ -184,6 +187,7 @@ impl Core {
             origin: Origin::default(),
             links: BTreeMap::new(),
             peers: BTreeMap::new(),
+            held: (0..PEERS).map(|_slot| Held::new(now)).collect(),
             calls,
             streams: 0,
             epochs: 0,
@@ -257,8 +261,24 @@ impl Core {
         }
     }
 
+    /// Tells the peer of a slot something behind the filters of this node. What has changed of them is
+    /// to be pumped before; a peer that did not keep up with that is sent a copy of them all first.
+    pub(super) fn handle_behind_filters(&mut self, slot: u16, messages: Bytes, now: Instant) {
+        let peer = self.peers.values_mut().find(|peer| peer.slot == slot);
+        let Some(peer) = peer.filter(|peer| peer.is_alive()) else {
+            return;
+        };
+        if !peer.out.is_waiting() {
+            peer.progress = now;
+        }
+        peer.push_behind_filters(messages);
+    }
+
     /// Notes that this node's subscribers have what was to be delivered, up to this number.
-    pub(super) fn handle_delivered(&mut self, slot: u16, epoch: u64, up_to: u64) {
+    pub(super) fn handle_delivered(&mut self, slot: u16, epoch: u64, up_to: u64, now: Instant) {
+        if let Some(held) = self.held.get_mut(usize::from(slot)) {
+            held.handle_delivered((epoch, up_to), now);
+        }
         if let Some(peer) = self.peers.values_mut().find(|peer| peer.slot == slot) {
             peer.inc.handle_delivered(epoch, up_to);
         }
@@ -273,12 +293,15 @@ impl Core {
 
     /// Puts into the streams what has changed, and onto the connections what there is room for.
     pub(super) fn pump(&mut self, table: &mut Table, now: Instant) {
-        let changes = table.take_changes();
+        let changes = table.take_changes().map(|changes| {
+            let items = changes.into_iter().map(Item::Changes);
+            items.map(|item| item.encode()).collect::<Vec<_>>()
+        });
         for peer in self.peers.values_mut().filter(|peer| peer.is_alive()) {
             if !peer.out.is_waiting() {
                 peer.progress = now;
             }
-            peer.push_changes(&changes, table.version());
+            peer.push_changes(changes.as_deref(), table.version());
             peer.push_pages(table);
             // Who waits for an answer itself leaves the question to others.
             let retained = self.origin.is_settled().then(|| peer.poll_retained());
@@ -321,13 +344,7 @@ impl Core {
         peer.set_standing(Standing::Gone(loss), now);
         let slot = peer.slot;
         if was_alive {
-            let fate = match loss {
-                // Its sessions go on without this node.
-                Loss::Left | Loss::Parted => Fate::Dropped,
-                Loss::Silent | Loss::Stuck | Loss::Restarted | Loss::Farewell | Loss::OutOfStep => {
-                    Fate::Promoted
-                }
-            };
+            let fate = loss.fate();
             let node = node.into();
             self.actions.push_back(Action::Bury { slot, node, fate });
         }

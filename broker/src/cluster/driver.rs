@@ -54,10 +54,6 @@ use crate::{
     shard::{Alive, Shared},
 };
 
-/// Bytes that wait for a peer before its lane is not read: publishers then wait until it takes some,
-/// or is held for gone.
-const FULL: usize = 64 * 1024 * 1024;
-
 /// How long the last words to other nodes may take.
 const FAREWELL: Duration = Duration::from_millis(500);
 

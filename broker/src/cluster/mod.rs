@@ -16,6 +16,7 @@
 //! | `core`, `core/*` | all decisions, without I/O: who is a member, what is sent, who is gone |
 //! | `pair` | the numbered streams of two nodes; repeated after an interruption |
 //! | `promises` | which of it is where it cannot be lost |
+//! | `held` | what a peer has passed on and this node has not taken |
 //! | `routes` | which filters this node and the others have |
 //! | `claims`, `clock` | who may have a client id; the order of connections |
 //! | `word` | what shards of two nodes say to each other of sessions |
@@ -42,6 +43,7 @@ pub(crate) mod claims;
 mod clock;
 mod core;
 mod driver;
+mod held;
 mod ledger;
 mod links;
 mod pair;
@@ -85,6 +87,11 @@ pub(crate) const PURPOSE: Purpose = Purpose {
 
 /// The shortest lease, below which a busy machine would be taken for a dead one, and the longest.
 pub(crate) const LEASE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
+
+/// A bound in bytes. Tests have smaller ones, so that simulated nodes reach them all the time.
+const fn sized(bytes: usize) -> usize {
+    if cfg!(test) { bytes / 64 } else { bytes }
+}
 
 /// Orders that may wait for the thread.
 const ORDERS: usize = 16;

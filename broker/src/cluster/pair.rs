@@ -7,19 +7,29 @@
 //! when either end starts again; what was not taken by then is gone.
 //!
 //! ```text
-//! push -> [ taken | on its way, up to WINDOW bytes | waits ] -> poll
+//! push -> [ taken | on its way, up to WINDOW | waits ] -> poll
 //! ```
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::wire::{Item, numbered};
+use super::{
+    sized,
+    wire::{Item, numbered},
+};
 use crate::routes::ShardId;
 
-/// Bytes that may be on their way. The other end holds no more of a stream than that, however slow
-/// its shards are, so it can always read on and hear the peer's beats.
-pub(super) const WINDOW: usize = 4 * 1024 * 1024;
+/// What may be on its way, by weight, or one item that weighs more. The other end holds no more of a
+/// stream than that, however slow its shards are, so it can always read on and hear the peer's beats.
+pub(super) const WINDOW: usize = sized(4 * 1024 * 1024);
+
+/// What an item weighs besides its bytes: the other end has to remember it.
+const ITEM_WEIGHT: usize = 128;
+
+fn weight(item: &[u8]) -> usize {
+    item.len() + ITEM_WEIGHT
+}
 
 /// What is to be done when an item is taken, or gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +58,12 @@ pub(super) struct Outgoing {
     /// The number of the first of `items`.
     first: u64,
     items: VecDeque<Sent>,
-    /// How many of them are on their way.
+    /// How many of them are on their way, and what they weigh.
     sent: usize,
-    sent_bytes: usize,
+    sent_weight: usize,
     bytes: usize,
+    /// Of filters and retained messages.
+    told_bytes: usize,
     /// The last number that the other end is known to have had.
     reached: u64,
 }
@@ -60,6 +72,15 @@ pub(super) struct Outgoing {
 struct Sent {
     bytes: Bytes,
     token: Token,
+    kind: Kind,
+}
+
+/// What an item is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Messages,
+    /// To tell what this node has: filters, and retained messages.
+    Tell,
 }
 
 impl Outgoing {
@@ -69,8 +90,9 @@ impl Outgoing {
             first: 1,
             items: VecDeque::new(),
             sent: 0,
-            sent_bytes: 0,
+            sent_weight: 0,
             bytes: 0,
+            told_bytes: 0,
             reached: 0,
         }
     }
@@ -82,6 +104,11 @@ impl Outgoing {
     /// Bytes that the other end has not taken.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of filters and retained messages that the other end has not taken.
+    pub(super) fn told_bytes(&self) -> usize {
+        self.told_bytes
     }
 
     /// Whether there is something that the other end has not taken.
@@ -100,21 +127,36 @@ impl Outgoing {
     }
 
     pub(super) fn push(&mut self, item: &Item, token: Token) {
-        let bytes = item.encode();
+        let kind = match item {
+            Item::Messages(_) => Kind::Messages,
+            Item::Changes(_) | Item::Page(_) | Item::Retained { .. } => Kind::Tell,
+        };
+        self.push_bytes(item.encode(), kind, token);
+    }
+
+    /// As [`Outgoing::push`], for an item that others are told too.
+    pub(super) fn push_told(&mut self, item: &Bytes, token: Token) {
+        self.push_bytes(item.clone(), Kind::Tell, token);
+    }
+
+    fn push_bytes(&mut self, bytes: Bytes, kind: Kind, token: Token) {
         self.bytes += bytes.len();
-        self.items.push_back(Sent { bytes, token });
+        if kind == Kind::Tell {
+            self.told_bytes += bytes.len();
+        }
+        self.items.push_back(Sent { bytes, token, kind });
     }
 
     /// The next message to send on a connection that works.
     pub(super) fn poll(&mut self) -> Option<Bytes> {
         let next = self.items.get(self.sent)?;
         // An item longer than the window must still get through, alone.
-        if self.sent > 0 && self.sent_bytes + next.bytes.len() > WINDOW {
+        if self.sent > 0 && self.sent_weight + weight(&next.bytes) > WINDOW {
             return None;
         }
         let number = self.first + self.sent as u64;
         self.sent += 1;
-        self.sent_bytes += next.bytes.len();
+        self.sent_weight += weight(&next.bytes);
         Some(numbered(number, &next.bytes))
     }
 
@@ -128,15 +170,15 @@ impl Outgoing {
         self.first += taken as u64;
         self.reached = self.reached.max(up_to);
         self.sent -= taken;
-        let mut bytes = 0;
         let tokens = self.items.drain(..taken).map(|item| {
-            bytes += item.bytes.len();
+            self.bytes -= item.bytes.len();
+            self.sent_weight -= weight(&item.bytes);
+            if item.kind == Kind::Tell {
+                self.told_bytes -= item.bytes.len();
+            }
             item.token
         });
-        let tokens = tokens.collect();
-        self.bytes -= bytes;
-        self.sent_bytes -= bytes;
-        Some(tokens)
+        Some(tokens.collect())
     }
 
     /// Goes on over a new connection; `received` is the last number that the other end has.
@@ -150,7 +192,7 @@ impl Outgoing {
         };
         self.sent = there;
         let sent = self.items.iter().take(there);
-        self.sent_bytes = sent.map(|item| item.bytes.len()).sum();
+        self.sent_weight = sent.map(|item| weight(&item.bytes)).sum();
         self.reached = self.reached.max(received);
         true
     }
@@ -170,8 +212,9 @@ pub(super) struct Incoming {
     /// one is told apart.
     epoch: u64,
     received: u64,
-    /// Numbers whose messages are not in the sessions.
-    open: VecDeque<u64>,
+    /// Numbers whose messages are not in the sessions, and what they weigh.
+    open: VecDeque<(u64, usize)>,
+    open_weight: usize,
     /// It has a copy of retained messages that is not over.
     is_telling: bool,
     /// How far the sender was told of.
@@ -231,23 +274,32 @@ impl Incoming {
         Arrival::New
     }
 
-    /// Holds the answer to the item that was received last until its messages are delivered.
-    pub(super) fn hold(&mut self) {
-        self.open.push_back(self.received);
+    /// Holds the answer to the item that was received last until its messages are delivered. The
+    /// result is what they weigh, or `None` when the sender may not have sent so much.
+    pub(super) fn hold(&mut self, messages: &[u8]) -> Option<usize> {
+        let weight = weight(messages);
+        if !self.open.is_empty() && self.open_weight + weight > WINDOW {
+            return None;
+        }
+        self.open.push_back((self.received, weight));
+        self.open_weight += weight;
+        Some(weight)
     }
 
     /// Notes that all messages up to this number are delivered.
     pub(super) fn handle_delivered(&mut self, epoch: u64, up_to: u64) {
         if epoch == self.epoch {
-            while self.open.front().is_some_and(|number| *number <= up_to) {
-                self.open.pop_front();
+            let is_there = |(number, _weight): &mut (u64, usize)| *number <= up_to;
+            while let Some((_number, weight)) = self.open.pop_front_if(is_there) {
+                self.open_weight -= weight;
             }
         }
     }
 
     /// The last number of those that are taken, all.
     pub(super) fn taken(&self) -> u64 {
-        self.open.front().map_or(self.received, |open| open - 1)
+        let first = self.open.front();
+        first.map_or(self.received, |(number, _weight)| number - 1)
     }
 
     /// What the sender has not been told.
@@ -278,7 +330,7 @@ mod tests {
     fn no_more_is_on_its_way_than_the_window() {
         let mut out = Outgoing::new(1);
         for version in 0..3 {
-            out.push(&item(WINDOW / 2 - 10), Token::Routes(version));
+            out.push(&item(WINDOW / 2 - ITEM_WEIGHT - 1), Token::Routes(version));
         }
         out.push(&item(2 * WINDOW), Token::None);
         assert_eq!(numbers(&mut out), [1, 2]);
@@ -289,7 +341,7 @@ mod tests {
         // Longer than the window, and alone.
         assert_eq!(numbers(&mut out), [4]);
         assert_eq!(out.handle_taken(4).unwrap().len(), 1);
-        assert_eq!((out.bytes(), out.sent_bytes), (0, 0));
+        assert_eq!((out.bytes(), out.sent_weight, out.told_bytes()), (0, 0, 0));
         assert!(!out.is_waiting());
     }
 
@@ -328,7 +380,7 @@ mod tests {
         for number in 1..=4 {
             assert_eq!(inc.receive(number), Arrival::New);
             if number != 2 {
-                inc.hold();
+                inc.hold(b"m").unwrap();
             }
         }
         assert_eq!(inc.receive(4), Arrival::Gap);
@@ -349,6 +401,33 @@ mod tests {
         assert_eq!(inc.heard(), Some((6, 0)));
         inc.handle_delivered(epoch, 4);
         assert_eq!(inc.taken(), 0);
+    }
+
+    #[test]
+    fn no_more_is_held_than_may_be_on_its_way() {
+        let mut out = Outgoing::new(1);
+        let mut inc = Incoming::default();
+        inc.begin(1, 7);
+        let all = [WINDOW, 1, WINDOW / 2, WINDOW / 3, WINDOW / 2, 2 * WINDOW, 1];
+        for bytes in all {
+            out.push(&item(bytes), Token::None);
+        }
+        // Who keeps to the window is never sent away, however late it is taken.
+        for number in 1..=all.len() as u64 {
+            for sent in std::iter::from_fn(|| out.poll()) {
+                assert_eq!(inc.receive(inc.received + 1), Arrival::New);
+                assert!(inc.hold(&sent[10..]).is_some());
+            }
+            inc.handle_delivered(7, number);
+            out.handle_taken(number).unwrap();
+        }
+        assert_eq!((inc.open_weight, out.sent_weight), (0, 0));
+        for _ in 0..WINDOW / ITEM_WEIGHT / 2 {
+            inc.receive(inc.received + 1);
+            assert!(inc.hold(&[0; ITEM_WEIGHT]).is_some());
+        }
+        inc.receive(inc.received + 1);
+        assert_eq!(inc.hold(&[0; ITEM_WEIGHT]), None);
     }
 
     #[test]

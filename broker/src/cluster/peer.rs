@@ -13,12 +13,25 @@ use super::{
     pair::{Incoming, Outgoing, Token},
     promises::{Owed, Promised},
     routes::{Remote, Table},
-    wire::{Change, Item},
+    sized,
+    wire::Item,
 };
-use crate::replica::word;
+use crate::replica::word::{self, Fate};
 
-/// Bytes that may wait for a peer while it is sent a copy of the filters.
-const COPY_ROOM: usize = 512 * 1024;
+/// Bytes of a copy, of filters or retained messages, that may wait for a peer.
+const COPY_ROOM: usize = sized(512 * 1024);
+
+/// Bytes of those and of changes that may wait. A peer that does not keep up with changes is sent a copy
+/// of what they have come to, so that what waits for it is bounded. Well above the room for a copy:
+/// changes go between its pages, and if they found no room it would begin anew.
+pub(super) const CHANGE_ROOM: usize = 4 * COPY_ROOM;
+
+/// Bytes that wait for a peer before no more is taken for it: publishers then wait until it takes some,
+/// or is held for gone.
+const FULL: usize = sized(64 * 1024 * 1024);
+
+/// As [`FULL`], for what it has taken and not made safe.
+const UNSAFE_FULL: usize = 64 * 1024 * 1024;
 
 /// How old what is read from a lane may be, and more.
 const STALE: Duration = Duration::from_secs(20);
@@ -40,6 +53,21 @@ pub(crate) enum Loss {
     OutOfStep,
     #[error("this node has left the cluster")]
     Left,
+    #[error("this node has not taken in what it has passed on")]
+    Choked,
+}
+
+impl Loss {
+    /// What becomes of the copies of the lost node's sessions.
+    pub(super) fn fate(self) -> Fate {
+        match self {
+            // Its sessions go on without this node.
+            Self::Left | Self::Parted | Self::Choked => Fate::Dropped,
+            Self::Silent | Self::Stuck | Self::Restarted | Self::Farewell | Self::OutOfStep => {
+                Fate::Promoted
+            }
+        }
+    }
 }
 
 /// How a node is with regard to another one.
@@ -71,6 +99,8 @@ pub(super) struct Peer {
     pub(super) owed: Owed,
     pub(super) routes: Remote,
     copy: Copy,
+    /// What is to follow the copy.
+    behind_copy: Vec<Bytes>,
     retained: Retained,
     /// The version of this node's filters that it has; `None` until it has a copy of them.
     knows: Option<u64>,
@@ -111,6 +141,7 @@ impl Peer {
             owed: Owed::default(),
             routes: Remote::default(),
             copy: Copy::Behind(None),
+            behind_copy: Vec::new(),
             retained: Retained::Unwanted,
             knows: None,
         }
@@ -122,6 +153,11 @@ impl Peer {
 
     pub(super) fn is_alive(&self) -> bool {
         self.standing == Standing::Alive
+    }
+
+    /// Whether it is gone for this node alone, and has its sessions still.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        matches!(self.standing, Standing::Gone(loss) if loss.fate() == Fate::Dropped)
     }
 
     pub(super) fn set_standing(&mut self, standing: Standing, now: Instant) {
@@ -144,6 +180,7 @@ impl Peer {
     /// Ends the stream to it; the result is what it has not taken.
     pub(super) fn restart_stream(&mut self, stream: u64) -> Vec<Token> {
         self.copy = Copy::Behind(None);
+        self.behind_copy.clear();
         self.retained = Retained::Unwanted;
         self.knows = None;
         self.out.restart(stream)
@@ -159,26 +196,43 @@ impl Peer {
         }
     }
 
+    /// Whether so much waits for it that no more should be taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.out.bytes() > FULL || self.promised.bytes() > UNSAFE_FULL
+    }
+
     /// Whether it has gone so far without taking anything.
     pub(super) fn is_stuck(&self, patience: Duration, now: Instant) -> bool {
         self.out.is_waiting() && now.saturating_duration_since(self.progress) > patience
     }
 
-    pub(super) fn push_changes(&mut self, changes: &[Vec<Change>], version: u64) {
-        for (index, piece) in changes.iter().enumerate() {
-            let token = if index + 1 == changes.len() {
+    /// Tells it changes of the filters, an item each, or of so many that they are `None`.
+    pub(super) fn push_changes(&mut self, changes: Option<&[Bytes]>, version: u64) {
+        // What is not copied yet will be copied with the changes.
+        if matches!(self.copy, Copy::Behind(None)) || changes.is_some_and(<[Bytes]>::is_empty) {
+            return;
+        }
+        let has_room = self.out.told_bytes() < CHANGE_ROOM;
+        let Some(changes) = changes.filter(|_changes| has_room) else {
+            self.copy = Copy::Behind(None);
+            return;
+        };
+        for (index, item) in changes.iter().enumerate() {
+            // Before a copy is whole, the last change does not make it so.
+            let is_all = matches!(self.copy, Copy::Done) && index + 1 == changes.len();
+            let token = if is_all {
                 Token::Routes(version)
             } else {
                 Token::None
             };
-            self.out.push(&Item::Changes(piece.clone()), token);
+            self.out.push_told(item, token);
         }
     }
 
     /// Goes on with the copy of the filters, as far as there is room.
     pub(super) fn push_pages(&mut self, table: &Table) {
         while let Copy::Behind(after) = &self.copy
-            && self.out.bytes() < COPY_ROOM
+            && self.out.told_bytes() < COPY_ROOM
         {
             let page = table.page(after.as_deref());
             let (next, token) = if page.is_last {
@@ -188,6 +242,21 @@ impl Peer {
             };
             self.copy = next;
             self.out.push(&Item::Page(page), token);
+        }
+        self.push_what_follows();
+    }
+
+    /// Puts messages into the stream behind all filters that this node has.
+    pub(super) fn push_behind_filters(&mut self, messages: Bytes) {
+        self.behind_copy.push(messages);
+        self.push_what_follows();
+    }
+
+    fn push_what_follows(&mut self) {
+        if matches!(self.copy, Copy::Done) {
+            for messages in std::mem::take(&mut self.behind_copy) {
+                self.out.push(&Item::Messages(messages), Token::None);
+            }
         }
     }
 
@@ -200,7 +269,7 @@ impl Peer {
 
     /// Behind which topic the next page of retained messages begins, if there is room for one.
     pub(super) fn poll_retained(&mut self) -> Option<Option<Box<str>>> {
-        if self.out.bytes() >= COPY_ROOM || matches!(self.copy, Copy::Behind(_)) {
+        if self.out.told_bytes() >= COPY_ROOM || matches!(self.copy, Copy::Behind(_)) {
             return None;
         }
         let Retained::Behind(after) = &mut self.retained else {
@@ -228,13 +297,9 @@ impl Peer {
     /// Takes note of what it knows of this node's filters.
     pub(super) fn note_known(&mut self, token: Token) {
         match token {
-            Token::Routes(version) => {
-                // Before the copy is whole, changes to it are not all.
-                if let Some(known) = &mut self.knows {
-                    *known = version.max(*known);
-                }
+            Token::Routes(version) | Token::Synced(version) => {
+                self.knows = self.knows.max(Some(version));
             }
-            Token::Synced(version) => self.knows = Some(version.max(self.knows.unwrap_or(0))),
             Token::Frame(_) | Token::None => {}
         }
     }

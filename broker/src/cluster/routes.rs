@@ -12,10 +12,17 @@ use std::{
     ops::Bound,
 };
 
-use super::wire::{Change, Page};
+use super::{
+    sized,
+    wire::{Change, Page},
+};
 
 /// Bytes of filters in one item, more or less.
-const ITEM_BYTES: usize = 64 * 1024;
+const ITEM_BYTES: usize = sized(64 * 1024);
+
+/// Bytes of changes that wait to be told. When there are more, copies of all filters are sent, which is
+/// no more work.
+const UNTOLD_BYTES: usize = sized(4 * 1024 * 1024);
 
 /// The filters of this node.
 #[derive(Debug, Default)]
@@ -23,6 +30,7 @@ pub(crate) struct Table {
     filters: BTreeMap<Box<str>, u32>,
     /// Not told to anybody.
     changes: Vec<Change>,
+    untold_bytes: usize,
     /// The number of the last change.
     version: u64,
 }
@@ -55,21 +63,28 @@ impl Table {
 
     fn change(&mut self, change: Change) {
         self.version += 1;
-        self.changes.push(change);
+        self.untold_bytes += weight(&change);
+        if self.untold_bytes > UNTOLD_BYTES {
+            self.changes.clear();
+        } else {
+            self.changes.push(change);
+        }
     }
 
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// Takes what is to be told to all, in pieces for one item each.
-    pub(super) fn take_changes(&mut self) -> Vec<Vec<Change>> {
+    /// Takes what is to be told to all, in pieces for one item each; `None` when it is too much.
+    pub(super) fn take_changes(&mut self) -> Option<Vec<Vec<Change>>> {
+        if std::mem::take(&mut self.untold_bytes) > UNTOLD_BYTES {
+            return None;
+        }
         let mut pieces = Vec::new();
         let mut piece = Vec::new();
         let mut bytes = 0;
         for change in self.changes.drain(..) {
-            let (Change::Added(filter) | Change::Removed(filter)) = &change;
-            bytes += filter.len() + 4;
+            bytes += weight(&change);
             piece.push(change);
             if bytes >= ITEM_BYTES {
                 pieces.push(std::mem::take(&mut piece));
@@ -79,7 +94,7 @@ impl Table {
         if !piece.is_empty() {
             pieces.push(piece);
         }
-        pieces
+        Some(pieces)
     }
 
     /// The filters behind `after`, as many as one item takes.
@@ -165,6 +180,11 @@ impl Remote {
     }
 }
 
+fn weight(change: &Change) -> usize {
+    let (Change::Added(filter) | Change::Removed(filter)) = change;
+    filter.len() + 4
+}
+
 fn behind(after: Option<&str>) -> (Bound<&str>, Bound<&str>) {
     let first = after.map_or(Bound::Unbounded, Bound::Excluded);
     (first, Bound::Unbounded)
@@ -195,24 +215,39 @@ mod tests {
         assert!(table.add("a/#") && !table.add("a/#"));
         assert!(!table.remove("a/#") && table.remove("a/#"));
         assert!(!table.remove("a/#"));
-        let told = table.take_changes().concat();
+        let told = table.take_changes().unwrap().concat();
         let (added, removed) = (Change::Added("a/#".into()), Change::Removed("a/#".into()));
         assert_eq!(told, [added, removed]);
         assert_eq!(table.version(), 2);
-        assert!(table.take_changes().is_empty());
+        assert_eq!(table.take_changes(), Some(Vec::new()));
     }
 
     #[test]
     fn long_lists_come_in_pieces_and_pages() {
         let mut table = Table::default();
-        for number in 0..20_000 {
+        for number in 0..2_000 {
             table.add(&format!("plant/{number}/state"));
         }
-        let pieces = table.take_changes();
-        assert!(pieces.len() > 4 && pieces.iter().map(Vec::len).sum::<usize>() == 20_000);
+        let pieces = table.take_changes().unwrap();
+        assert!(pieces.len() > 4 && pieces.iter().map(Vec::len).sum::<usize>() == 2_000);
         let mut remote = Remote::default();
         copy(&mut table, &mut remote);
         assert_eq!(remote.0, table.filters());
+    }
+
+    #[test]
+    fn changes_that_nobody_takes_are_no_heap() {
+        let mut table = Table::default();
+        for _ in 0..UNTOLD_BYTES / 8 {
+            table.add("a/b/c");
+            table.remove("a/b/c");
+        }
+        assert!(table.changes.len() < UNTOLD_BYTES / 8);
+        let version = table.version();
+        assert_eq!(table.take_changes(), None);
+        table.add("a");
+        assert_eq!(table.take_changes().unwrap().concat().len(), 1);
+        assert_eq!(table.version(), version + 1);
     }
 
     #[test]

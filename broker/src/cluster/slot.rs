@@ -38,8 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Messages of a peer on their way to the shards.
 pub(super) struct Slot {
     pub(super) outbox: Outbox,
-    /// Items that find no room on the lanes. They are bounded by what the peer may send without an
-    /// answer.
+    /// Items that find no room on the lanes. The core takes no more of a peer than it may send without
+    /// an answer, and of the next stream nothing while these do not move (`held`).
     waiting: VecDeque<Item>,
     /// Items that are not in all sessions.
     untaken: Pending,

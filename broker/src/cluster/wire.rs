@@ -62,6 +62,8 @@ pub(super) struct Resume {
     pub(super) stream: u64,
     /// The stream that it receives, and the last number of it that it has.
     pub(super) heard: Option<(u64, u64)>,
+    /// It can take no other stream: what it was passed on before waits.
+    pub(super) is_choked: bool,
     /// It has no retained messages, and wants those of the other end.
     pub(super) wants_retained: bool,
 }
@@ -96,6 +98,11 @@ pub(super) enum Refusal {
     /// Another connection of the two serves already.
     #[error("the two nodes are connected already")]
     Double,
+    #[error(
+        "what it was passed on before is not taken in: a thread of the node that refuses hangs, \
+         or its disk"
+    )]
+    Choked,
 }
 
 impl Refusal {
@@ -328,6 +335,7 @@ mod tests {
             Message::Resume(Resume {
                 stream: 3,
                 heard: Some((1, 9)),
+                is_choked: true,
                 wants_retained: true,
             }),
             Message::Taken(12),

@@ -73,7 +73,9 @@ impl Core {
     /// A slot for another node: a free one, or that of the node which is gone for longest.
     fn free_slot(&self) -> Option<u16> {
         let is_free = |slot: &u16| self.peers.values().all(|peer| peer.slot != *slot);
-        (0..PEERS).find(is_free).or_else(|| {
+        let is_used = |slot: &u16| !self.held[usize::from(*slot)].is_empty();
+        let free = (0..PEERS).filter(is_free).min_by_key(is_used);
+        free.or_else(|| {
             let gone = self.peers.values().filter(|peer| peer.is_replaceable());
             Some(gone.min_by_key(|peer| peer.since)?.slot)
         })
@@ -109,11 +111,14 @@ impl Core {
         peer.host = link.host;
         peer.port = hello.port;
         peer.heard = now;
+        let held = self.held.get(usize::from(peer.slot));
+        link.is_choked = held.is_some_and(|held| held.is_choked(self.lease, now));
         let address = peer.address().to_string();
         let older = peer.link.replace(id);
         let resume = Message::Resume(Resume {
             stream: peer.out.stream(),
             heard: peer.inc.heard(),
+            is_choked: link.is_choked,
             wants_retained: self.origin.wants(),
         });
         match &link.called {
@@ -132,9 +137,22 @@ impl Core {
         let Some(peer) = self.peers.get_mut(node) else {
             return;
         };
+        let goes_on = peer.inc.heard().map(|(stream, _received)| stream) == Some(resume.stream);
+        let is_choked = self.links.get(&id).is_some_and(|link| link.is_choked);
+        if is_choked && !goes_on {
+            let was_alive = peer.is_alive();
+            self.refuse(id, Refusal::Choked, now);
+            // It has given up this node, and cannot be told anything meanwhile.
+            if was_alive {
+                self.lose(node, Loss::Choked, now);
+            }
+            return;
+        }
         // A stream of which the other end knows nothing can only begin.
         let received = match resume.heard {
             Some((stream, received)) if stream == peer.out.stream() => received,
+            // It is about to refuse.
+            Some(_) | None if resume.is_choked => return,
             Some(_) | None => 0,
         };
         let before = peer.out.reached();

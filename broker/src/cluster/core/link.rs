@@ -7,9 +7,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Action, BEATS, Core, LinkId, Notice};
+use super::{Action, BEATS, Core, LinkId, Notice, PEERS};
 use crate::{
     cluster::{
+        is_valid_node,
         pair::{Arrival, Token},
         peer::Loss,
         wire::{Change, Item, Malformed, Member, Message, PROTOCOL, Parting, Refusal},
@@ -27,10 +28,17 @@ pub(super) struct Link {
     pub(super) host: IpAddr,
     /// Who has greeted.
     pub(super) peer: Option<Box<str>>,
+    /// This node has said that it takes nothing but the stream that it knows.
+    pub(super) is_choked: bool,
     /// Both have said where they go on.
     pub(super) is_open: bool,
     /// How often this node says something.
     pub(super) beat: Duration,
+}
+
+/// As a client could have it.
+fn is_legal(filter: &str) -> bool {
+    filter.len() <= usize::from(u16::MAX) && topic::is_valid_filter(filter)
 }
 
 impl Core {
@@ -48,6 +56,7 @@ impl Core {
             called,
             host,
             peer: None,
+            is_choked: false,
             is_open: false,
             beat: self.lease / BEATS,
         };
@@ -159,8 +168,12 @@ impl Core {
         match message {
             Message::Taken(up_to) => self.handle_taken(node, up_to, now),
             Message::Safe(up_to) => self.handle_promise(node, up_to),
-            Message::Item(number, item) => self.handle_item(node, number, item),
+            Message::Item(number, item) => self.handle_item(node, number, item, now),
             Message::Members(members) => {
+                let is_valid = |member: &Member| is_valid_node(&member.node);
+                if members.len() > usize::from(PEERS) || !members.iter().all(is_valid) {
+                    return Err(Malformed);
+                }
                 for Member { node, host, port } in members {
                     let is_known = self
                         .peers
@@ -227,7 +240,13 @@ impl Core {
         Ok(())
     }
 
-    fn handle_item(&mut self, node: &str, number: u64, item: Item) -> Result<(), Malformed> {
+    fn handle_item(
+        &mut self,
+        node: &str,
+        number: u64,
+        item: Item,
+        now: Instant,
+    ) -> Result<(), Malformed> {
         let Some(peer) = self.peers.get_mut(node) else {
             return Ok(());
         };
@@ -237,7 +256,8 @@ impl Core {
         let slot = peer.slot;
         let changes = match item {
             Item::Messages(messages) => {
-                peer.inc.hold();
+                let weight = peer.inc.hold(&messages).ok_or(Malformed)?;
+                self.held[usize::from(slot)].push((peer.inc.epoch(), number), weight, now);
                 peer.owed.hold(peer.inc.epoch(), number);
                 self.actions.push_back(Action::Deliver {
                     slot,
@@ -248,7 +268,8 @@ impl Core {
                 return Ok(());
             }
             Item::Retained { messages, is_last } => {
-                peer.inc.hold();
+                let weight = peer.inc.hold(&messages).ok_or(Malformed)?;
+                self.held[usize::from(slot)].push((peer.inc.epoch(), number), weight, now);
                 peer.owed.hold(peer.inc.epoch(), number);
                 peer.inc.note_telling(!is_last);
                 if is_last {
@@ -265,7 +286,7 @@ impl Core {
             Item::Changes(changes) => {
                 let is_valid = |change: &Change| {
                     let (Change::Added(filter) | Change::Removed(filter)) = change;
-                    topic::is_valid_filter(filter)
+                    is_legal(filter)
                 };
                 if !changes.iter().all(is_valid) {
                     return Err(Malformed);
@@ -273,11 +294,7 @@ impl Core {
                 peer.routes.handle_changes(changes)
             }
             Item::Page(page) => {
-                if !page
-                    .filters
-                    .iter()
-                    .all(|filter| topic::is_valid_filter(filter))
-                {
+                if !page.filters.iter().all(|filter| is_legal(filter)) {
                     return Err(Malformed);
                 }
                 peer.routes.handle_page(page)

@@ -246,7 +246,7 @@ impl World {
                 epoch,
                 number,
             } => {
-                core.handle_delivered(slot, epoch, number);
+                core.handle_delivered(slot, epoch, number, now);
                 let later = self.now + self.dice.millis(50);
                 self.at(later, node, Event::Safe(slot, epoch, number));
             }

@@ -4,7 +4,11 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::{
-    cluster::wire::Resume,
+    cluster::{
+        pair::WINDOW,
+        peer::CHANGE_ROOM,
+        wire::{Member, Resume},
+    },
     lanes::frame::{HEADER, Writer},
     replica::word::Word,
     routes::ShardId,
@@ -53,6 +57,7 @@ impl One {
         self.hear(&Message::Resume(Resume {
             stream,
             heard,
+            is_choked: false,
             wants_retained: false,
         }));
     }
@@ -81,6 +86,10 @@ impl One {
             Message::decode(bytes).ok()
         });
         sent.collect()
+    }
+
+    fn is_alive(&self) -> bool {
+        self.core.peers["two"].is_alive()
     }
 
     /// Has the peer take the copy of the filters, which is first.
@@ -220,6 +229,87 @@ fn what_was_said_of_a_peer_that_has_left_is_not_held_for_what_it_sends_later() {
     assert!(epochs.len() == 2 && epochs[0] != epochs[1], "{epochs:?}");
 }
 
+fn message() -> Item {
+    Item::Messages(Bytes::from_static(b"m"))
+}
+
+#[test]
+fn new_stream_waits_while_what_came_before_does_not_move() {
+    let mut one = One::new();
+    one.meet_with(1, None);
+    one.hear(&Message::Item(1, message()));
+    // The peer holds this node for stuck, and calls again.
+    let later = 2 * LEASE;
+    for _ in 0..8 {
+        one.wait(later / 8);
+        one.hear(&Message::Taken(0));
+    }
+    one.meet_with(2, None);
+    assert!(!one.is_met() && !one.is_alive());
+    let actions = one.wait(Duration::ZERO);
+    let refusal = Message::Refusal(Refusal::Choked).encode();
+    assert!(actions.contains(&Action::Send(LinkId(one.link), refusal)));
+    // Its sessions are its own: it is this node that has not kept up.
+    let slot = one.core.peers["two"].slot;
+    let (node, fate) = ("two".into(), Fate::Dropped);
+    assert!(actions.contains(&Action::Bury { slot, node, fate }));
+    // The stream that it knows would go on.
+    one.meet_with(1, None);
+    assert!(one.is_met() && one.is_alive());
+    let (slot, epoch) = (
+        one.core.peers["two"].slot,
+        one.core.peers["two"].inc.epoch(),
+    );
+    one.core.handle_delivered(slot, epoch, 1, one.now);
+    one.meet_with(2, None);
+    assert!(one.is_met() && one.is_alive());
+}
+
+#[test]
+fn peer_that_cannot_take_a_new_stream_is_not_alive() {
+    let mut one = One::new();
+    one.be_called(2000);
+    one.hear(&Message::Resume(Resume {
+        stream: 1,
+        heard: None,
+        is_choked: true,
+        wants_retained: false,
+    }));
+    assert!(!one.is_alive());
+    one.hear(&Message::Refusal(Refusal::Choked));
+    assert!(!one.is_met());
+    one.meet(None);
+    assert!(one.is_alive());
+}
+
+#[test]
+fn peer_that_sends_more_than_was_agreed_is_not_listened_to() {
+    let mut one = One::new();
+    one.meet(None);
+    let much = Item::Messages(vec![0; WINDOW].into());
+    one.hear(&Message::Item(1, much.clone()));
+    assert!(one.is_met());
+    one.hear(&Message::Item(2, much));
+    assert!(!one.is_met());
+    one.meet(None);
+    let member = |node: &str| Member {
+        node: node.to_owned(),
+        host: HOST,
+        port: 1,
+    };
+    one.hear(&Message::Members(vec![member("three")]));
+    assert!(one.is_met());
+    one.hear(&Message::Members(vec![member(&"x".repeat(65))]));
+    assert!(!one.is_met());
+    one.meet(None);
+    let filter = "x".repeat(70_000).into();
+    one.hear(&Message::Item(
+        2,
+        Item::Changes(vec![Change::Added(filter)]),
+    ));
+    assert!(!one.is_met());
+}
+
 #[test]
 fn peer_of_less_patience_hears_more_often() {
     let mut one = One::new();
@@ -227,6 +317,7 @@ fn peer_of_less_patience_hears_more_often() {
     one.hear(&Message::Resume(Resume {
         stream: 1,
         heard: None,
+        is_choked: false,
         wants_retained: false,
     }));
     one.take_copy();
@@ -270,4 +361,79 @@ fn node_that_began_with_nothing_asks_for_retained_messages_whenever_it_joins() {
     one.hear(&Message::Farewell(Parting::Leaves));
     one.meet_with(3, None);
     assert_eq!(asks(one.said(Duration::ZERO)), Some(false));
+}
+
+#[test]
+fn peer_that_does_not_keep_up_with_changes_is_sent_a_copy() {
+    let mut one = One::new();
+    one.meet(None);
+    one.take_copy();
+    assert_eq!(one.core.known(), one.table.version());
+    let long = "x".repeat(500);
+    let mut said = Vec::new();
+    for number in 0..1000 {
+        one.table.add(&format!("{number}/{long}"));
+        one.table.remove(&format!("{number}/{long}"));
+        said.extend(one.said(Duration::ZERO));
+    }
+    one.table.add("t/1");
+    said.extend(one.said(Duration::ZERO));
+    assert!(one.core.peers["two"].out.bytes() < 2 * CHANGE_ROOM);
+    let mut theirs = crate::cluster::routes::Remote::default();
+    let mut taken = 1;
+    while one.core.known() < one.table.version() {
+        for message in said {
+            if let Message::Item(number, item) = message {
+                match item {
+                    Item::Changes(changes) => drop(theirs.handle_changes(changes)),
+                    Item::Page(page) => drop(theirs.handle_page(page)),
+                    Item::Messages(_) | Item::Retained { .. } => {}
+                }
+                taken = number;
+            }
+        }
+        one.hear(&Message::Taken(taken));
+        said = one.said(Duration::ZERO);
+    }
+    assert_eq!(theirs.iter().collect::<Vec<_>>(), [&"t/1".into()]);
+}
+
+#[test]
+fn what_is_to_follow_the_filters_waits_for_a_copy_of_them() {
+    let mut one = One::new();
+    one.meet(None);
+    let long = "x".repeat(500);
+    for number in 0..200 {
+        one.table.add(&format!("{number}/{long}"));
+    }
+    let slot = one.core.peers["two"].slot;
+    let word = Bytes::from_static(b"word");
+    one.core.handle_behind_filters(slot, word.clone(), one.now);
+    let (mut is_whole, mut has_word) = (false, false);
+    while !has_word {
+        let mut taken = None;
+        for message in one.said(Duration::ZERO) {
+            let Message::Item(number, item) = message else {
+                continue;
+            };
+            taken = Some(number);
+            match item {
+                Item::Page(page) => is_whole = page.is_last,
+                Item::Messages(messages) => has_word = messages == word,
+                Item::Changes(_) | Item::Retained { .. } => {}
+            }
+            assert!(is_whole || !has_word);
+        }
+        one.hear(&Message::Taken(taken.unwrap()));
+    }
+    // There is nothing to wait for.
+    one.core.handle_behind_filters(slot, word.clone(), one.now);
+    let said = one.said(Duration::ZERO);
+    let is_word = |message: &Message| {
+        let Message::Item(_number, item) = message else {
+            return false;
+        };
+        *item == Item::Messages(word.clone())
+    };
+    assert!(said.iter().any(is_word));
 }

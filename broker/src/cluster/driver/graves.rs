@@ -9,6 +9,7 @@ use crate::{
     cluster::{
         PEERS,
         pair::FrameId,
+        peer::Peer,
         slot::{Grave, Kind},
     },
     lanes::{
@@ -70,13 +71,16 @@ impl Driver {
         // Of words in it no more is to come.
         self.shared.lanes.tell(end, from, sequence, Level::Taken);
         let others = self.others(slot);
+        let is_it = |peer: &Peer| peer.slot == slot && peer.is_elsewhere();
+        let is_elsewhere = self.core.peers().any(|(_node, peer)| is_it(peer));
         let Some(state) = self.slots.get_mut(usize::from(slot)) else {
             return;
         };
         state.push_orphan(frame, messages.clone());
-        // What was strayed already goes no further.
-        let is_stray = from.0 >= self.shared.shards;
-        if let Some(node) = state.burial().node().filter(|_node| !is_stray) {
+        // What was strayed already goes no further, and nobody else has sessions of a peer that has them
+        // itself.
+        let stops_here = from.0 >= self.shared.shards || is_elsewhere;
+        if let Some(node) = state.burial().node().filter(|_node| !stops_here) {
             let word = framed(Word::Strays { node, messages });
             for other in others {
                 let sequence = state.burial().expect(frame, self.cluster.end(other));
@@ -136,7 +140,7 @@ impl Driver {
         drop(table);
         let word = framed(Word::Buried(node));
         for other in self.others(slot) {
-            self.core.handle_frame(other, None, word.clone(), now);
+            self.core.handle_behind_filters(other, word.clone(), now);
         }
     }
 

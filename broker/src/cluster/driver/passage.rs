@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Driver, FULL};
+use super::Driver;
 use crate::{
     cluster::{
         Ledger, PEERS,
@@ -32,7 +32,7 @@ impl Driver {
     pub(super) fn pass_on(&mut self, slot: u16, now: Instant) {
         let graves = self.graves();
         self.pass_what_waits(slot, &graves, now);
-        self.note_progress(slot);
+        self.note_progress(slot, now);
         self.work.outbox.notify_one();
     }
 
@@ -47,12 +47,12 @@ impl Driver {
     }
 
     /// Tells the core what of a peer's messages is in the sessions, and what is safe.
-    fn note_progress(&mut self, slot: u16) {
+    fn note_progress(&mut self, slot: u16, now: Instant) {
         let Some(state) = self.slots.get_mut(usize::from(slot)) else {
             return;
         };
         if let Some((epoch, number)) = state.poll_delivered() {
-            self.core.handle_delivered(slot, epoch, number);
+            self.core.handle_delivered(slot, epoch, number, now);
         }
         let stored = self.ledger.as_ref().map_or(0, Ledger::stored);
         if let Some((epoch, number)) = state.poll_safe(stored) {
@@ -64,7 +64,7 @@ impl Driver {
     pub(super) fn is_full(&self, slot: u16) -> bool {
         let mut peers = self.core.peers();
         let peer = peers.find(|(_node, peer)| peer.slot == slot);
-        peer.is_some_and(|(_node, peer)| peer.out.bytes().max(peer.promised.bytes()) > FULL)
+        peer.is_some_and(|(_node, peer)| peer.is_full())
     }
 
     /// Flushes all slots' outboxes; `true` when some have to be flushed again.
@@ -85,7 +85,7 @@ impl Driver {
     /// Tells the core what is in sessions and store.
     pub(super) fn note_delivered(&mut self, now: Instant) {
         for slot in 0..PEERS {
-            self.note_progress(slot);
+            self.note_progress(slot, now);
         }
         self.settle(now);
     }

@@ -9,6 +9,7 @@ use crate::{
     cluster::{
         claims::Fellow,
         core::Notice,
+        sized,
         view::{MemberView, MetView, TroubleView},
     },
     metrics::Metric,
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// Bytes that wait for a peer before messages of QoS 0 for it are dropped.
-const SLOW: usize = 16 * 1024 * 1024;
+const SLOW: usize = sized(16 * 1024 * 1024);
 
 impl Driver {
     /// Notes a caller that has not shown that it has the key.
