@@ -14,6 +14,7 @@
 
 mod greeting;
 mod link;
+mod mutant;
 mod origin;
 mod timers;
 
@@ -38,6 +39,7 @@ use crate::{
     replica::word::Fate,
 };
 use link::Link;
+pub(super) use mutant::Mutant;
 use origin::Origin;
 
 /// Nodes that a cluster may have besides this one: each is a destination of all shards.

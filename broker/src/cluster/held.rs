@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::pair::WINDOW;
+use super::{core::Mutant, pair::WINDOW};
 
 /// An item: the number that its stream has here, and its own in that.
 type Id = (u64, u64);
@@ -55,7 +55,8 @@ impl Held {
     /// Whether a new stream has to wait: the items do not move, or are too many already.
     pub(super) fn is_choked(&self, patience: Duration, now: Instant) -> bool {
         let waits = now.saturating_duration_since(self.progress) > patience;
-        self.weight > WINDOW || waits && !self.items.is_empty()
+        let is_choked = self.weight > WINDOW || waits && !self.items.is_empty();
+        is_choked && !Mutant::TakesAll.is_on()
     }
 }
 

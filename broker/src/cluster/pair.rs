@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::{
+    core::Mutant,
     sized,
     wire::{Item, numbered},
 };
@@ -187,9 +188,12 @@ impl Outgoing {
     pub(super) fn resume(&mut self, received: u64) -> bool {
         let there = received.saturating_add(1).checked_sub(self.first);
         let there = there.and_then(|there| usize::try_from(there).ok());
-        let Some(there) = there.filter(|there| *there <= self.items.len()) else {
+        let Some(mut there) = there.filter(|there| *there <= self.items.len()) else {
             return false;
         };
+        if Mutant::SkipsOne.is_on() && there < self.items.len() {
+            there += 1;
+        }
         self.sent = there;
         let sent = self.items.iter().take(there);
         self.sent_weight = sent.map(|item| weight(&item.bytes)).sum();
@@ -281,14 +285,16 @@ impl Incoming {
         if !self.open.is_empty() && self.open_weight + weight > WINDOW {
             return None;
         }
-        self.open.push_back((self.received, weight));
-        self.open_weight += weight;
+        if !Mutant::TakesUnseen.is_on() {
+            self.open.push_back((self.received, weight));
+            self.open_weight += weight;
+        }
         Some(weight)
     }
 
     /// Notes that all messages up to this number are delivered.
     pub(super) fn handle_delivered(&mut self, epoch: u64, up_to: u64) {
-        if epoch == self.epoch {
+        if epoch == self.epoch || Mutant::MixesStreams.is_on() {
             let is_there = |(number, _weight): &mut (u64, usize)| *number <= up_to;
             while let Some((_number, weight)) = self.open.pop_front_if(is_there) {
                 self.open_weight -= weight;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::{
-    core::LinkId,
+    core::{LinkId, Mutant},
     pair::{Incoming, Outgoing, Token},
     promises::{Owed, Promised},
     routes::{Remote, Table},
@@ -214,7 +214,9 @@ impl Peer {
         }
         let has_room = self.out.told_bytes() < CHANGE_ROOM;
         let Some(changes) = changes.filter(|_changes| has_room) else {
-            self.copy = Copy::Behind(None);
+            if !Mutant::DropsChanges.is_on() {
+                self.copy = Copy::Behind(None);
+            }
             return;
         };
         for (index, item) in changes.iter().enumerate() {
@@ -226,6 +228,9 @@ impl Peer {
                 Token::None
             };
             self.out.push_told(item, token);
+            if Mutant::KnowsEarly.is_on() {
+                self.note_known(token);
+            }
         }
     }
 

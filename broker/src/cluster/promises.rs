@@ -9,7 +9,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::pair::{FrameId, Incoming};
+use super::{
+    core::Mutant,
+    pair::{FrameId, Incoming},
+};
 
 /// Frames that the other end has not made safe.
 #[derive(Debug, Default)]
@@ -67,12 +70,14 @@ impl Owed {
     /// Holds the promise for an item of messages.
     pub(super) fn hold(&mut self, epoch: u64, number: u64) {
         self.follow(epoch);
-        self.open.push_back(number);
+        if !Mutant::TakesUnseen.is_on() {
+            self.open.push_back(number);
+        }
     }
 
     /// Notes that all messages up to this number are safe.
     pub(super) fn handle_safe(&mut self, epoch: u64, up_to: u64) {
-        if self.epoch == epoch {
+        if self.epoch == epoch || Mutant::MixesStreams.is_on() {
             while self.open.front().is_some_and(|number| *number <= up_to) {
                 self.open.pop_front();
             }

@@ -1,17 +1,34 @@
 //! Several nodes on one clock, over a network that delays, breaks, holds back and divides, with
-//! nodes that die and nodes that freeze. What must hold is checked as it happens, and at the end.
+//! nodes that die and nodes that freeze, shards that hang, and clients that do too much. What must
+//! hold is checked as it happens, and at the end.
+//!
+//! | file | what |
+//! |---|---|
+//! | `network` | connections: how long bytes are on their way, and what becomes of them |
+//! | `node` | one node: what its driver, its shards and its clients' sessions would have |
+//! | `users` | what clients do |
+//! | `check` | what must hold |
 
+mod check;
+mod network;
+mod node;
 mod users;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
-use super::*;
+use super::{mutant::Mutant, *};
+use network::Wire;
+use node::{Delivered, Node};
 
-/// How many worlds are tried.
-const SEEDS: u64 = 300;
+/// How many worlds are tried unless `TIDEGATE_SEEDS` says otherwise.
+const SEEDS: u64 = 160;
 
 /// Incarnations of one run of a node.
 const RUN: u64 = 1_000_000;
@@ -35,6 +52,11 @@ impl Dice {
     fn millis(&mut self, most: u64) -> Duration {
         Duration::from_millis(self.roll(most) + 1)
     }
+
+    /// Whether something happens that does so once in so many times.
+    fn hits(&mut self, sides: u64) -> bool {
+        self.roll(sides) == 0
+    }
 }
 
 /// What became of a frame.
@@ -51,7 +73,11 @@ enum Event {
         called: Option<Box<str>>,
     },
     CallFailed(Box<str>),
-    /// The next bytes on a connection are there.
+    /// Some bytes of a message on a connection are there.
+    Part {
+        link: u64,
+    },
+    /// The next message on a connection is there.
     Arrived {
         link: u64,
     },
@@ -59,48 +85,15 @@ enum Event {
     Closed {
         link: u64,
     },
-    Delivered {
+    /// A shard comes to a slot's next item for it.
+    Taken {
         slot: u16,
-        epoch: u64,
-        number: u64,
+        shard: u64,
     },
-    /// As [`Event::Delivered`], and stored and copied.
+    /// What was delivered of a slot, up to an item of a stream, is stored and copied.
     Safe(u16, u64, u64),
-}
-
-/// By sender and its run: the numbers of what was delivered.
-type Delivered = BTreeMap<(usize, u64), BTreeSet<u64>>;
-
-struct Sent {
-    to: usize,
-    to_run: u64,
-    lost_before: u64,
-    outcome: Option<Outcome>,
-}
-
-struct Node {
-    core: Core,
-    table: Table,
-    run: u64,
-    frozen_until: Duration,
-    /// What the driver would have in the tree of routes.
-    routes: BTreeMap<u16, BTreeSet<Box<str>>>,
-    /// Frames of this run, by number.
-    sent: Vec<Sent>,
-    /// How often each other node was lost.
-    losses: BTreeMap<usize, u64>,
-    /// What this run's subscribers were given.
-    delivered: Delivered,
-}
-
-/// One connection; its two ends are `2 * n` (of who has called) and `2 * n + 1`.
-struct Wire {
-    ends: [usize; 2],
-    runs: [u64; 2],
-    is_open: bool,
-    /// What is on its way to each end, and when the last of it is to arrive.
-    bytes: [VecDeque<Bytes>; 2],
-    busy_until: [Duration; 2],
+    /// A shard that hung may go on.
+    GoesOn,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,10 +104,50 @@ enum Mood {
     Quiet,
 }
 
+/// What a world is like.
+struct Nature {
+    /// Nothing happens that is a reason to lose a node.
+    is_gentle: bool,
+    /// Filters that clients may have.
+    filters: Vec<Box<str>>,
+    /// Bytes of a message at most.
+    longest: u64,
+    /// Microseconds for each kilobyte on a connection.
+    slowness: u64,
+}
+
+/// Of so many worlds one has many filters, and one has long messages and a shard that hangs.
+const KINDS: u64 = 8;
+
+impl Nature {
+    fn new(seed: u64, dice: &mut Dice) -> Self {
+        let kind = seed % KINDS;
+        // Many filters fill pages, and queues.
+        let (count, length) = if kind == 0 { (200, 50) } else { (5, 0) };
+        let filter = |number: u64| format!("t/{number}/{}", "x".repeat(length)).into();
+        Self {
+            is_gentle: dice.hits(4) && kind != 1,
+            filters: (0..count).map(filter).collect(),
+            longest: match kind {
+                // Those may take longer than a peer may be without progress.
+                1 => 16 * 1024,
+                2 => 1024,
+                _ => 100,
+            },
+            slowness: match dice.roll(6) {
+                0 => 20_000,
+                1 => 100_000,
+                _ => 0,
+            },
+        }
+    }
+}
+
 struct World {
     start: Instant,
     now: Duration,
     dice: Dice,
+    nature: Nature,
     mood: Mood,
     nodes: Vec<Node>,
     wires: Vec<Wire>,
@@ -123,6 +156,8 @@ struct World {
     divided: BTreeSet<(usize, usize)>,
     /// What earlier runs of nodes had delivered, by node and run.
     dead: BTreeMap<(usize, u64), Delivered>,
+    /// The number of the last retained message.
+    stamp: u64,
 }
 
 fn address(node: usize) -> Box<str> {
@@ -137,31 +172,8 @@ fn name(node: usize) -> Box<str> {
     format!("n{node}").into()
 }
 
-impl Node {
-    fn new(number: usize, run: u64, now: Instant) -> Self {
-        let me = Me {
-            cluster: "c".into(),
-            node: name(number),
-            // Each time that it leaves it is another one.
-            incarnation: RUN * run,
-            port: 7883,
-        };
-        let seeds = [address(0), address(1)];
-        let mut core = Core::new(me, Acknowledge::Replicated, LEASE, &seeds, now);
-        if run > 1 {
-            core.want_retained();
-        }
-        Self {
-            core,
-            table: Table::default(),
-            run,
-            frozen_until: Duration::ZERO,
-            routes: BTreeMap::new(),
-            sent: Vec::new(),
-            losses: BTreeMap::new(),
-            delivered: BTreeMap::new(),
-        }
-    }
+fn number(name: &str) -> usize {
+    name[1..].parse().unwrap()
 }
 
 impl World {
@@ -172,6 +184,7 @@ impl World {
         let mut world = Self {
             start,
             now: Duration::ZERO,
+            nature: Nature::new(seed, &mut dice),
             dice,
             mood: Mood::Wild,
             nodes: Vec::new(),
@@ -180,10 +193,16 @@ impl World {
             count: 0,
             divided: BTreeSet::new(),
             dead: BTreeMap::new(),
+            stamp: 0,
         };
         for number in 0..count {
-            world.nodes.push(Node::new(number, 1, start));
+            let mut node = Node::new(number, 1, BTreeMap::new(), start);
+            node.has_disk = world.dice.hits(3);
+            world.nodes.push(node);
             world.at(Duration::ZERO, number, Event::Tick);
+        }
+        if seed % KINDS == 1 {
+            world.nodes[1].hung_until = [CHAOS; 2];
         }
         world
     }
@@ -192,10 +211,6 @@ impl World {
         self.count += 1;
         let run = self.nodes[node].run;
         self.events.insert((time, self.count), (node, run, event));
-    }
-
-    fn is_divided(&self, one: usize, other: usize) -> bool {
-        self.divided.contains(&(one.min(other), one.max(other)))
     }
 
     fn run(&mut self, time: Duration, mood: Mood) {
@@ -215,7 +230,7 @@ impl World {
                 continue;
             }
             self.happen(node, event);
-            if self.mood == Mood::Wild && self.dice.roll(150) == 0 {
+            if self.mood == Mood::Wild && self.dice.hits(150) {
                 self.disturb();
             }
         }
@@ -234,23 +249,17 @@ impl World {
                 self.at(self.now + TICK, node, Event::Tick);
             }
             Event::Connected { link, called } => {
-                let (wire, to) = ends(link);
-                let other = self.wires[wire].ends[1 - to];
+                let other = self.other_end(link);
+                let core = &mut self.nodes[node].core;
                 core.handle_connected(LinkId(link), called, host(other), now);
             }
             Event::CallFailed(address) => core.handle_call_failed(&address, "no", now),
+            Event::Part { link } => core.handle_part(LinkId(link), now),
             Event::Arrived { link } => self.arrive(node, link),
             Event::Closed { link } => core.handle_closed(LinkId(link), Some("cut"), now),
-            Event::Delivered {
-                slot,
-                epoch,
-                number,
-            } => {
-                core.handle_delivered(slot, epoch, number, now);
-                let later = self.now + self.dice.millis(50);
-                self.at(later, node, Event::Safe(slot, epoch, number));
-            }
+            Event::Taken { slot, shard } => self.take(node, slot, shard),
             Event::Safe(slot, epoch, number) => core.handle_safe(slot, epoch, number),
+            Event::GoesOn => self.go_on(node),
             Event::Join => {
                 core.join(&address(0), now);
                 core.join(&address(1), now);
@@ -259,182 +268,25 @@ impl World {
         self.settle(node);
     }
 
-    fn arrive(&mut self, node: usize, link: u64) {
-        let (number, to) = ends(link);
-        let wire = &mut self.wires[number];
-        let [one, other] = wire.ends;
-        // What a division holds back TCP repeats when it is over.
-        if self.divided.contains(&(one.min(other), one.max(other))) {
-            self.at(self.now + TICK, node, Event::Arrived { link });
-        } else if let Some(bytes) = wire.bytes[to].pop_front()
-            && wire.is_open
-        {
-            let now = self.start + self.now;
-            self.nodes[node]
-                .core
-                .handle_message(LinkId(link), bytes, now);
-        }
-    }
-
-    /// Does what the core wants done.
-    fn settle(&mut self, node: usize) {
-        let now = self.start + self.now;
-        let Node { core, table, .. } = &mut self.nodes[node];
-        core.pump(table, now);
-        while let Some(action) = self.nodes[node].core.poll_action() {
-            match action {
-                Action::Call(address) => self.call(node, address),
-                Action::Send(LinkId(link), bytes) => self.send(link, bytes),
-                Action::Close(LinkId(link)) => self.hang_up(link),
-                Action::Deliver {
-                    slot,
-                    epoch,
-                    number,
-                    messages,
-                } => {
-                    self.deliver(node, &messages);
-                    let later = self.now + self.dice.millis(20);
-                    self.at(
-                        later,
-                        node,
-                        Event::Delivered {
-                            slot,
-                            epoch,
-                            number,
-                        },
-                    );
-                }
-                Action::Keep {
-                    slot,
-                    epoch,
-                    number,
-                    messages,
-                } => {
-                    assert_eq!(messages, &b"r"[..]);
-                    let event = Event::Delivered {
-                        slot,
-                        epoch,
-                        number,
-                    };
-                    self.at(self.now, node, event);
-                }
-                Action::ReadRetained { slot, after } => {
-                    // Two pages, of a message each.
-                    let next = after.is_none().then(|| "a".into());
-                    let core = &mut self.nodes[node].core;
-                    core.handle_retained(slot, Bytes::from_static(b"r"), next);
-                    self.settle(node);
-                }
-                Action::Route { slot, change } => {
-                    let routes = self.nodes[node].routes.entry(slot).or_default();
-                    match change {
-                        Change::Added(filter) => assert!(routes.insert(filter), "added twice"),
-                        Change::Removed(filter) => assert!(routes.remove(&filter), "not there"),
-                    }
-                }
-                Action::Confirm { frame, level, .. } => {
-                    if level == Level::Safe {
-                        self.confirm(node, frame.sequence, Outcome::Taken);
-                    }
-                }
-                Action::Orphan { frame, .. } => {
-                    self.confirm(node, frame.sequence, Outcome::Gone);
-                }
-                Action::Bury { .. } => {}
-                Action::Note(Notice::Lost { node: other, .. }) => {
-                    let other = other[1..].parse().unwrap();
-                    *self.nodes[node].losses.entry(other).or_default() += 1;
-                }
-                Action::Note(_) => {}
-            }
-        }
-    }
-
-    fn call(&mut self, node: usize, to: Box<str>) {
-        let other = (0..self.nodes.len()).find(|other| address(*other) == to);
-        let delay = self.dice.millis(20);
-        let other = other.filter(|other| !self.is_divided(node, *other));
-        let Some(other) = other else {
-            self.at(self.now + delay, node, Event::CallFailed(to));
-            return;
-        };
-        let link = 2 * self.wires.len() as u64;
-        let runs = [self.nodes[node].run, self.nodes[other].run];
-        let connected = self.now + delay;
-        self.wires.push(Wire {
-            ends: [node, other],
-            runs,
-            is_open: true,
-            bytes: Default::default(),
-            busy_until: [connected; 2],
-        });
-        self.at(
-            connected,
-            node,
-            Event::Connected {
-                link,
-                called: Some(to),
-            },
-        );
-        self.at(
-            connected,
-            other,
-            Event::Connected {
-                link: link + 1,
-                called: None,
-            },
-        );
-    }
-
-    fn send(&mut self, link: u64, bytes: Bytes) {
-        let delay = self.dice.millis(10);
-        let (wire, from) = ends(link);
-        let (wire, to) = (&mut self.wires[wire], 1 - from);
-        let node = wire.ends[to];
-        let arrival = (self.now + delay).max(wire.busy_until[to]);
-        wire.busy_until[to] = arrival;
-        if wire.is_open && wire.runs[to] == self.nodes[node].run {
-            wire.bytes[to].push_back(bytes);
-            self.at(arrival, node, Event::Arrived { link: link ^ 1 });
-        }
-    }
-
-    /// One end closes: the other one reads what was sent before, and then the end.
-    fn hang_up(&mut self, link: u64) {
-        let (wire, from) = ends(link);
-        let (wire, to) = (&self.wires[wire], 1 - from);
-        let (node, time) = (wire.ends[to], wire.busy_until[to].max(self.now));
-        if wire.runs[to] == self.nodes[node].run {
-            self.at(time, node, Event::Closed { link: link ^ 1 });
-        }
-    }
-
-    fn cut(&mut self, wire: usize) {
-        if !std::mem::take(&mut self.wires[wire].is_open) {
-            return;
-        }
-        for end in 0..2 {
-            let node = self.wires[wire].ends[end];
-            if self.wires[wire].runs[end] == self.nodes[node].run {
-                let later = self.now + self.dice.millis(50);
-                self.at(
-                    later,
-                    node,
-                    Event::Closed {
-                        link: 2 * wire as u64 + end as u64,
-                    },
-                );
-            }
-        }
-    }
-
     fn disturb(&mut self) {
         let nodes = self.nodes.len() as u64;
         let node = usize::try_from(self.dice.roll(nodes)).unwrap();
         let other = usize::try_from(self.dice.roll(nodes)).unwrap();
-        match self.dice.roll(12) {
+        let kind = self.dice.roll(14);
+        match kind {
+            _ if self.nature.is_gentle => match kind {
+                0..3 => self.nodes[node].frozen_until = self.now + self.dice.millis(500),
+                3..6 => self.hang_shard(node, 1000),
+                _ => self.cut_some(),
+            },
             0 => self.restart(node),
             1 => self.nodes[node].frozen_until = self.now + self.dice.millis(4000),
+            2..=4 if node != other => {
+                self.divided.insert((node.min(other), node.max(other)));
+            }
+            5..=7 => {
+                self.divided.pop_first();
+            }
             8 => {
                 let now = self.start + self.now;
                 self.nodes[node].core.leave(Parting::Stops, now);
@@ -442,18 +294,17 @@ impl World {
                 let later = self.now + self.dice.millis(2000);
                 self.at(later, node, Event::Join);
             }
-            2..=4 if node != other => {
-                self.divided.insert((node.min(other), node.max(other)));
-            }
-            5..=7 => {
-                self.divided.pop_first();
-            }
-            _ if !self.wires.is_empty() => {
-                let wire = self.dice.roll(self.wires.len() as u64);
-                self.cut(usize::try_from(wire).unwrap());
-            }
-            _ => {}
+            9 => self.hang_shard(node, 12_000),
+            10 => self.hang_shard(node, 2000),
+            _ => self.cut_some(),
         }
+    }
+
+    fn hang_shard(&mut self, node: usize, longest: u64) {
+        let shard = usize::from(self.dice.hits(2));
+        let until = self.now + self.dice.millis(longest);
+        self.nodes[node].hung_until[shard] = until;
+        self.at(until, node, Event::GoesOn);
     }
 
     fn restart(&mut self, node: usize) {
@@ -465,31 +316,115 @@ impl World {
                 self.cut(wire);
             }
         }
-        self.nodes[node] = Node::new(node, run + 1, self.start + self.now);
-        let later = self.now + self.dice.millis(3000);
+        let now = self.start + self.now;
+        let next = self.nodes[node].next_run(node, now);
+        self.nodes[node] = next;
+        let longest = if self.dice.hits(2) { 200 } else { 3000 };
+        let later = self.now + self.dice.millis(longest);
         self.at(later, node, Event::Tick);
     }
-}
 
-/// Which connection a number means, and which end of it.
-fn ends(link: u64) -> (usize, usize) {
-    let end = |number: u64| usize::try_from(number).unwrap();
-    (end(link / 2), end(link % 2))
+    /// Nothing disturbs any more, and what was held up goes on.
+    fn calm_down(&mut self) {
+        self.divided.clear();
+        self.nature.slowness = 0;
+        for node in 0..self.nodes.len() {
+            self.nodes[node].hung_until = [self.now; 2];
+            self.at(self.now, node, Event::GoesOn);
+        }
+    }
 }
 
 fn live(seed: u64) {
     let mut world = World::new(seed);
     world.run(CHAOS, Mood::Wild);
-    world.divided.clear();
+    world.calm_down();
     world.run(CALM, Mood::Busy);
+    // What is on its way arrives before that.
+    world.run(LEASE, Mood::Quiet);
+    world.retain_all();
     world.run(CALM, Mood::Quiet);
     world.check();
+    // Who begins with nothing, late, is told all the same.
+    let last = world.nodes.len() - 1;
+    world.nodes[last].has_disk = false;
+    world.restart(last);
+    world.run(CALM, Mood::Quiet);
+    world.check_retained();
+}
+
+/// Lives through worlds on all cores; the result is the seed of one that ended badly.
+fn try_worlds(seeds: impl Iterator<Item = u64> + Send, mutant: Option<Mutant>) -> Option<u64> {
+    let seeds = Mutex::new(seeds);
+    let bad = AtomicU64::new(0);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                mutant::set(mutant);
+                while bad.load(Relaxed) == 0 {
+                    let Some(seed) = seeds.lock().unwrap().next() else {
+                        break;
+                    };
+                    if std::panic::catch_unwind(|| live(seed)).is_err() {
+                        bad.store(seed, Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    Some(bad.into_inner()).filter(|seed| *seed != 0)
+}
+
+/// `TIDEGATE_SEEDS` is how many, or one alone, as in `=17`.
+#[test]
+fn nothing_is_lost_while_both_live_and_all_agree_when_it_is_calm() {
+    let wanted = std::env::var("TIDEGATE_SEEDS").unwrap_or_default();
+    if let Some(one) = wanted.strip_prefix('=') {
+        live(one.parse().unwrap());
+        return;
+    }
+    let seeds = wanted.parse().unwrap_or(SEEDS);
+    assert_eq!(try_worlds(1..=seeds, None), None, "a bad world");
+}
+
+/// A core that makes this mistake is found out: the worlds are wild enough, and the checks sharp.
+fn is_found(mutant: Mutant, worlds: impl Iterator<Item = u64> + Send) {
+    assert_eq!(try_worlds(worlds.take(400), Some(mutant)), None, "found");
 }
 
 #[test]
-fn nothing_is_lost_while_both_live_and_all_agree_when_it_is_calm() {
-    for seed in 1..=SEEDS {
-        let lived = std::panic::catch_unwind(|| live(seed));
-        assert!(lived.is_ok(), "in the world of seed {seed}");
-    }
+#[should_panic(expected = "found")]
+fn messages_that_are_not_in_sessions_are_not_taken() {
+    is_found(Mutant::TakesUnseen, 1..);
+}
+
+#[test]
+#[should_panic(expected = "found")]
+fn what_is_said_of_another_stream_does_not_count() {
+    is_found(Mutant::MixesStreams, 1..);
+}
+
+#[test]
+#[should_panic(expected = "found")]
+fn item_that_is_not_repeated_is_missed() {
+    is_found(Mutant::SkipsOne, 1..);
+}
+
+#[test]
+#[should_panic(expected = "found")]
+fn filters_that_are_on_their_way_are_not_known() {
+    is_found(Mutant::KnowsEarly, 1..);
+}
+
+#[test]
+#[should_panic(expected = "found")]
+fn changes_that_are_dropped_are_missed() {
+    is_found(Mutant::DropsChanges, (1..).map(|world| world * KINDS));
+}
+
+#[test]
+#[should_panic(expected = "found")]
+fn streams_behind_a_shard_that_hangs_are_too_many() {
+    is_found(Mutant::TakesAll, (1..).map(|world| world * KINDS + 1));
 }

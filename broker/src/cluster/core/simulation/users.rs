@@ -1,140 +1,148 @@
-//! What the clients of simulated nodes do, and what they may expect.
+//! What the clients of simulated nodes do.
 
-use super::{super::*, Outcome, RUN, Sent, World, name};
+use super::{network::POISON, node::Sent, *};
 use crate::routes::ShardId;
+
+/// What a message says of itself.
+#[derive(Clone, Copy)]
+pub(super) struct Parcel {
+    pub(super) from: usize,
+    pub(super) run: u64,
+    /// How often the sender has lost who it is for.
+    pub(super) period: u64,
+    pub(super) sequence: u64,
+    topic: u64,
+    /// What is to be retained, if anything is.
+    stamp: u64,
+}
+
+impl Parcel {
+    pub(super) fn read(message: &[u8]) -> Self {
+        let field = |at: usize| u64::from_be_bytes(message[8 * at..8 * at + 8].try_into().unwrap());
+        Self {
+            from: usize::try_from(field(0)).unwrap(),
+            run: field(1),
+            period: field(2),
+            sequence: field(3),
+            topic: field(4),
+            stamp: field(5),
+        }
+    }
+
+    fn write(self, length: u64, is_poison: bool) -> Bytes {
+        let from = self.from as u64;
+        let fields = [
+            from,
+            self.run,
+            self.period,
+            self.sequence,
+            self.topic,
+            self.stamp,
+        ];
+        let mut message = fields.map(u64::to_be_bytes).concat();
+        message.resize(message.len() + usize::try_from(length).unwrap(), 0);
+        if is_poison {
+            message.extend(POISON);
+        }
+        message.into()
+    }
+
+    /// The shard whose clients have subscribed.
+    pub(super) fn shard(&self) -> u64 {
+        self.topic % 2
+    }
+
+    pub(super) fn retained(&self) -> Option<(u64, u64)> {
+        (self.stamp > 0).then_some((self.topic, self.stamp))
+    }
+}
 
 impl World {
     /// Clients subscribe, unsubscribe and publish.
     pub(super) fn act_as_users(&mut self, node: usize) {
-        let filter = format!("t/{}", self.dice.roll(5));
-        if self.dice.roll(4) == 0 {
-            let table = &mut self.nodes[node].table;
-            if !table.remove(&filter) {
-                table.add(&filter);
+        let filters = self.nature.filters.len() as u64;
+        // With many filters there is more to tell.
+        for _ in 0..filters.div_ceil(5) {
+            if self.dice.hits(3) {
+                let filter = usize::try_from(self.dice.roll(filters)).unwrap();
+                self.change_filter(node, filter);
             }
         }
         for _ in 0..self.dice.roll(4) {
-            let topic = format!("t/{}", self.dice.roll(5));
-            self.publish(node, &topic);
+            let topic = self.dice.roll(filters);
+            let is_retained = self.dice.hits(6);
+            self.publish(node, topic, is_retained);
         }
     }
 
-    /// What a shard does: the message goes to each peer that has the filter.
-    fn publish(&mut self, node: usize, topic: &str) {
+    fn change_filter(&mut self, node: usize, filter: usize) {
+        let filter = &self.nature.filters[filter];
+        let Node { table, added, .. } = &mut self.nodes[node];
+        if table.remove(filter) {
+            added.remove(filter);
+        } else {
+            table.add(filter);
+            added.insert(filter.clone(), table.version());
+        }
+    }
+
+    /// What a shard does: the message goes to each peer that has the filter, and what is retained to
+    /// all that are there.
+    fn publish(&mut self, node: usize, topic: u64, is_retained: bool) {
         let now = self.start + self.now;
-        let peers = self.nodes[node].core.peers();
-        let peers: Vec<_> = peers
-            .map(|(other, peer)| {
-                (
-                    other[1..].parse::<usize>().unwrap(),
-                    peer.slot,
-                    peer.incarnation / RUN,
-                )
-            })
-            .collect();
+        let filter = &self.nature.filters[usize::try_from(topic).unwrap()];
+        let sender = &mut self.nodes[node];
+        // Its clients wait.
+        if sender.core.peers().any(|(_other, peer)| peer.is_full()) {
+            return;
+        }
+        let stamp = if is_retained {
+            self.stamp += 1;
+            sender.retained.insert(topic, self.stamp);
+            self.stamp
+        } else {
+            0
+        };
+        let peers = sender.core.peers().filter(|(_other, peer)| {
+            let routes = sender.routes.get(&peer.slot);
+            let has_filter = routes.is_some_and(|routes| routes.contains(filter));
+            has_filter || is_retained && peer.is_alive()
+        });
+        let peers = peers.map(|(other, peer)| (number(other), peer.slot, peer.incarnation / RUN));
+        let peers: Vec<_> = peers.collect();
+        let length = self.dice.roll(self.nature.longest);
+        let is_wild = self.mood == Mood::Wild && !self.nature.is_gentle;
         for (to, slot, to_run) in peers {
-            let sender = &mut self.nodes[node];
-            if !sender
-                .routes
-                .get(&slot)
-                .is_some_and(|routes| routes.contains(topic))
-            {
-                continue;
-            }
             let sequence = sender.sent.len() as u64;
+            let lost_before = sender.losses.get(&to).copied().unwrap_or(0);
             sender.sent.push(Sent {
                 to,
                 to_run,
-                lost_before: sender.losses.get(&to).copied().unwrap_or(0),
+                lost_before,
                 outcome: None,
             });
-            let message = [node as u64, sender.run, sequence]
-                .map(u64::to_be_bytes)
-                .concat();
+            let parcel = Parcel {
+                from: node,
+                run: sender.run,
+                period: lost_before,
+                sequence,
+                topic,
+                stamp,
+            };
             let frame = FrameId {
                 from: ShardId(0),
                 sequence,
             };
-            sender
-                .core
-                .handle_frame(slot, Some(frame), message.into(), now);
+            let message = parcel.write(length, is_wild && self.dice.hits(400));
+            sender.core.handle_frame(slot, Some(frame), message, now);
         }
     }
 
-    pub(super) fn deliver(&mut self, node: usize, message: &[u8]) {
-        let field = |at: usize| u64::from_be_bytes(message[8 * at..8 * at + 8].try_into().unwrap());
-        let (from, run, number) = (usize::try_from(field(0)).unwrap(), field(1), field(2));
-        let had = self.nodes[node].delivered.entry((from, run)).or_default();
-        assert!(
-            had.last().is_none_or(|last| *last < number),
-            "out of order, or twice"
-        );
-        had.insert(number);
-    }
-
-    pub(super) fn confirm(&mut self, node: usize, sequence: u64, outcome: Outcome) {
-        let run = self.nodes[node].run;
-        let losses = self.nodes[node].losses.clone();
-        let sent = &mut self.nodes[node].sent[usize::try_from(sequence).unwrap()];
-        assert_eq!(sent.outcome, None, "confirmed twice");
-        sent.outcome = Some(outcome);
-        let (to, to_run, lost_before) = (sent.to, sent.to_run, sent.lost_before);
-        match outcome {
-            Outcome::Taken => {
-                let delivered = if self.nodes[to].run == to_run {
-                    &self.nodes[to].delivered
-                } else {
-                    &self.dead[&(to, to_run)]
-                };
-                let had = delivered.get(&(node, run));
-                assert!(
-                    had.is_some_and(|had| had.contains(&sequence)),
-                    "taken by nobody"
-                );
-            }
-            // The notice of a loss follows those of what was lost with it.
-            Outcome::Gone => assert!(losses.get(&to).copied().unwrap_or(0) >= lost_before),
+    /// Somebody says all that is retained anew, so that all nodes have it.
+    pub(super) fn retain_all(&mut self) {
+        for topic in 0..self.nature.filters.len() as u64 {
+            self.publish(0, topic, true);
         }
-    }
-
-    /// When all is calm, everybody knows everybody, and everything.
-    pub(super) fn check(&mut self) {
-        for (number, node) in self.nodes.iter().enumerate() {
-            for (other, theirs) in self
-                .nodes
-                .iter()
-                .enumerate()
-                .filter(|(other, _)| *other != number)
-            {
-                let name = name(other);
-                let peer = node.core.peers.get(&name);
-                let peer = peer.unwrap_or_else(|| panic!("{number} does not know {other}"));
-                assert!(
-                    peer.is_alive(),
-                    "{number} holds {other} for {:?}",
-                    peer.standing
-                );
-                let routes = node.routes.get(&peer.slot).cloned().unwrap_or_default();
-                assert_eq!(
-                    routes,
-                    theirs.table.filters(),
-                    "routes of {other} at {number}"
-                );
-                assert_eq!(peer.routes.len(), routes.len());
-                assert_eq!(peer.out.bytes(), 0, "{number} has not sent all to {other}");
-            }
-            assert!(node.core.known() >= node.table.version());
-            let lost = node.sent.iter().filter(|sent| sent.outcome.is_none());
-            assert_eq!(lost.count(), 0, "frames of {number} that nobody confirmed");
-            let survivors = node.sent.iter().enumerate().filter(|(_, sent)| {
-                let losses = node.losses.get(&sent.to).copied().unwrap_or(0);
-                losses == sent.lost_before
-            });
-            for (sequence, sent) in survivors {
-                assert_eq!(sent.outcome, Some(Outcome::Taken), "lost while both lived");
-                let delivered = &self.nodes[sent.to].delivered[&(number, node.run)];
-                assert!(delivered.contains(&(sequence as u64)));
-            }
-        }
+        self.settle(0);
     }
 }
