@@ -237,7 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 context.waker().wake_by_ref();
                 break;
             }
-            if shard.stall(self.key, context.waker()) {
+            if shard.stall(self.key, bytes, context.waker()) {
                 self.stalled = Some(Stall::Lanes);
                 break;
             }

@@ -25,6 +25,14 @@ const WAITING_BOUND: usize = 2 * 1024 * 1024;
 /// next stop: with less room than one turn takes, the first in line would be served for ever.
 const WAITING_LOW: usize = WAITING_BOUND / 2;
 
+/// Bytes that may wait for another node before the shard reads nothing at all. What is published there
+/// ends far below, and the steps of sessions by what may be noted and not be safe; this is for what
+/// has no other bound: claims, and steps while the store fails.
+const PEER_BOUND: usize = 8 * WAITING_BOUND;
+
+/// Below this it reads again.
+const PEER_LOW: usize = PEER_BOUND / 2;
+
 /// No lane has this topic; a publish to it only makes the Router look at the link.
 const NUDGE: &str = "nudge";
 
@@ -132,18 +140,29 @@ impl Outbox {
 
     /// Whether so much waits that the shard should not take more from its clients.
     pub fn is_congested(&self) -> bool {
-        self.waits_above(WAITING_BOUND)
+        waits_above(WAITING_BOUND, &self.to)
+    }
+
+    /// As [`Outbox::is_congested`], for a shard that sends nothing more of publishers to other nodes: they
+    /// come behind the node's own shards, which are so many.
+    pub fn is_blocked(&self, shards: u16) -> bool {
+        let (shards, peers) = self.split(shards);
+        waits_above(WAITING_BOUND, shards) || waits_above(PEER_BOUND, peers)
     }
 
     /// Whether enough was sent that clients may be read from again.
     pub fn is_relieved(&self) -> bool {
-        !self.waits_above(WAITING_LOW)
+        !waits_above(WAITING_LOW, &self.to)
     }
 
-    fn waits_above(&self, bytes: usize) -> bool {
-        self.to
-            .iter()
-            .any(|destination| destination.waiting_bytes > bytes)
+    /// As [`Outbox::is_relieved`], where [`Outbox::is_blocked`] was true.
+    pub fn is_unblocked(&self, shards: u16) -> bool {
+        let (shards, peers) = self.split(shards);
+        !waits_above(WAITING_LOW, shards) && !waits_above(PEER_LOW, peers)
+    }
+
+    fn split(&self, shards: u16) -> (&[Destination], &[Destination]) {
+        self.to.split_at(usize::from(shards).min(self.to.len()))
     }
 
     /// Whether every frame has reached its reader.
@@ -223,6 +242,11 @@ impl Outbox {
             tx.buffer().pop_back();
         }
     }
+}
+
+fn waits_above(bytes: usize, to: &[Destination]) -> bool {
+    to.iter()
+        .any(|destination| destination.waiting_bytes > bytes)
 }
 
 impl Destination {

@@ -3,7 +3,6 @@
 use std::{
     rc::Rc,
     sync::{Arc, PoisonError, RwLock},
-    task::Waker,
     time::Instant,
 };
 
@@ -355,35 +354,6 @@ impl Shard {
         self.resume_stalled();
         if has_more { Flushed::Blocked } else { flushed }
     }
-
-    /// Wakes connections that wait for room, if there is some.
-    pub(super) fn resume_stalled(&mut self) {
-        self.relief.notify_waiters();
-        if self.outbox.is_relieved() && !self.is_store_congested() && !self.stalled.is_empty() {
-            let stalled = std::mem::take(&mut self.stalled);
-            stalled.into_values().for_each(Waker::wake);
-        }
-    }
-
-    pub(super) fn is_store_congested(&self) -> bool {
-        let account = self.account.as_ref();
-        account.is_some_and(|account| account.is_congested())
-    }
-
-    /// Whether the lanes, or the way to the store, are so full that connections should stop reading;
-    /// the task of the session's connection is woken when there is room.
-    pub(crate) fn stall(&mut self, key: SessionKey, waker: &Waker) -> bool {
-        let is_congested = self.is_congested();
-        if is_congested {
-            self.stalled.insert(key, waker.clone());
-        }
-        is_congested
-    }
-
-    /// Whether the lanes, or the way to the store, are full.
-    pub(super) fn is_congested(&self) -> bool {
-        self.outbox.is_congested() || self.is_store_congested()
-    }
 }
 
 impl Shared {
@@ -401,41 +371,10 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::{
-        access::Identity,
         message::MessageId,
-        metrics::Counters,
-        session::Session,
         shares::{Appetite, Presence},
         topic::SharedFilter,
     };
-
-    #[test]
-    fn connection_that_is_polled_again_while_it_is_stalled_waits_once() {
-        let mut shard = Shard::new(
-            ShardId(0),
-            Shared::for_tests("", 2),
-            Arc::new(Counters::default()),
-        );
-        let session = Session::new(shard.room());
-        let key = shard.sessions.insert("c", Identity::ANONYMOUS, session);
-        assert!(!shard.stall(key, Waker::noop()));
-        let message = Message {
-            topic: "t".into(),
-            payload: vec![0; 1024 * 1024].into(),
-            properties: Box::default(),
-            qos: Qos::AtMostOnce,
-            retain: false,
-            expires: None,
-            id: MessageId::NONE,
-        };
-        for _ in 0..3 {
-            shard.outbox.push(ShardId(1), &message, &[], Instant::now());
-        }
-        for _ in 0..3 {
-            assert!(shard.stall(key, Waker::noop()));
-        }
-        assert_eq!(shard.stalled.len(), 1);
-    }
 
     #[test]
     fn message_for_many_groups_crosses_to_another_shard_once() {

@@ -30,6 +30,7 @@ mod sessions;
 mod settling;
 mod shadows;
 mod shared;
+mod stall;
 #[cfg(test)]
 mod testing;
 mod transit;
@@ -183,6 +184,8 @@ pub(crate) struct Shard {
     is_draining: bool,
     /// Connections that wait for the lanes before they read on.
     stalled: BTreeMap<SessionKey, Waker>,
+    /// Those that publish, and wait for other nodes.
+    held_up: BTreeMap<SessionKey, Waker>,
     /// Rung when the store has caught up.
     relief: Rc<tokio::sync::Notify>,
     /// No client is given anything more.
@@ -233,6 +236,7 @@ impl Shard {
             herald: Herald::default(),
             is_draining: false,
             stalled: BTreeMap::new(),
+            held_up: BTreeMap::new(),
             relief: Rc::default(),
             is_stopping: false,
             sys,
