@@ -83,6 +83,11 @@ impl LaneReader {
         }
     }
 
+    /// Waits until there is another Router, which [`LaneReader::rejoin`] leads to.
+    pub async fn replaced(&mut self) {
+        replaced(&mut self.generations, self.generation).await;
+    }
+
     /// Gives the Router up: it has died, or lost frames.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use rumqttd::local::LinkTx;
 use tokio::{sync::mpsc, task::spawn_local};
 use tracing::error;
 
@@ -47,7 +48,14 @@ pub(super) async fn read_lane(
             if !driver.borrow().is_full(slot) {
                 break;
             }
-            room.await;
+            tokio::select! {
+                () = room => {}
+                // What comes from the peer goes by the Router too.
+                () = reader.replaced() => {
+                    let tx = reader.rejoin(Failure::Died).await?;
+                    rejoin(&driver, slot, tx);
+                }
+            }
         }
         let tx = match reader.next().await? {
             Event::Joined(tx) => Some(tx),
@@ -61,15 +69,20 @@ pub(super) async fn read_lane(
             }
         };
         if let Some(tx) = tx {
-            let state = &mut *driver.borrow_mut();
-            state.counters.inc(Metric::LaneRestarts);
-            state.slots[usize::from(slot)].outbox.rejoin(tx);
+            rejoin(&driver, slot, tx);
         }
         count = count.wrapping_add(1);
         if count.is_multiple_of(FRAMES_PER_TURN) {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Takes the way to another Router.
+fn rejoin(driver: &RefCell<Driver>, slot: u16, tx: LinkTx) {
+    let state = &mut *driver.borrow_mut();
+    state.counters.inc(Metric::LaneRestarts);
+    state.slots[usize::from(slot)].outbox.rejoin(tx);
 }
 
 /// Hands one frame on; `false` when some before it are missing.
