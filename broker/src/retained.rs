@@ -1,5 +1,7 @@
 //! Retained messages: the last one of each topic, found by filters with wildcards.
 
+mod deleted;
+
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -16,6 +18,7 @@ use crate::{
     message::Message,
     topic::{self, split_level},
 };
+use deleted::Deleted;
 
 /// How many levels of topics one page looks at, so that no filter holds a shard up for long.
 const PAGE_NODES: usize = 256;
@@ -56,6 +59,8 @@ pub(crate) struct Retained {
     deadlines: BTreeSet<(Instant, Box<str>)>,
     /// Where changes are noted that are to outlive the process.
     notes: Option<Notes>,
+    /// Topics of deletions since other nodes were asked for what they have.
+    deleted: Option<Deleted>,
 }
 
 /// What became of a topic.
@@ -149,6 +154,7 @@ impl Retained {
             bounds,
             deadlines: BTreeSet::new(),
             notes: None,
+            deleted: None,
         }
     }
 
@@ -167,9 +173,19 @@ impl Retained {
         self.bounds = bounds;
     }
 
-    /// Whether there is a message of this topic.
-    pub(crate) fn has_message(&self, topic: &str) -> bool {
-        self.root.find(topic).0.is_some()
+    /// Other nodes are asked for what they have. What is deleted meanwhile they may have read before.
+    pub(crate) fn begin_copy(&mut self) {
+        self.deleted = Some(Deleted::default());
+    }
+
+    pub(crate) fn end_copy(&mut self) {
+        self.deleted = None;
+    }
+
+    /// Whether another node's message of this topic is not older than what is known of it here.
+    pub(crate) fn may_copy(&self, topic: &str) -> bool {
+        let deleted = self.deleted.as_ref();
+        self.root.find(topic).0.is_none() && deleted.is_none_or(|deleted| !deleted.contains(topic))
     }
 
     /// Whether there is room for a message in the place of its topic's.
@@ -186,6 +202,9 @@ impl Retained {
     pub(crate) fn store(&mut self, message: &Arc<Message>, now: Instant) -> bool {
         if message.payload.is_empty() {
             self.forget(&message.topic);
+            if let Some(deleted) = &mut self.deleted {
+                deleted.note(&message.topic);
+            }
             return true;
         }
         if !self.has_room(message) {

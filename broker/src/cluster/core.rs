@@ -204,6 +204,11 @@ impl Core {
         self.origin.want();
     }
 
+    /// Whether it asks, as soon as somebody is there.
+    pub(super) fn wants_retained(&self) -> bool {
+        self.origin.wants()
+    }
+
     /// Puts retained messages into the stream of a peer that wants them; `next` is the topic behind
     /// which the next ones are.
     pub(super) fn handle_retained(&mut self, slot: u16, messages: Bytes, next: Option<Box<str>>) {

@@ -187,6 +187,8 @@ pub(super) struct Driver {
     drains: Vec<oneshot::Sender<()>>,
     /// Why strangers failed last, so that it is logged once.
     stranger: Option<(IpAddr, String)>,
+    /// The node asks for others' retained messages.
+    is_copying: bool,
 }
 
 /// What tasks wait for.
@@ -297,6 +299,7 @@ impl Driver {
             buried: BTreeMap::new(),
             drains: Vec::new(),
             stranger: None,
+            is_copying: false,
         }
     }
 

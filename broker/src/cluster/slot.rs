@@ -371,7 +371,7 @@ impl Keeper<'_> {
         while let Some((message, _seats)) = frame::read_message(&mut messages, self.now) {
             let is_legal =
                 topic::is_valid_name(&message.topic) && !sys::is_reserved(&message.topic);
-            if is_legal && !retained.has_message(&message.topic) {
+            if is_legal && retained.may_copy(&message.topic) {
                 is_noted |= self.store(&mut retained, &Arc::new(message));
             }
         }

@@ -251,3 +251,15 @@ fn many_messages_that_expire_at_once_are_forgotten_little_by_little() {
     retained.handle_timeout(now);
     assert_eq!(retained.len(), 0);
 }
+
+#[test]
+fn what_was_deleted_is_not_brought_back_by_a_copy() {
+    let now = Instant::now();
+    let mut retained = Retained::new(Bounds::NONE);
+    assert!(retained.store(&message("before", ""), now) && retained.may_copy("before"));
+    retained.begin_copy();
+    assert!(retained.store(&message("a", ""), now) && retained.store(&message("b", "x"), now));
+    assert!(!retained.may_copy("a") && !retained.may_copy("b") && retained.may_copy("c"));
+    retained.end_copy();
+    assert!(retained.may_copy("a"));
+}

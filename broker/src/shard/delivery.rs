@@ -140,7 +140,9 @@ impl Shard {
 
     /// Whether a message that nobody need get is for a node that does not keep up.
     fn is_dropped(&self, to: ShardId, message: &Message) -> bool {
+        // A retained one is not for those alone who listen.
         let is_dropped = message.qos == Qos::AtMostOnce
+            && !message.retain
             && to.0 >= self.shared.shards
             && self
                 .shared

@@ -1,6 +1,11 @@
 //! What the thread tells the rest of the node, and the log.
 
-use std::{cell::RefCell, net::IpAddr, sync::atomic::Ordering, time::Instant};
+use std::{
+    cell::RefCell,
+    net::IpAddr,
+    sync::{PoisonError, atomic::Ordering},
+    time::Instant,
+};
 
 use tracing::{info, warn};
 
@@ -10,6 +15,7 @@ use crate::{
         claims::Fellow,
         core::Notice,
         sized,
+        slot::Slot,
         view::{MemberView, MetView, TroubleView},
     },
     metrics::Metric,
@@ -69,6 +75,7 @@ impl Driver {
             }
         }
         self.cluster.alive.store(alive, Ordering::Release);
+        self.watch_copy(alive != 0);
         self.cluster.slow.store(slow, Ordering::Relaxed);
         let known = self.core.known();
         self.cluster.known.send_if_modified(|current| {
@@ -91,6 +98,22 @@ impl Driver {
             for drain in self.drains.drain(..) {
                 // Whoever waited may have given up.
                 let _ = drain.send(());
+            }
+        }
+    }
+
+    /// While others are asked for their retained messages, deletions are remembered: a copy may have been
+    /// read before.
+    fn watch_copy(&mut self, has_peers: bool) {
+        let asks = has_peers && self.core.wants_retained();
+        let is_copying = asks || self.is_copying && self.slots.iter().any(Slot::is_waiting);
+        if std::mem::replace(&mut self.is_copying, is_copying) != is_copying {
+            let retained = self.shared.retained.write();
+            let mut retained = retained.unwrap_or_else(PoisonError::into_inner);
+            if is_copying {
+                retained.begin_copy();
+            } else {
+                retained.end_copy();
             }
         }
     }
