@@ -26,6 +26,7 @@ mod duration;
 mod evacuation;
 mod gate;
 mod handshake;
+mod herald;
 mod http;
 pub mod lanes;
 mod link;

@@ -48,6 +48,7 @@ use super::{
 };
 use crate::{
     config,
+    herald::Herald,
     lanes::{LaneEnds, LaneError, Outbox},
     metrics::{Counters, Metric},
     routes::ShardId,
@@ -185,8 +186,9 @@ pub(super) struct Driver {
     buried: BTreeMap<(ShardId, u64), Instant>,
     /// Who waits until nothing does.
     drains: Vec<oneshot::Sender<()>>,
-    /// Why strangers failed last, so that it is logged once.
+    /// Why strangers failed last, so that it is logged once, and seldom if they take turns.
     stranger: Option<(IpAddr, String)>,
+    herald: Herald,
     /// The node asks for others' retained messages.
     is_copying: bool,
 }
@@ -299,12 +301,24 @@ impl Driver {
             buried: BTreeMap::new(),
             drains: Vec::new(),
             stranger: None,
+            herald: Herald::default(),
             is_copying: false,
         }
     }
 
     pub(super) fn key_file(&self) -> PathBuf {
         self.config.key_file.clone()
+    }
+
+    pub(super) fn lease(&self) -> Duration {
+        self.config.lease
+    }
+
+    /// Whether a node is, or has lately been, a member there.
+    pub(super) fn is_host_of_member(&self, host: IpAddr) -> bool {
+        let host = host.to_canonical();
+        let mut peers = self.core.peers();
+        peers.any(|(_node, peer)| peer.host.to_canonical() == host)
     }
 
     pub(super) fn writers(&self) -> &TaskTracker {

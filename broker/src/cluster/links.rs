@@ -1,31 +1,36 @@
 //! Connections to other nodes: TCP with the encrypted channel on it.
 
-use std::{cell::RefCell, io, net::IpAddr, path::Path, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, io, net::IpAddr, path::Path, rc::Rc, time::Duration};
 
 use channel::{ChannelError, Key, KeyError, Reader, Writer};
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     task::spawn_local,
     time,
 };
 use tracing::{debug, warn};
 
-use super::{PURPOSE, core::LinkId, driver::Driver, slot::PAGE_BYTES};
+use super::{
+    PURPOSE,
+    core::LinkId,
+    driver::Driver,
+    slot::PAGE_BYTES,
+    strangers::{Place, Strangers},
+};
 
 /// The longest message: MQTT's longest packet, and what may be before it in one item. Only who has
 /// the key may send any.
 const LONGEST: usize = 256 * 1024 * 1024 + 2 * PAGE_BYTES;
 
-/// For a call to be taken.
-const CALL: Duration = Duration::from_secs(3);
+/// For a call to be taken. A part of the lease, as the packet that opens a connection may be lost and is
+/// sent again after a second: another call is sooner.
+const CALL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(3));
 
-/// Callers that have not shown that they have the key, at a time.
-const STRANGERS: usize = 16;
-
-/// For a caller to say its first word, once it could.
-const FIRST_WORD: Duration = Duration::from_secs(5);
+/// For a caller to do its part of the handshake, and to say its first word once it could. Members do
+/// so at once, and others are not to hold their places.
+const FIRST_WORD: Duration = Duration::from_secs(2);
 
 /// How long accepting rests when there are no file descriptors.
 const REST: Duration = Duration::from_millis(100);
@@ -59,16 +64,24 @@ pub(super) struct LinkEnd {
 
 /// Calls an address.
 pub(super) async fn call(driver: Rc<RefCell<Driver>>, address: Box<str>) {
-    let key_file = driver.borrow().key_file();
-    match try_call(&address, &key_file).await {
+    let (key_file, lease) = {
+        let driver = driver.borrow();
+        (driver.key_file(), driver.lease())
+    };
+    let patience = (lease / 4).clamp(CALL.0, CALL.1);
+    match try_call(&address, &key_file, patience).await {
         Ok((host, writer, reader)) => open(&driver, Some(address), host, (writer, reader), None),
         Err(error) => Driver::handle_call_failed(&driver, &address, &error.to_string()),
     }
 }
 
-async fn try_call(address: &str, key_file: &Path) -> Result<(IpAddr, Writer, Reader), CallError> {
+async fn try_call(
+    address: &str,
+    key_file: &Path,
+    patience: Duration,
+) -> Result<(IpAddr, Writer, Reader), CallError> {
     let key = Key::load(key_file, PURPOSE)?;
-    let stream = time::timeout(CALL, TcpStream::connect(address)).await;
+    let stream = time::timeout(patience, TcpStream::connect(address)).await;
     let stream = stream
         .map_err(|_elapsed| CallError::NoAnswer)?
         .map_err(CallError::Call)?;
@@ -79,7 +92,7 @@ async fn try_call(address: &str, key_file: &Path) -> Result<(IpAddr, Writer, Rea
 
 /// Takes calls, for as long as the thread runs.
 pub(super) async fn accept(driver: Rc<RefCell<Driver>>, listener: TcpListener) {
-    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    let strangers = Rc::default();
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -89,13 +102,15 @@ pub(super) async fn accept(driver: Rc<RefCell<Driver>>, listener: TcpListener) {
                 continue;
             }
         };
-        // A node that finds no place calls again.
-        let Ok(place) = Arc::clone(&strangers).try_acquire_owned() else {
+        let host = address.ip();
+        let is_known = driver.borrow().is_host_of_member(host);
+        let Some(place) = Strangers::enter(&strangers, host, is_known) else {
+            // A node that finds no place calls again.
+            Driver::note_stranger(&driver, host, "too many are being let in");
             continue;
         };
         let driver = Rc::clone(&driver);
         spawn_local(async move {
-            let host = address.ip();
             let key_file = driver.borrow().key_file();
             match answer(&key_file, stream).await {
                 Ok(ends) => open(&driver, None, host, ends, Some(place)),
@@ -107,7 +122,8 @@ pub(super) async fn accept(driver: Rc<RefCell<Driver>>, listener: TcpListener) {
 
 async fn answer(key_file: &Path, stream: TcpStream) -> Result<(Writer, Reader), CallError> {
     let key = Key::load(key_file, PURPOSE)?;
-    Ok(channel::answer(stream, &key, LONGEST).await?)
+    let answered = time::timeout(FIRST_WORD, channel::answer(stream, &key, LONGEST)).await;
+    Ok(answered.map_err(|_elapsed| ChannelError::Slow)??)
 }
 
 /// Gives a connection its two tasks. A caller keeps its place among strangers until it has said
@@ -117,7 +133,7 @@ fn open(
     called: Option<Box<str>>,
     host: IpAddr,
     (writer, reader): (Writer, Reader),
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
 ) {
     let (messages, outgoing) = mpsc::unbounded_channel();
     let (open, ended) = oneshot::channel();
@@ -152,7 +168,7 @@ async fn read(
     id: LinkId,
     mut reader: Reader,
     mut ended: oneshot::Receiver<()>,
-    mut place: Option<OwnedSemaphorePermit>,
+    mut place: Option<Place>,
 ) {
     let patience = time::sleep(FIRST_WORD);
     tokio::pin!(patience);

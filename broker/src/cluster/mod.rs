@@ -24,6 +24,7 @@
 //! | `wire` | what is said, as bytes |
 //! | `driver`, `slot`, `links` | the thread: lanes, timers, connections |
 //! | `burial` | what is left to do for a peer that is gone |
+//! | `strangers` | places for callers that have not shown the key |
 //!
 //! **What is promised.** As long as two nodes hold each other for alive, each message that one
 //! acknowledges has reached the sessions of the other's subscribers (with [`Acknowledge::Local`] it will),
@@ -52,6 +53,7 @@ mod pending;
 mod promises;
 mod routes;
 mod slot;
+mod strangers;
 pub mod view;
 mod wire;
 pub(crate) mod word;

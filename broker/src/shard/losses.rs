@@ -5,10 +5,6 @@ use std::time::{Duration, Instant};
 /// How often one client is named; as long is it called slow after a loss.
 const PER_CLIENT: Duration = Duration::from_secs(60);
 
-/// The most lines of one shard in [`WINDOW`]: thousands may be slow at once, for one reason.
-const LINES: u32 = 10;
-const WINDOW: Duration = Duration::from_secs(10);
-
 /// What was lost to one client's full queue since it last connected.
 #[derive(Debug)]
 pub(super) struct Losses {
@@ -48,31 +44,6 @@ impl Losses {
     }
 }
 
-/// Keeps the log short.
-#[derive(Debug, Default)]
-pub(super) struct Herald {
-    since: Option<Instant>,
-    lines: u32,
-    unsaid: u64,
-}
-
-impl Herald {
-    /// Whether there may be a line; if so, how many there were not since the last one.
-    pub(super) fn speak(&mut self, now: Instant) -> Option<u64> {
-        let is_over = |since| now.saturating_duration_since(since) >= WINDOW;
-        if self.since.is_none_or(is_over) {
-            self.since = Some(now);
-            self.lines = 0;
-        }
-        if self.lines == LINES {
-            self.unsaid += 1;
-            return None;
-        }
-        self.lines += 1;
-        Some(std::mem::take(&mut self.unsaid))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,15 +59,5 @@ mod tests {
         assert_eq!((losses.messages, losses.bytes), (3, 20));
         assert!(losses.is_recent(start + Duration::from_secs(119)));
         assert!(!losses.is_recent(start + Duration::from_secs(120)));
-    }
-
-    #[test]
-    fn lines_of_many_clients_are_few_and_the_others_counted() {
-        let start = Instant::now();
-        let mut herald = Herald::default();
-        let said = (0..100).filter(|_| herald.speak(start).is_some()).count();
-        assert_eq!(said, 10);
-        assert_eq!(herald.speak(start + WINDOW), Some(90));
-        assert_eq!(herald.speak(start + WINDOW), Some(0));
     }
 }

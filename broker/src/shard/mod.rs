@@ -55,6 +55,7 @@ use crate::{
     codec::packet::{ConnAck, Connect, ConnectCode, reason},
     config::{Limits, SessionLimits},
     evacuation::Evacuation,
+    herald::Herald,
     lanes::{Lanes, Outbox, frame::Source},
     link::Link,
     load::Load,
@@ -76,7 +77,6 @@ use filters::Filters;
 pub(crate) use inspect::Piece;
 pub(crate) use kept::Inheritance;
 use leaving::Heir;
-use losses::Herald;
 use orphans::Orphans;
 pub(crate) use packets::Flow;
 pub(crate) use request::{Answer, Kick, Query, Request, Selection, Vitals};

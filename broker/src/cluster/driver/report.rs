@@ -31,8 +31,10 @@ impl Driver {
         let state = &mut *driver.borrow_mut();
         state.counters.inc(Metric::ClusterRefused);
         let told = Some((host, trouble.to_owned()));
-        if state.stranger != told {
-            warn!(%host, trouble, "a caller of the cluster's port was not let in");
+        if state.stranger != told
+            && let Some(others) = state.herald.speak(Instant::now())
+        {
+            warn!(%host, trouble, others, "a caller of the cluster's port was not let in");
             state.stranger = told;
         }
     }

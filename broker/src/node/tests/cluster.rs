@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 
 use super::{
     ALL, Broker,
@@ -467,15 +467,20 @@ async fn who_has_shaken_hands_and_says_nothing_is_a_stranger_still() {
     let cluster = Cluster::new();
     let one = cluster.start("one", &[], "").await;
     let key = channel::Key::load(&cluster.key(), crate::cluster::PURPOSE).unwrap();
-    let call = async || {
-        let stream = TcpStream::connect(port_of(&one.node)).await.unwrap();
+    let call = async |from: [u8; 4]| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let address = port_of(&one.node).parse().unwrap();
+        let stream = socket.connect(address).await.unwrap();
         channel::call(stream, &key, 1024).await
     };
     let mut silent = Vec::new();
-    for _ in 0..16 {
-        silent.push(call().await.unwrap());
+    for _ in 0..4 {
+        silent.push(call([127, 0, 0, 1]).await.unwrap());
     }
-    assert!(call().await.is_err());
+    assert!(call([127, 0, 0, 1]).await.is_err());
+    // They are in nobody else's way.
+    silent.push(call([127, 0, 0, 2]).await.unwrap());
     // They are not waited for.
     for (_writer, mut reader) in silent {
         while reader.receive().await.is_ok() {}
