@@ -314,6 +314,10 @@ impl Driver {
         self.config.lease
     }
 
+    pub(super) fn listening_at(&self) -> IpAddr {
+        self.config.listen.ip()
+    }
+
     /// Whether a node is, or has lately been, a member there.
     pub(super) fn is_host_of_member(&self, host: IpAddr) -> bool {
         let host = host.to_canonical();

@@ -1,11 +1,18 @@
 //! Connections to other nodes: TCP with the encrypted channel on it.
 
-use std::{cell::RefCell, io, net::IpAddr, path::Path, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    rc::Rc,
+    time::Duration,
+};
 
 use channel::{ChannelError, Key, KeyError, Reader, Writer};
 use thiserror::Error;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream, lookup_host},
     sync::{mpsc, oneshot},
     task::spawn_local,
     time,
@@ -64,12 +71,12 @@ pub(super) struct LinkEnd {
 
 /// Calls an address.
 pub(super) async fn call(driver: Rc<RefCell<Driver>>, address: Box<str>) {
-    let (key_file, lease) = {
+    let (key_file, lease, from) = {
         let driver = driver.borrow();
-        (driver.key_file(), driver.lease())
+        (driver.key_file(), driver.lease(), driver.listening_at())
     };
     let patience = (lease / 4).clamp(CALL.0, CALL.1);
-    match try_call(&address, &key_file, patience).await {
+    match try_call(&address, from, &key_file, patience).await {
         Ok((host, writer, reader)) => open(&driver, Some(address), host, (writer, reader), None),
         Err(error) => Driver::handle_call_failed(&driver, &address, &error.to_string()),
     }
@@ -77,17 +84,45 @@ pub(super) async fn call(driver: Rc<RefCell<Driver>>, address: Box<str>) {
 
 async fn try_call(
     address: &str,
+    from: IpAddr,
     key_file: &Path,
     patience: Duration,
 ) -> Result<(IpAddr, Writer, Reader), CallError> {
     let key = Key::load(key_file, PURPOSE)?;
-    let stream = time::timeout(patience, TcpStream::connect(address)).await;
+    let stream = time::timeout(patience, connect(address, from)).await;
     let stream = stream
         .map_err(|_elapsed| CallError::NoAnswer)?
         .map_err(CallError::Call)?;
     let host = stream.peer_addr().map_err(CallError::Call)?.ip();
     let (writer, reader) = channel::call(stream, &key, LONGEST).await?;
     Ok((host, writer, reader))
+}
+
+/// Connects from the address that the node listens on, where that can be: others are told that a node
+/// is where its calls come from.
+async fn connect(address: &str, from: IpAddr) -> io::Result<TcpStream> {
+    let mut trouble = None;
+    for to in lookup_host(address).await? {
+        let socket = match to {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        if can_come_from(from, to.ip()) {
+            socket.bind(SocketAddr::new(from, 0))?;
+        }
+        match socket.connect(to).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => trouble = Some(error),
+        }
+    }
+    Err(trouble.unwrap_or_else(|| io::Error::other("the name has no address")))
+}
+
+/// Whether packets from one address can get to the other one, as far as the addresses tell.
+fn can_come_from(from: IpAddr, to: IpAddr) -> bool {
+    from.is_ipv4() == to.is_ipv4()
+        && !from.is_unspecified()
+        && (!from.is_loopback() || to.is_loopback())
 }
 
 /// Takes calls, for as long as the thread runs.

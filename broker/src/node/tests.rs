@@ -17,6 +17,7 @@ mod interop;
 mod kept;
 mod limits;
 mod listings;
+mod membership;
 mod mosquitto;
 mod operate;
 mod oracle;
