@@ -4,12 +4,14 @@
 
 pub mod api;
 pub mod client;
+pub mod events;
 pub mod https;
 pub mod lock;
 pub mod output;
 pub mod secret;
 pub mod socket;
 pub mod table;
+pub mod time;
 pub mod units;
 
 /// A daemon as its users know it: what advice has to name.

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::{
     Failure, Target,
     client::{Client, DAEMON, encode},
     output::{self, Reader, time},
 };
-use crate::control::{EventRecord, EventsPage};
+use crate::control::EventsPage;
 
 /// How long the daemon is to wait for an event: less than a client waits for any answer.
 const WAIT: u64 = 5;
@@ -57,12 +55,6 @@ fn since(text: &str) -> Result<Since, String> {
     number.or_else(|_not_a_number| time(text).map(Since::Ago))
 }
 
-/// What stands for events that are not remembered.
-#[derive(Serialize)]
-struct Gap {
-    missed: u64,
-}
-
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let client = Client::new(DAEMON, &args.target.socket)?;
     let mut page: EventsPage = client.get(&first_route(args))?;
@@ -104,40 +96,15 @@ fn filter(args: &Args) -> String {
 }
 
 fn show(page: &EventsPage, json: bool) -> anyhow::Result<Reader> {
-    let mut text = String::new();
-    if page.missed > 0 {
-        let missed = page.missed;
-        if json {
-            text += &output::json(&Gap { missed })?;
-        } else {
-            text += &format!("({missed} events are not remembered any more)\n");
-        }
-    }
-    for event in &page.events {
-        if json {
-            text += &output::json(event)?;
-        } else {
-            text += &line(event);
-        }
-    }
+    let text = if json {
+        page.json_lines()?
+    } else {
+        page.lines()
+    };
     if text.is_empty() {
         return Ok(Reader::There);
     }
     output::print(&text)
-}
-
-fn line(event: &EventRecord) -> String {
-    let EventRecord {
-        seq: _,
-        time,
-        kind,
-        severity,
-        message,
-        fields: _,
-    } = event;
-    // Some of it may be what a server or a program has said.
-    let message = message.replace(char::is_control, " ");
-    format!("{time}  {severity:7}  {kind:18}  {message}\n")
 }
 
 #[cfg(test)]
@@ -146,8 +113,7 @@ mod tests {
 
     use clap::Parser as _;
 
-    use super::{Args, Since, first_route, line, next_route, since};
-    use crate::control::EventRecord;
+    use super::{Args, Since, first_route, next_route, since};
 
     #[derive(clap::Parser)]
     struct Command {
@@ -171,19 +137,5 @@ mod tests {
         assert_eq!(first_route(&args), first);
         let next = format!("/v1/events?since=7&wait=5{filter}");
         assert_eq!(next_route(&args, 7), next);
-    }
-
-    #[test]
-    fn an_event_is_one_line() {
-        let event = EventRecord {
-            seq: 1,
-            time: "2026-11-27T11:41:04.000Z".to_owned(),
-            kind: "stopping".to_owned(),
-            severity: "notice".to_owned(),
-            message: "tidegate\nstops".to_owned(),
-            fields: serde_json::Map::new(),
-        };
-        let expected = "2026-11-27T11:41:04.000Z  notice   stopping            tidegate stops\n";
-        assert_eq!(line(&event), expected);
     }
 }

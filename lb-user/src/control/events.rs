@@ -1,47 +1,10 @@
 //! Events as the outside gets them.
 
-use serde::{Deserialize, Serialize};
+pub use console::events::{EventRecord, EventsPage};
+use console::time::rfc3339;
 use serde_json::{Map, Value};
 
-use crate::core::event::{
-    ring::{Page, Record},
-    time::rfc3339,
-};
-
-/// One event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventRecord {
-    /// Its number: each is greater than the one before, those of earlier daemons among them.
-    pub seq: u64,
-    /// When it happened, in UTC (RFC 3339).
-    pub time: String,
-    pub kind: String,
-    /// `info`, `notice`, `warning` or `error`.
-    pub severity: String,
-    /// The same in words, which may change between versions.
-    pub message: String,
-    /// What it is about, by kind.
-    #[serde(flatten)]
-    pub fields: Map<String, Value>,
-}
-
-/// Events since a number.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventsPage {
-    pub events: Vec<EventRecord>,
-    /// How many of the daemon's events, of whatever kind, are not remembered any more.
-    pub missed: u64,
-    /// What to ask for next.
-    pub last: u64,
-}
-
-impl EventRecord {
-    /// The field of that name as text.
-    #[must_use]
-    pub fn text(&self, field: &str) -> Option<&str> {
-        self.fields.get(field)?.as_str()
-    }
-}
+use crate::core::event::ring::{Page, Record};
 
 impl From<&Record> for EventRecord {
     fn from(record: &Record) -> Self {

@@ -7,7 +7,6 @@
 
 pub mod ring;
 mod severity;
-pub mod time;
 mod words;
 
 use std::fmt;
