@@ -24,6 +24,7 @@ mod connection;
 pub mod control;
 mod duration;
 mod evacuation;
+mod events;
 mod gate;
 mod handshake;
 mod herald;

@@ -39,6 +39,7 @@ use crate::{
     config::Config,
     control::{Pulse, shards::Shards, watch_pulse},
     evacuation::{self, Evacuation},
+    events::{Event, Events},
     gate::Gate,
     http,
     lanes::{self, Lanes},
@@ -147,6 +148,7 @@ impl Node {
             load: Arc::new(Load::new(config.overload(), shards, Instant::now())),
             store: books.as_ref().map(|books| Arc::clone(&books.store)),
             evacuation: Evacuation::default(),
+            events: Events::default(),
         });
         let (begin, begun) = watch::channel(false);
         let mut restored = Vec::new();
@@ -220,6 +222,8 @@ impl Node {
             let routes = http::health_router(Arc::clone(&status));
             servers.spawn(http::serve(socket, routes));
         }
+        let version = env!("CARGO_PKG_VERSION");
+        status.events().tell(&Event::Started { version });
         Ok(Self {
             status,
             addresses,
@@ -302,6 +306,7 @@ impl Node {
     /// there, and ends every thread.
     pub async fn stop(mut self) {
         self.announce_stop();
+        self.status.events().tell(&Event::Stopping {});
         self.listeners.shutdown().await;
         self.drain().await;
         // The shards hold receivers for as long as they run; without one there is nobody to tell.

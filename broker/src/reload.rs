@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::{
     config::{Config, ConfigError},
     control::view::Reloaded,
+    events::Event,
     node::{Node, Unusable},
 };
 
@@ -45,10 +46,20 @@ impl fmt::Display for Parts {
 /// # Errors
 /// When the file breaks a rule, or one that it names cannot be used; nothing has changed then.
 pub(crate) fn reload(path: &Path, started: &Config, node: &Node) -> Result<Reloaded, ReloadError> {
-    try_reload(path, started, node).inspect_err(|error| {
+    let events = node.status().events();
+    let outcome = try_reload(path, started, node).inspect_err(|error| {
         let error = error as &dyn Error;
         warn!(error, "configuration not reloaded");
-    })
+    });
+    events.tell(&match &outcome {
+        Ok(Reloaded { needs_restart }) => Event::Reloaded {
+            needs_restart: needs_restart.clone(),
+        },
+        Err(error) => Event::ReloadRefused {
+            error: in_full(error),
+        },
+    });
+    outcome
 }
 
 fn try_reload(path: &Path, started: &Config, node: &Node) -> Result<Reloaded, ReloadError> {
@@ -65,7 +76,7 @@ fn try_reload(path: &Path, started: &Config, node: &Node) -> Result<Reloaded, Re
 }
 
 /// An error with its causes.
-fn in_full(error: &Unusable) -> String {
+fn in_full(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

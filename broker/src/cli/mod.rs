@@ -6,6 +6,7 @@
 mod check;
 mod clients;
 mod cluster;
+mod events;
 mod kick;
 mod listing;
 mod node;
@@ -50,6 +51,7 @@ enum Command {
     Check(check::Args),
     Status(status::Args),
     Cluster(cluster::Args),
+    Events(events::Args),
     Clients(clients::Args),
     Sessions(sessions::Args),
     Subscriptions(subscriptions::Args),
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Cluster(args) => cluster::run(&args),
+        Command::Events(args) => events::run(&args),
         Command::Clients(args) => clients::run(&args),
         Command::Sessions(args) => sessions::run(&args),
         Command::Subscriptions(args) => subscriptions::run(&args),

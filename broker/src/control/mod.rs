@@ -8,6 +8,7 @@
 //! | `GET /v1/subscriptions` | [`view::SubscriptionView`]s; `?client=`, `?filter=`, `?topic=` |
 //! | `GET /v1/topics` | [`view::TopicView`]s: filters and how many clients have each |
 //! | `GET /v1/retained` | [`view::RetainedView`]s; `?filter=`, `?payload=true` |
+//! | `GET /v1/events` | what has happened, and happens: `events.rs` has its options |
 //! | `GET /v1/cluster` | [`ClusterStatus`](crate::cluster::view::ClusterStatus) |
 //! | `POST /v1/cluster/join`, `/v1/cluster/leave` | calls a node, or leaves all of them |
 //! | `POST /v1/node/evacuate` | [`view::SendAway`]: sends all clients away |
@@ -24,6 +25,7 @@
 //! `{"error": .., "hint": ..}`.
 
 mod cluster;
+mod events;
 mod node;
 mod pulse;
 mod retained;

@@ -18,6 +18,7 @@ use super::view::{EvacuationView, NodeStatus, Rebalance, SendAway};
 use crate::{
     config,
     evacuation::{Aim, Order, Referral, Term, Wills},
+    events::Event,
     metrics::Metric,
     node::Status,
 };
@@ -50,6 +51,7 @@ pub(super) async fn rebalance(
 pub(super) async fn serve(State(status): State<Arc<Status>>) -> Json<NodeStatus> {
     if status.evacuation().stop() {
         info!("nobody is sent away any more: new clients are welcome");
+        status.events().tell(&Event::Welcoming {});
     }
     Json(status.view())
 }
@@ -59,8 +61,20 @@ fn start(status: &Status, aim: Aim, terms: SendAway) -> Result<Json<EvacuationVi
     let connected = status.metrics().get(Metric::SessionsConnected);
     let now = Instant::now();
     let (rate, wait) = (order.rate, order.wait);
-    status.evacuation().start(order, connected, now);
     info!(?aim, connected, rate, ?wait, "sending clients away");
+    // Told first: where few are too many the end may come at once.
+    status.events().tell(&match aim {
+        Aim::Empty => Event::Evacuating {
+            clients: connected,
+            rate: rate.get(),
+        },
+        Aim::Keep(keep) => Event::Rebalancing {
+            clients: connected,
+            keep,
+            rate: rate.get(),
+        },
+    });
+    status.evacuation().start(order, connected, now);
     status.evacuation().view(now).map(Json).ok_or_else(|| {
         let error = "somebody has ended it at this moment".to_owned();
         let hint = "order it again if it is still wanted";

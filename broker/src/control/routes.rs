@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Reload, cluster, node,
+    Reload, cluster, events, node,
     retained::{self, Payloads},
     shards::Unanswered,
     view::{
@@ -100,6 +100,7 @@ pub(super) fn router(status: Arc<Status>, reloads: mpsc::Sender<Reload>) -> Rout
         .route("/v1/subscriptions", get(subscriptions))
         .route("/v1/topics", get(filters))
         .route("/v1/retained", get(retained_messages))
+        .route("/v1/events", get(events::list))
         .route("/v1/cluster", get(cluster::status))
         .route("/v1/cluster/join", post(cluster::join))
         .route("/v1/cluster/leave", post(cluster::leave))

@@ -7,6 +7,7 @@ use tracing::info;
 use super::{Order, Turn, course::TURN};
 use crate::{
     control::shards::Shards,
+    events::Event,
     metrics::Metric,
     shard::{Request, SeeOff},
 };
@@ -42,10 +43,12 @@ pub(crate) async fn drive(shards: Shards) {
                     sent,
                     "evacuated: no client is left, and new ones are refused"
                 );
+                shared.events.tell(&Event::Evacuated { sent });
                 continue;
             }
             Turn::Over(sent) => {
                 info!(sent, "rebalanced: new clients are welcome again");
+                shared.events.tell(&Event::Rebalanced { sent });
                 continue;
             }
         };

@@ -18,6 +18,7 @@ use crate::{
         view::{NodeStatus, RouterStatus},
     },
     evacuation::Evacuation,
+    events::Events,
     metrics::{Histogram, Metric, Metrics, render_head, render_value},
     service::Services,
     shard::Shared,
@@ -48,6 +49,10 @@ impl Status {
     /// Whether clients are sent away, or all have been.
     pub(crate) fn is_evacuating(&self) -> bool {
         self.shared.evacuation.is_on()
+    }
+
+    pub(crate) fn events(&self) -> &Events {
+        &self.shared.events
     }
 
     pub(crate) fn evacuation(&self) -> &Evacuation {

@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod confirmations;
 mod evacuate;
+mod events;
 mod exactly;
 mod flows;
 mod front;

@@ -55,6 +55,7 @@ use crate::{
     codec::packet::{ConnAck, Connect, ConnectCode, reason},
     config::{Limits, SessionLimits},
     evacuation::Evacuation,
+    events::Events,
     herald::Herald,
     lanes::{Lanes, Outbox, frame::Source},
     link::Link,
@@ -120,6 +121,8 @@ pub(crate) struct Shared {
     pub(crate) connect_times: Histogram,
     pub(crate) load: Arc<Load>,
     pub(crate) evacuation: Evacuation,
+    /// What operators are told of.
+    pub(crate) events: Events,
     /// What outlives the process; `None` if nothing does.
     pub(crate) store: Option<Arc<Store>>,
 }

@@ -14,6 +14,7 @@ use crate::{
     codec::packet::{Connect, Version},
     config::Config,
     evacuation::Evacuation,
+    events::Events,
     lanes::Lanes,
     link::Link,
     load::Load,
@@ -69,6 +70,7 @@ impl Shared {
             load: Arc::new(Load::new(config.overload(), shards, Instant::now())),
             store: None,
             evacuation: Evacuation::default(),
+            events: Events::default(),
         })
     }
 }

@@ -14,10 +14,12 @@ use crate::{
     cluster::{
         claims::Fellow,
         core::Notice,
+        peer::Loss,
         sized,
         slot::Slot,
         view::{MemberView, MetView, TroubleView},
     },
+    events::Event,
     metrics::Metric,
     replica::{self, hash_of, place::Place},
 };
@@ -35,6 +37,9 @@ impl Driver {
             && let Some(others) = state.herald.speak(Instant::now())
         {
             warn!(%host, trouble, others, "a caller of the cluster's port was not let in");
+            let cause = trouble.to_owned();
+            let event = Event::StrangerRefused { host, cause };
+            state.shared.events.tell(&event);
             state.stranger = told;
         }
     }
@@ -44,17 +49,32 @@ impl Driver {
             Notice::Joined { node, address } => {
                 self.counters.inc(Metric::ClusterJoined);
                 info!(%node, address, "node joined");
+                self.shared
+                    .events
+                    .tell(&Event::NodeJoined { node, address });
             }
             Notice::Lost { node, loss } => {
                 self.counters.inc(Metric::ClusterLost);
                 warn!(%node, %loss, "node is gone");
+                let cause = loss.to_string();
+                let is_meant = matches!(loss, Loss::Farewell | Loss::Parted | Loss::Left);
+                self.shared.events.tell(&if is_meant {
+                    Event::NodeLeft { node, cause }
+                } else {
+                    Event::NodeLost { node, cause }
+                });
             }
             Notice::Refused { host, refusal } => {
                 self.counters.inc(Metric::ClusterRefused);
                 warn!(%host, %refusal, "a node was not let in");
+                let cause = refusal.to_string();
+                self.shared.events.tell(&Event::NodeRefused { host, cause });
             }
             Notice::Trouble { address, trouble } => {
                 warn!(%address, %trouble, "no connection to a node");
+                self.shared
+                    .events
+                    .tell(&Event::NodeUnreachable { address, trouble });
             }
         }
     }

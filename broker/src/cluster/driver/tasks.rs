@@ -15,6 +15,7 @@ use tracing::error;
 use super::Driver;
 use crate::{
     cluster::{Ledger, Order, core::Core, links, pair::FrameId, wire::Parting},
+    events,
     lanes::{Arrival, Event, Failure, Inbox, LaneEnds, LaneError, LaneReader, frame},
     metrics::Metric,
     routes::ShardId,
@@ -214,6 +215,7 @@ pub(super) async fn obey(driver: Rc<RefCell<Driver>>, mut orders: mpsc::Receiver
             }
             Order::Leave(done) => {
                 state.core.leave(Parting::Leaves, now);
+                state.shared.events.tell(&events::Event::ClusterLeft {});
                 Some(done)
             }
             Order::Drain(done) => {
