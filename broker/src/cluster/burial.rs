@@ -52,11 +52,17 @@ impl Burial {
     /// Notes that the peer is lost, by the hash of its name; a word to the shards is to follow. Its
     /// filters stay until the others have buried it too, or until patience ends.
     pub(super) fn begin(&mut self, node: u64, others: BTreeSet<ShardId>, patience: Instant) {
-        self.losses += 1;
+        self.note_loss();
         self.node = Some(node);
         self.is_told = false;
         self.others = others;
         self.patience = Some(patience);
+    }
+
+    /// Notes that what the peer has said of copies is to be settled, and it may be there; a word to the
+    /// shards is to follow.
+    pub(super) fn note_loss(&mut self) {
+        self.losses += 1;
     }
 
     /// Who was lost here last, if its filters may be in the routes still.

@@ -113,6 +113,11 @@ pub(super) enum Action {
         node: Box<str>,
         fate: Fate,
     },
+    /// A peer that was there all the time had held this node for gone: it has nothing of this node's
+    /// sessions any more, and what it had told of its own is void.
+    Forsaken {
+        slot: u16,
+    },
     /// Messages are for a peer that is gone, and may or may not have had them: pass them on to who has
     /// its sessions, and tell the frame's shard then.
     Orphan {
@@ -133,6 +138,10 @@ pub(super) enum Notice {
     Lost {
         node: Box<str>,
         loss: Loss,
+    },
+    /// It had held this node for gone, and is back.
+    Forsaken {
+        node: Box<str>,
     },
     /// A caller was sent away.
     Refused {
@@ -357,6 +366,7 @@ impl Core {
         }
         // What was for the peer's own shards, none of them will hear.
         peer.restart_stream(stream);
+        peer.begin_life(stream, now);
         let orphan = |(frame, messages)| Action::Orphan {
             slot,
             frame,

@@ -455,6 +455,7 @@ impl Driver {
                 self.shared.lanes.tell(end, from, sequence, level);
             }
             Action::Bury { slot, node, fate } => self.bury(slot, &node, fate, now),
+            Action::Forsaken { slot } => self.drop_copies(slot, now),
             Action::Orphan {
                 slot,
                 frame,

@@ -93,6 +93,11 @@ pub(super) struct Peer {
     pub(super) heard: Instant,
     /// When it last took something, or there was nothing to take.
     pub(super) progress: Instant,
+    /// Another number whenever one of the two has lost the other: what each had said of copies of its
+    /// sessions is void then.
+    pub(super) life: u64,
+    /// Since when it is this number.
+    born: Instant,
     pub(super) out: Outgoing,
     pub(super) inc: Incoming,
     pub(super) promised: Promised,
@@ -135,6 +140,8 @@ impl Peer {
             since: now,
             heard: now,
             progress: now,
+            life: stream,
+            born: now,
             out: Outgoing::new(stream),
             inc: Incoming::default(),
             promised: Promised::default(),
@@ -177,6 +184,11 @@ impl Peer {
         self.routes = Remote::default();
     }
 
+    pub(super) fn begin_life(&mut self, life: u64, now: Instant) {
+        self.life = life;
+        self.born = now;
+    }
+
     /// Ends the stream to it; the result is what it has not taken.
     pub(super) fn restart_stream(&mut self, stream: u64) -> Vec<Token> {
         self.copy = Copy::Behind(None);
@@ -189,8 +201,8 @@ impl Peer {
     /// What of a frame's messages is for it as it is: the frame may have been made when its place was
     /// another node's, or before it was lost.
     pub(super) fn without_stale(&self, messages: Bytes, now: Instant) -> Bytes {
-        if now.saturating_duration_since(self.since) < STALE {
-            word::without_stale(messages, self.out.stream(), now)
+        if now.saturating_duration_since(self.since.max(self.born)) < STALE {
+            word::without_stale(messages, self.life, now)
         } else {
             messages
         }

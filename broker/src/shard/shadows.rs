@@ -45,6 +45,8 @@ struct Owner {
     shadows: BTreeMap<Whose, Shadow>,
     recent: Recent,
     bytes: usize,
+    /// That of its place here for which it tells of them.
+    life: u64,
 }
 
 #[derive(Default)]
@@ -165,7 +167,7 @@ impl Shard {
     /// Takes in what was said on the lane of a peer.
     pub(super) fn handle_copies(&mut self, from: ShardId, bytes: &[u8], now: Instant) {
         match Word::decode(bytes) {
-            Some(Word::Steps { piece, .. }) => self.apply_steps(from, piece, now),
+            Some(Word::Steps { life, piece }) => self.apply_steps(from, life, piece, now),
             Some(Word::Lost(fate)) => self.lose_owner(from, fate, now),
             Some(Word::Orphans { of, messages }) => self.adopt_orphans(of, messages, now),
             Some(Word::Strays { .. } | Word::Buried(_)) | None => {
@@ -174,8 +176,13 @@ impl Shard {
         }
     }
 
-    fn apply_steps(&mut self, from: ShardId, piece: &[u8], now: Instant) {
+    fn apply_steps(&mut self, from: ShardId, life: u64, piece: &[u8], now: Instant) {
         let owner = self.shadows.owners.entry(from).or_default();
+        // It tells of all anew, and of those that have ended nothing.
+        if std::mem::replace(&mut owner.life, life) != life {
+            owner.shadows.clear();
+            owner.bytes = 0;
+        }
         for step in Reader::new(piece, now) {
             match step {
                 Ok((Some(whose), step)) => owner.apply(whose, step, now),
@@ -198,6 +205,7 @@ impl Shard {
             shadows,
             recent,
             bytes: _,
+            life: _,
         } = owner;
         let copies = shadows.len();
         if copies == 0 && !self.shadows.promoted.contains_key(&from) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, BEATS, Core, LinkId, Notice, PEERS, link::Link};
+use super::{Action, BEATS, Core, LinkId, Mutant, Notice, PEERS, link::Link};
 use crate::cluster::{
     LEASE, is_valid_node,
     peer::{Loss, Peer, Standing},
@@ -163,6 +163,17 @@ impl Core {
         // One that fails at the same item each time, and calls again, is as stuck as one that hangs.
         if peer.out.reached() > before {
             peer.progress = now;
+        }
+        // One that begins another stream has given this node up. Its own goes on, but what the other end
+        // had of sessions has become sessions there.
+        if peer.is_alive() && peer.inc.heard().is_some() && !goes_on && !Mutant::KeepsLife.is_on() {
+            self.streams += 1;
+            peer.begin_life(self.streams, now);
+            let slot = peer.slot;
+            let node = node.into();
+            self.actions.push_back(Action::Forsaken { slot });
+            self.actions
+                .push_back(Action::Note(Notice::Forsaken { node }));
         }
         self.epochs += 1;
         peer.inc.begin(resume.stream, self.epochs);

@@ -13,6 +13,8 @@ pub(in crate::cluster) enum Mutant {
     KnowsEarly,
     /// Does not tell changes for which there is no room.
     DropsChanges,
+    /// Goes on with copies on a node that has lost this one.
+    KeepsLife,
     /// Takes new streams while older ones do not move.
     TakesAll,
 }

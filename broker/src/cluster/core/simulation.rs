@@ -425,6 +425,12 @@ fn changes_that_are_dropped_are_missed() {
 
 #[test]
 #[should_panic(expected = "found")]
+fn copies_on_a_node_that_had_lost_this_one_are_counted_on() {
+    is_found(Mutant::KeepsLife, 1..);
+}
+
+#[test]
+#[should_panic(expected = "found")]
 fn streams_behind_a_shard_that_hangs_are_too_many() {
     is_found(Mutant::TakesAll, (1..).map(|world| world * KINDS + 1));
 }

@@ -229,6 +229,26 @@ fn what_was_said_of_a_peer_that_has_left_is_not_held_for_what_it_sends_later() {
     assert!(epochs.len() == 2 && epochs[0] != epochs[1], "{epochs:?}");
 }
 
+#[test]
+fn peer_that_had_held_this_node_for_gone_has_no_copies_of_its_sessions() {
+    let mut one = One::new();
+    one.meet_with(1, None);
+    one.take_copy();
+    let (slot, stream) = (one.core.peers["two"].slot, one.stream());
+    let forsaken = Action::Forsaken { slot };
+    let life = |one: &One| one.core.peers["two"].life;
+    let before = life(&one);
+    // Over another connection all goes on.
+    one.meet_with(1, Some((stream, 1)));
+    assert!(!one.wait(Duration::ZERO).contains(&forsaken));
+    assert_eq!(life(&one), before);
+    one.meet_with(2, Some((stream, 1)));
+    assert!(one.wait(Duration::ZERO).contains(&forsaken));
+    assert!(one.is_alive() && life(&one) > before);
+    // What it was sent it may have all the same.
+    assert_eq!(one.stream(), stream);
+}
+
 fn message() -> Item {
     Item::Messages(Bytes::from_static(b"m"))
 }

@@ -51,6 +51,15 @@ impl Driver {
         self.pass_on(slot, now);
     }
 
+    /// Has the shards forget a peer's copies, which it makes anew.
+    pub(super) fn drop_copies(&mut self, slot: u16, now: Instant) {
+        if let Some(state) = self.slots.get_mut(usize::from(slot)) {
+            state.burial().note_loss();
+            state.push((0, 0), Kind::Lost(Fate::Dropped), Bytes::new());
+        }
+        self.pass_on(slot, now);
+    }
+
     /// The slots of other peers that are there.
     fn others(&self, slot: u16) -> Vec<u16> {
         let peers = self.core.peers();

@@ -64,6 +64,9 @@ impl Driver {
                     Event::NodeLost { node, cause }
                 });
             }
+            Notice::Forsaken { node } => {
+                warn!(%node, "the node had held this one for gone");
+            }
             Notice::Refused { host, refusal } => {
                 self.counters.inc(Metric::ClusterRefused);
                 warn!(%host, %refusal, "a node was not let in");
@@ -86,8 +89,7 @@ impl Driver {
         for (node, peer) in self.core.peers().filter(|(_node, peer)| peer.is_alive()) {
             alive |= 1 << peer.slot;
             let end = self.cluster.end(peer.slot);
-            // Each time that it is lost, the stream to it begins anew.
-            let life = peer.out.stream();
+            let life = peer.life;
             fellows.push(Fellow { end, life });
             let (place, node) = (Place { end, life }, hash_of(node));
             living.push(replica::place::Peer { place, node });

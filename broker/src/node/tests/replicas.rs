@@ -329,6 +329,44 @@ async fn session_of_a_node_that_only_hung_is_one_again_when_the_nodes_have_met()
     two.stop().await;
 }
 
+/// A node whose shard hangs is held for gone by who sends it something, and need not notice.
+#[tokio::test]
+async fn copies_on_a_node_that_had_held_this_one_for_gone_are_made_anew() {
+    let cluster = Cluster::new();
+    let (one, two) = cluster.pair().await;
+    // Of two sessions that are as old, that of the latter by name stays.
+    leave_session(&two, V5, "c", &[("t", 1)]).await;
+    let mut publisher = one.join(V5, "publisher").await;
+    publisher.deliver("t", "before", 1).await;
+    two.wait_for_copies(1).await;
+    let shard = two.node.status().shared.shard_of("c");
+    let hung = two.hang(shard.0).await;
+    publisher.publish("t", "meanwhile", 0b0010, 7).await;
+    one.wait_for(Metric::ClusterLost, 1).await;
+    drop(hung);
+    publisher.expect(0x40, &[0, 7]).await;
+    one.wait_for(Metric::Promoted, 1).await;
+    one.wait_for_members(&["two"]).await;
+    two.wait_for_members(&["one"]).await;
+    let sessions = || [&one, &two].map(|broker| broker.count(Metric::Sessions));
+    one.wait_until(|_node| sessions().iter().sum::<u64>() == 2)
+        .await;
+    one.wait_for(Metric::Copies, 1).await;
+    two.wait_for_copies(1).await;
+    publisher.deliver("t", "after", 1).await;
+    let hung = two.hang_cluster().await;
+    one.wait_for(Metric::Promoted, 2).await;
+    let (mut client, is_present) = connect(&one, &Hello::persistent(V5, "c")).await;
+    assert!(is_present);
+    for payload in ["before", "meanwhile", "after"] {
+        assert_eq!(client.receive().await.payload, payload);
+    }
+    client.ping().await;
+    drop(hung);
+    one.stop().await;
+    two.stop().await;
+}
+
 #[tokio::test]
 async fn session_that_goes_on_at_another_node_is_in_its_store() {
     let cluster = Cluster::new();

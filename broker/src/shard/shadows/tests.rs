@@ -33,6 +33,7 @@ struct Scene {
     now: Instant,
     /// Of the other node's sessions.
     numbered: u64,
+    life: u64,
 }
 
 fn message(topic: &str, number: u64) -> Message {
@@ -76,6 +77,7 @@ impl Scene {
             shard: Shard::new(ShardId(0), Shared::for_tests(CLUSTER, 1), Arc::default()),
             now: Instant::now(),
             numbered: 0,
+            life: 1,
         }
     }
 
@@ -86,8 +88,8 @@ impl Scene {
     fn say(&mut self, whose: Whose, steps: &[Step]) {
         let mut writer = Writer::new(self.now);
         steps.iter().for_each(|step| writer.push_of(whose, step));
-        let piece = &writer.take();
-        self.hear(Word::Steps { life: 1, piece });
+        let (life, piece) = (self.life, &writer.take());
+        self.hear(Word::Steps { life, piece });
     }
 
     /// Another node's client has connected, and has subscribed to `t`.
@@ -183,6 +185,20 @@ fn session_that_its_client_took_up_before_its_node_was_heard_to_be_gone_gets_wha
     assert_eq!(scene.messages("early"), [2, 3]);
     assert_eq!(scene.messages("other"), [1, 2, 3]);
     assert_eq!(scene.messages("late"), [1, 2, 3]);
+}
+
+#[test]
+fn what_was_told_in_an_earlier_life_is_void() {
+    let mut scene = Scene::new();
+    scene.copy("ended meanwhile", None);
+    let whose = scene.copy("told anew", None);
+    scene.say(whose, &[taken(1)]);
+    scene.life += 1;
+    let whose = scene.copy("told anew", None);
+    scene.say(whose, &[taken(2)]);
+    scene.lose();
+    assert!(!scene.is_here("ended meanwhile"));
+    assert_eq!(scene.messages("told anew"), [2]);
 }
 
 #[test]

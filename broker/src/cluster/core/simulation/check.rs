@@ -102,6 +102,11 @@ impl World {
         let filters = theirs.table.filters();
         assert!(routes == filters, "routes of {other} at {number}");
         assert_eq!(peer.routes.len(), routes.len());
+        let void = theirs.void.get(&(number, node.run));
+        assert!(
+            void.is_none_or(|void| *void < peer.life),
+            "{number} counts on copies that {other} does not have"
+        );
         assert_eq!(peer.out.bytes(), 0, "{number} has not sent all to {other}");
     }
 

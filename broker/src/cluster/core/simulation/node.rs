@@ -31,6 +31,10 @@ pub(super) struct Node {
     /// The last of each sender's run, as long as that held this node for alive, for each shard.
     last: BTreeMap<(usize, u64, u64, u64), u64>,
     pub(super) retained: BTreeMap<u64, u64>,
+    /// In which life of this node's each sender's run has told of its sessions last.
+    told: BTreeMap<(usize, u64), u64>,
+    /// In which of them what was told has become sessions here: there is no copy any more.
+    pub(super) void: BTreeMap<(usize, u64), u64>,
     /// Frames that were confirmed as gone, until the loss is told.
     pub(super) gone: Vec<u64>,
     /// With which version each of the filters was added.
@@ -92,6 +96,8 @@ impl Node {
             delivered: BTreeMap::new(),
             last: BTreeMap::new(),
             retained,
+            told: BTreeMap::new(),
+            void: BTreeMap::new(),
             gone: Vec::new(),
             added: BTreeMap::new(),
             known: 0,
@@ -162,6 +168,7 @@ impl World {
             } => {
                 let weight = messages.len();
                 let parcel = Parcel::read(&messages);
+                state.told.insert((parcel.from, parcel.run), parcel.life);
                 if let Some((topic, stamp)) = parcel.retained() {
                     state.retained.insert(topic, stamp);
                 }
@@ -204,7 +211,16 @@ impl World {
                 }
             }
             Action::Orphan { frame, .. } => self.confirm(node, frame.sequence, Outcome::Gone),
-            Action::Bury { .. } => {}
+            Action::Bury {
+                node: other,
+                fate: Fate::Promoted,
+                ..
+            } => {
+                let all = (number(&other), 0)..=(number(&other), u64::MAX);
+                let told = state.told.range(all).map(|(run, life)| (*run, *life));
+                state.void.extend(told);
+            }
+            Action::Bury { .. } | Action::Forsaken { .. } => {}
             Action::Note(Notice::Lost { node: other, .. }) => {
                 *state.losses.entry(number(&other)).or_default() += 1;
             }

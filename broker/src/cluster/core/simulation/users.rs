@@ -10,6 +10,8 @@ pub(super) struct Parcel {
     pub(super) run: u64,
     /// How often the sender has lost who it is for.
     pub(super) period: u64,
+    /// That of who it is for.
+    pub(super) life: u64,
     pub(super) sequence: u64,
     topic: u64,
     /// What is to be retained, if anything is.
@@ -23,9 +25,10 @@ impl Parcel {
             from: usize::try_from(field(0)).unwrap(),
             run: field(1),
             period: field(2),
-            sequence: field(3),
-            topic: field(4),
-            stamp: field(5),
+            life: field(3),
+            sequence: field(4),
+            topic: field(5),
+            stamp: field(6),
         }
     }
 
@@ -35,6 +38,7 @@ impl Parcel {
             from,
             self.run,
             self.period,
+            self.life,
             self.sequence,
             self.topic,
             self.stamp,
@@ -108,11 +112,19 @@ impl World {
             let has_filter = routes.is_some_and(|routes| routes.contains(filter));
             has_filter || is_retained && peer.is_alive()
         });
-        let peers = peers.map(|(other, peer)| (number(other), peer.slot, peer.incarnation / RUN));
+        let peers = peers.map(|(other, peer)| {
+            let Peer {
+                slot,
+                incarnation,
+                life,
+                ..
+            } = *peer;
+            (number(other), slot, incarnation / RUN, life)
+        });
         let peers: Vec<_> = peers.collect();
         let length = self.dice.roll(self.nature.longest);
         let is_wild = self.mood == Mood::Wild && !self.nature.is_gentle;
-        for (to, slot, to_run) in peers {
+        for (to, slot, to_run, life) in peers {
             let sequence = sender.sent.len() as u64;
             let lost_before = sender.losses.get(&to).copied().unwrap_or(0);
             sender.sent.push(Sent {
@@ -125,6 +137,7 @@ impl World {
                 from: node,
                 run: sender.run,
                 period: lost_before,
+                life,
                 sequence,
                 topic,
                 stamp,
