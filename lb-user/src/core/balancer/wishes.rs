@@ -21,7 +21,8 @@ impl Balancer {
                 let is_used = self.health(&key) == HealthState::Up
                     && self.admin.admin(&key) == Admin::Enabled
                     && self.weight(&key, other) > 0;
-                is_used && !other.is_leaving() && !self.wants_drain(&key)
+                let has_room = !self.full.contains(&key);
+                is_used && has_room && !other.is_leaving() && !self.wants_drain(&key)
             })
     }
 }
@@ -105,6 +106,17 @@ rise = 1
             balancer.set_admin(&key("b"), cause);
             assert_eq!(standing(&balancer)[0], is_used);
         }
+    }
+
+    #[test]
+    fn wish_is_not_followed_where_the_others_are_full() {
+        let mut balancer = all_up();
+        drain(&mut balancer, "a");
+        assert_eq!(standing(&balancer)[0], (Admin::Draining, 0));
+        assert!(balancer.set_loads([(key("b"), 100, 100)]));
+        assert_eq!(standing(&balancer)[0], (Admin::Enabled, 1));
+        assert!(balancer.set_loads([(key("b"), 80, 100)]));
+        assert_eq!(standing(&balancer)[0], (Admin::Draining, 0));
     }
 
     #[test]
