@@ -111,6 +111,8 @@ pub struct Health {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Wish {
     is_drain: bool,
+    /// Nobody has heard it say so yet.
+    is_assumed: bool,
     /// Good answers in a row that said otherwise.
     against: u32,
 }
@@ -139,6 +141,20 @@ impl Health {
     #[must_use]
     pub fn assumed_up() -> Self {
         Self::assumed(HealthState::Up)
+    }
+
+    /// A backend that is up, and has taken no new clients by its own word, until it says otherwise.
+    #[must_use]
+    pub fn assumed_draining() -> Self {
+        let wish = Wish {
+            is_drain: true,
+            is_assumed: true,
+            against: 0,
+        };
+        Self {
+            wish,
+            ..Self::assumed_up()
+        }
     }
 
     /// A backend that is supposed to have failed.
@@ -222,10 +238,7 @@ impl Health {
         }
         self.against = Streak::default();
         // Who comes up has no sessions that a change of mind could cost.
-        self.wish = Wish {
-            is_drain: wish == Some(true),
-            against: 0,
-        };
+        self.wish = Wish::heard(wish == Some(true));
         let from = std::mem::replace(&mut self.state, verdict);
         Some(Transition { from, to: verdict })
     }
@@ -243,11 +256,22 @@ impl ProbeOutcome {
 }
 
 impl Wish {
+    const fn heard(is_drain: bool) -> Self {
+        Self {
+            is_drain,
+            is_assumed: false,
+            against: 0,
+        }
+    }
+
     /// What it is after one answer more.
     fn with(self, wish: Option<bool>, thresholds: Thresholds) -> Self {
-        let Some(is_drain) = wish.filter(|wish| *wish != self.is_drain) else {
+        let Some(is_drain) = wish.filter(|wish| *wish != self.is_drain || self.is_assumed) else {
             return Self { against: 0, ..self };
         };
+        if self.is_assumed {
+            return Self::heard(is_drain);
+        }
         let against = self.against.saturating_add(1);
         let enough = if is_drain {
             thresholds.fall
@@ -255,10 +279,7 @@ impl Wish {
             thresholds.rise
         };
         if against >= enough {
-            Self {
-                is_drain,
-                against: 0,
-            }
+            Self::heard(is_drain)
         } else {
             Self { against, ..self }
         }

@@ -268,6 +268,16 @@ impl Check {
         self.rise
     }
 
+    /// Whether a backend can answer that it takes no new clients.
+    #[must_use]
+    pub const fn hears_wishes(&self) -> bool {
+        match &self.probe {
+            Probe::Tcp => false,
+            Probe::Mqtt(mqtt) => matches!(mqtt.version, MqttVersion::V5),
+            Probe::Http(http) => http.drain_on.is_some(),
+        }
+    }
+
     /// Share of the interval, 0 to 0.5, by which a probe may come early.
     #[must_use]
     pub const fn jitter(&self) -> f64 {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use lb_common::abi::Ip;
 
 use super::{BackendKey, Balancer, tunnels};
-use crate::config::model::{Config, Remnant, Service};
+use crate::config::model::{Check, Config, Remnant, Service};
 use crate::core::health::Health;
 use crate::core::image::{BackendImage, MapImage, ServiceImage};
 
@@ -14,22 +14,30 @@ impl Balancer {
     /// Takes `image` for what was decided so far.
     ///
     /// A backend that packets are sent to is up until probes say otherwise, by the thresholds that hold
-    /// for any that is up: a first probe that goes unanswered must cost nobody a session. What NAT sends
-    /// from stays, as live flows are bound to it.
+    /// for any that is up: a first probe that goes unanswered must cost nobody a session. One that got
+    /// no new flows may have wished so, and gets none until it has answered: with its slots it would
+    /// be given clients that it refuses. What NAT sends from stays, as live flows are bound to it.
     pub fn adopt(&mut self, image: &MapImage) {
         let index = image.backend_index();
-        let found: Vec<(BackendKey, IpAddr, BackendImage)> = self
+        let found: Vec<(BackendKey, Health, IpAddr, BackendImage)> = self
             .config
             .backends()
             .filter_map(|(service, backend)| {
                 let installed = image.services.get(&service.key())?;
                 let place = (installed.id, Ip::from(backend.address()), backend.port());
                 let entry = image.backends.get(index.get(&place)?)?;
-                Some((BackendKey::of(service, backend), backend.address(), *entry))
+                let hears_wishes = service.check().is_some_and(Check::hears_wishes);
+                let health = if hears_wishes && entry.weight == 0 {
+                    Health::assumed_draining()
+                } else {
+                    Health::assumed_up()
+                };
+                let key = BackendKey::of(service, backend);
+                Some((key, health, backend.address(), *entry))
             })
             .collect();
-        for (key, address, entry) in found {
-            self.health.insert(key, Health::assumed_up());
+        for (key, health, address, entry) in found {
+            self.health.insert(key, health);
             if let Some(next_hop) = entry.next_hop {
                 self.set_next_hop(address, next_hop);
                 self.set_mtu(address, entry.mtu);

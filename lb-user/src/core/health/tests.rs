@@ -77,6 +77,27 @@ fn backend_that_takes_no_new_clients_is_up_and_drains_after_fall_answers() {
 }
 
 #[test]
+fn wish_that_nobody_has_heard_yet_is_what_the_first_answer_says() {
+    for (answer, wants) in [(drain(), true), (outcome(true), false)] {
+        let mut health = Health::assumed_draining();
+        health.observe(outcome(false), THRESHOLDS);
+        assert_eq!(
+            (health.state(), health.wants_drain()),
+            (HealthState::Up, true)
+        );
+        health.observe(answer, THRESHOLDS);
+        assert_eq!(health.wants_drain(), wants);
+    }
+    // From then on it takes as many answers as ever.
+    let mut health = Health::assumed_draining();
+    health.observe(drain(), THRESHOLDS);
+    for wants in [true, false] {
+        health.observe(outcome(true), THRESHOLDS);
+        assert_eq!(health.wants_drain(), wants);
+    }
+}
+
+#[test]
 fn answer_that_it_drains_is_no_failure_and_a_failure_is_no_change_of_mind() {
     let mut health = Health::assumed_up();
     for _ in 0..3 {

@@ -93,6 +93,32 @@ fn one_probe_without_an_answer_takes_nobody_out() {
 }
 
 #[test]
+fn who_was_evacuated_gets_nothing_before_it_has_answered() {
+    let text = TEXT.replace(
+        "forward = \"dsr\"\n",
+        "forward = \"dsr\"\ncheck = { type = \"http\", drain_on = 503, fall = 1 }\n",
+    );
+    let mut before = balancer_of(&text);
+    let drain = || ProbeOutcome::Drain {
+        reason: "HTTP status 503".to_owned(),
+    };
+    before.observe(&a(), drain());
+    before.observe(&b(), ProbeOutcome::Success);
+    let moment = Moment::at(Tick(1));
+    let image = plan::next(&MapImage::empty(), &before.desired(), moment);
+
+    let mut balancer = adopting(&text, &image);
+    assert_eq!(desired(&balancer), [(20, 0), (21, 1)]);
+    balancer.observe(&a(), drain());
+    assert_eq!(desired(&balancer), [(20, 0), (21, 1)]);
+    let mut balancer = adopting(&text, &image);
+    balancer.observe(&a(), ProbeOutcome::Success);
+    assert_eq!(desired(&balancer), [(20, 1), (21, 1)]);
+    // Who cannot say so cannot take it back.
+    assert_eq!(desired(&adopting(TEXT, &image)), [(20, 1), (21, 1)]);
+}
+
+#[test]
 fn who_was_down_is_unknown() {
     let balancer = adopting(TEXT, &image_of(&without_b()));
     assert_eq!(balancer.health(&b()), HealthState::Unknown);
