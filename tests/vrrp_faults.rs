@@ -282,3 +282,23 @@ fn a_host_that_gets_a_router_goes_on_holding_its_address() -> Result<()> {
     ensure!(events.contains("adopted"), "{events}");
     Pair::end(load)
 }
+
+#[test]
+fn a_host_that_gets_a_router_does_not_go_on_holding_what_it_had_withdrawn() -> Result<()> {
+    let mut pair = Pair::new()?;
+    let vip = format!("address = \"{VIP}\"\n");
+    let alone = node("").replace(&vip, &format!("{vip}without_backends = \"withdraw\"\n"));
+    pair.start(0, &alone)?;
+    wait_until(SOON, "the address", || pair.has(0, VIP).ok()?.then_some(()))?;
+    // Silence is no reason for a router not to be Active: another host may be, for all it knows.
+    pair.cut_from_brokers(0, true)?;
+    wait_until(SOON, "the address being off", || {
+        (!pair.has(0, VIP).ok()?).then_some(())
+    })?;
+    pair.write(0, &node(&router(200, "")))?;
+    pair.tell(0, &["reload"])?;
+    pair.wait_for_role(0, "active")?;
+    let events = pair.tell(0, &["events", "--json"])?;
+    ensure!(!events.contains("adopted"), "{events}");
+    Ok(())
+}

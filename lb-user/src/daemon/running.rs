@@ -316,6 +316,10 @@ impl Running {
     /// Removes the addresses that `new` does not have, or does not have held. One that gets a router
     /// stays, and is the router's to keep or to remove.
     async fn clear(&mut self, new: &Config) -> Result<(), ReloadError> {
+        if !self.pace.is_behind {
+            let config = self.engine.balancer.config();
+            self.routers.inherit_from(self.vips.held(config));
+        }
         self.routers.retire(new).await?;
         let is_known = self.vips.marks_are_kept();
         let is_inherited =

@@ -165,6 +165,12 @@ impl Vips {
         matches!(state, Some(VipState::Assigned | VipState::Left))
     }
 
+    /// The addresses that this host is to have without a router, and has.
+    pub(super) fn held(&self, config: &Config) -> impl Iterator<Item = IpAddr> {
+        let vips = config.held_alone().map(Vip::address);
+        vips.filter(|vip| self.has(*vip))
+    }
+
     /// The addresses that are there only while their packets are served, and are not.
     pub(super) fn withdrawn(&self, config: &Config) -> impl Iterator<Item = IpAddr> {
         let vips = config.own_vips().filter(|vip| vip.is_withdrawn_unserved());

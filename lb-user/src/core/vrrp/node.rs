@@ -30,7 +30,7 @@ use super::packet;
 use super::refusal::{Refusal, Refusals};
 use super::settings::Reach;
 use super::track::TrackState;
-use crate::config::model::{Config, Vip, Vrrp};
+use crate::config::model::{Config, Vrrp};
 
 pub use self::events::Event;
 pub use self::faults::{Fault, Handicap};
@@ -45,9 +45,7 @@ pub struct Plan {
     pub carrier: String,
     /// All addresses of services, with the lengths of their prefixes: no router speaks from one.
     pub vips: BTreeMap<IpAddr, u8>,
-    /// Those of them that this host holds without a router.
-    pub held_alone: BTreeSet<IpAddr>,
-    /// Those that it has held so under the plan before.
+    /// Those of them that this host has had without a router until now.
     pub inherited: BTreeSet<IpAddr>,
     pub routers: Vec<Vrrp>,
 }
@@ -171,7 +169,6 @@ impl Plan {
         Self {
             carrier: config.interface().to_owned(),
             vips: vips.map(|vip| (vip.address(), vip.prefix())).collect(),
-            held_alone: config.held_alone().map(Vip::address).collect(),
             inherited: BTreeSet::new(),
             routers: config.vrrps().to_vec(),
         }

@@ -141,6 +141,8 @@ pub(super) struct Routers {
     /// What an earlier process has left, and the driver's from its start on.
     leases: Option<Leases>,
     leased: Leased,
+    /// Addresses that the host has without a router, and that the next plan may have one for.
+    alone: BTreeSet<IpAddr>,
     journal: Journal,
 }
 
@@ -170,6 +172,7 @@ impl Routers {
         Self {
             leased: leased(&leases),
             leases: Some(leases),
+            alone: BTreeSet::new(),
             plan: watch::Sender::new(Numbered::default()),
             forwarding: watch::Sender::new(Forwarding::default()),
             report: watch::Sender::new(Report::default()),
@@ -188,7 +191,7 @@ impl Routers {
     /// If threads are needed, and cannot be started.
     pub(super) fn follow(&mut self, config: &Config) -> anyhow::Result<()> {
         let mut plan = Plan::of(config);
-        plan.inherited = self.plan.borrow().plan.held_alone.clone();
+        plan.inherited = std::mem::take(&mut self.alone);
         let has_macs = |leases: &Leases| leases.macs().next().is_some();
         let is_nothing_left = !self.leases.as_ref().is_some_and(has_macs);
         if self.threads.is_none() && plan.routers.is_empty() && is_nothing_left {
@@ -205,6 +208,12 @@ impl Routers {
             self.start()?;
         }
         Ok(())
+    }
+
+    /// Takes in which addresses the host has without a router: a router that gets them by the next plan
+    /// goes on holding them. One that only should be there is another host's to answer for.
+    pub(super) fn inherit_from(&mut self, alone: impl Iterator<Item = IpAddr>) {
+        self.alone = alone.collect();
     }
 
     /// Takes the addresses off the routers that are none of a router's in `config`, and stops those
