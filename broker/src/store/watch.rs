@@ -1,4 +1,4 @@
-//! Looks how long writes take: one that hangs says nothing by itself.
+//! Looks how long the file system takes: one that hangs says nothing by itself.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
@@ -12,7 +12,7 @@ use super::{Condition, Store};
 /// How often it is looked, as a part of the patience.
 const LOOKS: u32 = 4;
 
-/// The write that is under way.
+/// The write, or other question to the file system, that is under way.
 pub(super) struct Watch {
     store: Arc<Store>,
     patience: Duration,
@@ -28,8 +28,9 @@ impl Watch {
         }
     }
 
+    /// What is asked next is part of what has begun.
     pub(super) fn begin(&self) {
-        *self.lock() = Some(Instant::now());
+        self.lock().get_or_insert_with(Instant::now);
     }
 
     /// What the store's condition is the caller says, who knows what came of the write.
@@ -44,7 +45,7 @@ impl Watch {
         }
     }
 
-    fn look(&self, now: Instant) {
+    pub(super) fn look(&self, now: Instant) {
         // Held until the condition is set, or it would be set after the write's end.
         let began = self.lock();
         let hangs =
@@ -52,7 +53,7 @@ impl Watch {
         if hangs && self.store.set_condition(Condition::Failing) != Condition::Failing {
             error!(
                 patience = ?self.patience,
-                "a write to the store hangs: what needs it is refused until it is over"
+                "the store's file system hangs: what needs the store is refused until it answers"
             );
         }
     }

@@ -8,7 +8,11 @@ use std::{
 use tracing::{error, info, warn};
 
 use super::{
-    Condition, Parcel, Store, clock::Clock, disk::Medium, scribe::Scribe, status::Stats,
+    Condition, Parcel, Store,
+    clock::Clock,
+    disk::{Medium, WriteError},
+    scribe::Scribe,
+    status::Stats,
     watch::Watch,
 };
 use crate::{config::Persistence, routes::ShardId};
@@ -58,7 +62,7 @@ impl Worker {
 
     /// Serves until nobody can send any more.
     pub(super) fn run(mut self, parcels: &mpsc::Receiver<Parcel>) {
-        self.note_condition();
+        self.look();
         loop {
             let next = if self.store.condition() == Condition::Good {
                 parcels
@@ -106,35 +110,40 @@ impl Worker {
         if self.retry.is_some_and(|due| Instant::now() < due) {
             return;
         }
-        let batch = self.scribe.batch();
-        if !batch.is_empty() {
-            let Stats {
-                commits,
-                records,
-                errors,
-                commit_times,
-                ..
-            } = &self.store.stats;
-            let began = Instant::now();
-            self.watch.begin();
-            let written = self.medium.write(batch);
+        self.watch.begin();
+        if let Err(error) = self.write() {
             self.watch.end();
-            if let Err(error) = written {
-                errors.fetch_add(1, Ordering::Relaxed);
-                self.fail(&error);
-                return;
-            }
-            commit_times.observe(began.elapsed());
-            commits.fetch_add(1, Ordering::Relaxed);
-            records.fetch_add(batch.len() as u64, Ordering::Relaxed);
-            self.scribe.handle_written();
+            self.store.stats.errors.fetch_add(1, Ordering::Relaxed);
+            self.fail(&error);
+            return;
         }
         self.retry = None;
         self.pause = RETRY;
-        self.note_condition();
+        // What is stored waits for nothing more, least of all for a file system that hangs.
         for (shard, number) in self.waiting.drain(..) {
             self.store.set_stored(shard, number);
         }
+        self.look();
+    }
+
+    fn write(&mut self) -> Result<(), WriteError> {
+        let batch = self.scribe.batch();
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        self.medium.write(batch)?;
+        let Stats {
+            commits,
+            records,
+            commit_times,
+            ..
+        } = &self.store.stats;
+        commit_times.observe(began.elapsed());
+        commits.fetch_add(1, Ordering::Relaxed);
+        records.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.scribe.handle_written();
+        Ok(())
     }
 
     fn fail(&mut self, error: &(dyn std::error::Error + 'static)) {
@@ -152,14 +161,21 @@ impl Worker {
         }
     }
 
-    /// Looks whether more may be stored. What was refused leaves some room before it is taken
-    /// again, or every message would change that.
-    fn note_condition(&self) {
+    /// Looks whether more may be stored, which may take as long as a write does.
+    fn look(&self) {
+        self.watch.begin();
+        let free = self.medium.free_bytes();
+        self.watch.end();
+        self.note_condition(free);
+    }
+
+    /// What was refused leaves some room before it is taken again, or every message would change
+    /// that.
+    fn note_condition(&self, free: Option<u64>) {
         let bytes = self.medium.bytes();
         self.store.stats.bytes.store(bytes, Ordering::Relaxed);
         let is_good = self.store.condition() == Condition::Good;
         let tenth = |of: u64| if is_good { 0 } else { of / 10 };
-        let free = self.medium.free_bytes();
         let condition = if bytes >= self.max_bytes - tenth(self.max_bytes) {
             Condition::Full
         } else if free.is_some_and(|free| free < self.min_free_bytes + tenth(self.min_free_bytes)) {

@@ -1,4 +1,9 @@
-use std::{collections::BTreeMap, io, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Condvar, Mutex},
+    thread,
+};
 
 use super::{
     super::{Parcel, batch::Batch, disk::WriteError, record::BodyId},
@@ -11,11 +16,13 @@ use crate::{
 
 /// A disk that fails when it is told to, and else remembers which sessions are stored.
 #[derive(Clone, Default)]
-struct Fake(Arc<Mutex<Faked>>);
+struct Fake(Arc<Mutex<Faked>>, Arc<Condvar>);
 
 #[derive(Default)]
 struct Faked {
     is_failing: bool,
+    /// Does not say how much is free.
+    hangs: bool,
     free: Option<u64>,
     bytes: u64,
     sessions: BTreeMap<u64, Option<Vec<u8>>>,
@@ -40,7 +47,9 @@ impl Medium for Fake {
     }
 
     fn free_bytes(&self) -> Option<u64> {
-        self.0.lock().unwrap().free
+        let faked = self.0.lock().unwrap();
+        let faked = self.1.wait_while(faked, |faked| faked.hangs).unwrap();
+        faked.free
     }
 }
 
@@ -179,4 +188,28 @@ fn limits_are_left_when_there_is_some_room() {
     assert_eq!(condition(899, Some(110)), Condition::Good);
     // Who does not say how much there is has enough.
     assert_eq!(condition(0, None), Condition::Good);
+}
+
+#[test]
+fn file_system_that_hangs_behind_a_write_keeps_nothing_back_and_is_a_condition() {
+    let mut scene = Scene::new();
+    let (store, fake) = (Arc::clone(&scene.store), scene.fake.clone());
+    let watch = Arc::clone(&scene.worker.watch);
+    fake.0.lock().unwrap().hangs = true;
+    scene.send(FIRST, 1);
+    let worker = thread::spawn(move || scene.turn());
+    let begun = Instant::now();
+    while store.stored(FIRST) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        thread::yield_now();
+    }
+    assert_eq!(store.condition(), Condition::Good);
+    watch.look(begun + Duration::from_secs(60));
+    assert_eq!(store.condition(), Condition::Failing);
+    fake.0.lock().unwrap().hangs = false;
+    fake.1.notify_all();
+    worker.join().unwrap();
+    assert_eq!(store.condition(), Condition::Good);
+    watch.look(begun + Duration::from_secs(60));
+    assert_eq!(store.condition(), Condition::Good);
 }
