@@ -10,7 +10,7 @@ mod file;
 mod rows;
 
 use std::{
-    fs::DirBuilder,
+    fs::{DirBuilder, File},
     io,
     ops::RangeInclusive,
     os::unix::fs::DirBuilderExt,
@@ -125,11 +125,14 @@ impl Disk {
     }
 
     /// Makes the directory, for its owner alone.
-    pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
+    ///
+    /// # Errors
+    /// When it can neither be had nor be made.
+    pub(super) fn make_directory(directory: &Path, sync: Sync) -> io::Result<()> {
+        make(directory, &mut |parent| match sync {
+            Sync::Disk => sync_entries(parent),
+            Sync::Process => Ok(()),
+        })
     }
 
     fn check_owner(&mut self, node: &str, shards: u16) -> Result<(), StoreError> {
@@ -200,6 +203,36 @@ impl Disk {
         let database = open(&self.directory, self.sync, &self.unsynced)?;
         self.bytes = rows::count(&database)?;
         Ok(database)
+    }
+}
+
+/// Makes a directory and those above it that are missing; each parent is told of when it has a new
+/// entry.
+fn make(directory: &Path, is_made: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let parent = match directory.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Err(io::ErrorKind::NotFound.into()),
+    };
+    make(parent, is_made)?;
+    match DirBuilder::new().mode(0o700).create(directory) {
+        // Somebody else has made it meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => is_made(parent),
+    }
+}
+
+/// Has the disk know what there is in a directory: a file is synced in vain if the way to it is lost.
+fn sync_entries(directory: &Path) -> io::Result<()> {
+    match File::open(directory) {
+        Ok(directory) => directory.sync_all(),
+        // To make something in it takes no right to read it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

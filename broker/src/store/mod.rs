@@ -211,7 +211,8 @@ impl Store {
     ) -> Result<Opened, StoreError> {
         let began = Instant::now();
         let directory = &config.directory;
-        Disk::make_directory(directory).map_err(|source| StoreError::Directory {
+        let made = Disk::make_directory(directory, config.sync);
+        made.map_err(|source| StoreError::Directory {
             directory: directory.clone(),
             source,
         })?;

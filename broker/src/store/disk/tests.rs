@@ -1,4 +1,4 @@
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use super::*;
 use crate::testing::Dir;
@@ -46,7 +46,7 @@ fn settings(dir: &Dir, sync: Sync) -> Persistence {
         min_free_bytes: 0,
         patience: Duration::from_secs(10),
     };
-    Disk::make_directory(&config.directory).unwrap();
+    Disk::make_directory(&config.directory, sync).unwrap();
     config
 }
 
@@ -185,4 +185,32 @@ fn store_of_the_version_before_is_read_and_becomes_one_of_this() {
             "{refused:?}"
         );
     }
+}
+
+#[test]
+fn directories_are_synced_that_have_a_new_one_in_them() {
+    let dir = Dir::new();
+    let top = dir.path("");
+    let path = dir.path("a/b/c");
+    let mut synced = Vec::new();
+    let mut note = |parent: &Path| {
+        // What is below is made when the disk has this.
+        assert!(!path.is_dir() || parent.ends_with("b"));
+        synced.push(parent.to_owned());
+        Ok(())
+    };
+    make(&dir.path("a"), &mut note).unwrap();
+    make(&path, &mut note).unwrap();
+    make(&path, &mut note).unwrap();
+    let mode = path.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    let expected = [top, dir.path("a"), dir.path("a/b")];
+    let is_same = |(synced, expected): (&PathBuf, &PathBuf)| {
+        synced.canonicalize().unwrap() == expected.canonicalize().unwrap()
+    };
+    assert!(synced.iter().zip(&expected).all(is_same) && synced.len() == 3);
+    // A file in the way is none.
+    fs::write(dir.path("file"), "").unwrap();
+    make(&dir.path("file/x"), &mut |_parent| Ok(())).unwrap_err();
+    Disk::make_directory(&dir.path("x/y"), Sync::Disk).unwrap();
 }
