@@ -106,6 +106,8 @@ impl Shard {
             Request::Kick(kick, answer) => {
                 let _ = answer.send(self.kick(&kick, now));
             }
+            // Nobody would count those whom nobody waits for any more.
+            Request::SeeOff(_whom, answer) if answer.is_closed() => {}
             Request::SeeOff(whom, answer) => {
                 let _ = answer.send(self.see_off(&whom, now));
             }
