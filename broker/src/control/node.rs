@@ -17,7 +17,7 @@ use tracing::info;
 use super::view::{EvacuationView, NodeStatus, Rebalance, SendAway};
 use crate::{
     config,
-    evacuation::{Aim, Order, Referral, Term, Wills},
+    evacuation::{Aim, Order, Referral, Stopping, Term, Wills},
     events::Event,
     metrics::Metric,
     node::Status,
@@ -48,12 +48,12 @@ pub(super) async fn rebalance(
 }
 
 /// Clients are welcome again.
-pub(super) async fn serve(State(status): State<Arc<Status>>) -> Json<NodeStatus> {
-    if status.evacuation().stop() {
+pub(super) async fn serve(State(status): State<Arc<Status>>) -> Result<Json<NodeStatus>, ApiError> {
+    if status.evacuation().stop().map_err(stopping)? {
         info!("nobody is sent away any more: new clients are welcome");
         status.events().tell(&Event::Welcoming {});
     }
-    Json(status.view())
+    Ok(Json(status.view()))
 }
 
 fn start(status: &Status, aim: Aim, terms: SendAway) -> Result<Json<EvacuationView>, ApiError> {
@@ -61,6 +61,7 @@ fn start(status: &Status, aim: Aim, terms: SendAway) -> Result<Json<EvacuationVi
     let connected = status.metrics().get(Metric::SessionsConnected);
     let now = Instant::now();
     let (rate, wait) = (order.rate, order.wait);
+    status.evacuation().ready_for_orders().map_err(stopping)?;
     info!(?aim, connected, rate, ?wait, "sending clients away");
     // Told first: where few are too many the end may come at once.
     status.events().tell(&match aim {
@@ -74,7 +75,8 @@ fn start(status: &Status, aim: Aim, terms: SendAway) -> Result<Json<EvacuationVi
             rate: rate.get(),
         },
     });
-    status.evacuation().start(order, connected, now);
+    let started = status.evacuation().start(order, connected, now);
+    started.map_err(stopping)?;
     status.evacuation().view(now).map(Json).ok_or_else(|| {
         let error = "somebody has ended it at this moment".to_owned();
         let hint = "order it again if it is still wanted";
@@ -136,4 +138,9 @@ fn order(aim: Aim, terms: SendAway) -> Result<Order, ApiError> {
 fn unreadable(error: JsonRejection) -> ApiError {
     let hint = r#"the body is JSON, such as {"rate": 500, "wait_seconds": 10}"#;
     ApiError::new(StatusCode::BAD_REQUEST, error.body_text(), hint)
+}
+
+fn stopping(stopping: Stopping) -> ApiError {
+    let hint = "it cannot be taken back: start the node again when it has stopped";
+    ApiError::new(StatusCode::CONFLICT, stopping.to_string(), hint)
 }

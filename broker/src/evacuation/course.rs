@@ -113,6 +113,8 @@ pub(super) struct Course {
     /// Absent while nobody is sent away.
     bucket: Option<Bucket>,
     is_emptied: bool,
+    /// The node stops when all have gone.
+    is_final: bool,
 }
 
 impl Course {
@@ -124,7 +126,21 @@ impl Course {
             sent: 0,
             bucket: None,
             is_emptied: false,
+            is_final: false,
         }
+    }
+
+    /// The last one of a node, whatever was ordered before.
+    pub(super) fn last(order: Arc<Order>, connected: u64, now: Instant) -> Self {
+        Self {
+            is_final: true,
+            ..Self::new(order, connected, now)
+        }
+    }
+
+    /// Whether no other order is taken.
+    pub(super) fn is_final(&self) -> bool {
+        self.is_final
     }
 
     /// Takes another order. Balancers are not waited for anew.

@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use thiserror::Error;
 use tokio::sync::Notify;
 use tracing::info;
 
@@ -39,6 +40,11 @@ pub(crate) struct Evacuation {
     ordered: Notify,
 }
 
+/// Clients are sent away because the node stops, and no other order can be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the node stops, and sends its clients away for that")]
+pub(crate) struct Stopping;
+
 /// What the driver has to do.
 enum Turn {
     /// Wait for an order.
@@ -52,16 +58,33 @@ enum Turn {
 }
 
 impl Evacuation {
+    /// Whether an order would be taken.
+    ///
+    /// # Errors
+    /// When the node stops.
+    pub(crate) fn ready_for_orders(&self) -> Result<(), Stopping> {
+        let course = self.course.read().unwrap_or_else(PoisonError::into_inner);
+        match &*course {
+            Some(course) if course.is_final() => Err(Stopping),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Sends clients away from now on, of which so many are connected.
-    pub(crate) fn start(&self, order: Order, connected: u64, now: Instant) {
+    ///
+    /// # Errors
+    /// When the node stops.
+    pub(crate) fn start(&self, order: Order, connected: u64, now: Instant) -> Result<(), Stopping> {
         let order = Arc::new(order);
         let mut course = self.course.write().unwrap_or_else(PoisonError::into_inner);
         match &mut *course {
+            Some(course) if course.is_final() => return Err(Stopping),
             Some(course) => course.change(order),
             None => *course = Some(Course::new(order, connected, now)),
         }
         drop(course);
         self.ordered.notify_one();
+        Ok(())
     }
 
     /// Sends all clients away at a rate, beginning now, as a stop does; returns when they have gone,
@@ -78,7 +101,9 @@ impl Evacuation {
             },
             wills: Wills::Held,
         };
-        self.start(order, connected, Instant::now());
+        let order = Course::last(Arc::new(order), connected, Instant::now());
+        *self.course.write().unwrap_or_else(PoisonError::into_inner) = Some(order);
+        self.ordered.notify_one();
         // A node that is too busy to keep to the rate is not to stay for ever.
         let due = Duration::from_secs(connected.div_ceil(u64::from(rate.get())));
         let gone = async {
@@ -93,12 +118,18 @@ impl Evacuation {
     }
 
     /// Sends nobody away any more; tells whether somebody was to be.
-    pub(crate) fn stop(&self) -> bool {
+    ///
+    /// # Errors
+    /// When the node stops: whoever came then would keep it from that.
+    pub(crate) fn stop(&self) -> Result<bool, Stopping> {
         let mut course = self.course.write().unwrap_or_else(PoisonError::into_inner);
+        if course.as_ref().is_some_and(Course::is_final) {
+            return Err(Stopping);
+        }
         let was_on = course.take().is_some();
         drop(course);
         self.ordered.notify_one();
-        was_on
+        Ok(was_on)
     }
 
     /// Whether balancers should send new clients elsewhere.

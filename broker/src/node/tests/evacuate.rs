@@ -266,6 +266,37 @@ async fn stop_with_a_rate_sends_clients_away_first() {
 }
 
 #[tokio::test]
+async fn stop_that_has_begun_is_not_taken_back() {
+    let broker = Broker::start().await;
+    let (socket, _serving) = serve(&broker).await;
+    let mut clients = Vec::new();
+    for number in 0..20 {
+        clients.push(broker.join(ALL[number % 3], &format!("c{number}")).await);
+    }
+    let order = r#"{"keep": 100, "terms": {"rate": 1000, "wait_seconds": 0}}"#;
+    let asked = async {
+        wait_for(&socket, |view| view.is_some()).await;
+        let served = post::<NodeStatus>(&socket, "/v1/node/serve", None).await;
+        for refusal in [
+            served.unwrap_err(),
+            rebalance(&socket, order).await.unwrap_err(),
+        ] {
+            assert!(refusal.to_string().contains("the node stops"), "{refusal}");
+        }
+        let hello = Hello::new(Version::V5, "late");
+        let (_, welcome) = Client::connect(broker.address, &hello).await;
+        assert_eq!(welcome.code, 0x9c);
+        let order = r#"{"rate": 1000, "wait_seconds": 0}"#;
+        evacuate(&socket, order).await.unwrap_err();
+    };
+    tokio::select! {
+        () = broker.node.empty(1.try_into().unwrap()) => panic!("all have gone at once"),
+        () = asked => {}
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn session_and_waiting_will_go_where_a_client_that_was_sent_away_connects() {
     let cluster = Cluster::new();
     let (one, two) = cluster.pair().await;
