@@ -8,13 +8,13 @@ use futures_util::{
 };
 use tracing::info;
 
-use super::{Order, Turn, course::TURN};
+use super::{Aim, Order, Turn, course::TURN};
 use crate::{
     control::shards::{Shards, Unanswered},
     events::Event,
     metrics::Metric,
     routes::ShardId,
-    shard::{Request, SeeOff, SeenOff},
+    shard::{Backlog, Request, SeeOff, SeenOff},
 };
 
 /// Clients that a shard sends away before others get their turn.
@@ -97,6 +97,10 @@ impl<'a> Way<'a> {
             reason: order.referral.reason(),
             servers: order.referral.servers.clone(),
             wills: order.wills,
+            backlog: match order.aim {
+                Aim::Empty => Backlog::Stays,
+                Aim::Keep(_) => Backlog::HandedOn,
+            },
         };
         let asked = shards.ask(self.shard, |answer| Request::SeeOff(see_off, answer));
         self.asked = Some(asked.boxed());
@@ -182,7 +186,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        evacuation::{Aim, Referral, Term, Wills},
+        evacuation::{Referral, Term, Wills},
         shard::Shared,
     };
 

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::atomic::Ordering, time::Instant};
 
-use super::{SessionKey, Shard};
+use super::{Backlog, SessionKey, Shard};
 use crate::{
     access::Identity,
     codec::packet::reason,
@@ -73,6 +73,22 @@ impl Shard {
         cause: Cause,
         now: Instant,
     ) {
+        let backlog = match cause {
+            // What a session has when the node stops, it still has after the next start.
+            Cause::Shutdown => Backlog::Stays,
+            Cause::Goodbye | Cause::Broken | Cause::Referred => Backlog::HandedOn,
+        };
+        self.part(key, link, (cause, backlog), now);
+    }
+
+    pub(super) fn part(
+        &mut self,
+        key: SessionKey,
+        link: &Rc<Link>,
+        (cause, backlog): (Cause, Backlog),
+        now: Instant,
+    ) {
+        let stays = backlog == Backlog::Stays;
         let Some(entry) = self.sessions.get_mut(key) else {
             return;
         };
@@ -85,8 +101,6 @@ impl Shard {
         }
         entry.link = None;
         self.counters.sub(Metric::SessionsConnected, 1);
-        // What a kept session has when the node stops, it still has after the next start.
-        let stays = cause == Cause::Shutdown && entry.session.is_kept();
         let orphans = if stays {
             Vec::new()
         } else {

@@ -81,7 +81,7 @@ use leaving::Heir;
 use orphans::Orphans;
 pub(crate) use packets::Flow;
 pub(crate) use request::{Answer, Kick, Query, Request, Selection, Vitals};
-pub(crate) use seeing_off::{SeeOff, SeenOff};
+pub(crate) use seeing_off::{Backlog, SeeOff, SeenOff};
 pub(crate) use sessions::SessionKey;
 use sessions::{Entry, Sessions};
 use shadows::Shadows;

@@ -20,6 +20,17 @@ pub(crate) struct SeeOff {
     /// Where they should go.
     pub(crate) servers: Option<Box<str>>,
     pub(crate) wills: Wills,
+    pub(crate) backlog: Backlog,
+}
+
+/// What becomes of what groups sent a session that goes on, and its client was not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backlog {
+    /// It waits for the client. Where all are sent away, others would have it for some turns only, and
+    /// the last of them would have more than their queues take.
+    Stays,
+    /// Other members that are connected get it.
+    HandedOn,
 }
 
 /// Who was.
@@ -38,6 +49,7 @@ impl Shard {
             reason,
             servers,
             wills,
+            backlog,
         } = whom;
         let cause = match wills {
             Wills::Held => Cause::Referred,
@@ -48,7 +60,7 @@ impl Shard {
         for (key, link) in leaving {
             link.refer(*reason, servers.as_deref());
             self.counters.inc(Metric::ClosedReferred);
-            self.disconnect(key, &link, cause, now);
+            self.part(key, &link, (cause, *backlog), now);
         }
         SeenOff { clients, reached }
     }
@@ -77,7 +89,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{message::Qos, routes::ShardId, shard::Shared};
+    use crate::{
+        message::{Message, MessageId, Qos},
+        receipts::Needs,
+        routes::ShardId,
+        shard::Shared,
+    };
 
     fn see_off(shard: &mut Shard, from: u32, clients: u64) -> SeenOff {
         let whom = SeeOff {
@@ -86,6 +103,7 @@ mod tests {
             reason: 0x9c,
             servers: None,
             wills: Wills::Held,
+            backlog: Backlog::HandedOn,
         };
         shard.see_off(&whom, Instant::now())
     }
@@ -105,5 +123,48 @@ mod tests {
         assert_eq!((seen.clients, seen.reached, gone(&links)), (3, None, 5));
         let seen = see_off(&mut shard, 0, 10);
         assert_eq!((seen.clients, seen.reached), (0, None));
+    }
+
+    #[test]
+    fn what_groups_sent_stays_where_all_are_sent_away() {
+        for backlog in [Backlog::Stays, Backlog::HandedOn] {
+            let shared = Shared::for_tests("[limits]\ninflight = 1", 1);
+            let mut shard = Shard::new(ShardId(0), shared, Arc::default());
+            let now = Instant::now();
+            let _parcels = shard.keep_for_tests();
+            let _first = shard.join_kept_for_tests("first", Qos::AtLeastOnce);
+            let message = Arc::new(Message {
+                topic: "t".into(),
+                payload: Box::default(),
+                properties: Box::default(),
+                qos: Qos::AtLeastOnce,
+                retain: false,
+                expires: None,
+                id: MessageId::NONE,
+            });
+            for _ in 0..4 {
+                shard.publish(Arc::clone(&message), None, &mut Needs::default(), now);
+            }
+            let _other = shard.join_kept_for_tests("other", Qos::AtLeastOnce);
+            let whom = SeeOff {
+                from: 0,
+                clients: 1,
+                reason: 0x9c,
+                servers: None,
+                wills: Wills::Published,
+                backlog,
+            };
+            shard.see_off(&whom, now);
+            let waiting = |shard: &mut Shard, id| {
+                let key = shard.sessions.find(id).unwrap();
+                shard.sessions.get_mut(key).unwrap().session.queue_len()
+            };
+            let [first, other] = ["first", "other"].map(|id| waiting(&mut shard, id));
+            match backlog {
+                Backlog::Stays => assert_eq!((first, other), (3, 0)),
+                // One of them is in flight.
+                Backlog::HandedOn => assert_eq!((first, other), (0, 2)),
+            }
+        }
     }
 }
