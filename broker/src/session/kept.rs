@@ -290,6 +290,11 @@ impl Session {
         }
     }
 
+    /// The number that the session is noted under, if it outlives its process.
+    pub fn number(&self) -> Option<SessionId> {
+        self.outgoing.record().session()
+    }
+
     /// Whether the session outlives its process.
     pub fn is_kept(&self) -> bool {
         self.outgoing.record().is_kept()

@@ -82,6 +82,11 @@ impl Orphans {
         self.waiting.is_empty() && self.under_way.is_empty()
     }
 
+    /// Whether others are to have something that is noted of this session.
+    pub(super) fn has_of(&self, session: SessionId) -> bool {
+        self.estates.contains_key(&session)
+    }
+
     /// Takes what was left of a session in an earlier life, for [`take_up`].
     pub(super) fn inherit(&mut self, estate: Restored) {
         self.found.push(estate);

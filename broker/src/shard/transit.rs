@@ -130,8 +130,9 @@ impl Shard {
         if leaving.is_sent() {
             return false;
         }
-        // What is on its way to others of its groups may come back to it.
-        let is_awaited = entry.seats.is_some() && !self.orphans.is_empty();
+        // What it has left to others of its groups may come back to it.
+        let is_left = |session| self.orphans.has_of(session) && !self.is_stopping;
+        let is_awaited = entry.session.number().is_some_and(is_left);
         if is_awaited || entry.session.is_spreading() || self.outbox.waiting(leaving.to.end) > ROOM
         {
             return true;

@@ -9,13 +9,15 @@ use crate::{
     cluster::claims::{Refusal, Terms},
     config::Config,
     message::{Message, MessageId, Qos},
+    receipts::{Need, Needs},
     replica::{Step, wire::Writer},
     routes::ShardId,
     session::{
-        Grant, Subscription,
+        Cause, Grant, Subscription,
         journal::{Seq, Since},
     },
-    shard::{Admission, Inheritance, Shared},
+    shard::{Admission, Inheritance, Shared, testing::GROUP},
+    shares::{Appetite, Presence},
     store::Store,
     testing::Dir,
 };
@@ -305,4 +307,47 @@ fn session_that_was_stored_is_as_old_as_it_was() {
         };
         assert_eq!(entry.session.snapshot().unwrap().profile.since, since);
     }
+}
+
+#[test]
+fn session_waits_for_what_others_get_of_it_and_for_nothing_else() {
+    let now = Instant::now();
+    let mut shard = shard();
+    let _parcels = shard.keep_for_tests();
+    let [a, b] = ["a", "b"].map(|id| {
+        let link = shard.join_kept_for_tests(id, Qos::AtLeastOnce);
+        let key = shard.sessions.find(id).unwrap();
+        shard.disconnect(key, &link, Cause::Broken, now);
+        key
+    });
+    let message = Message {
+        topic: "t".into(),
+        payload: Box::default(),
+        properties: Box::default(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        expires: None,
+        id: MessageId::NONE,
+    };
+    let message = Arc::new(message);
+    for _ in 0..4 {
+        shard.publish(Arc::clone(&message), None, &mut Needs::default(), now);
+    }
+    let other = Presence::new(Appetite::Ready);
+    let shares = Arc::clone(&shard.shared);
+    let shares = &shares.shares;
+    shares.join(GROUP, ShardId(1), 0, Qos::AtLeastOnce, &other);
+    let left = BTreeSet::from([shard.leave_group(a, GROUP).unwrap()]);
+    shard.hand_on(a, &left, now);
+    assert!(!shard.orphans.is_empty());
+    shard.depart(b, FELLOW, TIME, now);
+    assert!(!shard.send_pieces(now));
+    shard.depart(a, FELLOW, TIME, now);
+    assert!(shard.send_pieces(now));
+    for sequence in 0..4 {
+        let to = ShardId(1);
+        shard.handle_confirmation(Need::Frame { to, sequence });
+    }
+    assert!(shard.orphans.is_empty());
+    assert!(!shard.send_pieces(now));
 }
