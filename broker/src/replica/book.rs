@@ -198,13 +198,14 @@ impl Book {
         self.under_way.remove(&session);
     }
 
-    /// A session that is to be copied, and its client id, if there is room for it.
-    pub fn next_due(&self) -> Option<(SessionId, Arc<str>)> {
+    /// A session that is to be copied, and its client id, if there is room for it. Those that have to
+    /// wait stay due.
+    pub fn next_due(&self, waits: impl Fn(SessionId) -> bool) -> Option<(SessionId, Arc<str>)> {
         if self.copy_bytes >= COPY_ROOM {
             return None;
         }
         let mut due = self.due.iter();
-        let next = due.find(|due| !self.under_way.contains_key(due))?;
+        let next = due.find(|due| !self.under_way.contains_key(due) && !waits(**due))?;
         Some((*next, Arc::clone(&self.sessions.get(next)?.client_id)))
     }
 

@@ -213,6 +213,11 @@ impl Shard {
         if self.orphans.settle_one(session) {
             self.note(session, Change::Ended(Remains::default()));
         }
+        if !self.orphans.has_of(session)
+            && let Some(account) = self.account()
+        {
+            account.copy_soon();
+        }
     }
 
     fn note(&self, session: SessionId, change: Change) {

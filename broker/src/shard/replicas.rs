@@ -61,7 +61,10 @@ impl Shard {
         let Some(account) = self.account.clone() else {
             return false;
         };
-        let next = account.book().borrow().next_due();
+        // What others are to have of a session is noted of it, and not in it any more: a copy that is
+        // made by now would lack it, and the one that it is to replace has it.
+        let waits = |session| self.orphans.has_of(session);
+        let next = account.book().borrow().next_due(waits);
         let Some((session, client_id)) = next else {
             return false;
         };
@@ -137,4 +140,62 @@ pub(super) async fn serve(shard: Rc<RefCell<Shard>>) {
         }
     };
     tokio::join!(follow, copy);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, sync::Arc};
+
+    use super::*;
+    use crate::{
+        message::{Message, MessageId, Qos},
+        receipts::{Need, Needs},
+        replica::place::Place,
+        routes::ShardId,
+        session::Cause,
+        shard::{
+            Shared,
+            testing::{CLUSTER, GROUP},
+        },
+        shares::{Appetite, Presence},
+    };
+
+    #[test]
+    fn copy_is_not_made_before_others_have_what_they_get_of_the_session() {
+        let shared = Shared::for_tests(CLUSTER, 2);
+        let mut shard = Shard::new(ShardId(0), Arc::clone(&shared), Arc::default());
+        let now = Instant::now();
+        let link = shard.join_kept_for_tests("a", Qos::AtLeastOnce);
+        let key = shard.sessions.find("a").unwrap();
+        shard.disconnect(key, &link, Cause::Broken, now);
+        let message = Arc::new(Message {
+            topic: "t".into(),
+            payload: Box::default(),
+            properties: Box::default(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            expires: None,
+            id: MessageId::NONE,
+        });
+        shard.publish(message, None, &mut Needs::default(), now);
+        let other = Presence::new(Appetite::Ready);
+        let shares = &shared.shares;
+        shares.join(GROUP, ShardId(1), 0, Qos::AtLeastOnce, &other);
+        let left = BTreeSet::from([shard.leave_group(key, GROUP).unwrap()]);
+        shard.hand_on(key, &left, now);
+        shard.account().unwrap().send_now();
+        let (end, life) = (ShardId(2), 1);
+        let place = Place { end, life };
+        shard.set_peers(vec![Peer { place, node: 1 }]);
+        let bare = |shard: &Shard| shard.account().unwrap().book().borrow().counts().1;
+        assert!(!shard.copy_next(now));
+        assert_eq!(bare(&shard), 1);
+        for sequence in 0..2 {
+            let to = ShardId(1);
+            shard.handle_confirmation(Need::Frame { to, sequence });
+        }
+        assert!(shard.orphans.is_empty());
+        assert!(shard.copy_next(now));
+        assert!(!shard.copy_next(now));
+    }
 }

@@ -189,7 +189,7 @@ impl Scene {
     }
 
     fn copy(&mut self) {
-        let Some((session, client_id)) = self.book.next_due() else {
+        let Some((session, client_id)) = self.book.next_due(|_session| false) else {
             return;
         };
         self.send_parcel();
@@ -261,7 +261,7 @@ impl Scene {
             // Frames that were left open.
             if self.lanes.is_empty() && !self.book.has_words() {
                 self.handle(&Event::Parcel);
-                if self.book.next_due().is_none() {
+                if self.book.next_due(|_session| false).is_none() {
                     return;
                 }
             }
