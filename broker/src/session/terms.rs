@@ -5,6 +5,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use super::{
     Shelf,
     journal::{Seq, SessionId},
+    stock::Place,
 };
 use crate::{
     codec::packet::{RetainHandling, Will},
@@ -40,13 +41,15 @@ pub struct Grant {
 }
 
 /// A message of a group whose member has left before it had it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Orphan {
     pub share: ShareId,
     pub message: Arc<Message>,
     /// Where it is noted, in a session that goes on. It is to be noted as done there when others
     /// have it.
     pub noted: Option<(SessionId, Seq)>,
+    /// In the queue that it was in: it takes as much room until another member has it.
+    pub place: Option<Place>,
 }
 
 /// What may wait for a client.

@@ -88,7 +88,7 @@ impl Shard {
         (cause, backlog): (Cause, Backlog),
         now: Instant,
     ) {
-        let stays = backlog == Backlog::Stays;
+        let stays = backlog == Backlog::Stays || self.orphans.are_many();
         let Some(entry) = self.sessions.get_mut(key) else {
             return;
         };

@@ -35,7 +35,8 @@ use crate::{
 /// Messages that one turn finds new members for.
 const PLACED_PER_TURN: usize = 256;
 
-/// Messages that may wait for their turn. They count in no session's queue.
+/// Messages that may wait for their turn. They count in no session's queue, and their bytes in the
+/// node's stock until others have them.
 const MOST_WAITING: usize = 100_000;
 
 /// How long they are left alone while lanes or the store are full.
@@ -85,6 +86,11 @@ impl Orphans {
     /// Whether others are to have something that is noted of this session.
     pub(super) fn has_of(&self, session: SessionId) -> bool {
         self.estates.contains_key(&session)
+    }
+
+    /// Whether so many wait that whoever can keep its own should.
+    pub(super) fn are_many(&self) -> bool {
+        self.waiting.len() >= MOST_WAITING
     }
 
     /// Takes what was left of a session in an earlier life, for [`take_up`].
@@ -265,6 +271,7 @@ impl Shard {
                     share,
                     message,
                     noted: Some((session, seq)),
+                    place: None,
                 }),
                 None => {
                     self.counters.inc(Metric::DroppedShared);

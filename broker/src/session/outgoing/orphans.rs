@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{InFlight, Outgoing, Queued, Stage};
 use crate::{
     message::Qos,
-    session::{Orphan, journal::Record},
+    session::{Orphan, journal::Record, stock::Place},
     shares::ShareId,
 };
 
@@ -22,13 +22,14 @@ impl Outgoing {
     ) -> Vec<Orphan> {
         let mut orphans = Vec::new();
         let record = &self.record;
-        self.queue.retain(|queued| {
+        self.queue.retain_mut(|queued| {
             let share = queued
                 .grant
                 .share
                 .filter(|share| of.is_none_or(|of| of.contains(share)));
             if let Some(share) = share {
-                orphans.push(queued.orphan(share, record));
+                let place = queued.place.take();
+                orphans.push(queued.orphan(share, place, record));
             }
             share.is_none()
         });
@@ -41,7 +42,7 @@ impl Outgoing {
         let in_flight = |inflight: &InFlight| match &inflight.stage {
             Stage::Published(queued) if queued.grant.qos == Qos::AtLeastOnce => {
                 let share = queued.grant.share;
-                share.map(|share| queued.orphan(share, &self.record))
+                share.map(|share| queued.orphan(share, None, &self.record))
             }
             Stage::Published(_) | Stage::Released => None,
         };
@@ -55,11 +56,12 @@ impl Outgoing {
 }
 
 impl Queued {
-    fn orphan(&self, share: ShareId, record: &Record) -> Orphan {
+    fn orphan(&self, share: ShareId, place: Option<Place>, record: &Record) -> Orphan {
         Orphan {
             share,
             message: Arc::clone(&self.message),
             noted: record.session().zip(self.seq),
+            place,
         }
     }
 }

@@ -30,7 +30,7 @@ fn what_a_member_leaves_behind_is_handed_on_some_each_turn() {
     let shared = Shared::for_tests(&settings, 1);
     let counters = Arc::new(Counters::default());
     let metrics = Metrics::new(vec![Arc::clone(&counters)]);
-    let mut shard = Shard::new(ShardId(0), shared, counters);
+    let mut shard = Shard::new(ShardId(0), Arc::clone(&shared), counters);
     let now = Instant::now();
     let leaver = shard.join_for_tests("leaver", Qos::AtLeastOnce);
     for _ in 0..=LEFT {
@@ -45,6 +45,8 @@ fn what_a_member_leaves_behind_is_handed_on_some_each_turn() {
     shard.disconnect(leaver_key, &leaver, Cause::Broken, now);
     assert!(!shard.orphans.is_empty());
     assert_eq!(has(&mut shard), PLACED_PER_TURN);
+    // Those that wait for their turn take as much room as before.
+    assert_eq!(shared.stock.bytes(), LEFT * message().size());
     assert!(shard.place_orphans(now));
     assert_eq!(has(&mut shard), 2 * PLACED_PER_TURN);
     assert!(!shard.place_orphans(now));
@@ -151,4 +153,38 @@ fn what_waits_for_a_kept_member_stays_when_nobody_else_is_there() {
     let link = shard.join_kept_for_tests("a", Qos::AtLeastOnce);
     shard.disconnect(key, &link, Cause::Broken, now);
     assert_eq!(shard.orphans.under_way.len(), 2);
+}
+
+#[test]
+fn what_waits_for_a_member_stays_while_others_wait_for_their_turn_in_masses() {
+    for are_many in [false, true] {
+        let shared = Shared::for_tests("[limits]\ninflight = 1", 1);
+        let mut shard = Shard::new(ShardId(0), shared, Arc::default());
+        let now = Instant::now();
+        let link = shard.join_kept_for_tests("a", Qos::AtLeastOnce);
+        for _ in 0..3 {
+            shard.publish(message(), None, &mut Needs::default(), now);
+        }
+        let _other = shard.join_kept_for_tests("b", Qos::AtLeastOnce);
+        let [a, b] = ["a", "b"].map(|id| shard.sessions.find(id).unwrap());
+        let message = message();
+        let share = shard.shared.shares.find(GROUP).unwrap();
+        let orphan = || Orphan {
+            share,
+            message: Arc::clone(&message),
+            noted: None,
+            place: None,
+        };
+        if are_many {
+            let many = std::iter::repeat_with(orphan).take(MOST_WAITING);
+            shard.orphans.waiting.extend(many);
+        }
+        shard.disconnect(a, &link, Cause::Broken, now);
+        let waiting = |shard: &mut Shard, key| {
+            let entry = shard.sessions.get_mut(key).unwrap();
+            entry.session.queue_len()
+        };
+        let expected = if are_many { (2, 0) } else { (0, 1) };
+        assert_eq!((waiting(&mut shard, a), waiting(&mut shard, b)), expected);
+    }
 }
