@@ -12,7 +12,9 @@
 //! ```
 //!
 //! Claims wait for older ones alone, so there is no ring of nodes that wait for each other. A node that
-//! is lost has answered; so has one that says nothing for the time that a claim may take.
+//! is lost has answered; so has one that says nothing for the time that a claim may take. When one is
+//! lost, or was lately, the others are asked with a word of that: who has the copy of a session (see
+//! `crate::replica`) answers when that is a session, which then comes here.
 //!
 //! Whose rights to the id are worse ([`Rank`]) is refused for who waits with better ones, however new
 //! it is: or it could keep the owner of an id out, by a claim that is refused in the end.
@@ -63,6 +65,8 @@ pub(crate) struct Claims<W> {
     patience: Duration,
     /// Who is there.
     fellows: Vec<Fellow>,
+    /// Until when others may hold one for alive that is gone.
+    bereft_until: Option<Instant>,
     open: BTreeMap<Box<str>, Open<W>>,
     /// Others' claims that are answered later.
     deferred: BTreeMap<Box<str>, Vec<Claim>>,
@@ -75,6 +79,7 @@ impl<W> Claims<W> {
             node,
             patience,
             fellows: Vec::new(),
+            bereft_until: None,
             open: BTreeMap::new(),
             deferred: BTreeMap::new(),
             actions: VecDeque::new(),
@@ -92,6 +97,9 @@ impl<W> Claims<W> {
 
     /// Takes note of who is there; whoever is not has answered.
     pub(crate) fn handle_fellows(&mut self, fellows: Vec<Fellow>, now: Instant) {
+        if self.fellows.iter().any(|fellow| !fellows.contains(fellow)) {
+            self.bereft_until = Some(now + self.patience);
+        }
         self.fellows = fellows;
         let fellows = &self.fellows;
         self.deferred.retain(|_client_id, claims| {
@@ -142,6 +150,7 @@ impl<W> Claims<W> {
             asked_again: Vec::new(),
             newer: None,
             is_denied: false,
+            is_bereft: false,
             is_granted: false,
             waiters: vec![waiter],
         };
@@ -192,6 +201,7 @@ impl<W> Claims<W> {
 
     /// Asks the others, on the terms of who waits first.
     fn ask(&mut self, client_id: &str, now: Instant) {
+        let is_bereft = self.is_bereft(now);
         let Some(open) = self.open.get_mut(client_id) else {
             return;
         };
@@ -208,7 +218,11 @@ impl<W> Claims<W> {
             return;
         };
         open.rank = rank;
-        let terms = first.terms.clone();
+        let terms = Terms {
+            is_bereft,
+            ..first.terms.clone()
+        };
+        open.is_bereft = is_bereft;
         open.asked_for = first.time;
         open.time = newest;
         open.deadline = now + self.patience;
@@ -226,6 +240,10 @@ impl<W> Claims<W> {
             });
         }
         self.resolve(client_id, now);
+    }
+
+    fn is_bereft(&self, now: Instant) -> bool {
+        self.bereft_until.is_some_and(|until| now < until)
     }
 
     /// Takes in what another node says to a claim of this one.
@@ -278,6 +296,7 @@ impl<W> Claims<W> {
 
     /// Grants or refuses what all have answered.
     fn resolve(&mut self, client_id: &str, now: Instant) {
+        let is_bereft = self.is_bereft(now) && !self.fellows.is_empty();
         let Some(open) = self.open.get_mut(client_id) else {
             return;
         };
@@ -287,6 +306,11 @@ impl<W> Claims<W> {
         let newer = open.newer.take();
         let is_same = open.waiters.first().map(|waiter| waiter.time) == Some(open.asked_for);
         let is_answered = is_same && newer.is_none() && !open.is_denied;
+        if is_answered && is_bereft && !open.is_bereft {
+            // The session may have been on a node that was lost meanwhile; then another one has a copy,
+            // and has said nothing of it.
+            return self.ask(client_id, now);
+        }
         if is_answered {
             open.is_granted = true;
             let waiters = open.waiters.iter_mut();
@@ -364,6 +388,13 @@ impl<W> Claims<W> {
         }
     }
 
+    /// As [`Claims::release`], of all ids: copies have become sessions, or are copies no longer.
+    pub(crate) fn release_all(&mut self) {
+        for client_id in self.deferred.keys().cloned().collect::<Vec<_>>() {
+            self.release(&client_id);
+        }
+    }
+
     /// Takes in another node's claim of an id of which this is here.
     pub(crate) fn handle_claim(&mut self, claim: Claim, here: Here) {
         if !self.fellows.contains(&claim.from) {
@@ -406,7 +437,7 @@ impl<W> Claims<W> {
             return self.defer(claim);
         }
         match here {
-            Here::Moving { .. } => self.defer(claim),
+            Here::Moving { .. } | Here::Copied => self.defer(claim),
             Here::Session { .. } => self.actions.push_back(Action::Yield(claim)),
             Here::Nothing => {
                 let answer = Action::Answer(claim, Answer::Nothing);

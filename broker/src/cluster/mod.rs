@@ -264,6 +264,16 @@ impl Cluster {
         }
     }
 
+    /// Makes these peers be there, and no others.
+    #[cfg(test)]
+    pub(crate) fn meet_for_tests(&self, ends: &[ShardId]) {
+        let bits = ends.iter().map(|end| 1 << (end.0 - self.first));
+        let alive = bits.fold(0, |alive, bit: u16| alive | bit);
+        self.alive.store(alive, Ordering::Release);
+        let fellows = ends.iter().map(|end| Fellow { end: *end, life: 1 });
+        self.fellows.send_replace(fellows.collect());
+    }
+
     pub(crate) fn view(&self) -> watch::Receiver<ClusterStatus> {
         self.view.subscribe()
     }

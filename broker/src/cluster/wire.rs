@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 /// The version of all that is said here. Nodes of different ones refuse each other.
-pub(super) const PROTOCOL: u16 = 4;
+pub(super) const PROTOCOL: u16 = 5;
 
 const HELLO: u8 = 1;
 const REFUSAL: u8 = 2;

@@ -117,6 +117,7 @@ mod tests {
             clean_start: true,
             is_entitled: true,
             has_session: false,
+            is_bereft: true,
         };
         let client_id = "c";
         let words = [

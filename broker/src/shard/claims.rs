@@ -73,6 +73,7 @@ impl Shard {
             clean_start: connect.clean_start,
             is_entitled: policy.allows_client_id(identity, client_id),
             has_session: false,
+            is_bereft: false,
         };
         let (ticket, verdict) = oneshot::channel();
         let claims = &mut self.clustered.claims;
@@ -128,7 +129,7 @@ impl Shard {
                 }
                 Action::Answer(claim, answer) => self.answer_claim(&claim, answer),
                 Action::Yield(claim) => self.yield_session(claim, now),
-                Action::Judge(claim) => self.judge_claim(claim),
+                Action::Judge(claim) => self.judge_claim(claim, now),
                 Action::Meet { client_id, fellows } => {
                     for fellow in fellows {
                         self.claim_session(fellow, &client_id);
@@ -173,8 +174,13 @@ impl Shard {
         self.outbox.push_word(to, &word.encode(), is_awaited)
     }
 
-    fn judge_claim(&mut self, claim: Claim) {
-        let here = self.here(&claim.client_id);
+    fn judge_claim(&mut self, claim: Claim, now: Instant) {
+        let client_id = &claim.client_id;
+        self.promote_lost(client_id, now);
+        let mut here = self.here(client_id);
+        if here == Here::Nothing && claim.terms.is_bereft && self.shadows.has_copy(client_id) {
+            here = Here::Copied;
+        }
         self.clustered.claims.handle_claim(claim, here);
     }
 
@@ -209,7 +215,7 @@ impl Shard {
         };
         // An older claim may have had it by now.
         if entry.transit.is_some() {
-            return self.judge_claim(claim);
+            return self.judge_claim(claim, now);
         }
         let user = terms.user.as_deref();
         let is_same_user = entry.owner.user() == user;
@@ -247,7 +253,8 @@ impl Shard {
     /// Takes in a word of another shard: of another node, or of this one.
     pub(super) fn handle_word(&mut self, from: ShardId, bytes: &[u8], now: Instant) {
         if is_such(bytes) {
-            return self.handle_copies(from, bytes, now);
+            self.handle_copies(from, bytes, now);
+            return self.act_on_claims(now);
         }
         self.follow_fellows(now);
         let Some(word) = Word::decode(bytes) else {
@@ -273,12 +280,13 @@ impl Shard {
                 if let Some(cluster) = &self.shared.cluster {
                     cluster.see_time(stamp.time);
                 }
-                self.judge_claim(Claim {
+                let claim = Claim {
                     from,
                     client_id: client_id.into(),
                     stamp,
                     terms,
-                });
+                };
+                self.judge_claim(claim, now);
             }
             Word::Answer {
                 client_id,
@@ -340,6 +348,7 @@ impl Shard {
         self.clustered.fellows.clone_from(&fellows);
         self.handle_lost_fellows(now);
         self.clustered.claims.handle_fellows(fellows, now);
+        self.clustered.claims.release_all();
         self.act_on_claims(now);
     }
 }

@@ -3,8 +3,11 @@
 //! While two nodes did not hear of each other, both may have let in a client of one id. So each claims
 //! the ids of all its sessions from the other one, a page at a time. The older session goes to the
 //! newer one, as it does when a client connects, and what waits in it is added to what waits there.
+//!
+//! So it is with copies that become sessions: clients may have gone to a third node before, which
+//! found none.
 
-use std::{ops::Bound, sync::Arc};
+use std::{collections::VecDeque, ops::Bound, sync::Arc};
 
 use super::Shard;
 use crate::cluster::{
@@ -18,16 +21,24 @@ const PAGE: usize = 256;
 /// Bytes that may wait for a lane before no more are.
 const ROOM: usize = 128 * 1024;
 
-/// A node that was met.
+/// Sessions that are claimed from a node.
 pub(super) struct Meeting {
     with: Fellow,
-    /// The last client id that it was told.
-    after: Option<Arc<str>>,
+    matter: Matter,
+}
+
+enum Matter {
+    /// All, behind the last client id that it was told.
+    All(Option<Arc<str>>),
+    /// Those of these clients.
+    Some(VecDeque<Arc<str>>),
 }
 
 impl Meeting {
+    /// With a node that was met.
     pub(super) fn new(with: Fellow) -> Self {
-        Self { with, after: None }
+        let matter = Matter::All(None);
+        Self { with, matter }
     }
 }
 
@@ -40,7 +51,7 @@ impl Shard {
                 continue;
             }
             let is_over = self.outbox.waiting(meeting.with.end) <= ROOM
-                && self.claim_page(meeting.with, &mut meeting.after);
+                && self.claim_page(meeting.with, &mut meeting.matter);
             if !is_over {
                 self.clustered.meetings.push(meeting);
             }
@@ -48,20 +59,38 @@ impl Shard {
         !self.clustered.meetings.is_empty()
     }
 
+    /// Claims sessions of copies from all nodes that are there.
+    pub(super) fn claim_promoted(&mut self, client_ids: &VecDeque<Arc<str>>) {
+        let fellows = self.clustered.fellows.iter();
+        let meetings = fellows.map(|fellow| Meeting {
+            with: *fellow,
+            matter: Matter::Some(client_ids.clone()),
+        });
+        self.clustered.meetings.extend(meetings);
+        self.outbox_work.notify_one();
+    }
+
     /// Claims the next sessions; tells whether these were the last.
-    fn claim_page(&mut self, from: Fellow, after: &mut Option<Arc<str>>) -> bool {
-        let begin = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let page: Vec<_> = self
-            .sessions
-            .range(begin)
-            .map(|(_client_id, entry)| Arc::clone(&entry.client_id))
-            .take(PAGE)
-            .collect();
+    fn claim_page(&mut self, from: Fellow, matter: &mut Matter) -> bool {
+        let page: Vec<_> = match matter {
+            Matter::All(after) => {
+                let begin = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+                let sessions = self.sessions.range(begin);
+                let page = sessions.map(|(_client_id, entry)| Arc::clone(&entry.client_id));
+                page.take(PAGE).collect()
+            }
+            Matter::Some(client_ids) => {
+                let most = PAGE.min(client_ids.len());
+                client_ids.drain(..most).collect()
+            }
+        };
         for client_id in &page {
             self.claim_session(from, client_id);
         }
         let is_last = page.len() < PAGE;
-        *after = page.into_iter().next_back();
+        if let Matter::All(after) = matter {
+            *after = page.into_iter().next_back();
+        }
         is_last
     }
 
@@ -77,6 +106,7 @@ impl Shard {
             clean_start: false,
             is_entitled: true,
             has_session: true,
+            is_bereft: false,
         };
         let time = entry.time;
         if let Some(cluster) = self.shared.cluster.clone() {

@@ -65,13 +65,14 @@ struct Told {
 }
 
 impl Owner {
-    fn apply(&mut self, whose: Whose, step: Step, now: Instant) {
+    /// Takes a step in; tells whether the session has ended.
+    fn apply(&mut self, whose: Whose, step: Step, now: Instant) -> bool {
         if step == Step::Whole {
             self.shadows.entry(whose).or_default();
         }
         // Of a session that nothing was told of before, a part is of no use.
         let Some(shadow) = self.shadows.get_mut(&whose) else {
-            return;
+            return false;
         };
         if let Step::Done(seq) | Step::Released(seq, _) = &step
             && let Some(id) = shadow.message_id(*seq)
@@ -79,11 +80,13 @@ impl Owner {
             self.recent.insert(whose.client, id, now);
         }
         self.bytes -= shadow.bytes();
-        if shadow.apply(step) {
-            self.bytes += shadow.bytes();
-        } else {
+        let has_ended = !shadow.apply(step);
+        if has_ended {
             self.shadows.remove(&whose);
+        } else {
+            self.bytes += shadow.bytes();
         }
+        has_ended
     }
 
     /// Takes out the copy of a client's session.
@@ -124,6 +127,13 @@ impl Shadows {
         for promoted in self.promoted.values_mut() {
             promoted.sessions.remove(&key);
         }
+    }
+
+    /// Whether a client's session has its copy here.
+    pub(super) fn has_copy(&self, client_id: &str) -> bool {
+        let client = hash_of(client_id);
+        let mut owners = self.owners.values();
+        owners.any(|owner| owner.find(client_id, client).is_some())
     }
 
     /// Forgets the copy of a session of an owner's, which has come here.
@@ -179,16 +189,20 @@ impl Shard {
     fn apply_steps(&mut self, from: ShardId, life: u64, piece: &[u8], now: Instant) {
         let owner = self.shadows.owners.entry(from).or_default();
         // It tells of all anew, and of those that have ended nothing.
-        if std::mem::replace(&mut owner.life, life) != life {
+        let mut have_ended = std::mem::replace(&mut owner.life, life) != life;
+        if have_ended {
             owner.shadows.clear();
             owner.bytes = 0;
         }
         for step in Reader::new(piece, now) {
             match step {
-                Ok((Some(whose), step)) => owner.apply(whose, step, now),
+                Ok((Some(whose), step)) => have_ended |= owner.apply(whose, step, now),
                 Ok((None, _)) => {}
                 Err(error) => warn!(lane = from.0, %error, "a copy is not whole"),
             }
+        }
+        if have_ended {
+            self.clustered.claims.release_all();
         }
     }
 
@@ -198,6 +212,8 @@ impl Shard {
         let Some(owner) = self.shadows.owners.remove(&from) else {
             return;
         };
+        // Others may wait for what becomes of the copies.
+        self.clustered.claims.release_all();
         if fate == Fate::Dropped {
             return;
         }
@@ -251,6 +267,12 @@ impl Shard {
             self.counters.inc(Metric::Promoted);
             keys.extend(self.promote(from, whose, shadow, now));
         }
+        let client_ids = keys.iter().filter_map(|key| {
+            let entry = self.sessions.get_mut(*key)?;
+            Some(Arc::clone(&entry.client_id))
+        });
+        let client_ids = client_ids.collect();
+        self.claim_promoted(&client_ids);
         let policy = self.shared.access.policy();
         for key in keys {
             // What rules do not allow here they have taken from sessions of this node.

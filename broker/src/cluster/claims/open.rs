@@ -21,6 +21,8 @@ pub(super) struct Open<W> {
     /// The newest connection elsewhere.
     pub(super) newer: Option<Stamp>,
     pub(super) is_denied: bool,
+    /// It was said that somebody is gone.
+    pub(super) is_bereft: bool,
     pub(super) is_granted: bool,
     /// In the order of their times.
     pub(super) waiters: Vec<Waiter<W>>,
@@ -70,7 +72,10 @@ impl<W> Open<W> {
         Some(Action::Ask {
             client_id: claim.client_id.clone(),
             time: self.time,
-            terms: first.terms.clone(),
+            terms: Terms {
+                is_bereft: self.is_bereft,
+                ..first.terms.clone()
+            },
             fellows: vec![from],
         })
     }

@@ -22,6 +22,8 @@ pub(crate) struct Terms {
     pub(crate) is_entitled: bool,
     /// It is for a session that is there, and not for a client who waits.
     pub(crate) has_session: bool,
+    /// A node that may have had the session is gone: who has a copy answers when it is a session.
+    pub(crate) is_bereft: bool,
 }
 
 /// How good a claim's right to the id is, before anybody has said whose session there is. Claims are
@@ -86,6 +88,8 @@ pub(crate) enum Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Here {
     Nothing,
+    /// The copy of a session whose node is not held for gone here.
+    Copied,
     /// A session whose client has connected at this time.
     Session {
         time: u64,
@@ -99,7 +103,7 @@ pub(crate) enum Here {
 impl Here {
     pub(super) fn time(self) -> Option<u64> {
         match self {
-            Self::Nothing => None,
+            Self::Nothing | Self::Copied => None,
             Self::Session { time } | Self::Moving { time } => Some(time),
         }
     }

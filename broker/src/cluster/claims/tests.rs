@@ -252,7 +252,7 @@ impl World {
                 // An older claim may have had it by now.
                 Action::Yield(claim) => match self.here(node) {
                     Here::Session { .. } => self.give_up(node, &claim),
-                    here @ (Here::Nothing | Here::Moving { .. }) => {
+                    here @ (Here::Nothing | Here::Copied | Here::Moving { .. }) => {
                         self.nodes[node].claims.handle_claim(claim, here);
                     }
                 },
@@ -303,6 +303,7 @@ impl World {
                     clean_start: false,
                     is_entitled: true,
                     has_session: false,
+                    is_bereft: false,
                 };
                 if let Some(ranks) = &mut self.ranks {
                     terms.user = (self.dice.roll(2) == 0).then(|| "u".into());
@@ -404,6 +405,7 @@ impl World {
             clean_start: false,
             is_entitled: true,
             has_session: true,
+            is_bereft: false,
         };
         for fellow in fellows {
             let word = Word::Claim(stamp.clone(), terms.clone());

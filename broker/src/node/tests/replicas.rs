@@ -6,20 +6,26 @@ use super::{
     ALL, Broker,
     client::{Client, Hello, Testament},
     cluster::{Cluster, status},
+    ownership::three,
     persist,
 };
 use crate::{codec::packet::Version, metrics::Metric, testing::Dir};
 
 const V5: Version = Version::V5;
 
-async fn connect(broker: &Broker, hello: &Hello) -> (Client, bool) {
+pub(super) async fn connect(broker: &Broker, hello: &Hello) -> (Client, bool) {
     let (client, welcome) = Client::connect(broker.address, hello).await;
     assert_eq!(welcome.code, 0);
     (client, welcome.session_present)
 }
 
 /// A session with these subscriptions whose client is away.
-async fn leave_session(broker: &Broker, version: Version, id: &str, filters: &[(&str, u8)]) {
+pub(super) async fn leave_session(
+    broker: &Broker,
+    version: Version,
+    id: &str,
+    filters: &[(&str, u8)],
+) {
     let (mut client, _present) = connect(broker, &Hello::persistent(version, id)).await;
     for (filter, qos) in filters {
         assert_eq!(client.subscribe(filter, *qos).await, *qos);
@@ -29,7 +35,7 @@ async fn leave_session(broker: &Broker, version: Version, id: &str, filters: &[(
 
 impl Broker {
     /// Waits until each session has a copy.
-    async fn wait_for_copies(&self, sessions: u64) {
+    pub(super) async fn wait_for_copies(&self, sessions: u64) {
         self.wait_until(|node| {
             let metrics = node.status().metrics();
             metrics.get(Metric::CopiedSessions) == sessions
@@ -247,6 +253,48 @@ async fn wills_of_a_node_that_is_gone_are_published_when_they_are_due() {
     drop(hung);
     one.stop().await;
     two.stop().await;
+}
+
+/// Before anybody has noticed that its node is gone, and whoever has the copy.
+#[tokio::test]
+async fn client_that_comes_within_the_lease_finds_its_session_at_any_node() {
+    let cluster = Cluster::new();
+    let [one, two, three] = three(&cluster).await;
+    for number in 0..10 {
+        leave_session(&one, V5, &format!("c{number}"), &[("t", 1)]).await;
+    }
+    let mut publisher = three.join(V5, "publisher").await;
+    publisher.deliver("t", "before", 1).await;
+    one.wait_for_copies(10).await;
+    let copies = || [&two, &three].map(|broker| broker.count(Metric::Copies));
+    two.wait_until(|_node| copies().iter().sum::<u64>() == 10)
+        .await;
+    assert!(copies().iter().all(|copies| *copies > 0));
+    let hung = one.hang_cluster().await;
+    let mut coming = tokio::task::JoinSet::new();
+    for number in 0..10 {
+        let (address, id) = (two.address, format!("c{number}"));
+        coming.spawn(async move {
+            let hello = Hello::persistent(V5, &id);
+            let (client, welcome) = Client::connect(address, &hello).await;
+            assert_eq!((welcome.code, welcome.session_present), (0, true), "{id}");
+            client
+        });
+    }
+    let mut clients = coming.join_all().await;
+    let sessions = || [&two, &three].map(|broker| broker.count(Metric::Sessions));
+    two.wait_until(|_node| sessions() == [10, 1]).await;
+    publisher.deliver("t", "after", 1).await;
+    for client in &mut clients {
+        for payload in ["before", "after"] {
+            assert_eq!(client.receive().await.payload, payload);
+        }
+        client.ping().await;
+    }
+    drop(hung);
+    for broker in [one, two, three] {
+        broker.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -211,6 +211,7 @@ fn session_that_cannot_be_read_does_not_begin_in_half_or_anew() {
             clean_start: false,
             is_entitled: true,
             has_session: false,
+            is_bereft: false,
         };
         let (ticket, mut verdict) = oneshot::channel();
         let claims = &mut shard.clustered.claims;

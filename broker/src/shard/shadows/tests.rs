@@ -1,7 +1,10 @@
 use super::*;
 use crate::{
     access::Identity,
-    cluster::claims::Fellow,
+    cluster::{
+        claims::{Fellow, Stamp, Terms},
+        word::Word as ClusterWord,
+    },
     codec::packet::{Connect, Version, Will},
     lanes::{Confirmation, Level, frame::Writer as FrameWriter},
     link::Link,
@@ -19,6 +22,8 @@ use crate::{
 
 /// Of the lane of another node.
 const END: ShardId = ShardId(1);
+
+const THIRD: ShardId = ShardId(2);
 
 const SUBSCRIPTION: Subscription = Subscription {
     qos: Qos::AtLeastOnce,
@@ -156,6 +161,34 @@ impl Scene {
         key
     }
 
+    /// A client has connected to a third node.
+    fn claim(&mut self, client_id: &str, is_bereft: bool) {
+        let stamp = Stamp {
+            time: 9,
+            node: "third".into(),
+        };
+        let terms = Terms {
+            user: None,
+            clean_start: false,
+            is_entitled: true,
+            has_session: false,
+            is_bereft,
+        };
+        let word = ClusterWord::Claim {
+            client_id,
+            stamp,
+            terms,
+        };
+        self.shard.handle_word(THIRD, &word.encode(), self.now);
+    }
+
+    /// Whether a session is on its way to the third node.
+    fn is_leaving(&mut self, client_id: &str) -> bool {
+        let key = self.shard.sessions.find(client_id);
+        let entry = key.and_then(|key| self.shard.sessions.get_mut(key));
+        entry.is_some_and(|entry| entry.goes_to(THIRD))
+    }
+
     fn is_here(&self, client_id: &str) -> bool {
         self.shard.sessions.find(client_id).is_some()
     }
@@ -269,4 +302,39 @@ fn frame_that_is_told_of_as_safe_alone_was_taken_with_its_steps() {
         level: Level::Safe,
     });
     assert!(account.is_settled());
+}
+
+#[test]
+fn session_of_a_lost_node_goes_from_its_copy_to_where_its_client_has_come() {
+    let mut scene = Scene::new();
+    let cluster = scene.shard.shared.cluster.clone().unwrap();
+    cluster.meet_for_tests(&[END, THIRD]);
+    let said = |scene: &mut Scene| {
+        scene.shard.outbox.flush();
+        scene.shard.outbox.frames()
+    };
+    scene.copy("asked early", None);
+    let ended = scene.copy("ended", None);
+    scene.copy("promoted", None);
+    // As long as its owner may answer, nobody waits for a copy.
+    let before = said(&mut scene);
+    scene.claim("asked early", false);
+    assert!(said(&mut scene) > before);
+    let before = said(&mut scene);
+    scene.claim("ended", true);
+    scene.claim("promoted", true);
+    assert_eq!(said(&mut scene), before);
+    scene.say(ended, &[Step::Ended]);
+    assert!(said(&mut scene) > before && !scene.is_here("ended"));
+    cluster.meet_for_tests(&[THIRD]);
+    // Before the loss is heard of on the lane, and then.
+    scene.claim("asked early", true);
+    assert!(scene.is_leaving("asked early"));
+    scene.copy("left", None);
+    scene.lose();
+    assert!(scene.is_leaving("promoted"));
+    // The other one may have let in clients that nobody has claimed here.
+    let before = said(&mut scene);
+    scene.shard.claim_sessions();
+    assert!(said(&mut scene) > before);
 }

@@ -25,6 +25,7 @@ fn terms(user: Option<&str>, is_entitled: bool) -> Terms {
         clean_start: false,
         is_entitled,
         has_session: false,
+        is_bereft: false,
     }
 }
 

@@ -62,6 +62,7 @@ fn node_that_says_nothing_is_not_waited_for_longer_than_one_has_patience() {
         clean_start: false,
         is_entitled: true,
         has_session: false,
+        is_bereft: false,
     };
     claims.claim(ID, 7, terms, "who", now);
     assert!(matches!(claims.poll_action(), Some(Action::Ask { .. })));
@@ -95,6 +96,7 @@ fn denied_client_is_refused_and_the_next_one_asks_for_itself() {
         clean_start: false,
         is_entitled: true,
         has_session: false,
+        is_bereft: false,
     };
     claims.claim(ID, 7, terms("u"), "first", now);
     claims.claim(ID, 8, terms("v"), "second", now);
@@ -116,4 +118,43 @@ fn denied_client_is_refused_and_the_next_one_asks_for_itself() {
     assert_eq!(claims.poll_action(), Some(Action::Grant("second")));
     claims.finish(ID, 8, now);
     assert!(!claims.is_open(ID));
+}
+
+#[test]
+fn when_a_node_is_lost_the_others_are_asked_once_more_for_their_copies() {
+    let now = Instant::now();
+    let mut claims = Claims::new("a".into(), PATIENCE);
+    let [owner, other] = [1, 2].map(|end| Fellow {
+        end: ShardId(end),
+        life: 1,
+    });
+    claims.handle_fellows(vec![owner, other], now);
+    let terms = Terms {
+        user: None,
+        clean_start: false,
+        is_entitled: true,
+        has_session: false,
+        is_bereft: false,
+    };
+    let asked = |claims: &mut Claims<&str>| match claims.poll_action() {
+        Some(Action::Ask { terms, fellows, .. }) => (terms.is_bereft, fellows),
+        action => panic!("nobody is asked: {action:?}"),
+    };
+    claims.claim(ID, 7, terms.clone(), "who", now);
+    assert_eq!(asked(&mut claims), (false, vec![owner, other]));
+    claims.handle_answer(other, ID, 7, Answer::Nothing, now);
+    claims.handle_fellows(vec![other], now);
+    assert_eq!(asked(&mut claims), (true, vec![other]));
+    assert_eq!(claims.poll_action(), None);
+    claims.handle_answer(other, ID, 7, Answer::Nothing, now);
+    assert_eq!(claims.poll_action(), Some(Action::Grant("who")));
+    claims.finish(ID, 7, now);
+    // The other one may hear of the loss later, but not for ever.
+    for (time, wait, is_bereft) in [(8, PATIENCE / 2, true), (9, PATIENCE, false)] {
+        claims.claim(ID, time, terms.clone(), "who", now + wait);
+        assert_eq!(asked(&mut claims), (is_bereft, vec![other]));
+        claims.handle_answer(other, ID, time, Answer::Nothing, now + wait);
+        assert_eq!(claims.poll_action(), Some(Action::Grant("who")));
+        claims.finish(ID, time, now + wait);
+    }
 }
