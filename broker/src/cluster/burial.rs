@@ -23,8 +23,10 @@ pub(super) struct Burial {
     /// Losses that not all shards have heard of, and how many there ever were.
     losses: usize,
     told: u64,
-    /// The hash of the name of who was lost.
+    /// The hash of the name of who was lost last.
     node: Option<u64>,
+    /// It has said nothing of filters since.
+    is_silent: bool,
     /// The others were told that it is buried here.
     is_told: bool,
     /// Other nodes that have not buried it, and until when they are waited for.
@@ -38,6 +40,8 @@ pub(super) struct Burial {
     missing: BTreeMap<Matter, usize>,
     /// Filters that are to be removed from the routes.
     routes: BTreeSet<Box<str>>,
+    /// Frames that the peer has to make safe as well, as it is there again.
+    shared: BTreeSet<FrameId>,
     /// Frames whose messages are where they belong.
     done: Vec<FrameId>,
 }
@@ -54,6 +58,7 @@ impl Burial {
     pub(super) fn begin(&mut self, node: u64, others: BTreeSet<ShardId>, patience: Instant) {
         self.note_loss();
         self.node = Some(node);
+        self.is_silent = true;
         self.is_told = false;
         self.others = others;
         self.patience = Some(patience);
@@ -65,7 +70,7 @@ impl Burial {
         self.losses += 1;
     }
 
-    /// Who was lost here last, if its filters may be in the routes still.
+    /// Who was lost here last.
     pub(super) fn node(&self) -> Option<u64> {
         self.node
     }
@@ -73,6 +78,17 @@ impl Burial {
     /// Whether not all shards have the sessions of who was lost.
     pub(super) fn is_under_way(&self) -> bool {
         self.losses > 0
+    }
+
+    /// Whether what comes for its place may be for sessions of who was lost, whoever is there by now:
+    /// their filters were not known elsewhere when a shard put it into the lane.
+    pub(super) fn has_heirs(&self, now: Instant) -> bool {
+        self.losses > 0 || self.is_recent(now)
+    }
+
+    /// Whether it was lost a short time ago.
+    pub(super) fn is_recent(&self, now: Instant) -> bool {
+        self.patience.is_some_and(|patience| now < patience)
     }
 
     /// Who is buried here, and others are to be told of.
@@ -92,6 +108,23 @@ impl Burial {
     /// Has a frame's messages wait until this node's shards have them as well.
     pub(super) fn hold(&mut self, frame: FrameId) {
         *self.missing.entry(Matter::Orphan(frame)).or_default() += 1;
+    }
+
+    /// Has them wait for the peer too, which is there again.
+    pub(super) fn share(&mut self, frame: FrameId) {
+        if self.shared.insert(frame) {
+            self.hold(frame);
+        }
+    }
+
+    /// Notes that the peer has made a frame's messages safe, or is gone again; tells whether others are
+    /// waited for as well, who will be the last.
+    pub(super) fn handle_shared(&mut self, frame: FrameId) -> bool {
+        let is_shared = self.shared.remove(&frame);
+        if is_shared {
+            self.settle(Matter::Orphan(frame));
+        }
+        is_shared
     }
 
     /// Has them wait for another node too; the result is the number of the frame to it.
@@ -167,19 +200,18 @@ impl Burial {
     pub(super) fn change_route(&mut self, change: Change, end: ShardId, shared: &Shared) {
         match change {
             Change::Added(filter) => {
-                self.node = None;
+                self.is_silent = false;
                 self.routes.remove(&filter);
                 shared.routes.add(&filter, end);
             }
-            Change::Removed(filter) if self.node.is_some() => drop(self.routes.insert(filter)),
+            Change::Removed(filter) if self.is_silent => drop(self.routes.insert(filter)),
             Change::Removed(filter) => shared.routes.remove(&filter, end),
         }
     }
 
     /// Removes the filters of a peer that is buried.
     pub(super) fn finish(&mut self, end: ShardId, shared: &Shared, now: Instant) {
-        let is_patient = self.patience.is_some_and(|patience| now < patience);
-        if self.losses == 0 && (self.others.is_empty() || !is_patient) {
+        if self.losses == 0 && (self.others.is_empty() || !self.is_recent(now)) {
             for filter in std::mem::take(&mut self.routes) {
                 shared.routes.remove(&filter, end);
             }
@@ -254,6 +286,38 @@ mod tests {
         burial.confirm(ShardId(0), 1);
         burial.finish(END, &shared, now);
         assert!(shared.routes.matching("t").contains(END));
+    }
+
+    #[test]
+    fn what_is_for_the_place_of_a_lost_peer_is_for_whoever_is_there_by_now_too() {
+        let shared = Shared::for_tests("", 2);
+        let mut outbox = Outbox::new(END, 2, Arc::clone(&shared.lanes));
+        let mut burial = Burial::default();
+        let now = begin(&mut burial, &[5]);
+        burial.tell(Word::Lost(Fate::Promoted), None, &mut outbox, 1);
+        burial.confirm(ShardId(0), 1);
+        assert!(burial.has_heirs(now));
+        let word = Word::Orphans {
+            of: END,
+            messages: b"messages",
+        };
+        // Whoever is the last.
+        for (number, is_peer_last) in [(1, true), (2, false)] {
+            burial.share(frame(number));
+            burial.hold(frame(number));
+            burial.tell(word, Some(frame(number)), &mut outbox, 1);
+            for is_peer in [!is_peer_last, is_peer_last] {
+                assert_eq!(burial.poll_done(), None);
+                if is_peer {
+                    assert!(burial.handle_shared(frame(number)));
+                } else {
+                    burial.confirm(ShardId(0), 1);
+                }
+            }
+            assert_eq!(burial.poll_done(), Some(frame(number)));
+            assert!(!burial.handle_shared(frame(number)));
+        }
+        assert!(!burial.has_heirs(now + Duration::from_secs(7)));
     }
 
     #[test]

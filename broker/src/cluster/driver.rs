@@ -42,7 +42,6 @@ use super::{
     Cluster, Ledger, Order, PEERS,
     core::{Action, Core, LinkId, Me},
     links::{self, LinkEnd},
-    pair::FrameId,
     slot::{self, Kind, Slot},
     wire::Parting,
 };
@@ -446,14 +445,7 @@ impl Driver {
                     slot.burial().change_route(change, end, &self.shared);
                 }
             }
-            Action::Confirm {
-                slot,
-                frame: FrameId { from, sequence },
-                level,
-            } => {
-                let end = self.cluster.end(slot);
-                self.shared.lanes.tell(end, from, sequence, level);
-            }
+            Action::Confirm { slot, frame, level } => self.confirm(slot, frame, level, now),
             Action::Bury { slot, node, fate } => self.bury(slot, &node, fate, now),
             Action::Forsaken { slot } => self.drop_copies(slot, now),
             Action::Orphan {

@@ -31,6 +31,7 @@ mod probes;
 mod reasons;
 mod refusals;
 mod replicas;
+mod returns;
 mod roaming;
 mod secrets;
 mod shared;

@@ -67,6 +67,39 @@ impl Driver {
         alive.map(|(_node, peer)| peer.slot).collect()
     }
 
+    /// Hands a shard's frame for a peer to the core. Where it was lost a moment ago, and is back, its
+    /// older sessions go on elsewhere, and may be who the frame is for.
+    pub(super) fn send_frame(
+        &mut self,
+        slot: u16,
+        frame: Option<FrameId>,
+        messages: Bytes,
+        now: Instant,
+    ) {
+        let is_there = |peer: &Peer| peer.slot == slot && peer.is_alive();
+        let is_back = self.core.peers().any(|(_node, peer)| is_there(peer));
+        let state = self.slots.get_mut(usize::from(slot));
+        if let Some((frame, state)) = frame.zip(state)
+            && is_back
+            && state.burial().has_heirs(now)
+        {
+            state.burial().share(frame);
+            self.pass_to_heirs(slot, frame, &messages, now);
+        }
+        self.core.handle_frame(slot, frame, messages, now);
+    }
+
+    /// Tells a frame's sender how far a peer has got with it.
+    pub(super) fn confirm(&mut self, slot: u16, frame: FrameId, level: Level, now: Instant) {
+        let end = self.cluster.end(slot);
+        let state = self.slots.get_mut(usize::from(slot));
+        if level == Level::Safe && state.is_some_and(|state| state.burial().handle_shared(frame)) {
+            return self.finish_burials(now);
+        }
+        let FrameId { from, sequence } = frame;
+        self.shared.lanes.tell(end, from, sequence, level);
+    }
+
     /// Passes on what a lost peer may not have had to whoever may have its sessions: this node's shards
     /// and all other nodes.
     pub(super) fn take_orphan(
@@ -79,6 +112,14 @@ impl Driver {
         let (end, FrameId { from, sequence }) = (self.cluster.end(slot), frame);
         // Of words in it no more is to come.
         self.shared.lanes.tell(end, from, sequence, Level::Taken);
+        self.pass_to_heirs(slot, frame, messages, now);
+        if let Some(state) = self.slots.get_mut(usize::from(slot)) {
+            state.burial().handle_shared(frame);
+        }
+    }
+
+    fn pass_to_heirs(&mut self, slot: u16, frame: FrameId, messages: &Bytes, now: Instant) {
+        let (end, FrameId { from, .. }) = (self.cluster.end(slot), frame);
         let others = self.others(slot);
         let is_it = |peer: &Peer| peer.slot == slot && peer.is_elsewhere();
         let is_elsewhere = self.core.peers().any(|(_node, peer)| is_it(peer));
@@ -105,15 +146,19 @@ impl Driver {
     }
 
     /// Who was there, and whether the sessions of each are where they are to be.
-    pub(super) fn graves(&mut self) -> Vec<Grave> {
+    pub(super) fn graves(&mut self, now: Instant) -> Vec<Grave> {
         let mut graves = Vec::new();
         for (name, peer) in self.core.peers() {
             let state = self.slots.get_mut(usize::from(peer.slot));
-            let is_under_way = state.is_some_and(|state| state.burial().is_under_way());
+            let is_open = state.is_some_and(|state| {
+                let burial = state.burial();
+                // One that is back so soon was lost to others in the same way.
+                burial.is_under_way() || peer.is_alive() && !burial.is_recent(now)
+            });
             graves.push(Grave {
                 node: hash_of(name),
                 end: self.cluster.end(peer.slot),
-                is_open: peer.is_alive() || is_under_way,
+                is_open,
             });
         }
         graves

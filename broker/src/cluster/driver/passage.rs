@@ -30,7 +30,7 @@ impl Driver {
 
     /// Passes messages of a peer on to the shards, and tells the core what is there.
     pub(super) fn pass_on(&mut self, slot: u16, now: Instant) {
-        let graves = self.graves();
+        let graves = self.graves(now);
         self.pass_what_waits(slot, &graves, now);
         self.note_progress(slot, now);
         self.work.outbox.notify_one();
@@ -71,7 +71,7 @@ impl Driver {
     pub(super) fn flush(&mut self) -> bool {
         let now = Instant::now();
         let mut is_blocked = false;
-        let graves = self.graves();
+        let graves = self.graves(now);
         for slot in 0..PEERS {
             self.pass_what_waits(slot, &graves, now);
             if let Some(state) = self.slots.get_mut(usize::from(slot)) {

@@ -112,9 +112,10 @@ fn read_frame(
             .borrow()
             .counters
             .add(Metric::ClusterOut, frame::count_messages(&messages));
-        Driver::tell(driver, |core, now| {
-            core.handle_frame(slot, frame, messages, now)
-        });
+        let state = &mut *driver.borrow_mut();
+        let now = Instant::now();
+        state.send_frame(slot, frame, messages, now);
+        state.settle(now);
     }
     true
 }
