@@ -51,7 +51,8 @@ pub enum Purpose {
     /// A part of the copy of a session.
     Copy {
         session: SessionId,
-        place: Place,
+        /// The number of the copy.
+        copy: u64,
         bytes: usize,
     },
     Nothing,
@@ -74,8 +75,11 @@ pub struct Book {
     sessions: BTreeMap<SessionId, Copied>,
     /// Those whose place is another than where they are.
     due: BTreeSet<SessionId>,
-    /// Those whose place does not have all of them, and how many words it has not confirmed.
-    under_way: BTreeMap<SessionId, (Place, usize)>,
+    /// Those whose place does not have all of them: the number of the copy, and how many words of it are
+    /// not confirmed.
+    under_way: BTreeMap<SessionId, (u64, usize)>,
+    /// The number of the last copy.
+    copies: u64,
     copy_bytes: usize,
     words: VecDeque<Outgoing>,
     /// Words on their way, by their frames.
@@ -123,6 +127,31 @@ impl Book {
             } else {
                 self.due.remove(session);
             }
+        }
+    }
+
+    /// Notes that the node at this end of a lane may have forgotten a session, as it was to go there,
+    /// and it does not.
+    pub fn note_forgotten(&mut self, session: SessionId, end: ShardId, now: Instant) {
+        let Some(copied) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        let mut telling = Telling::new(now);
+        let whose = copied.whose(session);
+        let is_there = |place: &Place| place.end != end;
+        for place in [copied.at, copied.older].into_iter().flatten() {
+            if !is_there(&place) {
+                telling.tell_at(place, whose, &Step::Ended);
+            }
+        }
+        copied.older = copied.older.filter(is_there);
+        if copied.at.is_some_and(|at| !is_there(&at)) {
+            copied.at = copied.older.take();
+            self.under_way.remove(&session);
+            self.due.insert(session);
+        }
+        for (place, piece) in telling.finish() {
+            self.push(place, &piece, Purpose::Nothing);
         }
     }
 
@@ -229,13 +258,15 @@ impl Book {
             telling.tell_at(place, copied.whose(session), step);
         }
         let pieces = telling.finish();
-        self.under_way.insert(session, (place, pieces.len()));
+        self.copies += 1;
+        let copy = self.copies;
+        self.under_way.insert(session, (copy, pieces.len()));
         for (place, piece) in pieces {
             let bytes = piece.len();
             self.copy_bytes += bytes;
             let purpose = Purpose::Copy {
                 session,
-                place,
+                copy,
                 bytes,
             };
             self.push(place, &piece, purpose);
@@ -276,11 +307,11 @@ impl Book {
                 }
                 Purpose::Copy {
                     session,
-                    place,
+                    copy,
                     bytes,
                 } => {
                     self.copy_bytes -= bytes;
-                    self.note_copied(session, place, now);
+                    self.note_copied(session, copy, now);
                 }
                 Purpose::Nothing => {}
             }
@@ -288,12 +319,12 @@ impl Book {
         true
     }
 
-    fn note_copied(&mut self, session: SessionId, place: Place, now: Instant) {
+    fn note_copied(&mut self, session: SessionId, copy: u64, now: Instant) {
         let Some((copying, words)) = self.under_way.get_mut(&session) else {
             return;
         };
-        // It may be a copy to somebody who was lost meanwhile.
-        if *copying != place {
+        // It may be a copy to somebody who was lost meanwhile, or has forgotten it.
+        if *copying != copy {
             return;
         }
         *words -= 1;

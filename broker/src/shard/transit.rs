@@ -321,11 +321,19 @@ impl Shard {
         }
         let (to, time, was_sent) = (leaving.to, leaving.time, leaving.is_sent());
         entry.transit = None;
-        let client_id = Arc::clone(&entry.client_id);
+        let (client_id, session) = (Arc::clone(&entry.client_id), entry.session.number());
         debug!(%client_id, "session does not go to another node");
         self.clustered.moving.remove(&client_id);
         if was_sent {
             self.join_groups(key);
+            // Where it went it may have taken the place of its copy.
+            if let (Some(account), Some(session)) = (&self.account, session) {
+                let mut book = account.book().borrow_mut();
+                book.note_forgotten(session, to.end, now);
+                drop(book);
+                account.copy_soon();
+                self.outbox_work.notify_one();
+            }
         }
         let word = Word::Answer {
             client_id: &client_id,

@@ -90,6 +90,8 @@ enum Event {
     Take,
     Come(u16),
     Go(u16),
+    /// A session was to go to where its copy is, and does not.
+    Forget(prop::sample::Index),
 }
 
 fn events() -> impl Strategy<Value = Event> {
@@ -104,6 +106,7 @@ fn events() -> impl Strategy<Value = Event> {
         6 => Just(Event::Take),
         1 => (0..PEERS).prop_map(Event::Come),
         1 => (0..PEERS).prop_map(Event::Go),
+        1 => any::<Index>().prop_map(Event::Forget),
     ]
 }
 
@@ -177,6 +180,18 @@ impl Scene {
             Event::Go(end) => {
                 self.lives[usize::from(*end)] = None;
                 self.book.set_peers(peers(&self.lives));
+            }
+            Event::Forget(which) => {
+                let session = self.pick(which);
+                let copied = session.and_then(|session| self.book.sessions.get(&session));
+                if let Some((session, copied)) = session.zip(copied)
+                    && let Some(at) = copied.at
+                {
+                    if let Some(shadows) = self.shadows.get_mut(&at) {
+                        shadows.remove(&copied.whose(session));
+                    }
+                    self.book.note_forgotten(session, at.end, self.now);
+                }
             }
         }
     }
