@@ -259,17 +259,18 @@ impl Core {
         // Who said what is left out waits to hear of it all the same.
         let has_words = frame::has_words(&messages);
         let messages = peer.without_stale(messages, now);
-        let token = match (frame, self.acknowledge) {
-            (Some(frame), Acknowledge::Replicated) if has_words => Token::Frame(frame),
-            (Some(frame), Acknowledge::Local) => {
-                for level in [Level::Taken, Level::Safe] {
-                    let confirm = Action::Confirm { slot, frame, level };
-                    self.actions.push_back(confirm);
-                }
-                Token::None
-            }
-            (_, _) => Token::None,
-        };
+        let token = frame.filter(|_frame| has_words).map(Token::Frame);
+        if let (Some(frame), Acknowledge::Local) = (frame, self.acknowledge) {
+            // A copy is not there before it is taken.
+            let level = if has_words {
+                Level::Passed
+            } else {
+                Level::Safe
+            };
+            let confirm = Action::Confirm { slot, frame, level };
+            self.actions.push_back(confirm);
+        }
+        let token = token.unwrap_or(Token::None);
         peer.out.push(&Item::Messages(messages.clone()), token);
         if let (Some(frame), Acknowledge::Replicated) = (frame, self.acknowledge) {
             let number = peer.out.last();
@@ -365,7 +366,13 @@ impl Core {
             self.actions.push_back(Action::Bury { slot, node, fate });
         }
         // What was for the peer's own shards, none of them will hear.
-        peer.restart_stream(stream);
+        for token in peer.restart_stream(stream) {
+            if let Token::Frame(frame) = token {
+                let level = Level::Taken;
+                let confirm = Action::Confirm { slot, frame, level };
+                self.actions.push_back(confirm);
+            }
+        }
         peer.begin_life(stream, now);
         let orphan = |(frame, messages)| Action::Orphan {
             slot,

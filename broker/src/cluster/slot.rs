@@ -310,7 +310,7 @@ impl Slot {
         } = confirmation;
         match level {
             Level::Taken => self.untaken.confirm(shard, sequence),
-            Level::Safe => {
+            Level::Passed | Level::Safe => {
                 self.unsafe_yet.confirm(shard, sequence);
                 self.burial.confirm(shard, sequence);
             }

@@ -116,6 +116,8 @@ pub struct Confirmation {
 pub enum Level {
     /// It is in the reader's sessions. Told of frames that cross the border to another node.
     Taken,
+    /// It is on its way there, and publishers are told no more than that: `acknowledge = "local"`.
+    Passed,
     /// It is where it cannot be lost.
     Safe,
 }

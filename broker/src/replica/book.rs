@@ -297,14 +297,7 @@ impl Book {
         };
         for purpose in purposes {
             match purpose {
-                Purpose::Parcel(number) => {
-                    if let Some(words) = self.owing.get_mut(&number) {
-                        *words -= 1;
-                        if *words == 0 {
-                            self.owing.remove(&number);
-                        }
-                    }
-                }
+                Purpose::Parcel(number) => self.settle_parcel(number),
                 Purpose::Copy {
                     session,
                     copy,
@@ -317,6 +310,31 @@ impl Book {
             }
         }
         true
+    }
+
+    /// Notes that a frame is on its way, which is enough for what clients wait for: a copy is not whole
+    /// before it was taken. Tells whether something was waited for.
+    pub fn note_passed(&mut self, to: ShardId, sequence: u64) -> bool {
+        let Some(purposes) = self.sent.get_mut(&(to, sequence)) else {
+            return false;
+        };
+        let is_parcel = |purpose: &mut Purpose| matches!(purpose, Purpose::Parcel(_));
+        let parcels: Vec<_> = purposes.extract_if(.., is_parcel).collect();
+        for purpose in &parcels {
+            if let Purpose::Parcel(number) = purpose {
+                self.settle_parcel(*number);
+            }
+        }
+        !parcels.is_empty()
+    }
+
+    fn settle_parcel(&mut self, number: u64) {
+        if let Some(words) = self.owing.get_mut(&number) {
+            *words -= 1;
+            if *words == 0 {
+                self.owing.remove(&number);
+            }
+        }
     }
 
     fn note_copied(&mut self, session: SessionId, copy: u64, now: Instant) {

@@ -17,7 +17,7 @@ use std::{
 use super::{Shard, Shared};
 use crate::{
     codec::packet::{Ack, AckKind, Delivery},
-    lanes::Outbox,
+    lanes::{Level, Outbox},
     link::Link,
     message::Qos,
     replica::{
@@ -317,10 +317,14 @@ impl Account {
         }
     }
 
-    /// Notes that another node has taken a frame.
-    pub(super) fn confirm(&self, to: ShardId, sequence: u64) {
+    /// Notes that another node has taken a frame, or is sent it at least.
+    pub(super) fn confirm(&self, to: ShardId, sequence: u64, level: Level) {
         let mut book = self.book.borrow_mut();
-        if book.confirm(to, sequence, Instant::now()) {
+        let is_news = match level {
+            Level::Passed => book.note_passed(to, sequence),
+            Level::Taken | Level::Safe => book.confirm(to, sequence, Instant::now()),
+        };
+        if is_news {
             self.copied.notify_one();
             self.copying.notify_one();
         }

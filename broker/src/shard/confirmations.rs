@@ -139,10 +139,10 @@ impl Shard {
         } = confirmation;
         // What is safe was taken, whether that was told or not.
         if let Some(account) = &self.account {
-            account.confirm(to, sequence);
+            account.confirm(to, sequence, level);
         }
         match level {
-            Level::Safe => self.handle_confirmation(Need::Frame { to, sequence }),
+            Level::Passed | Level::Safe => self.handle_confirmation(Need::Frame { to, sequence }),
             Level::Taken => {}
         }
     }

@@ -249,6 +249,40 @@ fn peer_that_had_held_this_node_for_gone_has_no_copies_of_its_sessions() {
     assert_eq!(one.stream(), stream);
 }
 
+#[test]
+fn copies_are_not_there_before_they_are_taken_however_little_publishers_wait_for() {
+    let mut one = One::new();
+    one.core.acknowledge = Acknowledge::Local;
+    one.meet(None);
+    one.take_copy();
+    let slot = one.core.peers["two"].slot;
+    let from = ShardId(0);
+    let told = |one: &mut One| -> Vec<_> {
+        let actions = one.wait(Duration::ZERO).into_iter();
+        let told = actions.filter_map(|action| {
+            let Action::Confirm { frame, level, .. } = action else {
+                return None;
+            };
+            Some((frame.sequence, level))
+        });
+        told.collect()
+    };
+    for sequence in 1..=2 {
+        let frame = FrameId { from, sequence };
+        let mut writer = Writer::new(from, sequence);
+        let (life, piece) = (one.core.peers["two"].life, b"piece");
+        writer.push_word(&Word::Steps { life, piece }.encode(), true);
+        let messages = writer.finish().slice(HEADER..);
+        one.core.handle_frame(slot, Some(frame), messages, one.now);
+    }
+    assert_eq!(told(&mut one), [(1, Level::Passed), (2, Level::Passed)]);
+    one.hear(&Message::Taken(2));
+    assert_eq!(told(&mut one), [(1, Level::Taken)]);
+    // Nobody waits for ever.
+    one.hear(&Message::Farewell(Parting::Stops));
+    assert_eq!(told(&mut one), [(2, Level::Taken)]);
+}
+
 fn message() -> Item {
     Item::Messages(Bytes::from_static(b"m"))
 }

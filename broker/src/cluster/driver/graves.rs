@@ -93,7 +93,7 @@ impl Driver {
     pub(super) fn confirm(&mut self, slot: u16, frame: FrameId, level: Level, now: Instant) {
         let end = self.cluster.end(slot);
         let state = self.slots.get_mut(usize::from(slot));
-        if level == Level::Safe && state.is_some_and(|state| state.burial().handle_shared(frame)) {
+        if level != Level::Taken && state.is_some_and(|state| state.burial().handle_shared(frame)) {
             return self.finish_burials(now);
         }
         let FrameId { from, sequence } = frame;
