@@ -311,7 +311,8 @@ impl Shard {
         let Some(entry) = self.sessions.get_mut(key) else {
             return;
         };
-        let known = entry.session.message_ids();
+        let mut known = entry.session.message_ids();
+        known.append(&mut entry.had);
         for message in messages {
             let message = with_group(&self.shared.shares, message);
             let id = message.content.as_ref().map(|(message, _grant)| message.id);

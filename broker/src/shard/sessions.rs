@@ -1,12 +1,19 @@
 //! The sessions of one shard, by client id and by a small key that tries and timers hold.
 
-use std::{collections::BTreeMap, ops::Bound, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
 
 use super::{Shard, losses::Losses, shared::Seats, transit::Transit};
 use crate::{
     access::{Identity, Permit},
     codec::packet::ConnectCode,
     link::Link,
+    message::MessageId,
     metrics::Metric,
     routes::ShardId,
     session::{
@@ -54,6 +61,9 @@ pub(super) struct Entry {
     pub(super) begun: u64,
     /// The session is on its way from one node to another.
     pub(super) transit: Option<Box<Transit>>,
+    /// What the copy had from which the session was made. The node that was held for gone may bring it
+    /// once more.
+    pub(super) had: BTreeSet<MessageId>,
 }
 
 impl Entry {
@@ -171,6 +181,7 @@ impl Sessions {
             time: 0,
             begun: 0,
             transit: None,
+            had: BTreeSet::new(),
         };
         let key = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);

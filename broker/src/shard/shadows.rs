@@ -5,7 +5,7 @@
 //! session, and is one when those messages come.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -313,7 +313,7 @@ impl Shard {
             }
             return None;
         }
-        let ids: Vec<_> = shadow.message_ids().collect();
+        let ids: BTreeSet<_> = shadow.message_ids().collect();
         let older = self.sessions.find(&client_id);
         let entry = older.and_then(|key| self.sessions.get_mut(key));
         if let Some(key) = older.filter(|_key| entry.is_some_and(|entry| entry.goes_to(from))) {
@@ -328,8 +328,11 @@ impl Shard {
         }?;
         let promoted = self.shadows.promoted.entry(from).or_default();
         promoted.sessions.insert(key, whose.client);
-        for id in ids {
-            promoted.recent.insert(whose.client, id, now);
+        for id in &ids {
+            promoted.recent.insert(whose.client, *id, now);
+        }
+        if let Some(entry) = self.sessions.get_mut(key) {
+            entry.had = ids;
         }
         Some(key)
     }

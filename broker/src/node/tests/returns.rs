@@ -4,10 +4,10 @@ use super::{
     Broker, Node,
     client::Hello,
     cluster::Cluster,
-    config_of,
+    config_of, persist,
     replicas::{connect, leave_session},
 };
-use crate::codec::packet::Version;
+use crate::{codec::packet::Version, metrics::Metric, testing::Dir};
 
 const V5: Version = Version::V5;
 
@@ -40,6 +40,40 @@ async fn message_for_a_node_that_is_back_goes_to_the_sessions_that_it_had_before
     for payload in ["before", "meanwhile"] {
         assert_eq!(client.receive().await.payload, payload);
     }
+    client.ping().await;
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn node_that_starts_again_from_its_store_brings_nothing_that_clients_have_had_elsewhere() {
+    let cluster = Cluster::new();
+    let dir = Dir::new();
+    let settings = cluster.settings(&[], "") + &persist::settings(&dir);
+    let one = Broker::start_named("one", &settings).await;
+    let two = cluster.start("two", &[&one], "").await;
+    one.wait_for_members(&["two"]).await;
+    two.wait_for_members(&["one"]).await;
+    leave_session(&one, V5, "c", &[("t", 2)]).await;
+    let mut publisher = two.join(V5, "publisher").await;
+    for (payload, qos) in [("1", 1), ("2", 1), ("3", 2)] {
+        publisher.deliver("t", payload, qos).await;
+    }
+    one.wait_for_copies(1).await;
+    one.stop().await;
+    two.wait_for(Metric::Promoted, 1).await;
+    let (mut client, is_present) = connect(&two, &Hello::persistent(V5, "c")).await;
+    assert!(is_present);
+    for payload in ["1", "2", "3"] {
+        assert_eq!(client.receive().await.payload, payload);
+    }
+    client.ping().await;
+    let settings = cluster.settings(&[&two], "") + &persist::settings(&dir);
+    let one = Broker::start_named("one", &settings).await;
+    one.wait_for_members(&["two"]).await;
+    one.wait_for(Metric::ClusterMovedOut, 1).await;
+    publisher.deliver("t", "4", 1).await;
+    assert_eq!(client.receive().await.payload, "4");
     client.ping().await;
     one.stop().await;
     two.stop().await;
