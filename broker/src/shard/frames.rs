@@ -133,7 +133,15 @@ impl Shard {
         let is_neighbours = self.is_neighbour(frame.from);
         let mut handed_on = Needs::default();
         let mut is_more = false;
-        while let Some(content) = frame::read_content(&mut frame.bytes, now) {
+        loop {
+            // What follows may be for sessions of copies.
+            if !is_neighbours && self.promote_some(frame.from, work, now) {
+                is_more = true;
+                break;
+            }
+            let Some(content) = frame::read_content(&mut frame.bytes, now) else {
+                break;
+            };
             let Item {
                 message,
                 seats,

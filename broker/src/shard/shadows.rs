@@ -12,7 +12,7 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::{SessionKey, Shard};
+use super::{SessionKey, Shard, sessions::Work};
 use crate::{
     lanes::frame::{self, Content},
     message::{Message, MessageId, Qos},
@@ -31,6 +31,9 @@ use crate::{
 /// sent them there.
 const MOURNING: Duration = Duration::from_secs(10);
 
+/// Copies that become sessions before it is asked whether the turn is over.
+const PROMOTED_AT_ONCE: usize = 32;
+
 /// By the ends of the lanes that their owners' words come by.
 #[derive(Default)]
 pub(super) struct Shadows {
@@ -47,6 +50,10 @@ struct Owner {
     bytes: usize,
     /// That of its place here for which it tells of them.
     life: u64,
+    /// It is gone: they become sessions, one after another.
+    is_lost: bool,
+    /// How many have.
+    promoted: usize,
 }
 
 #[derive(Default)]
@@ -87,6 +94,16 @@ impl Owner {
             self.bytes += shadow.bytes();
         }
         has_ended
+    }
+
+    /// Takes out some copies.
+    fn take_some(&mut self) -> Vec<(Whose, Shadow)> {
+        let shadows = std::iter::from_fn(|| self.shadows.pop_first());
+        let taken: Vec<_> = shadows.take(PROMOTED_AT_ONCE).collect();
+        let bytes: usize = taken.iter().map(|(_whose, shadow)| shadow.bytes()).sum();
+        self.bytes -= bytes;
+        self.promoted += taken.len();
+        taken
     }
 
     /// Takes out the copy of a client's session.
@@ -151,6 +168,18 @@ impl Shadows {
         promoted.recent.absorb(recent);
     }
 
+    /// Has the copies of an owner that is gone become sessions.
+    fn lose(&mut self, from: ShardId, now: Instant) {
+        let Some(owner) = self.owners.get_mut(&from) else {
+            return;
+        };
+        owner.is_lost = true;
+        let recent = std::mem::take(&mut owner.recent);
+        if !owner.shadows.is_empty() || self.promoted.contains_key(&from) {
+            self.mourn(from, recent, now);
+        }
+    }
+
     /// Forgets what is over.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         let is_recent = |since: Instant| now.saturating_duration_since(since) < MOURNING;
@@ -209,30 +238,36 @@ impl Shard {
     fn lose_owner(&mut self, from: ShardId, fate: Fate, now: Instant) {
         // Sessions that were on their way to it or from it are where they belong then.
         self.follow_fellows(now);
-        let Some(owner) = self.shadows.owners.remove(&from) else {
-            return;
-        };
+        match fate {
+            Fate::Dropped => drop(self.shadows.owners.remove(&from)),
+            Fate::Promoted => self.shadows.lose(from, now),
+        }
         // Others may wait for what becomes of the copies.
         self.clustered.claims.release_all();
-        if fate == Fate::Dropped {
-            return;
+    }
+
+    /// Makes sessions of a lost node's copies, as many as a turn allows; tells whether there are more.
+    pub(super) fn promote_some(&mut self, from: ShardId, work: Work, now: Instant) -> bool {
+        loop {
+            let owner = self.shadows.owners.get_mut(&from);
+            let Some(owner) = owner.filter(|owner| owner.is_lost) else {
+                return false;
+            };
+            let copies = owner.take_some();
+            if copies.is_empty() {
+                let copies = owner.promoted;
+                self.shadows.owners.remove(&from);
+                info!(
+                    shard = self.id.0,
+                    copies, "sessions of a node that is gone go on here"
+                );
+                return false;
+            }
+            self.promote_all(from, copies, now);
+            if self.is_spent(work) {
+                return true;
+            }
         }
-        let Owner {
-            shadows,
-            recent,
-            bytes: _,
-            life: _,
-        } = owner;
-        let copies = shadows.len();
-        if copies == 0 && !self.shadows.promoted.contains_key(&from) {
-            return;
-        }
-        self.shadows.mourn(from, recent, now);
-        self.promote_all(from, shadows, now);
-        info!(
-            shard = self.id.0,
-            copies, "sessions of a node that is gone go on here"
-        );
     }
 
     /// For a client that has come here: makes a session of the copy of its own, if its node is gone
@@ -241,9 +276,11 @@ impl Shard {
         let Some(cluster) = self.shared.cluster.clone() else {
             return;
         };
-        let is_lost = |end: &ShardId| !cluster.peers().any(|peer| peer == *end);
-        let owners = self.shadows.owners.keys().copied();
-        for end in owners.filter(is_lost).collect::<Vec<_>>() {
+        let is_there = |end: ShardId| cluster.peers().any(|peer| peer == end);
+        let owners = self.shadows.owners.iter();
+        // One that is lost here may be back already.
+        let lost = owners.filter(|(end, owner)| owner.is_lost || !is_there(**end));
+        for end in lost.map(|(end, _owner)| *end).collect::<Vec<_>>() {
             let Some(owner) = self.shadows.owners.get_mut(&end) else {
                 continue;
             };

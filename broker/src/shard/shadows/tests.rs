@@ -88,6 +88,12 @@ impl Scene {
 
     fn hear(&mut self, word: Word<'_>) {
         self.shard.handle_word(END, &word.encode(), self.now);
+        while self.promote_some() {}
+    }
+
+    fn promote_some(&mut self) -> bool {
+        let work = self.shard.begin_work();
+        self.shard.promote_some(END, work, self.now)
     }
 
     fn say(&mut self, whose: Whose, steps: &[Step]) {
@@ -302,6 +308,35 @@ fn frame_that_is_told_of_as_safe_alone_was_taken_with_its_steps() {
         level: Level::Safe,
     });
     assert!(account.is_settled());
+}
+
+#[test]
+fn sessions_of_a_node_with_many_are_made_in_several_turns() {
+    const MANY: usize = 5000;
+    let mut scene = Scene::new();
+    for number in 0..MANY {
+        scene.copy(&number.to_string(), None);
+    }
+    let lost = Word::Lost(Fate::Promoted).encode();
+    scene.shard.handle_word(END, &lost, scene.now);
+    let mut turns = 0;
+    // Clients need not wait for their own, also if the node is back.
+    let cluster = scene.shard.shared.cluster.clone().unwrap();
+    cluster.meet_for_tests(&[END]);
+    let late = (0..MANY).rev().map(|number| number.to_string());
+    for client_id in late.take(3) {
+        assert!(scene.promote_some());
+        turns += 1;
+        scene.shard.promote_lost(&client_id, scene.now);
+        assert!(scene.is_here(&client_id));
+    }
+    while scene.promote_some() {
+        turns += 1;
+    }
+    assert!(turns < 1000);
+    assert!((0..MANY).all(|number| scene.is_here(&number.to_string())));
+    scene.orphan(&[1]);
+    assert_eq!(scene.messages("0"), [1]);
 }
 
 #[test]
