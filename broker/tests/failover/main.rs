@@ -9,16 +9,14 @@
     reason = "what is unexpected ends a test"
 )]
 
-#[expect(dead_code, reason = "only the other test has groups")]
-#[path = "../kill/client.rs"]
+#[allow(dead_code, reason = "others have less, or more, to do with clients")]
+#[path = "../client/mod.rs"]
 mod client;
 mod front;
 
 use std::{
-    collections::BTreeMap,
     env, fs,
-    io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -31,20 +29,22 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use client::{Publisher, Subscriber};
+use client::{
+    Dice, PATIENCE, Pace, Publisher, Subscriber, Taken,
+    line::{Hello, Line, Start, Version},
+    publish, subscribe,
+};
 use front::Front;
 
 const KILLS: u64 = 2;
 
-/// Messages of each publisher in one turn.
-const BURST: usize = 10;
-const TURN: Duration = Duration::from_millis(20);
+const PACE: Pace = Pace {
+    burst: 10,
+    turn: Duration::from_millis(20),
+};
 
-/// Longer than anything takes here.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What was acknowledged, by topic.
-type Taken = BTreeMap<String, Vec<u64>>;
+/// Between what happens, at least.
+const PAUSE: Duration = Duration::from_millis(200);
 
 struct Node {
     directory: PathBuf,
@@ -194,64 +194,16 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().expect(variable))
 }
 
-/// Marsaglia's xorshift: kills are to fall at other moments each time, and be told again.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn moment(&mut self) -> Duration {
-        Duration::from_millis(200 + self.roll() % 1000)
-    }
-}
-
 /// Connects a client that has nothing but a will, with this number, for `q1/will`.
-fn connect_mortal(address: SocketAddr, number: u64) -> TcpStream {
-    let mut stream = TcpStream::connect(address).unwrap();
-    // A clean session, and a will of QoS 1.
-    let mut packet = b"\x10\x00\0\x04MQTT\x04\x0e\0\x3c\0\x08mortal-".to_vec();
-    packet.push(b'a' + u8::try_from(number % 26).unwrap());
-    packet.extend(b"\0\x07q1/will\0\x08");
-    packet.extend(number.to_be_bytes());
-    packet[1] = u8::try_from(packet.len() - 2).unwrap();
-    stream.write_all(&packet).unwrap();
-    let mut answer = [0; 4];
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.read_exact(&mut answer).unwrap();
-    assert_eq!(answer, [0x20, 2, 0, 0], "CONNACK");
-    stream
-}
-
-fn publish(mut publisher: Publisher, is_over: &AtomicBool) -> Publisher {
-    while !is_over.load(Ordering::Relaxed) {
-        let began = Instant::now();
-        publisher.turn(BURST);
-        thread::sleep(TURN.saturating_sub(began.elapsed()));
-    }
-    let deadline = Instant::now() + PATIENCE;
-    while !publisher.is_idle() {
-        assert!(Instant::now() < deadline, "{} is stuck", publisher.topic());
-        publisher.turn(0);
-    }
-    publisher
-}
-
-fn subscribe(mut subscriber: Subscriber, taken: &OnceLock<Taken>) -> Subscriber {
-    let mut deadline = None;
-    loop {
-        subscriber.turn(Duration::from_millis(50));
-        if let Some(taken) = taken.get() {
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
-            if subscriber.lost(taken).is_empty() || Instant::now() > deadline {
-                return subscriber;
-            }
-        }
-    }
+fn connect_mortal(address: SocketAddr, number: u64) -> Line {
+    let hello = Hello {
+        version: Version::V311,
+        client_id: &format!("mortal-{number}"),
+        start: Start::Clean,
+        will: Some(("q1/will", &number.to_be_bytes())),
+    };
+    let (line, _is_present) = Line::connect(address, &hello, PATIENCE).unwrap();
+    line
 }
 
 #[test]
@@ -260,7 +212,7 @@ fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let by_clock = clock.as_nanos() as u64 | 1;
     let seed = number("TIDEGATE_KILLS_SEED").unwrap_or(by_clock);
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let scene = Scene::new();
     let mut nodes = scene.start();
     nodes[0].wait_for_peer(true);
@@ -290,7 +242,7 @@ fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
     let (mut subscribers, published) = thread::scope(|scope| {
         let reading = readers.map(|reader| scope.spawn(|| subscribe(reader, &taken)));
         let publishing: Vec<_> = publishers
-            .map(|publisher| scope.spawn(|| publish(publisher, &is_over)))
+            .map(|publisher| scope.spawn(|| publish(publisher, PACE, &is_over)))
             .collect();
         let mut published = Taken::new();
         for kill in 0..kills {
@@ -298,7 +250,7 @@ fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
             nodes[dying].wait_for_copies(sessions);
             let _mortal = connect_mortal(nodes[dying].clients, kill);
             nodes[dying].wait_for_copies(sessions + 1);
-            thread::sleep(dice.moment());
+            thread::sleep(dice.moment(PAUSE));
             if dice.roll().is_multiple_of(2) {
                 nodes[dying].kill();
             } else {
@@ -311,16 +263,18 @@ fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
                 .entry("q1/will".to_owned())
                 .or_default()
                 .push(kill);
-            thread::sleep(dice.moment());
+            thread::sleep(dice.moment(PAUSE));
             nodes[dying].kill();
             nodes[dying].restart();
             nodes[surviving].wait_for_peer(true);
         }
-        thread::sleep(dice.moment());
+        thread::sleep(dice.moment(PAUSE));
         is_over.store(true, Ordering::Relaxed);
         let elapsed = began.elapsed();
         for publisher in publishing {
             let publisher = publisher.join().unwrap();
+            let topic = publisher.topic();
+            assert_eq!(publisher.story().lost_sessions, [], "of {topic}");
             published.insert(publisher.topic().to_owned(), publisher.taken);
         }
         taken.set(published).unwrap();
@@ -348,6 +302,7 @@ fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
         let name = subscriber.name();
         let lost = subscriber.lost(&taken);
         assert_eq!(lost.len(), 0, "{name} lost {lost:?}; {told}");
+        assert_eq!(subscriber.story().lost_sessions, [], "of {name}; {told}");
         println!("{name} got {} twice of QoS 2", subscriber.repeats("q2/"));
     }
     assert!(count > 0, "{told}");

@@ -9,6 +9,8 @@
     reason = "what is unexpected ends a test"
 )]
 
+#[allow(dead_code, reason = "others have less, or more, to do with clients")]
+#[path = "../client/mod.rs"]
 mod client;
 
 use std::{
@@ -24,17 +26,18 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use client::{Publisher, Subscriber, Taken};
+use client::{Dice, PATIENCE, Pace, Publisher, Subscriber, Taken, publish, subscribe};
 
 const KILLS: u64 = 4;
 
-/// Messages of each publisher in one turn: four of QoS 1 publish 5,000 a second together, if the
-/// machine lets them.
-const BURST: usize = 25;
-const TURN: Duration = Duration::from_millis(20);
+/// Four publishers of QoS 1 publish 5,000 messages a second together, if the machine lets them.
+const PACE: Pace = Pace {
+    burst: 25,
+    turn: Duration::from_millis(20),
+};
 
-/// Longer than anything takes that is left to do when the last broker is up.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// From one kill to the next, at least.
+const LIFE: Duration = Duration::from_millis(100);
 
 /// The broker under test.
 struct Broker {
@@ -117,53 +120,11 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().expect(variable))
 }
 
-/// Marsaglia's xorshift: kills are to fall at other moments each time, and be told again.
-struct Moments(u64);
-
-impl Moments {
-    fn next(&mut self) -> Duration {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        Duration::from_millis(100 + self.0 % 1000)
-    }
-}
-
-fn publish(mut publisher: Publisher, is_over: &AtomicBool) -> Publisher {
-    while !is_over.load(Ordering::Relaxed) {
-        let began = Instant::now();
-        publisher.turn(BURST);
-        thread::sleep(TURN.saturating_sub(began.elapsed()));
-    }
-    let deadline = Instant::now() + PATIENCE;
-    while !publisher.is_idle() {
-        assert!(Instant::now() < deadline, "{} is stuck", publisher.topic());
-        publisher.turn(0);
-    }
-    publisher
-}
-
-fn subscribe(mut subscriber: Subscriber, taken: &OnceLock<Taken>) -> Subscriber {
-    let mut deadline = None;
-    loop {
-        subscriber.turn(Duration::from_millis(50));
-        if let Some(taken) = taken.get() {
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
-            if subscriber.lost(taken).is_empty() || Instant::now() > deadline {
-                break;
-            }
-        }
-    }
-    // What comes twice comes now.
-    subscriber.turn(Duration::from_millis(500));
-    subscriber
-}
-
 /// Has a member of a group go again and again, with messages that it has not acknowledged.
 fn take_part(mut member: Subscriber, is_over: &AtomicBool, go: fn(&mut Subscriber)) -> Subscriber {
     while !is_over.load(Ordering::Relaxed) {
         member.turn(Duration::from_millis(100));
-        thread::sleep(TURN);
+        thread::sleep(PACE.turn);
         go(&mut member);
     }
     member
@@ -175,7 +136,7 @@ fn killed_broker_loses_nothing_acknowledged_and_repeats_nothing_of_qos_2() {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let by_clock = clock.as_nanos() as u64 | 1;
     let seed = number("TIDEGATE_KILLS_SEED").unwrap_or(by_clock);
-    let mut moments = Moments(seed);
+    let mut dice = Dice::new(seed);
     let scene = Scene::new();
     let mut broker = Broker::start(scene.directory.clone());
     let address = scene.address;
@@ -217,18 +178,20 @@ fn killed_broker_loses_nothing_acknowledged_and_repeats_nothing_of_qos_2() {
             .collect();
         let reading = readers.map(|reader| scope.spawn(|| subscribe(reader, &taken)));
         let publishing: Vec<_> = publishers
-            .map(|publisher| scope.spawn(|| publish(publisher, &is_over)))
+            .map(|publisher| scope.spawn(|| publish(publisher, PACE, &is_over)))
             .collect();
         for _ in 0..kills {
-            thread::sleep(moments.next());
+            thread::sleep(dice.moment(LIFE));
             broker.kill();
         }
-        thread::sleep(moments.next());
+        thread::sleep(dice.moment(LIFE));
         is_over.store(true, Ordering::Relaxed);
         let elapsed = began.elapsed();
         let mut published = Taken::new();
         for publisher in publishing {
             let publisher = publisher.join().unwrap();
+            let topic = publisher.topic();
+            assert_eq!(publisher.story().lost_sessions, [], "of {topic}");
             published.insert(publisher.topic().to_owned(), publisher.taken);
         }
         taken.set(published).unwrap();
@@ -250,7 +213,7 @@ fn killed_broker_loses_nothing_acknowledged_and_repeats_nothing_of_qos_2() {
     subscribers.push(absent);
     let lost_by = |members: &[Subscriber]| {
         let members: Vec<_> = members.iter().collect();
-        client::lost(&members, &taken)
+        Subscriber::lost_by_all(&members, &taken)
     };
     let deadline = Instant::now() + PATIENCE;
     while !lost_by(&members).is_empty() && Instant::now() < deadline {
@@ -267,6 +230,7 @@ fn killed_broker_loses_nothing_acknowledged_and_repeats_nothing_of_qos_2() {
         let name = subscriber.name();
         let lost = subscriber.lost(&taken);
         assert_eq!(lost.len(), 0, "{name} lost {lost:?}; {told}");
+        assert_eq!(subscriber.story().lost_sessions, [], "of {name}; {told}");
         assert_eq!(subscriber.repeats("q2/"), 0, "{name} got one twice; {told}");
     }
     let lost = lost_by(&members);
