@@ -2,6 +2,13 @@
 
 pub mod bench;
 pub mod build;
+#[allow(
+    dead_code,
+    clippy::panic,
+    reason = "tests have more to do with clients, and what is unexpected ends a measurement too"
+)]
+#[path = "../../broker/tests/client/mod.rs"]
+mod client;
 pub mod elevate;
 pub mod exec;
 pub mod kernel;

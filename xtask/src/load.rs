@@ -97,6 +97,10 @@ pub struct Times {
     pub p50: f64,
     /// 99 of 100 are below.
     pub p99: f64,
+    /// 999 of 1,000 are below.
+    pub p999: f64,
+    /// The longest.
+    pub max: f64,
 }
 
 impl Load {

@@ -91,3 +91,15 @@ fn run(task: Task) -> Result<()> {
         Task::Bench(args) => bench::run(&args),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -2,8 +2,8 @@
 
 mod brokers;
 mod pair;
+mod status;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,12 +12,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use rustix::process::Signal;
-use serde::Deserialize;
 
 pub use brokers::unpacking;
+pub use status::{BackendStatus, Status};
 
 use crate::exec;
 use crate::lab::{Binaries, ConfigText, Example, Family, Host, Process, Topology, wait_until};
+use status::StatusJson;
 
 /// MQTT.
 pub const PORT: u16 = 1883;
@@ -136,6 +137,8 @@ pub struct Network {
     unpackers: Vec<Process>,
     shape: Shape,
     programs: Binaries,
+    /// What our brokers are configured with besides: table, key, value.
+    settings: &'static [(&'static str, &'static str, &'static str)],
     config: ConfigText,
     /// Whether VRRP says which balancer has the VIPs.
     is_pair: bool,
@@ -148,6 +151,18 @@ impl Network {
     /// # Errors
     /// Needs root, and names what does not start.
     pub fn new(shape: Shape, programs: &Binaries) -> Result<Self> {
+        Self::with_settings(shape, programs, &[])
+    }
+
+    /// The same with keys for the configuration of our brokers: table, key and value of each.
+    ///
+    /// # Errors
+    /// As [`Network::new`].
+    pub fn with_settings(
+        shape: Shape,
+        programs: &Binaries,
+        settings: &'static [(&'static str, &'static str, &'static str)],
+    ) -> Result<Self> {
         let topology = Topology::new()?;
         // The clients' side of one address: as many source ports as there are.
         let ports = "1024 65535";
@@ -164,6 +179,7 @@ impl Network {
             unpackers: Vec::new(),
             shape,
             programs: programs.clone(),
+            settings,
             config: tidegate_config(shape)?,
             is_pair: false,
             topology,
@@ -179,7 +195,7 @@ impl Network {
             if shape.backend == Backend::Mosquitto && shape.forward == Forward::Tunnel {
                 network.unpackers.push(brokers::unpack(host, programs)?);
             }
-            let broker = brokers::start(host, shape, &network.topology, programs)?;
+            let broker = network.start_broker(host)?;
             network.brokers.push(broker);
         }
         network.wait_until_brokers_are_one()?;
@@ -276,10 +292,23 @@ impl Network {
     /// # Errors
     /// When it does not start.
     pub fn restart_broker(&mut self, index: usize) -> Result<()> {
-        let host = self.topology.brokers()[index];
-        let broker = brokers::start(host, self.shape, &self.topology, &self.programs)?;
+        let broker = self.start_broker(self.topology.brokers()[index])?;
         self.brokers[index] = broker;
         Ok(())
+    }
+
+    fn start_broker(&self, host: &Host) -> Result<Process> {
+        let (shape, settings) = (self.shape, self.settings);
+        brokers::start(host, shape, settings, &self.topology, &self.programs)
+    }
+
+    /// What a broker of a cluster says of it, as JSON.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn cluster_status(&self, index: usize) -> Result<String> {
+        let host = self.topology.brokers()[index];
+        exec::output(brokers::status_command(host, &self.programs).arg("--json"))
     }
 
     /// Waits until brokers of a cluster know each other, and each other's subscribers.
@@ -412,67 +441,6 @@ fn duration(text: &str) -> Result<Duration> {
     } else {
         Duration::from_secs(number)
     })
-}
-
-/// What Tidegate says of the MQTT service that the clients use.
-#[derive(Clone, Debug)]
-pub struct Status {
-    /// `native` or `generic`.
-    pub xdp_mode: String,
-    /// The service's backends.
-    pub backends: Vec<BackendStatus>,
-    /// Packets by outcome.
-    pub verdicts: BTreeMap<String, u64>,
-}
-
-/// `tidegate status --json`, as far as it is of interest here.
-#[derive(Debug, Deserialize)]
-struct StatusJson {
-    interface: Interface,
-    services: Vec<Service>,
-    verdicts: BTreeMap<String, u64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Interface {
-    xdp_mode: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Service {
-    vip: IpAddr,
-    port: u16,
-    backends: Vec<BackendStatus>,
-}
-
-/// One backend of the MQTT service.
-#[derive(Clone, Debug, Deserialize)]
-pub struct BackendStatus {
-    /// `broker1`, ...
-    pub name: String,
-    /// `up`, `down` or `unknown`.
-    pub health: String,
-    /// Why it is not up.
-    pub reason: Option<String>,
-    /// Of the new flows, 0 to 1.
-    pub share: f64,
-    /// Packets sent to it.
-    pub packets: u64,
-    /// Flows begun.
-    pub new_connections: u64,
-}
-
-impl Status {
-    /// One of them.
-    ///
-    /// # Errors
-    /// When there is none of that name.
-    pub fn backend(&self, name: &str) -> Result<&BackendStatus> {
-        let mut backends = self.backends.iter();
-        backends
-            .find(|backend| backend.name == name)
-            .with_context(|| format!("tidegate knows no backend {name}"))
-    }
 }
 
 #[cfg(test)]

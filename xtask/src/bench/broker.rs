@@ -1,15 +1,11 @@
 //! Our broker, mosquitto and rumqttd as its users run it: the same clients, in one run, one after the
 //! other. Load generator and broker share this machine, so ratios say more than figures.
-//!
-//! And ours alone for minutes, with as many clients as a process may have.
 
 mod makes;
-mod soak;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
 use serde_json::json;
 
 use crate::elevate;
@@ -29,25 +25,9 @@ const END: Duration = Duration::from_secs(120);
 /// Clients that wait for one sender's messages.
 const FAN: u32 = 500;
 
-/// What to do with brokers.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum Case {
-    /// Several, beside each other.
-    Compare,
-    /// Ours, with many clients for long: nothing may be lost, and memory may not grow.
-    Soak,
-}
-
 /// How much to measure.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// What to do.
-    #[arg(long, value_enum, default_value = "compare")]
-    case: Case,
-    /// Clients of the soak that each publish 256 bytes at QoS 1; a process has 20,000 files at most on
-    /// many machines.
-    #[arg(long, value_name = "N", default_value_t = 17_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    clients: u32,
     /// Clients that are connected and say nothing.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=15_000))]
     idle: u32,
@@ -57,13 +37,12 @@ pub struct Args {
     /// Senders, each with a receiver of its own.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=5_000))]
     pairs: u32,
-    /// Messages a second: of one sender in the latency test [default: 50], of all clients in the soak
-    /// [default: 20000].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    rate: Option<u32>,
-    /// Length of each message test [default: 5], or of the soak [default: 300].
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    seconds: Option<u32>,
+    /// Messages a second of one sender in the latency test.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+    /// Length of each message test.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: u32,
     /// How often everything is measured, in turn; the median counts, of ratios that of the rounds'.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -80,41 +59,14 @@ pub struct Args {
     json: bool,
 }
 
-impl Args {
-    fn rate(&self) -> u32 {
-        self.rate.unwrap_or(match self.case {
-            Case::Compare => 50,
-            Case::Soak => 20_000,
-        })
-    }
-
-    fn seconds(&self) -> u32 {
-        self.seconds.unwrap_or(match self.case {
-            Case::Compare => 5,
-            Case::Soak => 300,
-        })
-    }
-}
-
 /// Sets up, builds, measures and prints.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let programs = match args.case {
-        Case::Compare => elevate::with_example("broker", RUMQTTD)?,
-        Case::Soak => elevate::with_programs(&[])?,
-    };
-    let Some(programs) = programs else {
+    let Some(programs) = elevate::with_example("broker", RUMQTTD)? else {
         return Ok(());
     };
     note_interrupts();
     clean_leftovers().context("cannot remove what an earlier run left")?;
-    let programs = Programs::new(programs)?;
-    match args.case {
-        Case::Compare => compare(args, &programs),
-        Case::Soak => soak::run(args, &mut Scene::open(Make::Tidegate, &programs)?),
-    }
-}
-
-fn compare(args: &Args, programs: &Programs) -> Result<()> {
+    let programs = &Programs::new(programs)?;
     let mut rounds: Vec<Vec<Figures>> = vec![Vec::new(); args.brokers.len()];
     for round in 1..=args.rounds {
         for (figures, make) in rounds.iter_mut().zip(&args.brokers) {
@@ -128,8 +80,8 @@ fn compare(args: &Args, programs: &Programs) -> Result<()> {
             "idle": args.idle,
             "connects": args.connects,
             "pairs": args.pairs,
-            "rate": args.rate(),
-            "seconds": args.seconds(),
+            "rate": args.rate,
+            "seconds": args.seconds,
             "rounds": args.rounds,
             "brokers": figures::json(&outcomes, "ours_to_this"),
         });
@@ -257,7 +209,7 @@ impl<'a> Scene<'a> {
 
     /// From sender to receiver, well below what any of them can take.
     fn latency(&mut self, args: &Args) -> Result<Vec<f64>> {
-        let interval = (1000.0 / f64::from(args.rate())).to_string();
+        let interval = (1000.0 / f64::from(args.rate)).to_string();
         let topic = ["-t", "pair/%i", "-q", "0", "-i", "1"];
         let senders = [&topic[..], &["-I", &interval]].concat();
         let pairs = args.pairs;
@@ -273,7 +225,7 @@ impl<'a> Scene<'a> {
         (receivers, receiving): (u32, &[&str]),
         (senders, sending): (u32, &[&str]),
     ) -> Result<(f64, Summary)> {
-        let duration = format!("{}s", args.seconds());
+        let duration = format!("{}s", args.seconds);
         let mut receiving = self.load("sub", receivers, receiving)?;
         receiving.wait_ready(READY)?;
         let always = ["-s", "256", "--wait-all", "--duration", &duration];

@@ -6,8 +6,11 @@ mod cluster;
 mod failover;
 mod figures;
 mod flood;
+mod listening;
 mod path;
+mod soak;
 mod sync;
+mod verdict;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -39,8 +42,10 @@ pub enum Args {
     Failover(failover::Args),
     /// The broker beside mosquitto and rumqttd: idle memory, connects, messages, fan-out, latency.
     Broker(broker::Args),
-    /// Brokers of a cluster beside one alone: messages, latency, joining with many filters.
+    /// Brokers of a cluster: what one more costs, takeovers, subscriptions, deaths, joining.
     Cluster(cluster::Args),
+    /// One broker with many clients, and some that come and go, for minutes: is all of it steady?
+    Soak(soak::Args),
     /// Two nodes that tell each other of their flows: lag, bytes, CPU, memory.
     Sync(sync::Args),
 }
@@ -67,6 +72,7 @@ pub fn run(args: &Args) -> Result<()> {
         Args::Failover(args) => failover::run(args),
         Args::Broker(args) => broker::run(args),
         Args::Cluster(args) => cluster::run(args),
+        Args::Soak(args) => soak::run(args),
         Args::Sync(args) => sync::run(args),
     }
 }

@@ -26,7 +26,7 @@ mod workdir;
 pub use binaries::{BIN_DIR, Binaries};
 pub use config::{ConfigText, Example};
 pub use host::Host;
-pub use netns::NetNs;
+pub use netns::{Door, NetNs};
 pub(crate) use pinger::raw_socket;
 pub use pinger::{Answer, Answers, PING_PERIOD, Pinger, Record};
 pub use process::{Process, cpu_seconds_of, memory_of};

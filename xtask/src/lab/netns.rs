@@ -18,6 +18,12 @@ pub(super) const NAMES: &str = "/run/netns";
 /// A named network namespace, removed when dropped.
 #[derive(Debug)]
 pub struct NetNs {
+    door: Door,
+}
+
+/// A way into a namespace, for who does not hold it.
+#[derive(Debug)]
+pub struct Door {
     name: String,
     file: File,
 }
@@ -34,14 +40,16 @@ impl NetNs {
         exec::run(Command::new("ip").args(["netns", "add", &name]))?;
         let path = Path::new(NAMES).join(&name);
         let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        let netns = Self { name, file };
+        let netns = Self {
+            door: Door { name, file },
+        };
         netns.ip(&["link set lo up"])?;
         Ok(netns)
     }
 
     /// The name, for `ip -n` and `ip netns exec`.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.door.name
     }
 
     /// Runs `ip` commands, one per line, in one go.
@@ -50,9 +58,9 @@ impl NetNs {
     /// Names the first line that failed.
     pub fn ip(&self, lines: &[&str]) -> Result<()> {
         let mut command = Command::new("ip");
-        command.args(["-n", &self.name, "-batch", "-"]);
+        command.args(["-n", &self.door.name, "-batch", "-"]);
         exec::run_with_input(&mut command, &lines.join("\n"))
-            .with_context(|| format!("in namespace {}", self.name))
+            .with_context(|| format!("in namespace {}", self.door.name))
     }
 
     /// A command that will run inside.
@@ -73,10 +81,41 @@ impl NetNs {
     /// # Errors
     /// When the process has no descriptor left.
     pub fn place(&self, command: &mut Command) -> Result<()> {
-        sys::enter_netns(command, self.file.try_clone()?.into());
+        sys::enter_netns(command, self.door.file.try_clone()?.into());
         Ok(())
     }
 
+    /// A way into it for others.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn door(&self) -> Result<Door> {
+        let file = self.door.file.try_clone()?;
+        let name = self.door.name.clone();
+        Ok(Door { name, file })
+    }
+
+    /// As [`Door::enter`].
+    ///
+    /// # Errors
+    /// The function's own, or that the namespace cannot be entered.
+    pub fn enter<T: Send>(&self, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.door.enter(inside)
+    }
+
+    /// Writes a setting below `/proc/sys`.
+    ///
+    /// # Errors
+    /// When the kernel does not know or does not take it.
+    pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+        let path = PathBuf::from("/proc/sys").join(key.replace('.', "/"));
+        self.enter(|| {
+            std::fs::write(&path, value).with_context(|| format!("cannot set {}", path.display()))
+        })
+    }
+}
+
+impl Door {
     /// Calls a function on a thread inside the namespace.
     ///
     /// # Errors
@@ -92,23 +131,12 @@ impl NetNs {
             Err(panic) => std::panic::resume_unwind(panic),
         })
     }
-
-    /// Writes a setting below `/proc/sys`.
-    ///
-    /// # Errors
-    /// When the kernel does not know or does not take it.
-    pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
-        let path = PathBuf::from("/proc/sys").join(key.replace('.', "/"));
-        self.enter(|| {
-            std::fs::write(&path, value).with_context(|| format!("cannot set {}", path.display()))
-        })
-    }
 }
 
 impl Drop for NetNs {
     fn drop(&mut self) {
         // Nothing can be done about a failure here; `clean_leftovers` finds what stays.
-        let _ = exec::run(Command::new("ip").args(["netns", "delete", &self.name]));
+        let _ = exec::run(Command::new("ip").args(["netns", "delete", &self.door.name]));
     }
 }
 

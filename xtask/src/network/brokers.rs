@@ -35,6 +35,7 @@ const TUNNEL_SOURCES: [&str; 2] = ["172.16.40.0/24", "fd00:40::/64"];
 pub(super) fn start(
     host: &Host,
     shape: Shape,
+    settings: &[(&str, &str, &str)],
     topology: &Topology,
     programs: &Binaries,
 ) -> Result<Process> {
@@ -52,6 +53,10 @@ pub(super) fn start(
             };
             let node = format!("{:?}", host.name());
             let socket = format!("{:?}", socket_of(host));
+            let settings = settings.iter();
+            let config = settings.fold(config, |config, (table, key, value)| {
+                config.set(table, key, value)
+            });
             let config = config
                 .set("", "node", &node)
                 .set("control", "socket", &socket)

@@ -1,22 +1,20 @@
 //! The brokers that are compared, and how each is started.
 
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use crate::lab::{Binaries, ConfigText, Host, Process, wait_until};
+use crate::lab::{Binaries, ConfigText, Host, Process};
+
+use super::super::listening;
 
 /// The example of the package `broker` that is rumqttd as its users run it.
 pub(super) const RUMQTTD: &str = "stock-rumqttd";
 
 const PORT: u16 = 1883;
-
-/// For a broker to listen.
-const START: Duration = Duration::from_secs(20);
 
 /// What its repository proposes, with room for more clients.
 const RUMQTTD_CONFIG: &str = r#"id = 0
@@ -66,14 +64,7 @@ impl Make {
     /// Starts it, and waits until it listens.
     pub(super) fn start(self, host: &Host, programs: &Programs) -> Result<Process> {
         let mut process = host.spawn("broker", self.command(host, programs)?)?;
-        let is_up = || {
-            let connect = || Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).is_ok());
-            let up = host.netns().enter(connect).unwrap_or(false);
-            (up || !process.is_running()).then_some(up)
-        };
-        let up = wait_until(START, "the broker listening", is_up);
-        let up = up.with_context(|| process.tail())?;
-        ensure!(up, "the broker has ended: {}", process.tail());
+        listening::wait(host, &mut process, (Ipv4Addr::LOCALHOST, PORT).into())?;
         Ok(process)
     }
 

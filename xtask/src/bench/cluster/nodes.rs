@@ -1,6 +1,6 @@
 //! The nodes, on one host without a network of its own but loopback.
 
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,8 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::lab::{Binaries, ConfigText, Host, Process, WorkDir, wait_until};
+use crate::lab::{Binaries, ConfigText, Host, NetNs, Process, WorkDir, wait_until};
 use crate::load::Load;
+
+use super::super::listening;
 
 /// Where clients come in, of each node's own address.
 const PORT: u16 = 1883;
@@ -17,15 +19,17 @@ const PORT: u16 = 1883;
 /// Where nodes do.
 const PEERS: u16 = 7883;
 
-/// For a node to listen.
-const START: Duration = Duration::from_secs(20);
-
 /// For nodes to know each other, and each other's filters.
 const MEET: Duration = Duration::from_secs(60);
+
+/// Filters of each of the clients that have many.
+pub(super) const FILTERS_OF_ONE: u32 = 100;
 
 /// A cluster.
 pub(super) struct Nodes {
     program: PathBuf,
+    /// What all are configured with besides.
+    settings: &'static str,
     nodes: Vec<Process>,
     host: Host,
     _work: WorkDir,
@@ -33,14 +37,25 @@ pub(super) struct Nodes {
 
 /// What a node says of the others.
 #[derive(Deserialize)]
-struct Status {
-    members: Vec<Member>,
+pub(super) struct Status {
+    pub(super) members: Vec<Member>,
+    pub(super) copied_sessions: u64,
+    pub(super) bare_sessions: u64,
 }
 
 #[derive(Deserialize)]
-struct Member {
-    synced: bool,
-    filters: u32,
+pub(super) struct Member {
+    pub(super) alive: bool,
+    pub(super) synced: bool,
+    pub(super) filters: u32,
+}
+
+fn config_of(node: usize) -> String {
+    format!("node{node}.toml")
+}
+
+fn peer_address(node: usize) -> String {
+    format!("{}:{PEERS}", address(node))
 }
 
 fn address(node: usize) -> Ipv4Addr {
@@ -51,10 +66,20 @@ fn address(node: usize) -> Ipv4Addr {
 impl Nodes {
     /// Starts so many, and waits until they know each other.
     pub(super) fn start(count: u8, programs: &Binaries) -> Result<Self> {
+        Self::start_with(count, programs, "")
+    }
+
+    /// The same with lines for their configurations, that are of no table.
+    pub(super) fn start_with(
+        count: u8,
+        programs: &Binaries,
+        settings: &'static str,
+    ) -> Result<Self> {
         let work = WorkDir::new()?;
         let host = Host::alone("bench", work.path())?;
         let mut nodes = Self {
             program: programs.broker.clone(),
+            settings,
             nodes: Vec::new(),
             host,
             _work: work,
@@ -80,30 +105,75 @@ impl Nodes {
         self.nodes.len()
     }
 
-    /// Starts one more, which calls the first one; the result is its number.
+    /// Starts one more, which calls all that are there; the result is its number.
     pub(super) fn add(&mut self) -> Result<usize> {
+        let seeds: Vec<_> = (0..self.len()).map(peer_address).collect();
+        self.add_calling(&seeds)
+    }
+
+    /// Starts one more, which calls nobody until [`Nodes::join`]; the result is its number.
+    pub(super) fn add_alone(&mut self) -> Result<usize> {
+        self.add_calling(&[])
+    }
+
+    fn add_calling(&mut self, seeds: &[String]) -> Result<usize> {
         let node = self.nodes.len();
-        let (ours, seed) = (address(node), address(0));
-        let (socket, key) = (self.socket(node), self.path("key"));
+        let ours = address(node);
+        let (socket, key, settings) = (self.socket(node), self.path("key"), self.settings);
         let text = format!(
-            "node = \"node{node}\"\naccess.anonymous = true\n[[listener]]\naddress = \"{ours}:{PORT}\"\n\
+            "node = \"node{node}\"\naccess.anonymous = true\n{settings}\n\
+             [[listener]]\naddress = \"{ours}:{PORT}\"\n\
              [control]\nsocket = {socket:?}\n[cluster]\nname = \"bench\"\nlisten = \"{ours}:{PEERS}\"\n\
-             seeds = [\"{seed}:{PEERS}\"]\nkey_file = {key:?}\n"
+             seeds = {seeds:?}\nkey_file = {key:?}\n"
         );
-        let config = ConfigText::from(&*text).write(&self.host, &format!("node{node}.toml"))?;
-        let mut command = self.host.command(&self.program)?;
-        command.args(["run", "--config"]).arg(config);
-        let mut process = self.host.spawn(&format!("node{node}"), command)?;
-        let is_up = || {
-            let connect = || Ok(TcpStream::connect((ours, PORT)).is_ok());
-            let up = self.host.netns().enter(connect).unwrap_or(false);
-            (up || !process.is_running()).then_some(up)
-        };
-        let up = wait_until(START, "the node listening", is_up);
-        let up = up.with_context(|| process.tail())?;
-        ensure!(up, "the node has ended: {}", process.tail());
+        ConfigText::from(&*text).write(&self.host, &config_of(node))?;
+        let process = self.spawn(node)?;
         self.nodes.push(process);
         Ok(node)
+    }
+
+    fn spawn(&self, node: usize) -> Result<Process> {
+        let mut command = self.host.command(&self.program)?;
+        let config = self.path(&config_of(node));
+        command.args(["run", "--config"]).arg(config);
+        let mut process = self.host.spawn(&format!("node{node}"), command)?;
+        listening::wait(&self.host, &mut process, self.address(node))?;
+        Ok(process)
+    }
+
+    /// Has a node call another one.
+    pub(super) fn join(&self, node: usize, other: usize) -> Result<()> {
+        let socket = self.socket(node);
+        let socket = socket.to_str().context("the path of a socket is text")?;
+        let called = peer_address(other);
+        let arguments = ["cluster", "join", &called, "--socket", socket];
+        self.host.output(&self.program, &arguments).map(drop)
+    }
+
+    /// Where clients of a node connect.
+    pub(super) fn address(&self, node: usize) -> SocketAddr {
+        (address(node), PORT).into()
+    }
+
+    /// Where the nodes are.
+    pub(super) fn netns(&self) -> &NetNs {
+        self.host.netns()
+    }
+
+    /// Calls a function there.
+    pub(super) fn inside<T: Send>(&self, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.host.netns().enter(inside)
+    }
+
+    /// The process of a node.
+    pub(super) fn process(&mut self, node: usize) -> &mut Process {
+        &mut self.nodes[node]
+    }
+
+    /// Starts a node that has ended.
+    pub(super) fn restart(&mut self, node: usize) -> Result<()> {
+        self.nodes[node] = self.spawn(node)?;
+        Ok(())
     }
 
     /// Waits until a node has learnt so many filters of one other node.
@@ -114,7 +184,13 @@ impl Nodes {
         })
     }
 
-    fn wait_for(&self, node: usize, what: &str, is_so: impl Fn(&Status) -> bool) -> Result<()> {
+    /// Waits until what a node says of the cluster is as it should be.
+    pub(super) fn wait_for(
+        &self,
+        node: usize,
+        what: &str,
+        is_so: impl Fn(&Status) -> bool,
+    ) -> Result<()> {
         let mut last = None;
         let found = wait_until(MEET, &format!("node {node} {what}"), || {
             last = Some(self.status(node));
@@ -128,7 +204,8 @@ impl Nodes {
         found.with_context(trouble)
     }
 
-    fn status(&self, node: usize) -> Result<Status> {
+    /// What a node says of the cluster.
+    pub(super) fn status(&self, node: usize) -> Result<Status> {
         let socket = self.socket(node);
         let socket = socket.to_str().context("the path of a socket is text")?;
         let arguments = ["cluster", "status", "--json", "--socket", socket];
@@ -136,9 +213,9 @@ impl Nodes {
         serde_json::from_str(&text).with_context(|| format!("no status: {text}"))
     }
 
-    /// Processor time of all.
-    pub(super) fn cpu_seconds(&self) -> Result<f64> {
-        self.nodes.iter().map(Process::cpu_seconds).sum()
+    /// Processor time of each.
+    pub(super) fn cpu_seconds(&self) -> Result<Vec<f64>> {
+        self.nodes.iter().map(Process::cpu_seconds).collect()
     }
 
     /// Bytes of memory of a node.
@@ -159,6 +236,17 @@ impl Nodes {
         let hosts = hosts.join(",");
         let arguments = [&["-h", &hosts, "--timeout", "60s"], arguments].concat();
         Load::start(&self.host, &self.program, name, kind, count, &arguments)
+    }
+
+    /// Starts clients of one node that have so many filters, which are in no other node.
+    pub(super) fn load_filters(&self, node: usize, filters: u32) -> Result<Load> {
+        let name = format!("many-{node}");
+        let topics = (0..FILTERS_OF_ONE).map(|number| format!("{name}/%i/{number}"));
+        let topics: Vec<_> = topics.flat_map(|topic| ["-t".to_owned(), topic]).collect();
+        let arguments = ["-i", "0", "-q", "0"].into_iter();
+        let arguments: Vec<_> = arguments.chain(topics.iter().map(String::as_str)).collect();
+        let clients = filters / FILTERS_OF_ONE;
+        self.load(&name, "sub", clients, node..node + 1, &arguments)
     }
 
     fn socket(&self, node: usize) -> PathBuf {
