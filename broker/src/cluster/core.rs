@@ -258,7 +258,7 @@ impl Core {
         }
         // Who said what is left out waits to hear of it all the same.
         let has_words = frame::has_words(&messages);
-        let messages = peer.without_stale(messages, now);
+        let messages = peer.without_stale(messages, self.lease, now);
         let token = frame.filter(|_frame| has_words).map(Token::Frame);
         if let (Some(frame), Acknowledge::Local) = (frame, self.acknowledge) {
             // A copy is not there before it is taken.

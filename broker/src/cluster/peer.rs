@@ -33,8 +33,8 @@ const FULL: usize = sized(64 * 1024 * 1024);
 /// As [`FULL`], for what it has taken and not made safe.
 const UNSAFE_FULL: usize = 64 * 1024 * 1024;
 
-/// How old what is read from a lane may be, and more.
-const STALE: Duration = Duration::from_secs(20);
+/// How old what is read from a lane may be, and more; at least, and in leases.
+const STALE: (Duration, u32) = (Duration::from_secs(20), 10);
 
 /// Why a node is held for gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -200,8 +200,9 @@ impl Peer {
 
     /// What of a frame's messages is for it as it is: the frame may have been made when its place was
     /// another node's, or before it was lost.
-    pub(super) fn without_stale(&self, messages: Bytes, now: Instant) -> Bytes {
-        if now.saturating_duration_since(self.since.max(self.born)) < STALE {
+    pub(super) fn without_stale(&self, messages: Bytes, lease: Duration, now: Instant) -> Bytes {
+        let (least, leases) = STALE;
+        if now.saturating_duration_since(self.since.max(self.born)) < least.max(leases * lease) {
             word::without_stale(messages, self.life, now)
         } else {
             messages

@@ -19,7 +19,7 @@ mod step;
 pub mod wire;
 pub mod word;
 
-pub use recent::Recent;
+pub use recent::{Recent, memory};
 pub use shadow::Shadow;
 pub use step::{Group, Step};
 

@@ -11,22 +11,43 @@ use std::{
 use super::place::mix;
 use crate::message::MessageId;
 
-/// How long it is remembered: longer than a node that is dead may be held for alive, and what was
-/// sent to it may wait.
+/// How long it is remembered at least.
 const MEMORY: Duration = Duration::from_secs(10);
+
+/// Leases for which it is remembered: longer than a node that is dead may be held for alive, and what
+/// was sent to it may wait.
+const LEASES: u32 = 5;
 
 /// How many at most: what a shard takes in that time, if it takes much.
 const MOST: usize = 200_000;
 
+/// How long what nodes of this lease have had is remembered.
+pub fn memory(lease: Duration) -> Duration {
+    MEMORY.max(LEASES * lease)
+}
+
 /// A session's client, by its hash, and a message.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Recent {
+    memory: Duration,
     /// In the order of time.
     order: VecDeque<(Instant, u64)>,
     had: HashSet<u64>,
 }
 
 impl Recent {
+    pub fn new(memory: Duration) -> Self {
+        Self {
+            memory,
+            order: VecDeque::new(),
+            had: HashSet::new(),
+        }
+    }
+
+    pub fn memory(&self) -> Duration {
+        self.memory
+    }
+
     /// Notes that a client's session has had a message; `false` if it had before.
     pub fn insert(&mut self, client: u64, id: MessageId, now: Instant) -> bool {
         // Such a message comes by one way alone.
@@ -60,8 +81,9 @@ impl Recent {
     }
 
     fn forget(&mut self, now: Instant) {
+        let memory = self.memory;
         let is_old =
-            |(since, _key): &mut (Instant, u64)| now.saturating_duration_since(*since) > MEMORY;
+            |(since, _key): &mut (Instant, u64)| now.saturating_duration_since(*since) > memory;
         while let Some((_since, key)) = self.order.pop_front_if(is_old) {
             self.had.remove(&key);
         }
@@ -83,7 +105,7 @@ mod tests {
 
     #[test]
     fn message_is_had_once_by_each_session() {
-        let mut recent = Recent::default();
+        let mut recent = Recent::new(MEMORY);
         let now = Instant::now();
         assert!(recent.insert(1, id(1), now) && recent.insert(2, id(1), now));
         assert!(recent.insert(1, id(2), now));
@@ -97,7 +119,7 @@ mod tests {
     fn what_two_have_noted_is_had_as_long_as_it_would_be_by_either() {
         let now = Instant::now();
         let later = now + MEMORY / 2;
-        let (mut recent, mut other) = (Recent::default(), Recent::default());
+        let (mut recent, mut other) = (Recent::new(MEMORY), Recent::new(MEMORY));
         assert!(recent.insert(1, id(1), later));
         assert!(other.insert(1, id(2), now) && other.insert(1, id(1), now));
         recent.absorb(other);
@@ -107,8 +129,17 @@ mod tests {
     }
 
     #[test]
+    fn nodes_of_more_patience_remember_for_longer() {
+        assert_eq!(memory(Duration::from_secs(2)), MEMORY);
+        let mut recent = Recent::new(memory(Duration::from_mins(1)));
+        let now = Instant::now();
+        assert!(recent.insert(1, id(1), now));
+        assert!(!recent.insert(1, id(1), now + Duration::from_mins(3)));
+    }
+
+    #[test]
     fn what_is_old_is_forgotten_and_what_is_much_too() {
-        let mut recent = Recent::default();
+        let mut recent = Recent::new(MEMORY);
         let now = Instant::now();
         assert!(recent.insert(1, id(1), now));
         let later = now + MEMORY + Duration::from_secs(1);

@@ -211,6 +211,7 @@ pub(crate) struct Shard {
 
 impl Shard {
     pub(crate) fn new(id: ShardId, shared: Arc<Shared>, counters: Arc<Counters>) -> Self {
+        let lease = shared.cluster.as_ref().map(|cluster| cluster.lease());
         // One shard looks after what belongs to all.
         let sys = shared
             .sys_interval
@@ -244,7 +245,7 @@ impl Shard {
             is_stopping: false,
             sys,
             account,
-            shadows: Shadows::default(),
+            shadows: Shadows::new(lease),
             copies: replicas::Told::default(),
             source: None,
             taken: BTreeSet::new(),

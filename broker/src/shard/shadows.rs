@@ -4,6 +4,8 @@
 //! and then what this node had sent it and it had not taken. So a copy is whole when it becomes a
 //! session, and is one when those messages come.
 
+mod owner;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -12,6 +14,8 @@ use std::{
 
 use tracing::{info, warn};
 
+use owner::Owner;
+
 use super::{SessionKey, Shard, sessions::Work};
 use crate::{
     lanes::frame::{self, Content},
@@ -19,7 +23,7 @@ use crate::{
     metrics::{Counters, Metric},
     receipts::Needs,
     replica::{
-        Recent, Shadow, Step, hash_of,
+        Recent, Shadow, hash_of, memory,
         wire::{Reader, Whose},
         word::{Fate, Word},
     },
@@ -27,36 +31,17 @@ use crate::{
     session::{Restored, journal::SessionId},
 };
 
-/// How long messages come by two ways to sessions whose node is gone: directly, and from those who had
-/// sent them there.
-const MOURNING: Duration = Duration::from_secs(10);
-
-/// Copies that become sessions before it is asked whether the turn is over.
-const PROMOTED_AT_ONCE: usize = 32;
-
 /// By the ends of the lanes that their owners' words come by.
-#[derive(Default)]
 pub(super) struct Shadows {
+    /// How long messages may come by two ways to sessions whose node is gone: directly, and from those
+    /// who had sent them there.
+    memory: Duration,
     owners: BTreeMap<ShardId, Owner>,
     /// Copies that have become sessions, lately.
     promoted: BTreeMap<ShardId, Promoted>,
     told: Told,
 }
 
-#[derive(Default)]
-struct Owner {
-    shadows: BTreeMap<Whose, Shadow>,
-    recent: Recent,
-    bytes: usize,
-    /// That of its place here for which it tells of them.
-    life: u64,
-    /// It is gone: they become sessions, one after another.
-    is_lost: bool,
-    /// How many have.
-    promoted: usize,
-}
-
-#[derive(Default)]
 struct Promoted {
     since: Option<Instant>,
     /// With the hashes of their client ids.
@@ -71,62 +56,27 @@ struct Told {
     bytes: usize,
 }
 
-impl Owner {
-    /// Takes a step in; tells whether the session has ended.
-    fn apply(&mut self, whose: Whose, step: Step, now: Instant) -> bool {
-        if step == Step::Whole {
-            self.shadows.entry(whose).or_default();
+impl Promoted {
+    fn new(memory: Duration) -> Self {
+        Self {
+            since: None,
+            sessions: BTreeMap::new(),
+            recent: Recent::new(memory),
         }
-        // Of a session that nothing was told of before, a part is of no use.
-        let Some(shadow) = self.shadows.get_mut(&whose) else {
-            return false;
-        };
-        if let Step::Done(seq) | Step::Released(seq, _) = &step
-            && let Some(id) = shadow.message_id(*seq)
-        {
-            self.recent.insert(whose.client, id, now);
-        }
-        self.bytes -= shadow.bytes();
-        let has_ended = !shadow.apply(step);
-        if has_ended {
-            self.shadows.remove(&whose);
-        } else {
-            self.bytes += shadow.bytes();
-        }
-        has_ended
-    }
-
-    /// Takes out some copies.
-    fn take_some(&mut self) -> Vec<(Whose, Shadow)> {
-        let shadows = std::iter::from_fn(|| self.shadows.pop_first());
-        let taken: Vec<_> = shadows.take(PROMOTED_AT_ONCE).collect();
-        let bytes: usize = taken.iter().map(|(_whose, shadow)| shadow.bytes()).sum();
-        self.bytes -= bytes;
-        self.promoted += taken.len();
-        taken
-    }
-
-    /// Takes out the copy of a client's session.
-    fn take(&mut self, client_id: &str) -> Option<(Whose, Shadow)> {
-        let whose = self.find(client_id, hash_of(client_id))?;
-        let shadow = self.shadows.remove(&whose)?;
-        self.bytes -= shadow.bytes();
-        Some((whose, shadow))
-    }
-
-    fn find(&self, client_id: &str, client: u64) -> Option<Whose> {
-        let of_client = Whose::first(client)..=Whose::last(client);
-        let mut shadows = self.shadows.range(of_client);
-        let is_its = |shadow: &Shadow| {
-            let state = shadow.state();
-            state.is_some_and(|state| &*state.profile.client_id == client_id)
-        };
-        let found = shadows.find(|(_whose, shadow)| is_its(shadow));
-        found.map(|(whose, _shadow)| *whose)
     }
 }
 
 impl Shadows {
+    /// For a node of a cluster with this lease.
+    pub(super) fn new(lease: Option<Duration>) -> Self {
+        Self {
+            memory: memory(lease.unwrap_or_default()),
+            owners: BTreeMap::new(),
+            promoted: BTreeMap::new(),
+            told: Told::default(),
+        }
+    }
+
     /// Whether a session may have a message: if it was a copy, it may have had it already.
     pub(super) fn admits(&mut self, key: SessionKey, id: MessageId, now: Instant) -> bool {
         if self.promoted.is_empty() {
@@ -160,10 +110,15 @@ impl Shadows {
         }
     }
 
+    fn promoted_of(&mut self, owner: ShardId) -> &mut Promoted {
+        let promoted = self.promoted.entry(owner);
+        promoted.or_insert_with(|| Promoted::new(self.memory))
+    }
+
     /// Begins to tell messages that come by two ways for sessions of an owner's, or goes on: those
     /// that have become sessions before are no less its own.
     fn mourn(&mut self, owner: ShardId, recent: Recent, now: Instant) {
-        let promoted = self.promoted.entry(owner).or_default();
+        let promoted = self.promoted_of(owner);
         promoted.since = Some(now);
         promoted.recent.absorb(recent);
     }
@@ -174,7 +129,7 @@ impl Shadows {
             return;
         };
         owner.is_lost = true;
-        let recent = std::mem::take(&mut owner.recent);
+        let recent = owner.take_recent();
         if !owner.shadows.is_empty() || self.promoted.contains_key(&from) {
             self.mourn(from, recent, now);
         }
@@ -182,7 +137,7 @@ impl Shadows {
 
     /// Forgets what is over.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        let is_recent = |since: Instant| now.saturating_duration_since(since) < MOURNING;
+        let is_recent = |since: Instant| now.saturating_duration_since(since) < self.memory;
         self.promoted
             .retain(|_end, promoted| promoted.since.is_some_and(is_recent));
     }
@@ -216,7 +171,9 @@ impl Shard {
     }
 
     fn apply_steps(&mut self, from: ShardId, life: u64, piece: &[u8], now: Instant) {
-        let owner = self.shadows.owners.entry(from).or_default();
+        let memory = self.shadows.memory;
+        let owners = &mut self.shadows.owners;
+        let owner = owners.entry(from).or_insert_with(|| Owner::new(memory));
         // It tells of all anew, and of those that have ended nothing.
         let mut have_ended = std::mem::replace(&mut owner.life, life) != life;
         if have_ended {
@@ -286,7 +243,7 @@ impl Shard {
             };
             let copies: Vec<_> = std::iter::from_fn(|| owner.take(client_id)).collect();
             if !copies.is_empty() {
-                let recent = std::mem::take(&mut owner.recent);
+                let recent = owner.take_recent();
                 self.shadows.mourn(end, recent, now);
                 self.promote_all(end, copies, now);
             }
@@ -363,7 +320,7 @@ impl Shard {
             }
             None => self.awaken(shadow, now),
         }?;
-        let promoted = self.shadows.promoted.entry(from).or_default();
+        let promoted = self.shadows.promoted_of(from);
         promoted.sessions.insert(key, whose.client);
         for id in &ids {
             promoted.recent.insert(whose.client, *id, now);

@@ -10,6 +10,7 @@ use crate::{
     link::Link,
     peer::Peer,
     replica::{
+        Step,
         place::{self, Place},
         wire::Writer,
     },
