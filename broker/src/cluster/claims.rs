@@ -74,6 +74,10 @@ pub(crate) struct Claims<W> {
 }
 
 impl<W> Claims<W> {
+    pub(crate) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     pub(crate) fn new(node: Box<str>, patience: Duration) -> Self {
         Self {
             node,

@@ -9,7 +9,7 @@
 //!                        \-> refusal
 //! silent for lease / 2: the connection is closed, and called again; nothing is lost
 //! silent for lease: the peer is gone; what it has not taken is confirmed as gone with it
-//!                   (each judges by its own lease, and speaks as often as the shorter one asks)
+//!                   (of two leases the longer one counts, so that both judge alike)
 //! ```
 
 mod greeting;
@@ -44,6 +44,9 @@ use origin::Origin;
 
 /// Nodes that a cluster may have besides this one: each is a destination of all shards.
 pub(crate) const PEERS: u16 = 15;
+
+/// Leases, the longest of all, that what the others have to say of a node that is gone is waited for.
+const BURIAL: u32 = 3;
 
 /// Beats in a lease.
 const BEATS: u32 = 8;
@@ -231,6 +234,23 @@ impl Core {
         self.origin.is_settled()
     }
 
+    /// The longest lease of this node and of those that it knows: it may be that of a pair of others.
+    pub(super) fn longest_lease(&self) -> Duration {
+        let theirs = self.peers.values().map(|peer| peer.lease);
+        theirs.fold(self.lease, Duration::max)
+    }
+
+    /// For how long one node may hold another for gone before this one does, or learns better. Shorter
+    /// than what a peer is given that takes nothing: what it waits for meanwhile is not its fault.
+    pub(super) fn loss_spread(&self) -> Duration {
+        self.longest_lease() * 3 / 2
+    }
+
+    /// How long others may take to say that they have buried a node that is gone.
+    pub(super) fn burial_patience(&self) -> Duration {
+        BURIAL * self.longest_lease()
+    }
+
     pub(super) fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
@@ -333,7 +353,7 @@ impl Core {
                 continue;
             };
             let taken = peer.inc.poll_taken().or_else(|| {
-                let is_due = now.saturating_duration_since(link.said) >= link.beat;
+                let is_due = now.saturating_duration_since(link.said) >= link.beat();
                 is_due.then(|| peer.inc.taken())
             });
             let safe = peer.owed.poll(&peer.inc, taken.is_some());

@@ -28,8 +28,8 @@
 //!
 //! **What is promised.** As long as two nodes hold each other for alive, each message that one
 //! acknowledges has reached the sessions of the other's subscribers (with [`Acknowledge::Local`] it will),
-//! once and in order, whatever becomes of connections. A peer that is silent for the lease, or that takes
-//! nothing, is held for gone: what it has not taken it does not get, and publishers are answered. A kept
+//! once and in order, whatever becomes of connections. A peer that is silent for the lease, of two that
+//! differ the longer one, or that takes nothing, is held for gone: what it has not taken it does not get, and publishers are answered. A kept
 //! session has a copy on another node ([`crate::replica`]), and is one there when its own is gone; what
 //! any node had sent the lost one goes to it there. A client id has one connection, and one session,
 //! which goes where its client connects (`shard::claims`).
@@ -61,7 +61,7 @@ pub(crate) mod word;
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU16, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -118,7 +118,8 @@ pub(crate) struct Cluster {
     view: watch::Sender<ClusterStatus>,
     orders: mpsc::Sender<Order>,
     node: Box<str>,
-    lease: Duration,
+    /// The longest of all nodes' that are known, in milliseconds.
+    lease: AtomicU64,
     /// Peers that are there, and how often they were lost.
     fellows: watch::Sender<Vec<Fellow>>,
     clock: Clock,
@@ -157,11 +158,12 @@ impl Cluster {
             view: watch::Sender::new(ClusterStatus::alone(node, config)),
             orders,
             node: node.into(),
-            lease: config.lease,
+            lease: AtomicU64::default(),
             fellows: watch::Sender::default(),
             clock: Clock::default(),
             run: clock::random(),
         };
+        cluster.set_lease(config.lease);
         (cluster, given)
     }
 
@@ -233,9 +235,14 @@ impl Cluster {
         self.living.subscribe()
     }
 
-    /// How long a peer may be silent before it is held for gone.
+    /// How long any node may be silent before all hold it for gone.
     pub(crate) fn lease(&self) -> Duration {
-        self.lease
+        Duration::from_millis(self.lease.load(Ordering::Relaxed))
+    }
+
+    fn set_lease(&self, longest: Duration) {
+        let millis = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+        self.lease.store(millis, Ordering::Relaxed);
     }
 
     /// A time that is later than all that this node has given or seen.

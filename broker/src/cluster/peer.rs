@@ -84,6 +84,8 @@ pub(super) struct Peer {
     /// Its place among the destinations of this node's shards.
     pub(super) slot: u16,
     pub(super) incarnation: u64,
+    /// How long it waits for who is silent.
+    pub(super) lease: Duration,
     pub(super) host: IpAddr,
     pub(super) port: u16,
     pub(super) link: Option<LinkId>,
@@ -133,6 +135,7 @@ impl Peer {
         Self {
             slot,
             incarnation,
+            lease: Duration::ZERO,
             host: IpAddr::from([0, 0, 0, 0]),
             port: 0,
             link: None,

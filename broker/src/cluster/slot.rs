@@ -32,9 +32,6 @@ use crate::{
 /// Bytes of retained messages after which a page of them for a peer ends.
 pub(super) const PAGE_BYTES: usize = 256 * 1024;
 
-/// How long one node may hold another for gone before this one does, or learns better.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// Messages of a peer on their way to the shards.
 pub(super) struct Slot {
     pub(super) outbox: Outbox,
@@ -281,19 +278,19 @@ impl Slot {
     fn is_held(&mut self, graves: &[Grave], now: Instant) -> bool {
         let first = self.waiting.front();
         let word = first.and_then(|item| frame::first_word(&item.messages));
-        let is_open = match word.and_then(replica::word::Word::decode) {
+        let open = match word.and_then(replica::word::Word::decode) {
             Some(replica::word::Word::Strays { node, .. }) => {
                 let mut graves = graves.iter();
-                graves.any(|grave| grave.node == node && grave.is_open)
+                graves.find(|grave| grave.node == node && grave.is_open)
             }
-            Some(_) | None => false,
+            Some(_) | None => None,
         };
-        if !is_open {
+        let Some(open) = open else {
             self.held = None;
             return false;
-        }
+        };
         let since = *self.held.get_or_insert(now);
-        now.saturating_duration_since(since) < PATIENCE
+        now.saturating_duration_since(since) < open.patience
     }
 
     /// Whether some found no room.
@@ -336,6 +333,8 @@ pub(super) struct Grave {
     pub(super) end: ShardId,
     /// It is alive, or its sessions are not all sessions here.
     pub(super) is_open: bool,
+    /// For how long that is waited for.
+    pub(super) patience: Duration,
 }
 
 /// Where retained messages go.

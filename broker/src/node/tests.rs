@@ -20,6 +20,7 @@ mod limits;
 mod listings;
 mod membership;
 mod mosquitto;
+mod mourning;
 mod operate;
 mod oracle;
 mod ownership;

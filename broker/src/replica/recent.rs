@@ -48,6 +48,11 @@ impl Recent {
         self.memory
     }
 
+    /// From now on all that is there is remembered for so long.
+    pub fn remember_for(&mut self, memory: Duration) {
+        self.memory = memory;
+    }
+
     /// Notes that a client's session has had a message; `false` if it had before.
     pub fn insert(&mut self, client: u64, id: MessageId, now: Instant) -> bool {
         // Such a message comes by one way alone.

@@ -347,6 +347,7 @@ impl Shard {
         self.outbox_work.notify_one();
         self.clustered.fellows.clone_from(&fellows);
         self.handle_lost_fellows(now);
+        self.clustered.follow_lease(&self.shared);
         self.clustered.claims.handle_fellows(fellows, now);
         self.clustered.claims.release_all();
         self.act_on_claims(now);

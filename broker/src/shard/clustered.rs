@@ -44,10 +44,15 @@ pub(super) struct Clustered {
     published: u64,
 }
 
+fn patience(shared: &Shared) -> Duration {
+    let cluster = shared.cluster.as_ref();
+    cluster.map_or(Duration::ZERO, |cluster| 2 * cluster.lease())
+}
+
 impl Clustered {
     pub(super) fn new(shared: &Shared) -> Self {
         let cluster = shared.cluster.as_ref();
-        let patience = cluster.map_or(Duration::ZERO, |cluster| 2 * cluster.lease());
+        let patience = patience(shared);
         Self {
             subacks: Subacks::default(),
             changes: cluster.map(|cluster| cluster.fellows()),
@@ -69,6 +74,12 @@ impl Clustered {
     /// Whether parts of sessions that leave are to be sent.
     pub(super) fn has_departures(&self) -> bool {
         !self.departures.is_empty()
+    }
+
+    /// Takes note of how long nodes wait for each other: it is another time when others are there.
+    pub(super) fn follow_lease(&mut self, shared: &Shared) {
+        self.patience = patience(shared);
+        self.claims.set_patience(self.patience);
     }
 
     /// Who is there, if that has changed.

@@ -378,7 +378,7 @@ impl Shard {
         self.publish_sys(now);
         self.release_subacks(0, now);
         self.handle_transit_timeout(now);
-        self.shadows.handle_timeout(now);
+        self.forget_mourned(now);
         self.count_copies();
         for _ in 0..DEADLINES_PER_TURN {
             let Some((due, key)) = self.deadlines.pop_first() else {

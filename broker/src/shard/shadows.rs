@@ -135,8 +135,15 @@ impl Shadows {
         }
     }
 
-    /// Forgets what is over.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    /// Forgets what is over, of nodes of which this is the longest lease.
+    fn forget_mourned(&mut self, lease: Duration, now: Instant) {
+        self.memory = self.memory.max(memory(lease));
+        for owner in self.owners.values_mut() {
+            owner.remember_for(self.memory);
+        }
+        for promoted in self.promoted.values_mut() {
+            promoted.recent.remember_for(self.memory);
+        }
         let is_recent = |since: Instant| now.saturating_duration_since(since) < self.memory;
         self.promoted
             .retain(|_end, promoted| promoted.since.is_some_and(is_recent));
@@ -167,6 +174,14 @@ impl Shard {
             Some(Word::Strays { .. } | Word::Buried(_)) | None => {
                 warn!(lane = from.0, "a word that makes no sense")
             }
+        }
+    }
+
+    /// Forgets which sessions were copies, when nothing can come by two ways any more.
+    pub(super) fn forget_mourned(&mut self, now: Instant) {
+        let cluster = self.shared.cluster.as_ref();
+        if let Some(lease) = cluster.map(|cluster| cluster.lease()) {
+            self.shadows.forget_mourned(lease, now);
         }
     }
 

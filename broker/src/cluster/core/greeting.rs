@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, BEATS, Core, LinkId, Mutant, Notice, PEERS, link::Link};
+use super::{Action, Core, LinkId, Mutant, Notice, PEERS, link::Link};
 use crate::cluster::{
     LEASE, is_valid_node,
     peer::{Loss, Peer, Standing},
@@ -102,17 +102,21 @@ impl Core {
             let peer = Peer::new(slot, hello.incarnation, self.streams, now);
             self.peers.insert(node.clone(), peer);
         }
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        peer.lease = Duration::from_millis(hello.lease_millis.into()).clamp(LEASE.0, LEASE.1);
+        let patience = self.loss_spread();
         let Some((peer, link)) = self.peers.get_mut(&node).zip(self.links.get_mut(&id)) else {
             return;
         };
         link.peer = Some(node.clone());
-        let theirs = Duration::from_millis(hello.lease_millis.into());
-        link.beat = theirs.clamp(LEASE.0, LEASE.1).min(self.lease) / BEATS;
+        link.lease = peer.lease.max(self.lease);
         peer.host = link.host;
         peer.port = hello.port;
         peer.heard = now;
         let held = self.held.get(usize::from(peer.slot));
-        link.is_choked = held.is_some_and(|held| held.is_choked(self.lease, now));
+        link.is_choked = held.is_some_and(|held| held.is_choked(patience, now));
         let address = peer.address().to_string();
         let older = peer.link.replace(id);
         let resume = Message::Resume(Resume {

@@ -32,8 +32,15 @@ pub(super) struct Link {
     pub(super) is_choked: bool,
     /// Both have said where they go on.
     pub(super) is_open: bool,
+    /// After what silence the two hold each other for gone: the longer of their leases.
+    pub(super) lease: Duration,
+}
+
+impl Link {
     /// How often this node says something.
-    pub(super) beat: Duration,
+    pub(super) fn beat(&self) -> Duration {
+        self.lease / BEATS
+    }
 }
 
 /// As a client could have it.
@@ -58,7 +65,7 @@ impl Core {
             peer: None,
             is_choked: false,
             is_open: false,
-            beat: self.lease / BEATS,
+            lease: self.lease,
         };
         self.links.insert(id, link);
         if self.has_left {

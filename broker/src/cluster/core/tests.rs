@@ -1,5 +1,7 @@
 //! One node, and a peer that behaves badly.
 
+mod members;
+
 use std::net::Ipv4Addr;
 
 use super::*;
@@ -362,26 +364,6 @@ fn peer_that_sends_more_than_was_agreed_is_not_listened_to() {
         Item::Changes(vec![Change::Added(filter)]),
     ));
     assert!(!one.is_met());
-}
-
-#[test]
-fn peer_of_less_patience_hears_more_often() {
-    let mut one = One::new();
-    one.be_called(500);
-    one.hear(&Message::Resume(Resume {
-        stream: 1,
-        heard: None,
-        is_choked: false,
-        wants_retained: false,
-    }));
-    one.take_copy();
-    one.said(Duration::ZERO);
-    assert!(one.core.beat() <= Duration::from_millis(500) / 8);
-    let beat = one.core.beat();
-    assert!(one.said(beat).contains(&Message::Taken(0)));
-    // Whatever it asks for, there is an end.
-    one.be_called(0);
-    assert_eq!(one.core.beat(), beat);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Core, origin::Others};
+use super::{Action, Core, link::Link, origin::Others};
 use crate::cluster::{
     LEASE,
     peer::Loss,
@@ -23,9 +23,9 @@ impl Core {
             .filter(|(_id, link)| {
                 // A stranger gets the time that a greeting may take.
                 let patience = if link.peer.is_some() {
-                    self.lease / 2
+                    link.lease / 2
                 } else {
-                    self.lease
+                    link.lease
                 };
                 silent(link.heard) > patience
             })
@@ -34,10 +34,10 @@ impl Core {
         for id in quiet {
             self.close(id, Some("it does not answer"), now);
         }
-        let patience = 2 * self.lease;
+        let patience = 2 * self.longest_lease();
         let mut lost = Vec::new();
         for (node, peer) in self.peers.iter().filter(|(_node, peer)| peer.is_alive()) {
-            if silent(peer.heard) > self.lease {
+            if silent(peer.heard) > peer.lease.max(self.lease) {
                 lost.push((node.clone(), Loss::Silent));
             } else if peer.is_stuck(patience, now) {
                 lost.push((node.clone(), Loss::Stuck));
@@ -98,10 +98,10 @@ impl Core {
         }
     }
 
-    /// How long the next timeout may be away. A peer of less patience than this node's has to hear from
-    /// it more often, and one may come in between.
+    /// How long the next timeout may be away. A peer that comes in between may have less patience than
+    /// those who are there.
     pub(in crate::cluster) fn beat(&self) -> Duration {
-        let beats = self.links.values().map(|link| link.beat);
+        let beats = self.links.values().map(Link::beat);
         beats.fold(LEASE.0 / 4, Duration::min)
     }
 }

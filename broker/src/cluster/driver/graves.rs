@@ -27,9 +27,10 @@ impl Driver {
     /// Has the shards make sessions of a lost peer's copies, behind all that it has said.
     pub(super) fn bury(&mut self, slot: u16, node: &str, fate: Fate, now: Instant) {
         let node = hash_of(node);
-        let patience = now + 3 * self.config.lease;
+        let wake = self.core.burial_patience();
+        let patience = now + wake;
         let end = self.cluster.end(slot);
-        let recent = now.checked_sub(3 * self.config.lease);
+        let recent = now.checked_sub(wake);
         self.buried
             .retain(|_by, since| recent.is_none_or(|recent| *since > recent));
         let others = match fate {
@@ -148,6 +149,7 @@ impl Driver {
     /// Who was there, and whether the sessions of each are where they are to be.
     pub(super) fn graves(&mut self, now: Instant) -> Vec<Grave> {
         let mut graves = Vec::new();
+        let patience = self.core.loss_spread();
         for (name, peer) in self.core.peers() {
             let state = self.slots.get_mut(usize::from(peer.slot));
             let is_open = state.is_some_and(|state| {
@@ -159,6 +161,7 @@ impl Driver {
                 node: hash_of(name),
                 end: self.cluster.end(peer.slot),
                 is_open,
+                patience,
             });
         }
         graves

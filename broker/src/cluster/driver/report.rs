@@ -99,6 +99,7 @@ impl Driver {
             }
         }
         self.cluster.alive.store(alive, Ordering::Release);
+        self.cluster.set_lease(self.core.longest_lease());
         self.watch_copy(alive != 0);
         self.cluster.slow.store(slow, Ordering::Relaxed);
         let known = self.core.known();

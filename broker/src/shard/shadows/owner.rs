@@ -59,6 +59,11 @@ impl Owner {
         has_ended
     }
 
+    /// From now on what its clients had is remembered for so long.
+    pub(super) fn remember_for(&mut self, memory: Duration) {
+        self.recent.remember_for(memory);
+    }
+
     pub(super) fn take_recent(&mut self) -> Recent {
         let memory = self.recent.memory();
         std::mem::replace(&mut self.recent, Recent::new(memory))

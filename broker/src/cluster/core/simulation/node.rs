@@ -76,7 +76,9 @@ impl Node {
             port: 7883,
         };
         let seeds = [address(0), address(1)];
-        let mut core = Core::new(me, Acknowledge::Replicated, LEASE, &seeds, now);
+        // Of two that differ the longer one counts, so one that is short makes no difference.
+        let lease = if number == 1 { LEASE / 4 } else { LEASE };
+        let mut core = Core::new(me, Acknowledge::Replicated, lease, &seeds, now);
         if retained.is_empty() {
             core.want_retained();
         }

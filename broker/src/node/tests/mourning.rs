@@ -1,0 +1,92 @@
+//! What nodes that are left owe to the sessions of one that is gone, and to each other.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    Broker,
+    client::{Client, Hello},
+    cluster::Cluster,
+    replicas::{connect, leave_session},
+};
+use crate::{codec::packet::Version, metrics::Metric};
+
+const V5: Version = Version::V5;
+
+/// Nodes `one`, `two` and `three` with these leases.
+async fn three(cluster: &Cluster, leases: [&str; 3]) -> [Broker; 3] {
+    let start = async |name, seeds: &[&Broker], lease| {
+        let settings = cluster.settings(seeds, "").replace("2s", lease);
+        Broker::start_named(name, &settings).await
+    };
+    let one = start("one", &[], leases[0]).await;
+    let two = start("two", &[&one], leases[1]).await;
+    let three = start("three", &[&one], leases[2]).await;
+    one.wait_for_members(&["three", "two"]).await;
+    two.wait_for_members(&["one", "three"]).await;
+    three.wait_for_members(&["one", "two"]).await;
+    [one, two, three]
+}
+
+/// Publishes the numbers from one on until something is so; the result is the last of them, which are
+/// not acknowledged.
+async fn publish_until(
+    publishers: &mut [Client],
+    topic: &str,
+    mut is_over: impl FnMut() -> bool,
+) -> u16 {
+    let mut last = 0;
+    while !is_over() {
+        last += 1;
+        for publisher in &mut *publishers {
+            let payload = last.to_string();
+            publisher.publish(topic, &payload, 0b0010, last).await;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    last
+}
+
+async fn expect_answers(publishers: &mut [Client], last: u16) {
+    for publisher in publishers {
+        for id in 1..=last {
+            publisher.expect(0x40, &id.to_be_bytes()).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_for_a_node_that_others_hold_for_alive_longer_goes_to_its_sessions() {
+    let cluster = Cluster::new();
+    let [one, two, three] = three(&cluster, ["1s", "1s", "4s"]).await;
+    for number in 0..10 {
+        leave_session(&one, V5, &format!("c{number}"), &[("t", 1)]).await;
+    }
+    one.wait_for_copies(10).await;
+    let copies = || [&two, &three].map(|broker| broker.count(Metric::Copies));
+    two.wait_until(|_node| copies().iter().sum::<u64>() == 10)
+        .await;
+    assert!(copies().iter().all(|copies| *copies > 0));
+    let mut publishers = [two.join(V5, "publisher").await];
+    let hung = one.hang_cluster().await;
+    let is_lost = || three.count(Metric::ClusterLost) > 0;
+    let last = publish_until(&mut publishers, "t", is_lost).await;
+    expect_answers(&mut publishers, last).await;
+    // Neither has given up the other one meanwhile.
+    let lost = [&two, &three].map(|broker| broker.count(Metric::ClusterLost));
+    assert_eq!(lost, [1, 1]);
+    for number in 0..10 {
+        let hello = Hello::persistent(V5, &format!("c{number}"));
+        let (mut client, is_present) = connect(&two, &hello).await;
+        assert!(is_present);
+        let mut missing: BTreeSet<_> = (1..=last).map(|number| number.to_string()).collect();
+        for _ in 1..=last {
+            let payload = client.receive().await.payload;
+            assert!(missing.remove(&payload), "{payload} came twice");
+        }
+        client.ping().await;
+    }
+    drop(hung);
+    for broker in [one, two, three] {
+        broker.stop().await;
+    }
+}
