@@ -20,7 +20,10 @@ use crate::{lanes::Outbox, replica::word::Word, routes::ShardId, shard::Shared};
 /// Of one slot.
 #[derive(Debug, Default)]
 pub(super) struct Burial {
-    /// Losses that not all shards have heard of, and how many there ever were.
+    /// Losses whose word is not on its way to the shards, and frames with it that these have not taken.
+    untold: usize,
+    unheard: BTreeSet<(ShardId, u64)>,
+    /// Losses of which what all shards have made is not safe, and how many there ever were.
     losses: usize,
     told: u64,
     /// The hash of the name of who was lost last.
@@ -67,6 +70,7 @@ impl Burial {
     /// Notes that what the peer has said of copies is to be settled, and it may be there; a word to the
     /// shards is to follow.
     pub(super) fn note_loss(&mut self) {
+        self.untold += 1;
         self.losses += 1;
     }
 
@@ -75,9 +79,10 @@ impl Burial {
         self.node
     }
 
-    /// Whether not all shards have the sessions of who was lost.
+    /// Whether not all shards have the sessions of who was lost. That these are safe is not waited for:
+    /// it may take another node, which waits for the same here.
     pub(super) fn is_under_way(&self) -> bool {
-        self.losses > 0
+        self.untold > 0 || !self.unheard.is_empty()
     }
 
     /// Whether what comes for its place may be for sessions of who was lost, whoever is there by now:
@@ -150,6 +155,7 @@ impl Burial {
         let word = word.encode();
         let matter = frame.map_or_else(
             || {
+                self.untold = self.untold.saturating_sub(1);
                 self.told += 1;
                 Matter::Loss(self.told)
             },
@@ -157,6 +163,9 @@ impl Burial {
         );
         for shard in (0..shards).map(ShardId) {
             let sequence = outbox.push_word(shard, &word, true);
+            if frame.is_none() {
+                self.unheard.insert((shard, sequence));
+            }
             self.awaited
                 .entry((shard, sequence))
                 .or_default()
@@ -168,8 +177,14 @@ impl Burial {
         }
     }
 
-    /// Notes that a shard, or another node, has taken a frame.
+    /// Notes that a shard has taken a frame, which need not be safe.
+    pub(super) fn handle_taken(&mut self, shard: ShardId, sequence: u64) {
+        self.unheard.remove(&(shard, sequence));
+    }
+
+    /// Notes that what a frame had for a shard, or another node, is safe.
     pub(super) fn confirm(&mut self, shard: ShardId, sequence: u64) {
+        self.handle_taken(shard, sequence);
         for matter in self.awaited.remove(&(shard, sequence)).unwrap_or_default() {
             self.settle(matter);
         }
@@ -271,6 +286,26 @@ mod tests {
         assert!(goes_there());
         burial.finish(END, &shared, now + Duration::from_secs(7));
         assert!(!goes_there());
+    }
+
+    #[test]
+    fn grave_is_closed_when_all_shards_have_heard_and_before_all_is_safe() {
+        let shared = Shared::for_tests("", 3);
+        let mut outbox = Outbox::new(END, 3, Arc::clone(&shared.lanes));
+        let mut burial = Burial::default();
+        let now = begin(&mut burial, &[]);
+        assert!(burial.is_under_way());
+        burial.tell(Word::Lost(Fate::Promoted), None, &mut outbox, 2);
+        burial.handle_taken(ShardId(0), 1);
+        assert!(burial.is_under_way());
+        burial.handle_taken(ShardId(1), 1);
+        assert!(!burial.is_under_way());
+        // Others hear of it when their copies could not be of more use.
+        assert_eq!(burial.poll_buried(), None);
+        burial.confirm(ShardId(0), 1);
+        burial.confirm(ShardId(1), 1);
+        burial.finish(END, &shared, now);
+        assert_eq!(burial.poll_buried(), Some(7));
     }
 
     #[test]

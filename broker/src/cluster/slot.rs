@@ -306,7 +306,10 @@ impl Slot {
             level,
         } = confirmation;
         match level {
-            Level::Taken => self.untaken.confirm(shard, sequence),
+            Level::Taken => {
+                self.untaken.confirm(shard, sequence);
+                self.burial.handle_taken(shard, sequence);
+            }
             Level::Passed | Level::Safe => {
                 self.unsafe_yet.confirm(shard, sequence);
                 self.burial.confirm(shard, sequence);

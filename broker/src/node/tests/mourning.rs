@@ -1,6 +1,9 @@
 //! What nodes that are left owe to the sessions of one that is gone, and to each other.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use super::{
     Broker,
@@ -51,6 +54,49 @@ async fn expect_answers(publishers: &mut [Client], last: u16) {
         for id in 1..=last {
             publisher.expect(0x40, &id.to_be_bytes()).await;
         }
+    }
+}
+
+/// Each has something for sessions of the lost one at the other, and behind it what the other has copies
+/// of.
+#[tokio::test]
+async fn nodes_that_are_left_do_not_wait_for_each_other() {
+    let cluster = Cluster::new();
+    let [one, two, three] = three(&cluster, ["2s"; 3]).await;
+    for (broker, name) in [(&one, "a"), (&two, "b"), (&three, "c")] {
+        for number in 0..10 {
+            leave_session(broker, V5, &format!("{name}{number}"), &[("t", 1)]).await;
+        }
+        broker.wait_for_copies(10).await;
+    }
+    let mut publishers = Vec::new();
+    for number in 0..10 {
+        publishers.push(two.join(V5, &format!("p{number}")).await);
+        publishers.push(three.join(V5, &format!("q{number}")).await);
+    }
+    let hung = one.hang_cluster().await;
+    for publisher in &mut publishers {
+        publisher.publish("t", "x", 0b0010, 1).await;
+    }
+    let mut shards = Vec::new();
+    for broker in [&two, &three] {
+        for shard in 0..broker.node.status().shared.shards {
+            shards.push(broker.hang(shard).await);
+        }
+    }
+    for publisher in &mut publishers {
+        publisher.publish("t", "x", 0b0010, 2).await;
+    }
+    let lost = || [&two, &three].map(|broker| broker.count(Metric::ClusterLost));
+    two.wait_until(|_node| lost() == [1, 1]).await;
+    drop(shards);
+    let began = Instant::now();
+    expect_answers(&mut publishers, 2).await;
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_eq!(lost(), [1, 1]);
+    drop(hung);
+    for broker in [one, two, three] {
+        broker.stop().await;
     }
 }
 
