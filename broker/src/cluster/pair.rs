@@ -23,6 +23,7 @@ use crate::routes::ShardId;
 
 /// What may be on its way, by weight, or one item that weighs more. The other end holds no more of a
 /// stream than that, however slow its shards are, so it can always read on and hear the peer's beats.
+/// It refuses what is more, so this, and what an item weighs, is a part of the protocol.
 pub(super) const WINDOW: usize = sized(4 * 1024 * 1024);
 
 /// What an item weighs besides its bytes: the other end has to remember it.
@@ -278,18 +279,20 @@ impl Incoming {
         Arrival::New
     }
 
+    /// Whether the sender may have sent another item with these messages.
+    pub(super) fn has_room(&self, messages: &[u8]) -> bool {
+        self.open.is_empty() || self.open_weight + weight(messages) <= WINDOW
+    }
+
     /// Holds the answer to the item that was received last until its messages are delivered. The
-    /// result is what they weigh, or `None` when the sender may not have sent so much.
-    pub(super) fn hold(&mut self, messages: &[u8]) -> Option<usize> {
+    /// result is what they weigh.
+    pub(super) fn hold(&mut self, messages: &[u8]) -> usize {
         let weight = weight(messages);
-        if !self.open.is_empty() && self.open_weight + weight > WINDOW {
-            return None;
-        }
         if !Mutant::TakesUnseen.is_on() {
             self.open.push_back((self.received, weight));
             self.open_weight += weight;
         }
-        Some(weight)
+        weight
     }
 
     /// Notes that all messages up to this number are delivered.
@@ -386,7 +389,7 @@ mod tests {
         for number in 1..=4 {
             assert_eq!(inc.receive(number), Arrival::New);
             if number != 2 {
-                inc.hold(b"m").unwrap();
+                inc.hold(b"m");
             }
         }
         assert_eq!(inc.receive(4), Arrival::Gap);
@@ -421,19 +424,20 @@ mod tests {
         // Who keeps to the window is never sent away, however late it is taken.
         for number in 1..=all.len() as u64 {
             for sent in std::iter::from_fn(|| out.poll()) {
+                assert!(inc.has_room(&sent[10..]));
                 assert_eq!(inc.receive(inc.received + 1), Arrival::New);
-                assert!(inc.hold(&sent[10..]).is_some());
+                inc.hold(&sent[10..]);
             }
             inc.handle_delivered(7, number);
             out.handle_taken(number).unwrap();
         }
         assert_eq!((inc.open_weight, out.sent_weight), (0, 0));
         for _ in 0..WINDOW / ITEM_WEIGHT / 2 {
+            assert!(inc.has_room(&[0; ITEM_WEIGHT]));
             inc.receive(inc.received + 1);
-            assert!(inc.hold(&[0; ITEM_WEIGHT]).is_some());
+            inc.hold(&[0; ITEM_WEIGHT]);
         }
-        inc.receive(inc.received + 1);
-        assert_eq!(inc.hold(&[0; ITEM_WEIGHT]), None);
+        assert!(!inc.has_room(&[0; ITEM_WEIGHT]));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{Action, BEATS, Core, LinkId, Notice, PEERS};
 use crate::{
     cluster::{
         is_valid_node,
-        pair::{Arrival, Token},
+        pair::{Arrival, Incoming, Token},
         peer::Loss,
         wire::{Change, Item, Malformed, Member, Message, PROTOCOL, Parting, Refusal},
     },
@@ -46,6 +46,18 @@ impl Link {
 /// As a client could have it.
 fn is_legal(filter: &str) -> bool {
     filter.len() <= usize::from(u16::MAX) && topic::is_valid_filter(filter)
+}
+
+/// Whether a sender that keeps to the rules could have sent this next.
+fn is_expected(item: &Item, stream: &Incoming) -> bool {
+    match item {
+        Item::Messages(messages) | Item::Retained { messages, .. } => stream.has_room(messages),
+        Item::Changes(changes) => changes.iter().all(|change| {
+            let (Change::Added(filter) | Change::Removed(filter)) = change;
+            is_legal(filter)
+        }),
+        Item::Page(page) => page.filters.iter().all(|filter| is_legal(filter)),
+    }
 }
 
 impl Core {
@@ -257,13 +269,15 @@ impl Core {
         let Some(peer) = self.peers.get_mut(node) else {
             return Ok(());
         };
-        if peer.inc.receive(number) == Arrival::Gap {
+        // What is refused was not received, so it is not confirmed: it comes again until its sender gives
+        // this node up.
+        if !is_expected(&item, &peer.inc) || peer.inc.receive(number) == Arrival::Gap {
             return Err(Malformed);
         }
         let slot = peer.slot;
         let changes = match item {
             Item::Messages(messages) => {
-                let weight = peer.inc.hold(&messages).ok_or(Malformed)?;
+                let weight = peer.inc.hold(&messages);
                 self.held[usize::from(slot)].push((peer.inc.epoch(), number), weight, now);
                 peer.owed.hold(peer.inc.epoch(), number);
                 self.actions.push_back(Action::Deliver {
@@ -275,7 +289,7 @@ impl Core {
                 return Ok(());
             }
             Item::Retained { messages, is_last } => {
-                let weight = peer.inc.hold(&messages).ok_or(Malformed)?;
+                let weight = peer.inc.hold(&messages);
                 self.held[usize::from(slot)].push((peer.inc.epoch(), number), weight, now);
                 peer.owed.hold(peer.inc.epoch(), number);
                 peer.inc.note_telling(!is_last);
@@ -290,22 +304,8 @@ impl Core {
                 });
                 return Ok(());
             }
-            Item::Changes(changes) => {
-                let is_valid = |change: &Change| {
-                    let (Change::Added(filter) | Change::Removed(filter)) = change;
-                    is_legal(filter)
-                };
-                if !changes.iter().all(is_valid) {
-                    return Err(Malformed);
-                }
-                peer.routes.handle_changes(changes)
-            }
-            Item::Page(page) => {
-                if !page.filters.iter().all(|filter| is_legal(filter)) {
-                    return Err(Malformed);
-                }
-                peer.routes.handle_page(page)
-            }
+            Item::Changes(changes) => peer.routes.handle_changes(changes),
+            Item::Page(page) => peer.routes.handle_page(page),
         };
         for change in changes {
             self.actions.push_back(Action::Route { slot, change });

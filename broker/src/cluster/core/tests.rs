@@ -9,7 +9,7 @@ use crate::{
     cluster::{
         pair::WINDOW,
         peer::CHANGE_ROOM,
-        wire::{Member, Resume},
+        wire::{Member, Page, Resume},
     },
     lanes::frame::{HEADER, Writer},
     replica::word::Word,
@@ -357,13 +357,28 @@ fn peer_that_sends_more_than_was_agreed_is_not_listened_to() {
     assert!(one.is_met());
     one.hear(&Message::Members(vec![member(&"x".repeat(65))]));
     assert!(!one.is_met());
-    one.meet(None);
-    let filter = "x".repeat(70_000).into();
-    one.hear(&Message::Item(
-        2,
-        Item::Changes(vec![Change::Added(filter)]),
-    ));
-    assert!(!one.is_met());
+    // What was refused was not received: another item may have its number, and may be refused too.
+    let changes = |filter: &str| Item::Changes(vec![Change::Added(filter.into())]);
+    let page = |filter: &str| {
+        Item::Page(Page {
+            after: None,
+            filters: vec![filter.into()],
+            is_last: true,
+        })
+    };
+    let long = "x".repeat(70_000);
+    for (number, illegal, legal) in [
+        (2, changes(&long), changes("t")),
+        (3, page(&long), page("t")),
+        (4, changes("t/#/t"), changes("t/#")),
+    ] {
+        one.meet(None);
+        one.hear(&Message::Item(number, illegal));
+        assert!(!one.is_met());
+        one.meet(None);
+        one.hear(&Message::Item(number, legal));
+        assert!(one.is_met());
+    }
 }
 
 #[test]
