@@ -176,6 +176,8 @@ pub(super) struct Core {
     /// The number that the last stream of a peer was given here.
     epochs: u64,
     gossip_due: Instant,
+    /// Hosts of members that have said goodbye, and when.
+    parted: BTreeMap<IpAddr, Instant>,
     /// Why hosts were refused.
     refused: BTreeMap<IpAddr, Refusal>,
     actions: VecDeque<Action>,
@@ -206,6 +208,7 @@ impl Core {
             streams: 0,
             epochs: 0,
             gossip_due: now,
+            parted: BTreeMap::new(),
             refused: BTreeMap::new(),
             actions: VecDeque::new(),
         }
@@ -456,6 +459,13 @@ impl Core {
 
     pub(super) fn peers(&self) -> impl Iterator<Item = (&str, &Peer)> {
         self.peers.iter().map(|(node, peer)| (&**node, peer))
+    }
+
+    /// Whether a node is, or has lately been, a member there.
+    pub(super) fn is_host_of_member(&self, host: IpAddr) -> bool {
+        let host = host.to_canonical();
+        let mut peers = self.peers.values();
+        peers.any(|peer| peer.host.to_canonical() == host) || self.parted.contains_key(&host)
     }
 
     pub(super) fn calls(&self) -> &Calls {

@@ -319,9 +319,7 @@ impl Driver {
 
     /// Whether a node is, or has lately been, a member there.
     pub(super) fn is_host_of_member(&self, host: IpAddr) -> bool {
-        let host = host.to_canonical();
-        let mut peers = self.core.peers();
-        peers.any(|(_node, peer)| peer.host.to_canonical() == host)
+        self.core.is_host_of_member(host)
     }
 
     pub(super) fn writers(&self) -> &TaskTracker {

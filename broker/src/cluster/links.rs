@@ -103,14 +103,7 @@ async fn try_call(
 async fn connect(address: &str, from: IpAddr) -> io::Result<TcpStream> {
     let mut trouble = None;
     for to in lookup_host(address).await? {
-        let socket = match to {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        if can_come_from(from, to.ip()) {
-            socket.bind(SocketAddr::new(from, 0))?;
-        }
-        match socket.connect(to).await {
+        match connect_to(to, from).await {
             Ok(stream) => return Ok(stream),
             Err(error) => trouble = Some(error),
         }
@@ -118,10 +111,27 @@ async fn connect(address: &str, from: IpAddr) -> io::Result<TcpStream> {
     Err(trouble.unwrap_or_else(|| io::Error::other("the name has no address")))
 }
 
-/// Whether packets from one address can get to the other one, as far as the addresses tell.
+async fn connect_to(to: SocketAddr, from: IpAddr) -> io::Result<TcpStream> {
+    let socket = match to {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // To be called from another address is better than not to be called.
+    if can_come_from(from, to.ip())
+        && let Err(error) = socket.bind(SocketAddr::new(from, 0))
+    {
+        debug!(%from, %to, %error, "cannot call from the address that the node listens on");
+    }
+    socket.connect(to).await
+}
+
+/// Whether packets from one address can get to the other one, as far as the addresses tell. A link-local
+/// one of IPv6 is none without its interface, which others could not be told.
 fn can_come_from(from: IpAddr, to: IpAddr) -> bool {
+    let is_link_local = matches!(from, IpAddr::V6(from) if from.is_unicast_link_local());
     from.is_ipv4() == to.is_ipv4()
         && !from.is_unspecified()
+        && !is_link_local
         && (!from.is_loopback() || to.is_loopback())
 }
 
@@ -172,14 +182,33 @@ fn open(
 ) {
     let (messages, outgoing) = mpsc::unbounded_channel();
     let (open, ended) = oneshot::channel();
+    let (lost, is_lost) = oneshot::channel();
     let end = LinkEnd {
         messages,
         _open: open,
     };
     let id = driver.borrow_mut().add_link(end);
     let writers = driver.borrow().writers().clone();
-    writers.spawn_local(write(Rc::clone(driver), id, writer, outgoing));
-    spawn_local(read(Rc::clone(driver), id, reader, ended, place));
+    let writing = write(Rc::clone(driver), id, writer, outgoing);
+    writers.spawn_local(async move {
+        tokio::select! {
+            () = writing => {}
+            // Nobody is left to read what waits. Where this node ends the connection it is sent.
+            Ok(()) = is_lost => {}
+        }
+    });
+    let reading = read(
+        Rc::clone(driver),
+        id,
+        reader,
+        ended,
+        place.map(|place| (place, host)),
+    );
+    spawn_local(async move {
+        if reading.await.is_err() {
+            let _ = lost.send(());
+        }
+    });
     Driver::handle_connected(driver, id, called, host);
 }
 
@@ -198,13 +227,18 @@ async fn write(
     debug!(link = id.0, "connection to another node ends");
 }
 
+/// The other end has ended the connection, or it was lost.
+struct Lost;
+
+/// Takes in what comes until the connection ends; `place` is that of a caller who has said nothing yet,
+/// and where it calls from.
 async fn read(
     driver: Rc<RefCell<Driver>>,
     id: LinkId,
     mut reader: Reader,
     mut ended: oneshot::Receiver<()>,
-    mut place: Option<Place>,
-) {
+    mut place: Option<(Place, IpAddr)>,
+) -> Result<(), Lost> {
     let patience = time::sleep(FIRST_WORD);
     tokio::pin!(patience);
     let mut count = 0_u32;
@@ -213,8 +247,12 @@ async fn read(
             biased;
             _ = &mut ended => break,
             () = &mut patience, if place.is_some() => {
-                Driver::handle_closed(&driver, id, "it says nothing");
-                return;
+                let trouble = "it says nothing";
+                Driver::handle_closed(&driver, id, trouble);
+                if let Some((_place, host)) = place {
+                    Driver::note_stranger(&driver, host, trouble);
+                }
+                return Err(Lost);
             }
             received = reader.receive_part() => received,
         };
@@ -226,7 +264,7 @@ async fn read(
             Ok(None) => Driver::handle_part(&driver, id),
             Err(error) => {
                 Driver::handle_closed(&driver, id, &error.to_string());
-                return;
+                return Err(Lost);
             }
         }
         count = count.wrapping_add(1);
@@ -236,4 +274,42 @@ async fn read(
     }
     let rest = async { while reader.receive().await.is_ok() {} };
     let _late = time::timeout(LINGER, rest).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    #[test]
+    fn calls_come_from_an_address_from_which_they_get_there() {
+        let can = |from: &str, to: &str| can_come_from(from.parse().unwrap(), to.parse().unwrap());
+        assert!(can("192.0.2.1", "192.0.2.2") && can("2001:db8::1", "2001:db8::2"));
+        assert!(can("127.0.0.2", "127.0.0.1") && can("192.0.2.1", "127.0.0.1"));
+        for (from, to) in [
+            ("0.0.0.0", "192.0.2.2"),
+            ("::", "2001:db8::2"),
+            ("192.0.2.1", "2001:db8::2"),
+            ("127.0.0.1", "192.0.2.2"),
+            ("fe80::1", "fe80::2"),
+        ] {
+            assert!(!can(from, to), "{from} {to}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_cannot_call_from_where_it_listens_calls_all_the_same() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // For documents: no host has them.
+        for from in [
+            IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+        ] {
+            let stream = connect(&address.to_string(), from).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), address);
+        }
+    }
 }

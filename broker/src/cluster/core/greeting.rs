@@ -70,14 +70,16 @@ impl Core {
         if counts { Ok(()) } else { Err(Refusal::Double) }
     }
 
-    /// A slot for another node: a free one, or that of the node which is gone for longest.
+    /// A slot for another node: a free one, or that of the node which is gone for longest. Where what its
+    /// peer has passed on still waits the newcomer would wait for that too.
     fn free_slot(&self) -> Option<u16> {
         let is_free = |slot: &u16| self.peers.values().all(|peer| peer.slot != *slot);
         let is_used = |slot: &u16| !self.held[usize::from(*slot)].is_empty();
         let free = (0..PEERS).filter(is_free).min_by_key(is_used);
         free.or_else(|| {
             let gone = self.peers.values().filter(|peer| peer.is_replaceable());
-            Some(gone.min_by_key(|peer| peer.since)?.slot)
+            let gone = gone.min_by_key(|peer| (is_used(&peer.slot), peer.since));
+            Some(gone?.slot)
         })
     }
 

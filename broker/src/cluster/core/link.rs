@@ -43,6 +43,9 @@ impl Link {
     }
 }
 
+/// Hosts of members that have stopped or left which are remembered.
+const MOST_PARTED: usize = 64;
+
 /// As a client could have it.
 fn is_legal(filter: &str) -> bool {
     filter.len() <= usize::from(u16::MAX) && topic::is_valid_filter(filter)
@@ -212,7 +215,11 @@ impl Core {
                 };
                 self.lose(node, loss, now);
                 self.calls.forget(node);
-                self.peers.remove(node);
+                if let Some(peer) = self.peers.remove(node)
+                    && self.parted.len() < MOST_PARTED
+                {
+                    self.parted.insert(peer.host.to_canonical(), now);
+                }
                 Ok(())
             }
             Message::Hello(_) | Message::Foreign(_) | Message::Refusal(_) | Message::Resume(_) => {

@@ -24,6 +24,8 @@ struct One {
     table: Table,
     now: Instant,
     link: u64,
+    /// The name of who calls.
+    peer: String,
 }
 
 impl One {
@@ -40,6 +42,7 @@ impl One {
             table: Table::default(),
             now,
             link: 0,
+            peer: "two".to_owned(),
         }
     }
 
@@ -71,7 +74,7 @@ impl One {
         self.core.handle_connected(link, None, HOST, self.now);
         self.hear(&Message::Hello(Hello {
             cluster: "c".into(),
-            node: "two".into(),
+            node: self.peer.clone(),
             incarnation: 1,
             port: 7884,
             lease_millis,

@@ -49,6 +49,7 @@ impl Core {
         self.peers.retain(|_node, peer| {
             peer.is_alive() || peer.link.is_some() || silent(peer.since) < FORGET
         });
+        self.parted.retain(|_host, since| silent(*since) < FORGET);
         let alive = self.peers.values().filter(|peer| peer.is_alive());
         let others = match alive.map(|peer| peer.inc.is_telling()).max() {
             Some(true) => Others::Tell,

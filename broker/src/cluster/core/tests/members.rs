@@ -3,6 +3,37 @@
 use super::*;
 
 #[test]
+fn host_of_a_member_that_has_stopped_is_no_strangers() {
+    let mut one = One::new();
+    assert!(!one.core.is_host_of_member(HOST));
+    one.meet(None);
+    one.hear(&Message::Farewell(Parting::Stops));
+    assert!(one.core.peers.is_empty() && one.core.is_host_of_member(HOST));
+    one.wait(Duration::from_hours(1));
+    assert!(!one.core.is_host_of_member(HOST));
+}
+
+#[test]
+fn newcomer_gets_no_place_where_another_ones_messages_wait_if_there_is_one_without() {
+    let mut one = One::new();
+    for number in 0..PEERS {
+        one.peer = format!("{number:02}");
+        one.meet(None);
+        if number == 0 {
+            one.hear(&Message::Item(1, message()));
+        }
+        one.core.handle_closed(LinkId(one.link), None, one.now);
+        one.wait(LEASE + Duration::from_millis(1));
+    }
+    let slot = |one: &One, node: &str| one.core.peers[node].slot;
+    let (first, second) = (slot(&one, "00"), slot(&one, "01"));
+    one.peer = "new".to_owned();
+    one.meet(None);
+    assert_eq!(slot(&one, "new"), second);
+    assert_eq!(slot(&one, "00"), first);
+}
+
+#[test]
 fn of_two_leases_the_longer_one_counts() {
     for (theirs, longer) in [(500, LEASE), (8000, 4 * LEASE)] {
         let mut one = One::new();
