@@ -32,6 +32,9 @@ use crate::{
 /// Bytes of retained messages after which a page of them for a peer ends.
 pub(super) const PAGE_BYTES: usize = 256 * 1024;
 
+/// Times the patience with one loss of a node that may be between its first consequences and the last.
+const SAME_LOSS: u32 = 3;
+
 /// Messages of a peer on their way to the shards.
 pub(super) struct Slot {
     pub(super) outbox: Outbox,
@@ -45,8 +48,8 @@ pub(super) struct Slot {
     burial: Burial,
     /// Nodes that the peer has buried.
     heard: Vec<u64>,
-    /// Since when the first of those that wait is held back.
-    held: Option<Instant>,
+    /// For the sessions of whom something was held back last, and since when.
+    held: Option<(u64, Instant)>,
 }
 
 /// The peer's stream, and the number in it.
@@ -278,19 +281,25 @@ impl Slot {
     fn is_held(&mut self, graves: &[Grave], now: Instant) -> bool {
         let first = self.waiting.front();
         let word = first.and_then(|item| frame::first_word(&item.messages));
-        let open = match word.and_then(replica::word::Word::decode) {
-            Some(replica::word::Word::Strays { node, .. }) => {
-                let mut graves = graves.iter();
-                graves.find(|grave| grave.node == node && grave.is_open)
-            }
-            Some(_) | None => None,
+        let Some(replica::word::Word::Strays { node, .. }) =
+            word.and_then(replica::word::Word::decode)
+        else {
+            return false;
         };
-        let Some(open) = open else {
+        let mut graves = graves.iter();
+        let open = graves.find(|grave| grave.node == node && grave.is_open);
+        let Some(Grave { patience, .. }) = open else {
             self.held = None;
             return false;
         };
-        let since = *self.held.get_or_insert(now);
-        now.saturating_duration_since(since) < open.patience
+        // What comes behind it waits no longer, unless it is of another loss.
+        let is_same = |(held, since): &(u64, Instant)| {
+            *held == node && now.saturating_duration_since(*since) < SAME_LOSS * *patience
+        };
+        let held = self.held.filter(is_same).unwrap_or((node, now));
+        self.held = Some(held);
+        let (_node, since) = held;
+        now.saturating_duration_since(since) < *patience
     }
 
     /// Whether some found no room.
@@ -397,4 +406,50 @@ pub(super) fn retained_page(
     }
     // The header is of lanes alone.
     (page.finish().slice(frame::HEADER..), next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: u64 = 7;
+    const END: ShardId = ShardId(1);
+    const PATIENCE: Duration = Duration::from_secs(3);
+
+    #[test]
+    fn what_is_for_a_node_that_stays_alive_here_is_held_back_once() {
+        let shared = Shared::for_tests("", 2);
+        let mut slot = Slot::new(Outbox::new(END, 2, Arc::clone(&shared.lanes)));
+        let mut writer = Writer::new(ShardId(0), 0);
+        let messages = b"";
+        let word = replica::word::Word::Strays {
+            node: NODE,
+            messages,
+        };
+        writer.push_word(&word.encode(), true);
+        let strays = writer.finish().slice(frame::HEADER..);
+        let graves = |is_open| {
+            [Grave {
+                node: NODE,
+                end: ShardId(2),
+                is_open,
+                patience: PATIENCE,
+            }]
+        };
+        let begun = Instant::now();
+        for messages in [strays.clone(), Bytes::new(), strays.clone()] {
+            slot.push((1, 1), Kind::Published, messages);
+        }
+        assert!(slot.is_held(&graves(true), begun));
+        let late = begun + PATIENCE;
+        for _ in 0..3 {
+            assert!(!slot.is_held(&graves(true), late));
+            slot.waiting.pop_front();
+        }
+        // Another loss is another matter, and so is what is there when it is buried here.
+        slot.push((1, 4), Kind::Published, strays);
+        let again = begun + SAME_LOSS * PATIENCE;
+        assert!(slot.is_held(&graves(true), again));
+        assert!(!slot.is_held(&graves(false), again));
+    }
 }
