@@ -37,7 +37,7 @@ use crate::{
     access::Access,
     cluster::{Handle, Order, PEERS, Prospect},
     config::Config,
-    control::{Pulse, shards::Shards, watch_pulse},
+    control::{Pulse, answer_others, shards::Shards, watch_pulse},
     evacuation::{self, Evacuation},
     events::{Event, Events},
     gate::Gate,
@@ -180,6 +180,7 @@ impl Node {
         }
         let _ = begin.send(true);
         let cluster = cluster::start(prospect, &shared, ledger, counters.last(), alive)?;
+        let (cluster, asked) = cluster.unzip();
 
         let gate = Arc::new(Gate::new(
             Arc::clone(&shared),
@@ -214,6 +215,9 @@ impl Node {
         servers.spawn(lanes::supervise(lanes, lanes::BEAT));
         servers.spawn(evacuation::drive(shards.clone()));
         servers.spawn(watch_pulse(shards, metrics, answer_times, beats));
+        if let Some(asked) = asked {
+            servers.spawn(answer_others(Arc::clone(&status), asked));
+        }
         if let Some(socket) = metrics_socket {
             let routes = http::router(Arc::clone(&status));
             servers.spawn(http::serve(socket, routes));

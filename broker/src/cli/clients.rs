@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use console::{
     output::printable,
-    table::{Align, Table},
+    table::Align,
     units::{duration, size},
 };
 
 use super::{
-    listing::{Listing, Selection},
+    listing::{Listing, Scope, Selection},
     target::Target,
 };
 use crate::control::view::ClientView;
@@ -22,11 +22,14 @@ use crate::control::view::ClientView;
 #[command(
     after_help = "Examples:\n  tidegate-broker clients --prefix sensor-\n  \
     tidegate-broker clients --slow\n  \
+    tidegate-broker clients --cluster --prefix sensor-   # of all nodes\n  \
     tidegate-broker clients --json | jq 'select(.queued > 100) | .client_id'"
 )]
 pub(super) struct Args {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    scope: Scope,
     #[command(flatten)]
     selection: Selection,
     /// Only clients that do not keep up with what is published for them.
@@ -35,32 +38,29 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut listing = Listing::new("/v1/clients", &args.selection);
+    let mut listing = Listing::new("clients", args.scope, &args.selection);
     listing.narrow("slow", args.slow.then_some("true"));
-    listing.print(&args.target, table(), cells)?;
-    Ok(ExitCode::SUCCESS)
+    listing.print(&args.target, HEAD, cells)
 }
 
-fn table() -> Table {
-    Table::new(&[
-        ("CLIENT", Align::Left),
-        ("USER", Align::Left),
-        ("ADDRESS", Align::Left),
-        ("MQTT", Align::Left),
-        ("KEEP-ALIVE", Align::Right),
-        ("CLEAN", Align::Left),
-        ("CONNECTED", Align::Right),
-        ("FILTERS", Align::Right),
-        ("QUEUED", Align::Right),
-        ("IN FLIGHT", Align::Right),
-        ("MSGS IN", Align::Right),
-        ("MSGS OUT", Align::Right),
-        ("IN", Align::Right),
-        ("OUT", Align::Right),
-        ("LOST", Align::Right),
-        ("", Align::Left),
-    ])
-}
+const HEAD: &[(&str, Align)] = &[
+    ("CLIENT", Align::Left),
+    ("USER", Align::Left),
+    ("ADDRESS", Align::Left),
+    ("MQTT", Align::Left),
+    ("KEEP-ALIVE", Align::Right),
+    ("CLEAN", Align::Left),
+    ("CONNECTED", Align::Right),
+    ("FILTERS", Align::Right),
+    ("QUEUED", Align::Right),
+    ("IN FLIGHT", Align::Right),
+    ("MSGS IN", Align::Right),
+    ("MSGS OUT", Align::Right),
+    ("IN", Align::Right),
+    ("OUT", Align::Right),
+    ("LOST", Align::Right),
+    ("", Align::Left),
+];
 
 fn cells(client: &ClientView) -> Vec<String> {
     let ClientView {

@@ -146,6 +146,7 @@ fn table(members: &[MemberView]) -> Table {
         ("NODE", Align::Left),
         ("ADDRESS", Align::Left),
         ("STATE", Align::Left),
+        ("CLIENTS", Align::Right),
         ("FOR", Align::Right),
         ("FILTERS", Align::Right),
         ("QUEUED", Align::Right),
@@ -155,6 +156,9 @@ fn table(members: &[MemberView]) -> Table {
             member.node.clone(),
             member.address.clone(),
             state(member),
+            member
+                .tally
+                .map_or_else(String::new, |tally| tally.clients.to_string()),
             duration(member.since_seconds),
             member.filters.to_string(),
             size(member.queued_bytes as f64),
@@ -168,6 +172,9 @@ fn state(member: &MemberView) -> String {
         (Some(loss), _) => format!("gone: {loss}"),
         (None, true) if !member.connected => "alive, connection lost".to_owned(),
         (None, true) if !member.synced => "alive, is told the filters".to_owned(),
+        (None, true) if member.tally.is_some_and(|tally| !tally.welcomes) => {
+            "alive, takes no new clients".to_owned()
+        }
         (None, true) => "alive".to_owned(),
         (None, false) => "joining".to_owned(),
     }
@@ -190,6 +197,8 @@ mod tests {
             loss: None,
             filters: 3,
             queued_bytes: 0,
+            lag_seconds: 0.0,
+            tally: None,
         };
         let gone = MemberView {
             node: "broker3".to_owned(),

@@ -7,7 +7,8 @@ use console::output::{self, printable};
 use super::target::Target;
 use crate::control::view::{KickOrder, Kicked};
 
-/// Close a client's connection; its will is published. It may connect again at once.
+/// Close a client's connection; its will is published. It may connect again at once. In a cluster the
+/// client is found on whichever node it is.
 ///
 /// MQTT 5 clients are told 0x98, administrative action.
 #[derive(Debug, clap::Args)]
@@ -34,17 +35,21 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let text = if args.target.json {
         output::json(&kicked)?
     } else {
-        format!("{} {}\n", printable(&args.client_id), sentence(kicked))
+        format!("{} {}\n", printable(&args.client_id), sentence(&kicked))
     };
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn sentence(kicked: Kicked) -> &'static str {
-    match (kicked.was_connected, kicked.session_ended) {
+fn sentence(kicked: &Kicked) -> String {
+    let what = match (kicked.was_connected, kicked.session_ended) {
         (true, true) => "was sent away, and nothing is kept for it",
         (true, false) => "was sent away; its session is kept",
         (false, true) => "was not connected; its session has ended",
         (false, false) => "is not connected; its session is kept (--end-session ends it)",
+    };
+    match &kicked.node {
+        Some(node) => format!("{what} ({})", printable(node)),
+        None => what.to_owned(),
     }
 }

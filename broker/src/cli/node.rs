@@ -28,7 +28,8 @@ const PAUSE: Duration = Duration::from_millis(500);
     arg_required_else_help = true,
     after_help = "Examples:\n  tidegate-broker node evacuate --wait\n  \
         tidegate-broker node evacuate --rate 100 --to broker2.example.org:1883\n  \
-        tidegate-broker node evacuate --stop\n  tidegate-broker node rebalance --keep 20000\n  \
+        tidegate-broker node evacuate --stop\n  tidegate-broker node rebalance\n  \
+        tidegate-broker node rebalance --keep 20000\n  \
         tidegate-broker node status"
 )]
 pub(super) struct Args {
@@ -47,8 +48,9 @@ enum Command {
     Evacuate(Evacuate),
     /// Send clients away until so many are left, and be as before then.
     Rebalance {
-        /// How many clients are to stay.
-        #[arg(long, value_name = "CLIENTS", required_unless_present = "stop")]
+        /// How many clients are to stay; without it, as many as the nodes of the cluster have on
+        /// average. Nodes that take no new clients do not count.
+        #[arg(long, value_name = "CLIENTS")]
         keep: Option<u64>,
         #[command(flatten)]
         order: Evacuate,
@@ -109,7 +111,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         Command::Rebalance { keep, order } => {
             let body = output::json(&Rebalance {
-                keep: keep.unwrap_or(0),
+                keep: *keep,
                 terms: order.terms(),
             })?;
             order.run("/v1/node/rebalance", body)?;
@@ -275,7 +277,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         for (line, told) in [
-            ("rebalance", "--keep"),
+            ("rebalance --keep few", "--keep"),
             ("evacuate --stop --wait", "--wait"),
             ("evacuate --rate 0", "--rate"),
             ("evacuate --wait-health-check 5", "duration"),
@@ -285,6 +287,8 @@ mod tests {
             assert!(error.contains(told), "{line}: {error}");
         }
         assert!(parse("rebalance --stop").is_ok());
+        let average = parse("rebalance");
+        assert!(matches!(average, Ok(Command::Rebalance { keep: None, .. })));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use console::{
     output::printable,
-    table::{Align, Table},
+    table::Align,
     units::{duration, size},
 };
 
@@ -38,7 +38,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut listing = Listing::of("/v1/retained", args.limit, listing::PAGE);
+    let mut listing = Listing::of("retained", args.limit, listing::PAGE);
     listing.narrow("filter", Some(&args.filter));
     listing.narrow("payload", args.payload.then_some("true"));
     let mut head = vec![
@@ -49,8 +49,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ("EXPIRES IN", Align::Right),
     ];
     head.extend(args.payload.then_some(("PAYLOAD", Align::Left)));
-    listing.print(&args.target, Table::new(&head), cells)?;
-    Ok(ExitCode::SUCCESS)
+    listing.print(&args.target, &head, cells)
 }
 
 fn cells(message: &RetainedView) -> Vec<String> {

@@ -2,14 +2,10 @@
 
 use std::process::ExitCode;
 
-use console::{
-    output::printable,
-    table::{Align, Table},
-    units::duration,
-};
+use console::{output::printable, table::Align, units::duration};
 
 use super::{
-    listing::{Listing, Selection},
+    listing::{Listing, Scope, Selection},
     target::Target,
 };
 use crate::control::view::SessionView;
@@ -22,11 +18,13 @@ pub(super) struct Args {
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
+    scope: Scope,
+    #[command(flatten)]
     selection: Selection,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let table = Table::new(&[
+    let head = [
         ("CLIENT", Align::Left),
         ("CLIENT IS", Align::Left),
         ("KEPT FOR", Align::Right),
@@ -35,9 +33,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ("QUEUED", Align::Right),
         ("IN FLIGHT", Align::Right),
         ("LOST", Align::Right),
-    ]);
-    Listing::new("/v1/sessions", &args.selection).print(&args.target, table, cells)?;
-    Ok(ExitCode::SUCCESS)
+    ];
+    Listing::new("sessions", args.scope, &args.selection).print(&args.target, &head, cells)
 }
 
 fn cells(session: &SessionView) -> Vec<String> {

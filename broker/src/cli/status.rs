@@ -8,21 +8,31 @@ use console::{
     units::{duration, size},
 };
 
-use super::target::Target;
+use super::{
+    listing::{self, Scope},
+    target::Target,
+};
 use crate::control::view::{
-    AuthenticatorStatus, Condition, NodeStatus, Rates, RouterStatus, ShardStatus, StoreView,
+    AuthenticatorStatus, ClusterNodes, Condition, NodeStatus, Rates, RouterStatus, ShardStatus,
+    StoreView,
 };
 
 /// Show clients, sessions and traffic of the broker, and the load of its threads.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tidegate-broker status\n  \
+    tidegate-broker status --cluster   # a line for each node\n  \
     tidegate-broker status --json | jq .rates")]
 pub(super) struct Args {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    scope: Scope,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.scope.cluster {
+        return run_wide(&args.target);
+    }
     let status: NodeStatus = args.target.client()?.get("/v1/status")?;
     let text = if args.target.json {
         output::json(&status)?
@@ -33,14 +43,66 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn run_wide(target: &Target) -> anyhow::Result<ExitCode> {
+    let ClusterNodes { nodes, silent } = target.client()?.get("/v1/cluster/nodes")?;
+    let text = if target.json {
+        nodes.iter().map(output::json).collect::<Result<_, _>>()?
+    } else {
+        node_table(&nodes).render()
+    };
+    output::print(&text)?;
+    Ok(listing::outcome(&silent))
+}
+
+fn node_table(nodes: &[NodeStatus]) -> Table {
+    let mut table = Table::new(&[
+        ("NODE", Align::Left),
+        ("STATE", Align::Left),
+        ("VERSION", Align::Left),
+        ("UP", Align::Right),
+        ("CONNECTIONS", Align::Right),
+        ("SESSIONS", Align::Right),
+        ("FILTERS", Align::Right),
+        ("RETAINED", Align::Right),
+        ("MSGS IN/S", Align::Right),
+        ("MSGS OUT/S", Align::Right),
+        ("HIGHEST LOAD", Align::Right),
+    ]);
+    for node in nodes {
+        let loads = node.shards.iter().map(|shard| shard.load);
+        table.row(vec![
+            node.node.clone(),
+            state(node).to_owned(),
+            output::printable(&node.version),
+            duration(node.uptime_seconds),
+            node.connections.to_string(),
+            node.sessions.to_string(),
+            node.subscriptions.to_string(),
+            node.retained.to_string(),
+            format!("{:.0}", node.rates.messages_in),
+            format!("{:.0}", node.rates.messages_out),
+            format!("{:.0} %", loads.fold(0.0, f64::max) * 100.0),
+        ]);
+    }
+    table
+}
+
+fn state(status: &NodeStatus) -> &'static str {
+    match status.evacuation {
+        _ if status.ready => "ready",
+        Some(_) => "evacuating",
+        None => "not ready",
+    }
+}
+
 fn render(status: &NodeStatus) -> String {
     let NodeStatus {
         node,
         version,
         pid,
         uptime_seconds,
-        ready,
-        evacuation,
+        ready: _,
+        evacuation: _,
         listeners,
         connections,
         sessions,
@@ -64,11 +126,7 @@ fn render(status: &NodeStatus) -> String {
         Some(store) => render_store(store),
         None => "nothing: sessions and retained messages end with the process".to_owned(),
     };
-    let ready = match evacuation {
-        _ if *ready => "ready",
-        Some(_) => "evacuating",
-        None => "not ready",
-    };
+    let ready = state(status);
     let up = duration(*uptime_seconds);
     let mut text = format!(
         "{node}: {ready}, up {up} (tidegate-broker {version}, pid {pid})\n\
@@ -208,7 +266,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nodes_have_a_line_each_with_the_load_of_their_busiest_thread() {
+        let mut node = status();
+        node.shards[1].load = 0.71;
+        let lines = node_table(&[node]).render();
+        let line = lines.lines().nth(1).unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(words[..3], ["broker1", "not", "ready"], "{lines}");
+        assert_eq!(words[words.len() - 2..], ["71", "%"], "{lines}");
+    }
+
+    #[test]
     fn shard_that_does_not_answer_is_said_in_words() {
+        let text = render(&status());
+        assert!(
+            text.starts_with("broker1: not ready, up 1 h 2 min"),
+            "{text}"
+        );
+        assert!(text.contains("1.5 kB") && text.contains("1.2 ms"), "{text}");
+        assert!(text.contains("does not answer"), "{text}");
+        let router = "router         up 1 min 5 s, 2 failed before it, 1 of them hung\n";
+        assert!(text.contains(router), "{text}");
+        assert!(text.contains("2.0 MB of 2.0 MB; full"), "{text}");
+        assert!(text.contains("no answer within 5s"), "{text}");
+    }
+
+    fn status() -> NodeStatus {
         let shard = ShardStatus {
             shard: 1,
             connections: 10,
@@ -216,7 +299,7 @@ mod tests {
             load: 0.305,
             answered_in_seconds: Some(0.0012),
         };
-        let status = NodeStatus {
+        NodeStatus {
             node: "broker1".to_owned(),
             version: "0.1.0".to_owned(),
             pid: 7,
@@ -259,17 +342,6 @@ mod tests {
                     ..shard
                 },
             ],
-        };
-        let text = render(&status);
-        assert!(
-            text.starts_with("broker1: not ready, up 1 h 2 min"),
-            "{text}"
-        );
-        assert!(text.contains("1.5 kB") && text.contains("1.2 ms"), "{text}");
-        assert!(text.contains("does not answer"), "{text}");
-        let router = "router         up 1 min 5 s, 2 failed before it, 1 of them hung\n";
-        assert!(text.contains(router), "{text}");
-        assert!(text.contains("2.0 MB of 2.0 MB; full"), "{text}");
-        assert!(text.contains("no answer within 5s"), "{text}");
+        }
     }
 }

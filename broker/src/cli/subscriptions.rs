@@ -2,13 +2,10 @@
 
 use std::process::ExitCode;
 
-use console::{
-    output::printable,
-    table::{Align, Table},
-};
+use console::{output::printable, table::Align};
 
 use super::{
-    listing::{Listing, Selection},
+    listing::{Listing, Scope, Selection},
     target::Target,
 };
 use crate::control::view::SubscriptionView;
@@ -23,6 +20,8 @@ pub(super) struct Args {
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
+    scope: Scope,
+    #[command(flatten)]
     selection: Selection,
     /// Only those of this client.
     #[arg(long, value_name = "ID")]
@@ -36,18 +35,17 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut listing = Listing::new("/v1/subscriptions", &args.selection);
+    let mut listing = Listing::new("subscriptions", args.scope, &args.selection);
     listing.narrow("client", args.client.as_deref());
     listing.narrow("filter", args.filter.as_deref());
     listing.narrow("topic", args.topic.as_deref());
-    let table = Table::new(&[
+    let head = [
         ("CLIENT", Align::Left),
         ("FILTER", Align::Left),
         ("QOS", Align::Right),
         ("OPTIONS", Align::Left),
-    ]);
-    listing.print(&args.target, table, cells)?;
-    Ok(ExitCode::SUCCESS)
+    ];
+    listing.print(&args.target, &head, cells)
 }
 
 fn cells(subscription: &SubscriptionView) -> Vec<String> {

@@ -2,13 +2,10 @@
 
 use std::process::ExitCode;
 
-use console::{
-    output::printable,
-    table::{Align, Table},
-};
+use console::{output::printable, table::Align};
 
 use super::{
-    listing::{Listing, PAGE},
+    listing::{Listing, Scope},
     target::Target,
 };
 use crate::control::view::TopicView;
@@ -23,6 +20,8 @@ use crate::control::view::TopicView;
 pub(super) struct Args {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    scope: Scope,
     /// Stop after so many.
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
@@ -32,11 +31,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut listing = Listing::of("/v1/topics", args.limit, PAGE);
+    let mut listing = Listing::scoped("topics", args.scope, args.limit);
     listing.narrow("prefix", args.prefix.as_deref());
-    let table = Table::new(&[("FILTER", Align::Left), ("SUBSCRIBERS", Align::Right)]);
-    listing.print(&args.target, table, |topic: &TopicView| {
+    let head = [("FILTER", Align::Left), ("SUBSCRIBERS", Align::Right)];
+    listing.print(&args.target, &head, |topic: &TopicView| {
         vec![printable(&topic.filter), topic.subscribers.to_string()]
-    })?;
-    Ok(ExitCode::SUCCESS)
+    })
 }

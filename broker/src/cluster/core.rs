@@ -12,9 +12,11 @@
 //!                   (of two leases the longer one counts, so that both judge alike)
 //! ```
 
+mod asides;
 mod greeting;
 mod link;
 mod mutant;
+mod notice;
 mod origin;
 mod timers;
 
@@ -31,6 +33,7 @@ use super::{
     held::Held,
     pair::{FrameId, Token},
     peer::{Loss, Peer, Standing},
+    questions::Aside,
     routes::Table,
     wire::{Change, Hello, Item, Message, Parting, Refusal},
 };
@@ -40,6 +43,7 @@ use crate::{
 };
 use link::Link;
 pub(super) use mutant::Mutant;
+pub(super) use notice::Notice;
 use origin::Origin;
 
 /// Nodes that a cluster may have besides this one: each is a destination of all shards.
@@ -128,34 +132,9 @@ pub(super) enum Action {
         frame: FrameId,
         messages: Bytes,
     },
+    /// A peer asks something, or answers what it was asked over this connection.
+    Aside(LinkId, u64, Aside),
     Note(Notice),
-}
-
-/// What an operator cares for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Notice {
-    Joined {
-        node: Box<str>,
-        address: String,
-    },
-    Lost {
-        node: Box<str>,
-        loss: Loss,
-    },
-    /// It had held this node for gone, and is back.
-    Forsaken {
-        node: Box<str>,
-    },
-    /// A caller was sent away.
-    Refused {
-        host: IpAddr,
-        refusal: Refusal,
-    },
-    /// A call came to nothing, by another cause than the last one.
-    Trouble {
-        address: Box<str>,
-        trouble: Box<str>,
-    },
 }
 
 /// One node's part of the cluster.

@@ -11,6 +11,7 @@
 //! ```
 //! Each task tells the core what has happened and then does what there is to do ([`Driver::settle`]).
 
+mod asking;
 mod graves;
 mod passage;
 mod report;
@@ -32,7 +33,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, Semaphore, mpsc, oneshot},
     task::{LocalSet, spawn_local},
 };
 use tokio_util::task::TaskTracker;
@@ -42,6 +43,8 @@ use super::{
     Cluster, Ledger, Order, PEERS,
     core::{Action, Core, LinkId, Me},
     links::{self, LinkEnd},
+    pair::FrameId,
+    questions::{self, Asked, Open},
     slot::{self, Kind, Slot},
     wire::Parting,
 };
@@ -129,7 +132,7 @@ pub(crate) struct Handle {
     pub(crate) stop: oneshot::Sender<()>,
 }
 
-/// Starts the thread. `alive` hears of its end.
+/// Starts the thread. `alive` hears of its end; what other nodes ask comes out of the receiver.
 ///
 /// # Errors
 /// When thread, runtime or lanes cannot be had.
@@ -139,7 +142,7 @@ pub(crate) fn spawn(
     ledger: Option<Ledger>,
     counters: Arc<Counters>,
     alive: mpsc::Sender<()>,
-) -> Result<Handle, ClusterError> {
+) -> Result<(Handle, mpsc::Receiver<Asked>), ClusterError> {
     let Prospect {
         config,
         listener,
@@ -153,17 +156,18 @@ pub(crate) fn spawn(
         .build()
         .map_err(ClusterError::Thread)?;
     let (stop, stopped) = oneshot::channel();
+    let (asking, asked) = mpsc::channel(questions::ASKED);
     let thread = thread::Builder::new()
         .name("cluster".to_owned())
         .spawn(move || {
             let _alive = Alive(alive);
-            let driver = Driver::new(config, cluster, shared, ledger, counters);
+            let driver = Driver::new(config, cluster, shared, ledger, counters, asking);
             let driver = Rc::new(RefCell::new(driver));
             let running = run(driver, listener, ends, orders, stopped);
             LocalSet::new().block_on(&runtime, running);
         })
         .map_err(ClusterError::Thread)?;
-    Ok(Handle { thread, stop })
+    Ok((Handle { thread, stop }, asked))
 }
 
 /// All that the thread has.
@@ -190,6 +194,11 @@ pub(super) struct Driver {
     herald: Herald,
     /// The node asks for others' retained messages.
     is_copying: bool,
+    /// What was asked of others.
+    open: Open,
+    /// To who answers others.
+    asking: mpsc::Sender<Asked>,
+    places: Arc<Semaphore>,
 }
 
 /// What tasks wait for.
@@ -258,6 +267,7 @@ impl Driver {
         shared: Arc<Shared>,
         ledger: Option<Ledger>,
         counters: Arc<Counters>,
+        asking: mpsc::Sender<Asked>,
     ) -> Self {
         // A clock that is set back could repeat a number within the microsecond; a process id differs.
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -302,6 +312,9 @@ impl Driver {
             stranger: None,
             herald: Herald::default(),
             is_copying: false,
+            open: Open::default(),
+            asking,
+            places: Arc::new(Semaphore::new(questions::ASKED)),
         }
     }
 
@@ -360,10 +373,15 @@ impl Driver {
     }
 
     pub(super) fn handle_closed(driver: &RefCell<Self>, id: LinkId, trouble: &str) {
-        driver.borrow_mut().links.remove(&id);
+        driver.borrow_mut().forget_link(id);
         Self::tell(driver, |core, now| {
             core.handle_closed(id, Some(trouble), now)
         });
+    }
+
+    fn forget_link(&mut self, id: LinkId) {
+        self.links.remove(&id);
+        self.open.lose(id);
     }
 
     fn tell(driver: &RefCell<Self>, event: impl FnOnce(&mut Core, Instant)) {
@@ -416,9 +434,7 @@ impl Driver {
                     let _ = link.messages.send(bytes);
                 }
             }
-            Action::Close(id) => {
-                self.links.remove(&id);
-            }
+            Action::Close(id) => self.forget_link(id),
             Action::Deliver {
                 slot,
                 epoch,
@@ -454,6 +470,7 @@ impl Driver {
                 self.counters.inc(Metric::ClusterGone);
                 self.take_orphan(slot, frame, &messages, now);
             }
+            Action::Aside(link, number, aside) => self.handle_aside(link, number, aside),
             Action::Note(notice) => self.note(notice),
         }
     }

@@ -20,6 +20,7 @@
 //! | `routes` | which filters this node and the others have |
 //! | `claims`, `clock` | who may have a client id; the order of connections |
 //! | `word` | what shards of two nodes say to each other of sessions |
+//! | `questions` | what operators' listings ask of other nodes |
 //! | `calls` | whom to call, and when |
 //! | `wire` | what is said, as bytes |
 //! | `driver`, `slot`, `links` | the thread: lanes, timers, connections |
@@ -51,6 +52,7 @@ mod pair;
 mod peer;
 mod pending;
 mod promises;
+pub(crate) mod questions;
 mod routes;
 mod slot;
 mod strangers;
@@ -63,9 +65,10 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use channel::Purpose;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -76,6 +79,7 @@ use clock::Clock;
 pub use driver::ClusterError;
 pub(crate) use driver::{Handle, Prospect, spawn};
 pub(crate) use ledger::Ledger;
+use questions::{Question, Reply, Ticket, Unheard};
 use routes::Table;
 use view::ClusterStatus;
 
@@ -133,6 +137,10 @@ pub(crate) enum Order {
     Leave(oneshot::Sender<()>),
     /// Says when nothing waits for any peer that is there.
     Drain(oneshot::Sender<()>),
+    /// Asks a peer.
+    Ask(Box<str>, Question, Reply),
+    /// Answers one.
+    Reply(Ticket, Vec<u8>),
     /// Do nothing, as a thread that hangs, until the other end is dropped.
     #[cfg(test)]
     Hang(oneshot::Sender<()>, std::sync::mpsc::Receiver<()>),
@@ -283,6 +291,32 @@ impl Cluster {
 
     pub(crate) fn view(&self) -> watch::Receiver<ClusterStatus> {
         self.view.subscribe()
+    }
+
+    /// Asks a peer, and waits for the answer until then.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) async fn ask(
+        &self,
+        node: &str,
+        question: Question,
+        until: Instant,
+    ) -> Result<Bytes, Unheard> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            let order = Order::Ask(node.into(), question, reply);
+            let put = self.orders.send(order).await;
+            put.map_err(|_ended| Unheard::Stopping)?;
+            answer.await.unwrap_or(Err(Unheard::Stopping))
+        };
+        let asked = tokio::time::timeout_at(until.into(), asked).await;
+        asked.unwrap_or(Err(Unheard::Late))
+    }
+
+    /// Answers a peer. One that is gone does not hear it.
+    pub(crate) async fn reply(&self, ticket: Ticket, answer: Vec<u8>) {
+        let _ = self.orders.send(Order::Reply(ticket, answer)).await;
     }
 
     /// Has the thread do something; `false` when it has ended.

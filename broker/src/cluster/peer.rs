@@ -14,7 +14,7 @@ use super::{
     promises::{Owed, Promised},
     routes::{Remote, Table},
     sized,
-    wire::Item,
+    wire::{Item, Tally},
 };
 use crate::replica::word::{self, Fate};
 
@@ -105,6 +105,8 @@ pub(super) struct Peer {
     pub(super) promised: Promised,
     pub(super) owed: Owed,
     pub(super) routes: Remote,
+    /// What it has said of itself last.
+    pub(super) tally: Option<Tally>,
     copy: Copy,
     /// What is to follow the copy.
     behind_copy: Vec<Bytes>,
@@ -150,6 +152,7 @@ impl Peer {
             promised: Promised::default(),
             owed: Owed::default(),
             routes: Remote::default(),
+            tally: None,
             copy: Copy::Behind(None),
             behind_copy: Vec::new(),
             retained: Retained::Unwanted,
@@ -185,6 +188,7 @@ impl Peer {
         self.incarnation = incarnation;
         self.inc.forget();
         self.routes = Remote::default();
+        self.tally = None;
     }
 
     pub(super) fn begin_life(&mut self, life: u64, now: Instant) {
@@ -220,6 +224,15 @@ impl Peer {
     /// Whether it has gone so far without taking anything.
     pub(super) fn is_stuck(&self, patience: Duration, now: Instant) -> bool {
         self.out.is_waiting() && now.saturating_duration_since(self.progress) > patience
+    }
+
+    /// How long it has not taken what there is for it.
+    pub(super) fn lag(&self, now: Instant) -> Duration {
+        if self.is_alive() && self.out.is_waiting() {
+            now.saturating_duration_since(self.progress)
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Tells it changes of the filters, an item each, or of so many that they are `None`.

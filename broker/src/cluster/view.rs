@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Acknowledge, peer::Standing};
+use super::{Acknowledge, peer::Standing, wire::Tally};
 use crate::config;
 
 /// The cluster as this node sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClusterStatus {
     pub cluster: String,
     pub node: String,
@@ -30,7 +30,7 @@ pub struct ClusterStatus {
 }
 
 /// Another node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemberView {
     pub node: String,
     pub address: String,
@@ -48,6 +48,26 @@ pub struct MemberView {
     pub filters: usize,
     /// Bytes that it has not taken.
     pub queued_bytes: usize,
+    /// How long it has not taken any of them.
+    #[serde(default)]
+    pub lag_seconds: f64,
+    /// What it has told of itself last; absent until it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tally: Option<TallyView>,
+}
+
+/// What another node has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TallyView {
+    /// New clients may come.
+    pub welcomes: bool,
+    /// Those that are connected.
+    pub clients: u64,
+    pub sessions: u64,
+    pub subscriptions: u64,
+    pub retained: u64,
+    pub messages_in: u64,
+    pub messages_out: u64,
 }
 
 /// An address where a node answers.
@@ -101,6 +121,29 @@ impl ClusterStatus {
     }
 }
 
+impl From<Tally> for TallyView {
+    fn from(tally: Tally) -> Self {
+        let Tally {
+            welcomes,
+            clients,
+            sessions,
+            subscriptions,
+            retained,
+            messages_in,
+            messages_out,
+        } = tally;
+        Self {
+            welcomes,
+            clients,
+            sessions,
+            subscriptions,
+            retained,
+            messages_in,
+            messages_out,
+        }
+    }
+}
+
 impl MemberView {
     pub(super) fn new(node: &str, peer: &super::peer::Peer, now: std::time::Instant) -> Self {
         Self {
@@ -116,6 +159,8 @@ impl MemberView {
             },
             filters: peer.routes.len(),
             queued_bytes: peer.out.bytes(),
+            lag_seconds: peer.lag(now).as_secs_f64(),
+            tally: peer.tally.map(TallyView::from),
         }
     }
 }

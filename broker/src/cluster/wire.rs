@@ -10,6 +10,9 @@
 //!   members   [Member]
 //!   farewell  parting u8                the node stops, or leaves the cluster and goes on without it
 //!   safe      up to u64                 beside what is taken, see `promises`
+//!   question  number u64 | Question     beside the streams, see `questions`
+//!   answer    number u64 | JSON         to the question of that number
+//!   tally     Tally                     now and then
 //! item     kind u8 | body
 //!   messages  the messages of a lane's frame
 //!   changes   [Change]                  of the node's filters
@@ -25,6 +28,8 @@ use bytes::{Buf, BufMut, Bytes};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
+use super::questions::{Aside, Question};
+
 /// The version of all that is said here. Nodes of different ones refuse each other.
 pub(super) const PROTOCOL: u16 = 5;
 
@@ -36,6 +41,9 @@ const ITEM: u8 = 5;
 const MEMBERS: u8 = 6;
 const FAREWELL: u8 = 7;
 const SAFE: u8 = 8;
+const QUESTION: u8 = 9;
+const ANSWER: u8 = 10;
+const TALLY: u8 = 11;
 
 const MESSAGES: u8 = 1;
 const CHANGES: u8 = 2;
@@ -112,6 +120,20 @@ impl Refusal {
     }
 }
 
+/// What a node tells the others of itself: what they show, and how clients are to be spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    /// New clients may come.
+    pub(crate) welcomes: bool,
+    /// Sessions whose client is connected.
+    pub(crate) clients: u64,
+    pub(crate) sessions: u64,
+    pub(crate) subscriptions: u64,
+    pub(crate) retained: u64,
+    pub(crate) messages_in: u64,
+    pub(crate) messages_out: u64,
+}
+
 /// A change of the filters that a node has subscribers for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Change {
@@ -140,6 +162,9 @@ pub(super) enum Message {
     Item(u64, Item),
     Members(Vec<Member>),
     Farewell(Parting),
+    /// A question or an answer, of this number.
+    Aside(u64, Aside),
+    Tally(Tally),
 }
 
 /// Why a node says goodbye.
@@ -206,6 +231,21 @@ impl Message {
                 out.put_u8(FAREWELL);
                 out.put_u8(u8::from(*parting == Parting::Leaves));
             }
+            Self::Aside(number, Aside::Question(question)) => {
+                out.put_u8(QUESTION);
+                out.put_u64(*number);
+                put(&mut out, question);
+            }
+            Self::Aside(number, Aside::Answer(answer)) => {
+                out.reserve(1 + 8 + answer.len());
+                out.put_u8(ANSWER);
+                out.put_u64(*number);
+                out.put_slice(answer);
+            }
+            Self::Tally(tally) => {
+                out.put_u8(TALLY);
+                put(&mut out, tally);
+            }
         }
         out.into()
     }
@@ -238,6 +278,16 @@ impl Message {
                 [1] => Self::Farewell(Parting::Leaves),
                 _ => return Err(Malformed),
             },
+            QUESTION => {
+                let number = bytes.try_get_u64().map_err(|_short| Malformed)?;
+                let question: Question = take(&bytes)?;
+                Self::Aside(number, Aside::Question(question))
+            }
+            ANSWER => {
+                let number = bytes.try_get_u64().map_err(|_short| Malformed)?;
+                Self::Aside(number, Aside::Answer(bytes))
+            }
+            TALLY => Self::Tally(take(&bytes)?),
             _ => return Err(Malformed),
         })
     }
@@ -313,12 +363,21 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
+    use crate::shard::{Query, Selection};
 
     fn all() -> Vec<Message> {
         let page = Page {
             after: Some("a/#".into()),
             filters: vec!["b".into(), "c/+".into()],
             is_last: true,
+        };
+        let query = Query {
+            after: Some("c".into()),
+            limit: 7,
+            filter: Selection {
+                slow: true,
+                ..Selection::default()
+            },
         };
         vec![
             Message::Hello(Hello {
@@ -357,6 +416,17 @@ mod tests {
             }]),
             Message::Farewell(Parting::Stops),
             Message::Farewell(Parting::Leaves),
+            Message::Aside(7, Aside::Question(Question::Clients(query))),
+            Message::Aside(8, Aside::Answer(Bytes::from_static(b"{}"))),
+            Message::Tally(Tally {
+                welcomes: true,
+                clients: 1,
+                sessions: 2,
+                subscriptions: 3,
+                retained: 4,
+                messages_in: 5,
+                messages_out: 1 << 40,
+            }),
         ]
     }
 
@@ -376,6 +446,8 @@ mod tests {
                 10
             } else if let Message::Item(_, Item::Retained { .. }) = message {
                 11
+            } else if let Message::Aside(_, Aside::Answer(_)) = message {
+                9
             } else {
                 bytes.len()
             };

@@ -95,7 +95,7 @@ pub(super) async fn leave(
     Ok(Json(view))
 }
 
-fn cluster(status: &Status) -> Result<&Cluster, ApiError> {
+pub(super) fn cluster(status: &Status) -> Result<&Cluster, ApiError> {
     status.cluster().ok_or_else(|| {
         let error = "this broker is not configured for a cluster".to_owned();
         let hint = "give it a [cluster] section and start it again";

@@ -10,11 +10,13 @@
 //! | `GET /v1/retained` | [`view::RetainedView`]s; `?filter=`, `?payload=true` |
 //! | `GET /v1/events` | what has happened, and happens: `events.rs` has its options |
 //! | `GET /v1/cluster` | [`ClusterStatus`](crate::cluster::view::ClusterStatus) |
+//! | `GET /v1/cluster/nodes` | [`view::ClusterNodes`] |
+//! | `GET /v1/cluster/clients`, `sessions`, .. | [`view::WidePage`]s: the listing of all nodes; `?skip=` |
 //! | `POST /v1/cluster/join`, `/v1/cluster/leave` | calls a node, or leaves all of them |
 //! | `POST /v1/node/evacuate` | [`view::SendAway`]: sends all clients away |
-//! | `POST /v1/node/rebalance` | [`view::Rebalance`]: sends away more than so many |
+//! | `POST /v1/node/rebalance` | [`view::Rebalance`]: sends away more than so many, or than others have |
 //! | `POST /v1/node/serve` | ends either: clients are welcome again |
-//! | `POST /v1/kick` | [`view::KickOrder`]: closes a client's connection |
+//! | `POST /v1/kick` | [`view::KickOrder`]: closes a client's connection, on whatever node |
 //! | `POST /v1/reload` | reads the configuration again: [`view::Reloaded`], or 400 and nothing changed |
 //! | `GET /metrics`, `/healthz`, `/readyz` | as on the metrics port, see `http.rs` |
 //!
@@ -24,6 +26,7 @@
 //! for who asks. Who may use the socket is decided by its file permissions. Errors are
 //! `{"error": .., "hint": ..}`.
 
+mod answers;
 mod cluster;
 mod events;
 mod node;
@@ -33,7 +36,9 @@ mod routes;
 mod server;
 pub(crate) mod shards;
 pub mod view;
+mod wide;
 
+pub(crate) use answers::answer_others;
 pub(crate) use pulse::{Pulse, watch_pulse};
 pub(crate) use server::Reload;
 pub use server::{ControlError, Server};

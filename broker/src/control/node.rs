@@ -14,10 +14,13 @@ use axum::{
 use console::api::ApiError;
 use tracing::info;
 
-use super::view::{EvacuationView, NodeStatus, Rebalance, SendAway};
+use super::{
+    cluster::cluster,
+    view::{EvacuationView, NodeStatus, Rebalance, SendAway},
+};
 use crate::{
     config,
-    evacuation::{Aim, Order, Referral, Stopping, Term, Wills},
+    evacuation::{Aim, NoShare, Order, Other, Referral, Stopping, Term, Wills, fair_share},
     events::Event,
     metrics::Metric,
     node::Status,
@@ -44,7 +47,37 @@ pub(super) async fn rebalance(
     order: Result<Json<Rebalance>, JsonRejection>,
 ) -> Result<Json<EvacuationView>, ApiError> {
     let Json(Rebalance { keep, terms }) = order.map_err(unreadable)?;
+    let keep = match keep {
+        Some(keep) => keep,
+        None => share(&status)?,
+    };
     start(&status, Aim::Keep(keep), terms)
+}
+
+/// How many clients are this node's part of the cluster's.
+fn share(status: &Status) -> Result<u64, ApiError> {
+    let view = cluster(status)?.view();
+    let own = Other {
+        clients: status.metrics().get(Metric::SessionsConnected),
+        // A rebalance that is under way is another order.
+        welcomes: !status.evacuation().is_emptying(),
+    };
+    let members = view.borrow();
+    let alive = members.members.iter().filter(|member| member.alive);
+    let others = alive.map(|member| {
+        member.tally.map(|tally| Other {
+            clients: tally.clients,
+            welcomes: tally.welcomes,
+        })
+    });
+    fair_share(own, others).map_err(|error| {
+        let hint = match error {
+            NoShare::Alone => "`tidegate-broker cluster status` tells which nodes there are",
+            NoShare::Untold => "they do within seconds: try again, or name a number with --keep",
+            NoShare::Evacuating => "`tidegate-broker node evacuate --stop` ends that",
+        };
+        ApiError::new(StatusCode::CONFLICT, error.to_string(), hint)
+    })
 }
 
 /// Clients are welcome again.
@@ -75,13 +108,8 @@ fn start(status: &Status, aim: Aim, terms: SendAway) -> Result<Json<EvacuationVi
             rate: rate.get(),
         },
     });
-    let started = status.evacuation().start(order, connected, now);
-    started.map_err(stopping)?;
-    status.evacuation().view(now).map(Json).ok_or_else(|| {
-        let error = "somebody has ended it at this moment".to_owned();
-        let hint = "order it again if it is still wanted";
-        ApiError::new(StatusCode::CONFLICT, error, hint)
-    })
+    let begun = status.evacuation().start(order, connected, now);
+    begun.map(Json).map_err(stopping)
 }
 
 fn order(aim: Aim, terms: SendAway) -> Result<Order, ApiError> {

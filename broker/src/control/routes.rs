@@ -23,6 +23,7 @@ use super::{
         ClientView, KickOrder, Kicked, NodeStatus, Page, Reloaded, RetainedView, SessionView,
         SubscriptionView, TopicView,
     },
+    wide,
 };
 use crate::{
     http,
@@ -40,7 +41,7 @@ const LONGEST_PAGE: usize = 10_000;
 /// Which rows are wanted.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Options {
+pub(super) struct Options {
     after: Option<Box<str>>,
     limit: Option<usize>,
     #[serde(default)]
@@ -52,10 +53,17 @@ struct Options {
     topic: Option<Box<str>>,
     #[serde(default)]
     payload: bool,
+    /// Nodes that need not be asked.
+    #[serde(default)]
+    skip: Box<str>,
 }
 
 impl Options {
-    fn query(self) -> Result<shard::Query, ApiError> {
+    pub(super) fn skip(&self) -> &str {
+        &self.skip
+    }
+
+    pub(super) fn query(self) -> Result<shard::Query, ApiError> {
         let Self {
             after,
             limit,
@@ -65,6 +73,7 @@ impl Options {
             filter,
             topic,
             payload: _,
+            skip: _,
         } = self;
         let limit = limit.unwrap_or(PAGE);
         if !(1..=LONGEST_PAGE).contains(&limit) {
@@ -86,7 +95,7 @@ impl Options {
     }
 }
 
-type Asked = Result<Query<Options>, QueryRejection>;
+pub(super) type Asked = Result<Query<Options>, QueryRejection>;
 
 /// Builds the routes.
 pub(super) fn router(status: Arc<Status>, reloads: mpsc::Sender<Reload>) -> Router {
@@ -102,6 +111,11 @@ pub(super) fn router(status: Arc<Status>, reloads: mpsc::Sender<Reload>) -> Rout
         .route("/v1/retained", get(retained_messages))
         .route("/v1/events", get(events::list))
         .route("/v1/cluster", get(cluster::status))
+        .route("/v1/cluster/nodes", get(wide::nodes))
+        .route("/v1/cluster/clients", get(wide::clients))
+        .route("/v1/cluster/sessions", get(wide::sessions))
+        .route("/v1/cluster/subscriptions", get(wide::subscriptions))
+        .route("/v1/cluster/topics", get(wide::topics))
         .route("/v1/cluster/join", post(cluster::join))
         .route("/v1/cluster/leave", post(cluster::leave))
         .route("/v1/node/evacuate", post(node::evacuate))
@@ -176,9 +190,9 @@ async fn retained_messages(
     Ok(Json(page))
 }
 
-fn options(asked: Asked) -> Result<Options, ApiError> {
+pub(super) fn options(asked: Asked) -> Result<Options, ApiError> {
     let Query(options) = asked.map_err(|error| {
-        let hint = "options are after, limit, prefix, client, slow, filter, topic, payload";
+        let hint = "options are after, limit, prefix, client, slow, filter, topic, payload, skip";
         ApiError::new(StatusCode::BAD_REQUEST, error.body_text(), hint)
     })?;
     Ok(options)
@@ -205,9 +219,18 @@ async fn kick(
         end_session,
     };
     let shard = shards.of(&client_id);
-    let kicked = shards.ask(shard, |answer| Request::Kick(kick, answer));
-    kicked.await?.map(Json).ok_or_else(|| {
-        let error = format!("there is no client {client_id:?} here");
+    let kicked = shards.ask(shard, |answer| Request::Kick(kick.clone(), answer));
+    let kicked = match (kicked.await?, status.cluster()) {
+        (Some(kicked), cluster) => Some(Kicked {
+            node: cluster.map(|_cluster| shards.shared().node.to_string()),
+            ..kicked
+        }),
+        (None, Some(cluster)) => wide::kick_elsewhere(cluster, &kick).await?,
+        (None, None) => None,
+    };
+    kicked.map(Json).ok_or_else(|| {
+        let place = status.cluster().map_or("here", |_cluster| "in the cluster");
+        let error = format!("there is no client {client_id:?} {place}");
         let hint = "`tidegate-broker sessions` lists all, also those that are not connected";
         ApiError::new(StatusCode::NOT_FOUND, error, hint)
     })

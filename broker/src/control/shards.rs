@@ -114,21 +114,21 @@ impl Shards {
     }
 }
 
-/// Merges pieces of the shards' listings into one page.
+/// Merges pieces of listings, of shards or of nodes, into one page.
 ///
 /// A page is cut short where little is found: who asks goes on from there, and nobody waits for
 /// long.
-async fn merge<T: Row, F>(
-    shards: impl Iterator<Item = ShardId>,
+pub(super) async fn merge<T: Row, S: Copy, E, F>(
+    sources: impl Iterator<Item = S>,
     query: &Query,
-    ask: impl Fn(ShardId, Option<Box<str>>) -> F,
-) -> Result<Page<T>, Unanswered>
+    ask: impl Fn(S, Option<Box<str>>) -> F,
+) -> Result<Page<T>, E>
 where
-    F: Future<Output = Result<Piece<T>, Unanswered>>,
+    F: Future<Output = Result<Piece<T>, E>>,
 {
-    let mut sources: Vec<_> = shards
-        .map(|shard| Source {
-            shard,
+    let mut sources: Vec<_> = sources
+        .map(|id| Source {
+            id,
             rows: Vec::new().into_iter().peekable(),
             reached: Some(query.after.clone()),
         })
@@ -144,7 +144,7 @@ where
             let found = refill(&mut sources, &ask).await?;
             barren += usize::from(!found);
         }
-        // Behind the place that a shard has come to it may have rows that go before the others'.
+        // Behind the place that a source has come to it may have rows that go before the others'.
         let mut starved = Vec::new();
         for source in &mut sources {
             if source.is_starved() {
@@ -179,26 +179,26 @@ where
     })
 }
 
-/// Asks the shards whose rows are used up for more, all at once; tells whether there are any.
-async fn refill<T, F>(
-    sources: &mut [Source<T>],
-    ask: &impl Fn(ShardId, Option<Box<str>>) -> F,
-) -> Result<bool, Unanswered>
+/// Asks those whose rows are used up for more, all at once; tells whether there are any.
+async fn refill<T, S: Copy, E, F>(
+    sources: &mut [Source<T, S>],
+    ask: &impl Fn(S, Option<Box<str>>) -> F,
+) -> Result<bool, E>
 where
-    F: Future<Output = Result<Piece<T>, Unanswered>>,
+    F: Future<Output = Result<Piece<T>, E>>,
 {
     let mut asked = Vec::new();
     for source in sources {
         if source.is_starved()
             && let Some(after) = source.reached.take()
         {
-            let answer = ask(source.shard, after);
+            let answer = ask(source.id, after);
             asked.push(async move {
                 let piece = answer.await?;
                 let found = !piece.rows.is_empty();
                 source.rows = piece.rows.into_iter().peekable();
                 source.reached = piece.reached.map(Some);
-                Ok(found)
+                Ok::<_, E>(found)
             });
         }
     }
@@ -206,22 +206,25 @@ where
     Ok(found.into_iter().any(|found| found))
 }
 
-/// Rows of one shard that are not in the page yet.
-struct Source<T> {
-    shard: ShardId,
+/// Rows of one shard or node that are not in the page yet.
+struct Source<T, S> {
+    id: S,
     rows: std::iter::Peekable<std::vec::IntoIter<T>>,
-    /// Where to go on: behind a key, or at the beginning. `None` when the shard has no more.
+    /// Where to go on: behind a key, or at the beginning. `None` when there are no more.
     reached: Option<Option<Box<str>>>,
 }
 
-impl<T> Source<T> {
+impl<T, S> Source<T, S> {
     fn is_starved(&mut self) -> bool {
         self.reached.is_some() && self.rows.peek().is_none()
     }
 }
 
 /// Takes the row with the lowest key, if that is not behind the bound.
-fn next_row<T: Row>(sources: &mut [Source<T>], bound: Option<&Option<Box<str>>>) -> Option<T> {
+fn next_row<T: Row, S>(
+    sources: &mut [Source<T, S>],
+    bound: Option<&Option<Box<str>>>,
+) -> Option<T> {
     let mut first: Option<(usize, Box<str>)> = None;
     for (index, source) in sources.iter_mut().enumerate() {
         let Some(row) = source.rows.peek() else {
@@ -263,7 +266,7 @@ mod tests {
             let first = after.map_or(0, |after| after[..7].parse::<u32>().unwrap() + 1);
             let last = first + 99;
             let rows = (first..=last).filter_map(|number| wanted(shard.0, number));
-            Ok(Piece {
+            Ok::<_, Unanswered>(Piece {
                 rows: rows.map(row).collect(),
                 reached: (last < 999_999).then(|| format!("{last:07}").into()),
             })

@@ -29,6 +29,39 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
+/// A row of one node's listing among those of the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow<T> {
+    pub node: String,
+    #[serde(flatten)]
+    pub row: T,
+}
+
+/// Part of a listing of all nodes of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WidePage<T> {
+    pub rows: Vec<NodeRow<T>>,
+    /// As in [`Page`].
+    pub next: Option<String>,
+    /// Nodes whose rows are missing.
+    pub silent: Vec<SilentNode>,
+}
+
+/// All nodes of the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterNodes {
+    pub nodes: Vec<NodeStatus>,
+    /// Those that have not answered.
+    pub silent: Vec<SilentNode>,
+}
+
+/// A node that was not heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SilentNode {
+    pub node: String,
+    pub trouble: String,
+}
+
 /// How the node is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -114,7 +147,9 @@ pub struct SendAway {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rebalance {
-    pub keep: u64,
+    /// Absent: as many as the nodes of the cluster have on average.
+    #[serde(default)]
+    pub keep: Option<u64>,
     pub terms: SendAway,
 }
 
@@ -269,8 +304,11 @@ pub struct KickOrder {
 }
 
 /// What became of such an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kicked {
+    /// Where the client was; absent without a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     pub was_connected: bool,
     pub session_ended: bool,
 }

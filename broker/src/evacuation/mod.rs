@@ -5,10 +5,12 @@
 //! away, so many a second: nobody has to bear all of them coming at one moment. Sessions stay where they
 //! are, as with any connection that ends.
 //!
-//! `course` decides; `driver` has the shards do it (`shard/seeing_off.rs`).
+//! `course` decides; `driver` has the shards do it (`shard/seeing_off.rs`). Nodes of a cluster tell each
+//! other how many clients they have; `share` says how many of them are a node's part.
 
 mod course;
 mod driver;
+mod share;
 
 use std::{
     num::NonZeroU32,
@@ -23,6 +25,7 @@ use tracing::info;
 pub(crate) use course::{Aim, Order, Referral, Term, Wills};
 use course::{Course, Step};
 pub(crate) use driver::drive;
+pub(crate) use share::{NoShare, Other, fair_share};
 
 use crate::{
     control::view::{EvacuationAim, EvacuationPhase, EvacuationView},
@@ -70,21 +73,31 @@ impl Evacuation {
         }
     }
 
-    /// Sends clients away from now on, of which so many are connected.
+    /// Sends clients away from now on, of which so many are connected; tells how that begins.
     ///
     /// # Errors
     /// When the node stops.
-    pub(crate) fn start(&self, order: Order, connected: u64, now: Instant) -> Result<(), Stopping> {
+    pub(crate) fn start(
+        &self,
+        order: Order,
+        connected: u64,
+        now: Instant,
+    ) -> Result<EvacuationView, Stopping> {
         let order = Arc::new(order);
-        let mut course = self.course.write().unwrap_or_else(PoisonError::into_inner);
-        match &mut *course {
+        let mut state = self.course.write().unwrap_or_else(PoisonError::into_inner);
+        let course = match &mut *state {
             Some(course) if course.is_final() => return Err(Stopping),
-            Some(course) => course.change(order),
-            None => *course = Some(Course::new(order, connected, now)),
-        }
-        drop(course);
+            Some(course) => {
+                course.change(order);
+                course
+            }
+            None => state.insert(Course::new(order, connected, now)),
+        };
+        // Where few are too many it may be over as soon as it is looked at.
+        let view = view_of(course, now);
+        drop(state);
         self.ordered.notify_one();
-        Ok(())
+        Ok(view)
     }
 
     /// Sends all clients away at a rate, beginning now, as a stop does; returns when they have gone,
@@ -137,40 +150,18 @@ impl Evacuation {
         self.read(|_course| ()).is_some()
     }
 
+    /// Whether nobody is to be left.
+    pub(crate) fn is_emptying(&self) -> bool {
+        self.read(|course| course.order().aim == Aim::Empty) == Some(true)
+    }
+
     /// Where a new client is to go, if it cannot come here.
     pub(crate) fn refuses(&self, now: Instant) -> Option<Arc<Order>> {
         self.read(|course| course.refuses(now).then(|| Arc::clone(course.order())))?
     }
 
     pub(crate) fn view(&self, now: Instant) -> Option<EvacuationView> {
-        self.read(|course| {
-            let Order {
-                aim,
-                rate,
-                wait: _,
-                referral,
-                wills: _,
-            } = &**course.order();
-            let phase = if course.is_emptied() {
-                EvacuationPhase::Evacuated
-            } else if course.refuses(now) {
-                EvacuationPhase::Sending
-            } else {
-                EvacuationPhase::Waiting
-            };
-            EvacuationView {
-                aim: match aim {
-                    Aim::Empty => EvacuationAim::Evacuate,
-                    Aim::Keep(_) => EvacuationAim::Rebalance,
-                },
-                phase,
-                begins_in_seconds: course.rest(now).as_secs_f64().ceil() as u64,
-                sent: course.sent(),
-                left: course.left(),
-                rate: *rate,
-                servers: referral.servers.as_deref().map(str::to_owned),
-            }
-        })
+        self.read(|course| view_of(course, now))
     }
 
     /// Appends it in Prometheus's text format.
@@ -212,6 +203,35 @@ impl Evacuation {
         if let Some(course) = &mut *course {
             course.handle_sent(clients, now);
         }
+    }
+}
+
+fn view_of(course: &Course, now: Instant) -> EvacuationView {
+    let Order {
+        aim,
+        rate,
+        wait: _,
+        referral,
+        wills: _,
+    } = &**course.order();
+    let phase = if course.is_emptied() {
+        EvacuationPhase::Evacuated
+    } else if course.refuses(now) {
+        EvacuationPhase::Sending
+    } else {
+        EvacuationPhase::Waiting
+    };
+    EvacuationView {
+        aim: match aim {
+            Aim::Empty => EvacuationAim::Evacuate,
+            Aim::Keep(_) => EvacuationAim::Rebalance,
+        },
+        phase,
+        begins_in_seconds: course.rest(now).as_secs_f64().ceil() as u64,
+        sent: course.sent(),
+        left: course.left(),
+        rate: *rate,
+        servers: referral.servers.as_deref().map(str::to_owned),
     }
 }
 

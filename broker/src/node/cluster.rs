@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::{JOIN_TIMEOUT, NodeError, Status, join};
 use crate::{
-    cluster::{Cluster, Handle, Ledger, Prospect, spawn},
+    cluster::{Cluster, Handle, Ledger, Prospect, questions::Asked, spawn},
     config::Config,
     metrics::{Counters, render_head, render_value},
     shard::Shared,
@@ -35,14 +35,14 @@ pub(super) fn open(config: &Config, shards: u16) -> Result<Option<Prospect>, Nod
     Ok(config.cluster().map(open).transpose()?)
 }
 
-/// Starts the thread; the counters are its own.
+/// Starts the thread; the counters are its own. What other nodes ask comes out of the receiver.
 pub(super) fn start(
     prospect: Option<Prospect>,
     shared: &Arc<Shared>,
     ledger: Option<Ledger>,
     counters: Option<&Arc<Counters>>,
     alive: mpsc::Sender<()>,
-) -> Result<Option<Handle>, NodeError> {
+) -> Result<Option<(Handle, mpsc::Receiver<Asked>)>, NodeError> {
     let start = |(prospect, counters)| {
         let (shared, counters) = (Arc::clone(shared), Arc::clone(counters));
         spawn(prospect, shared, ledger, counters, alive)

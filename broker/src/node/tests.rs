@@ -42,6 +42,7 @@ mod sys;
 mod table;
 mod tokens;
 mod websocket;
+mod wide;
 
 use std::{net::SocketAddr, time::Duration};
 

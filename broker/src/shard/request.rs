@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{SeeOff, SeenOff, Shard, inspect::Piece};
@@ -48,8 +49,8 @@ pub(crate) struct Vitals {
     pub(crate) cpu: Duration,
 }
 
-/// Which rows of a listing are wanted; the empty one wants all.
-#[derive(Clone, Debug, Default)]
+/// Which rows of a listing are wanted; the empty one wants all. Nodes ask each other with it, too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Query {
     /// Rows up to this key were had.
     pub(crate) after: Option<Box<str>>,
@@ -59,7 +60,7 @@ pub(crate) struct Query {
 }
 
 /// What the rows must have in common.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Selection {
     /// How their client ids begin.
     pub(crate) prefix: Box<str>,
@@ -74,7 +75,7 @@ pub(crate) struct Selection {
 }
 
 /// Whom to send away.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kick {
     pub(crate) client_id: Box<str>,
     /// With all that is kept for it.
@@ -153,6 +154,7 @@ impl Shard {
             None => false,
         };
         Some(Kicked {
+            node: None,
             was_connected,
             session_ended: self.sessions.find(&kick.client_id) != Some(key),
         })

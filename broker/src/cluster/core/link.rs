@@ -222,6 +222,18 @@ impl Core {
                 }
                 Ok(())
             }
+            Message::Aside(number, aside) => {
+                let link = self.peers.get(node).and_then(|peer| peer.link);
+                let action = |link| Action::Aside(link, number, aside);
+                self.actions.extend(link.map(action));
+                Ok(())
+            }
+            Message::Tally(tally) => {
+                if let Some(peer) = self.peers.get_mut(node) {
+                    peer.tally = Some(tally);
+                }
+                Ok(())
+            }
             Message::Hello(_) | Message::Foreign(_) | Message::Refusal(_) | Message::Resume(_) => {
                 Err(Malformed)
             }

@@ -1,5 +1,6 @@
 //! One node, and a peer that behaves badly.
 
+mod asides;
 mod members;
 
 use std::net::Ipv4Addr;

@@ -160,6 +160,7 @@ pub(super) async fn flush_lanes(driver: Rc<RefCell<Driver>>) {
 pub(super) async fn keep_time(driver: Rc<RefCell<Driver>>) {
     loop {
         Driver::tell(&driver, Core::handle_timeout);
+        driver.borrow_mut().tell_tally(Instant::now());
         driver.borrow_mut().finish_burials(Instant::now());
         driver.borrow().publish_view(Instant::now());
         let beat = driver.borrow().core.beat();
@@ -221,6 +222,14 @@ pub(super) async fn obey(driver: Rc<RefCell<Driver>>, mut orders: mpsc::Receiver
             }
             Order::Drain(done) => {
                 state.drains.push(done);
+                None
+            }
+            Order::Ask(node, question, reply) => {
+                state.ask(&node, question, reply);
+                None
+            }
+            Order::Reply(ticket, answer) => {
+                state.reply(ticket, answer);
                 None
             }
             #[cfg(test)]

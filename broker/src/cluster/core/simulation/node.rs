@@ -222,7 +222,7 @@ impl World {
                 let told = state.told.range(all).map(|(run, life)| (*run, *life));
                 state.void.extend(told);
             }
-            Action::Bury { .. } | Action::Forsaken { .. } => {}
+            Action::Bury { .. } | Action::Forsaken { .. } | Action::Aside(..) => {}
             Action::Note(Notice::Lost { node: other, .. }) => {
                 *state.losses.entry(number(&other)).or_default() += 1;
             }
