@@ -3,9 +3,12 @@
 //! The names and forms are mosquitto's, which dashboards know; see `docs/mqtt.md` for all of them.
 //! Pure: the shard that publishes the messages passes in the time and what was counted.
 
+mod cluster;
+
 use std::time::{Duration, Instant};
 
 use crate::{
+    cluster::view::{ClusterStatus, TallyView},
     message::{Message, MessageId, Qos},
     metrics::{Metric, Metrics},
 };
@@ -75,6 +78,10 @@ pub(crate) struct Reading<'a> {
     pub(crate) node: &'a str,
     pub(crate) metrics: &'a Metrics,
     pub(crate) retained: usize,
+    /// The cluster that the node is one of.
+    pub(crate) cluster: Option<&'a ClusterStatus>,
+    /// New clients may come.
+    pub(crate) welcomes: bool,
 }
 
 /// When the next messages are due, and what the last ones said.
@@ -86,6 +93,7 @@ pub(crate) struct Sys {
     last: Instant,
     loads: [Load; LOADS.len()],
     most_connected: u64,
+    cluster: cluster::Told,
 }
 
 /// An average that forgets, over each of the [`SPANS`].
@@ -104,6 +112,7 @@ impl Sys {
             last: now,
             loads: [Load::default(); LOADS.len()],
             most_connected: 0,
+            cluster: cluster::Told::default(),
         }
     }
 
@@ -149,7 +158,26 @@ impl Sys {
             load.observe(sum(metrics), elapsed);
             messages.extend(load.messages(name));
         }
+        if let Some(status) = reading.cluster {
+            messages.extend(self.cluster.messages(status, reading.tally()));
+        }
         messages
+    }
+}
+
+impl Reading<'_> {
+    /// What other nodes would be told.
+    fn tally(&self) -> TallyView {
+        let get = |metric| self.metrics.get(metric);
+        TallyView {
+            welcomes: self.welcomes,
+            clients: get(Metric::SessionsConnected),
+            sessions: get(Metric::Sessions),
+            subscriptions: get(Metric::Subscriptions),
+            retained: self.retained as u64,
+            messages_in: get(Metric::MessagesIn),
+            messages_out: get(Metric::MessagesOut),
+        }
     }
 }
 
@@ -220,6 +248,8 @@ mod tests {
                 node: "n1",
                 metrics: &self.metrics,
                 retained: 7,
+                cluster: None,
+                welcomes: true,
             };
             let messages = self.sys.handle_timeout(&reading, self.now);
             let topic = format!("$SYS/broker/{name}");
@@ -236,6 +266,8 @@ mod tests {
             node: "n1",
             metrics: &scene.metrics,
             retained: 0,
+            cluster: None,
+            welcomes: true,
         };
         let messages = scene.sys.handle_timeout(&reading, scene.now);
         let mut topics: Vec<_> = messages.iter().map(|message| &*message.topic).collect();

@@ -198,6 +198,7 @@ mod tests {
             filters: 3,
             queued_bytes: 0,
             lag_seconds: 0.0,
+            repeated: 0,
             tally: None,
         };
         let gone = MemberView {

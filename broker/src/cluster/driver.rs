@@ -43,7 +43,6 @@ use super::{
     Cluster, Ledger, Order, PEERS,
     core::{Action, Core, LinkId, Me},
     links::{self, LinkEnd},
-    pair::FrameId,
     questions::{self, Asked, Open},
     slot::{self, Kind, Slot},
     wire::Parting,

@@ -68,6 +68,10 @@ pub(super) struct Outgoing {
     told_bytes: usize,
     /// The last number that the other end is known to have had.
     reached: u64,
+    /// The last number that was ever sent.
+    highest: u64,
+    /// Items that were sent again, over another connection.
+    repeated: u64,
 }
 
 #[derive(Debug)]
@@ -96,6 +100,8 @@ impl Outgoing {
             bytes: 0,
             told_bytes: 0,
             reached: 0,
+            highest: 0,
+            repeated: 0,
         }
     }
 
@@ -128,6 +134,11 @@ impl Outgoing {
         self.reached
     }
 
+    /// Items that were sent again, of all streams to the peer.
+    pub(super) fn repeated(&self) -> u64 {
+        self.repeated
+    }
+
     pub(super) fn push(&mut self, item: &Item, token: Token) {
         let kind = match item {
             Item::Messages(_) => Kind::Messages,
@@ -157,6 +168,11 @@ impl Outgoing {
             return None;
         }
         let number = self.first + self.sent as u64;
+        if number > self.highest {
+            self.highest = number;
+        } else {
+            self.repeated += 1;
+        }
         self.sent += 1;
         self.sent_weight += weight(&next.bytes);
         Some(numbered(number, &next.bytes))
@@ -204,7 +220,11 @@ impl Outgoing {
 
     /// Ends the stream and begins another; the result is what was not taken.
     pub(super) fn restart(&mut self, stream: u64) -> Vec<Token> {
-        let ended = std::mem::replace(self, Self::new(stream));
+        let next = Self {
+            repeated: self.repeated,
+            ..Self::new(stream)
+        };
+        let ended = std::mem::replace(self, next);
         ended.items.into_iter().map(|item| item.token).collect()
     }
 }

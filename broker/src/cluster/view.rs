@@ -1,9 +1,14 @@
 //! What operators are shown of the cluster.
 
+use std::fmt::Write;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Acknowledge, peer::Standing, wire::Tally};
-use crate::config;
+use crate::{
+    config,
+    metrics::{render_head, render_value},
+};
 
 /// The cluster as this node sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +56,9 @@ pub struct MemberView {
     /// How long it has not taken any of them.
     #[serde(default)]
     pub lag_seconds: f64,
+    /// Parts of the stream to it that were sent again, as a connection had broken.
+    #[serde(default)]
+    pub repeated: u64,
     /// What it has told of itself last; absent until it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tally: Option<TallyView>,
@@ -119,7 +127,75 @@ impl ClusterStatus {
             copy_bytes: 0,
         }
     }
+
+    /// Appends how the other nodes are, in Prometheus's text format.
+    pub(crate) fn render(&self, out: &mut String) {
+        let alive = self.members.iter().filter(|member| member.alive);
+        let help = "Other nodes of the cluster that are there.";
+        render_head(out, "cluster_peers", "gauge", help);
+        render_value(out, "cluster_peers", "", alive.count() as u64);
+        let help = "1 while the node has left the cluster.";
+        render_head(out, "cluster_left", "gauge", help);
+        render_value(out, "cluster_left", "", u64::from(self.left));
+        for (name, kind, help, value) in OF_PEERS {
+            let name = format!("cluster_peer_{name}");
+            render_head(out, &name, kind, help);
+            for member in &self.members {
+                let node = &member.node;
+                let value = value(member);
+                // Writing to a String does not fail.
+                let _ = writeln!(out, "tidegate_broker_{name}{{node=\"{node}\"}} {value}");
+            }
+        }
+    }
 }
+
+/// What metrics tell of each other node: name, type, explanation, and the value.
+type OfPeer = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&MemberView) -> f64,
+);
+
+const OF_PEERS: [OfPeer; 6] = [
+    (
+        "alive",
+        "gauge",
+        "1 for a node that is there, 0 for one that is held for gone.",
+        |member| f64::from(u8::from(member.alive)),
+    ),
+    (
+        "connected",
+        "gauge",
+        "1 while there is a connection to the node.",
+        |member| f64::from(u8::from(member.connected)),
+    ),
+    (
+        "filters",
+        "gauge",
+        "Filters that the node has subscribers for.",
+        |member| member.filters as f64,
+    ),
+    (
+        "queued_bytes",
+        "gauge",
+        "Bytes for the node that it has not taken.",
+        |member| member.queued_bytes as f64,
+    ),
+    (
+        "lag_seconds",
+        "gauge",
+        "How long the node has taken nothing of what there is for it.",
+        |member| member.lag_seconds,
+    ),
+    (
+        "repeated_total",
+        "counter",
+        "Parts of the stream to the node that were sent again.",
+        |member| member.repeated as f64,
+    ),
+];
 
 impl From<Tally> for TallyView {
     fn from(tally: Tally) -> Self {
@@ -160,7 +236,59 @@ impl MemberView {
             filters: peer.routes.len(),
             queued_bytes: peer.out.bytes(),
             lag_seconds: peer.lag(now).as_secs_f64(),
+            repeated: peer.out.repeated(),
             tally: peer.tally.map(TallyView::from),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_have_a_line_for_each_other_node() {
+        let member = |node: &str, alive| MemberView {
+            node: node.to_owned(),
+            address: "10.0.0.2:7883".to_owned(),
+            alive,
+            connected: alive,
+            synced: alive,
+            since_seconds: 1,
+            loss: None,
+            filters: 3,
+            queued_bytes: 70_000_000,
+            lag_seconds: 1.5,
+            repeated: 2,
+            tally: None,
+        };
+        let status = ClusterStatus {
+            cluster: "c".to_owned(),
+            node: "a".to_owned(),
+            listen: "10.0.0.1:7883".to_owned(),
+            acknowledge: "local".to_owned(),
+            left: false,
+            members: vec![member("b", true), member("c", false)],
+            met: Vec::new(),
+            troubles: Vec::new(),
+            copied_sessions: 0,
+            bare_sessions: 0,
+            copies: 0,
+            copy_bytes: 0,
+        };
+        let mut text = String::new();
+        status.render(&mut text);
+        for line in [
+            "tidegate_broker_cluster_peers 1",
+            "tidegate_broker_cluster_peer_alive{node=\"b\"} 1",
+            "tidegate_broker_cluster_peer_alive{node=\"c\"} 0",
+            "tidegate_broker_cluster_peer_queued_bytes{node=\"b\"} 70000000",
+            "tidegate_broker_cluster_peer_lag_seconds{node=\"b\"} 1.5",
+            "tidegate_broker_cluster_peer_repeated_total{node=\"c\"} 2",
+        ] {
+            assert!(text.lines().any(|told| told == line), "{line}: {text}");
+        }
+        let heads = text.matches("# TYPE tidegate_broker_cluster_peer_alive gauge");
+        assert_eq!(heads.count(), 1);
     }
 }

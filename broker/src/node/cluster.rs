@@ -9,7 +9,7 @@ use super::{JOIN_TIMEOUT, NodeError, Status, join};
 use crate::{
     cluster::{Cluster, Handle, Ledger, Prospect, questions::Asked, spawn},
     config::Config,
-    metrics::{Counters, render_head, render_value},
+    metrics::Counters,
     shard::Shared,
 };
 
@@ -22,9 +22,7 @@ impl Status {
     /// Appends what is told of it in Prometheus's text format.
     pub(super) fn render_cluster(&self, out: &mut String) {
         if let Some(cluster) = self.cluster() {
-            let help = "Other nodes of the cluster that are there.";
-            render_head(out, "cluster_peers", "gauge", help);
-            render_value(out, "cluster_peers", "", cluster.peers().count() as u64);
+            cluster.view().borrow().render(out);
         }
     }
 }

@@ -60,10 +60,15 @@ impl Shard {
             return;
         };
         let retained = self.shared.retained.read();
+        let cluster = self.shared.cluster.as_ref();
+        let view = cluster.map(|cluster| cluster.view());
+        let view = view.as_ref().map(|view| view.borrow().clone());
         let reading = Reading {
             node: &self.shared.node,
             metrics: &self.shared.metrics,
             retained: retained.unwrap_or_else(PoisonError::into_inner).len(),
+            cluster: view.as_ref(),
+            welcomes: !self.shared.evacuation.is_emptying(),
         };
         let messages = sys.handle_timeout(&reading, now);
         for message in messages.into_iter().map(Arc::new) {

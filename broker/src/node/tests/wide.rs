@@ -251,3 +251,32 @@ async fn rebalanced_node_keeps_as_many_as_the_nodes_have_on_average() {
     one.stop().await;
     two.stop().await;
 }
+
+#[tokio::test]
+async fn each_node_tells_of_all_of_them() {
+    let cluster = Cluster::new();
+    let sys = "[sys]\ninterval = \"250ms\"\n";
+    let one = cluster.start("one", &[], sys).await;
+    let two = cluster.start("two", &[&one], sys).await;
+    one.wait_for_members(&["two"]).await;
+    let mut watcher = one.join(Version::V311, "watcher").await;
+    let root = "$SYS/broker/cluster/node/two";
+    watcher.subscribe(&format!("{root}/#"), 0).await;
+    let _client = two.join(Version::V311, "client").await;
+    wait_for(&mut watcher, &format!("{root}/clients/connected"), "1").await;
+    wait_for(&mut watcher, &format!("{root}/state"), "alive").await;
+    two.stop().await;
+    // Who says goodbye is not known any more: all of it is taken back.
+    wait_for(&mut watcher, &format!("{root}/state"), "").await;
+    one.stop().await;
+}
+
+/// Waits until that is what is said of a topic.
+async fn wait_for(watcher: &mut Client, topic: &str, payload: &str) {
+    loop {
+        let received = watcher.receive().await;
+        if received.topic == topic && received.payload == payload {
+            break;
+        }
+    }
+}
