@@ -452,8 +452,16 @@ impl<W> Claims<W> {
 
     fn defer(&mut self, claim: Claim) {
         let claims = self.deferred.entry(claim.client_id.clone()).or_default();
-        // A node that claims again does not wait for its older claim any more.
-        claims.retain(|older| older.from != claim.from);
+        // A node that claims again does not wait for its older claim any more. One for a session that
+        // it has is beside that of a client who waits there.
+        let is_same = |other: &Claim| {
+            (other.from, other.terms.has_session) == (claim.from, claim.terms.has_session)
+        };
+        let mut same = claims.iter().filter(|other| is_same(other));
+        if same.any(|other| other.stamp > claim.stamp) {
+            return;
+        }
+        claims.retain(|other| !is_same(other));
         claims.push(claim);
     }
 

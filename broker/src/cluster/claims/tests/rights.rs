@@ -120,3 +120,33 @@ fn owner_of_an_id_takes_the_place_of_who_waits_without_a_right() {
     };
     assert_eq!((time, terms.user.as_deref()), (6, Some("u")));
 }
+
+#[test]
+fn client_who_waits_is_not_forgotten_for_a_session_of_its_node_or_an_older_claim() {
+    let now = Instant::now();
+    let (mut claims, fellow) = pair(now);
+    claims.claim(ID, 5, terms(None, true), "own", now);
+    let claim = |time, has_session| Claim {
+        from: fellow,
+        client_id: ID.into(),
+        stamp: Stamp {
+            time,
+            node: "a".into(),
+        },
+        terms: Terms {
+            has_session,
+            ..terms(None, true)
+        },
+    };
+    for (time, has_session) in [(8, false), (9, false), (8, false), (7, true), (6, true)] {
+        claims.handle_claim(claim(time, has_session), Here::Nothing);
+    }
+    claims.handle_answer(fellow, ID, 5, Answer::Nothing, now);
+    let mut judged = Vec::new();
+    while let Some(action) = claims.poll_action() {
+        if let Action::Judge(claim) = action {
+            judged.push((claim.stamp.time, claim.terms.has_session));
+        }
+    }
+    assert_eq!(judged, [(9, false), (7, true)]);
+}
