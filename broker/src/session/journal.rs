@@ -52,7 +52,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    fn held_bytes(&self) -> usize {
+    pub(super) fn held_bytes(&self) -> usize {
         let grants = self.grants.iter().flat_map(|grants| grants.filters());
         let grants = grants.flatten().map(|filter| filter.len());
         let user = self.user.as_ref();

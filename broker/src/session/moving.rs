@@ -63,7 +63,11 @@ impl Session {
             }
             Place::End => return (portion, Place::End),
         };
-        let mut room = bytes;
+        let state = portion.state.as_ref().map_or(0, |state| {
+            let will = state.will.as_ref();
+            state.profile.held_bytes() + will.map_or(0, |will| will.message.size())
+        });
+        let mut room = bytes.saturating_sub(state);
         for (filter, subscription) in self.subscriptions_after(after) {
             portion.subscriptions.push((filter.into(), *subscription));
             room = room.saturating_sub(topic::weight(filter));
@@ -71,7 +75,10 @@ impl Session {
                 return (portion, Place::Subscription(filter.into()));
             }
         }
-        let (messages, next) = self.outgoing.portion(0, room.max(1));
+        if self.outgoing.is_long(room) {
+            return (portion, Place::Message(0));
+        }
+        let (messages, next) = self.outgoing.portion(0, room);
         portion.messages = messages;
         (portion, next.map_or(Place::End, Place::Message))
     }

@@ -1,6 +1,7 @@
 mod bytes;
 mod ending;
 mod kept;
+mod moving;
 mod shared;
 
 use super::*;

@@ -54,8 +54,12 @@ impl Outgoing {
                 ),
             };
             let content = queued.map(|queued| (Arc::clone(&queued.message), queued.grant.clone()));
-            let size = queued.map_or(0, |queued| queued.message.size());
-            room = room.saturating_sub(size + MESSAGE_BYTES);
+            let size = queued.map_or(0, |queued| queued.message.size()) + MESSAGE_BYTES;
+            // One that is longer than a piece has one for itself: a frame takes no more.
+            if size > room && !portion.is_empty() {
+                return (portion, Some(place));
+            }
+            room = room.saturating_sub(size);
             portion.push(RestoredMessage {
                 seq: Seq(place as u64),
                 progress,
@@ -67,6 +71,18 @@ impl Outgoing {
     }
 
     /// Takes over a message of the session's from another node, behind those that it has.
+    /// Whether the first message is longer than this.
+    pub(in crate::session) fn is_long(&self, room: usize) -> bool {
+        let (portion, _next) = self.portion(0, 1);
+        let content = portion.first().map(|first| &first.content);
+        content.is_some_and(|content| {
+            let size = content
+                .as_ref()
+                .map_or(0, |(message, _grant)| message.size());
+            size + MESSAGE_BYTES > room
+        })
+    }
+
     pub(in crate::session) fn take_over(&mut self, message: RestoredMessage) {
         let RestoredMessage {
             seq: _,
@@ -206,5 +222,5 @@ impl Outgoing {
     }
 }
 
-/// What a message is taken for beside its content.
+/// What a message is taken for beside its content, on its way.
 const MESSAGE_BYTES: usize = 64;
