@@ -78,6 +78,11 @@ impl Stock {
             && !self.is_told.swap(true, Ordering::Relaxed)
     }
 
+    /// Takes room whether there is any or not.
+    fn occupy(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     fn take(&self, bytes: usize) -> bool {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let fits = before.saturating_add(bytes) <= self.bound.load(Ordering::Relaxed);
@@ -99,10 +104,27 @@ impl Shelf {
 
     /// Finds a place for a message that is to wait; `None` when there is no room.
     pub fn place(self: &Rc<Self>, message: &Arc<Message>) -> Option<Place> {
+        self.enter(message, |stock, bytes| stock.take(bytes))
+    }
+
+    /// A place for a message that waits already, elsewhere or in an earlier life: it leaves less room
+    /// for others, however little there is.
+    pub fn place_of_old(self: &Rc<Self>, message: &Arc<Message>) -> Option<Place> {
+        self.enter(message, |stock, bytes| {
+            stock.occupy(bytes);
+            true
+        })
+    }
+
+    fn enter(
+        self: &Rc<Self>,
+        message: &Arc<Message>,
+        take: impl FnOnce(&Stock, usize) -> bool,
+    ) -> Option<Place> {
         match self.queues.borrow_mut().entry(address(message)) {
             Entry::Occupied(mut queues) => *queues.get_mut() += 1,
             Entry::Vacant(entry) => {
-                if !self.stock.take(message.size()) {
+                if !take(&self.stock, message.size()) {
                     return None;
                 }
                 entry.insert(1);
@@ -183,6 +205,17 @@ mod tests {
         drop(place);
         assert_eq!(stock.bytes(), 0);
         assert!(shelf.place(&second).is_some());
+    }
+
+    #[test]
+    fn what_was_taken_elsewhere_takes_room_beyond_the_bound() {
+        let stock = Stock::new(1000);
+        let shelf = Shelf::new(Arc::clone(&stock));
+        let old = [message(600), message(600)].map(|message| shelf.place_of_old(&message));
+        assert_eq!((stock.bytes(), stock.refused()), (1202, 0));
+        assert!(shelf.place(&message(0)).is_none());
+        drop(old);
+        assert_eq!(stock.bytes(), 0);
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Outgoing {
         let seq = Some(seq);
         let queued = content.map(|(message, grant)| Queued {
             // However much waits by now: it was taken.
-            place: self.room.shelf.place(&message),
+            place: self.room.shelf.place_of_old(&message),
             message,
             grant,
             source: Source::Publisher,

@@ -93,7 +93,7 @@ impl Outgoing {
         match (progress, content) {
             (Progress::Waiting, Some((message, grant))) => {
                 // However much waits by now: it was taken.
-                let place = self.room.shelf.place(&message);
+                let place = self.room.shelf.place_of_old(&message);
                 self.push(Queued {
                     message,
                     grant,
