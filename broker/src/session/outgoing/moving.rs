@@ -24,8 +24,9 @@ impl Held {
         &self.0.message.topic
     }
 
+    /// Bytes that it takes.
     pub fn size(&self) -> usize {
-        self.0.message.size()
+        self.0.message.size() + HELD_BYTES
     }
 }
 
@@ -224,3 +225,6 @@ impl Outgoing {
 
 /// What a message is taken for beside its content, on its way.
 const MESSAGE_BYTES: usize = 64;
+
+/// And in memory: there are no queues with a number of places for those that are held.
+const HELD_BYTES: usize = 256;
