@@ -63,6 +63,10 @@ impl Shard {
         let client_id = &connect.client_id;
         self.check_store(client_id, self.expiry_of(connect))?;
         self.permit(connect, identity, peer)?;
+        // A session that goes on comes however many there are; one that is to be new needs room.
+        if connect.clean_start && self.sessions.find(client_id).is_none() {
+            self.check_session_room()?;
+        }
         self.follow_fellows(now);
         if self.clustered.fellows.is_empty() && !self.clustered.claims.is_open(client_id) {
             return Ok(Entrance::Open(time));

@@ -153,6 +153,10 @@ impl Shared {
         ShardId(u16::try_from(shard).unwrap_or(0))
     }
 
+    fn has_session_room(&self) -> bool {
+        self.sessions.load(Ordering::Acquire) < self.limits().sessions
+    }
+
     /// Takes room for a session, if there is any.
     fn reserve_session(&self) -> Result<(), ConnectCode> {
         let before = self.sessions.fetch_add(1, Ordering::AcqRel);

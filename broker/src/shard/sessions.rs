@@ -284,6 +284,14 @@ impl Shard {
         Ok(self.sessions.insert(client_id, owner, session))
     }
 
+    pub(super) fn check_session_room(&self) -> Result<(), ConnectCode> {
+        if self.shared.has_session_room() {
+            return Ok(());
+        }
+        self.counters.inc(Metric::RefusedSessions);
+        Err(ConnectCode::QuotaExceeded)
+    }
+
     /// What may wait for a client whose session begins.
     pub(super) fn room(&self) -> Room {
         let limits = self.shared.limits();

@@ -437,3 +437,23 @@ async fn node_that_hangs_holds_up_who_connects_elsewhere_for_the_lease() {
     one.stop().await;
     two.stop().await;
 }
+
+#[tokio::test]
+async fn clean_start_that_a_full_node_refuses_ends_no_session_elsewhere() {
+    let cluster = Cluster::new();
+    let settings = cluster.settings(&[], "") + "[limits]\nsessions = 1\n";
+    let one = Broker::start_named("one", &settings).await;
+    let two = Broker::start_named("two", &cluster.settings(&[&one], "")).await;
+    one.wait_for_members(&["two"]).await;
+    two.wait_for_members(&["one"]).await;
+    let (client, _new) = two.resume(Version::V5, "c").await;
+    client.leave().await;
+    let _first = one.join(Version::V5, "first").await;
+    let hello = Hello::new(Version::V5, "c");
+    let (_client, welcome) = Client::connect(one.address, &hello).await;
+    assert_eq!(welcome.code, 0x97);
+    let (_client, is_present) = two.resume(Version::V5, "c").await;
+    assert!(is_present);
+    one.stop().await;
+    two.stop().await;
+}
