@@ -17,7 +17,7 @@ use crate::{
     access::Identity,
     cluster::{
         claims::{Answer, Fellow},
-        word::Word,
+        word::{Granted, Word},
     },
     metrics::Metric,
     receipts::{Needs, Waiter},
@@ -40,6 +40,26 @@ pub(super) struct Arrival {
     shadow: Shadow,
     /// Retained messages that the client has not had; there with the last piece.
     greetings: Option<Greetings>,
+    /// When the next piece is late.
+    deadline: Instant,
+    /// What the older node has forwarded, of a session that is whole.
+    forwards: Vec<Forward>,
+    forwarded_bytes: usize,
+}
+
+/// A message for a session that is not here yet.
+struct Forward {
+    grant: Granted,
+    message: Box<[u8]>,
+}
+
+/// Why a session does not come.
+#[derive(Debug, thiserror::Error)]
+enum Obstacle {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("nothing more of it comes")]
+    Late,
 }
 
 /// Filters whose retained messages are not all sent, and the topics reached.
@@ -71,40 +91,81 @@ impl Shard {
         piece: &[u8],
         now: Instant,
     ) {
-        let arrivals = &mut self.clustered.arrivals;
-        let arrival = arrivals.entry(client_id.into()).or_insert_with(|| Arrival {
+        let deadline = now + self.clustered.patience;
+        let new = || Arrival {
             from,
             time,
             shadow: Shadow::default(),
             greetings: None,
-        });
+            deadline,
+            forwards: Vec::new(),
+            forwarded_bytes: 0,
+        };
+        let arrivals = &mut self.clustered.arrivals;
+        let arrival = arrivals.entry(client_id.into()).or_insert_with(new);
         if (arrival.from, arrival.time) != (from, time) {
-            *arrival = Arrival {
-                from,
-                time,
-                shadow: Shadow::default(),
-                greetings: None,
-            };
+            *arrival = new();
         }
+        arrival.deadline = deadline;
         let read = Reader::new(piece, now).try_for_each(|step| {
             let (_whose, step) = step?;
             arrival.shadow.apply(step);
-            Ok(())
+            Ok::<(), Malformed>(())
         });
         match read {
             Ok(()) => self.clustered.claims.handle_part(client_id, time, now),
-            Err(error) => self.give_up_arrival(from, client_id, time, error),
+            Err(error) => self.give_up_arrival(from, client_id, time, &error.into()),
         }
     }
 
     /// Leaves a session where it is: half of it must not take the place of the whole.
-    fn give_up_arrival(&mut self, from: Fellow, client_id: &str, time: u64, error: Malformed) {
-        warn!(client_id, %error, "a session of another node stays there");
+    fn give_up_arrival(&mut self, from: Fellow, client_id: &str, time: u64, why: &Obstacle) {
+        warn!(client_id, %why, "a session of another node stays there");
         self.clustered.arrivals.remove(client_id);
         self.say(from.end, &Word::Unreadable { client_id, time }, false);
         let claims = &mut self.clustered.claims;
         claims.give_up(client_id, time);
         claims.release(client_id);
+    }
+
+    /// Leaves sessions where they are of which nothing more has come. Those that are whole wait for
+    /// others, which have deadlines of their own.
+    pub(super) fn give_up_late_arrivals(&mut self, now: Instant) {
+        let is_late = |arrival: &Arrival| arrival.greetings.is_none() && arrival.deadline <= now;
+        let arrivals = self.clustered.arrivals.iter();
+        let late = arrivals.filter(|(_client_id, arrival)| is_late(arrival));
+        let late: Vec<_> = late
+            .map(|(client_id, arrival)| (client_id.clone(), arrival.from, arrival.time))
+            .collect();
+        for (client_id, from, time) in late {
+            self.give_up_arrival(from, &client_id, time, &Obstacle::Late);
+        }
+    }
+
+    /// Keeps what was forwarded for a session that is whole and not here yet; tells whether it is for
+    /// such a one.
+    pub(super) fn keep_forward(
+        &mut self,
+        from: Fellow,
+        client_id: &str,
+        time: u64,
+        (grant, message): (&Granted, &[u8]),
+    ) -> bool {
+        let most = self.shared.limits().queue_bytes;
+        let arrival = self.clustered.arrivals.get_mut(client_id);
+        let Some(arrival) = arrival.filter(|it| (it.from, it.time) == (from, time)) else {
+            return false;
+        };
+        if arrival.forwarded_bytes >= most {
+            self.counters.inc(Metric::DroppedQueue);
+            return true;
+        }
+        arrival.forwarded_bytes += message.len();
+        arrival.forwards.push(Forward {
+            grant: grant.clone(),
+            message: message.into(),
+        });
+        true
     }
 
     /// The older node has kept the session.
@@ -157,12 +218,15 @@ impl Shard {
             time,
             shadow,
             greetings,
+            deadline: _,
+            forwards,
+            forwarded_bytes: _,
         }) = arrivals.remove(client_id)
         else {
             return;
         };
         let Some(restored) = shadow.into_restored(SessionId(0)) else {
-            return self.give_up_arrival(from, client_id, time, Malformed);
+            return self.give_up_arrival(from, client_id, time, &Malformed.into());
         };
         let greetings = greetings.unwrap_or_default();
         if let Some(key) = key {
@@ -194,6 +258,9 @@ impl Shard {
             let settling = Settling::new(from, time, phase, seen, deadline);
             entry.transit = Some(Box::new(Transit::Settling(settling)));
             self.clustered.moving.insert(Arc::clone(&client_id));
+        }
+        for Forward { grant, message } in forwards {
+            self.handle_forward(from, &client_id, time, grant, &message, now);
         }
         let install = Install {
             to: from,

@@ -181,6 +181,9 @@ impl Shard {
         mut message: &[u8],
         now: Instant,
     ) {
+        if self.keep_forward(from, client_id, time, (&grant, message)) {
+            return;
+        }
         let Some((key, settling)) = self.settling(client_id) else {
             return;
         };

@@ -268,7 +268,14 @@ impl Shard {
         if is_told {
             self.end_ghost_later(client_id);
         }
+        let is_next = self.clustered.arrivals.contains_key(client_id);
         self.install(client_id, now);
+        if is_next {
+            // Who was given the older one, or has another since, is the one to have both.
+            for fellow in self.clustered.fellows.clone() {
+                self.claim_session(fellow, client_id);
+            }
+        }
     }
 
     /// All nodes know of the session's filters at its new place.
@@ -433,6 +440,8 @@ impl Shard {
     /// Gives up waiting where it has lasted too long.
     pub(super) fn handle_transit_timeout(&mut self, now: Instant) {
         self.follow_fellows(now);
+        // Before its client is let in without it.
+        self.give_up_late_arrivals(now);
         self.clustered.claims.handle_timeout(now);
         self.release_tellings();
         self.end_barrier(now);

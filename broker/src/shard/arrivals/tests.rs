@@ -1,5 +1,7 @@
 //! Sessions that come from another node, or go there, as a shard sees it.
 
+mod waiting;
+
 use std::{collections::BTreeSet, sync::mpsc, time::Duration};
 
 use tokio::sync::oneshot;

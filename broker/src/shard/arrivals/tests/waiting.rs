@@ -1,0 +1,106 @@
+//! Sessions that cannot go on at once, and messages that wait with them.
+
+use super::*;
+use crate::{
+    cluster::word::Granted,
+    lanes::frame,
+    shard::testing::CLUSTER,
+};
+
+/// Another node, beside the one that the session comes from.
+const OTHER: Fellow = Fellow {
+    end: ShardId(2),
+    life: 1,
+};
+
+/// The only shard of a node with two others.
+fn lone() -> Shard {
+    let mut shard = Shard::new(ShardId(0), Shared::for_tests(CLUSTER, 1), Arc::default());
+    judge_by(&shard, OPEN, "");
+    shard.clustered.fellows.extend([FELLOW, OTHER]);
+    let claims = &mut shard.clustered.claims;
+    claims.handle_fellows(vec![FELLOW], Instant::now());
+    shard
+}
+
+fn message(number: u64) -> Arc<Message> {
+    Arc::new(Message {
+        topic: "t".into(),
+        payload: [1].into(),
+        properties: Box::default(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        expires: None,
+        id: MessageId { run: 1, number },
+    })
+}
+
+fn forward(shard: &mut Shard, number: u64) {
+    let mut bytes = frame::Writer::new(ShardId(0), 0);
+    bytes.push(&message(number), &[], Instant::now());
+    let word = Word::Forward {
+        client_id: "c",
+        time: TIME,
+        grant: Granted {
+            qos: 1,
+            retain: false,
+            subscription_ids: Vec::new(),
+        },
+        message: &bytes.finish()[frame::HEADER..],
+    };
+    hear(shard, &word);
+}
+
+fn queue(shard: &mut Shard) -> usize {
+    let key = shard.sessions.find("c").unwrap();
+    shard.sessions.get_mut(key).unwrap().session.queue_len()
+}
+
+#[test]
+fn session_that_stops_coming_stays_where_it_is_and_its_client_is_not_let_in_without_it() {
+    let now = Instant::now();
+    let steps = steps(now);
+    let mut shard = lone();
+    let patience = shard.clustered.patience;
+    let terms = Terms {
+        user: Some("u".into()),
+        clean_start: false,
+        is_entitled: true,
+        has_session: false,
+        is_bereft: false,
+    };
+    let (ticket, mut verdict) = oneshot::channel();
+    let claims = &mut shard.clustered.claims;
+    claims.claim("c", TIME, terms, ticket, now);
+    arrive(&mut shard, &piece(&steps[..1], now), false);
+    shard.handle_transit_timeout(now + patience / 2);
+    assert!(verdict.try_recv().is_err());
+    assert!(shard.clustered.arrivals.contains_key("c"));
+    shard.handle_transit_timeout(Instant::now() + patience);
+    assert_eq!(verdict.try_recv(), Ok(Err(Refusal::Stuck)));
+    assert!(shard.clustered.arrivals.is_empty());
+    // What comes now is too late, and no session.
+    arrive(&mut shard, &piece(&steps[1..], now), true);
+    assert_eq!(shard.sessions.find("c"), None);
+}
+
+#[test]
+fn what_is_forwarded_for_a_session_that_waits_for_another_to_leave_comes_with_it() {
+    let now = Instant::now();
+    let mut shard = lone();
+    let key = open(&mut shard, Some("u"));
+    shard.depart(key, OTHER, BEFORE, now);
+    assert!(!shard.send_pieces(now));
+    arrive(&mut shard, &piece(&steps(now), now), true);
+    assert!(shard.clustered.arrivals.contains_key("c"));
+    forward(&mut shard, 7);
+    let (client_id, time) = ("c", BEFORE);
+    let installed = Word::Installed { client_id, time };
+    shard.handle_word(OTHER.end, &installed.encode(), now);
+    assert!(shard.clustered.arrivals.is_empty());
+    assert_eq!(queue(&mut shard), 2);
+    // And what is forwarded from then on.
+    forward(&mut shard, 8);
+    forward(&mut shard, 7);
+    assert_eq!(queue(&mut shard), 3);
+}
