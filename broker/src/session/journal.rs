@@ -293,7 +293,12 @@ struct Kept {
     session: SessionId,
     profile: Arc<Profile>,
     last: Seq,
+    /// The last one of a message that others are to go before.
+    held: Seq,
 }
+
+/// So many may go before those that are held.
+const AHEAD: u64 = 1 << 32;
 
 impl Record {
     pub(super) fn of(journal: Journal, session: SessionId, profile: Profile) -> Self {
@@ -302,6 +307,7 @@ impl Record {
             session,
             profile: Arc::new(profile),
             last: Seq(0),
+            held: Seq(0),
         }))
     }
 
@@ -338,6 +344,25 @@ impl Record {
         };
         kept.last.0 += 1;
         kept.last
+    }
+
+    /// The number of a message that others go before which are not there yet.
+    pub(super) fn next_held_seq(&mut self) -> Seq {
+        let Some(kept) = &mut self.0 else {
+            return Seq(0);
+        };
+        if kept.held <= kept.last {
+            kept.held = Seq(kept.last.0 + AHEAD);
+        }
+        kept.held.0 += 1;
+        kept.held
+    }
+
+    /// What comes from now on comes behind what was held.
+    pub(super) fn end_hold(&mut self) {
+        if let Some(kept) = &mut self.0 {
+            kept.last = kept.last.max(kept.held);
+        }
     }
 
     /// Places up to this one are taken.

@@ -158,6 +158,11 @@ impl Session {
         self.outgoing.let_go(held, wire, now)
     }
 
+    /// Nothing is held any more: what comes next is behind it.
+    pub fn end_hold(&mut self) {
+        self.outgoing.end_hold();
+    }
+
     /// Forgets a message that was held.
     pub fn drop_held(&self, held: &Held) {
         self.outgoing.drop_held(held);

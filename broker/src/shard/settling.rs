@@ -15,7 +15,11 @@
 //! - From then on ids tell, and they still do when all is forwarded, until the second barrier: a copy
 //!   that was sent directly may be late.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use super::{SessionKey, Shard, account::Line, barrier::Purpose, transit::Transit};
 use crate::{
@@ -36,8 +40,10 @@ pub(super) struct Settling {
     /// Of the claim.
     time: u64,
     phase: Phase,
-    /// What has come directly.
-    held: Vec<Held>,
+    /// What has come directly, but for what was forwarded since.
+    held: Vec<Option<Held>>,
+    /// Where in this list messages are.
+    places: BTreeMap<MessageId, usize>,
     /// How many of these came before the first barrier.
     early: usize,
     held_bytes: usize,
@@ -75,6 +81,7 @@ impl Settling {
             time,
             phase,
             held: Vec::new(),
+            places: BTreeMap::new(),
             early: 0,
             held_bytes: 0,
             seen,
@@ -86,9 +93,23 @@ impl Settling {
 
     /// Before the session ends: it is to know of all of its messages.
     pub(super) fn give_up(self, session: &mut Session) {
-        for held in self.held {
+        for held in self.held.into_iter().flatten() {
             session.drop_held(&held);
         }
+    }
+
+    fn push_held(&mut self, held: Held) {
+        self.held_bytes += held.size();
+        self.places.insert(held.id(), self.held.len());
+        self.held.push(Some(held));
+    }
+
+    /// Takes out what is held of a message.
+    fn take_held(&mut self, id: MessageId) -> Option<Held> {
+        let place = self.places.remove(&id)?;
+        let held = self.held.get_mut(place)?.take()?;
+        self.held_bytes = self.held_bytes.saturating_sub(held.size());
+        Some(held)
     }
 
     /// Tells whether the message is new.
@@ -130,8 +151,7 @@ impl Shard {
                 let Some(held) = held else {
                     return Delivered::Full;
                 };
-                settling.held_bytes += held.size();
-                settling.held.push(held);
+                settling.push_held(held);
                 return Delivered::Queued;
             }
             if !settling.see(message.id) {
@@ -224,7 +244,17 @@ impl Shard {
         let line = |link| Line::new(link, account, is_kept);
         let mut wire = entry.link.as_ref().map(line);
         let message = Arc::new(message);
-        let delivered = entry.session.deliver(&message, grant, wire.as_mut(), now);
+        let mut delivered = entry.session.deliver(&message, grant, wire.as_mut(), now);
+        // Two of it must not be noted when the node crashes.
+        if let Some(Transit::Settling(settling)) = entry.transit.as_deref_mut()
+            && let Some(held) = settling.take_held(message.id)
+        {
+            if delivered == Delivered::Full {
+                delivered = entry.session.let_go(held, wire.as_mut(), now);
+            } else {
+                entry.session.drop_held(&held);
+            }
+        }
         entry.note_appetite();
         self.note_delivered(key, &message, delivered, now);
     }
@@ -259,13 +289,12 @@ impl Shard {
         }
         let early = std::mem::take(&mut settling.early);
         let fresh = std::mem::take(&mut settling.fresh);
-        let early: Vec<_> = settling
-            .held
-            .extract_if(..early, |held| {
-                let topic = held.topic();
-                !fresh.iter().any(|filter| topic::matches(filter, topic))
-            })
-            .collect();
+        let is_needless = |held: &mut Held| {
+            let topic = held.topic();
+            !fresh.iter().any(|filter| topic::matches(filter, topic))
+        };
+        let early = settling.held.iter_mut().take(early);
+        let early: Vec<_> = early.filter_map(|held| held.take_if(is_needless)).collect();
         let Some(entry) = self.sessions.get_mut(key) else {
             return;
         };
@@ -291,7 +320,8 @@ impl Shard {
         let account = self.account.as_ref();
         let line = |link| Line::new(link, account, is_kept);
         let mut wire = entry.link.as_ref().map(line);
-        for held in std::mem::take(&mut settling.held) {
+        settling.places.clear();
+        for held in std::mem::take(&mut settling.held).into_iter().flatten() {
             if settling.see(held.id()) {
                 let delivered = entry.session.let_go(held, wire.as_mut(), now);
                 let is_lost = delivered == Delivered::TooLong;
@@ -301,6 +331,7 @@ impl Shard {
                 entry.session.drop_held(&held);
             }
         }
+        entry.session.end_hold();
         entry.note_appetite();
     }
 

@@ -111,10 +111,21 @@ impl Outgoing {
         grant: &Grant,
         progress: Progress,
     ) -> Option<Seq> {
+        self.take_as(Record::next_seq, message, grant, progress)
+    }
+
+    /// As [`Outgoing::take`], with a number that is given out by `number`.
+    pub(super) fn take_as(
+        &mut self,
+        number: impl FnOnce(&mut Record) -> Seq,
+        message: &Arc<Message>,
+        grant: &Grant,
+        progress: Progress,
+    ) -> Option<Seq> {
         if !self.record.is_kept() || grant.qos == Qos::AtMostOnce {
             return None;
         }
-        let seq = self.record.next_seq();
+        let seq = number(&mut self.record);
         self.record.note(|| Change::Taken {
             seq,
             message: Arc::clone(message),

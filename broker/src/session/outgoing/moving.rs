@@ -7,7 +7,7 @@ use crate::{
     message::{Message, MessageId, Qos},
     session::{
         Grant, RestoredMessage, Wire,
-        journal::{Change, Progress, Seq},
+        journal::{Change, Progress, Record, Seq},
     },
 };
 
@@ -71,7 +71,6 @@ impl Outgoing {
         (portion, None)
     }
 
-    /// Takes over a message of the session's from another node, behind those that it has.
     /// Whether the first message is longer than this.
     pub(in crate::session) fn is_long(&self, room: usize) -> bool {
         let (portion, _next) = self.portion(0, 1);
@@ -84,6 +83,7 @@ impl Outgoing {
         })
     }
 
+    /// Takes over a message of the session's from another node, behind those that it has.
     pub(in crate::session) fn take_over(&mut self, message: RestoredMessage) {
         let RestoredMessage {
             seq: _,
@@ -160,7 +160,8 @@ impl Outgoing {
             return None;
         }
         let place = self.room.shelf.place(message)?;
-        let seq = self.take(message, &grant, Progress::Waiting);
+        // Behind what is yet to be forwarded, also after a crash.
+        let seq = self.take_as(Record::next_held_seq, message, &grant, Progress::Waiting);
         Some(Held(Queued {
             message: Arc::clone(message),
             grant,
@@ -168,6 +169,11 @@ impl Outgoing {
             place: Some(place),
             seq,
         }))
+    }
+
+    /// Nothing is held any more.
+    pub(in crate::session) fn end_hold(&mut self) {
+        self.record.end_hold();
     }
 
     /// Sends a message that was held, or queues it.

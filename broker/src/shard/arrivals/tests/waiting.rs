@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     cluster::word::Granted,
     lanes::frame,
+    session::journal::{Change, Journal},
     shard::testing::CLUSTER,
 };
 
@@ -33,6 +34,15 @@ fn message(number: u64) -> Arc<Message> {
         expires: None,
         id: MessageId { run: 1, number },
     })
+}
+
+fn grant() -> Grant {
+    Grant {
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        subscription_ids: Vec::new(),
+        share: None,
+    }
 }
 
 fn forward(shard: &mut Shard, number: u64) {
@@ -103,4 +113,46 @@ fn what_is_forwarded_for_a_session_that_waits_for_another_to_leave_comes_with_it
     forward(&mut shard, 8);
     forward(&mut shard, 7);
     assert_eq!(queue(&mut shard), 3);
+}
+
+/// The numbers under which messages were noted, and those that are noted no longer.
+fn noted(journal: &Journal) -> (Vec<u64>, Vec<u64>) {
+    let (mut taken, mut done) = (Vec::new(), Vec::new());
+    for (_session, change) in journal.take().unwrap_or_default() {
+        if let Change::Taken { seq, .. } = change {
+            taken.push(seq.0);
+        } else if let Change::Done { seq, .. } = change {
+            done.push(seq.0);
+        }
+    }
+    (taken, done)
+}
+
+#[test]
+fn message_that_comes_both_ways_is_noted_once_and_in_its_place() {
+    let now = Instant::now();
+    let mut shard = lone();
+    let _parcels = shard.keep_for_tests();
+    arrive(&mut shard, &piece(&steps(now), now), true);
+    let key = shard.sessions.find("c").unwrap();
+    let journal = shard.account().unwrap().journal().clone();
+    drop(journal.take());
+    let deliver = |shard: &mut Shard, number| {
+        shard.deliver_settling(key, &message(number), grant(), now);
+        let (taken, done) = noted(&journal);
+        assert!(done.is_empty());
+        taken[0]
+    };
+    let [second, third] = [2, 3].map(|number| deliver(&mut shard, number));
+    forward(&mut shard, 1);
+    let (first, done) = noted(&journal);
+    assert!(first[0] < second && second < third && done.is_empty());
+    forward(&mut shard, 2);
+    let (again, done) = noted(&journal);
+    assert!(first[0] < again[0] && again[0] < third);
+    assert_eq!(done, [second]);
+    shard.stop_holding(key, now);
+    assert_eq!(noted(&journal), (Vec::new(), Vec::new()));
+    assert_eq!(queue(&mut shard), 4);
+    assert!(deliver(&mut shard, 4) > third);
 }
