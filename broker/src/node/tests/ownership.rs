@@ -439,6 +439,31 @@ async fn node_that_hangs_holds_up_who_connects_elsewhere_for_the_lease() {
 }
 
 #[tokio::test]
+async fn client_that_hangs_up_while_it_waits_is_not_let_in_unless_it_has_said_something() {
+    let cluster = Cluster::new();
+    let (one, two) = cluster.pair().await;
+    let mut subscriber = one.join(Version::V311, "subscriber").await;
+    subscriber.subscribe("t", 0).await;
+    let hung = two.hang_cluster().await;
+    let mut silent = Client::open(one.address).await;
+    let hello = Hello::persistent(Version::V5, "silent");
+    silent.send(&hello.encode()).await;
+    let mut brief = Client::open(one.address).await;
+    let hello = Hello::persistent(Version::V311, "brief");
+    brief.send(&hello.encode()).await;
+    brief.send(b"\x30\x04\0\x01tx\xe0\0").await;
+    drop((silent, brief));
+    assert_eq!(subscriber.receive().await.payload, "x");
+    drop(hung);
+    for (id, was_let_in) in [("silent", false), ("brief", true)] {
+        let (_client, is_present) = one.resume(Version::V5, id).await;
+        assert_eq!(is_present, was_let_in, "{id}");
+    }
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
 async fn clean_start_that_a_full_node_refuses_ends_no_session_elsewhere() {
     let cluster = Cluster::new();
     let settings = cluster.settings(&[], "") + "[limits]\nsessions = 1\n";

@@ -1,7 +1,9 @@
 //! How an accepted client gets its session, and its connection a task.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Instant};
+use std::{cell::RefCell, future::poll_fn, pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Instant};
 
+use bytes::BytesMut;
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio_util::task::TaskTracker;
 
 use super::Arrival;
@@ -13,9 +15,13 @@ use crate::{
     gate::Slot,
     handshake,
     link::Link,
+    metrics::Metric,
     shard::{Admission, Entrance, Shard},
     transport::Transport,
 };
+
+/// Bytes that a client may say while it waits; the rest waits in its socket.
+const SAID_BOUND: usize = 4096;
 
 /// Lets a client in, at once or when other nodes have said that it is the only one with its id.
 pub(super) fn enter(shard: &Rc<RefCell<Shard>>, arrival: Arrival, connections: &TaskTracker) {
@@ -25,8 +31,18 @@ pub(super) fn enter(shard: &Rc<RefCell<Shard>>, arrival: Arrival, connections: &
         Ok(Entrance::Later(time, verdict)) => {
             let (shard, tracker) = (Rc::clone(shard), connections.clone());
             connections.spawn_local(async move {
+                let (mut arrival, mut verdict) = (arrival, verdict);
+                let mut said = BytesMut::from(std::mem::take(&mut arrival.rest));
+                let verdict = tokio::select! {
+                    biased;
+                    verdict = &mut verdict => verdict,
+                    () = hang_up(&mut arrival.transport, &mut said) => {
+                        return leave(&shard, &arrival, time);
+                    }
+                };
+                arrival.rest = said.freeze();
                 // Without a verdict the shard has ended.
-                let Ok(verdict) = verdict.await else { return };
+                let Ok(verdict) = verdict else { return };
                 match verdict {
                     Ok(()) => admit(&shard, arrival, time, &tracker),
                     Err(Refusal::Denied) => {
@@ -43,6 +59,39 @@ pub(super) fn enter(shard: &Rc<RefCell<Shard>>, arrival: Arrival, connections: &
         }
         Err(code) => refuse(shard, arrival, code, connections),
     }
+}
+
+/// Waits until a client has hung up that has said nothing behind its CONNECT. What it says goes to
+/// `said`, up to a bound; who says something and hangs up has meant it.
+async fn hang_up(transport: &mut Box<dyn Transport>, said: &mut BytesMut) {
+    let mut buffer = [0; 512];
+    poll_fn(|context| {
+        while said.len() < SAID_BOUND {
+            let mut read = ReadBuf::new(&mut buffer);
+            let polled = Pin::new(&mut *transport).poll_read(context, &mut read);
+            match polled {
+                Poll::Ready(Ok(())) if !read.filled().is_empty() => {
+                    said.extend_from_slice(read.filled());
+                }
+                Poll::Ready(_) if said.is_empty() => return Poll::Ready(()),
+                Poll::Ready(_) | Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Has nobody wait for a client that has gone.
+fn leave(shard: &Rc<RefCell<Shard>>, arrival: &Arrival, time: u64) {
+    let admission = Admission {
+        client_id: arrival.connect.client_id.clone(),
+        time,
+        clean_start: false,
+    };
+    let mut shard = shard.borrow_mut();
+    shard.counters().inc(Metric::ClosedLost);
+    shard.finish_claim(&admission, None, Instant::now());
 }
 
 fn admit(shard: &Rc<RefCell<Shard>>, arrival: Arrival, time: u64, connections: &TaskTracker) {
