@@ -139,8 +139,18 @@ impl Line {
 
     /// Says CONNECT and waits for the answer: whether the broker had the session.
     pub(crate) fn greet(&mut self, hello: &Hello<'_>, patience: Duration) -> io::Result<bool> {
+        self.hail(hello)?;
+        self.hear_welcome(patience)
+    }
+
+    /// Says CONNECT.
+    pub(crate) fn hail(&mut self, hello: &Hello<'_>) -> io::Result<()> {
         self.version = hello.version;
-        self.send(&hello.encode())?;
+        self.send(&hello.encode())
+    }
+
+    /// Waits for the answer to CONNECT: whether the broker had the session.
+    pub(crate) fn hear_welcome(&mut self, patience: Duration) -> io::Result<bool> {
         let answer = self.next(patience)?.ok_or(ErrorKind::TimedOut)?;
         match (answer.first, answer.body.as_slice()) {
             (0x20, [present, 0, ..]) => Ok(*present == 1),
@@ -288,6 +298,18 @@ pub(crate) fn unexpected(_line: &mut Line, packet: Packet) -> io::Result<()> {
     Err(io::Error::other(text))
 }
 
+/// For [`Line::expect`]: messages may come, and are acknowledged.
+pub(crate) fn acknowledge(line: &mut Line, packet: Packet) -> io::Result<()> {
+    match line
+        .decode(&packet)
+        .map(|message| (message.qos, message.id))
+    {
+        Some((1, id)) => line.send(&answer(0x40, id)),
+        Some((0, _id)) => Ok(()),
+        _ => unexpected(line, packet),
+    }
+}
+
 /// An acknowledgement.
 pub(crate) fn answer(first: u8, id: u16) -> [u8; 4] {
     let [high, low] = id.to_be_bytes();
@@ -343,5 +365,64 @@ fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
 fn put_no_properties(version: Version, out: &mut Vec<u8>) {
     if version == Version::V5 {
         out.push(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(version: Version) -> Line {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let mut line = Line::open(address, Duration::from_secs(5)).expect("somebody listens");
+        line.version = version;
+        line
+    }
+
+    #[test]
+    fn messages_are_read_as_they_were_written_and_nothing_shorter_is_one() {
+        for version in [Version::V311, Version::V5] {
+            let line = line(version);
+            for (qos, id) in [(0, 0), (1, 7)] {
+                let mut inbound = line.encode(&Message {
+                    topic: "a/b",
+                    payload: &[9; 200],
+                    qos,
+                    is_repeated: qos > 0,
+                    id,
+                });
+                let mut short = inbound[..inbound.len() - 1].to_vec();
+                assert!(take_packet(&mut short).is_none());
+                let packet = take_packet(&mut inbound).expect("a packet");
+                assert!(inbound.is_empty());
+                let message = line.decode(&packet).expect("a message");
+                assert_eq!((message.topic, message.payload), ("a/b", &[9; 200][..]));
+                assert_eq!((message.qos, message.id), (qos, id));
+                assert_eq!(message.is_repeated, qos > 0);
+                for length in 0..7 {
+                    let body = packet.body[..length].to_vec();
+                    let first = packet.first;
+                    // A topic, an identifier, and properties are not all there.
+                    let needed = 5 + 2 * usize::from(qos) + usize::from(version == Version::V5);
+                    if length < needed {
+                        assert!(line.decode(&Packet { first, body }).is_none());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn farewells_have_reasons() {
+        let farewell = |body: &[u8]| {
+            let body = body.to_vec();
+            Packet { first: 0xe0, body }.farewell()
+        };
+        assert_eq!(farewell(&[TAKEN_OVER, 0]), Some(TAKEN_OVER));
+        assert_eq!(farewell(&[]), Some(0));
+        let first = 0xd0;
+        let body = Vec::new();
+        assert_eq!(Packet { first, body }.farewell(), None);
     }
 }

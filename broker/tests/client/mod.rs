@@ -7,7 +7,8 @@ mod subscriber;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    env,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::{
         OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -149,6 +150,19 @@ impl Tie {
         self.line = None;
         self.heard = None;
     }
+}
+
+/// What a variable of the environment says, a number.
+pub(crate) fn number(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(text.parse().expect(variable))
+}
+
+/// Where nobody listens.
+pub(crate) fn free_address() -> SocketAddr {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let address = socket.and_then(|socket| socket.local_addr());
+    address.expect("there is a free port")
 }
 
 /// Marsaglia's xorshift: what happens is to fall at other moments each time, and be told again.

@@ -3,6 +3,10 @@
 use std::{
     collections::VecDeque,
     io::{self, ErrorKind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,6 +27,8 @@ pub(crate) struct Publisher {
     open: VecDeque<(u16, u64, bool)>,
     /// What the broker has taken.
     pub(crate) taken: Vec<u64>,
+    /// How much of it brokers have taken of all that count there.
+    counter: Arc<AtomicU64>,
 }
 
 impl Publisher {
@@ -36,7 +42,13 @@ impl Publisher {
             last_id: 0,
             open: VecDeque::new(),
             taken: Vec::new(),
+            counter: Arc::default(),
         }
+    }
+
+    /// Counts what is taken there too.
+    pub(crate) fn count_in(&mut self, counter: &Arc<AtomicU64>) {
+        self.counter = Arc::clone(counter);
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -127,6 +139,7 @@ impl Publisher {
                     && packet.first == 0x40
                 {
                     self.taken.push(number);
+                    self.counter.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(())
             }
@@ -134,6 +147,7 @@ impl Publisher {
                 let (_id, number, is_released) = &mut self.open[at];
                 if !std::mem::replace(is_released, true) {
                     self.taken.push(*number);
+                    self.counter.fetch_add(1, Ordering::Relaxed);
                 }
                 line(&mut self.tie)?.send(&answer(0x62, id))
             }

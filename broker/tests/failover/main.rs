@@ -15,8 +15,8 @@ mod client;
 mod front;
 
 use std::{
-    env, fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -30,9 +30,9 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use client::{
-    Dice, PATIENCE, Pace, Publisher, Subscriber, Taken,
+    Dice, PATIENCE, Pace, Publisher, Subscriber, Taken, free_address,
     line::{Hello, Line, Start, Version},
-    publish, subscribe,
+    number, publish, subscribe,
 };
 use front::Front;
 
@@ -182,16 +182,6 @@ impl Drop for Scene {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-fn free_address() -> SocketAddr {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    socket.local_addr().unwrap()
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = env::var(variable).ok()?;
-    Some(text.parse().expect(variable))
 }
 
 /// Connects a client that has nothing but a will, with this number, for `q1/will`.

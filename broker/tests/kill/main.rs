@@ -14,8 +14,8 @@
 mod client;
 
 use std::{
-    env, fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -26,7 +26,9 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use client::{Dice, PATIENCE, Pace, Publisher, Subscriber, Taken, publish, subscribe};
+use client::{
+    Dice, PATIENCE, Pace, Publisher, Subscriber, Taken, free_address, number, publish, subscribe,
+};
 
 const KILLS: u64 = 4;
 
@@ -108,16 +110,6 @@ impl Drop for Scene {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.directory);
     }
-}
-
-fn free_address() -> SocketAddr {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    socket.local_addr().unwrap()
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = env::var(variable).ok()?;
-    Some(text.parse().expect(variable))
 }
 
 /// Has a member of a group go again and again, with messages that it has not acknowledged.
