@@ -143,7 +143,7 @@ fn print_rows(rows: &[Row]) {
 }
 
 /// How long something took, each time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Samples(Vec<Duration>);
 
 impl Samples {

@@ -37,6 +37,10 @@ pub(super) struct Args {
     /// How long clients wait for an answer before they connect anew.
     #[arg(long, value_name = "MS", default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     patience: u64,
+    /// Frozen nodes go on as they were, with sessions that have gone on elsewhere, and are not started
+    /// anew.
+    #[arg(long)]
+    thaw: bool,
     /// Clients know both nodes and try one after the other, without a balancer in between.
     #[arg(long)]
     direct: bool,
@@ -64,6 +68,8 @@ struct Ends {
     detection: [Samples; 2],
     /// Wills that are to be published.
     wills: Vec<u64>,
+    /// Messages acknowledged a second, in the time before each.
+    rates: Vec<f64>,
     /// How long publishers published.
     length: Duration,
 }
@@ -113,6 +119,8 @@ pub(super) fn run(args: &Args, programs: &Binaries) -> Result<()> {
     verdict.note("acknowledged", "messages acknowledged", published);
     let rate = published as f64 / ends.length.as_secs_f64();
     verdict.note("per_second", "of these a second", rate);
+    let rate = ends.rates.iter().sum::<f64>() / ends.rates.len().max(1) as f64;
+    verdict.note("per_second_before", "in the time before nodes ended", rate);
     verdict.note("lost", "of these lost", messages.len());
     verdict.note("repeats", "came twice, as QoS 1 may", crowd.repeats());
     verdict.note("wills", "wills of clients that died", ends.wills.len());
@@ -170,4 +178,33 @@ pub(super) fn run(args: &Args, programs: &Binaries) -> Result<()> {
 /// The first of many.
 fn some<T>(many: &[T]) -> &[T] {
     &many[..many.len().min(10)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_due_to_the_last_end_before_it_was_over() {
+        let begin = Instant::now();
+        let at = |second| begin + Duration::from_secs(second);
+        let ends = Ends {
+            at: vec![(at(10), End::Kill), (at(20), End::Freeze)],
+            ..Ends::default()
+        };
+        let seconds = Duration::from_secs;
+        // Last heard before the node ended, or somewhat later; before all; and over the second end.
+        let silences = [
+            (at(9), seconds(2)),
+            (at(11), seconds(3)),
+            (at(1), seconds(1)),
+            (at(19), seconds(6)),
+        ];
+        let of = |kind| ends.after(kind, silences.iter());
+        let killed: Samples = [seconds(2), seconds(3)].into_iter().collect();
+        let frozen: Samples = [seconds(6)].into_iter().collect();
+        assert_eq!((of(End::Kill), of(End::Freeze)), (killed, frozen));
+        assert_eq!(ends.tell("c", at(12)), "c 2s after round 1");
+        assert_eq!(ends.tell("c", at(9)), "c before all");
+    }
 }

@@ -1,6 +1,8 @@
 //! Clients that connect to the other node again and again, while their last connection is open, under
 //! traffic that is for them: no client id is to have two live connections, and nothing may be lost.
 
+mod race;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
@@ -43,6 +45,9 @@ pub(super) struct Args {
     /// Moves a second of all of them.
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     moves: u32,
+    /// Of a hundred moves, those of clients that connect to both nodes at once: one has to win.
+    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100))]
+    races: u32,
     /// Messages a second for all of them, of QoS 1, half of them published on each node.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
@@ -64,6 +69,11 @@ type Taken = BTreeMap<u32, Vec<Number>>;
 #[derive(Debug, Default)]
 struct Seen {
     let_in: Samples,
+    races: u64,
+    /// Of both connections of a race, those that were not let in.
+    refused: u64,
+    /// Races that nobody won.
+    vain: u64,
     /// Connections that had ended when the next one of their client was let in.
     before: u64,
     /// How much later others were seen to end.
@@ -92,7 +102,18 @@ pub(super) fn run(args: &Args, programs: &Binaries) -> Result<()> {
     let mut verdict = Verdict::default();
     verdict.note("clients", "clients", args.clients);
     verdict.note_times("connack_ms", "moves, CONNECT to CONNACK", &seen.let_in);
-    verdict.note("ended_before", "had ended before that", seen.before);
+    verdict.note("races", "and races to both nodes", seen.races);
+    verdict.note(
+        "refused",
+        "of two not let in, the rest closed",
+        seen.refused,
+    );
+    verdict.note("vain", "that nobody won", seen.vain);
+    verdict.note(
+        "ended_before",
+        "last connections ended before CONNACK",
+        seen.before,
+    );
     verdict.note_times("ended_late_ms", "were seen to end later", &seen.late);
     verdict.note("stray", "messages on these meanwhile", seen.stray);
     verdict.note("untold", "ended without reason 0x8E", seen.untold);
@@ -105,8 +126,10 @@ pub(super) fn run(args: &Args, programs: &Binaries) -> Result<()> {
         untold,
         live,
         strangers,
+        vain,
         ..
     } = seen;
+    verdict.complain_if(vain > 0, format!("{vain} races were won by nobody"));
     verdict.complain_if(live > 0, format!("{live} ids had two live connections"));
     verdict.complain_if(
         untold > 0,
@@ -132,7 +155,7 @@ fn roam(args: &Args, addresses: [SocketAddr; 2]) -> Result<(Seen, Taken, Vec<Roa
     let (seen, taken) = thread::scope(|scope| {
         let moving: Vec<_> = roamers
             .chunks_mut(part)
-            .map(|part| scope.spawn(|| keep_moving(part, addresses, pace, &is_over)))
+            .map(|part| scope.spawn(|| keep_moving(part, addresses, pace, args.races, &is_over)))
             .collect();
         let publishing: Vec<_> = [0, 1]
             .into_iter()
@@ -244,13 +267,19 @@ impl Roamer {
         let is_present = new.greet(&hello, PATIENCE)?;
         seen.let_in.push(begun.elapsed());
         seen.strangers += u64::from(!is_present);
-        let let_in = Instant::now();
-        let mut old = std::mem::replace(&mut self.line, new);
+        let old = std::mem::replace(&mut self.line, new);
         self.node = node;
+        self.say_goodbye(old, seen);
+        Ok(())
+    }
+
+    /// Sees a connection end that a newer one has taken the place of.
+    fn say_goodbye(&mut self, mut old: Line, seen: &mut Seen) {
+        let let_in = Instant::now();
         if let Some(end) = self.see_off(&mut old, Line::next_here) {
             seen.before += 1;
             seen.untold += u64::from(end != End::Told);
-            return Ok(());
+            return;
         }
         let had = self.received.len() as u64 + self.repeats;
         let end = self.see_off(&mut old, |line| line.next(PATIENCE));
@@ -262,7 +291,6 @@ impl Roamer {
             }
             None => seen.live += 1,
         }
-        Ok(())
     }
 
     /// Takes what comes on a connection that is to end; `None` if it does not.
@@ -303,6 +331,9 @@ impl Seen {
     fn add(&mut self, other: &Self) {
         let Self {
             let_in,
+            races,
+            refused,
+            vain,
             before,
             late,
             stray,
@@ -311,6 +342,9 @@ impl Seen {
             strangers,
         } = other;
         self.let_in.extend(let_in);
+        self.races += races;
+        self.refused += refused;
+        self.vain += vain;
         self.before += before;
         self.late.extend(late);
         self.stray += stray;
@@ -329,10 +363,12 @@ fn keep_moving(
     roamers: &mut [Roamer],
     addresses: [SocketAddr; 2],
     pace: Duration,
+    races: u32,
     is_over: &AtomicBool,
 ) -> io::Result<Seen> {
     let mut seen = Seen::default();
     let mut due = Instant::now();
+    let races = races as usize;
     let mut turn = 0;
     while !is_over.load(Ordering::Relaxed) {
         for index in ready(roamers, due.saturating_duration_since(Instant::now()))? {
@@ -341,8 +377,13 @@ fn keep_moving(
         if Instant::now() >= due {
             // Who is late does not hurry.
             due = Instant::now().max(due + pace);
-            roamers[turn].go(addresses, &mut seen)?;
-            turn = (turn + 1) % roamers.len();
+            let roamer = &mut roamers[turn % roamers.len()];
+            if turn % 100 < races {
+                roamer.race(addresses, &mut seen)?;
+            } else {
+                roamer.go(addresses, &mut seen)?;
+            }
+            turn += 1;
         }
     }
     Ok(seen)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::client::line::{Hello, Line, Message, Packet, Start, Version};
+use crate::client::line::{Hello, Line, Message, Start, Version, acknowledge};
 use crate::lab::{Binaries, interrupted};
 
 use super::super::verdict::{Samples, Verdict};
@@ -92,7 +92,7 @@ impl Pair {
         let begun = Instant::now();
         subscriber.subscribe(1, [(&*topic, 1)])?;
         // What comes late of an attempt before this one was lost.
-        subscriber.expect(0x90, PATIENCE, late)?;
+        subscriber.expect(0x90, PATIENCE, acknowledge)?;
         let confirmed = Instant::now();
         let qos = u8::from(number.is_multiple_of(2));
         let message = publisher.encode(&Message {
@@ -104,33 +104,19 @@ impl Pair {
         });
         publisher.send(&message)?;
         seen.confirmed.push(confirmed - begun);
-        match subscriber.expect(0x30 | qos << 1, PATIENCE, late) {
+        match subscriber.expect(0x30 | qos << 1, PATIENCE, acknowledge) {
             Ok(packet) => {
                 seen.arrived.push(confirmed.elapsed());
-                acknowledge(subscriber, &packet)?;
+                acknowledge(subscriber, packet)?;
             }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => seen.lost.push(number),
             Err(error) => return Err(error),
         }
         if qos > 0 {
-            publisher.expect(0x40, PATIENCE, late)?;
+            publisher.expect(0x40, PATIENCE, acknowledge)?;
         }
         subscriber.unsubscribe(2, &topic)?;
-        subscriber.expect(0xb0, PATIENCE, late)?;
+        subscriber.expect(0xb0, PATIENCE, acknowledge)?;
         Ok(())
-    }
-}
-
-fn late(line: &mut Line, packet: Packet) -> io::Result<()> {
-    match packet.farewell() {
-        Some(reason) => Err(io::Error::other(format!("DISCONNECT {reason:#x}"))),
-        None => acknowledge(line, &packet),
-    }
-}
-
-fn acknowledge(line: &mut Line, packet: &Packet) -> io::Result<()> {
-    match line.decode(packet).filter(|message| message.qos == 1) {
-        Some(message) => line.send(&crate::client::line::answer(0x40, message.id)),
-        None => Ok(()),
     }
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::client::line::{
-    Hello, LAST_FAREWELL, Line, Message, Start, TAKEN_OVER, Version, answer, unexpected,
+    Hello, LAST_FAREWELL, Line, Message, Start, TAKEN_OVER, Version, acknowledge, answer,
+    unexpected,
 };
 
 /// Longer than a step takes; a client that is silent for longer than this is closed.
@@ -164,7 +165,7 @@ impl Client {
         let Some(mut old) = self.line.replace(new) else {
             return Err(io::Error::other("it was not connected"));
         };
-        let told = old.expect(0xe0, PATIENCE, unexpected)?;
+        let told = old.expect(0xe0, PATIENCE, acknowledge)?;
         match told.farewell() {
             Some(TAKEN_OVER) => Ok(()),
             _ => unexpected(&mut old, told),
@@ -175,11 +176,12 @@ impl Client {
         let Some(line) = &mut self.line else {
             return Err(io::Error::other("it was not connected"));
         };
+        // What it had acknowledged when it was taken over may come again.
         let topic = |name| format!("churn/{}/{name}", self.number);
         line.unsubscribe(2, &topic("b"))?;
-        line.expect(0xb0, PATIENCE, unexpected)?;
+        line.expect(0xb0, PATIENCE, acknowledge)?;
         line.subscribe(3, [(&*topic("+"), 0)])?;
-        line.expect(0x90, PATIENCE, unexpected).map(drop)
+        line.expect(0x90, PATIENCE, acknowledge).map(drop)
     }
 
     fn connect(&self, address: SocketAddr, session: Session) -> io::Result<Line> {

@@ -1,7 +1,7 @@
 //! The clients: those that publish, those that receive, one that is away, and those with a will.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Crowd {
     args: Args,
     door: Door,
+    /// Messages that were acknowledged so far.
+    acknowledged: Arc<AtomicU64>,
     publishers: Vec<(Publisher, Pace)>,
     subscribers: Vec<Subscriber>,
     absent: Subscriber,
@@ -46,6 +48,7 @@ impl Crowd {
     pub(super) fn new(args: Args, site: &Site) -> Result<Self> {
         let door = site.door()?;
         let way = site.way(Duration::from_millis(args.patience));
+        let acknowledged = Arc::default();
         let of_one = f64::from(args.rate) / f64::from(args.publishers);
         let pace = Pace {
             burst: (of_one * TURN.as_secs_f64()).round().max(1.0) as usize,
@@ -54,7 +57,11 @@ impl Crowd {
         let publishers = (0..args.publishers)
             .map(|number| (number, pace))
             .chain([(args.publishers, SLOW)])
-            .map(|(number, pace)| (Publisher::new(way.clone(), number, 1, WINDOW), pace))
+            .map(|(number, pace)| {
+                let mut publisher = Publisher::new(way.clone(), number, 1, WINDOW);
+                publisher.count_in(&acknowledged);
+                (publisher, pace)
+            })
             .collect();
         let readers = (0..args.readers).map(|reader| {
             let topics = (reader..args.publishers).step_by(args.readers as usize);
@@ -67,6 +74,7 @@ impl Crowd {
         let mut crowd = Self {
             args,
             door,
+            acknowledged,
             publishers,
             subscribers: readers.chain([watcher]).collect(),
             absent: Subscriber::new(way.clone(), "absent", &[(&slow, 1)]),
@@ -125,6 +133,7 @@ impl Crowd {
             let mut course = Course {
                 args,
                 door,
+                acknowledged: &self.acknowledged,
                 site,
                 dice,
                 sessions: sessions as u64,
@@ -216,6 +225,7 @@ fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
 struct Course<'a> {
     args: Args,
     door: &'a Door,
+    acknowledged: &'a AtomicU64,
     site: &'a mut Site,
     dice: Dice,
     /// Those that are kept.
@@ -256,7 +266,10 @@ impl Course<'_> {
         })?;
         self.site
             .wait_until_safe(self.sessions + u64::from(self.args.wills))?;
+        let (begun, before) = (Instant::now(), self.acknowledged.load(Ordering::Relaxed));
         self.pass(PAUSE)?;
+        let come = self.acknowledged.load(Ordering::Relaxed) - before;
+        ends.rates.push(come as f64 / begun.elapsed().as_secs_f64());
         self.site.end(dying, end)?;
         let at = Instant::now();
         ends.at.push((at, end));
@@ -268,9 +281,11 @@ impl Course<'_> {
             End::Kill => PAUSE,
             End::Freeze => Duration::from_millis(self.args.patience) * 2,
         })?;
-        self.site.restart(dying)?;
         drop(mortals);
-        Ok(())
+        if end == End::Freeze && self.args.thaw {
+            return self.site.thaw(dying);
+        }
+        self.site.restart(dying)
     }
 
     /// Lets time go by, so much at least, in which messages are sent.

@@ -87,6 +87,11 @@ impl Site {
         }
     }
 
+    /// Has a frozen node go on.
+    pub(super) fn thaw(&mut self, node: usize) -> Result<()> {
+        self.process(node).signal(Signal::CONT)
+    }
+
     /// Starts a node anew, dead or frozen.
     pub(super) fn restart(&mut self, node: usize) -> Result<()> {
         self.process(node).kill()?;
