@@ -31,7 +31,7 @@ use thiserror::Error;
 use super::questions::{Aside, Question};
 
 /// The version of all that is said here. Nodes of different ones refuse each other.
-pub(super) const PROTOCOL: u16 = 5;
+pub(super) const PROTOCOL: u16 = 6;
 
 const HELLO: u8 = 1;
 const REFUSAL: u8 = 2;

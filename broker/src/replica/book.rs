@@ -253,6 +253,13 @@ impl Book {
             return;
         };
         copied.older = copied.at.replace(place);
+        let mut steps = steps;
+        if copied.older.is_some()
+            && let Some(first @ Step::Whole) = steps.first_mut()
+        {
+            *first = Step::Replacing;
+            steps.push(Step::Complete);
+        }
         let mut telling = Telling::new(now);
         for step in &steps {
             telling.tell_at(place, copied.whose(session), step);

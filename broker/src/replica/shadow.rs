@@ -30,6 +30,8 @@ pub struct Shadow {
     messages: BTreeMap<Seq, RestoredMessage>,
     received: BTreeMap<PacketId, Spread>,
     bytes: usize,
+    /// Another node has all of it, as long as not all is here.
+    is_partial: bool,
 }
 
 impl Shadow {
@@ -59,6 +61,13 @@ impl Shadow {
             Step::Received(id, spread) => drop(self.received.insert(id, spread)),
             Step::Completed(id) => drop(self.received.remove(&id)),
             Step::Whole => *self = Self::default(),
+            Step::Replacing => {
+                *self = Self {
+                    is_partial: true,
+                    ..Self::default()
+                }
+            }
+            Step::Complete => self.is_partial = false,
             Step::Ended => {
                 *self = Self::default();
                 return false;
@@ -88,6 +97,11 @@ impl Shadow {
         if let Some(message) = self.messages.remove(&seq) {
             self.bytes -= MESSAGE_BYTES + content_bytes(&message);
         }
+    }
+
+    /// Whether there is a whole copy elsewhere, and this is none yet.
+    pub fn is_partial(&self) -> bool {
+        self.is_partial
     }
 
     /// About how much memory it holds.

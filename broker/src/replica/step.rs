@@ -20,6 +20,9 @@ pub type Group = (Box<str>, Box<str>);
 pub enum Step {
     /// All of the session follows, and nothing that was told before counts.
     Whole,
+    /// As [`Step::Whole`]; until it is complete, another node has all of it.
+    Replacing,
+    Complete,
     State(State),
     Subscribed(Box<str>, Subscription),
     Unsubscribed(Box<str>),
@@ -117,6 +120,8 @@ impl Step {
                 content.is_none_or(|(message, _grant)| topic::is_valid_name(&message.topic))
             }
             Self::Whole
+            | Self::Replacing
+            | Self::Complete
             | Self::Unsubscribed(_)
             | Self::Published(..)
             | Self::Released(..)

@@ -56,6 +56,8 @@ const RECEIVED: u8 = 8;
 const COMPLETED: u8 = 9;
 const ENDED: u8 = 10;
 const WHOLE: u8 = 11;
+const REPLACING: u8 = 12;
+const COMPLETE: u8 = 13;
 
 const RETAIN: u8 = 1 << 2;
 const SHARED: u8 = 1 << 3;
@@ -179,6 +181,8 @@ impl Writer {
             }
             Step::Ended => bytes.put_u8(ENDED),
             Step::Whole => bytes.put_u8(WHOLE),
+            Step::Replacing => bytes.put_u8(REPLACING),
+            Step::Complete => bytes.put_u8(COMPLETE),
         }
     }
 
@@ -291,6 +295,8 @@ impl<'a> Reader<'a> {
             COMPLETED => Step::Completed(id(rest)?),
             ENDED => Step::Ended,
             WHOLE => Step::Whole,
+            REPLACING => Step::Replacing,
+            COMPLETE => Step::Complete,
             _ => return None,
         })
     }

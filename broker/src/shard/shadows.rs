@@ -273,6 +273,10 @@ impl Shard {
     ) {
         let mut keys = Vec::new();
         for (whose, shadow) in copies {
+            // The whole one becomes a session.
+            if shadow.is_partial() {
+                continue;
+            }
             self.counters.inc(Metric::Promoted);
             keys.extend(self.promote(from, whose, shadow, now));
         }

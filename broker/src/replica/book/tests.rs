@@ -248,7 +248,7 @@ impl Scene {
             for step in Reader::new(piece, self.now) {
                 let (whose, step) = step.unwrap();
                 let whose = whose.unwrap();
-                if step == Step::Whole {
+                if matches!(step, Step::Whole | Step::Replacing) {
                     shadows.insert(whose, Shadow::default());
                 }
                 let is_there = shadows.get_mut(&whose).map(|shadow| shadow.apply(step));
@@ -307,6 +307,7 @@ proptest! {
         }
         prop_assert_eq!(copies.len(), scene.sessions.len() - bare);
         for (session, shadow) in copies {
+            prop_assert!(!shadow.is_partial());
             let restored = shadow.into_restored(session).unwrap();
             let filters = restored.subscriptions.into_iter().map(|(filter, _)| filter);
             prop_assert!(filters.eq(scene.sessions[&session].iter().cloned()));
@@ -344,6 +345,7 @@ proptest! {
                 let shadow = scene.shadows.get(&whole).and_then(|there| {
                     there.get(&copied.whose(*session))
                 });
+                prop_assert!(shadow.is_none_or(|shadow| !shadow.is_partial()));
                 let there = shadow.map(|shadow| {
                     shadow.clone().into_restored(*session).map_or(0, |it| it.subscriptions.len())
                 });

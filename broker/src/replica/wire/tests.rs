@@ -113,6 +113,8 @@ fn steps(now: Instant) -> impl Strategy<Value = Step> {
         ids().prop_map(Step::Completed),
         Just(Step::Ended),
         Just(Step::Whole),
+        Just(Step::Replacing),
+        Just(Step::Complete),
     ]
 }
 

@@ -37,7 +37,7 @@ impl Owner {
 
     /// Takes a step in; tells whether the session has ended.
     pub(super) fn apply(&mut self, whose: Whose, step: Step, now: Instant) -> bool {
-        if step == Step::Whole {
+        if matches!(step, Step::Whole | Step::Replacing) {
             self.shadows.entry(whose).or_default();
         }
         // Of a session that nothing was told of before, a part is of no use.

@@ -104,6 +104,12 @@ impl Scene {
         self.hear(Word::Steps { life, piece });
     }
 
+    /// What was told of another node's session.
+    fn state_of(&self, whose: Whose) -> State {
+        let shadow = &self.shard.shadows.owners[&END].shadows[&whose];
+        shadow.state().cloned().unwrap()
+    }
+
     /// Another node's client has connected, and has subscribed to `t`.
     fn copy(&mut self, client_id: &str, will: Option<Will>) -> Whose {
         self.numbered += 1;
@@ -225,6 +231,23 @@ fn session_that_its_client_took_up_before_its_node_was_heard_to_be_gone_gets_wha
     assert_eq!(scene.messages("early"), [2, 3]);
     assert_eq!(scene.messages("other"), [1, 2, 3]);
     assert_eq!(scene.messages("late"), [1, 2, 3]);
+}
+
+#[test]
+fn copy_that_is_to_replace_another_is_no_session_before_it_is_complete() {
+    let mut scene = Scene::new();
+    scene.leave("witness", "will");
+    for (client_id, is_complete) in [("partial", false), ("complete", true)] {
+        let whose = scene.copy(client_id, Some(will(0)));
+        let state = scene.state_of(whose);
+        scene.say(whose, &[Step::Replacing, Step::State(state)]);
+        if is_complete {
+            scene.say(whose, &[Step::Complete]);
+        }
+    }
+    scene.lose();
+    assert!(scene.is_here("complete") && !scene.is_here("partial"));
+    assert_eq!(scene.messages("witness").len(), 1);
 }
 
 #[test]
