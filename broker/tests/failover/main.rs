@@ -9,6 +9,7 @@
     reason = "what is unexpected ends a test"
 )]
 
+mod bounds;
 #[allow(dead_code, reason = "others have less, or more, to do with clients")]
 #[path = "../client/mod.rs"]
 mod client;
@@ -65,6 +66,11 @@ impl Node {
     fn freeze(&self) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::STOP).unwrap();
+    }
+
+    fn thaw(&self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::CONT).unwrap();
     }
 
     fn kill(&mut self) {
@@ -138,8 +144,8 @@ fn spawn(directory: &Path) -> Child {
 struct Scene(PathBuf);
 
 impl Scene {
-    fn new() -> Self {
-        let name = format!("failover-{}", std::process::id());
+    fn new(name: &str) -> Self {
+        let name = format!("{name}-{}", std::process::id());
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&directory).unwrap();
         let key = Command::new(env!("CARGO_BIN_EXE_tidegate-broker"))
@@ -152,7 +158,8 @@ impl Scene {
         Self(directory)
     }
 
-    fn start(&self) -> [Node; 2] {
+    /// Starts both; with this in `[cluster]` and `[limits]`.
+    fn start(&self, cluster: &str, limits: &str) -> [Node; 2] {
         let peers = [free_address(), free_address()];
         [0, 1].map(|number| {
             let directory = self.0.join(format!("node-{number}"));
@@ -162,9 +169,9 @@ impl Scene {
                 "node = \"node-{number}\"\naccess.anonymous = true\n\
                  [[listener]]\naddress = \"{clients}\"\n\
                  [cluster]\nname = \"failover\"\nlisten = \"{listen}\"\nseeds = [\"{seed}\"]\n\
-                 key_file = \"{key}\"\n\
+                 key_file = \"{key}\"\n{cluster}\
                  [overload]\nlag = \"1h\"\n\
-                 [limits]\nqueue_messages = 10000000\n\
+                 [limits]\nqueue_messages = 10000000\n{limits}\
                  [control]\nsocket = \"{directory}/control\"\n\
                  [log]\nlevel = \"error\"\n",
                 listen = peers[number],
@@ -203,8 +210,8 @@ fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
     let by_clock = clock.as_nanos() as u64 | 1;
     let seed = number("TIDEGATE_KILLS_SEED").unwrap_or(by_clock);
     let mut dice = Dice::new(seed);
-    let scene = Scene::new();
-    let mut nodes = scene.start();
+    let scene = Scene::new("failover");
+    let mut nodes = scene.start("", "");
     nodes[0].wait_for_peer(true);
     let front = Front::start(nodes[0].clients);
     let address = front.address();
