@@ -17,6 +17,8 @@ pub(in crate::cluster) enum Mutant {
     KeepsLife,
     /// Takes new streams while older ones do not move.
     TakesAll,
+    /// Holds who is silent for gone when its own lease is over, though the other one's is not.
+    JudgesAlone,
 }
 
 #[cfg(test)]

@@ -434,3 +434,9 @@ fn copies_on_a_node_that_had_lost_this_one_are_counted_on() {
 fn streams_behind_a_shard_that_hangs_are_too_many() {
     is_found(Mutant::TakesAll, (1..).map(|world| world * KINDS + 1));
 }
+
+#[test]
+#[should_panic(expected = "found")]
+fn nodes_that_judge_by_different_leases_lose_each_other_for_nothing() {
+    is_found(Mutant::JudgesAlone, 1..);
+}

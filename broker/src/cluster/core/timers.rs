@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Core, link::Link, origin::Others};
+use super::{Action, Core, Mutant, link::Link, origin::Others};
 use crate::cluster::{
     LEASE,
     peer::Loss,
@@ -37,7 +37,12 @@ impl Core {
         let patience = 2 * self.longest_lease();
         let mut lost = Vec::new();
         for (node, peer) in self.peers.iter().filter(|(_node, peer)| peer.is_alive()) {
-            if silent(peer.heard) > peer.lease.max(self.lease) {
+            let lease = if Mutant::JudgesAlone.is_on() {
+                self.lease
+            } else {
+                peer.lease.max(self.lease)
+            };
+            if silent(peer.heard) > lease {
                 lost.push((node.clone(), Loss::Silent));
             } else if peer.is_stuck(patience, now) {
                 lost.push((node.clone(), Loss::Stuck));
