@@ -14,8 +14,8 @@ use super::{
 
 const LONG: usize = 5 * 1024 * 1024;
 
-/// So many are half as much again as may wait.
-const COUNT: u16 = 20;
+/// So many are three times what may wait: a busy node reads some of them before it sees that it may not.
+const COUNT: u16 = 40;
 
 fn connect(address: SocketAddr, client_id: &str) -> Line {
     let hello = Hello {
