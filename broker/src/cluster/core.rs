@@ -198,9 +198,10 @@ impl Core {
         self.origin.want();
     }
 
-    /// Whether it asks, as soon as somebody is there.
+    /// Whether somebody is there who is asked.
     pub(super) fn wants_retained(&self) -> bool {
-        self.origin.wants()
+        let mut alive = self.peers().filter(|(_node, peer)| peer.is_alive());
+        alive.any(|(node, _peer)| self.origin.wants_of(node))
     }
 
     /// Puts retained messages into the stream of a peer that wants them; `next` is the topic behind

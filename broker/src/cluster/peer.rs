@@ -107,6 +107,8 @@ pub(super) struct Peer {
     pub(super) routes: Remote,
     /// What it has said of itself last.
     pub(super) tally: Option<Tally>,
+    /// It asks for retained messages itself.
+    pub(super) began_with_nothing: bool,
     copy: Copy,
     /// What is to follow the copy.
     behind_copy: Vec<Bytes>,
@@ -153,6 +155,7 @@ impl Peer {
             owed: Owed::default(),
             routes: Remote::default(),
             tally: None,
+            began_with_nothing: false,
             copy: Copy::Behind(None),
             behind_copy: Vec::new(),
             retained: Retained::Unwanted,

@@ -125,7 +125,7 @@ impl Core {
             stream: peer.out.stream(),
             heard: peer.inc.heard(),
             is_choked: link.is_choked,
-            wants_retained: self.origin.wants(),
+            wants_retained: self.origin.wants_of(&node),
         });
         match &link.called {
             Some(called) => self.calls.note_met(called, &node, now),
@@ -183,6 +183,7 @@ impl Core {
         }
         self.epochs += 1;
         peer.inc.begin(resume.stream, self.epochs);
+        peer.began_with_nothing = resume.wants_retained;
         if resume.wants_retained {
             peer.want_retained();
         }

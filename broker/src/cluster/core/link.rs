@@ -312,7 +312,9 @@ impl Core {
                 self.held[usize::from(slot)].push((peer.inc.epoch(), number), weight, now);
                 peer.owed.hold(peer.inc.epoch(), number);
                 peer.inc.note_telling(!is_last);
-                if is_last {
+                if is_last && peer.began_with_nothing {
+                    self.origin.note_told(node);
+                } else if is_last {
                     self.origin.handle_copy();
                 }
                 self.actions.push_back(Action::Keep {

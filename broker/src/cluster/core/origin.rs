@@ -1,17 +1,26 @@
 //! What a node begins with: its own retained messages, or a copy of the others'.
 //!
-//! A node that begins without any asks each peer, in each stream, until one has told it all of its
-//! own; keeping a copy only adds what is not there, so it is never too late for one. Whether the node
+//! A node that begins without any asks each peer, in each stream, until that or one which did not begin
+//! so has told it all; keeping a copy only adds what is not there, so it is never too late for one. What
+//! one has that began with nothing itself is no answer for all: who has more may come yet. Whether the node
 //! may show itself, and answer others, is another question: it need not wait for who is not there, or
 //! says nothing. Two that begin together would wait for each other; a first one has nobody to ask.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+/// Peers that are remembered; a cluster has far fewer.
+const MOST: usize = 64;
 
 /// How far a node is with what it begins with.
 #[derive(Debug, Default)]
 pub(super) struct Origin {
-    /// It began with nothing, and nobody has told it all.
+    /// It began with nothing, and nobody has told it all who did not begin so.
     wants: bool,
+    /// Who did, and has told all of theirs.
+    told: BTreeSet<Box<str>>,
     /// It has waited for long enough; this is not taken back.
     is_settled: bool,
     /// Since when others are there and do not tell.
@@ -28,6 +37,8 @@ pub(super) enum Others {
     Silent,
     /// One is about to tell what it has.
     Tell,
+    /// All who are there have told what they have.
+    Told,
 }
 
 impl Origin {
@@ -36,8 +47,9 @@ impl Origin {
         self.wants = true;
     }
 
-    pub(super) fn wants(&self) -> bool {
-        self.wants
+    /// Whether it is to be told by this peer.
+    pub(super) fn wants_of(&self, peer: &str) -> bool {
+        self.wants && !self.told.contains(peer)
     }
 
     /// Whether the node has what it is to begin with, or there is nobody to have it from.
@@ -45,15 +57,22 @@ impl Origin {
         self.is_settled || !self.wants
     }
 
-    /// A peer has told all of its messages.
+    /// A peer has told all of its messages, and did not begin with nothing.
     pub(super) fn handle_copy(&mut self) {
         self.wants = false;
+    }
+
+    /// A peer has told all of its messages that began with nothing, as this one did.
+    pub(super) fn note_told(&mut self, peer: &str) {
+        if self.told.len() < MOST {
+            self.told.insert(peer.into());
+        }
     }
 
     pub(super) fn handle_timeout(&mut self, others: Others, patience: Duration, now: Instant) {
         let since = match others {
             Others::Sought | Others::Tell => None,
-            Others::Nobody => {
+            Others::Nobody | Others::Told => {
                 self.is_settled = true;
                 None
             }
@@ -80,12 +99,24 @@ mod tests {
         origin.handle_timeout(Others::Sought, PATIENCE, now + 9 * PATIENCE);
         assert!(!origin.is_settled());
         origin.handle_timeout(Others::Nobody, PATIENCE, now);
-        assert!(origin.is_settled() && origin.wants());
+        assert!(origin.is_settled() && origin.wants_of("two"));
         // To have asked does not make it one that has just begun.
         origin.handle_timeout(Others::Tell, PATIENCE, now);
-        assert!(origin.is_settled() && origin.wants());
+        assert!(origin.is_settled() && origin.wants_of("two"));
         origin.handle_copy();
-        assert!(!origin.wants());
+        assert!(!origin.wants_of("two"));
+    }
+
+    #[test]
+    fn peers_that_began_with_nothing_too_are_asked_once_and_are_no_answer_for_others() {
+        let mut origin = Origin::default();
+        origin.want();
+        origin.note_told("two");
+        assert!(!origin.wants_of("two") && origin.wants_of("three") && !origin.is_settled());
+        origin.handle_timeout(Others::Told, PATIENCE, Instant::now());
+        assert!(origin.is_settled() && origin.wants_of("three"));
+        origin.handle_copy();
+        assert!(!origin.wants_of("three"));
     }
 
     #[test]
@@ -101,6 +132,6 @@ mod tests {
         origin.handle_timeout(Others::Silent, PATIENCE, now + 9 * PATIENCE);
         assert!(!origin.is_settled());
         origin.handle_timeout(Others::Silent, PATIENCE, now + 10 * PATIENCE);
-        assert!(origin.is_settled() && origin.wants());
+        assert!(origin.is_settled() && origin.wants_of("two"));
     }
 }

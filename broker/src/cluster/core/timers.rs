@@ -58,7 +58,8 @@ impl Core {
         let alive = self.peers.values().filter(|peer| peer.is_alive());
         let others = match alive.map(|peer| peer.inc.is_telling()).max() {
             Some(true) => Others::Tell,
-            Some(false) => Others::Silent,
+            Some(false) if self.wants_retained() => Others::Silent,
+            Some(false) => Others::Told,
             None if self.calls.are_in_vain() => Others::Nobody,
             None => Others::Sought,
         };

@@ -100,7 +100,7 @@ impl Driver {
         }
         self.cluster.alive.store(alive, Ordering::Release);
         self.cluster.set_lease(self.core.longest_lease());
-        self.watch_copy(alive != 0);
+        self.watch_copy();
         self.cluster.slow.store(slow, Ordering::Relaxed);
         let known = self.core.known();
         self.cluster.known.send_if_modified(|current| {
@@ -129,8 +129,8 @@ impl Driver {
 
     /// While others are asked for their retained messages, deletions are remembered: a copy may have been
     /// read before.
-    fn watch_copy(&mut self, has_peers: bool) {
-        let asks = has_peers && self.core.wants_retained();
+    fn watch_copy(&mut self) {
+        let asks = self.core.wants_retained();
         let is_copying = asks || self.is_copying && self.slots.iter().any(Slot::is_waiting);
         if std::mem::replace(&mut self.is_copying, is_copying) != is_copying {
             let retained = self.shared.retained.write();

@@ -33,6 +33,41 @@ fn newcomer_gets_no_place_where_another_ones_messages_wait_if_there_is_one_witho
     assert_eq!(slot(&one, "00"), first);
 }
 
+/// What a peer that began with nothing has is not all that there is.
+#[test]
+fn node_that_was_told_by_one_that_began_with_nothing_asks_who_comes_later() {
+    let mut one = One::new();
+    one.core.want_retained();
+    let meet = |one: &mut One, node: &str, stream, wants_retained| {
+        one.peer = node.to_owned();
+        one.be_called(2000);
+        one.hear(&Message::Resume(Resume {
+            stream,
+            heard: None,
+            is_choked: false,
+            wants_retained,
+        }));
+        let asks = one
+            .said(Duration::ZERO)
+            .into_iter()
+            .any(|message| matches!(message, Message::Resume(resume) if resume.wants_retained));
+        one.hear(&Message::Item(
+            1,
+            Item::Retained {
+                messages: Bytes::from_static(b"r"),
+                is_last: true,
+            },
+        ));
+        one.wait(Duration::ZERO);
+        asks
+    };
+    assert!(meet(&mut one, "two", 1, true));
+    assert!(one.core.is_settled() && !one.core.wants_retained());
+    assert!(!meet(&mut one, "two", 2, true));
+    assert!(meet(&mut one, "three", 1, false));
+    assert!(!meet(&mut one, "four", 1, false));
+}
+
 #[test]
 fn of_two_leases_the_longer_one_counts() {
     for (theirs, longer) in [(500, LEASE), (8000, 4 * LEASE)] {
