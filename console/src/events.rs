@@ -1,9 +1,63 @@
-//! Events as daemons tell them: the JSON of `GET /v1/events`, and the lines of `events`.
+//! Events as daemons tell them: the JSON of `GET /v1/events` and how it is asked for, and the lines of
+//! `events`.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::output;
+use crate::{
+    client::encode,
+    output::{self, Reader},
+};
+
+/// Seconds for which a daemon is to wait for an event: less than a client waits for any answer.
+const WAIT: u64 = 5;
+
+/// After what events are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// The event of that number.
+    Number(u64),
+    /// A moment.
+    Ago(Duration),
+}
+
+/// What is asked of a daemon.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// Absent, all that is remembered.
+    pub since: Option<Since>,
+    /// By the names of the route's options.
+    pub filters: &'a [(&'a str, Option<&'a str>)],
+}
+
+impl Query<'_> {
+    /// The route to what there is.
+    #[must_use]
+    pub fn first_route(&self) -> String {
+        let start = match self.since {
+            None => String::new(),
+            Some(Since::Number(number)) => format!("&since={number}"),
+            Some(Since::Ago(ago)) => format!("&seconds={}", ago.as_secs()),
+        };
+        format!("/v1/events?wait=0{start}{}", self.filter())
+    }
+
+    /// The route to what comes after an event.
+    #[must_use]
+    pub fn next_route(&self, last: u64) -> String {
+        format!("/v1/events?since={last}&wait={WAIT}{}", self.filter())
+    }
+
+    fn filter(&self) -> String {
+        let given = self.filters.iter();
+        let given = given.filter_map(|(name, value)| Some((name, (*value)?)));
+        given
+            .map(|(name, value)| format!("&{name}={}", encode(value)))
+            .collect()
+    }
+}
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,11 +142,48 @@ impl EventsPage {
         }
         Ok(text)
     }
+
+    /// Writes them to stdout, as lines or JSON.
+    ///
+    /// # Errors
+    ///
+    /// If that fails, or a value has no JSON form.
+    pub fn print(&self, is_json: bool) -> anyhow::Result<Reader> {
+        let text = if is_json {
+            self.json_lines()?
+        } else {
+            self.lines()
+        };
+        if text.is_empty() {
+            return Ok(Reader::There);
+        }
+        output::print(&text)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{EventRecord, EventsPage};
+    use std::time::Duration;
+
+    use super::{EventRecord, EventsPage, Query, Since};
+
+    #[test]
+    fn following_goes_on_where_the_last_answer_ended() {
+        let filters = [
+            ("kind", Some("a,b")),
+            ("severity", None),
+            ("service", Some("m/q")),
+        ];
+        let query = Query {
+            since: Some(Since::Ago(Duration::from_secs(90))),
+            filters: &filters,
+        };
+        let filter = "&kind=a%2Cb&service=m%2Fq";
+        let first = format!("/v1/events?wait=0&seconds=90{filter}");
+        assert_eq!(query.first_route(), first);
+        let next = format!("/v1/events?since=7&wait=5{filter}");
+        assert_eq!(query.next_route(7), next);
+    }
 
     #[test]
     fn an_event_is_one_line_and_what_is_forgotten_another() {

@@ -1,17 +1,13 @@
 //! `tidegate-broker events`: what has happened, and what happens.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use console::{
-    client::encode,
-    events::EventsPage,
-    output::{self, Reader},
+    events::{EventsPage, Query, Since},
+    output::Reader,
 };
 
 use super::target::Target;
-
-/// How long the broker is to wait for an event: less than a client waits for any answer.
-const WAIT: u64 = 5;
 
 /// Show what has happened: nodes that come, go or are refused, evacuations, reloads.
 ///
@@ -40,12 +36,6 @@ pub(super) struct Args {
     severity: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Since {
-    Number(u64),
-    Ago(Duration),
-}
-
 fn since(text: &str) -> Result<Since, &'static str> {
     if let Ok(number) = text.parse() {
         return Ok(Since::Number(number));
@@ -56,53 +46,31 @@ fn since(text: &str) -> Result<Since, &'static str> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let client = args.target.client()?;
-    let mut page: EventsPage = client.get(&args.first_route())?;
+    let filters = args.filters();
+    let query = Query {
+        since: args.since,
+        filters: &filters,
+    };
+    let mut page: EventsPage = client.get(&query.first_route())?;
     loop {
-        if show(&page, args.target.json)? == Reader::Gone || !args.follow {
+        if page.print(args.target.json)? == Reader::Gone || !args.follow {
             return Ok(ExitCode::SUCCESS);
         }
-        page = client.get(&args.next_route(page.last))?;
+        page = client.get(&query.next_route(page.last))?;
     }
 }
 
 impl Args {
-    fn first_route(&self) -> String {
-        let start = match self.since {
-            None => String::new(),
-            Some(Since::Number(number)) => format!("&since={number}"),
-            Some(Since::Ago(ago)) => format!("&seconds={}", ago.as_secs()),
-        };
-        format!("/v1/events?wait=0{start}{}", self.filter())
+    fn filters(&self) -> [(&'static str, Option<&str>); 2] {
+        let Self { kind, severity, .. } = self;
+        [("kind", kind.as_deref()), ("severity", severity.as_deref())]
     }
-
-    fn next_route(&self, last: u64) -> String {
-        format!("/v1/events?since={last}&wait={WAIT}{}", self.filter())
-    }
-
-    fn filter(&self) -> String {
-        let options = [("kind", &self.kind), ("severity", &self.severity)];
-        let option = |(name, value): (&str, &Option<String>)| {
-            let value = value.as_deref()?;
-            Some(format!("&{name}={}", encode(value)))
-        };
-        options.into_iter().filter_map(option).collect()
-    }
-}
-
-fn show(page: &EventsPage, is_json: bool) -> anyhow::Result<Reader> {
-    let text = if is_json {
-        page.json_lines()?
-    } else {
-        page.lines()
-    };
-    if text.is_empty() {
-        return Ok(Reader::There);
-    }
-    output::print(&text)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::Parser as _;
 
     use super::*;
@@ -121,21 +89,10 @@ mod tests {
     }
 
     #[test]
-    fn following_goes_on_where_the_last_answer_ended() {
-        let line = [
-            "x",
-            "--since",
-            "90s",
-            "--kind",
-            "a,b",
-            "--severity",
-            "error",
-        ];
+    fn all_filters_are_asked_for() {
+        let line = ["x", "--kind", "a,b", "--severity", "error"];
         let Command { args } = Command::parse_from(line);
-        let filter = "&kind=a%2Cb&severity=error";
-        let first = format!("/v1/events?wait=0&seconds=90{filter}");
-        assert_eq!(args.first_route(), first);
-        let next = format!("/v1/events?since=7&wait=5{filter}");
-        assert_eq!(args.next_route(7), next);
+        let asked = [("kind", Some("a,b")), ("severity", Some("error"))];
+        assert_eq!(args.filters(), asked);
     }
 }

@@ -1,16 +1,13 @@
 //! `tidegate events`: what has happened, and what happens.
 
-use std::time::Duration;
+use console::events::{Query, Since};
 
 use super::{
     Failure, Target,
-    client::{Client, DAEMON, encode},
-    output::{self, Reader, time},
+    client::{Client, DAEMON},
+    output::{Reader, time},
 };
 use crate::control::EventsPage;
-
-/// How long the daemon is to wait for an event: less than a client waits for any answer.
-const WAIT: u64 = 5;
 
 /// Shows what has happened: changes of role with their cause, of health, reloads, and more.
 ///
@@ -44,12 +41,6 @@ pub(super) struct Args {
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Since {
-    Number(u64),
-    Ago(Duration),
-}
-
 fn since(text: &str) -> Result<Since, String> {
     let number = text.parse().map(Since::Number);
     number.or_else(|_not_a_number| time(text).map(Since::Ago))
@@ -57,54 +48,36 @@ fn since(text: &str) -> Result<Since, String> {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let client = Client::new(DAEMON, &args.target.socket)?;
-    let mut page: EventsPage = client.get(&first_route(args))?;
+    let filters = args.filters();
+    let query = Query {
+        since: args.since,
+        filters: &filters,
+    };
+    let mut page: EventsPage = client.get(&query.first_route())?;
     loop {
         // Of what happened before the daemon was asked for the first time some is always forgotten,
         // but who names a number wants all since.
-        if show(&page, args.json)? == Reader::Gone || !args.follow {
+        if page.print(args.json)? == Reader::Gone || !args.follow {
             return Ok(());
         }
-        page = client.get(&next_route(args, page.last))?;
+        page = client.get(&query.next_route(page.last))?;
     }
 }
 
-fn first_route(args: &Args) -> String {
-    let start = match args.since {
-        None => String::new(),
-        Some(Since::Number(number)) => format!("&since={number}"),
-        Some(Since::Ago(ago)) => format!("&seconds={}", ago.as_secs()),
-    };
-    format!("/v1/events?wait=0{start}{}", filter(args))
-}
-
-fn next_route(args: &Args, last: u64) -> String {
-    format!("/v1/events?since={last}&wait={WAIT}{}", filter(args))
-}
-
-fn filter(args: &Args) -> String {
-    let options = [
-        ("kind", &args.kind),
-        ("severity", &args.severity),
-        ("service", &args.service),
-    ];
-    let given = options
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value.as_ref()?)));
-    given
-        .map(|(name, value)| format!("&{name}={}", encode(value)))
-        .collect()
-}
-
-fn show(page: &EventsPage, json: bool) -> anyhow::Result<Reader> {
-    let text = if json {
-        page.json_lines()?
-    } else {
-        page.lines()
-    };
-    if text.is_empty() {
-        return Ok(Reader::There);
+impl Args {
+    fn filters(&self) -> [(&'static str, Option<&str>); 3] {
+        let Self {
+            kind,
+            severity,
+            service,
+            ..
+        } = self;
+        [
+            ("kind", kind.as_deref()),
+            ("severity", severity.as_deref()),
+            ("service", service.as_deref()),
+        ]
     }
-    output::print(&text)
 }
 
 #[cfg(test)]
@@ -113,7 +86,7 @@ mod tests {
 
     use clap::Parser as _;
 
-    use super::{Args, Since, first_route, next_route, since};
+    use super::{Args, Since, since};
 
     #[derive(clap::Parser)]
     struct Command {
@@ -129,13 +102,15 @@ mod tests {
     }
 
     #[test]
-    fn following_goes_on_where_the_last_answer_ended() {
+    fn all_filters_are_asked_for() {
         let arguments = ["x", "--since", "90s", "--kind", "a,b", "--service", "m/q"];
         let Command { args } = Command::parse_from(arguments);
-        let filter = "&kind=a%2Cb&service=m%2Fq";
-        let first = format!("/v1/events?wait=0&seconds=90{filter}");
-        assert_eq!(first_route(&args), first);
-        let next = format!("/v1/events?since=7&wait=5{filter}");
-        assert_eq!(next_route(&args, 7), next);
+        assert_eq!(args.since, Some(Since::Ago(Duration::from_secs(90))));
+        let asked = [
+            ("kind", Some("a,b")),
+            ("severity", None),
+            ("service", Some("m/q")),
+        ];
+        assert_eq!(args.filters(), asked);
     }
 }
