@@ -6,6 +6,21 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use crate::message::{Message, MessageId, Qos};
+
+/// A message of topic `t`, which no other node has seen.
+pub(crate) fn message(payload: impl Into<Box<[u8]>>, qos: Qos) -> Message {
+    Message {
+        topic: "t".into(),
+        payload: payload.into(),
+        properties: Box::default(),
+        qos,
+        retain: false,
+        expires: None,
+        id: MessageId::NONE,
+    }
+}
+
 /// A directory that goes with the test.
 pub(crate) struct Dir(PathBuf);
 

@@ -215,11 +215,7 @@ pub(super) async fn send(shard: Rc<RefCell<Shard>>) {
 mod tests {
     use super::*;
     use crate::{
-        access::Identity,
-        lanes::frame::Writer,
-        message::{Message, MessageId},
-        session::Subscription,
-        shard::Shared,
+        access::Identity, lanes::frame::Writer, session::Subscription, shard::Shared, testing,
     };
 
     #[test]
@@ -239,15 +235,7 @@ mod tests {
             let key = shard.open_session(&client_id, Identity::ANONYMOUS).unwrap();
             shard.subscribers.insert("t", key, subscription);
         }
-        let message = Message {
-            topic: "t".into(),
-            payload: Box::default(),
-            properties: Box::default(),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            expires: None,
-            id: MessageId::NONE,
-        };
+        let message = testing::message([], Qos::AtLeastOnce);
         let now = Instant::now();
         let mut writer = Writer::new(ShardId(1), 1);
         for _ in 0..MESSAGES {

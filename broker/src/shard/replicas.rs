@@ -148,7 +148,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        message::{Message, MessageId, Qos},
+        message::Qos,
         receipts::{Need, Needs},
         replica::place::Place,
         routes::ShardId,
@@ -158,6 +158,7 @@ mod tests {
             testing::{CLUSTER, GROUP},
         },
         shares::{Appetite, Presence},
+        testing,
     };
 
     #[test]
@@ -168,15 +169,7 @@ mod tests {
         let link = shard.join_kept_for_tests("a", Qos::AtLeastOnce);
         let key = shard.sessions.find("a").unwrap();
         shard.disconnect(key, &link, Cause::Broken, now);
-        let message = Arc::new(Message {
-            topic: "t".into(),
-            payload: Box::default(),
-            properties: Box::default(),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            expires: None,
-            id: MessageId::NONE,
-        });
+        let message = Arc::new(testing::message([], Qos::AtLeastOnce));
         shard.publish(message, None, &mut Needs::default(), now);
         let other = Presence::new(Appetite::Ready);
         let shares = &shared.shares;

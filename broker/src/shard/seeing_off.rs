@@ -89,12 +89,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{
-        message::{Message, MessageId, Qos},
-        receipts::Needs,
-        routes::ShardId,
-        shard::Shared,
-    };
+    use crate::{message::Qos, receipts::Needs, routes::ShardId, shard::Shared, testing};
 
     fn see_off(shard: &mut Shard, from: u32, clients: u64) -> SeenOff {
         let whom = SeeOff {
@@ -133,15 +128,7 @@ mod tests {
             let now = Instant::now();
             let _parcels = shard.keep_for_tests();
             let _first = shard.join_kept_for_tests("first", Qos::AtLeastOnce);
-            let message = Arc::new(Message {
-                topic: "t".into(),
-                payload: Box::default(),
-                properties: Box::default(),
-                qos: Qos::AtLeastOnce,
-                retain: false,
-                expires: None,
-                id: MessageId::NONE,
-            });
+            let message = Arc::new(testing::message([], Qos::AtLeastOnce));
             for _ in 0..4 {
                 shard.publish(Arc::clone(&message), None, &mut Needs::default(), now);
             }

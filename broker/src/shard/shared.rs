@@ -222,12 +222,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        message::{MessageId, Qos},
-        metrics::Counters,
-        session::Wire,
-        shard::Shared,
-    };
+    use crate::{message::Qos, metrics::Counters, session::Wire, shard::Shared, testing};
 
     #[test]
     fn message_that_one_member_has_no_room_for_goes_to_another() {
@@ -236,15 +231,7 @@ mod tests {
         let metrics = crate::metrics::Metrics::new(vec![Arc::clone(&counters)]);
         let mut shard = Shard::new(ShardId(0), shared, counters);
         let members = ["a", "b"].map(|client_id| shard.join_for_tests(client_id, Qos::AtMostOnce));
-        let message = Arc::new(Message {
-            topic: "t".into(),
-            payload: vec![0; 512 * 1024].into(),
-            properties: Box::default(),
-            qos: Qos::AtMostOnce,
-            retain: false,
-            expires: None,
-            id: MessageId::NONE,
-        });
+        let message = Arc::new(testing::message(vec![0; 512 * 1024], Qos::AtMostOnce));
         let publish = |shard: &mut Shard| {
             let needs = &mut Needs::default();
             shard.publish(Arc::clone(&message), None, needs, Instant::now())

@@ -55,13 +55,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        access::Identity,
-        lanes::Outbox,
-        message::{Message, MessageId, Qos},
-        metrics::Counters,
-        routes::ShardId,
-        session::Session,
-        shard::Shared,
+        access::Identity, lanes::Outbox, message::Qos, metrics::Counters, routes::ShardId,
+        session::Session, shard::Shared, testing,
     };
 
     const PING: &[u8] = b"\xc0\0";
@@ -77,15 +72,7 @@ mod tests {
         let session = Session::new(shard.room());
         let key = shard.sessions.insert("c", Identity::ANONYMOUS, session);
         assert!(!shard.stall(key, PING, Waker::noop()));
-        let message = Message {
-            topic: "t".into(),
-            payload: vec![0; 1024 * 1024].into(),
-            properties: Box::default(),
-            qos: Qos::AtMostOnce,
-            retain: false,
-            expires: None,
-            id: MessageId::NONE,
-        };
+        let message = testing::message(vec![0; 1024 * 1024], Qos::AtMostOnce);
         for _ in 0..3 {
             shard.outbox.push(ShardId(1), &message, &[], Instant::now());
         }
@@ -103,15 +90,7 @@ mod tests {
         shard.outbox = Outbox::new(ShardId(0), 2, Arc::clone(&shared.lanes));
         let session = Session::new(shard.room());
         let key = shard.sessions.insert("c", Identity::ANONYMOUS, session);
-        let message = Message {
-            topic: "t".into(),
-            payload: vec![0; 3 * 1024 * 1024].into(),
-            properties: Box::default(),
-            qos: Qos::AtMostOnce,
-            retain: false,
-            expires: None,
-            id: MessageId::NONE,
-        };
+        let message = testing::message(vec![0; 3 * 1024 * 1024], Qos::AtMostOnce);
         shard.outbox.push(ShardId(1), &message, &[], Instant::now());
         assert!(!shard.stall(key, PING, Waker::noop()));
         assert!(shard.stall(key, PUBLISH, Waker::noop()));

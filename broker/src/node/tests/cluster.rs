@@ -57,6 +57,21 @@ impl Cluster {
         two.wait_for_members(&["one"]).await;
         (one, two)
     }
+
+    /// Nodes `one`, `two` and `three` with these leases.
+    pub(super) async fn three(&self, leases: [&str; 3]) -> [Broker; 3] {
+        let start = async |name, seeds: &[&Broker], lease| {
+            let settings = self.settings(seeds, "").replace("2s", lease);
+            Broker::start_named(name, &settings).await
+        };
+        let one = start("one", &[], leases[0]).await;
+        let two = start("two", &[&one], leases[1]).await;
+        let three = start("three", &[&one, &two], leases[2]).await;
+        one.wait_for_members(&["three", "two"]).await;
+        two.wait_for_members(&["one", "three"]).await;
+        three.wait_for_members(&["one", "two"]).await;
+        [one, two, three]
+    }
 }
 
 pub(super) fn status(node: &Node) -> ClusterStatus {

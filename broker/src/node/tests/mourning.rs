@@ -6,7 +6,6 @@ use std::{
 };
 
 use super::{
-    Broker,
     client::{Client, Hello},
     cluster::Cluster,
     replicas::{connect, leave_session},
@@ -14,21 +13,6 @@ use super::{
 use crate::{codec::packet::Version, metrics::Metric};
 
 const V5: Version = Version::V5;
-
-/// Nodes `one`, `two` and `three` with these leases.
-async fn three(cluster: &Cluster, leases: [&str; 3]) -> [Broker; 3] {
-    let start = async |name, seeds: &[&Broker], lease| {
-        let settings = cluster.settings(seeds, "").replace("2s", lease);
-        Broker::start_named(name, &settings).await
-    };
-    let one = start("one", &[], leases[0]).await;
-    let two = start("two", &[&one], leases[1]).await;
-    let three = start("three", &[&one], leases[2]).await;
-    one.wait_for_members(&["three", "two"]).await;
-    two.wait_for_members(&["one", "three"]).await;
-    three.wait_for_members(&["one", "two"]).await;
-    [one, two, three]
-}
 
 /// Publishes the numbers from one on until something is so; the result is the last of them, which are
 /// not acknowledged.
@@ -62,7 +46,7 @@ async fn expect_answers(publishers: &mut [Client], last: u16) {
 #[tokio::test]
 async fn nodes_that_are_left_do_not_wait_for_each_other() {
     let cluster = Cluster::new();
-    let [one, two, three] = three(&cluster, ["2s"; 3]).await;
+    let [one, two, three] = cluster.three(["2s"; 3]).await;
     for (broker, name) in [(&one, "a"), (&two, "b"), (&three, "c")] {
         for number in 0..10 {
             leave_session(broker, V5, &format!("{name}{number}"), &[("t", 1)]).await;
@@ -103,7 +87,7 @@ async fn nodes_that_are_left_do_not_wait_for_each_other() {
 #[tokio::test]
 async fn what_is_for_a_node_that_others_hold_for_alive_longer_goes_to_its_sessions() {
     let cluster = Cluster::new();
-    let [one, two, three] = three(&cluster, ["1s", "1s", "4s"]).await;
+    let [one, two, three] = cluster.three(["1s", "1s", "4s"]).await;
     for number in 0..10 {
         leave_session(&one, V5, &format!("c{number}"), &[("t", 1)]).await;
     }

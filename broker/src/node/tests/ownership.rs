@@ -16,16 +16,6 @@ use crate::{codec::packet::Version, metrics::Metric, node::Node, testing::Dir};
 
 const TAKEN_OVER: u8 = 0x8e;
 
-pub(super) async fn three(cluster: &Cluster) -> [Broker; 3] {
-    let one = cluster.start("one", &[], "").await;
-    let two = cluster.start("two", &[&one], "").await;
-    let three = cluster.start("three", &[&one, &two], "").await;
-    one.wait_for_members(&["three", "two"]).await;
-    two.wait_for_members(&["one", "three"]).await;
-    three.wait_for_members(&["one", "two"]).await;
-    [one, two, three]
-}
-
 impl Broker {
     pub(super) async fn resume(&self, version: Version, id: &str) -> (Client, bool) {
         let hello = Hello::persistent(version, id);
@@ -245,7 +235,7 @@ async fn will_of_a_client_that_moves_is_published_by_the_rules() {
 #[tokio::test]
 async fn one_of_three_that_connect_at_once_stays() {
     let cluster = Cluster::new();
-    let brokers = three(&cluster).await;
+    let brokers = cluster.three(["2s"; 3]).await;
     for round in 0..30 {
         let id = format!("c{round}");
         let mut clients = Vec::new();

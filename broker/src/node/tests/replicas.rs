@@ -6,7 +6,6 @@ use super::{
     ALL, Broker,
     client::{Client, Hello, Testament},
     cluster::{Cluster, status},
-    ownership::three,
     persist,
 };
 use crate::{codec::packet::Version, metrics::Metric, testing::Dir};
@@ -259,7 +258,7 @@ async fn wills_of_a_node_that_is_gone_are_published_when_they_are_due() {
 #[tokio::test]
 async fn client_that_comes_within_the_lease_finds_its_session_at_any_node() {
     let cluster = Cluster::new();
-    let [one, two, three] = three(&cluster).await;
+    let [one, two, three] = cluster.three(["2s"; 3]).await;
     for number in 0..10 {
         leave_session(&one, V5, &format!("c{number}"), &[("t", 1)]).await;
     }

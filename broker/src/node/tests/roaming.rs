@@ -6,7 +6,6 @@ use super::{
     Broker,
     client::{Client, Hello},
     cluster::Cluster,
-    ownership::three,
     persist,
 };
 use crate::{codec::packet::Version, metrics::Metric, testing::Dir};
@@ -109,7 +108,7 @@ fn publish_on(brokers: &[Broker; 3], messages: usize) -> Vec<tokio::task::JoinHa
 async fn client_that_goes_to_and_fro_gets_each_message_once_and_in_order() {
     const MESSAGES: usize = 1_500;
     let cluster = Cluster::new();
-    let brokers = three(&cluster).await;
+    let brokers = cluster.three(["2s"; 3]).await;
     let (mut client, _new) = brokers[0].resume(Version::V311, "c").await;
     client.subscribe("t/+", 2).await;
     let publishers = publish_on(&brokers, MESSAGES);

@@ -21,6 +21,7 @@ use crate::{
     shard::{Admission, Inheritance, Shared, testing::GROUP},
     shares::{Appetite, Presence},
     store::Store,
+    testing,
     testing::Dir,
 };
 
@@ -71,15 +72,7 @@ fn steps(now: Instant) -> Vec<Step> {
         retain_as_published: false,
         id: None,
     };
-    let message = Message {
-        topic: "t".into(),
-        payload: [1].into(),
-        properties: Box::default(),
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        expires: None,
-        id: MessageId::NONE,
-    };
+    let message = testing::message([1], Qos::AtLeastOnce);
     let grant = Grant {
         qos: Qos::AtLeastOnce,
         retain: false,
@@ -323,15 +316,7 @@ fn session_waits_for_what_others_get_of_it_and_for_nothing_else() {
         shard.disconnect(key, &link, Cause::Broken, now);
         key
     });
-    let message = Message {
-        topic: "t".into(),
-        payload: Box::default(),
-        properties: Box::default(),
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        expires: None,
-        id: MessageId::NONE,
-    };
+    let message = testing::message([], Qos::AtLeastOnce);
     let message = Arc::new(message);
     for _ in 0..4 {
         shard.publish(Arc::clone(&message), None, &mut Needs::default(), now);

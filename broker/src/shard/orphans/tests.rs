@@ -2,25 +2,18 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::{
-    message::{MessageId, Qos},
+    message::Qos,
     metrics::{Counters, Metric, Metrics},
     receipts::Need,
     routes::ShardId,
     session::Cause,
     shard::{Shared, testing::GROUP},
     shares::{Appetite, Presence},
+    testing,
 };
 
 fn message() -> Arc<Message> {
-    Arc::new(Message {
-        topic: "t".into(),
-        payload: Box::default(),
-        properties: Box::default(),
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        expires: None,
-        id: MessageId::NONE,
-    })
+    Arc::new(testing::message([], Qos::AtLeastOnce))
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::{
     lanes::frame,
     session::journal::{Change, Journal},
     shard::testing::CLUSTER,
+    testing,
 };
 
 /// Another node, beside the one that the session comes from.
@@ -26,13 +27,8 @@ fn lone() -> Shard {
 
 fn message(number: u64) -> Arc<Message> {
     Arc::new(Message {
-        topic: "t".into(),
-        payload: [1].into(),
-        properties: Box::default(),
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        expires: None,
         id: MessageId { run: 1, number },
+        ..testing::message([1], Qos::AtLeastOnce)
     })
 }
 
