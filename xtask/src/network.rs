@@ -243,7 +243,11 @@ impl Network {
         Ok(process)
     }
 
-    fn wait_until_brokers_are_up(&self) -> Result<()> {
+    /// Waits until the active balancer sends clients to both brokers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn wait_until_brokers_are_up(&self) -> Result<()> {
         wait_until(START, "both brokers being up", || {
             let status = self.status().ok()?;
             let is_up = |backend: &BackendStatus| backend.health == "up";

@@ -256,6 +256,7 @@ impl Course<'_> {
     }
 
     fn end(&mut self, round: u32, dying: usize, end: End, ends: &mut Ends) -> Result<()> {
+        self.site.wait_until_reached()?;
         self.site.wait_until_safe(self.sessions)?;
         let numbers = (0..self.args.wills).map(|will| u64::from(round * self.args.wills + will));
         let numbers: Vec<_> = numbers.collect();

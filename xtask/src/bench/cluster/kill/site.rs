@@ -116,6 +116,16 @@ impl Site {
         })
     }
 
+    /// Waits until clients that lose either node find the other one. A balancer takes seconds to trust a
+    /// node again that was frozen: until then all its clients go to the one that it holds for up, and
+    /// where that dies, to what is started in its place.
+    pub(super) fn wait_until_reached(&self) -> Result<()> {
+        match self {
+            Self::Direct(_) => Ok(()),
+            Self::Behind(network) => network.wait_until_brokers_are_up(),
+        }
+    }
+
     /// Waits until both know each other, and so many sessions have a copy, and no other has none.
     pub(super) fn wait_until_safe(&self, sessions: u64) -> Result<()> {
         self.wait("each session having a copy", || {
