@@ -168,6 +168,14 @@ impl Calls {
         targets.all(|target| target.trouble.is_some() || target.state == State::Own)
     }
 
+    /// Whether somebody who is there has answered at each address, or it was called in vain.
+    pub(super) fn are_tried(&self, is_there: impl Fn(&str) -> bool) -> bool {
+        self.targets.values().all(|target| {
+            let is_there = target.node.as_deref().is_some_and(&is_there);
+            is_there || target.trouble.is_some() || target.state == State::Own
+        })
+    }
+
     /// The node behind an address, if it is known, and what troubles calls.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Option<&str>, Option<&str>)> {
         self.targets.iter().map(|(address, target)| {
@@ -219,6 +227,23 @@ mod tests {
         calls.add_seed("a:1", start);
         assert!(!calls.are_in_vain());
         assert_eq!(calls.due(start, |_| false), ["a:1".into()]);
+    }
+
+    #[test]
+    fn address_is_tried_when_who_answered_is_there_or_nobody_did() {
+        let start = Instant::now();
+        let mut calls = Calls::new(RETRY);
+        assert!(calls.are_tried(|_| false));
+        for address in ["a:1", "b:1", "own:1"] {
+            calls.add_seed(address, start);
+        }
+        calls.due(start, |_| false);
+        calls.note_own("own:1");
+        calls.note_met("a:1", "n", start);
+        assert!(!calls.are_tried(|_| true));
+        calls.handle_ended("b:1", Some("nobody is there"), start);
+        assert!(!calls.are_tried(|_| false));
+        assert!(calls.are_tried(|node| node == "n"));
     }
 
     #[test]

@@ -159,6 +159,8 @@ pub(super) struct Core {
     parted: BTreeMap<IpAddr, Instant>,
     /// Why hosts were refused.
     refused: BTreeMap<IpAddr, Refusal>,
+    begun: Instant,
+    has_looked: bool,
     actions: VecDeque<Action>,
 }
 
@@ -189,6 +191,8 @@ impl Core {
             gossip_due: now,
             parted: BTreeMap::new(),
             refused: BTreeMap::new(),
+            begun: now,
+            has_looked: false,
             actions: VecDeque::new(),
         }
     }
@@ -215,6 +219,11 @@ impl Core {
     /// Whether the node has from others what it is to begin with, or there is nobody to have it from.
     pub(super) fn is_settled(&self) -> bool {
         self.origin.is_settled()
+    }
+
+    /// Whether it is known who is there, as far as it need be to let clients in.
+    pub(super) fn has_looked(&self) -> bool {
+        self.has_looked
     }
 
     /// The longest lease of this node and of those that it knows: it may be that of a pair of others.

@@ -127,6 +127,8 @@ pub(crate) struct Cluster {
     lease: AtomicU64,
     /// Peers that are there, and how often they were lost.
     fellows: watch::Sender<Vec<Fellow>>,
+    /// It is known who is there, as far as it need be to let clients in.
+    looked: watch::Sender<bool>,
     clock: Clock,
     /// Tells this run of the node from all others.
     run: u64,
@@ -169,6 +171,7 @@ impl Cluster {
             node: node.into(),
             lease: AtomicU64::default(),
             fellows: watch::Sender::default(),
+            looked: watch::Sender::new(false),
             clock: Clock::default(),
             run: clock::random(),
         };
@@ -192,6 +195,19 @@ impl Cluster {
     /// Whether the node has from others what it is to begin with, or there is nobody to have it from.
     pub(crate) fn is_settled(&self) -> bool {
         self.settled.load(Ordering::Acquire)
+    }
+
+    /// Whether it is known who is there: the session of a client that comes before may be with one whom
+    /// the node has not met.
+    pub(crate) fn has_looked(&self) -> bool {
+        *self.looked.borrow()
+    }
+
+    /// Waits until it is.
+    pub(crate) async fn looked(&self) {
+        let mut looked = self.looked.subscribe();
+        // The sender is here.
+        let _ = looked.wait_for(|looked| *looked).await;
     }
 
     /// Whether too much waits for this destination.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Action, Core, Mutant, link::Link, origin::Others};
 use crate::cluster::{
     LEASE,
-    peer::Loss,
+    peer::{Loss, Peer},
     wire::{Member, Message},
 };
 
@@ -72,6 +72,20 @@ impl Core {
                 self.name_members(&node, now);
             }
         }
+        self.look_round(now);
+    }
+
+    /// Takes note when all whom the node calls are there, or cannot be reached. Sessions of clients that
+    /// come before may be with one of them. It is not asked when a peer is met, but at the next beat:
+    /// those whom that one names are to be met as well. One that takes its time is waited for as long as a
+    /// claim would wait for it.
+    fn look_round(&mut self, now: Instant) {
+        let patience = 2 * self.longest_lease();
+        let is_over = now.saturating_duration_since(self.begun) >= patience;
+        let peers = &self.peers;
+        let is_there = |node: &str| peers.get(node).is_some_and(Peer::is_alive);
+        let are_tried = self.calls.are_tried(is_there);
+        self.has_looked |= is_over || are_tried;
     }
 
     pub(super) fn call(&mut self, now: Instant) {

@@ -118,6 +118,11 @@ impl Driver {
             *current = living;
             is_other
         });
+        // Behind who is there: those who have waited for it are to ask all of them.
+        let has_looked = self.core.has_looked();
+        self.cluster
+            .looked
+            .send_if_modified(|current| std::mem::replace(current, has_looked) != has_looked);
         self.work.room.notify_waiters();
         if is_drained {
             for drain in self.drains.drain(..) {

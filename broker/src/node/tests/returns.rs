@@ -1,8 +1,10 @@
 //! Nodes that are back before others have settled that they were gone.
 
+use std::time::Duration;
+
 use super::{
     Broker, Node,
-    client::Hello,
+    client::{Client, Hello},
     cluster::Cluster,
     config_of, persist,
     replicas::{connect, leave_session},
@@ -77,4 +79,54 @@ async fn node_that_starts_again_from_its_store_brings_nothing_that_clients_have_
     client.ping().await;
     one.stop().await;
     two.stop().await;
+}
+
+/// A balancer may send clients there as it did before: it has not noticed anything.
+#[tokio::test]
+async fn client_that_comes_to_a_node_that_has_just_started_again_finds_its_session() {
+    let cluster = Cluster::new();
+    let (one, two) = cluster.pair().await;
+    leave_session(&two, V5, "c", &[("t", 1)]).await;
+    let mut publisher = one.join(V5, "publisher").await;
+    publisher.deliver("t", "before", 1).await;
+    two.wait_for_copies(1).await;
+    two.stop().await;
+    one.wait_for(Metric::Promoted, 1).await;
+    // It takes a moment to answer.
+    let hung = one.hang_cluster().await;
+    let two = cluster.start("two", &[&one], "").await;
+    let address = two.address;
+    let mut coming = tokio::spawn(async move {
+        let hello = Hello::persistent(V5, "c");
+        Client::connect(address, &hello).await
+    });
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut coming).await;
+    assert!(early.is_err(), "let in before the other node was met");
+    drop(hung);
+    let (mut client, welcome) = coming.await.unwrap();
+    assert_eq!((welcome.code, welcome.session_present), (0, true));
+    publisher.deliver("t", "after", 1).await;
+    for payload in ["before", "after"] {
+        assert_eq!(client.receive().await.payload, payload);
+    }
+    client.ping().await;
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn node_that_finds_nobody_lets_clients_in() {
+    let cluster = Cluster::new();
+    // Nobody listens at the one address, and who does at the other says nothing.
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let seeds = [
+        "127.0.0.1:1".to_owned(),
+        mute.local_addr().unwrap().to_string(),
+    ];
+    for seeds in [&seeds[..1], &seeds[1..]] {
+        let settings = cluster.settings_at("127.0.0.1:0", seeds, "");
+        let one = Broker::start_named("one", &settings).await;
+        let _client = one.join(V5, "c").await;
+        one.stop().await;
+    }
 }

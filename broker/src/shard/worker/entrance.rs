@@ -23,8 +23,35 @@ use crate::{
 /// Bytes that a client may say while it waits; the rest waits in its socket.
 const SAID_BOUND: usize = 4096;
 
-/// Lets a client in, at once or when other nodes have said that it is the only one with its id.
+/// Lets a client in once it is known which other nodes there are. Before, a node that has just started would
+/// find no session where another one has it.
 pub(super) fn enter(shard: &Rc<RefCell<Shard>>, arrival: Arrival, connections: &TaskTracker) {
+    let cluster = shard.borrow().shared.cluster.clone();
+    let Some(cluster) = cluster.filter(|cluster| !cluster.has_looked()) else {
+        return claim(shard, arrival, connections);
+    };
+    let (shard, tracker) = (Rc::clone(shard), connections.clone());
+    connections.spawn_local(async move {
+        let mut arrival = arrival;
+        let mut said = BytesMut::from(std::mem::take(&mut arrival.rest));
+        tokio::select! {
+            biased;
+            () = cluster.looked() => {}
+            () = hang_up(&mut arrival.transport, &mut said) => {
+                shard.borrow().counters().inc(Metric::ClosedLost);
+                return;
+            }
+        }
+        arrival.rest = said.freeze();
+        // The node may be about to stop.
+        if !tracker.is_closed() {
+            claim(&shard, arrival, &tracker);
+        }
+    });
+}
+
+/// Lets a client in, at once or when other nodes have said that it is the only one with its id.
+fn claim(shard: &Rc<RefCell<Shard>>, arrival: Arrival, connections: &TaskTracker) {
     let entrance = shard.borrow_mut().claim_client(&arrival, Instant::now());
     match entrance {
         Ok(Entrance::Open(time)) => admit(shard, arrival, time, connections),

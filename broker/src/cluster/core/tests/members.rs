@@ -69,6 +69,36 @@ fn node_that_was_told_by_one_that_began_with_nothing_asks_who_comes_later() {
 }
 
 #[test]
+fn node_has_looked_round_when_nobody_is_left_to_call_or_for_long_enough() {
+    let mut alone = One::new();
+    assert!(!alone.core.has_looked());
+    alone.wait(Duration::ZERO);
+    assert!(alone.core.has_looked());
+    for is_in_vain in [true, false] {
+        let mut one = One::new();
+        one.core.join("a:1", one.now);
+        one.wait(Duration::ZERO);
+        assert!(!one.core.has_looked());
+        // Who calls may not be who is called.
+        one.meet(None);
+        one.wait(Duration::ZERO);
+        assert!(one.is_alive() && !one.core.has_looked());
+        if is_in_vain {
+            let trouble = "nobody answers";
+            one.core.handle_call_failed("a:1", trouble, one.now);
+            one.wait(Duration::ZERO);
+        } else {
+            one.wait(2 * LEASE);
+        }
+        assert!(one.core.has_looked());
+        // However it goes on.
+        one.core.join("b:1", one.now);
+        one.wait(Duration::ZERO);
+        assert!(one.core.has_looked());
+    }
+}
+
+#[test]
 fn of_two_leases_the_longer_one_counts() {
     for (theirs, longer) in [(500, LEASE), (8000, 4 * LEASE)] {
         let mut one = One::new();

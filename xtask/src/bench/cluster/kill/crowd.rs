@@ -249,8 +249,7 @@ impl Course<'_> {
             ensure!(!has_ended(), "a client gave up in round {}", round + 1);
         }
         self.pass(PAUSE)?;
-        // A node that has just been started lets clients in before it has met the other one, and says
-        // that it is not ready: who knows both nodes does not ask.
+        // What has just been started is to have met the other one.
         self.site.wait_until_safe(self.sessions)?;
         Ok(ends)
     }
