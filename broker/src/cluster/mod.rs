@@ -28,13 +28,13 @@
 //! | `strangers` | places for callers that have not shown the key |
 //!
 //! **What is promised.** As long as two nodes hold each other for alive, each message that one
-//! acknowledges has reached the sessions of the other's subscribers (with [`Acknowledge::Local`] it will),
-//! once and in order, whatever becomes of connections. A peer that is silent for the lease, of two that
-//! differ the longer one, or that takes nothing, is held for gone: what it has not taken it does not get,
-//! and publishers are answered. A kept session has a copy on another node ([`crate::replica`]), and is
-//! one there when its own is gone; what any node had sent the lost one goes to it there, if it has
-//! become one within a lease and a half. A client id has one connection, and one session,
-//! which goes where its client connects (`shard::claims`).
+//! acknowledges has reached the sessions of the other's subscribers (with [`Acknowledge::Local`] it
+//! will), once and in order, whatever becomes of connections. A peer that is silent for the lease, of
+//! two that differ the longer one, or that takes nothing, is held for gone: what it has not taken it
+//! does not get, and publishers are answered. A kept session has a copy on another node
+//! ([`crate::replica`]), and is one there when its own is gone; what any node had sent the lost one goes
+//! to it there, if that one's shards hear of the loss within a lease and a half. A client id has one
+//! connection, and one session, which goes where its client connects (`shard::claims`).
 //!
 //! **What is not here.** A shared subscription shares what is published on its node. Retained messages go
 //! to the nodes that are there when they are published; a node that begins with none is told those of

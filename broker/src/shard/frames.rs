@@ -29,12 +29,24 @@ const LANE_RETRY: Duration = Duration::from_millis(1);
 const FRAMES_PER_TURN: u64 = 8;
 
 /// Messages of another shard, or of another node.
-struct Frame<'a> {
+pub(super) struct Frame<'a> {
     from: ShardId,
     bytes: &'a [u8],
     /// What they need before the sender hears that they were taken.
     needs: Needs,
     is_awaited: bool,
+}
+
+impl<'a> Frame<'a> {
+    /// With what is behind the header.
+    pub(super) fn new(from: ShardId, bytes: &'a [u8]) -> Self {
+        Self {
+            from,
+            bytes,
+            needs: Needs::default(),
+            is_awaited: false,
+        }
+    }
 }
 
 /// Delivers what other shards send; joins the next Router when this one dies.
@@ -88,12 +100,7 @@ async fn receive_frame(shard: &RefCell<Shard>, inbox: &mut Inbox, payload: &[u8]
             return false;
         }
     };
-    let mut frame = Frame {
-        from,
-        bytes,
-        needs: Needs::default(),
-        is_awaited: false,
-    };
+    let mut frame = Frame::new(from, bytes);
     // What comes from other shards is held back as what comes from clients is. Another node would take
     // this one for dead; its publishers wait for the store.
     let is_neighbours = shard.borrow().is_neighbour(from);
@@ -125,7 +132,7 @@ impl Shard {
     }
 
     /// Delivers messages of a frame, as many as one turn allows; tells whether there are more.
-    fn take_messages(&mut self, frame: &mut Frame<'_>, now: Instant) -> bool {
+    pub(super) fn take_messages(&mut self, frame: &mut Frame<'_>, now: Instant) -> bool {
         let work = self.begin_work();
         let noted = self.noted();
         // What another node's item waits for must not be other items: two nodes could wait for each
@@ -135,7 +142,7 @@ impl Shard {
         let mut is_more = false;
         loop {
             // What follows may be for sessions of copies.
-            if !is_neighbours && self.promote_some(frame.from, work, now) {
+            if !is_neighbours && self.promote_before(frame.bytes, frame.from, work, now) {
                 is_more = true;
                 break;
             }
@@ -242,12 +249,7 @@ mod tests {
             writer.push(&message, &[], now);
         }
         let bytes = writer.finish();
-        let mut frame = Frame {
-            from: ShardId(1),
-            bytes: &bytes[frame::HEADER..],
-            needs: Needs::default(),
-            is_awaited: false,
-        };
+        let mut frame = Frame::new(ShardId(1), &bytes[frame::HEADER..]);
         let queued = |shard: &Shard| -> usize {
             let sessions = shard.sessions.iter();
             sessions.map(|entry| entry.session.queue_len()).sum()

@@ -2,7 +2,8 @@
 //!
 //! All of it comes down the lane of the peer's slot, in order: steps of its sessions, that it is lost,
 //! and then what this node had sent it and it had not taken. So a copy is whole when it becomes a
-//! session, and is one when those messages come.
+//! session, and is one when those messages come. What other nodes had sent it comes down their lanes,
+//! and waits there until all its copies are sessions.
 
 mod owner;
 
@@ -218,8 +219,25 @@ impl Shard {
         self.clustered.claims.release_all();
     }
 
+    /// Makes sessions of copies that what is next on a lane may be for, as many as a turn allows; tells
+    /// whether there are more. What another node had sent a lost one comes by that other one's lane.
+    pub(super) fn promote_before(
+        &mut self,
+        next: &[u8],
+        from: ShardId,
+        work: Work,
+        now: Instant,
+    ) -> bool {
+        let of = match frame::first_word(next).and_then(Word::decode) {
+            Some(Word::Orphans { of, .. }) => Some(of),
+            Some(Word::Steps { .. } | Word::Lost(_) | Word::Strays { .. } | Word::Buried(_))
+            | None => None,
+        };
+        self.promote_some(from, work, now) || of.is_some_and(|of| self.promote_some(of, work, now))
+    }
+
     /// Makes sessions of a lost node's copies, as many as a turn allows; tells whether there are more.
-    pub(super) fn promote_some(&mut self, from: ShardId, work: Work, now: Instant) -> bool {
+    fn promote_some(&mut self, from: ShardId, work: Work, now: Instant) -> bool {
         loop {
             let owner = self.shadows.owners.get_mut(&from);
             let Some(owner) = owner.filter(|owner| owner.is_lost) else {

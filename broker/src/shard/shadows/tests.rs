@@ -18,7 +18,7 @@ use crate::{
         Cause, Grant, RestoredMessage, Subscription,
         journal::{Profile, Progress, Seq, Since, State},
     },
-    shard::{Shared, testing::CLUSTER},
+    shard::{Shared, frames::Frame, testing::CLUSTER},
 };
 
 /// Of the lane of another node.
@@ -361,6 +361,34 @@ fn sessions_of_a_node_with_many_are_made_in_several_turns() {
     assert!((0..MANY).all(|number| scene.is_here(&number.to_string())));
     scene.orphan(&[1]);
     assert_eq!(scene.messages("0"), [1]);
+}
+
+#[test]
+fn what_others_had_sent_a_lost_node_is_for_all_of_its_sessions_and_waits_for_them() {
+    const MANY: usize = 5000;
+    let mut scene = Scene::new();
+    for number in 0..MANY {
+        scene.copy(&number.to_string(), None);
+    }
+    let lost = Word::Lost(Fate::Promoted).encode();
+    scene.shard.handle_word(END, &lost, scene.now);
+    assert!(scene.promote_some());
+    let mut strays = FrameWriter::new(THIRD, 1);
+    strays.push(&message("t", 1), &[], scene.now);
+    let messages = &strays.finish()[frame::HEADER..];
+    let mut frame = FrameWriter::new(THIRD, 2);
+    frame.push_word(&Word::Orphans { of: END, messages }.encode(), true);
+    let frame = frame.finish();
+    let mut frame = Frame::new(THIRD, &frame[frame::HEADER..]);
+    let mut turns = 1;
+    while scene.shard.take_messages(&mut frame, scene.now) {
+        turns += 1;
+    }
+    while scene.promote_some() {}
+    for number in 0..MANY {
+        assert_eq!(scene.messages(&number.to_string()), [1], "{number}");
+    }
+    assert!(turns > 1);
 }
 
 #[test]
