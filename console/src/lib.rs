@@ -8,6 +8,7 @@ pub mod events;
 pub mod https;
 pub mod lock;
 pub mod output;
+pub mod reference;
 pub mod secret;
 pub mod socket;
 pub mod table;

@@ -9,6 +9,7 @@ pub mod build;
 )]
 #[path = "../../broker/tests/client/mod.rs"]
 mod client;
+pub mod dist;
 pub mod elevate;
 pub mod exec;
 pub mod kernel;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::setup::Purpose;
-use xtask::{bench, build, elevate, lab, lint, setup, test, up};
+use xtask::{bench, build, dist, elevate, lab, lint, setup, test, up};
 
 /// Sets up, builds, runs, tests and measures Tidegate.
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ enum Task {
         #[arg(long)]
         release: bool,
     },
+    /// Writes manual pages and shell completions, as the programs themselves make them.
+    Manual(dist::manual::Args),
     /// Runs the tests: all, or one level.
     Test(test::Args),
     /// Runs the checks that need no test: format, clippy, docs, dependencies, architecture.
@@ -74,6 +76,10 @@ fn run(task: Task) -> Result<()> {
                 build::Profile::Dev
             };
             build::programs(profile).map(drop)
+        }
+        Task::Manual(args) => {
+            setup::ensure(Purpose::Build)?;
+            dist::manual::run(&args)
         }
         Task::Test(args) => test::run(&args),
         Task::Lint => lint::run(),

@@ -23,8 +23,11 @@ mod topics;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use console::client::ClientError;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use console::{
+    client::ClientError,
+    reference::{Completions, Manual},
+};
 
 use crate::{bench, config::ConfigError};
 
@@ -60,6 +63,12 @@ enum Command {
     Kick(kick::Args),
     Node(node::Args),
     Reload(reload::Args),
+    #[command(
+        after_help = "Example:\n  tidegate-broker completions bash > /etc/bash_completion.d/tidegate-broker"
+    )]
+    Completions(Completions),
+    #[command(hide = true)]
+    Manual(Manual),
 }
 
 /// Runs the program with the process's arguments.
@@ -92,6 +101,8 @@ pub fn main() -> ExitCode {
         Command::Kick(args) => kick::run(&args),
         Command::Node(args) => node::run(&args),
         Command::Reload(args) => reload::run(&args),
+        Command::Completions(args) => done(args.run(Cli::command())),
+        Command::Manual(args) => done(args.run(Cli::command())),
     };
     result.unwrap_or_else(|error| {
         report(&error);
@@ -106,6 +117,10 @@ pub fn main() -> ExitCode {
     })
 }
 
+fn done(outcome: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
 #[expect(
     clippy::print_stderr,
     reason = "the one place where a command's failure is told"
@@ -116,8 +131,6 @@ fn report(error: &anyhow::Error) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -129,5 +142,15 @@ mod tests {
                 .to_string()
                 .contains("end with the process")
         );
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        let mut cli = Cli::command();
+        cli.build();
+        cli.clone().debug_assert();
+        for command in cli.get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
     }
 }

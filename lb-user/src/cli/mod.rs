@@ -22,7 +22,8 @@ mod vrrp;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use console::reference::{Completions, Manual};
 
 use self::client::ClientError;
 
@@ -60,6 +61,12 @@ enum Command {
     Notify(notify::Args),
     Sync(sync::Args),
     Decap(decap::Args),
+    #[command(
+        after_help = "Example:\n  tidegate completions bash > /etc/bash_completion.d/tidegate"
+    )]
+    Completions(Completions),
+    #[command(hide = true)]
+    Manual(Manual),
 }
 
 /// Which daemon to talk to.
@@ -129,6 +136,8 @@ pub fn main() -> ExitCode {
         Command::Notify(args) => notify::run(&args),
         Command::Sync(args) => sync::run(&args),
         Command::Decap(args) => decap::run(&args),
+        Command::Completions(args) => args.run(Cli::command()).map_err(Failure::from),
+        Command::Manual(args) => args.run(Cli::command()).map_err(Failure::from),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -141,6 +150,21 @@ pub fn main() -> ExitCode {
         Err(Failure::Runtime(error)) => {
             output::complain(&format!("{error:#}"));
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        let mut cli = Cli::command();
+        cli.build();
+        cli.clone().debug_assert();
+        for command in cli.get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
         }
     }
 }

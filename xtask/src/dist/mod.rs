@@ -1,0 +1,3 @@
+//! What users install, made from the source tree.
+
+pub mod manual;
