@@ -15,7 +15,12 @@ use std::{
 };
 
 use super::{pair::FrameId, wire::Change};
-use crate::{lanes::Outbox, replica::word::Word, routes::ShardId, shard::Shared};
+use crate::{
+    lanes::{Level, Outbox},
+    replica::word::{Fate, Word},
+    routes::ShardId,
+    shard::Shared,
+};
 
 /// Of one slot.
 #[derive(Debug, Default)]
@@ -35,6 +40,9 @@ pub(super) struct Burial {
     /// Other nodes that have not buried it, and until when they are waited for.
     others: BTreeSet<ShardId>,
     patience: Option<Instant>,
+    /// Sessions of who was lost have become others' then, or this node's, and until when it may be sent
+    /// what is for them.
+    heirs: Option<Instant>,
     /// The last frame to another node.
     sent: u64,
     /// Frames to shards that have to be confirmed.
@@ -45,6 +53,8 @@ pub(super) struct Burial {
     routes: BTreeSet<Box<str>>,
     /// Frames that the peer has to make safe as well, as it is there again.
     shared: BTreeSet<FrameId>,
+    /// Those of which it is only known that they are on their way to it.
+    passed: BTreeSet<FrameId>,
     /// Frames whose messages are where they belong.
     done: Vec<FrameId>,
 }
@@ -58,8 +68,17 @@ enum Matter {
 impl Burial {
     /// Notes that the peer is lost, by the hash of its name; a word to the shards is to follow. Its
     /// filters stay until the others have buried it too, or until patience ends.
-    pub(super) fn begin(&mut self, node: u64, others: BTreeSet<ShardId>, patience: Instant) {
+    pub(super) fn begin(
+        &mut self,
+        node: u64,
+        fate: Fate,
+        others: BTreeSet<ShardId>,
+        patience: Instant,
+    ) {
         self.note_loss();
+        if fate == Fate::Promoted {
+            self.heirs = Some(patience);
+        }
         self.node = Some(node);
         self.is_silent = true;
         self.is_told = false;
@@ -86,9 +105,11 @@ impl Burial {
     }
 
     /// Whether what comes for its place may be for sessions of who was lost, whoever is there by now:
-    /// their filters were not known elsewhere when a shard put it into the lane.
+    /// their filters were not known elsewhere when a shard put it into the lane. One that is held for
+    /// gone by this node alone has its sessions still.
     pub(super) fn has_heirs(&self, now: Instant) -> bool {
-        self.losses > 0 || self.is_recent(now)
+        self.heirs
+            .is_some_and(|until| self.losses > 0 || now < until)
     }
 
     /// Whether it was lost a short time ago.
@@ -122,11 +143,15 @@ impl Burial {
         }
     }
 
-    /// Notes that the peer has made a frame's messages safe, or is gone again; tells whether others are
-    /// waited for as well, who will be the last.
-    pub(super) fn handle_shared(&mut self, frame: FrameId) -> bool {
+    /// Notes that the peer has made a frame's messages safe, or is gone again, or that they are on their
+    /// way to it, where that is enough; tells whether others are waited for as well, who will be the
+    /// last.
+    pub(super) fn handle_shared(&mut self, frame: FrameId, level: Level) -> bool {
         let is_shared = self.shared.remove(&frame);
         if is_shared {
+            if level == Level::Passed {
+                self.passed.insert(frame);
+            }
             self.settle(Matter::Orphan(frame));
         }
         is_shared
@@ -206,9 +231,16 @@ impl Burial {
         }
     }
 
-    /// A frame whose messages the shards have, if there is one.
-    pub(super) fn poll_done(&mut self) -> Option<FrameId> {
-        self.done.pop()
+    /// A frame whose messages the shards have, if there is one, and how far it is with the peer.
+    pub(super) fn poll_done(&mut self) -> Option<(FrameId, Level)> {
+        let frame = self.done.pop()?;
+        let is_passed = self.passed.remove(&frame);
+        let level = if is_passed {
+            Level::Passed
+        } else {
+            Level::Safe
+        };
+        Some((frame, level))
     }
 
     /// Makes messages for a filter go to the peer, or no longer.
@@ -226,6 +258,9 @@ impl Burial {
 
     /// Removes the filters of a peer that is buried.
     pub(super) fn finish(&mut self, end: ShardId, shared: &Shared, now: Instant) {
+        if !self.has_heirs(now) {
+            self.heirs = None;
+        }
         if self.losses == 0 && (self.others.is_empty() || !self.is_recent(now)) {
             for filter in std::mem::take(&mut self.routes) {
                 shared.routes.remove(&filter, end);
@@ -239,7 +274,6 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use super::*;
-    use crate::replica::word::Fate;
 
     const END: ShardId = ShardId(2);
 
@@ -251,7 +285,8 @@ mod tests {
     fn begin(burial: &mut Burial, others: &[u16]) -> Instant {
         let now = Instant::now();
         let others = others.iter().copied().map(ShardId).collect();
-        burial.begin(7, others, now + Duration::from_secs(6));
+        let patience = now + Duration::from_secs(6);
+        burial.begin(7, Fate::Promoted, others, patience);
         now
     }
 
@@ -337,22 +372,57 @@ mod tests {
             messages: b"messages",
         };
         // Whoever is the last.
-        for (number, is_peer_last) in [(1, true), (2, false)] {
+        for (number, is_peer_last, level) in [
+            (1, true, Level::Safe),
+            (2, false, Level::Safe),
+            (3, true, Level::Passed),
+            (4, false, Level::Passed),
+        ] {
             burial.share(frame(number));
             burial.hold(frame(number));
             burial.tell(word, Some(frame(number)), &mut outbox, 1);
             for is_peer in [!is_peer_last, is_peer_last] {
                 assert_eq!(burial.poll_done(), None);
                 if is_peer {
-                    assert!(burial.handle_shared(frame(number)));
+                    assert!(burial.handle_shared(frame(number), level));
                 } else {
                     burial.confirm(ShardId(0), 1);
                 }
             }
-            assert_eq!(burial.poll_done(), Some(frame(number)));
-            assert!(!burial.handle_shared(frame(number)));
+            // A copy that it is told of is not there before it was taken.
+            assert_eq!(burial.poll_done(), Some((frame(number), level)));
+            assert!(!burial.handle_shared(frame(number), Level::Safe));
         }
+        assert!(burial.passed.is_empty());
         assert!(!burial.has_heirs(now + Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn who_has_its_sessions_still_has_no_heirs() {
+        let shared = Shared::for_tests("", 2);
+        let mut outbox = Outbox::new(END, 2, Arc::clone(&shared.lanes));
+        let mut burial = Burial::default();
+        let now = Instant::now();
+        let patience = Duration::from_secs(6);
+        let lose = |burial: &mut Burial, fate, now| {
+            burial.begin(7, fate, BTreeSet::new(), now + patience);
+        };
+        lose(&mut burial, Fate::Dropped, now);
+        burial.note_loss();
+        assert!(!burial.has_heirs(now));
+        // What others had of an earlier loss they have all the same.
+        lose(&mut burial, Fate::Promoted, now);
+        lose(&mut burial, Fate::Dropped, now);
+        let late = now + patience;
+        assert!(burial.has_heirs(now) && burial.has_heirs(late));
+        for _ in 1..=4 {
+            burial.tell(Word::Lost(Fate::Dropped), None, &mut outbox, 1);
+            burial.confirm(ShardId(0), 1);
+        }
+        assert!(burial.has_heirs(now) && !burial.has_heirs(late));
+        burial.finish(END, &shared, late);
+        lose(&mut burial, Fate::Dropped, late);
+        assert!(!burial.has_heirs(late));
     }
 
     #[test]
@@ -376,7 +446,8 @@ mod tests {
         burial.confirm(ShardId(0), 1);
         assert_eq!(burial.poll_done(), None);
         burial.confirm(ShardId(1), 1);
-        let mut done: Vec<_> = std::iter::from_fn(|| burial.poll_done()).collect();
+        let done = std::iter::from_fn(|| burial.poll_done());
+        let mut done: Vec<_> = done.map(|(frame, _level)| frame).collect();
         done.sort();
         assert_eq!(done, [frame(1), frame(2)]);
         assert!(burial.awaited.is_empty() && burial.missing.is_empty());

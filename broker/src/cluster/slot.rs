@@ -104,8 +104,8 @@ impl Slot {
 
     /// Answers whose messages have found the sessions of a peer that is gone.
     pub(super) fn finish_burial(&mut self, end: ShardId, shared: &Shared, now: Instant) {
-        while let Some(FrameId { from, sequence }) = self.burial.poll_done() {
-            shared.lanes.confirm(end, from, sequence);
+        while let Some((FrameId { from, sequence }, level)) = self.burial.poll_done() {
+            shared.lanes.tell(end, from, sequence, level);
         }
         self.burial.finish(end, shared, now);
     }

@@ -16,6 +16,7 @@ use bytes::{Buf, BufMut, Bytes};
 
 use crate::{
     lanes::frame::{self, Content},
+    message::Qos,
     routes::ShardId,
 };
 
@@ -146,10 +147,31 @@ pub fn without_stale(messages: Bytes, life: u64, now: Instant) -> Bytes {
     }
 }
 
+/// What is behind a frame's header and is for a lost node's sessions, wherever they go on: what has to
+/// be acknowledged. What shards say to each other was for that node alone.
+pub fn of_heirs(messages: &Bytes, now: Instant) -> Bytes {
+    let mut rest = &messages[..];
+    let mut kept = Vec::new();
+    loop {
+        let before = rest;
+        let Some(content) = frame::read_content(&mut rest, now) else {
+            break;
+        };
+        if matches!(content, Content::Message(item) if item.message.qos > Qos::AtMostOnce) {
+            kept.extend_from_slice(&before[..before.len() - rest.len()]);
+        }
+    }
+    if kept.len() == messages.len() {
+        messages.clone()
+    } else {
+        kept.into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lanes::frame::Writer;
+    use crate::{lanes::frame::Writer, testing};
 
     #[test]
     fn steps_for_an_earlier_life_are_left_out() {
@@ -175,6 +197,27 @@ mod tests {
         assert_eq!(without_stale(frame(&[3, 3]), 3, now), frame(&[3, 3]));
         let nonsense = Bytes::from_static(b"nonsense");
         assert_eq!(without_stale(nonsense.clone(), 3, now), nonsense);
+    }
+
+    #[test]
+    fn messages_that_are_to_be_acknowledged_are_for_those_who_have_a_lost_nodes_sessions() {
+        let now = Instant::now();
+        let frame = |has_words: bool, all: &[Qos]| {
+            let mut writer = Writer::new(ShardId(0), 1);
+            for qos in all {
+                if has_words {
+                    let piece = b"piece";
+                    writer.push_word(&Word::Steps { life: 1, piece }.encode(), true);
+                }
+                writer.push(&testing::message([], *qos), &[], now);
+            }
+            writer.finish().slice(frame::HEADER..)
+        };
+        let all = [Qos::AtLeastOnce, Qos::AtMostOnce, Qos::ExactlyOnce];
+        let heirs = [Qos::AtLeastOnce, Qos::ExactlyOnce];
+        assert_eq!(of_heirs(&frame(true, &all), now), frame(false, &heirs));
+        assert_eq!(of_heirs(&frame(false, &heirs), now), frame(false, &heirs));
+        assert!(of_heirs(&frame(true, &[Qos::AtMostOnce]), now).is_empty());
     }
 
     #[test]

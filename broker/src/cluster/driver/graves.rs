@@ -10,7 +10,7 @@ use crate::{
         PEERS,
         pair::FrameId,
         peer::Peer,
-        slot::{Grave, Kind},
+        slot::{Grave, Kind, Slot},
     },
     lanes::{
         Level,
@@ -18,7 +18,7 @@ use crate::{
     },
     replica::{
         hash_of,
-        word::{Fate, Word},
+        word::{Fate, Word, of_heirs},
     },
     routes::ShardId,
 };
@@ -46,7 +46,7 @@ impl Driver {
             state.burial().hear(end);
         }
         if let Some(state) = self.slots.get_mut(usize::from(slot)) {
-            state.burial().begin(node, others, patience);
+            state.burial().begin(node, fate, others, patience);
             state.push((0, 0), Kind::Lost(fate), Bytes::new());
         }
         self.pass_on(slot, now);
@@ -84,8 +84,12 @@ impl Driver {
             && is_back
             && state.burial().has_heirs(now)
         {
-            state.burial().share(frame);
-            self.pass_to_heirs(slot, frame, &messages, now);
+            // Copies of sessions are the most of what such a peer is sent.
+            let inherited = of_heirs(&messages, now);
+            if !inherited.is_empty() {
+                state.burial().share(frame);
+                self.pass_to_heirs(slot, frame, inherited, now);
+            }
         }
         self.core.handle_frame(slot, frame, messages, now);
     }
@@ -94,7 +98,9 @@ impl Driver {
     pub(super) fn confirm(&mut self, slot: u16, frame: FrameId, level: Level, now: Instant) {
         let end = self.cluster.end(slot);
         let state = self.slots.get_mut(usize::from(slot));
-        if level != Level::Taken && state.is_some_and(|state| state.burial().handle_shared(frame)) {
+        let is_shared =
+            |state: &mut Slot| level != Level::Taken && state.burial().handle_shared(frame, level);
+        if state.is_some_and(is_shared) {
             return self.finish_burials(now);
         }
         let FrameId { from, sequence } = frame;
@@ -113,13 +119,13 @@ impl Driver {
         let (end, FrameId { from, sequence }) = (self.cluster.end(slot), frame);
         // Of words in it no more is to come.
         self.shared.lanes.tell(end, from, sequence, Level::Taken);
-        self.pass_to_heirs(slot, frame, messages, now);
+        self.pass_to_heirs(slot, frame, of_heirs(messages, now), now);
         if let Some(state) = self.slots.get_mut(usize::from(slot)) {
-            state.burial().handle_shared(frame);
+            state.burial().handle_shared(frame, Level::Safe);
         }
     }
 
-    fn pass_to_heirs(&mut self, slot: u16, frame: FrameId, messages: &Bytes, now: Instant) {
+    fn pass_to_heirs(&mut self, slot: u16, frame: FrameId, messages: Bytes, now: Instant) {
         let (end, FrameId { from, .. }) = (self.cluster.end(slot), frame);
         let others = self.others(slot);
         let is_it = |peer: &Peer| peer.slot == slot && peer.is_elsewhere();
@@ -130,8 +136,9 @@ impl Driver {
         state.push_orphan(frame, messages.clone());
         // What was strayed already goes no further, and nobody else has sessions of a peer that has them
         // itself.
-        let stops_here = from.0 >= self.shared.shards || is_elsewhere;
+        let stops_here = from.0 >= self.shared.shards || is_elsewhere || messages.is_empty();
         if let Some(node) = state.burial().node().filter(|_node| !stops_here) {
+            let messages = &messages;
             let word = framed(Word::Strays { node, messages });
             for other in others {
                 let sequence = state.burial().expect(frame, self.cluster.end(other));

@@ -60,11 +60,13 @@ impl Driver {
         }
     }
 
-    /// Whether so much waits for the peer of a slot that no more should be read for it.
-    pub(super) fn is_full(&self, slot: u16) -> bool {
+    /// Whether so much waits for the peer of a slot that no more should be read for it, or for others
+    /// who get it as well.
+    pub(super) fn is_full(&mut self, slot: u16, now: Instant) -> bool {
+        let state = self.slots.get_mut(usize::from(slot));
+        let has_heirs = state.is_some_and(|state| state.burial().has_heirs(now));
         let mut peers = self.core.peers();
-        let peer = peers.find(|(_node, peer)| peer.slot == slot);
-        peer.is_some_and(|(_node, peer)| peer.is_full())
+        peers.any(|(_node, peer)| peer.is_full() && (has_heirs || peer.slot == slot))
     }
 
     /// Flushes all slots' outboxes; `true` when some have to be flushed again.

@@ -46,7 +46,7 @@ pub(super) async fn read_lane(
     loop {
         loop {
             let room = work.room.notified();
-            if !driver.borrow().is_full(slot) {
+            if !driver.borrow_mut().is_full(slot, Instant::now()) {
                 break;
             }
             tokio::select! {
