@@ -33,8 +33,8 @@
 //! two that differ the longer one, or that takes nothing, is held for gone: what it has not taken it
 //! does not get, and publishers are answered. A kept session has a copy on another node
 //! ([`crate::replica`]), and is one there when its own is gone; what any node had sent the lost one goes
-//! to it there, if that one's shards hear of the loss within a lease and a half. A client id has one
-//! connection, and one session, which goes where its client connects (`shard::claims`).
+//! to it there. A client id has one connection, and one session, which goes where its client connects
+//! (`shard::claims`).
 //!
 //! **What is not here.** A shared subscription shares what is published on its node. Retained messages go
 //! to the nodes that are there when they are published; a node that begins with none is told those of

@@ -1,5 +1,7 @@
 //! What the driver has for one peer: the way of its messages to this node's shards.
 
+mod strays;
+
 use std::{
     collections::VecDeque,
     sync::{Arc, PoisonError, RwLockWriteGuard},
@@ -7,6 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
+
+pub(super) use strays::Rest;
+use strays::{Strays, Turn};
 
 use super::{
     Ledger,
@@ -32,9 +37,6 @@ use crate::{
 /// Bytes of retained messages after which a page of them for a peer ends.
 pub(super) const PAGE_BYTES: usize = 256 * 1024;
 
-/// Times the patience with one loss of a node that may be between its first consequences and the last.
-const SAME_LOSS: u32 = 3;
-
 /// Messages of a peer on their way to the shards.
 pub(super) struct Slot {
     pub(super) outbox: Outbox,
@@ -48,8 +50,7 @@ pub(super) struct Slot {
     burial: Burial,
     /// Nodes that the peer has buried.
     heard: Vec<u64>,
-    /// For the sessions of whom something was held back last, and since when.
-    held: Option<(u64, Instant)>,
+    strays: Strays,
 }
 
 /// The peer's stream, and the number in it.
@@ -83,12 +84,16 @@ impl Slot {
             unsafe_yet: Pending::default(),
             burial: Burial::default(),
             heard: Vec::new(),
-            held: None,
+            strays: Strays::default(),
         }
     }
 
     pub(super) fn burial(&mut self) -> &mut Burial {
         &mut self.burial
+    }
+
+    pub(super) fn strays(&mut self) -> &mut Strays {
+        &mut self.strays
     }
 
     /// Takes messages that the peer, which is gone, may not have had.
@@ -124,10 +129,27 @@ impl Slot {
         now: Instant,
     ) {
         let mut is_noted = false;
-        while !self.outbox.is_congested()
-            && !self.is_held(graves, now)
-            && let Some(Item { id, kind, messages }) = self.waiting.pop_front()
-        {
+        while !self.outbox.is_congested() {
+            if let Some((id, messages)) = self.strays.poll(graves, now) {
+                self.give_stray(shared, id, &messages, graves);
+                continue;
+            }
+            let first = self.waiting.front();
+            let Some(turn) = first.map(|item| self.strays.judge(&item.messages, graves, now))
+            else {
+                break;
+            };
+            if turn == Turn::Wait {
+                break;
+            }
+            let Some(Item { id, kind, messages }) = self.waiting.pop_front() else {
+                break;
+            };
+            if let Turn::Aside(node) = turn {
+                self.strays.put(node, id, messages);
+                self.untaken.push(id, 0, None);
+                continue;
+            }
             let keeper = Keeper {
                 shared,
                 ledger: ledger.as_deref(),
@@ -247,13 +269,7 @@ impl Slot {
         let (life, piece) = match replica::word::Word::decode(word) {
             Some(replica::word::Word::Steps { life, piece }) => (life, piece),
             Some(replica::word::Word::Strays { node, messages }) => {
-                let grave = keeper.graves.iter().find(|grave| grave.node == node);
-                let Some(Grave { end: of, .. }) = grave.copied() else {
-                    return 0;
-                };
-                let word = replica::word::Word::Orphans { of, messages }.encode();
-                for shard in (0..shared.shards).map(ShardId) {
-                    let sequence = self.outbox.push_word(shard, &word, true);
+                for (shard, sequence) in self.push_orphans(shared, node, messages, keeper.graves) {
                     missing += self.wait_for(shard, sequence, id);
                 }
                 return missing;
@@ -276,33 +292,45 @@ impl Slot {
         missing
     }
 
-    /// Whether the first of those that wait is for the sessions of a node that is not buried here. It
-    /// may be alive, and somebody else hold it for gone.
-    fn is_held(&mut self, graves: &[Grave], now: Instant) -> bool {
-        let first = self.waiting.front();
-        let word = first.and_then(|item| frame::first_word(&item.messages));
-        let Some(replica::word::Word::Strays { node, .. }) =
-            word.and_then(replica::word::Word::decode)
-        else {
-            return false;
+    /// Hands messages for the sessions of a node that was there to all shards; the result is the frames
+    /// that they are in.
+    fn push_orphans(
+        &mut self,
+        shared: &Shared,
+        node: u64,
+        messages: &[u8],
+        graves: &[Grave],
+    ) -> Vec<(ShardId, u64)> {
+        let grave = graves.iter().find(|grave| grave.node == node);
+        let Some(Grave { end: of, .. }) = grave.copied() else {
+            return Vec::new();
         };
-        let mut graves = graves.iter();
-        let open = graves.find(|grave| grave.node == node && grave.is_open);
-        let Some(Grave { patience, .. }) = open else {
-            self.held = None;
-            return false;
-        };
-        // What comes behind it waits no longer, unless it is of another loss.
-        let is_same = |(held, since): &(u64, Instant)| {
-            *held == node && now.saturating_duration_since(*since) < SAME_LOSS * *patience
-        };
-        let held = self.held.filter(is_same).unwrap_or((node, now));
-        self.held = Some(held);
-        let (_node, since) = held;
-        now.saturating_duration_since(since) < *patience
+        let word = replica::word::Word::Orphans { of, messages }.encode();
+        let shards = (0..shared.shards).map(ShardId);
+        let push = |shard| (shard, self.outbox.push_word(shard, &word, true));
+        shards.map(push).collect()
     }
 
-    /// Whether some found no room.
+    /// Gives what was put aside to the sessions that it is for, if there are any.
+    fn give_stray(&mut self, shared: &Shared, id: ItemId, messages: &[u8], graves: &[Grave]) {
+        let word = frame::first_word(messages).and_then(replica::word::Word::decode);
+        let frames = match word {
+            Some(replica::word::Word::Strays { node, messages }) => {
+                self.push_orphans(shared, node, messages, graves)
+            }
+            // No other words are put aside.
+            Some(
+                replica::word::Word::Steps { .. }
+                | replica::word::Word::Lost(_)
+                | replica::word::Word::Orphans { .. }
+                | replica::word::Word::Buried(_),
+            )
+            | None => Vec::new(),
+        };
+        self.strays.expect(id, &frames);
+    }
+
+    /// Whether some found no room, or wait for what is before them.
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
@@ -321,6 +349,7 @@ impl Slot {
             }
             Level::Passed | Level::Safe => {
                 self.unsafe_yet.confirm(shard, sequence);
+                self.strays.confirm(shard, sequence);
                 self.burial.confirm(shard, sequence);
             }
         }
@@ -343,9 +372,8 @@ pub(super) struct Grave {
     /// The hash of its name.
     pub(super) node: u64,
     pub(super) end: ShardId,
-    /// It is alive, or its sessions are not all sessions here.
-    pub(super) is_open: bool,
-    /// For how long that is waited for.
+    pub(super) rest: Rest,
+    /// For how long it is waited for that it is buried.
     pub(super) patience: Duration,
 }
 
@@ -406,50 +434,4 @@ pub(super) fn retained_page(
     }
     // The header is of lanes alone.
     (page.finish().slice(frame::HEADER..), next)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NODE: u64 = 7;
-    const END: ShardId = ShardId(1);
-    const PATIENCE: Duration = Duration::from_secs(3);
-
-    #[test]
-    fn what_is_for_a_node_that_stays_alive_here_is_held_back_once() {
-        let shared = Shared::for_tests("", 2);
-        let mut slot = Slot::new(Outbox::new(END, 2, Arc::clone(&shared.lanes)));
-        let mut writer = Writer::new(ShardId(0), 0);
-        let messages = b"";
-        let word = replica::word::Word::Strays {
-            node: NODE,
-            messages,
-        };
-        writer.push_word(&word.encode(), true);
-        let strays = writer.finish().slice(frame::HEADER..);
-        let graves = |is_open| {
-            [Grave {
-                node: NODE,
-                end: ShardId(2),
-                is_open,
-                patience: PATIENCE,
-            }]
-        };
-        let begun = Instant::now();
-        for messages in [strays.clone(), Bytes::new(), strays.clone()] {
-            slot.push((1, 1), Kind::Published, messages);
-        }
-        assert!(slot.is_held(&graves(true), begun));
-        let late = begun + PATIENCE;
-        for _ in 0..3 {
-            assert!(!slot.is_held(&graves(true), late));
-            slot.waiting.pop_front();
-        }
-        // Another loss is another matter, and so is what is there when it is buried here.
-        slot.push((1, 4), Kind::Published, strays);
-        let again = begun + SAME_LOSS * PATIENCE;
-        assert!(slot.is_held(&graves(true), again));
-        assert!(!slot.is_held(&graves(false), again));
-    }
 }

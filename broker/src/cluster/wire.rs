@@ -9,7 +9,7 @@
 //!   item      number u64 | item         numbered within a stream, see `pair`
 //!   members   [Member]
 //!   farewell  parting u8                the node stops, or leaves the cluster and goes on without it
-//!   safe      up to u64                 beside what is taken, see `promises`
+//!   safe      Safe                      beside what is taken, see `promises`
 //!   question  number u64 | Question     beside the streams, see `questions`
 //!   answer    number u64 | JSON         to the question of that number
 //!   tally     Tally                     now and then
@@ -28,10 +28,13 @@ use bytes::{Buf, BufMut, Bytes};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use super::questions::{Aside, Question};
+use super::{
+    promises::Safe,
+    questions::{Aside, Question},
+};
 
 /// The version of all that is said here. Nodes of different ones refuse each other.
-pub(super) const PROTOCOL: u16 = 6;
+pub(super) const PROTOCOL: u16 = 7;
 
 const HELLO: u8 = 1;
 const REFUSAL: u8 = 2;
@@ -158,7 +161,7 @@ pub(super) enum Message {
     Refusal(Refusal),
     Resume(Resume),
     Taken(u64),
-    Safe(u64),
+    Safe(Safe),
     Item(u64, Item),
     Members(Vec<Member>),
     Farewell(Parting),
@@ -218,9 +221,9 @@ impl Message {
                 out.put_u8(TAKEN);
                 out.put_u64(*up_to);
             }
-            Self::Safe(up_to) => {
+            Self::Safe(safe) => {
                 out.put_u8(SAFE);
-                out.put_u64(*up_to);
+                put(&mut out, safe);
             }
             Self::Item(number, item) => return numbered(*number, &item.encode()),
             Self::Members(members) => {
@@ -267,7 +270,7 @@ impl Message {
                     .then_some(Self::Taken(up_to))
                     .ok_or(Malformed)?
             }
-            SAFE if bytes.len() == 8 => Self::Safe(bytes.get_u64()),
+            SAFE => Self::Safe(take(&bytes)?),
             ITEM => {
                 let number = bytes.try_get_u64().map_err(|_short| Malformed)?;
                 Self::Item(number, Item::decode(bytes)?)
@@ -398,7 +401,10 @@ mod tests {
                 wants_retained: true,
             }),
             Message::Taken(12),
-            Message::Safe(11),
+            Message::Safe(Safe {
+                up_to: 11,
+                aside: vec![(3, 5), (9, 9)],
+            }),
             Message::Item(1, Item::Messages(Bytes::from_static(b"frame"))),
             Message::Item(2, Item::Changes(vec![Change::Removed("a/b".into())])),
             Message::Item(3, Item::Page(page)),

@@ -13,6 +13,7 @@ use crate::{
         is_valid_node,
         pair::{Arrival, Incoming, Token},
         peer::Loss,
+        promises::{MOST_ASIDE, Safe},
         wire::{Change, Item, Malformed, Member, Message, PROTOCOL, Parting, Refusal},
     },
     lanes::Level,
@@ -189,7 +190,7 @@ impl Core {
     fn handle_talk(&mut self, node: &str, message: Message, now: Instant) -> Result<(), Malformed> {
         match message {
             Message::Taken(up_to) => self.handle_taken(node, up_to, now),
-            Message::Safe(up_to) => self.handle_promise(node, up_to),
+            Message::Safe(safe) => self.handle_promise(node, &safe),
             Message::Item(number, item) => self.handle_item(node, number, item, now),
             Message::Members(members) => {
                 let is_valid = |member: &Member| is_valid_node(&member.node);
@@ -261,14 +262,14 @@ impl Core {
         Ok(())
     }
 
-    fn handle_promise(&mut self, node: &str, up_to: u64) -> Result<(), Malformed> {
+    fn handle_promise(&mut self, node: &str, safe: &Safe) -> Result<(), Malformed> {
         let Some(peer) = self.peers.get_mut(node) else {
             return Ok(());
         };
-        if up_to > peer.out.last() {
+        if safe.up_to > peer.out.last() || safe.aside.len() > MOST_ASIDE {
             return Err(Malformed);
         }
-        while let Some(frame) = peer.promised.pop_safe(up_to) {
+        for frame in peer.promised.settle(safe) {
             self.actions.push_back(Action::Confirm {
                 slot: peer.slot,
                 frame,
@@ -276,6 +277,20 @@ impl Core {
             });
         }
         Ok(())
+    }
+
+    /// Notes that an item was put aside: what comes behind it may be safe before.
+    pub(in crate::cluster) fn handle_put_aside(&mut self, slot: u16, epoch: u64, number: u64) {
+        if let Some(peer) = self.peers.values_mut().find(|peer| peer.slot == slot) {
+            peer.owed.put_aside(epoch, number);
+        }
+    }
+
+    /// Notes that one which was put aside is safe.
+    pub(in crate::cluster) fn handle_aside_safe(&mut self, slot: u16, epoch: u64, number: u64) {
+        if let Some(peer) = self.peers.values_mut().find(|peer| peer.slot == slot) {
+            peer.owed.handle_aside_safe(epoch, number);
+        }
     }
 
     fn handle_item(

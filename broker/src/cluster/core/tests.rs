@@ -10,6 +10,7 @@ use crate::{
     cluster::{
         pair::WINDOW,
         peer::CHANGE_ROOM,
+        promises::Safe,
         wire::{Member, Page, Resume},
     },
     lanes::frame::{HEADER, Writer},
@@ -212,9 +213,9 @@ fn peer_that_has_more_than_it_was_sent_is_not_believed() {
     let mut one = One::new();
     one.meet(None);
     one.take_copy();
-    one.hear(&Message::Safe(1));
+    one.hear(&Message::Safe(Safe::up_to(1)));
     assert!(one.is_met());
-    one.hear(&Message::Safe(2));
+    one.hear(&Message::Safe(Safe::up_to(2)));
     assert!(!one.is_met());
 }
 

@@ -10,7 +10,7 @@ use crate::{
         PEERS,
         pair::FrameId,
         peer::Peer,
-        slot::{Grave, Kind, Slot},
+        slot::{Grave, Kind, Rest, Slot},
     },
     lanes::{
         Level,
@@ -159,15 +159,21 @@ impl Driver {
         let patience = self.core.loss_spread();
         for (name, peer) in self.core.peers() {
             let state = self.slots.get_mut(usize::from(peer.slot));
-            let is_open = state.is_some_and(|state| {
+            let rest = state.map_or(Rest::Buried, |state| {
                 let burial = state.burial();
-                // One that is back so soon was lost to others in the same way.
-                burial.is_under_way() || peer.is_alive() && !burial.is_recent(now)
+                if burial.is_under_way() {
+                    Rest::Burying
+                } else if peer.is_alive() && !burial.is_recent(now) {
+                    Rest::Alive
+                } else {
+                    // One that is back so soon was lost to others in the same way.
+                    Rest::Buried
+                }
             });
             graves.push(Grave {
                 node: hash_of(name),
                 end: self.cluster.end(peer.slot),
-                is_open,
+                rest,
                 patience,
             });
         }

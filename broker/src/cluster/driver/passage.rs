@@ -51,6 +51,13 @@ impl Driver {
         let Some(state) = self.slots.get_mut(usize::from(slot)) else {
             return;
         };
+        // What is behind it is not to be safe in its place.
+        while let Some((epoch, number)) = state.strays().poll_put() {
+            self.core.handle_put_aside(slot, epoch, number);
+        }
+        while let Some((epoch, number)) = state.strays().poll_safe() {
+            self.core.handle_aside_safe(slot, epoch, number);
+        }
         if let Some((epoch, number)) = state.poll_delivered() {
             self.core.handle_delivered(slot, epoch, number, now);
         }
@@ -67,6 +74,17 @@ impl Driver {
         let has_heirs = state.is_some_and(|state| state.burial().has_heirs(now));
         let mut peers = self.core.peers();
         peers.any(|(_node, peer)| peer.is_full() && (has_heirs || peer.slot == slot))
+    }
+
+    /// Looks whether something that was put aside has waited for long enough.
+    pub(super) fn look_for_strays(&mut self) {
+        if self
+            .slots
+            .iter_mut()
+            .any(|state| state.strays().are_waiting())
+        {
+            self.work.outbox.notify_one();
+        }
     }
 
     /// Flushes all slots' outboxes; `true` when some have to be flushed again.

@@ -162,6 +162,7 @@ pub(super) async fn keep_time(driver: Rc<RefCell<Driver>>) {
         Driver::tell(&driver, Core::handle_timeout);
         driver.borrow_mut().tell_tally(Instant::now());
         driver.borrow_mut().finish_burials(Instant::now());
+        driver.borrow_mut().look_for_strays();
         driver.borrow().publish_view(Instant::now());
         let beat = driver.borrow().core.beat();
         tokio::time::sleep(beat).await;
