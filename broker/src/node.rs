@@ -36,7 +36,7 @@ pub use self::{
 use crate::{
     access::Access,
     cluster::{Handle, Order, PEERS, Prospect},
-    config::Config,
+    config::{Config, Sharing},
     control::{Pulse, answer_others, shards::Shards, watch_pulse},
     evacuation::{self, Evacuation},
     events::{Event, Events},
@@ -121,7 +121,8 @@ impl Node {
             .map(|_owner| Arc::new(Counters::default()))
             .collect();
         let metrics = Metrics::new(counters.clone());
-        let shares = Arc::new(Shares::default());
+        let sharing = config.cluster().map(|cluster| cluster.shared_subscriptions);
+        let shares = Arc::new(Shares::new(sharing == Some(Sharing::Local)));
         let mut retained = Retained::new(config.limits().into());
         let (alive, ended) = mpsc::channel(1);
         let mut books = Books::open(config, shards, &shares, &mut retained, &alive)?;

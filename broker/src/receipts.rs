@@ -26,6 +26,8 @@ use crate::{codec::packet::Ack, routes::ShardId};
 pub enum Need {
     /// Another shard has taken a frame into its sessions.
     Frame { to: ShardId, sequence: u64 },
+    /// Another node has a frame's messages, whether they could be lost there or not.
+    Taken { to: ShardId, sequence: u64 },
     /// The store has a parcel of this shard's changes.
     Parcel(u64),
 }
@@ -74,12 +76,37 @@ impl Needs {
         }
     }
 
+    /// Adds what others need, but of frames for some destinations only that they are taken.
+    pub fn absorb(&mut self, other: Self, suffices: impl Fn(ShardId) -> bool) {
+        for need in other.0 {
+            self.add(match need {
+                Need::Frame { to, sequence } if suffices(to) => Need::Taken { to, sequence },
+                Need::Frame { .. } | Need::Taken { .. } | Need::Parcel(_) => need,
+            });
+        }
+    }
+
+    /// Adds what others need, but for frames to other destinations than these.
+    pub fn absorb_of(&mut self, other: Self, is_of: impl Fn(ShardId) -> bool) {
+        for need in other.0 {
+            match need {
+                Need::Frame { to, .. } | Need::Taken { to, .. } if !is_of(to) => {}
+                Need::Frame { .. } | Need::Taken { .. } | Need::Parcel(_) => self.add(need),
+            }
+        }
+    }
+
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn all(&self) -> &[Need] {
+        &self.0
     }
 }
 

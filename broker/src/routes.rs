@@ -20,6 +20,8 @@ impl ShardSet {
     /// What one machine word can name.
     pub const CAPACITY: u16 = 64;
 
+    pub const NONE: Self = Self(0);
+
     pub fn insert(&mut self, shard: ShardId) {
         self.0 |= 1_u64.wrapping_shl(u32::from(shard.0));
     }

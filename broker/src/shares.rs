@@ -3,41 +3,54 @@
 //! Groups are the node's, with members on all of its shards. The shard of the publisher chooses
 //! the member and addresses the message to its seat, so that each message is balanced over all
 //! members once, wherever they are. Between nodes it is the same in two steps: a node with members
-//! is chosen first, and that node chooses among its own.
+//! is chosen first (`rooms`), and that node chooses among its own. What nodes know of each other's
+//! members is a little old, so a node that has nobody for a message hands it on, a few times at most.
+
+mod group;
+mod rooms;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
 };
 
+use group::{Choice, Group, LOOKED_AT, MOST_LOOKED_AT, Member};
+use rooms::Way;
+pub use rooms::{Avoided, HANDED_ON, LEFT, Room};
+
 use crate::{
     message::Qos,
+    replica::hash_of,
     routes::ShardId,
-    topic::SharedFilter,
+    topic::{self, SharedFilter},
     trie::{Inserted, Trie},
 };
 
-/// Members that are looked at before one is taken that is merely not full: a message must not cost
-/// what a large group has members.
-const LOOKED_AT: usize = 256;
+/// Groups and members that one look at what they can take has time for. The next one goes on there.
+const LOOK: usize = 20_000;
 
-/// Members that are looked at before it is given up to find one that takes the message: many may be
-/// away. The next message's look goes on there.
-const MOST_LOOKED_AT: usize = 4096;
-
-/// A group and its filter. Never given twice in the life of a node.
+/// A group and its filter. Never given twice in the life of a node. Other nodes know it by its tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShareId(pub u64);
 
-/// One session's membership in a group.
+/// One session's membership in a group, or that of a whole node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seat {
+    /// Where it is a node's, the group's tag: numbers are of one process.
     pub share: ShareId,
     /// The session's number in its shard.
     pub session: u32,
+    /// From how many nodes to others the message has come, and maybe [`LEFT`].
+    pub hops: u8,
+}
+
+impl Seat {
+    /// What a session's number is where no session is meant.
+    pub const NOBODY: u32 = u32::MAX;
 }
 
 /// How much a session can take. The order is that of preference.
@@ -67,6 +80,8 @@ pub struct Presence {
 pub struct Shares {
     /// How many groups there are: most messages need not ask further.
     groups: AtomicUsize,
+    /// Own members get what is published here, as long as they can.
+    prefers_own: bool,
     book: RwLock<Book>,
 }
 
@@ -74,7 +89,9 @@ pub struct Shares {
 struct Book {
     last: u64,
     by_name: HashMap<Name, ShareId>,
-    names: HashMap<ShareId, Name>,
+    /// Two may have one tag, though that is most unlikely.
+    by_tag: BTreeSet<(u64, ShareId)>,
+    names: BTreeMap<ShareId, Name>,
     by_filter: Trie<ShareId, ()>,
     groups: HashMap<ShareId, Group>,
 }
@@ -83,25 +100,6 @@ struct Book {
 struct Name {
     group: Box<str>,
     filter: Box<str>,
-}
-
-#[derive(Debug, Default)]
-struct Group {
-    members: Vec<Member>,
-    /// Where in `members` each is.
-    places: HashMap<(ShardId, u32), usize>,
-    turn: AtomicUsize,
-    /// The place of the member that took the last message: in a large group of which most are away,
-    /// the few that are there are not to be sought by each message.
-    taker: AtomicUsize,
-}
-
-#[derive(Debug)]
-struct Member {
-    shard: ShardId,
-    session: u32,
-    qos: Qos,
-    presence: Arc<Presence>,
 }
 
 impl Presence {
@@ -131,6 +129,14 @@ impl Presence {
 }
 
 impl Shares {
+    /// Without groups; `prefers_own` is whether a node's own members come before those of others.
+    pub fn new(prefers_own: bool) -> Self {
+        Self {
+            prefers_own,
+            ..Self::default()
+        }
+    }
+
     /// Gives a session a seat, or changes what it takes.
     pub fn join(
         &self,
@@ -142,13 +148,10 @@ impl Shares {
     ) -> ShareId {
         let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
         let share = book.find_or_open(shared);
-        let member = Member {
-            shard,
-            session,
-            qos,
-            presence: Arc::clone(presence),
-        };
-        book.groups.entry(share).or_default().join(member);
+        let member = Member::new(shard, session, qos, presence);
+        if let Some(group) = book.groups.get_mut(&share) {
+            group.join(member);
+        }
         self.groups.store(book.groups.len(), Ordering::Release);
         share
     }
@@ -158,23 +161,112 @@ impl Shares {
         let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
         let name = Name::from(shared);
         let share = *book.by_name.get(&name)?;
-        let group = book.groups.get_mut(&share)?;
-        let was_seated = group.leave((shard, session));
-        if group.members.is_empty() {
-            book.groups.remove(&share);
-            book.by_name.remove(&name);
-            book.names.remove(&share);
-            book.by_filter.remove(shared.filter, &share);
-        }
+        let was_seated = book.groups.get_mut(&share)?.leave((shard, session));
+        book.close_if_empty(share, &name);
         self.groups.store(book.groups.len(), Ordering::Release);
         was_seated.then_some(share)
+    }
+
+    /// Takes note of what the members on another node can take; `None` when it has none.
+    pub fn set_room(&self, shared: SharedFilter<'_>, node: ShardId, room: Option<Room>) {
+        let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
+        let name = Name::from(shared);
+        match room {
+            Some(room) => {
+                let share = book.find_or_open(shared);
+                if let Some(group) = book.groups.get_mut(&share) {
+                    group.others.insert(node, room);
+                }
+            }
+            None => {
+                let Some(share) = book.by_name.get(&name).copied() else {
+                    return;
+                };
+                if let Some(group) = book.groups.get_mut(&share) {
+                    group.others.remove(&node);
+                }
+                book.close_if_empty(share, &name);
+            }
+        }
+        self.groups.store(book.groups.len(), Ordering::Release);
+    }
+
+    /// Takes note that a node with members is lost: what nobody else can take waits for who has its
+    /// sessions then.
+    pub fn lose_room(&self, shared: SharedFilter<'_>, node: ShardId) {
+        let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
+        let share = book.by_name.get(&Name::from(shared)).copied();
+        let group = share.and_then(|share| book.groups.get_mut(&share));
+        if let Some(room) = group.and_then(|group| group.others.get_mut(&node)) {
+            *room = room.lost();
+        }
+    }
+
+    /// What the members on this node can take; `None` when it has none.
+    pub fn room(&self, shared: SharedFilter<'_>) -> Option<Room> {
+        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        let share = book.by_name.get(&Name::from(shared))?;
+        let group = book.groups.get(share)?;
+        (!group.members.is_empty()).then_some(group.room)
+    }
+
+    /// Looks again at what members can take; the result is the groups for which that has changed. The
+    /// next look goes on where this one ends.
+    pub fn look(&self, place: &mut Option<ShareId>) -> Vec<(Box<str>, Box<str>)> {
+        let seen = self.look_behind(place);
+        self.take_in(&seen)
+    }
+
+    /// Counts the members of groups anew for which that has changed.
+    fn take_in(&self, seen: &[ShareId]) -> Vec<(Box<str>, Box<str>)> {
+        let mut changed = Vec::new();
+        if seen.is_empty() {
+            return changed;
+        }
+        let book = &mut *self.book.write().unwrap_or_else(PoisonError::into_inner);
+        for share in seen {
+            let group = book.groups.get_mut(share);
+            if let Some(group) = group.filter(|group| !group.members.is_empty())
+                && let Some(Name {
+                    group: name,
+                    filter,
+                }) = book.names.get(share)
+            {
+                // Somebody may have joined since, and must not be forgotten.
+                group.count();
+                changed.push((name.clone(), filter.clone()));
+            }
+        }
+        changed
+    }
+
+    fn look_behind(&self, place: &mut Option<ShareId>) -> Vec<ShareId> {
+        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        let first = place.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut seen = Vec::new();
+        let mut looked_at = 0;
+        for (share, _name) in book.names.range((first, Bound::Unbounded)) {
+            let Some(group) = book.groups.get(share) else {
+                continue;
+            };
+            looked_at += 1 + group.members.len();
+            if group.look() {
+                seen.push(*share);
+            }
+            if looked_at >= LOOK {
+                *place = Some(*share);
+                break;
+            }
+        }
+        seen
     }
 
     /// How many branches and names there are.
     #[cfg(test)]
     pub(crate) fn nodes(&self) -> usize {
         let book = self.book.read().unwrap();
-        book.by_filter.nodes() + book.by_name.len() + book.groups.len()
+        let names = book.by_name.len() + book.names.len() + book.by_tag.len();
+        book.by_filter.nodes() + names + book.groups.len()
     }
 
     /// A group and its filter, for whoever cannot know it by a number of this process.
@@ -184,10 +276,31 @@ impl Shares {
         Some((group, filter))
     }
 
+    /// What other nodes know a group by.
+    pub fn tag(&self, share: ShareId) -> Option<u64> {
+        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        Some(book.groups.get(&share)?.tag)
+    }
+
     /// The group of this name, if it has members.
     pub fn find(&self, shared: SharedFilter<'_>) -> Option<ShareId> {
         let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
         book.by_name.get(&Name::from(shared)).copied()
+    }
+
+    /// The group that other nodes know by this tag, if it gets messages of this topic.
+    pub fn find_tagged(&self, tag: ShareId, topic: &str) -> Option<ShareId> {
+        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        let tagged = book.by_tag.range((tag.0, ShareId(0))..);
+        let mut shares = tagged
+            .take_while(|(other, _share)| *other == tag.0)
+            .map(|(_tag, share)| *share);
+        // Tags are hashes, and names are made up by clients.
+        let is_meant = |share: &ShareId| {
+            let name = book.names.get(share);
+            name.is_some_and(|name| topic::matches(&name.filter, topic))
+        };
+        shares.find(is_meant)
     }
 
     /// The groups that get a message of this topic.
@@ -216,23 +329,89 @@ impl Shares {
     /// Whether another member of the group is connected and takes messages.
     pub fn has_others(&self, share: ShareId, seat: (ShardId, u32)) -> bool {
         let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
-        let members = book.groups.get(&share).map(|group| group.members.iter());
-        let mut members = members.into_iter().flatten();
+        let Some(group) = book.groups.get(&share) else {
+            return false;
+        };
+        if group.others.values().any(|room| room.open > 0) {
+            return true;
+        }
+        let mut members = group.members.iter();
         let is_there =
             |member: &Member| member.name() != seat && member.presence.get() < Appetite::Away;
         // Of more than that it is supposed.
         members.by_ref().take(LOOKED_AT).any(is_there) || members.next().is_some()
     }
 
-    /// Whose turn it is to get a message of the group; `None` when nobody can take it.
-    pub fn choose(&self, share: ShareId, qos: Qos) -> Option<(ShardId, Seat)> {
-        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
-        let member = book.groups.get(&share)?.choose(qos)?;
-        let seat = Seat {
-            share,
-            session: member.session,
+    /// Whose turn it is to get a message of the group that has come over so many nodes; `None` when
+    /// nobody can take it.
+    pub fn choose(&self, share: ShareId, qos: Qos, hops: u8) -> Option<(ShardId, Seat)> {
+        self.choose_but(share, qos, hops, Avoided::default())
+    }
+
+    /// As [`Shares::choose`], and none of these nodes.
+    pub fn choose_but(
+        &self,
+        share: ShareId,
+        qos: Qos,
+        hops: u8,
+        avoided: Avoided,
+    ) -> Option<(ShardId, Seat)> {
+        self.choose_by(share, hops, avoided, |group, way| {
+            group.choose_anywhere(qos, way)
+        })
+    }
+
+    /// As [`Shares::choose_but`], where members here were found to take nothing.
+    pub fn choose_node(
+        &self,
+        share: ShareId,
+        qos: Qos,
+        hops: u8,
+        avoided: Avoided,
+    ) -> Option<(ShardId, Seat)> {
+        self.choose_by(share, hops, avoided, |group, way| {
+            group.choose_node(qos, way)
+        })
+    }
+
+    fn choose_by(
+        &self,
+        share: ShareId,
+        hops: u8,
+        avoided: Avoided,
+        choose: impl for<'a> Fn(&'a Group, Way) -> Option<Choice<'a>>,
+    ) -> Option<(ShardId, Seat)> {
+        let way = |avoided| Way {
+            hops: hops & !LEFT,
+            prefers_own: self.prefers_own || hops & LEFT != 0,
+            avoided,
         };
-        Some((member.shard, seat))
+        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        let group = book.groups.get(&share)?;
+        let choice = choose(group, way(avoided.all()));
+        let again = || {
+            avoided.from?;
+            choose(group, way(avoided.full))
+        };
+        Some(match choice.or_else(again)? {
+            Choice::Member(member) => {
+                let session = member.session;
+                let seat = Seat {
+                    share,
+                    session,
+                    hops,
+                };
+                (member.shard, seat)
+            }
+            Choice::Node(node) => {
+                let seat = Seat {
+                    share: ShareId(group.tag),
+                    session: Seat::NOBODY,
+                    hops: (hops & !LEFT).saturating_add(1),
+                };
+                (node, seat)
+            }
+        })
     }
 }
 
@@ -242,13 +421,33 @@ impl Book {
         if let Some(share) = self.by_name.get(&name) {
             return *share;
         }
+        self.open(name, hash_of(&shared.text()))
+    }
+
+    fn open(&mut self, name: Name, tag: u64) -> ShareId {
         self.last += 1;
         let share = ShareId(self.last);
+        self.groups.insert(share, Group::new(tag));
+        self.by_tag.insert((tag, share));
         self.names.insert(share, name.clone());
-        self.by_name.insert(name, share);
         let (Inserted::NewFilter | Inserted::NewSubscriber | Inserted::Replaced) =
-            self.by_filter.insert(shared.filter, share, ());
+            self.by_filter.insert(&name.filter, share, ());
+        self.by_name.insert(name, share);
         share
+    }
+
+    /// Ends a group that has no members anywhere.
+    fn close_if_empty(&mut self, share: ShareId, name: &Name) {
+        let is_empty = |group: &Group| group.members.is_empty() && group.others.is_empty();
+        if !self.groups.get(&share).is_some_and(is_empty) {
+            return;
+        }
+        if let Some(Group { tag, .. }) = self.groups.remove(&share) {
+            self.by_tag.remove(&(tag, share));
+        }
+        self.by_name.remove(name);
+        self.names.remove(&share);
+        self.by_filter.remove(&name.filter, &share);
     }
 }
 
@@ -261,231 +460,5 @@ impl From<SharedFilter<'_>> for Name {
     }
 }
 
-impl Group {
-    fn join(&mut self, member: Member) {
-        let next = self.members.len();
-        let place = *self.places.entry(member.name()).or_insert(next);
-        match self.members.get_mut(place) {
-            Some(seated) => *seated = member,
-            None => self.members.push(member),
-        }
-    }
-
-    /// Tells whether it was a member.
-    fn leave(&mut self, name: (ShardId, u32)) -> bool {
-        let Some(place) = self.places.remove(&name) else {
-            return false;
-        };
-        self.members.swap_remove(place);
-        if let Some(moved) = self.members.get(place) {
-            self.places.insert(moved.name(), place);
-        }
-        true
-    }
-
-    /// The next in turn among those that take the message most readily. In a large group these are
-    /// sought among the next few, and among some more if none of them takes it; if none of those
-    /// does either, it is for the one that took the last message.
-    fn choose(&self, qos: Qos) -> Option<&Member> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let first = turn.checked_rem(self.members.len())?;
-        let (before, from) = self.members.split_at_checked(first)?;
-        let mut best: Option<(Appetite, usize)> = None;
-        let next = from.iter().chain(before).take(MOST_LOOKED_AT);
-        for (looked_at, member) in next.enumerate() {
-            if looked_at >= LOOKED_AT && best.is_some() {
-                break;
-            }
-            let appetite = member.appetite(qos);
-            if appetite < best.map_or(Appetite::Full, |(best, _looked_at)| best) {
-                best = Some((appetite, looked_at));
-            }
-            if appetite == Appetite::Ready {
-                break;
-            }
-        }
-        let Some((_appetite, looked_at)) = best else {
-            if self.members.len() > MOST_LOOKED_AT {
-                // One was counted already.
-                self.turn.fetch_add(MOST_LOOKED_AT - 1, Ordering::Relaxed);
-            }
-            let taker = self.members.get(self.taker.load(Ordering::Relaxed))?;
-            return (taker.appetite(qos) < Appetite::Full).then_some(taker);
-        };
-        let place = (first + looked_at) % self.members.len();
-        self.taker.store(place, Ordering::Relaxed);
-        self.members.get(place)
-    }
-}
-
-impl Member {
-    fn name(&self) -> (ShardId, u32) {
-        (self.shard, self.session)
-    }
-
-    fn appetite(&self, qos: Qos) -> Appetite {
-        let appetite = self.presence.get();
-        // QoS 0 does not wait for a client that is away.
-        if appetite == Appetite::Away && qos.min(self.qos) == Qos::AtMostOnce {
-            Appetite::Full
-        } else {
-            appetite
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use Appetite::{Away, Busy, Full, Ready};
-
-    const JOBS: SharedFilter<'static> = SharedFilter {
-        group: "g",
-        filter: "jobs/#",
-    };
-
-    /// A group whose members are the sessions 0, 1, … of alternating shards.
-    fn group(appetites: &[Appetite]) -> (Shares, ShareId, Vec<Arc<Presence>>) {
-        let shares = Shares::default();
-        let mut share = ShareId(0);
-        let mut presences = Vec::new();
-        for (session, appetite) in (0..).zip(appetites) {
-            let presence = Presence::new(*appetite);
-            let shard = ShardId(u16::try_from(session % 2).unwrap());
-            share = shares.join(JOBS, shard, session, Qos::AtLeastOnce, &presence);
-            presences.push(presence);
-        }
-        (shares, share, presences)
-    }
-
-    fn choose(shares: &Shares, share: ShareId, qos: Qos) -> Option<u32> {
-        shares.choose(share, qos).map(|(_shard, seat)| seat.session)
-    }
-
-    fn turns(shares: &Shares, share: ShareId, count: usize) -> Vec<u32> {
-        (0..count)
-            .filter_map(|_turn| choose(shares, share, Qos::AtLeastOnce))
-            .collect()
-    }
-
-    #[test]
-    fn members_take_turns_whatever_shard_they_are_on() {
-        let (shares, share, _presences) = group(&[Ready; 3]);
-        assert_eq!(turns(&shares, share, 7), [0, 1, 2, 0, 1, 2, 0]);
-        let (shard, seat) = shares.choose(share, Qos::AtMostOnce).unwrap();
-        assert_eq!((shard, seat.session, seat.share), (ShardId(1), 1, share));
-    }
-
-    #[test]
-    fn those_that_can_take_more_go_first() {
-        let (shares, share, presences) = group(&[Busy, Ready, Away, Full]);
-        assert_eq!(turns(&shares, share, 4), [1; 4]);
-        presences[1].set(Full);
-        assert_eq!(turns(&shares, share, 4), [0; 4]);
-        presences[0].set(Full);
-        assert_eq!(turns(&shares, share, 4), [2; 4]);
-        presences[2].set(Full);
-        assert!(turns(&shares, share, 4).is_empty());
-    }
-
-    #[test]
-    fn large_group_is_not_looked_through_for_each_message_unless_it_must() {
-        let mut appetites = vec![Busy; LOOKED_AT + 2];
-        appetites.push(Ready);
-        let (shares, share, presences) = group(&appetites);
-        // The first look ends before the one that is ready, the third one reaches it.
-        let ready = u32::try_from(LOOKED_AT + 2).unwrap();
-        assert_eq!(turns(&shares, share, 4), [0, 1, 2, ready]);
-        for presence in &presences[..LOOKED_AT + 2] {
-            presence.set(Full);
-        }
-        assert_eq!(turns(&shares, share, 2), [ready; 2]);
-    }
-
-    #[test]
-    fn the_few_of_a_large_group_that_are_there_are_found_in_the_end() {
-        let mut appetites = vec![Away; 3 * MOST_LOOKED_AT];
-        let place = 2 * MOST_LOOKED_AT + 7;
-        appetites[place] = Ready;
-        let (shares, share, presences) = group(&appetites);
-        let next = || choose(&shares, share, Qos::AtMostOnce);
-        let there = u32::try_from(place).ok();
-        // Each look ends after some, and the next one goes on behind them.
-        assert_eq!([next(), next()], [None, None]);
-        for _ in 0..10 {
-            assert_eq!(next(), there);
-        }
-        presences[place].set(Away);
-        for _ in 0..10 {
-            assert_eq!(next(), None);
-        }
-    }
-
-    #[test]
-    fn members_keep_their_places_when_others_leave() {
-        let (shares, share, _presences) = group(&[Ready; 4]);
-        for session in [0, 2] {
-            assert_eq!(shares.leave(JOBS, ShardId(0), session), Some(share));
-            assert_eq!(shares.leave(JOBS, ShardId(0), session), None);
-        }
-        let mut left = turns(&shares, share, 2);
-        left.sort_unstable();
-        assert_eq!(left, [1, 3]);
-        // A seat is taken once, also when its member has moved.
-        let presence = Presence::new(Full);
-        shares.join(JOBS, ShardId(1), 3, Qos::AtLeastOnce, &presence);
-        assert_eq!(turns(&shares, share, 2), [1, 1]);
-    }
-
-    #[test]
-    fn others_are_there_if_they_are_connected_and_take_messages() {
-        let (shares, share, presences) = group(&[Ready, Away, Full]);
-        let seat = (ShardId(0), 0);
-        assert!(!shares.has_others(share, seat));
-        assert!(shares.has_others(share, (ShardId(1), 1)));
-        presences[2].set(Busy);
-        assert!(shares.has_others(share, seat));
-        assert!(!shares.has_others(ShareId(9), seat));
-    }
-
-    #[test]
-    fn qos0_does_not_wait_for_absent_members() {
-        let (shares, share, _presences) = group(&[Away]);
-        assert_eq!(choose(&shares, share, Qos::AtMostOnce), None);
-        assert_eq!(choose(&shares, share, Qos::ExactlyOnce), Some(0));
-        let absent = Presence::new(Away);
-        shares.join(JOBS, ShardId(0), 0, Qos::AtMostOnce, &absent);
-        assert_eq!(choose(&shares, share, Qos::ExactlyOnce), None);
-    }
-
-    #[test]
-    fn groups_end_with_their_last_member() {
-        let (shares, share, _presences) = group(&[Ready; 2]);
-        assert_eq!(shares.matching("jobs/1"), [share]);
-        assert!(shares.matching("job").is_empty());
-        assert_eq!(shares.leave(JOBS, ShardId(0), 0), Some(share));
-        // A seat of another shard is another one.
-        assert_eq!(shares.leave(JOBS, ShardId(0), 1), None);
-        assert_eq!(turns(&shares, share, 2), [1, 1]);
-        assert_eq!(shares.leave(JOBS, ShardId(1), 1), Some(share));
-        assert!(shares.matching("jobs/1").is_empty());
-        assert_eq!(shares.choose(share, Qos::AtMostOnce), None);
-        assert_eq!(shares.leave(JOBS, ShardId(1), 1), None);
-        let ready = Presence::new(Ready);
-        let next = shares.join(JOBS, ShardId(0), 0, Qos::AtMostOnce, &ready);
-        assert_ne!(next, share);
-    }
-
-    #[test]
-    fn groups_of_one_filter_get_a_copy_each() {
-        let (shares, share, presences) = group(&[Ready]);
-        let other = SharedFilter {
-            group: "h",
-            filter: "jobs/#",
-        };
-        let other = shares.join(other, ShardId(0), 0, Qos::AtMostOnce, &presences[0]);
-        let mut matching = shares.matching("jobs/1");
-        matching.sort();
-        assert_eq!(matching, [share, other]);
-    }
-}
+mod tests;

@@ -31,6 +31,18 @@ pub struct SharedFilter<'a> {
     pub filter: &'a str,
 }
 
+impl SharedFilter<'_> {
+    /// As a client subscribes to it.
+    pub fn text(&self) -> String {
+        let Self { group, filter } = self;
+        if group.is_empty() {
+            format!("{QUEUE_PREFIX}{filter}")
+        } else {
+            format!("{SHARE_PREFIX}{group}/{filter}")
+        }
+    }
+}
+
 /// Whether a PUBLISH may carry this topic name.
 pub fn is_valid_name(topic: &str) -> bool {
     has_legal_shape(topic) && !topic.contains(['+', '#'])

@@ -6,6 +6,9 @@
 //! what it had not taken -> to all shards, behind that word -> taken -> its publishers are answered
 //! its filters stay in the routes until all shards have its sessions: no message falls in between
 //! ```
+//! What was for its groups waits until then: whoever takes it may have become a member by that alone.
+//! Until then groups have it as the last of their nodes, if they have nobody else.
+//!
 //! Other nodes have other copies. So they are sent what the peer had not taken as well, and its filters
 //! stay until they have all said that it is buried there, and before that which filters they have.
 
@@ -14,12 +17,15 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
+
 use super::{pair::FrameId, wire::Change};
 use crate::{
     lanes::{Level, Outbox},
     replica::word::{Fate, Word},
     routes::ShardId,
     shard::Shared,
+    topic::{self, Wanted},
 };
 
 /// Of one slot.
@@ -55,6 +61,9 @@ pub(super) struct Burial {
     shared: BTreeSet<FrameId>,
     /// Those of which it is only known that they are on their way to it.
     passed: BTreeSet<FrameId>,
+    /// Frames with messages for its groups, each once.
+    parked: BTreeMap<FrameId, Bytes>,
+    parked_bytes: usize,
     /// Frames whose messages are where they belong.
     done: Vec<FrameId>,
 }
@@ -117,6 +126,11 @@ impl Burial {
         self.patience.is_some_and(|patience| now < patience)
     }
 
+    /// Whether it has said nothing of filters since it was lost.
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_silent
+    }
+
     /// Who is buried here, and others are to be told of.
     pub(super) fn poll_buried(&mut self) -> Option<u64> {
         let node = self
@@ -167,6 +181,45 @@ impl Burial {
             .push(matter);
         *self.missing.entry(matter).or_default() += 1;
         self.sent
+    }
+
+    /// Has a frame's messages for groups wait until the peer is buried.
+    pub(super) fn park(&mut self, frame: FrameId, messages: Bytes) {
+        if self.parked.contains_key(&frame) {
+            return;
+        }
+        self.hold(frame);
+        self.parked_bytes += messages.len();
+        self.parked.insert(frame, messages);
+    }
+
+    /// Bytes of frames that wait for the peer to be buried.
+    pub(super) fn parked_bytes(&self) -> usize {
+        self.parked_bytes
+    }
+
+    /// Has shards find new members for messages that were for groups of the peer, which is buried: each
+    /// those that it has sent, as many as there is room for. Tells whether there were any.
+    fn regroup(&mut self, outbox: &mut Outbox, shards: u16) -> bool {
+        let is_any = !self.parked.is_empty();
+        while !outbox.is_congested()
+            && let Some((frame, messages)) = self.parked.pop_first()
+        {
+            self.parked_bytes = self.parked_bytes.saturating_sub(messages.len());
+            let own = ShardId(0)..ShardId(shards);
+            let shard = if own.contains(&frame.from) {
+                frame.from
+            } else {
+                ShardId(0)
+            };
+            let word = Word::Regroup(&messages).encode();
+            let matter = Matter::Orphan(frame);
+            let sequence = outbox.push_word(shard, &word, true);
+            let awaited = self.awaited.entry((shard, sequence));
+            // In the place of what it was held for.
+            awaited.or_default().push(matter);
+        }
+        is_any
     }
 
     /// Tells all shards; the frame is one whose messages these are, and that was held for them.
@@ -251,205 +304,51 @@ impl Burial {
                 self.routes.remove(&filter);
                 shared.routes.add(&filter, end);
             }
-            Change::Removed(filter) if self.is_silent => drop(self.routes.insert(filter)),
-            Change::Removed(filter) => shared.routes.remove(&filter, end),
+            Change::Group(filter, room) => {
+                self.is_silent = false;
+                self.routes.remove(&filter);
+                if let Some(Wanted::Share(group)) = topic::parse_filter(&filter) {
+                    shared.shares.set_room(group, end, Some(room));
+                }
+            }
+            Change::Removed(filter) if self.is_silent => {
+                if let Some(Wanted::Share(group)) = topic::parse_filter(&filter) {
+                    shared.shares.lose_room(group, end);
+                }
+                self.routes.insert(filter);
+            }
+            Change::Removed(filter) => remove_route(&filter, end, shared),
         }
     }
 
-    /// Removes the filters of a peer that is buried.
-    pub(super) fn finish(&mut self, end: ShardId, shared: &Shared, now: Instant) {
+    /// Removes the filters of a peer that is buried, and has others get what was for its groups; tells
+    /// whether shards are to be told.
+    pub(super) fn finish(
+        &mut self,
+        end: ShardId,
+        outbox: &mut Outbox,
+        shared: &Shared,
+        now: Instant,
+    ) -> bool {
         if !self.has_heirs(now) {
             self.heirs = None;
         }
         if self.losses == 0 && (self.others.is_empty() || !self.is_recent(now)) {
             for filter in std::mem::take(&mut self.routes) {
-                shared.routes.remove(&filter, end);
+                remove_route(&filter, end, shared);
             }
+            return self.regroup(outbox, shared.shards);
         }
+        false
+    }
+}
+
+fn remove_route(filter: &str, end: ShardId, shared: &Shared) {
+    match topic::parse_filter(filter) {
+        Some(Wanted::Share(group)) => shared.shares.set_room(group, end, None),
+        Some(Wanted::All(_)) | None => shared.routes.remove(filter, end),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{sync::Arc, time::Duration};
-
-    use super::*;
-
-    const END: ShardId = ShardId(2);
-
-    fn frame(sequence: u64) -> FrameId {
-        let from = ShardId(0);
-        FrameId { from, sequence }
-    }
-
-    fn begin(burial: &mut Burial, others: &[u16]) -> Instant {
-        let now = Instant::now();
-        let others = others.iter().copied().map(ShardId).collect();
-        let patience = now + Duration::from_secs(6);
-        burial.begin(7, Fate::Promoted, others, patience);
-        now
-    }
-
-    #[test]
-    fn filters_of_a_lost_peer_stay_until_all_shards_have_its_sessions_and_all_others() {
-        let shared = Shared::for_tests("", 3);
-        let mut outbox = Outbox::new(END, 3, Arc::clone(&shared.lanes));
-        let mut burial = Burial::default();
-        let goes_there = || shared.routes.matching("t").contains(END);
-        burial.change_route(Change::Added("t".into()), END, &shared);
-        let now = begin(&mut burial, &[5, 6]);
-        burial.tell(Word::Lost(Fate::Promoted), None, &mut outbox, 2);
-        burial.change_route(Change::Removed("t".into()), END, &shared);
-        burial.hear(ShardId(5));
-        burial.confirm(ShardId(0), 1);
-        burial.hear(ShardId(6));
-        burial.finish(END, &shared, now);
-        assert!(goes_there() && burial.is_under_way());
-        burial.confirm(ShardId(1), 1);
-        burial.finish(END, &shared, now);
-        assert!(!goes_there() && !burial.is_under_way());
-        burial.change_route(Change::Added("t".into()), END, &shared);
-        burial.change_route(Change::Removed("t".into()), END, &shared);
-        assert!(!goes_there());
-        // Others are not waited for for ever.
-        burial.change_route(Change::Added("t".into()), END, &shared);
-        let now = begin(&mut burial, &[5]);
-        burial.change_route(Change::Removed("t".into()), END, &shared);
-        burial.tell(Word::Lost(Fate::Promoted), None, &mut outbox, 1);
-        burial.confirm(ShardId(0), 1);
-        burial.finish(END, &shared, now);
-        assert!(goes_there());
-        burial.finish(END, &shared, now + Duration::from_secs(7));
-        assert!(!goes_there());
-    }
-
-    #[test]
-    fn grave_is_closed_when_all_shards_have_heard_and_before_all_is_safe() {
-        let shared = Shared::for_tests("", 3);
-        let mut outbox = Outbox::new(END, 3, Arc::clone(&shared.lanes));
-        let mut burial = Burial::default();
-        let now = begin(&mut burial, &[]);
-        assert!(burial.is_under_way());
-        burial.tell(Word::Lost(Fate::Promoted), None, &mut outbox, 2);
-        burial.handle_taken(ShardId(0), 1);
-        assert!(burial.is_under_way());
-        burial.handle_taken(ShardId(1), 1);
-        assert!(!burial.is_under_way());
-        // Others hear of it when their copies could not be of more use.
-        assert_eq!(burial.poll_buried(), None);
-        burial.confirm(ShardId(0), 1);
-        burial.confirm(ShardId(1), 1);
-        burial.finish(END, &shared, now);
-        assert_eq!(burial.poll_buried(), Some(7));
-    }
-
-    #[test]
-    fn filter_that_the_peer_has_again_is_not_removed() {
-        let shared = Shared::for_tests("", 2);
-        let mut outbox = Outbox::new(END, 2, Arc::clone(&shared.lanes));
-        let mut burial = Burial::default();
-        burial.change_route(Change::Added("t".into()), END, &shared);
-        let now = begin(&mut burial, &[]);
-        burial.change_route(Change::Removed("t".into()), END, &shared);
-        burial.change_route(Change::Added("t".into()), END, &shared);
-        burial.tell(Word::Lost(Fate::Promoted), None, &mut outbox, 1);
-        burial.confirm(ShardId(0), 1);
-        burial.finish(END, &shared, now);
-        assert!(shared.routes.matching("t").contains(END));
-    }
-
-    #[test]
-    fn what_is_for_the_place_of_a_lost_peer_is_for_whoever_is_there_by_now_too() {
-        let shared = Shared::for_tests("", 2);
-        let mut outbox = Outbox::new(END, 2, Arc::clone(&shared.lanes));
-        let mut burial = Burial::default();
-        let now = begin(&mut burial, &[5]);
-        burial.tell(Word::Lost(Fate::Promoted), None, &mut outbox, 1);
-        burial.confirm(ShardId(0), 1);
-        assert!(burial.has_heirs(now));
-        let word = Word::Orphans {
-            of: END,
-            messages: b"messages",
-        };
-        // Whoever is the last.
-        for (number, is_peer_last, level) in [
-            (1, true, Level::Safe),
-            (2, false, Level::Safe),
-            (3, true, Level::Passed),
-            (4, false, Level::Passed),
-        ] {
-            burial.share(frame(number));
-            burial.hold(frame(number));
-            burial.tell(word, Some(frame(number)), &mut outbox, 1);
-            for is_peer in [!is_peer_last, is_peer_last] {
-                assert_eq!(burial.poll_done(), None);
-                if is_peer {
-                    assert!(burial.handle_shared(frame(number), level));
-                } else {
-                    burial.confirm(ShardId(0), 1);
-                }
-            }
-            // A copy that it is told of is not there before it was taken.
-            assert_eq!(burial.poll_done(), Some((frame(number), level)));
-            assert!(!burial.handle_shared(frame(number), Level::Safe));
-        }
-        assert!(burial.passed.is_empty());
-        assert!(!burial.has_heirs(now + Duration::from_secs(7)));
-    }
-
-    #[test]
-    fn who_has_its_sessions_still_has_no_heirs() {
-        let shared = Shared::for_tests("", 2);
-        let mut outbox = Outbox::new(END, 2, Arc::clone(&shared.lanes));
-        let mut burial = Burial::default();
-        let now = Instant::now();
-        let patience = Duration::from_secs(6);
-        let lose = |burial: &mut Burial, fate, now| {
-            burial.begin(7, fate, BTreeSet::new(), now + patience);
-        };
-        lose(&mut burial, Fate::Dropped, now);
-        burial.note_loss();
-        assert!(!burial.has_heirs(now));
-        // What others had of an earlier loss they have all the same.
-        lose(&mut burial, Fate::Promoted, now);
-        lose(&mut burial, Fate::Dropped, now);
-        let late = now + patience;
-        assert!(burial.has_heirs(now) && burial.has_heirs(late));
-        for _ in 1..=4 {
-            burial.tell(Word::Lost(Fate::Dropped), None, &mut outbox, 1);
-            burial.confirm(ShardId(0), 1);
-        }
-        assert!(burial.has_heirs(now) && !burial.has_heirs(late));
-        burial.finish(END, &shared, late);
-        lose(&mut burial, Fate::Dropped, late);
-        assert!(!burial.has_heirs(late));
-    }
-
-    #[test]
-    fn frame_is_done_when_all_shards_and_other_nodes_have_its_messages() {
-        let shared = Shared::for_tests("", 2);
-        let mut outbox = Outbox::new(END, 2, Arc::clone(&shared.lanes));
-        let mut burial = Burial::default();
-        for number in 1..=2 {
-            let word = Word::Orphans {
-                of: END,
-                messages: b"messages",
-            };
-            burial.hold(frame(number));
-            if number == 1 {
-                assert_eq!(burial.expect(frame(1), ShardId(5)), 1);
-                burial.confirm(ShardId(5), 1);
-                assert_eq!(burial.poll_done(), None);
-            }
-            burial.tell(word, Some(frame(number)), &mut outbox, 2);
-        }
-        burial.confirm(ShardId(0), 1);
-        assert_eq!(burial.poll_done(), None);
-        burial.confirm(ShardId(1), 1);
-        let done = std::iter::from_fn(|| burial.poll_done());
-        let mut done: Vec<_> = done.map(|(frame, _level)| frame).collect();
-        done.sort();
-        assert_eq!(done, [frame(1), frame(2)]);
-        assert!(burial.awaited.is_empty() && burial.missing.is_empty());
-    }
-}
+mod tests;

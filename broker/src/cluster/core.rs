@@ -270,8 +270,9 @@ impl Core {
         }
         // Who said what is left out waits to hear of it all the same.
         let has_words = frame::has_words(&messages);
+        let is_followed = has_words || frame::is_handed_on(&messages);
         let messages = peer.without_stale(messages, self.lease, now);
-        let token = frame.filter(|_frame| has_words).map(Token::Frame);
+        let token = frame.filter(|_frame| is_followed).map(Token::Frame);
         if let (Some(frame), Acknowledge::Local) = (frame, self.acknowledge) {
             // A copy is not there before it is taken.
             let level = if has_words {
@@ -394,8 +395,7 @@ impl Core {
         self.actions.extend(peer.promised.take().map(orphan));
         let link = peer.link.take();
         if was_alive {
-            for filter in peer.routes.iter() {
-                let change = Change::Removed(filter.clone());
+            for change in peer.routes.gone() {
                 self.actions.push_back(Action::Route { slot, change });
             }
             self.actions.push_back(Action::Note(Notice::Lost {

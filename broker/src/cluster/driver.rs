@@ -7,6 +7,7 @@
 //!   lane, heard  two for each slot: frames of shards for its peer; shards' confirmations
 //!   lane out     messages of peers to the shards
 //!   table        filters of this node that have changed
+//!   groups       what their members can take
 //!   orders       what operators want
 //! ```
 //! Each task tells the core what has happened and then does what there is to do ([`Driver::settle`]).
@@ -232,6 +233,7 @@ async fn run(
         lanes.spawn_local(tasks::hear_confirmations(Rc::clone(&driver), slot));
     }
     spawn_local(tasks::follow_store(Rc::clone(&driver)));
+    spawn_local(tasks::watch_groups(Rc::clone(&driver)));
     let lane_out = spawn_local(tasks::flush_lanes(Rc::clone(&driver)));
     let tick = spawn_local(tasks::keep_time(Rc::clone(&driver)));
     let table = spawn_local(tasks::follow_table(Rc::clone(&driver)));

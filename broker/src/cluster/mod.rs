@@ -17,7 +17,7 @@
 //! | `pair` | the numbered streams of two nodes; repeated after an interruption |
 //! | `promises` | which of it is where it cannot be lost |
 //! | `held` | what a peer has passed on and this node has not taken |
-//! | `routes` | which filters this node and the others have |
+//! | `routes` | which filters this node and the others have, and how much their groups can take |
 //! | `claims`, `clock` | who may have a client id; the order of connections |
 //! | `word` | what shards of two nodes say to each other of sessions |
 //! | `questions` | what operators' listings ask of other nodes |
@@ -36,9 +36,14 @@
 //! to it there. A client id has one connection, and one session, which goes where its client connects
 //! (`shard::claims`).
 //!
-//! **What is not here.** A shared subscription shares what is published on its node. Retained messages go
-//! to the nodes that are there when they are published; a node that begins with none is told those of
-//! the others, but nodes that differ stay so.
+//! **Groups.** Nodes tell each other how many members of each group they have that take messages
+//! (`routes`), and the publisher's node chooses one of them for each message ([`crate::shares`]). That
+//! gets it as any message, for the group alone, and chooses the member. If it has nobody left it hands
+//! the message on, a few times at most. What was for the group of a node that is lost waits until that
+//! is buried, and then finds another member, who may have become one only by that.
+//!
+//! **What is not here.** Retained messages go to the nodes that are there when they are published; a
+//! node that begins with none is told those of the others, but nodes that differ stay so.
 
 mod burial;
 mod calls;
@@ -84,7 +89,9 @@ use questions::{Question, Reply, Ticket, Unheard};
 use routes::Table;
 use view::ClusterStatus;
 
-use crate::{config, message::MessageId, replica, routes::ShardId, sys};
+use crate::{
+    config, message::MessageId, replica, routes::ShardId, shares::Shares, sys, topic::SharedFilter,
+};
 
 /// What the key of a cluster is for.
 pub(crate) const PURPOSE: Purpose = Purpose {
@@ -113,6 +120,8 @@ pub(crate) struct Cluster {
     settled: AtomicBool,
     /// Peers for which so much waits that messages of QoS 0 are dropped.
     slow: AtomicU16,
+    /// A peer has so much in its sessions that is not safe that nothing more is to wait for it.
+    is_behind: AtomicBool,
     table: Mutex<Table>,
     /// The table has changed.
     work: Notify,
@@ -162,6 +171,7 @@ impl Cluster {
             alive: AtomicU16::new(0),
             settled: AtomicBool::new(false),
             slow: AtomicU16::new(0),
+            is_behind: AtomicBool::new(false),
             table: Mutex::default(),
             work: Notify::new(),
             known: watch::Sender::new(u64::MAX),
@@ -217,6 +227,12 @@ impl Cluster {
         slot.is_some_and(|slot| slot < PEERS && slow & (1 << slot) != 0)
     }
 
+    /// Whether there is so much at some node that is not safe yet that what comes from others should not
+    /// wait for more of it.
+    pub(crate) fn is_any_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
+    }
+
     /// Tells the peers that a shard has subscribers for the filter.
     pub(crate) fn add_filter(&self, filter: &str) {
         self.change(filter, Table::add);
@@ -225,6 +241,19 @@ impl Cluster {
     /// Tells the peers that a shard has none any more.
     pub(crate) fn remove_filter(&self, filter: &str) {
         self.change(filter, Table::remove);
+    }
+
+    /// Tells the peers what the members of a group can take, if that is other than what they know.
+    pub(crate) fn note_group(&self, shares: &Shares, shared: SharedFilter<'_>) {
+        if sys::is_reserved(shared.filter) {
+            return;
+        }
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked for behind the lock: whoever comes last has seen what all others have done.
+        let room = shares.room(shared);
+        if table.set_group(&shared.text(), room) {
+            self.work.notify_one();
+        }
     }
 
     fn change(&self, filter: &str, change: impl FnOnce(&mut Table, &str) -> bool) {

@@ -28,7 +28,7 @@ pub(super) const CHANGE_ROOM: usize = 4 * COPY_ROOM;
 
 /// Bytes that wait for a peer before no more is taken for it: publishers then wait until it takes some,
 /// or is held for gone.
-const FULL: usize = sized(64 * 1024 * 1024);
+pub(super) const FULL: usize = sized(64 * 1024 * 1024);
 
 /// As [`FULL`], for what it has taken and not made safe.
 const UNSAFE_FULL: usize = 64 * 1024 * 1024;
@@ -275,7 +275,9 @@ impl Peer {
             let (next, token) = if page.is_last {
                 (Copy::Done, Token::Synced(table.version()))
             } else {
-                (Copy::Behind(page.filters.last().cloned()), Token::None)
+                let last = page.filters.last();
+                let last = last.map(|(filter, _room)| filter.clone());
+                (Copy::Behind(last), Token::None)
             };
             self.copy = next;
             self.out.push(&Item::Page(page), token);

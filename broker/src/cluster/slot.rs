@@ -1,5 +1,6 @@
 //! What the driver has for one peer: the way of its messages to this node's shards.
 
+mod groups;
 mod strays;
 
 use std::{
@@ -107,12 +108,13 @@ impl Slot {
         std::mem::take(&mut self.heard)
     }
 
-    /// Answers whose messages have found the sessions of a peer that is gone.
-    pub(super) fn finish_burial(&mut self, end: ShardId, shared: &Shared, now: Instant) {
+    /// Answers whose messages have found the sessions of a peer that is gone; tells whether there is
+    /// something for the shards.
+    pub(super) fn finish_burial(&mut self, end: ShardId, shared: &Shared, now: Instant) -> bool {
         while let Some((FrameId { from, sequence }, level)) = self.burial.poll_done() {
             shared.lanes.tell(end, from, sequence, level);
         }
-        self.burial.finish(end, shared, now);
+        self.burial.finish(end, &mut self.outbox, shared, now)
     }
 
     pub(super) fn push(&mut self, id: ItemId, kind: Kind, messages: Bytes) {
@@ -198,8 +200,8 @@ impl Slot {
         } = *keeper;
         let (mut missing, mut is_retained) = (0, false);
         while let Some(content) = frame::read_content(&mut messages, now) {
-            let message = match content {
-                Content::Message(item) => item.message,
+            let (message, seats) = match content {
+                Content::Message(item) => (item.message, item.seats),
                 Content::Word { bytes, is_awaited } => {
                     missing += if replica::word::is_such(bytes) {
                         self.pass_copy(keeper, id, bytes)
@@ -213,6 +215,10 @@ impl Slot {
                 continue;
             }
             counters.inc(Metric::ClusterIn);
+            if !seats.is_empty() {
+                missing += self.share_out(keeper, id, &message, &seats);
+                continue;
+            }
             let message = Arc::new(message);
             if message.retain {
                 is_retained |= keeper.store(&mut keeper.retained(), &message);
@@ -279,9 +285,12 @@ impl Slot {
                 return 0;
             }
             // The others are a node's own.
-            Some(replica::word::Word::Lost(_) | replica::word::Word::Orphans { .. }) | None => {
-                return 0;
-            }
+            Some(
+                replica::word::Word::Lost(_)
+                | replica::word::Word::Orphans { .. }
+                | replica::word::Word::Regroup(_),
+            )
+            | None => return 0,
         };
         for (shard, piece) in split(piece, now, |client| shared.shard_of_hash(client)) {
             let piece = &piece;
@@ -323,7 +332,8 @@ impl Slot {
                 replica::word::Word::Steps { .. }
                 | replica::word::Word::Lost(_)
                 | replica::word::Word::Orphans { .. }
-                | replica::word::Word::Buried(_),
+                | replica::word::Word::Buried(_)
+                | replica::word::Word::Regroup(_),
             )
             | None => Vec::new(),
         };

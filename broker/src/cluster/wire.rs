@@ -15,7 +15,7 @@
 //!   tally     Tally                     now and then
 //! item     kind u8 | body
 //!   messages  the messages of a lane's frame
-//!   changes   [Change]                  of the node's filters
+//!   changes   [Change]                  of the node's filters and groups
 //!   page      Page                      all of its filters between two
 //!   retained  is last u8 | messages as above, for who began without any
 //! ```
@@ -32,9 +32,10 @@ use super::{
     promises::Safe,
     questions::{Aside, Question},
 };
+use crate::shares::Room;
 
 /// The version of all that is said here. Nodes of different ones refuse each other.
-pub(super) const PROTOCOL: u16 = 7;
+pub(super) const PROTOCOL: u16 = 8;
 
 const HELLO: u8 = 1;
 const REFUSAL: u8 = 2;
@@ -137,18 +138,21 @@ pub(crate) struct Tally {
     pub(crate) messages_out: u64,
 }
 
-/// A change of the filters that a node has subscribers for.
+/// A change of the filters that a node has subscribers for, and of the groups that it has members of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Change {
     Added(Box<str>),
+    /// What the members of a group can take, which goes by its filter: `$share/GROUP/FILTER`.
+    Group(Box<str>, Room),
     Removed(Box<str>),
 }
 
-/// All filters of a node behind `after` and up to the last one that is here, or all of the rest.
+/// All filters and groups of a node behind `after` and up to the last one that is here, or all of the
+/// rest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Page {
     pub(super) after: Option<Box<str>>,
-    pub(super) filters: Vec<Box<str>>,
+    pub(super) filters: Vec<(Box<str>, Option<Room>)>,
     pub(super) is_last: bool,
 }
 
@@ -368,10 +372,16 @@ mod tests {
     use super::*;
     use crate::shard::{Query, Selection};
 
+    const ROOM: Room = Room {
+        open: 3,
+        away: 300,
+        is_slow: true,
+    };
+
     fn all() -> Vec<Message> {
         let page = Page {
             after: Some("a/#".into()),
-            filters: vec!["b".into(), "c/+".into()],
+            filters: vec![("$queue/b".into(), Some(ROOM)), ("c/+".into(), None)],
             is_last: true,
         };
         let query = Query {
@@ -407,6 +417,10 @@ mod tests {
             }),
             Message::Item(1, Item::Messages(Bytes::from_static(b"frame"))),
             Message::Item(2, Item::Changes(vec![Change::Removed("a/b".into())])),
+            Message::Item(
+                2,
+                Item::Changes(vec![Change::Group("$share/g/t".into(), ROOM)]),
+            ),
             Message::Item(3, Item::Page(page)),
             Message::Item(
                 4,

@@ -55,12 +55,14 @@ pub(crate) enum Word<'a> {
     Mark { shard: u16, number: u64, of: u16 },
 }
 
-/// What a session gets a message as, but for its group: that is of the node where it is published.
+/// What a session gets a message as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Granted {
     pub(crate) qos: u8,
     pub(crate) retain: bool,
     pub(crate) subscription_ids: Vec<u32>,
+    /// The tag of the group that it is for, if it is for one.
+    pub(crate) group: Option<u64>,
 }
 
 /// Which shards of the node that hears it a word is for.
@@ -137,6 +139,17 @@ mod tests {
                 piece: b"piece",
                 greetings: vec![("#".into(), None)],
                 is_last: true,
+            },
+            Word::Forward {
+                client_id,
+                time: 7,
+                grant: Granted {
+                    qos: 1,
+                    retain: false,
+                    subscription_ids: vec![300],
+                    group: Some(u64::MAX),
+                },
+                message: b"message",
             },
             Word::Mark {
                 shard: 1,

@@ -20,6 +20,16 @@ pub struct Cluster {
     pub acknowledge: Acknowledge,
     /// A node that is silent for so long is held for gone.
     pub lease: Duration,
+    pub shared_subscriptions: Sharing,
+}
+
+/// Which members of a group come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// None: each gets as much as any other, wherever it is.
+    Fair,
+    /// Those of the node where a message is published, as long as they are connected and take it.
+    Local,
 }
 
 /// Seeds are called for ever, so there are few of them.
@@ -34,6 +44,7 @@ impl Check<'_> {
             key_file,
             acknowledge,
             lease,
+            shared_subscriptions,
         } = raw;
         if !crate::cluster::is_valid_node(name.get_ref()) {
             let message = "1 to 64 letters, digits, '-', '_' or '.'";
@@ -51,6 +62,7 @@ impl Check<'_> {
             key_file: PathBuf::from(key_file.into_inner()),
             acknowledge: self.acknowledge(acknowledge),
             lease: self.lease(lease),
+            shared_subscriptions: self.sharing(shared_subscriptions),
         })
     }
 
@@ -84,6 +96,19 @@ impl Check<'_> {
                 let message = "must be \"replicated\" or \"local\"";
                 self.refuse("cluster.acknowledge", span, message);
                 Acknowledge::Replicated
+            }
+        }
+    }
+
+    fn sharing(&mut self, raw: Option<Spanned<String>>) -> Sharing {
+        match raw.as_ref().map(|raw| raw.get_ref().as_str()) {
+            None | Some("fair") => Sharing::Fair,
+            Some("local") => Sharing::Local,
+            Some(_) => {
+                let span = raw.as_ref().map_or(0..0, Spanned::span);
+                let message = "must be \"fair\" or \"local\"";
+                self.refuse("cluster.shared_subscriptions", span, message);
+                Sharing::Fair
             }
         }
     }
@@ -140,10 +165,13 @@ mod tests {
         assert_eq!(cluster.acknowledge, Acknowledge::Replicated);
         assert_eq!(cluster.lease, Duration::from_secs(2));
         assert!(cluster.seeds.is_empty());
-        let settings = "seeds = [\"b:1\", \"[::1]:2\"]\nacknowledge = \"local\"\nlease = \"5s\"\n";
+        assert_eq!(cluster.shared_subscriptions, Sharing::Fair);
+        let settings = "seeds = [\"b:1\", \"[::1]:2\"]\nacknowledge = \"local\"\nlease = \"5s\"\n\
+                        shared_subscriptions = \"local\"\n";
         let cluster = parse(&format!("{WHOLE}{settings}")).unwrap();
         assert_eq!(cluster.seeds, ["b:1", "[::1]:2"]);
         assert_eq!(cluster.acknowledge, Acknowledge::Local);
+        assert_eq!(cluster.shared_subscriptions, Sharing::Local);
     }
 
     #[test]
@@ -160,6 +188,10 @@ mod tests {
                 "cluster.seeds[1]: listed twice",
             ),
             ("acknowledge = \"no\"\n", "cluster.acknowledge: must be"),
+            (
+                "shared_subscriptions = \"near\"\n",
+                "cluster.shared_subscriptions: must be",
+            ),
             ("lease = \"100ms\"\n", "cluster.lease: must be"),
             ("lease = \"2m\"\n", "cluster.lease: must be"),
         ] {

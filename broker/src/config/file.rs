@@ -131,6 +131,7 @@ pub(super) struct Cluster {
     pub(super) key_file: Spanned<String>,
     pub(super) acknowledge: Option<Spanned<String>>,
     pub(super) lease: Option<Spanned<String>>,
+    pub(super) shared_subscriptions: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -21,8 +21,8 @@ use std::path::Path;
 
 pub use access::{Access, Acl, Certified};
 pub use authenticator::{Authenticator, Jwt, KeySource, TokenField};
-pub use cluster::Cluster;
 pub(crate) use cluster::is_address;
+pub use cluster::{Cluster, Sharing};
 pub use control::{Control, Stop};
 pub use error::{ConfigError, Problem};
 pub use limits::Limits;

@@ -3,7 +3,7 @@
 //! ```text
 //! frame    src u16 | sequence u64 | count u32 | message*
 //! message  flags u8 | topic u16 | properties u32 | payload u32 | [expires in ms u64]
-//!          | [seats u32 | (share u64 | session u32)*] | [session u64 | packet id u16]
+//!          | [seats u32 | (share u64 | session u32 | hops u8)*] | [session u64 | packet id u16]
 //!          | [run u64 | number u64] | topic | properties | payload
 //! flags    bits 0-1 QoS, bit 2 retain, bit 3 expires, bit 4 for these seats alone,
 //!          bit 5 of this origin, bit 6 maybe taken in an earlier life, bit 7 with an id
@@ -25,7 +25,7 @@ use crate::{
     message::{Message, MessageId, Qos},
     routes::ShardId,
     session::journal::{Origin, SessionId},
-    shares::{Seat, ShareId},
+    shares::{HANDED_ON, Seat, ShareId},
 };
 
 pub const HEADER: usize = 2 + 8 + 4;
@@ -40,7 +40,7 @@ const QOS: u8 = 0b11;
 /// In place of a QoS.
 const WORD: u8 = 0b11;
 const AWAITED: u8 = 0b0100;
-const SEAT_BYTES: usize = 8 + 4;
+const SEAT_BYTES: usize = 8 + 4 + 1;
 
 /// A frame under construction.
 #[derive(Debug)]
@@ -127,9 +127,15 @@ impl Writer {
             self.bytes
                 .put_u32(u32::try_from(seats.len()).unwrap_or(u32::MAX));
         }
-        for Seat { share, session } in seats {
+        for Seat {
+            share,
+            session,
+            hops,
+        } in seats
+        {
             self.bytes.put_u64(share.0);
             self.bytes.put_u32(*session);
+            self.bytes.put_u8(*hops);
         }
         if let Some(Source { origin, .. }) = source {
             self.bytes.put_u64(origin.session.0);
@@ -327,6 +333,67 @@ pub fn has_words(mut messages: &[u8]) -> bool {
     false
 }
 
+/// Whether any of the messages behind a header is for members of groups, and is not to be lost.
+pub fn has_seats(mut messages: &[u8]) -> bool {
+    while let Some(flags) = messages.first() {
+        if is_for_seats(*flags) {
+            return true;
+        }
+        if skip_content(&mut messages).is_none() {
+            break;
+        }
+    }
+    false
+}
+
+/// What is behind a header, without those messages.
+pub fn without_seats(messages: &Bytes) -> Bytes {
+    if !has_seats(messages) {
+        return messages.clone();
+    }
+    let mut others = BytesMut::new();
+    let mut rest = &messages[..];
+    while let Some(flags) = rest.first().copied() {
+        let content = rest;
+        if skip_content(&mut rest).is_none() {
+            break;
+        }
+        let length = content.len().saturating_sub(rest.len());
+        if !is_for_seats(flags) {
+            others.put_slice(content.get(..length).unwrap_or_default());
+        }
+    }
+    others.freeze()
+}
+
+fn is_for_seats(flags: u8) -> bool {
+    flags & QOS != WORD && flags & QOS != Qos::AtMostOnce as u8 && flags & SEATS != 0
+}
+
+/// Whether any of the messages behind a header is for members of groups, and came from another node
+/// before.
+pub fn is_handed_on(mut messages: &[u8]) -> bool {
+    while let Some(flags) = messages.first() {
+        if flags & QOS != WORD && flags & SEATS != 0 {
+            let seats = seats_of(messages).unwrap_or_default();
+            if seats.iter().any(|seat| seat.hops > HANDED_ON) {
+                return true;
+            }
+        }
+        if skip_content(&mut messages).is_none() {
+            break;
+        }
+    }
+    false
+}
+
+/// The seats of the message that is next, which has some.
+fn seats_of(message: &[u8]) -> Option<Vec<Seat>> {
+    let expires = message.first()? & EXPIRES != 0;
+    let seats = 1 + 2 + 4 + 4 + if expires { 8 } else { 0 };
+    read_seats(&mut message.get(seats..)?)
+}
+
 /// Passes over what is next; the result is whether it is to be acknowledged.
 fn skip_content(frame: &mut &[u8]) -> Option<bool> {
     let flags = *frame.first()?;
@@ -364,6 +431,7 @@ fn read_seats(frame: &mut &[u8]) -> Option<Vec<Seat>> {
     let seats = seats.chunks_exact(SEAT_BYTES).map(|mut seat| Seat {
         share: ShareId(seat.get_u64()),
         session: seat.get_u32(),
+        hops: seat.get_u8(),
     });
     Some(seats.collect())
 }

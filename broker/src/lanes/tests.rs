@@ -355,7 +355,7 @@ proptest! {
         messages in vec(("\\PC{0,20}", vec(any::<u8>(), 0..50), vec(any::<u8>(), 0..9), 0..3_u8), 0..9),
         id in (any::<u64>(), any::<u64>()),
         lifetime in proptest::option::of(0..100_000_u64),
-        seats in vec((any::<u64>(), any::<u32>()), 0..5),
+        seats in vec((any::<u64>(), any::<u32>(), any::<u8>()), 0..5),
     ) {
         let now = Instant::now();
         let messages: Vec<_> = messages
@@ -372,7 +372,7 @@ proptest! {
             .collect();
         let seats: Vec<_> = seats
             .into_iter()
-            .map(|(share, session)| Seat { share: ShareId(share), session })
+            .map(|(share, session, hops)| Seat { share: ShareId(share), session, hops })
             .collect();
         let mut writer = Writer::new(ShardId(3), 42);
         messages.iter().for_each(|message| writer.push(message, &seats, now));
@@ -382,6 +382,15 @@ proptest! {
         prop_assert_eq!((header.from, header.sequence), (ShardId(3), 42));
         let is_awaited = messages.iter().any(|message| message.qos > Qos::AtMostOnce);
         prop_assert_eq!(frame::is_awaited(rest), is_awaited);
+        let is_any = !messages.is_empty();
+        prop_assert_eq!(frame::has_seats(rest), is_awaited && !seats.is_empty());
+        let others = frame::without_seats(&bytes.slice(frame::HEADER..));
+        let left = |message: &&Message| seats.is_empty() || message.qos == Qos::AtMostOnce;
+        let left = messages.iter().filter(left).count();
+        prop_assert_eq!(frame::count_messages(&others), left);
+        prop_assert!(!frame::has_seats(&others));
+        let is_handed_on = is_any && seats.iter().any(|seat| seat.hops > 1);
+        prop_assert_eq!(frame::is_handed_on(rest), is_handed_on);
         let read: Vec<_> = std::iter::from_fn(|| frame::read_message(&mut rest, now)).collect();
         let sent: Vec<_> = messages.into_iter().map(|message| (message, seats.clone())).collect();
         prop_assert_eq!(read, sent);
@@ -417,6 +426,9 @@ proptest! {
     #[test]
     fn arbitrary_frames_never_panic(bytes in vec(any::<u8>(), 0..100)) {
         let mut rest = &bytes[..];
+        let _ = frame::is_handed_on(rest) && frame::has_seats(rest);
+        let others = frame::without_seats(&Bytes::copy_from_slice(rest));
+        prop_assert!(others.len() <= rest.len());
         if frame::read_header(&mut rest).is_some() {
             frame::is_awaited(rest);
             while frame::read_content(&mut rest, Instant::now()).is_some() {}

@@ -14,6 +14,7 @@ mod events;
 mod exactly;
 mod flows;
 mod front;
+mod groups;
 mod interop;
 mod kept;
 mod limits;

@@ -8,6 +8,7 @@
 //!                             not take, as in a frame
 //!   strays   node u64 | messages  to all other nodes: what that node, which is gone, did not take
 //!   buried   node u64         to all other nodes: its sessions go on here, if there were copies
+//!   regroup  messages         to one of a node's own shards: what was for groups of a peer that is gone
 //! ```
 
 use std::time::Instant;
@@ -27,6 +28,7 @@ const LOST: u8 = FIRST + 1;
 const ORPHANS: u8 = FIRST + 2;
 const STRAYS: u8 = FIRST + 3;
 const BURIED: u8 = FIRST + 4;
+const REGROUP: u8 = FIRST + 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word<'a> {
@@ -46,6 +48,7 @@ pub enum Word<'a> {
         messages: &'a [u8],
     },
     Buried(u64),
+    Regroup(&'a [u8]),
 }
 
 /// What becomes of the copies of a peer's sessions that is gone.
@@ -92,6 +95,11 @@ impl<'a> Word<'a> {
                 out.put_u8(BURIED);
                 out.put_u64(node);
             }
+            Self::Regroup(messages) => {
+                out.reserve(1 + messages.len());
+                out.put_u8(REGROUP);
+                out.put_slice(messages);
+            }
         }
         out.into()
     }
@@ -115,6 +123,7 @@ impl<'a> Word<'a> {
                 Some(Self::Strays { node, messages })
             }
             (BURIED, mut node) if node.len() == 8 => Some(Self::Buried(node.get_u64())),
+            (REGROUP, messages) => Some(Self::Regroup(messages)),
             _ => None,
         }
     }
@@ -148,7 +157,8 @@ pub fn without_stale(messages: Bytes, life: u64, now: Instant) -> Bytes {
 }
 
 /// What is behind a frame's header and is for a lost node's sessions, wherever they go on: what has to
-/// be acknowledged. What shards say to each other was for that node alone.
+/// be acknowledged. What shards say to each other was for that node alone, and what was for its groups
+/// waits for other members.
 pub fn of_heirs(messages: &Bytes, now: Instant) -> Bytes {
     let mut rest = &messages[..];
     let mut kept = Vec::new();
@@ -157,7 +167,10 @@ pub fn of_heirs(messages: &Bytes, now: Instant) -> Bytes {
         let Some(content) = frame::read_content(&mut rest, now) else {
             break;
         };
-        if matches!(content, Content::Message(item) if item.message.qos > Qos::AtMostOnce) {
+        if let Content::Message(item) = content
+            && item.message.qos > Qos::AtMostOnce
+            && item.seats.is_empty()
+        {
             kept.extend_from_slice(&before[..before.len() - rest.len()]);
         }
     }
@@ -171,7 +184,11 @@ pub fn of_heirs(messages: &Bytes, now: Instant) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{lanes::frame::Writer, testing};
+    use crate::{
+        lanes::frame::Writer,
+        shares::{Seat, ShareId},
+        testing,
+    };
 
     #[test]
     fn steps_for_an_earlier_life_are_left_out() {
@@ -218,6 +235,17 @@ mod tests {
         assert_eq!(of_heirs(&frame(true, &all), now), frame(false, &heirs));
         assert_eq!(of_heirs(&frame(false, &heirs), now), frame(false, &heirs));
         assert!(of_heirs(&frame(true, &[Qos::AtMostOnce]), now).is_empty());
+        let seat = Seat {
+            share: ShareId(1),
+            session: Seat::NOBODY,
+            hops: 1,
+        };
+        let mut writer = Writer::new(ShardId(0), 1);
+        for seats in [&[][..], &[seat]] {
+            writer.push(&testing::message([], Qos::AtLeastOnce), seats, now);
+        }
+        let messages = writer.finish().slice(frame::HEADER..);
+        assert_eq!(of_heirs(&messages, now), frame(false, &heirs[..1]));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 use super::{
     SessionKey, Shard,
     barrier::Purpose,
-    settling::{Phase, Settling},
+    settling::{Forwarded, Phase, Settling},
     transit::Transit,
 };
 use crate::{
@@ -143,27 +143,31 @@ impl Shard {
     }
 
     /// Keeps what was forwarded for a session that is whole and not here yet; tells whether it is for
-    /// such a one.
-    pub(super) fn keep_forward(
-        &mut self,
-        from: Fellow,
-        client_id: &str,
-        time: u64,
-        (grant, message): (&Granted, &[u8]),
-    ) -> bool {
+    /// such a one. What is for a group is not kept where there is no room: others have some.
+    pub(super) fn keep_forward(&mut self, forwarded: &Forwarded<'_>) -> bool {
+        let Forwarded {
+            from,
+            client_id,
+            time,
+            grant,
+            message,
+        } = forwarded;
         let most = self.shared.limits().queue_bytes;
-        let arrival = self.clustered.arrivals.get_mut(client_id);
-        let Some(arrival) = arrival.filter(|it| (it.from, it.time) == (from, time)) else {
+        let arrival = self.clustered.arrivals.get_mut(*client_id);
+        let Some(arrival) = arrival.filter(|it| (it.from, it.time) == (*from, *time)) else {
             return false;
         };
         if arrival.forwarded_bytes >= most {
+            if grant.group.is_some() {
+                return false;
+            }
             self.counters.inc(Metric::DroppedQueue);
             return true;
         }
         arrival.forwarded_bytes += message.len();
         arrival.forwards.push(Forward {
             grant: grant.clone(),
-            message: message.into(),
+            message: (*message).into(),
         });
         true
     }
@@ -233,12 +237,16 @@ impl Shard {
             self.call_back(key, now);
         }
         let noted = self.noted();
+        let mut needs = Needs::default();
         let (key, is_new, is_heir) = match self.sessions.find(client_id) {
             Some(key) if self.inherits(key, &restored) => {
                 self.merge(key, restored.messages, now);
                 (key, false, true)
             }
-            Some(key) => (key, false, false),
+            Some(key) => {
+                self.share_left(restored.messages, &mut needs, now);
+                (key, false, false)
+            }
             None => (self.take_over_session(restored, greetings, now), true, true),
         };
         self.counters.inc(Metric::ClusterMovedIn);
@@ -260,14 +268,22 @@ impl Shard {
             self.clustered.moving.insert(Arc::clone(&client_id));
         }
         for Forward { grant, message } in forwards {
-            self.handle_forward(from, &client_id, time, grant, &message, now);
+            let forwarded = Forwarded {
+                from,
+                client_id: &client_id,
+                time,
+                grant,
+                message: &message,
+            };
+            self.handle_forward(forwarded, &mut needs, now);
         }
         let install = Install {
             to: from,
             client_id: Arc::clone(&client_id),
             time,
         };
-        self.note_install(noted, install);
+        self.need_noted(noted, &mut needs);
+        self.note_install(&needs, install);
         if is_new {
             let barriers = &mut self.clustered.barriers;
             barriers.wait(Purpose::Settling(Arc::clone(&client_id), time));
@@ -397,11 +413,10 @@ impl Shard {
         }
     }
 
-    /// Tells the older node that the session is here, once it is stored.
-    fn note_install(&mut self, noted: u64, install: Install) {
-        let mut needs = Needs::default();
-        self.need_noted(noted, &mut needs);
-        match self.ledger.open(&needs) {
+    /// Tells the older node that the session is here, once it is stored, and others have what they are
+    /// to have of it.
+    fn note_install(&mut self, needs: &Needs, install: Install) {
+        match self.ledger.open(needs) {
             Some(receipt) => {
                 self.clustered.last_install += 1;
                 let number = self.clustered.last_install;

@@ -6,7 +6,9 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use super::{Arrival, SessionKey, Shard, heal::Meeting, leaving::Heir, transit::Transit};
+use super::{
+    Arrival, SessionKey, Shard, heal::Meeting, leaving::Heir, settling::Forwarded, transit::Transit,
+};
 use crate::{
     cluster::{
         claims::{Action, Answer, Claim, Fellow, Here, Refusal, Terms},
@@ -14,6 +16,7 @@ use crate::{
     },
     codec::packet::ConnectCode,
     metrics::Metric,
+    receipts::Needs,
     replica::word::is_such,
     routes::ShardId,
 };
@@ -255,9 +258,15 @@ impl Shard {
     }
 
     /// Takes in a word of another shard: of another node, or of this one.
-    pub(super) fn handle_word(&mut self, from: ShardId, bytes: &[u8], now: Instant) {
+    pub(super) fn handle_word(
+        &mut self,
+        from: ShardId,
+        bytes: &[u8],
+        needs: &mut Needs,
+        now: Instant,
+    ) {
         if is_such(bytes) {
-            self.handle_copies(from, bytes, now);
+            self.handle_copies(from, bytes, needs, now);
             return self.act_on_claims(now);
         }
         self.follow_fellows(now);
@@ -331,7 +340,16 @@ impl Shard {
                 time,
                 grant,
                 message,
-            } => self.handle_forward(from, client_id, time, grant, message, now),
+            } => {
+                let forwarded = Forwarded {
+                    from,
+                    client_id,
+                    time,
+                    grant,
+                    message,
+                };
+                self.handle_forward(forwarded, needs, now);
+            }
             Word::Told { client_id, time } => self.handle_told(from, client_id, time),
             Word::Over { client_id, time } => self.handle_over(from, client_id, time, now),
             Word::Barrier { .. } | Word::Mark { .. } => {}

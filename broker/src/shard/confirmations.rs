@@ -141,6 +141,9 @@ impl Shard {
         if let Some(account) = &self.account {
             account.confirm(to, sequence, level);
         }
+        if to.0 >= self.shared.shards {
+            self.handle_confirmation(Need::Taken { to, sequence });
+        }
         match level {
             Level::Passed | Level::Safe => self.handle_confirmation(Need::Frame { to, sequence }),
             Level::Taken => {}

@@ -144,7 +144,7 @@ impl Shard {
     }
 
     /// Whether a message that nobody need get is for a node that does not keep up.
-    fn is_dropped(&self, to: ShardId, message: &Message) -> bool {
+    pub(super) fn is_dropped(&self, to: ShardId, message: &Message) -> bool {
         // A retained one is not for those alone who listen.
         let is_dropped = message.qos == Qos::AtMostOnce
             && !message.retain

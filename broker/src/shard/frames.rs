@@ -136,7 +136,7 @@ impl Shard {
         let work = self.begin_work();
         let noted = self.noted();
         // What another node's item waits for must not be other items: two nodes could wait for each
-        // other.
+        // other. What is for groups is an exception: see `deliver_to_seats`.
         let is_neighbours = self.is_neighbour(frame.from);
         let mut handed_on = Needs::default();
         let mut is_more = false;
@@ -157,7 +157,7 @@ impl Shard {
                 Content::Message(item) => item,
                 Content::Word { bytes, is_awaited } => {
                     frame.is_awaited |= is_awaited;
-                    self.handle_word(frame.from, bytes, now);
+                    self.handle_word(frame.from, bytes, &mut frame.needs, now);
                     continue;
                 }
             };
@@ -166,7 +166,7 @@ impl Shard {
             if !seats.is_empty() {
                 // What a shard has taken for its subscribers says nothing of its seats: a repeat's
                 // are chosen anew.
-                self.deliver_to_seats(&seats, &message, &mut frame.needs, now);
+                self.deliver_to_seats(frame.from, &seats, &message, &mut frame.needs, now);
             } else if !self.has_taken(source) {
                 let noted = self.noted();
                 let needs = if is_neighbours {

@@ -154,7 +154,7 @@ impl Shard {
             if let Some(Orphan { message, .. }) = copies.first() {
                 // Its publisher was answered when the member took it.
                 let mut needs = Needs::default();
-                self.dispatch(&shares, message, &mut needs, now);
+                self.dispatch_left(&shares, message, &mut needs, now);
                 let noted = copies.iter().filter_map(|orphan| orphan.noted);
                 let noted = noted.map(|(session, seq)| (session, Noted::Queued(seq)));
                 let moved = Move {

@@ -103,6 +103,14 @@ impl Entry {
         matches!(transit, Some(Transit::Leaving(leaving)) if leaving.is_installed)
     }
 
+    /// The node that it has gone to, then.
+    pub(super) fn went_to(&self) -> Option<ShardId> {
+        match self.transit.as_deref()? {
+            Transit::Leaving(leaving) if leaving.is_installed => Some(leaving.end()),
+            Transit::Leaving(_) | Transit::Settling(_) => None,
+        }
+    }
+
     /// As [`Entry::profile`], of a session that is kept.
     pub(super) fn kept_profile(&self) -> Option<Profile> {
         self.session.is_kept().then(|| self.profile())

@@ -27,7 +27,9 @@ use crate::{
     lanes::frame,
     message::{Message, MessageId, Qos},
     metrics::Metric,
+    receipts::Needs,
     session::{Delivered, Grant, Held, Session},
+    shares::{HANDED_ON, ShareId},
     topic,
 };
 
@@ -38,8 +40,8 @@ const MOST_SEEN: usize = 100_000;
 pub(super) struct Settling {
     pub(super) from: Fellow,
     /// Of the claim.
-    time: u64,
-    phase: Phase,
+    pub(super) time: u64,
+    pub(super) phase: Phase,
     /// What has come directly, but for what was forwarded since.
     held: Vec<Option<Held>>,
     /// Where in this list messages are.
@@ -54,6 +56,17 @@ pub(super) struct Settling {
     /// What the client has published itself.
     own: BTreeSet<MessageId>,
     pub(super) deadline: Instant,
+}
+
+/// A message that has come to where its session was.
+pub(super) struct Forwarded<'a> {
+    pub(super) from: Fellow,
+    pub(super) client_id: &'a str,
+    /// Of the claim.
+    pub(super) time: u64,
+    pub(super) grant: Granted,
+    /// As in a frame.
+    pub(super) message: &'a [u8],
 }
 
 /// How far a session has settled.
@@ -191,62 +204,102 @@ impl Shard {
         }
     }
 
-    /// Delivers a message that has come to where the session was.
+    /// Delivers a message that has come to where the session was. What its group was given is for others
+    /// of that if the session does not take it: it was chosen there, and nobody else has it. Those that
+    /// it is handed on to are added to `needs`.
     pub(super) fn handle_forward(
         &mut self,
-        from: Fellow,
-        client_id: &str,
-        time: u64,
-        grant: Granted,
-        mut message: &[u8],
+        forwarded: Forwarded<'_>,
+        needs: &mut Needs,
         now: Instant,
     ) {
-        if self.keep_forward(from, client_id, time, (&grant, message)) {
+        if self.keep_forward(&forwarded) {
             return;
         }
-        let Some((key, settling)) = self.settling(client_id) else {
+        let from = forwarded.from.end;
+        let group = forwarded.grant.group.map(ShareId);
+        let message = frame::read_message(&mut &*forwarded.message, now);
+        let Some((message, _seats)) = message else {
             return;
         };
-        let message = frame::read_message(&mut message, now);
-        let Some((message, _seats)) =
-            message.filter(|_message| (settling.from.end, settling.time) == (from.end, time))
-        else {
+        let message = Arc::new(message);
+        let shares = &self.shared.shares;
+        let share = group.and_then(|tag| shares.find_tagged(tag, &message.topic));
+        let is_taken = self.deliver_forwarded(forwarded, share, &message, now);
+        if is_taken || group.is_none() {
             return;
+        }
+        match share {
+            // It was on two nodes. The first has the session for a member that is here, so it may have
+            // nobody else, and others come first.
+            Some(share) => {
+                let further = [(share, HANDED_ON + 1)];
+                self.dispatch_further(further, Some(from), &message, needs, now);
+            }
+            None => self.counters.inc(Metric::DroppedShared),
+        }
+    }
+
+    /// Delivers it to the session; `false` when that does not take it, or is not here.
+    fn deliver_forwarded(
+        &mut self,
+        forwarded: Forwarded<'_>,
+        share: Option<ShareId>,
+        message: &Arc<Message>,
+        now: Instant,
+    ) -> bool {
+        let Forwarded {
+            from,
+            client_id,
+            time,
+            grant,
+            message: _,
+        } = forwarded;
+        let Some((key, settling)) = self.settling(client_id) else {
+            return false;
         };
         let Some(qos) = Qos::from_bits(grant.qos) else {
-            return;
+            return false;
         };
+        if (settling.from.end, settling.time) != (from.end, time) {
+            return false;
+        }
         let is_own = settling.own.contains(&message.id);
-        if !settling.see(message.id) && !message.id.is_none() {
-            return;
+        // What its group is given has come here for that alone.
+        if grant.group.is_none() && !settling.see(message.id) && !message.id.is_none() {
+            return true;
         }
         let Some(entry) = self.sessions.get_mut(key) else {
-            return;
+            return false;
         };
         // The client may have unsubscribed, and may not want what it has published.
-        let is_wanted = entry
-            .session
-            .subscriptions_after(None)
-            .any(|(filter, subscription)| {
-                topic::matches(filter, &message.topic) && !(is_own && subscription.no_local)
-            });
+        let is_wanted = match grant.group {
+            Some(_tag) => share.is_some_and(|share| entry.is_member(share)),
+            None => entry
+                .session
+                .subscriptions_after(None)
+                .any(|(filter, subscription)| {
+                    topic::matches(filter, &message.topic) && !(is_own && subscription.no_local)
+                }),
+        };
         if !is_wanted {
-            return;
+            return false;
         }
+        let is_for_group = grant.group.is_some();
         let grant = Grant {
             qos,
             retain: grant.retain,
             subscription_ids: grant.subscription_ids,
-            share: None,
+            share,
         };
         let is_kept = entry.session.is_kept();
         let account = self.account.as_ref();
         let line = |link| Line::new(link, account, is_kept);
         let mut wire = entry.link.as_ref().map(line);
-        let message = Arc::new(message);
-        let mut delivered = entry.session.deliver(&message, grant, wire.as_mut(), now);
+        let mut delivered = entry.session.deliver(message, grant, wire.as_mut(), now);
         // Two of it must not be noted when the node crashes.
-        if let Some(Transit::Settling(settling)) = entry.transit.as_deref_mut()
+        if !is_for_group
+            && let Some(Transit::Settling(settling)) = entry.transit.as_deref_mut()
             && let Some(held) = settling.take_held(message.id)
         {
             if delivered == Delivered::Full {
@@ -256,7 +309,11 @@ impl Shard {
             }
         }
         entry.note_appetite();
-        self.note_delivered(key, &message, delivered, now);
+        if is_for_group && delivered == Delivered::Full {
+            return false;
+        }
+        self.note_delivered(key, message, delivered, now);
+        true
     }
 
     /// What was sent before the barrier is here.

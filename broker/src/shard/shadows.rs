@@ -166,12 +166,20 @@ impl Shadows {
 }
 
 impl Shard {
-    /// Takes in what was said on the lane of a peer.
-    pub(super) fn handle_copies(&mut self, from: ShardId, bytes: &[u8], now: Instant) {
+    /// Takes in what was said on the lane of a peer. Who has to have what is handed on is added to
+    /// `needs`.
+    pub(super) fn handle_copies(
+        &mut self,
+        from: ShardId,
+        bytes: &[u8],
+        needs: &mut Needs,
+        now: Instant,
+    ) {
         match Word::decode(bytes) {
             Some(Word::Steps { life, piece }) => self.apply_steps(from, life, piece, now),
             Some(Word::Lost(fate)) => self.lose_owner(from, fate, now),
             Some(Word::Orphans { of, messages }) => self.adopt_orphans(of, messages, now),
+            Some(Word::Regroup(messages)) => self.regroup(messages, needs, now),
             Some(Word::Strays { .. } | Word::Buried(_)) | None => {
                 warn!(lane = from.0, "a word that makes no sense")
             }
@@ -230,7 +238,13 @@ impl Shard {
     ) -> bool {
         let of = match frame::first_word(next).and_then(Word::decode) {
             Some(Word::Orphans { of, .. }) => Some(of),
-            Some(Word::Steps { .. } | Word::Lost(_) | Word::Strays { .. } | Word::Buried(_))
+            Some(
+                Word::Steps { .. }
+                | Word::Lost(_)
+                | Word::Strays { .. }
+                | Word::Buried(_)
+                | Word::Regroup(_),
+            )
             | None => None,
         };
         self.promote_some(from, work, now) || of.is_some_and(|of| self.promote_some(of, work, now))
@@ -309,6 +323,7 @@ impl Shard {
             // What rules do not allow here they have taken from sessions of this node.
             self.judge(key, &policy, now);
             self.do_due(key, now);
+            self.reclaim(key, now);
         }
     }
 
@@ -433,7 +448,8 @@ impl Shard {
             let Content::Message(item) = content else {
                 continue;
             };
-            if item.message.qos > Qos::AtMostOnce {
+            // What is for groups waits for other members: see `regroup`.
+            if item.message.qos > Qos::AtMostOnce && item.seats.is_empty() {
                 self.deliver_to_promoted(from, &Arc::new(item.message), now);
             }
         }

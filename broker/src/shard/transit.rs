@@ -15,7 +15,12 @@ use std::{sync::Arc, time::Instant};
 
 use tracing::debug;
 
-use super::{Entry, SessionKey, Shard, account::Line, barrier::Purpose, settling::Settling};
+use super::{
+    Entry, SessionKey, Shard,
+    account::Line,
+    barrier::Purpose,
+    settling::{Phase, Settling},
+};
 use crate::{
     cluster::{
         claims::{Answer, Fellow},
@@ -28,7 +33,6 @@ use crate::{
     replica::{Step, wire},
     routes::ShardId,
     session::{Delivered, Grant, Place, Portion},
-    topic::{self, Wanted},
 };
 
 /// Bytes of a session that travel together.
@@ -60,6 +64,11 @@ pub(super) struct Leaving {
 impl Leaving {
     fn is_sent(&self) -> bool {
         self.place == Place::End
+    }
+
+    /// That of the node that it goes to.
+    pub(super) fn end(&self) -> ShardId {
+        self.to.end
     }
 
     /// Whether it goes to the node at this end of a lane.
@@ -156,9 +165,6 @@ impl Shard {
             is_last,
         };
         self.say(to, &word, false);
-        if is_last {
-            self.leave_groups(key);
-        }
         !is_last
     }
 
@@ -184,21 +190,6 @@ impl Shard {
             writer.push(&Step::taken(message, name));
         }
         writer.take()
-    }
-
-    /// Members of groups are of one node.
-    fn leave_groups(&mut self, key: SessionKey) {
-        for filter in self.filters_of(key) {
-            if let Some(Wanted::Share(shared)) = topic::parse_filter(&filter) {
-                self.leave_group(key, shared);
-            }
-        }
-    }
-
-    fn filters_of(&mut self, key: SessionKey) -> Vec<Box<str>> {
-        let entry = self.sessions.get_mut(key);
-        let filters = |entry: &mut Entry| entry.session.filters().map(Into::into).collect();
-        entry.map(filters).unwrap_or_default()
     }
 
     /// Delivers a message to a session that is on its way.
@@ -227,10 +218,16 @@ impl Shard {
             let client_id = Arc::clone(&entry.client_id);
             let mut bytes = Writer::new(ShardId(0), 0);
             bytes.push(message, &[], now);
+            let group = grant.share.and_then(|share| self.shared.shares.tag(share));
             let word = Word::Forward {
                 client_id: &client_id,
                 time,
-                grant: Granted::of(&grant),
+                grant: Granted {
+                    qos: grant.qos as u8,
+                    retain: grant.retain,
+                    subscription_ids: grant.subscription_ids,
+                    group,
+                },
                 message: &bytes.finish()[frame::HEADER..],
             };
             let sequence = self.say(to, &word, true);
@@ -332,7 +329,6 @@ impl Shard {
         debug!(%client_id, "session does not go to another node");
         self.clustered.moving.remove(&client_id);
         if was_sent {
-            self.join_groups(key);
             // Where it went it may have taken the place of its copy.
             if let (Some(account), Some(session)) = (&self.account, session) {
                 let mut book = account.book().borrow_mut();
@@ -373,23 +369,6 @@ impl Shard {
         }
     }
 
-    fn join_groups(&mut self, key: SessionKey) {
-        let Some(entry) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let subscriptions = entry.session.subscriptions_after(None);
-        let subscriptions = subscriptions.map(|(filter, subscription)| {
-            let filter: Box<str> = filter.into();
-            (filter, *subscription)
-        });
-        let subscriptions: Vec<_> = subscriptions.collect();
-        for (filter, subscription) in subscriptions {
-            if let Some(Wanted::Share(shared)) = topic::parse_filter(&filter) {
-                self.join_group(key, shared, subscription);
-            }
-        }
-    }
-
     /// Before a session that is on its way is forgotten: nothing of it must be left.
     pub(super) fn forget_transit(&mut self, entry: &mut Entry) {
         let Some(transit) = entry.transit.take() else {
@@ -407,7 +386,13 @@ impl Shard {
                 self.say(leaving.to.end, &word, false);
             }
             // What is noted of them must be told of with the rest.
-            Transit::Settling(settling) => settling.give_up(&mut entry.session),
+            Transit::Settling(settling) => {
+                // Where it was it is a member of its groups until then.
+                if settling.phase == Phase::Early {
+                    self.tell_when_known(settling.from, &entry.client_id, settling.time);
+                }
+                settling.give_up(&mut entry.session);
+            }
         }
         self.clustered.claims.release(&entry.client_id);
     }
@@ -461,15 +446,5 @@ impl Shard {
             }
         }
         self.act_on_claims(now);
-    }
-}
-
-impl Granted {
-    fn of(grant: &Grant) -> Self {
-        Self {
-            qos: grant.qos as u8,
-            retain: grant.retain,
-            subscription_ids: grant.subscription_ids.clone(),
-        }
     }
 }

@@ -6,7 +6,7 @@ use super::{Action, Core, LinkId, Mutant, Notice, PEERS, link::Link};
 use crate::cluster::{
     LEASE, is_valid_node,
     peer::{Loss, Peer, Standing},
-    wire::{Change, Hello, Malformed, Message, Refusal, Resume},
+    wire::{Hello, Malformed, Message, Refusal, Resume},
 };
 
 /// Hosts whose last refusal is remembered, so that it is logged once.
@@ -196,8 +196,7 @@ impl Core {
             peer.set_standing(Standing::Alive, now);
             let slot = peer.slot;
             // Those of a peer that was held for gone, and was not.
-            for filter in peer.routes.iter() {
-                let change = Change::Added(filter.clone());
+            for change in peer.routes.iter() {
                 self.actions.push_back(Action::Route { slot, change });
             }
             self.actions.push_back(Action::Note(Notice::Joined {

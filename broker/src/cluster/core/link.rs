@@ -17,7 +17,6 @@ use crate::{
         wire::{Change, Item, Malformed, Member, Message, PROTOCOL, Parting, Refusal},
     },
     lanes::Level,
-    topic,
 };
 
 #[derive(Debug)]
@@ -47,20 +46,12 @@ impl Link {
 /// Hosts of members that have stopped or left which are remembered.
 const MOST_PARTED: usize = 64;
 
-/// As a client could have it.
-fn is_legal(filter: &str) -> bool {
-    filter.len() <= usize::from(u16::MAX) && topic::is_valid_filter(filter)
-}
-
 /// Whether a sender that keeps to the rules could have sent this next.
 fn is_expected(item: &Item, stream: &Incoming) -> bool {
     match item {
         Item::Messages(messages) | Item::Retained { messages, .. } => stream.has_room(messages),
-        Item::Changes(changes) => changes.iter().all(|change| {
-            let (Change::Added(filter) | Change::Removed(filter)) = change;
-            is_legal(filter)
-        }),
-        Item::Page(page) => page.filters.iter().all(|filter| is_legal(filter)),
+        Item::Changes(changes) => changes.iter().all(Change::is_valid),
+        Item::Page(page) => page.is_valid(),
     }
 }
 

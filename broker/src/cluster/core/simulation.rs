@@ -7,9 +7,11 @@
 //! | `network` | connections: how long bytes are on their way, and what becomes of them |
 //! | `node` | one node: what its driver, its shards and its clients' sessions would have |
 //! | `users` | what clients do |
+//! | `groups` | members of a group, and messages for them |
 //! | `check` | what must hold |
 
 mod check;
+mod groups;
 mod network;
 mod node;
 mod users;
@@ -24,6 +26,7 @@ use std::{
 };
 
 use super::{mutant::Mutant, *};
+use groups::Job;
 use network::Wire;
 use node::{Delivered, Node};
 
@@ -94,6 +97,8 @@ enum Event {
     Safe(u16, u64, u64),
     /// A shard that hung may go on.
     GoesOn,
+    /// What was in a frame for a group is given to somebody else.
+    Regroup(u64),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -114,6 +119,7 @@ struct Nature {
     longest: u64,
     /// Microseconds for each kilobyte on a connection.
     slowness: u64,
+    has_group: bool,
 }
 
 /// Of so many worlds one has many filters, and one has long messages and a shard that hangs.
@@ -139,6 +145,7 @@ impl Nature {
                 1 => 100_000,
                 _ => 0,
             },
+            has_group: matches!(kind, 3 | 6),
         }
     }
 }
@@ -158,6 +165,7 @@ struct World {
     dead: BTreeMap<(usize, u64), Delivered>,
     /// The number of the last retained message.
     stamp: u64,
+    jobs: Vec<Job>,
 }
 
 fn address(node: usize) -> Box<str> {
@@ -194,11 +202,13 @@ impl World {
             divided: BTreeSet::new(),
             dead: BTreeMap::new(),
             stamp: 0,
+            jobs: Vec::new(),
         };
         for number in 0..count {
             let mut node = Node::new(number, 1, BTreeMap::new(), start);
             node.has_disk = world.dice.hits(3);
             world.nodes.push(node);
+            world.set_up_group(number);
             world.at(Duration::ZERO, number, Event::Tick);
         }
         if seed % KINDS == 1 {
@@ -258,7 +268,8 @@ impl World {
             Event::Arrived { link } => self.arrive(node, link),
             Event::Closed { link } => core.handle_closed(LinkId(link), Some("cut"), now),
             Event::Taken { slot, shard } => self.take(node, slot, shard),
-            Event::Safe(slot, epoch, number) => core.handle_safe(slot, epoch, number),
+            Event::Safe(slot, epoch, number) => self.make_safe(node, slot, epoch, number),
+            Event::Regroup(frame) => self.regroup(node, frame),
             Event::GoesOn => self.go_on(node),
             Event::Join => {
                 core.join(&address(0), now);
@@ -319,6 +330,7 @@ impl World {
         let now = self.start + self.now;
         let next = self.nodes[node].next_run(node, now);
         self.nodes[node] = next;
+        self.set_up_group(node);
         let longest = if self.dice.hits(2) { 200 } else { 3000 };
         let later = self.now + self.dice.millis(longest);
         self.at(later, node, Event::Tick);

@@ -77,6 +77,7 @@ impl Driver {
         messages: Bytes,
         now: Instant,
     ) {
+        let mut theirs = messages.clone();
         let is_there = |peer: &Peer| peer.slot == slot && peer.is_alive();
         let is_back = self.core.peers().any(|(_node, peer)| is_there(peer));
         let state = self.slots.get_mut(usize::from(slot));
@@ -84,14 +85,31 @@ impl Driver {
             && is_back
             && state.burial().has_heirs(now)
         {
+            // It was chosen for its older members. What finds another one then must not find one there
+            // as well.
+            if state.burial().is_silent() {
+                state.park(frame, &messages);
+                theirs = frame::without_seats(&messages);
+            }
+            let is_parked = theirs.len() < messages.len();
             // Copies of sessions are the most of what such a peer is sent.
             let inherited = of_heirs(&messages, now);
-            if !inherited.is_empty() {
+            if !inherited.is_empty() || is_parked && !theirs.is_empty() {
                 state.burial().share(frame);
+            }
+            if !inherited.is_empty() {
                 self.pass_to_heirs(slot, frame, inherited, now);
             }
+            if is_parked && !frame::has_words(&theirs) {
+                let (end, FrameId { from, sequence }) = (self.cluster.end(slot), frame);
+                // What was handed on is not waited for: its burial may wait for who waits for this.
+                self.shared.lanes.tell(end, from, sequence, Level::Taken);
+            }
+            if theirs.is_empty() && is_parked {
+                return;
+            }
         }
-        self.core.handle_frame(slot, frame, messages, now);
+        self.core.handle_frame(slot, frame, theirs, now);
     }
 
     /// Tells a frame's sender how far a peer has got with it.
@@ -119,6 +137,9 @@ impl Driver {
         let (end, FrameId { from, sequence }) = (self.cluster.end(slot), frame);
         // Of words in it no more is to come.
         self.shared.lanes.tell(end, from, sequence, Level::Taken);
+        if let Some(state) = self.slots.get_mut(usize::from(slot)) {
+            state.park(frame, messages);
+        }
         self.pass_to_heirs(slot, frame, of_heirs(messages, now), now);
         if let Some(state) = self.slots.get_mut(usize::from(slot)) {
             state.burial().handle_shared(frame, Level::Safe);
@@ -216,11 +237,15 @@ impl Driver {
 
     /// Removes the filters of peers that are buried everywhere.
     pub(super) fn finish_burials(&mut self, now: Instant) {
+        let mut is_news = false;
         for slot in 0..PEERS {
             let end = self.cluster.end(slot);
             if let Some(state) = self.slots.get_mut(usize::from(slot)) {
-                state.finish_burial(end, &self.shared, now);
+                is_news |= state.finish_burial(end, &self.shared, now);
             }
+        }
+        if is_news {
+            self.work.outbox.notify_one();
         }
     }
 }

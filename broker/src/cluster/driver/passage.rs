@@ -8,6 +8,7 @@ use super::Driver;
 use crate::{
     cluster::{
         Ledger, PEERS,
+        peer::FULL,
         slot::{Grave, ItemId, Kind},
     },
     lanes::Flushed,
@@ -67,13 +68,16 @@ impl Driver {
         }
     }
 
-    /// Whether so much waits for the peer of a slot that no more should be read for it, or for others
-    /// who get it as well.
+    /// Whether so much waits for the peer of a slot, or for its burial, that no more should be read for
+    /// it, or for others who get it as well.
     pub(super) fn is_full(&mut self, slot: u16, now: Instant) -> bool {
-        let state = self.slots.get_mut(usize::from(slot));
-        let has_heirs = state.is_some_and(|state| state.burial().has_heirs(now));
+        let Some(state) = self.slots.get_mut(usize::from(slot)) else {
+            return false;
+        };
+        let has_heirs = state.burial().has_heirs(now);
         let mut peers = self.core.peers();
-        peers.any(|(_node, peer)| peer.is_full() && (has_heirs || peer.slot == slot))
+        state.parked_bytes() > FULL
+            || peers.any(|(_node, peer)| peer.is_full() && (has_heirs || peer.slot == slot))
     }
 
     /// Looks whether something that was put aside has waited for long enough.

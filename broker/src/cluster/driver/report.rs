@@ -84,6 +84,7 @@ impl Driver {
 
     pub(super) fn publish_masks(&mut self) {
         let (mut alive, mut slow) = (0_u16, 0_u16);
+        let mut is_behind = false;
         let mut is_drained = true;
         let (mut fellows, mut living) = (Vec::new(), Vec::new());
         for (node, peer) in self.core.peers().filter(|(_node, peer)| peer.is_alive()) {
@@ -97,11 +98,18 @@ impl Driver {
             if peer.out.bytes() > SLOW {
                 slow |= 1 << peer.slot;
             }
+            is_behind |= peer.promised.bytes() > SLOW;
+        }
+        // What waits for a burial stops a lane as well, and a burial may wait for another node's.
+        for bytes in self.slots.iter().map(Slot::parked_bytes) {
+            is_behind |= bytes > SLOW;
+            is_drained &= bytes == 0;
         }
         self.cluster.alive.store(alive, Ordering::Release);
         self.cluster.set_lease(self.core.longest_lease());
         self.watch_copy();
         self.cluster.slow.store(slow, Ordering::Relaxed);
+        self.cluster.is_behind.store(is_behind, Ordering::Relaxed);
         let known = self.core.known();
         self.cluster.known.send_if_modified(|current| {
             let is_other = *current != known;

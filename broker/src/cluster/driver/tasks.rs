@@ -19,10 +19,14 @@ use crate::{
     lanes::{Arrival, Event, Failure, Inbox, LaneEnds, LaneError, LaneReader, frame},
     metrics::Metric,
     routes::ShardId,
+    topic::SharedFilter,
 };
 
 /// How long a full lane is left alone before it is tried again.
 const LANE_RETRY: Duration = Duration::from_millis(1);
+
+/// Between two looks at what members of groups can take. Other nodes share by what was seen last.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Frames read from a lane before others have their turn.
 const FRAMES_PER_TURN: u32 = 8;
@@ -193,6 +197,24 @@ pub(super) async fn follow_table(driver: Rc<RefCell<Driver>>) {
     loop {
         cluster.work.notified().await;
         Driver::tell(&driver, |_core, _now| {});
+    }
+}
+
+/// Looks what members of groups can take, and has other nodes know.
+pub(super) async fn watch_groups(driver: Rc<RefCell<Driver>>) {
+    let (shared, cluster) = {
+        let state = driver.borrow();
+        (Arc::clone(&state.shared), Arc::clone(&state.cluster))
+    };
+    let mut tick = tokio::time::interval(LOOK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut place = None;
+    loop {
+        tick.tick().await;
+        for (group, filter) in shared.shares.look(&mut place) {
+            let (group, filter) = (&*group, &*filter);
+            cluster.note_group(&shared.shares, SharedFilter { group, filter });
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sessions that come from another node, or go there, as a shard sees it.
 
+mod groups;
 mod waiting;
 
 use std::{collections::BTreeSet, sync::mpsc, time::Duration};
@@ -101,7 +102,8 @@ fn piece(steps: &[Step], now: Instant) -> Vec<u8> {
 }
 
 fn hear(shard: &mut Shard, word: &Word<'_>) {
-    shard.handle_word(FELLOW.end, &word.encode(), Instant::now());
+    let needs = &mut Needs::default();
+    shard.handle_word(FELLOW.end, &word.encode(), needs, Instant::now());
 }
 
 fn arrive(shard: &mut Shard, piece: &[u8], is_last: bool) {

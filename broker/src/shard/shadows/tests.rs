@@ -88,7 +88,8 @@ impl Scene {
     }
 
     fn hear(&mut self, word: Word<'_>) {
-        self.shard.handle_word(END, &word.encode(), self.now);
+        let needs = &mut Needs::default();
+        self.shard.handle_word(END, &word.encode(), needs, self.now);
         while self.promote_some() {}
     }
 
@@ -192,7 +193,9 @@ impl Scene {
             stamp,
             terms,
         };
-        self.shard.handle_word(THIRD, &word.encode(), self.now);
+        let needs = &mut Needs::default();
+        self.shard
+            .handle_word(THIRD, &word.encode(), needs, self.now);
     }
 
     /// Whether a session is on its way to the third node.
@@ -342,7 +345,8 @@ fn sessions_of_a_node_with_many_are_made_in_several_turns() {
         scene.copy(&number.to_string(), None);
     }
     let lost = Word::Lost(Fate::Promoted).encode();
-    scene.shard.handle_word(END, &lost, scene.now);
+    let needs = &mut Needs::default();
+    scene.shard.handle_word(END, &lost, needs, scene.now);
     let mut turns = 0;
     // Clients need not wait for their own, also if the node is back.
     let cluster = scene.shard.shared.cluster.clone().unwrap();
@@ -371,7 +375,8 @@ fn what_others_had_sent_a_lost_node_is_for_all_of_its_sessions_and_waits_for_the
         scene.copy(&number.to_string(), None);
     }
     let lost = Word::Lost(Fate::Promoted).encode();
-    scene.shard.handle_word(END, &lost, scene.now);
+    let needs = &mut Needs::default();
+    scene.shard.handle_word(END, &lost, needs, scene.now);
     assert!(scene.promote_some());
     let mut strays = FrameWriter::new(THIRD, 1);
     strays.push(&message("t", 1), &[], scene.now);

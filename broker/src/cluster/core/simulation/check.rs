@@ -23,7 +23,10 @@ impl World {
                 assert!(is_there, "taken by nobody");
             }
             // The notice of a loss follows those of what was lost with it.
-            Outcome::Gone => self.nodes[node].gone.push(sequence),
+            Outcome::Gone => {
+                self.nodes[node].gone.push(sequence);
+                self.await_burial(node, sequence);
+            }
         }
     }
 
@@ -44,6 +47,7 @@ impl World {
         if std::mem::replace(&mut state.known, known) != known {
             self.check_known(node, known);
         }
+        self.check_answers(node);
     }
 
     /// What a SUBACK says: nodes that hold each other for alive know of the filter.
@@ -89,6 +93,7 @@ impl World {
                 );
             }
         }
+        self.check_jobs();
         self.check_retained();
     }
 
@@ -107,6 +112,7 @@ impl World {
             void.is_none_or(|void| *void < peer.life),
             "{number} counts on copies that {other} does not have"
         );
+        assert_eq!(node.room_of(peer.slot), theirs.told_room());
         assert_eq!(peer.out.bytes(), 0, "{number} has not sent all to {other}");
     }
 

@@ -1,6 +1,6 @@
 //! One simulated node: what its driver, its shards and its clients' sessions would have.
 
-use super::{users::Parcel, *};
+use super::{groups, users::Parcel, *};
 
 /// By sender and its run: the numbers of what was delivered.
 pub(super) type Delivered = BTreeMap<(usize, u64), BTreeSet<u64>>;
@@ -41,13 +41,18 @@ pub(super) struct Node {
     pub(super) added: BTreeMap<Box<str>, u64>,
     /// The version that others know.
     pub(super) known: u64,
+    pub(super) group: groups::Group,
 }
 
 pub(super) struct Sent {
     pub(super) to: usize,
     pub(super) to_run: u64,
     pub(super) lost_before: u64,
+    /// It was said that it is, which is not said of all.
+    pub(super) is_taken: bool,
     pub(super) outcome: Option<Outcome>,
+    /// If it has a message for the group.
+    pub(super) passed: Option<groups::Passed>,
 }
 
 /// An item of a peer.
@@ -103,6 +108,7 @@ impl Node {
             gone: Vec::new(),
             added: BTreeMap::new(),
             known: 0,
+            group: groups::Group::default(),
         }
     }
 
@@ -201,17 +207,22 @@ impl World {
                 state.core.handle_retained(slot, bytes.into(), next);
             }
             Action::Route { slot, change } => {
+                state.group.follow(slot, &change);
                 let routes = state.routes.entry(slot).or_default();
                 match change {
                     Change::Added(filter) => assert!(routes.insert(filter), "added twice"),
+                    Change::Group(filter, _room) => drop(routes.insert(filter)),
                     Change::Removed(filter) => assert!(routes.remove(&filter), "not there"),
                 }
             }
-            Action::Confirm { frame, level, .. } => {
-                if level == Level::Safe {
-                    self.confirm(node, frame.sequence, Outcome::Taken);
+            Action::Confirm { frame, level, .. } => match level {
+                Level::Safe => self.confirm(node, frame.sequence, Outcome::Taken),
+                Level::Taken => {
+                    let frame = usize::try_from(frame.sequence).unwrap();
+                    state.sent[frame].is_taken = true;
                 }
-            }
+                Level::Passed => {}
+            },
             Action::Orphan { frame, .. } => self.confirm(node, frame.sequence, Outcome::Gone),
             Action::Bury {
                 node: other,
@@ -275,19 +286,23 @@ impl World {
         let given = open.find(|given| !given.is_taken && given.shard() == shard);
         let given = given.expect("there is an event for each item");
         given.is_taken = true;
+        let item = (slot, given.epoch, given.number);
         let parcel = given.parcel.take();
         let mut delivered = None;
         while let Some(given) = items.pop_front_if(|given| given.is_taken) {
             delivered = Some((given.epoch, given.number));
             *state.held.entry(slot).or_default() -= given.weight;
         }
-        if let Some(parcel) = parcel {
-            state.have(&parcel);
+        if let Some(parcel) = &parcel {
+            state.have(parcel);
         }
         if let Some((epoch, number)) = delivered {
             state.core.handle_delivered(slot, epoch, number, now);
             let later = self.now + self.dice.millis(50);
             self.at(later, node, Event::Safe(slot, epoch, number));
+        }
+        if let Some(parcel) = parcel {
+            self.take_job(node, item, &parcel);
         }
     }
 }

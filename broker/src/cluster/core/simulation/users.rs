@@ -1,10 +1,15 @@
 //! What the clients of simulated nodes do.
 
 use super::{network::POISON, node::Sent, *};
-use crate::routes::ShardId;
+use crate::{
+    lanes::frame::{HEADER, Writer},
+    message::{self as sent, MessageId, Qos},
+    routes::ShardId,
+    shares::{Seat, ShareId},
+};
 
 /// What a message says of itself.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Parcel {
     pub(super) from: usize,
     pub(super) run: u64,
@@ -16,10 +21,17 @@ pub(super) struct Parcel {
     topic: u64,
     /// What is to be retained, if anything is.
     stamp: u64,
+    /// For the group alone: the message, from one, and from how many nodes to others it has come.
+    job: u64,
+    hops: u64,
 }
 
 impl Parcel {
-    pub(super) fn read(message: &[u8]) -> Self {
+    pub(super) fn read(mut message: &[u8]) -> Self {
+        if message.first().is_some_and(|flags| *flags > 0) {
+            let item = frame::read_item(&mut message, Instant::now()).unwrap();
+            return Self::read(&item.message.payload);
+        }
         let field = |at: usize| u64::from_be_bytes(message[8 * at..8 * at + 8].try_into().unwrap());
         Self {
             from: usize::try_from(field(0)).unwrap(),
@@ -29,6 +41,8 @@ impl Parcel {
             sequence: field(4),
             topic: field(5),
             stamp: field(6),
+            job: field(7),
+            hops: field(8),
         }
     }
 
@@ -42,6 +56,8 @@ impl Parcel {
             self.sequence,
             self.topic,
             self.stamp,
+            self.job,
+            self.hops,
         ];
         let mut message = fields.map(u64::to_be_bytes).concat();
         message.resize(message.len() + usize::try_from(length).unwrap(), 0);
@@ -49,6 +65,42 @@ impl Parcel {
             message.extend(POISON);
         }
         message.into()
+    }
+
+    /// As a shard would send it: for a seat of the group.
+    fn framed(self, bytes: Bytes) -> Bytes {
+        let message = sent::Message {
+            topic: "t".into(),
+            payload: bytes.to_vec().into(),
+            properties: Box::default(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            expires: None,
+            id: MessageId::NONE,
+        };
+        let seat = Seat {
+            share: ShareId(0),
+            session: Seat::NOBODY,
+            hops: u8::try_from(self.hops).unwrap(),
+        };
+        let mut writer = Writer::new(ShardId(0), 0);
+        writer.push(&message, &[seat], Instant::now());
+        writer.finish().slice(HEADER..)
+    }
+
+    /// A message for the group.
+    pub(super) fn of_group(job: usize, hops: u8) -> Self {
+        Self {
+            topic: job as u64,
+            job: job as u64 + 1,
+            hops: hops.into(),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn job(&self) -> Option<(usize, u8)> {
+        let job = usize::try_from(self.job.checked_sub(1)?).ok()?;
+        Some((job, u8::try_from(self.hops).ok()?))
     }
 
     /// The shard whose clients have subscribed.
@@ -77,6 +129,9 @@ impl World {
             let is_retained = self.dice.hits(6);
             self.publish(node, topic, is_retained);
         }
+        if self.nature.has_group {
+            self.act_as_members(node);
+        }
     }
 
     fn change_filter(&mut self, node: usize, filter: usize) {
@@ -93,7 +148,6 @@ impl World {
     /// What a shard does: the message goes to each peer that has the filter, and what is retained to
     /// all that are there.
     fn publish(&mut self, node: usize, topic: u64, is_retained: bool) {
-        let now = self.start + self.now;
         let filter = &self.nature.filters[usize::try_from(topic).unwrap()];
         let sender = &mut self.nodes[node];
         // Its clients wait.
@@ -112,43 +166,55 @@ impl World {
             let has_filter = routes.is_some_and(|routes| routes.contains(filter));
             has_filter || is_retained && peer.is_alive()
         });
-        let peers = peers.map(|(other, peer)| {
-            let Peer {
-                slot,
-                incarnation,
-                life,
-                ..
-            } = *peer;
-            (number(other), slot, incarnation / RUN, life)
-        });
-        let peers: Vec<_> = peers.collect();
+        let peers: Vec<_> = peers.map(|(_other, peer)| peer.slot).collect();
         let length = self.dice.roll(self.nature.longest);
-        let is_wild = self.mood == Mood::Wild && !self.nature.is_gentle;
-        for (to, slot, to_run, life) in peers {
-            let sequence = sender.sent.len() as u64;
-            let lost_before = sender.losses.get(&to).copied().unwrap_or(0);
-            sender.sent.push(Sent {
-                to,
-                to_run,
-                lost_before,
-                outcome: None,
-            });
+        for slot in peers {
             let parcel = Parcel {
-                from: node,
-                run: sender.run,
-                period: lost_before,
-                life,
-                sequence,
                 topic,
                 stamp,
+                ..Parcel::default()
             };
-            let frame = FrameId {
-                from: ShardId(0),
-                sequence,
-            };
-            let message = parcel.write(length, is_wild && self.dice.hits(400));
-            sender.core.handle_frame(slot, Some(frame), message, now);
+            self.post(node, slot, parcel, length);
         }
+    }
+
+    /// Sends a message to the peer of a slot; the result is the number of its frame.
+    pub(super) fn post(&mut self, node: usize, slot: u16, parcel: Parcel, length: u64) -> u64 {
+        let now = self.start + self.now;
+        let is_wild = self.mood == Mood::Wild && !self.nature.is_gentle;
+        let sender = &mut self.nodes[node];
+        let found = sender.core.peers().find(|(_other, peer)| peer.slot == slot);
+        let (other, peer) = found.expect("who has filters was there");
+        let (to, to_run, life) = (number(other), peer.incarnation / RUN, peer.life);
+        let sequence = sender.sent.len() as u64;
+        let lost_before = sender.losses.get(&to).copied().unwrap_or(0);
+        sender.sent.push(Sent {
+            to,
+            to_run,
+            lost_before,
+            is_taken: false,
+            outcome: None,
+            passed: None,
+        });
+        let parcel = Parcel {
+            from: node,
+            run: sender.run,
+            period: lost_before,
+            life,
+            sequence,
+            ..parcel
+        };
+        let frame = FrameId {
+            from: ShardId(0),
+            sequence,
+        };
+        let is_poisoned = is_wild && self.dice.hits(400);
+        let mut message = parcel.write(length, is_poisoned);
+        if parcel.job > 0 {
+            message = parcel.framed(message);
+        }
+        sender.core.handle_frame(slot, Some(frame), message, now);
+        sequence
     }
 
     /// Somebody says all that is retained anew, so that all nodes have it.

@@ -51,6 +51,7 @@ fn forward(shard: &mut Shard, number: u64) {
             qos: 1,
             retain: false,
             subscription_ids: Vec::new(),
+            group: None,
         },
         message: &bytes.finish()[frame::HEADER..],
     };
@@ -102,7 +103,7 @@ fn what_is_forwarded_for_a_session_that_waits_for_another_to_leave_comes_with_it
     forward(&mut shard, 7);
     let (client_id, time) = ("c", BEFORE);
     let installed = Word::Installed { client_id, time };
-    shard.handle_word(OTHER.end, &installed.encode(), now);
+    shard.handle_word(OTHER.end, &installed.encode(), &mut Needs::default(), now);
     assert!(shard.clustered.arrivals.is_empty());
     assert_eq!(queue(&mut shard), 2);
     // And what is forwarded from then on.
