@@ -226,3 +226,19 @@ pub(crate) fn subscribe(mut subscriber: Subscriber, taken: &OnceLock<Taken>) -> 
     subscriber.turn(Duration::from_millis(500));
     subscriber
 }
+
+/// Has a member of a group break its connection again and again, with messages that it has not
+/// acknowledged, or end its session if it is called fickle.
+pub(crate) fn take_part(mut member: Subscriber, pace: Pace, is_over: &AtomicBool) -> Subscriber {
+    let is_fickle = member.name().starts_with("fickle");
+    while !is_over.load(Ordering::Relaxed) {
+        member.turn(Duration::from_millis(100));
+        thread::sleep(pace.turn);
+        if is_fickle {
+            member.end_session();
+        } else {
+            member.leave();
+        }
+    }
+    member
+}

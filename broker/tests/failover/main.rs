@@ -1,5 +1,6 @@
-//! Of two nodes the one with all clients dies or freezes under load, again and again: nothing that was
-//! acknowledged is lost, and sessions and wills go on at the other one.
+//! Of two nodes the one with most clients dies or freezes under load, again and again: nothing that was
+//! acknowledged is lost, and sessions and wills go on at the other one. A group has members on both,
+//! who break their connections and end their sessions meanwhile.
 //!
 //! `TIDEGATE_KILLS` says how often, `TIDEGATE_KILLS_SEED` when: a failure tells its own.
 
@@ -33,7 +34,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use client::{
     Dice, PATIENCE, Pace, Publisher, Subscriber, Taken, free_address,
     line::{Hello, Line, Start, Version},
-    number, publish, subscribe,
+    number, publish, subscribe, take_part,
 };
 use front::Front;
 
@@ -215,13 +216,23 @@ fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
     nodes[0].wait_for_peer(true);
     let front = Front::start(nodes[0].clients);
     let address = front.address();
+    // To the node that is to survive.
+    let side = Front::start(nodes[1].clients);
+    let beside = side.address();
 
     let mut absent = Subscriber::new(address, "absent", &[("q1/0", 1), ("q2/9", 2)]);
     let mut readers = [
         Subscriber::new(address, "reader-1", &[("q1/+", 1)]),
         Subscriber::new(address, "reader-2", &[("q2/+", 2)]),
     ];
-    for subscriber in readers.iter_mut().chain([&mut absent]) {
+    let members = [
+        ("member-1", address),
+        ("fickle-1", address),
+        ("member-2", beside),
+        ("fickle-2", beside),
+    ];
+    let mut members = members.map(|(name, at)| Subscriber::new(at, name, &[("$share/g/q1/+", 1)]));
+    for subscriber in readers.iter_mut().chain([&mut absent]).chain(&mut members) {
         while !subscriber.is_subscribed() {
             subscriber.turn(Duration::from_millis(10));
         }
@@ -229,14 +240,19 @@ fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
     absent.leave();
     let publishers = (0..4)
         .map(|number| Publisher::new(address, number, 1, 500))
-        .chain([8, 9].map(|number| Publisher::new(address, number, 2, 100)));
-    // Its sessions are kept: those of readers, of the absent one, and of publishers.
-    let sessions = 3 + 6;
+        .chain([8, 9].map(|number| Publisher::new(address, number, 2, 100)))
+        .chain([4, 5].map(|number| Publisher::new(beside, number, 1, 100)));
+    // Its sessions are kept: those of readers, of the absent one, of publishers, and of a member.
+    let sessions = 3 + 6 + 1;
     let is_over = AtomicBool::new(false);
     let taken: OnceLock<Taken> = OnceLock::new();
     let began = Instant::now();
     let mut detection = Duration::ZERO;
-    let (mut subscribers, published) = thread::scope(|scope| {
+    let (mut subscribers, mut members, published) = thread::scope(|scope| {
+        let taking_part = members.map(|member| {
+            let is_over = &is_over;
+            scope.spawn(move || take_part(member, PACE, is_over))
+        });
         let reading = readers.map(|reader| scope.spawn(|| subscribe(reader, &taken)));
         let publishing: Vec<_> = publishers
             .map(|publisher| scope.spawn(|| publish(publisher, PACE, &is_over)))
@@ -264,6 +280,7 @@ fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
             nodes[dying].kill();
             nodes[dying].restart();
             nodes[surviving].wait_for_peer(true);
+            side.redirect(nodes[dying].clients);
         }
         thread::sleep(dice.moment(PAUSE));
         is_over.store(true, Ordering::Relaxed);
@@ -279,7 +296,8 @@ fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
             .into_iter()
             .map(|reader| reader.join().unwrap())
             .collect();
-        (subscribers, elapsed)
+        let members = taking_part.map(|member| member.join().unwrap());
+        (subscribers, members, elapsed)
     });
     let taken = taken.into_inner().unwrap();
     let deadline = Instant::now() + PATIENCE;
@@ -287,6 +305,16 @@ fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
         absent.turn(Duration::from_millis(50));
     }
     subscribers.push(absent);
+    let lost_by = |members: &[Subscriber]| {
+        let members: Vec<_> = members.iter().collect();
+        Subscriber::lost_by_all(&members, &taken)
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !lost_by(&members).is_empty() && Instant::now() < deadline {
+        for member in &mut members {
+            member.turn(Duration::from_millis(50));
+        }
+    }
 
     let count: usize = taken.values().map(Vec::len).sum();
     let rate = count as f64 / published.as_secs_f64();
@@ -302,5 +330,7 @@ fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
         assert_eq!(subscriber.story().lost_sessions, [], "of {name}; {told}");
         println!("{name} got {} twice of QoS 2", subscriber.repeats("q2/"));
     }
+    let lost = lost_by(&members);
+    assert_eq!(lost.len(), 0, "the group lost {lost:?}; {told}");
     assert!(count > 0, "{told}");
 }

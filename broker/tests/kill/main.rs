@@ -28,6 +28,7 @@ use std::{
 
 use client::{
     Dice, PATIENCE, Pace, Publisher, Subscriber, Taken, free_address, number, publish, subscribe,
+    take_part,
 };
 
 const KILLS: u64 = 4;
@@ -112,16 +113,6 @@ impl Drop for Scene {
     }
 }
 
-/// Has a member of a group go again and again, with messages that it has not acknowledged.
-fn take_part(mut member: Subscriber, is_over: &AtomicBool, go: fn(&mut Subscriber)) -> Subscriber {
-    while !is_over.load(Ordering::Relaxed) {
-        member.turn(Duration::from_millis(100));
-        thread::sleep(PACE.turn);
-        go(&mut member);
-    }
-    member
-}
-
 #[test]
 fn killed_broker_loses_nothing_acknowledged_and_repeats_nothing_of_qos_2() {
     let kills = number("TIDEGATE_KILLS").unwrap_or(KILLS);
@@ -158,15 +149,7 @@ fn killed_broker_loses_nothing_acknowledged_and_repeats_nothing_of_qos_2() {
     let (mut subscribers, mut members, published) = thread::scope(|scope| {
         let taking_part: Vec<_> = members
             .drain(..)
-            .map(|member| {
-                let go = if member.name().starts_with("fickle") {
-                    Subscriber::end_session
-                } else {
-                    Subscriber::leave
-                };
-                let is_over = &is_over;
-                scope.spawn(move || take_part(member, is_over, go))
-            })
+            .map(|member| scope.spawn(|| take_part(member, PACE, &is_over)))
             .collect();
         let reading = readers.map(|reader| scope.spawn(|| subscribe(reader, &taken)));
         let publishing: Vec<_> = publishers
