@@ -19,7 +19,7 @@ use std::path::Path;
 pub use self::error::{ConfigError, ConfigErrors};
 use self::model::Config;
 use self::reader::{Errors, read_document};
-pub(crate) use self::value::parse_duration;
+pub(crate) use self::value::{format_duration, parse_duration};
 
 /// Reads and checks the file at `path`.
 ///

@@ -60,7 +60,11 @@ const RULES: [Rule; 7] = [
             "TcpStream",
             "UdpSocket",
         ],
-        within: &["lb-user/src/core/", "lb-user/src/config/"],
+        within: &[
+            "lb-user/src/core/",
+            "lb-user/src/config/",
+            "lb-user/src/import/",
+        ],
         // There is no other way to come by an instant, for a virtual clock to begin at.
         except: &["lb-user/src/core/vrrp/machine/tests/bench.rs"],
         because: "core and config decide, and take time and events as arguments",
@@ -73,7 +77,11 @@ const RULES: [Rule; 7] = [
             "crate::cli",
             "crate::control",
         ],
-        within: &["lb-user/src/core/", "lb-user/src/config/"],
+        within: &[
+            "lb-user/src/core/",
+            "lb-user/src/config/",
+            "lb-user/src/import/",
+        ],
         except: &[],
         because: "dependencies point inwards",
     },
