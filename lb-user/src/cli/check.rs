@@ -72,9 +72,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let mebibytes = map_memory >> 20;
         output::print(&format!(
             "{file}: right: {} on {} with {}; maps take {mebibytes} MiB\n",
-            count(services, "service"),
-            count(vips, "VIP"),
-            count(backends, "backend"),
+            output::count(services, "service"),
+            output::count(vips, "VIP"),
+            output::count(backends, "backend"),
         ))?;
         for note in notes(&config) {
             output::print(&format!("{file}: note: {note}\n"))?;
@@ -204,13 +204,8 @@ fn size(config: &Config) -> Size {
 fn complaint(errors: &ConfigErrors) -> String {
     format!(
         "{} in the configuration\n{errors}",
-        count(errors.len(), "mistake")
+        output::count(errors.len(), "mistake")
     )
-}
-
-fn count(number: usize, what: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{plural}")
 }
 
 #[cfg(test)]

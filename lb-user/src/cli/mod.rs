@@ -1,7 +1,7 @@
 //! The command line: one file a command, each with its `Args` and a `run`.
 //!
-//! Exit codes: 0 done, 64 wrong usage or configuration, 1 anything else. Results go to stdout, all
-//! else to stderr; a reader that closes the pipe is no error.
+//! Exit codes: 0 done, 64 wrong usage or configuration, 2 an import that lost something, 1 anything
+//! else. Results go to stdout, all else to stderr; a reader that closes the pipe is no error.
 
 mod backend;
 mod check;
@@ -9,6 +9,7 @@ mod client;
 mod decap;
 mod drain;
 mod events;
+mod import;
 mod notify;
 mod output;
 mod reload;
@@ -30,6 +31,9 @@ use self::client::ClientError;
 /// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
 
+/// Something could not be carried over, and was told.
+const EXIT_INCOMPLETE: u8 = 2;
+
 /// Where the daemon's control socket is unless the configuration says otherwise.
 const DEFAULT_SOCKET: &str = "/run/tidegate/tidegate.sock";
 
@@ -50,6 +54,7 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Check(check::Args),
+    Import(import::Args),
     Status(status::Args),
     Reload(reload::Args),
     Stop(stop::Args),
@@ -88,6 +93,9 @@ enum Failure {
     /// The log says why.
     #[error("see the log")]
     Logged(Cause),
+    /// All is done that can be, and what cannot was told.
+    #[error("something could not be carried over")]
+    Incomplete,
 }
 
 /// Where the cause of a failure lies.
@@ -125,6 +133,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Stop(args) => stop::run(&args),
@@ -145,6 +154,7 @@ pub fn main() -> ExitCode {
             output::complain(&message);
             ExitCode::from(EXIT_USAGE)
         }
+        Err(Failure::Incomplete) => ExitCode::from(EXIT_INCOMPLETE),
         Err(Failure::Logged(Cause::Config)) => ExitCode::from(EXIT_USAGE),
         Err(Failure::Logged(Cause::Runtime)) => ExitCode::FAILURE,
         Err(Failure::Runtime(error)) => {

@@ -18,3 +18,9 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
         .filter(|time| *time <= LONGEST)
         .ok_or_else(|| "write a number and a unit, such as 90s, 30m or 2h".to_owned())
 }
+
+/// So many of something.
+pub(super) fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
