@@ -15,6 +15,7 @@ mod guard;
 mod health;
 mod insight;
 mod link;
+mod migration;
 mod notify;
 mod path_mtu;
 mod reload;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use anyhow::{Context, Result, ensure};
 use tests::balancer::SOON;
 use tests::pair::{Pair, node, router};
-use xtask::lab::{Family, Process, wait_until};
+use xtask::lab::{Family, Host, Process, wait_until};
 
 use crate::vrrp_kill::resolve;
 
@@ -154,23 +154,7 @@ impl Sides {
     }
 
     fn keepalived_with(&self, config: &str) -> Result<Process> {
-        let host = self.pair.host(self.theirs);
-        let directory = host.work_dir().display().to_string();
-        let path = host.work_dir().join("keepalived.conf");
-        std::fs::write(&path, config)?;
-        let mut command = host.command("keepalived")?;
-        command.args([
-            "--dont-fork",
-            "--log-console",
-            "--no-syslog",
-            "--log-detail",
-            "--vrrp",
-        ]);
-        command.arg("--use-file").arg(&path);
-        for (flag, file) in [("--pid", "keepalived.pid"), ("--vrrp_pid", "vrrp.pid")] {
-            command.arg(format!("{flag}={directory}/{file}"));
-        }
-        host.spawn("keepalived", command)
+        keepalived(self.pair.host(self.theirs), config)
     }
 
     /// Waits until keepalived has the address, or has it no more.
@@ -210,6 +194,26 @@ impl Sides {
         let mut own = addresses.filter(|it| it.is_unicast_link_local() && *it != vip);
         Ok(own.next().context("no link-local address")?.into())
     }
+}
+
+/// keepalived on a host, which can be told to read its file again.
+pub(crate) fn keepalived(host: &Host, config: &str) -> Result<Process> {
+    let directory = host.work_dir().display().to_string();
+    let path = host.work_dir().join("keepalived.conf");
+    std::fs::write(&path, config)?;
+    let mut command = host.command("keepalived")?;
+    command.args([
+        "--dont-fork",
+        "--log-console",
+        "--no-syslog",
+        "--log-detail",
+        "--vrrp",
+    ]);
+    command.arg("--use-file").arg(&path);
+    for (flag, file) in [("--pid", "keepalived.pid"), ("--vrrp_pid", "vrrp.pid")] {
+        command.arg(format!("{flag}={directory}/{file}"));
+    }
+    host.spawn("keepalived", command)
 }
 
 /// Priority, preemption and release, each of either side.
