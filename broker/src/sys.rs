@@ -8,7 +8,7 @@ mod cluster;
 use std::time::{Duration, Instant};
 
 use crate::{
-    cluster::view::{ClusterStatus, TallyView},
+    cluster::view::{ClusterStatus, Tally},
     message::{Message, MessageId, Qos},
     metrics::{Metric, Metrics},
 };
@@ -77,11 +77,10 @@ const SPANS: [(&str, f64); 3] = [("1min", 60.0), ("5min", 300.0), ("15min", 900.
 pub(crate) struct Reading<'a> {
     pub(crate) node: &'a str,
     pub(crate) metrics: &'a Metrics,
-    pub(crate) retained: usize,
+    /// What other nodes are told.
+    pub(crate) tally: Tally,
     /// The cluster that the node is one of.
     pub(crate) cluster: Option<&'a ClusterStatus>,
-    /// New clients may come.
-    pub(crate) welcomes: bool,
 }
 
 /// When the next messages are due, and what the last ones said.
@@ -139,7 +138,10 @@ impl Sys {
                 "uptime",
                 format!("{} seconds", now.duration_since(self.started).as_secs()),
             ),
-            message("retained messages/count", reading.retained.to_string()),
+            message(
+                "retained messages/count",
+                reading.tally.retained.to_string(),
+            ),
         ];
         let counts = COUNTS.map(|(name, metrics)| message(name, sum(metrics).to_string()));
         messages.extend(counts);
@@ -159,25 +161,9 @@ impl Sys {
             messages.extend(load.messages(name));
         }
         if let Some(status) = reading.cluster {
-            messages.extend(self.cluster.messages(status, reading.tally()));
+            messages.extend(self.cluster.messages(status, reading.tally));
         }
         messages
-    }
-}
-
-impl Reading<'_> {
-    /// What other nodes would be told.
-    fn tally(&self) -> TallyView {
-        let get = |metric| self.metrics.get(metric);
-        TallyView {
-            welcomes: self.welcomes,
-            clients: get(Metric::SessionsConnected),
-            sessions: get(Metric::Sessions),
-            subscriptions: get(Metric::Subscriptions),
-            retained: self.retained as u64,
-            messages_in: get(Metric::MessagesIn),
-            messages_out: get(Metric::MessagesOut),
-        }
     }
 }
 
@@ -223,6 +209,16 @@ mod tests {
     use super::*;
     use crate::metrics::Counters;
 
+    const TALLY: Tally = Tally {
+        welcomes: true,
+        clients: 0,
+        sessions: 0,
+        subscriptions: 0,
+        retained: 7,
+        messages_in: 0,
+        messages_out: 0,
+    };
+
     struct Scene {
         sys: Sys,
         counters: Arc<Counters>,
@@ -247,9 +243,8 @@ mod tests {
             let reading = Reading {
                 node: "n1",
                 metrics: &self.metrics,
-                retained: 7,
+                tally: TALLY,
                 cluster: None,
-                welcomes: true,
             };
             let messages = self.sys.handle_timeout(&reading, self.now);
             let topic = format!("$SYS/broker/{name}");
@@ -265,9 +260,8 @@ mod tests {
         let reading = Reading {
             node: "n1",
             metrics: &scene.metrics,
-            retained: 0,
+            tally: TALLY,
             cluster: None,
-            welcomes: true,
         };
         let messages = scene.sys.handle_timeout(&reading, scene.now);
         let mut topics: Vec<_> = messages.iter().map(|message| &*message.topic).collect();

@@ -14,7 +14,8 @@ use super::{
     promises::{Owed, Promised},
     routes::{Remote, Table},
     sized,
-    wire::{Item, Tally},
+    view::Tally,
+    wire::Item,
 };
 use crate::replica::word::{self, Fate};
 

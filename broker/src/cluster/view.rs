@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Acknowledge, peer::Standing, wire::Tally};
+use super::{Acknowledge, peer::Standing};
 use crate::{
     config,
     metrics::{render_head, render_value},
@@ -61,12 +61,12 @@ pub struct MemberView {
     pub repeated: u64,
     /// What it has told of itself last; absent until it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tally: Option<TallyView>,
+    pub tally: Option<Tally>,
 }
 
-/// What another node has.
+/// How much a node has: what it tells the others, and each of them shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TallyView {
+pub struct Tally {
     /// New clients may come.
     pub welcomes: bool,
     /// Those that are connected.
@@ -197,29 +197,6 @@ const OF_PEERS: [OfPeer; 6] = [
     ),
 ];
 
-impl From<Tally> for TallyView {
-    fn from(tally: Tally) -> Self {
-        let Tally {
-            welcomes,
-            clients,
-            sessions,
-            subscriptions,
-            retained,
-            messages_in,
-            messages_out,
-        } = tally;
-        Self {
-            welcomes,
-            clients,
-            sessions,
-            subscriptions,
-            retained,
-            messages_in,
-            messages_out,
-        }
-    }
-}
-
 impl MemberView {
     pub(super) fn new(node: &str, peer: &super::peer::Peer, now: std::time::Instant) -> Self {
         Self {
@@ -237,7 +214,7 @@ impl MemberView {
             queued_bytes: peer.out.bytes(),
             lag_seconds: peer.lag(now).as_secs_f64(),
             repeated: peer.out.repeated(),
-            tally: peer.tally.map(TallyView::from),
+            tally: peer.tally,
         }
     }
 }

@@ -31,6 +31,7 @@ use thiserror::Error;
 use super::{
     promises::Safe,
     questions::{Aside, Question},
+    view::Tally,
 };
 use crate::shares::Room;
 
@@ -122,20 +123,6 @@ impl Refusal {
     pub(super) fn is_quiet(&self) -> bool {
         matches!(self, Self::Myself | Self::Double)
     }
-}
-
-/// What a node tells the others of itself: what they show, and how clients are to be spread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Tally {
-    /// New clients may come.
-    pub(crate) welcomes: bool,
-    /// Sessions whose client is connected.
-    pub(crate) clients: u64,
-    pub(crate) sessions: u64,
-    pub(crate) subscriptions: u64,
-    pub(crate) retained: u64,
-    pub(crate) messages_in: u64,
-    pub(crate) messages_out: u64,
 }
 
 /// A change of the filters that a node has subscribers for, and of the groups that it has members of.

@@ -19,6 +19,7 @@ use super::{
     view::{EvacuationView, NodeStatus, Rebalance, SendAway},
 };
 use crate::{
+    cluster::view::Tally,
     config,
     evacuation::{Aim, NoShare, Order, Other, Referral, Stopping, Term, Wills, fair_share},
     events::Event,
@@ -56,20 +57,24 @@ pub(super) async fn rebalance(
 
 /// How many clients are this node's part of the cluster's.
 fn share(status: &Status) -> Result<u64, ApiError> {
-    let view = cluster(status)?.view();
-    let own = Other {
-        clients: status.metrics().get(Metric::SessionsConnected),
-        // A rebalance that is under way is another order.
-        welcomes: !status.evacuation().is_emptying(),
+    let cluster = cluster(status)?;
+    if !cluster.is_settled() {
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "this node waits for what others have retained".to_owned(),
+            "`/readyz` says 200 when it has it: try again then",
+        ));
+    }
+    let view = cluster.view();
+    let of = |tally: Tally| Other {
+        clients: tally.clients,
+        welcomes: tally.welcomes,
     };
+    // A rebalance that is under way is another order.
+    let own = of(status.shards().shared().tally());
     let members = view.borrow();
     let alive = members.members.iter().filter(|member| member.alive);
-    let others = alive.map(|member| {
-        member.tally.map(|tally| Other {
-            clients: tally.clients,
-            welcomes: tally.welcomes,
-        })
-    });
+    let others = alive.map(|member| member.tally.map(of));
     fair_share(own, others).map_err(|error| {
         let hint = match error {
             NoShare::Alone => "`tidegate-broker cluster status` tells which nodes there are",

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::{SessionKey, Shard, Shared, account::Line, losses::Losses};
 use crate::{
+    cluster::view::Tally,
     lanes::Flushed,
     link::Link,
     message::{Message, Qos},
@@ -59,16 +60,14 @@ impl Shard {
         let Some(sys) = self.sys.as_mut().filter(|sys| sys.is_due(now)) else {
             return;
         };
-        let retained = self.shared.retained.read();
         let cluster = self.shared.cluster.as_ref();
         let view = cluster.map(|cluster| cluster.view());
         let view = view.as_ref().map(|view| view.borrow().clone());
         let reading = Reading {
             node: &self.shared.node,
             metrics: &self.shared.metrics,
-            retained: retained.unwrap_or_else(PoisonError::into_inner).len(),
+            tally: self.shared.tally(),
             cluster: view.as_ref(),
-            welcomes: !self.shared.evacuation.is_emptying(),
         };
         let messages = sys.handle_timeout(&reading, now);
         for message in messages.into_iter().map(Arc::new) {
@@ -364,6 +363,25 @@ impl Shard {
 }
 
 impl Shared {
+    /// What the node tells of itself, its own clients and the other nodes alike.
+    pub(crate) fn tally(&self) -> Tally {
+        let cluster = self.cluster.as_ref();
+        let is_settled = cluster.is_none_or(|cluster| cluster.is_settled());
+        let retained = self.retained.read();
+        let retained = retained.unwrap_or_else(PoisonError::into_inner).len();
+        let get = |metric| self.metrics.get(metric);
+        Tally {
+            // A rebalance is over soon; who waits for what others have retained is not there yet.
+            welcomes: !self.evacuation.is_emptying() && is_settled,
+            clients: get(Metric::SessionsConnected),
+            sessions: get(Metric::Sessions),
+            subscriptions: get(Metric::Subscriptions),
+            retained: retained as u64,
+            messages_in: get(Metric::MessagesIn),
+            messages_out: get(Metric::MessagesOut),
+        }
+    }
+
     /// Where the retained messages are that a filter can match. No wildcard matches `$SYS`.
     pub(crate) fn store_of(&self, filter: &str) -> &RwLock<Retained> {
         if sys::is_reserved(filter) {

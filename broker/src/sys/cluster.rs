@@ -1,13 +1,13 @@
 //! What a node tells of the other nodes of its cluster, below `$SYS/broker/cluster/`.
 //!
 //! Each node tells of all, so that whoever is connected to one of them sees them. What is told of
-//! others is what they have said last ([`TallyView`]).
+//! others is what they have said last ([`Tally`]).
 
 use std::collections::BTreeSet;
 
 use super::message;
 use crate::{
-    cluster::view::{ClusterStatus, TallyView},
+    cluster::view::{ClusterStatus, Tally},
     message::Message,
 };
 
@@ -17,7 +17,7 @@ pub(super) struct Told(BTreeSet<String>);
 
 impl Told {
     /// What is told of the cluster; `own` is what this node has.
-    pub(super) fn messages(&mut self, status: &ClusterStatus, own: TallyView) -> Vec<Message> {
+    pub(super) fn messages(&mut self, status: &ClusterStatus, own: Tally) -> Vec<Message> {
         let alive = status.members.iter().filter(|member| member.alive).count();
         let mut all = vec![
             ("cluster/name".to_owned(), status.cluster.clone()),
@@ -50,11 +50,11 @@ impl Told {
     }
 }
 
-fn tell_node(all: &mut Vec<(String, String)>, node: &str, state: &str, tally: Option<TallyView>) {
+fn tell_node(all: &mut Vec<(String, String)>, node: &str, state: &str, tally: Option<Tally>) {
     let name = |what: &str| format!("cluster/node/{node}/{what}");
     all.push((name("state"), state.to_owned()));
     let Some(tally) = tally else { return };
-    let TallyView {
+    let Tally {
         welcomes,
         clients,
         sessions,
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
     use crate::cluster::view::MemberView;
 
-    const TALLY: TallyView = TallyView {
+    const TALLY: Tally = Tally {
         welcomes: true,
         clients: 7,
         sessions: 9,

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::{Action, Core, LinkId};
-use crate::cluster::wire::{Message, Tally};
+use crate::cluster::{view::Tally, wire::Message};
 
 impl Core {
     /// Says something to a member; tells over which connection, if there is one.

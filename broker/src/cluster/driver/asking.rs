@@ -1,20 +1,14 @@
 //! Questions of operators that go to other nodes, and those that come from there.
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
 use super::Driver;
-use crate::{
-    cluster::{
-        core::LinkId,
-        questions::{Aside, Asked, Question, Reply, Ticket, Unheard, holding},
-        wire::{Message, Tally},
-    },
-    metrics::Metric,
+use crate::cluster::{
+    core::LinkId,
+    questions::{Aside, Asked, Question, Reply, Ticket, Unheard, holding},
+    wire::Message,
 };
 
 /// What a node answers that has no place for another question, as JSON.
@@ -77,24 +71,7 @@ impl Driver {
 
     /// Tells the other nodes how much this one has.
     pub(super) fn tell_tally(&mut self, now: Instant) {
-        let tally = self.tally();
-        self.core.tell_tally(tally);
+        self.core.tell_tally(self.shared.tally());
         self.settle(now);
-    }
-
-    fn tally(&self) -> Tally {
-        let metrics = &self.shared.metrics;
-        let retained = self.shared.retained.read();
-        let retained = retained.unwrap_or_else(PoisonError::into_inner);
-        Tally {
-            // A rebalance is over soon.
-            welcomes: !self.shared.evacuation.is_emptying() && self.core.is_settled(),
-            clients: metrics.get(Metric::SessionsConnected),
-            sessions: metrics.get(Metric::Sessions),
-            subscriptions: metrics.get(Metric::Subscriptions),
-            retained: retained.len() as u64,
-            messages_in: metrics.get(Metric::MessagesIn),
-            messages_out: metrics.get(Metric::MessagesOut),
-        }
     }
 }
