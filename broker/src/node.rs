@@ -127,6 +127,10 @@ impl Node {
         let (alive, ended) = mpsc::channel(1);
         let mut books = Books::open(config, shards, &shares, &mut retained, &alive)?;
         let cluster = prospect.as_ref().map(Prospect::cluster).cloned();
+        if let Some(cluster) = &cluster {
+            // Wills that are due are published before the cluster's thread begins.
+            cluster.see_time(retained.latest());
+        }
         let ends = shards + cluster.as_ref().map_or(0, |_cluster| PEERS);
         let shared = Arc::new(Shared {
             limits: RwLock::new(config.limits()),

@@ -1,15 +1,15 @@
 //! Retained messages: the last one of each topic, found by filters with wildcards.
 
+mod copy;
 mod deleted;
+mod notes;
+mod sums;
 
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     ops::{Bound, ControlFlow},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{self, AtomicUsize},
-    },
+    sync::Arc,
     time::Instant,
 };
 
@@ -18,7 +18,12 @@ use crate::{
     message::Message,
     topic::{self, split_level},
 };
+pub(crate) use copy::Copied;
 use deleted::Deleted;
+pub(crate) use deleted::{Cause, Deletion};
+pub(crate) use notes::{Fate, Note, Notes};
+use sums::value_of;
+pub(crate) use sums::{BUCKETS, Buckets, Sums, mark_of};
 
 /// How many levels of topics one page looks at, so that no filter holds a shard up for long.
 const PAGE_NODES: usize = 256;
@@ -29,14 +34,13 @@ const FORGOTTEN_PER_TURN: usize = 4096;
 /// What a level of a topic takes that has no other beside it: a table with room for eleven.
 const LEVEL_BYTES: usize = 768;
 
-/// What a note takes without its topic and message.
-const NOTE_BYTES: usize = 128;
-
 /// A message, and since when it is its topic's.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     pub(crate) message: Arc<Message>,
     pub(crate) since: Instant,
+    /// The same by the cluster's clock, by which all nodes agree on what is last; 0 without one.
+    pub(crate) at: u64,
 }
 
 /// Some of the messages that a filter matches.
@@ -59,60 +63,13 @@ pub(crate) struct Retained {
     deadlines: BTreeSet<(Instant, Box<str>)>,
     /// Where changes are noted that are to outlive the process.
     notes: Option<Notes>,
-    /// Topics of deletions since other nodes were asked for what they have.
-    deleted: Option<Deleted>,
-}
-
-/// What became of a topic.
-#[derive(Debug)]
-pub(crate) struct Note {
-    pub(crate) topic: Box<str>,
-    pub(crate) kept: Option<Kept>,
-}
-
-/// What became of topics since it was last asked: one note each, however often they change.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Notes(Arc<Topics>);
-
-#[derive(Debug, Default)]
-struct Topics {
-    notes: Mutex<BTreeMap<Box<str>, Option<Kept>>>,
-    bytes: AtomicUsize,
-}
-
-impl Notes {
-    fn note(&self, topic: &str, kept: Option<Kept>) {
-        let bytes = |kept: &Option<Kept>| {
-            NOTE_BYTES + topic.len() + kept.as_ref().map_or(0, |kept| kept.message.size())
-        };
-        let more = bytes(&kept);
-        let mut notes = self.lock();
-        let older = notes.insert(topic.into(), kept);
-        let less = older.as_ref().map_or(0, bytes);
-        let before = self.0.bytes.load(atomic::Ordering::Relaxed);
-        self.0
-            .bytes
-            .store(before + more - less, atomic::Ordering::Relaxed);
-    }
-
-    pub(crate) fn take(&self) -> Vec<Note> {
-        let mut held = self.lock();
-        let notes = std::mem::take(&mut *held);
-        self.0.bytes.store(0, atomic::Ordering::Relaxed);
-        drop(held);
-        let note = |(topic, kept)| Note { topic, kept };
-        notes.into_iter().map(note).collect()
-    }
-
-    /// About how much memory they hold.
-    pub(crate) fn bytes(&self) -> usize {
-        self.0.bytes.load(atomic::Ordering::Relaxed)
-    }
-
-    /// Whoever has this is the only one to change anything.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Option<Kept>>> {
-        self.0.notes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    /// What other nodes may have, and should not.
+    deleted: Deleted,
+    /// How many of these were forgotten for others.
+    forgotten: u64,
+    sums: Sums,
+    /// The last time that is known of.
+    latest: u64,
 }
 
 /// How much may be retained.
@@ -154,7 +111,10 @@ impl Retained {
             bounds,
             deadlines: BTreeSet::new(),
             notes: None,
-            deleted: None,
+            deleted: Deleted::default(),
+            forgotten: 0,
+            sums: Sums::default(),
+            latest: 0,
         }
     }
 
@@ -173,21 +133,6 @@ impl Retained {
         self.bounds = bounds;
     }
 
-    /// Other nodes are asked for what they have. What is deleted meanwhile they may have read before.
-    pub(crate) fn begin_copy(&mut self) {
-        self.deleted = Some(Deleted::default());
-    }
-
-    pub(crate) fn end_copy(&mut self) {
-        self.deleted = None;
-    }
-
-    /// Whether another node's message of this topic is not older than what is known of it here.
-    pub(crate) fn may_copy(&self, topic: &str) -> bool {
-        let deleted = self.deleted.as_ref();
-        self.root.find(topic).0.is_none() && deleted.is_none_or(|deleted| !deleted.contains(topic))
-    }
-
     /// Whether there is room for a message in the place of its topic's.
     pub(crate) fn has_room(&self, message: &Message) -> bool {
         let (older, missing) = self.root.find(&message.topic);
@@ -198,26 +143,34 @@ impl Retained {
 
     /// Keeps the message for its topic, or forgets the topic's when the payload is empty; tells
     /// whether there was room. If not, the topic has none: its last one is not the last any more.
+    ///
+    /// `at` is when it was published, by the cluster's clock. What is older than what is known of the
+    /// topic does not count; without a clock, at 0, whatever comes is the last.
     #[must_use]
-    pub(crate) fn store(&mut self, message: &Arc<Message>, now: Instant) -> bool {
+    pub(crate) fn store(&mut self, message: &Arc<Message>, at: u64, now: Instant) -> bool {
+        if self.is_outdated(message, at) {
+            return true;
+        }
         if message.payload.is_empty() {
-            self.forget(&message.topic);
-            if let Some(deleted) = &mut self.deleted {
-                deleted.note(&message.topic);
-            }
+            let cause = self.cause_of_end(&message.topic);
+            self.delete(&message.topic, at, cause);
             return true;
         }
         if !self.has_room(message) {
-            self.forget(&message.topic);
+            // Others may have had room; it can come from there when there is some here.
+            if !self.is_refused(message, at) {
+                let before = at.saturating_sub(1);
+                self.delete(&message.topic, before, Cause::Passing);
+            }
             return false;
         }
         let kept = Kept {
             message: Arc::clone(message),
             since: now,
+            at,
         };
-        if let Some(notes) = &self.notes {
-            notes.note(&message.topic, Some(kept.clone()));
-        }
+        self.deleted.remove(&message.topic);
+        self.note(&message.topic, Fate::Kept(kept.clone()));
         self.insert(kept);
         true
     }
@@ -235,9 +188,13 @@ impl Retained {
             };
         }
         self.bytes += weight(&message);
+        self.latest = self.latest.max(kept.at);
+        self.sums.add(&message.topic, value_of(&message, kept.at));
         match node.message.replace(kept) {
             Some(replaced) => {
                 self.bytes -= weight(&replaced.message);
+                let value = value_of(&replaced.message, replaced.at);
+                self.sums.subtract(&message.topic, value);
                 self.unschedule(&replaced.message);
             }
             None => self.len += 1,
@@ -248,14 +205,26 @@ impl Retained {
     }
 
     fn forget(&mut self, topic: &str) {
+        if self.remove(topic) {
+            self.note(topic, Fate::Gone);
+        }
+    }
+
+    fn remove(&mut self, topic: &str) -> bool {
         let mut freed = 0;
-        if let Some(kept) = self.root.remove(Some(topic), &mut freed) {
-            self.len -= 1;
-            self.bytes -= freed + weight(&kept.message);
-            self.unschedule(&kept.message);
-            if let Some(notes) = &self.notes {
-                notes.note(topic, None);
-            }
+        let Some(kept) = self.root.remove(Some(topic), &mut freed) else {
+            return false;
+        };
+        self.len -= 1;
+        self.bytes -= freed + weight(&kept.message);
+        self.sums.subtract(topic, value_of(&kept.message, kept.at));
+        self.unschedule(&kept.message);
+        true
+    }
+
+    fn note(&self, topic: &str, fate: Fate) {
+        if let Some(notes) = &self.notes {
+            notes.note(topic, fate);
         }
     }
 
@@ -270,31 +239,21 @@ impl Retained {
     /// `after` is where the page before this one ended. A message that is stored or forgotten
     /// between two pages is found or not, as its topic lies ahead or behind.
     pub(crate) fn page(&self, filter: &str, after: Option<&str>, now: Instant) -> Page {
-        self.page_of((PAGE_NODES, usize::MAX), filter, after, now)
+        let walk = Walk {
+            now,
+            nodes_left: PAGE_NODES,
+            bytes_left: usize::MAX,
+            buckets: None,
+            path: Vec::new(),
+            page: Page::default(),
+        };
+        self.walk(walk, filter, after)
     }
 
-    /// A page of all of them that ends with the message which makes it so many bytes, or earlier.
-    pub(crate) fn page_within(&self, bytes: usize, after: Option<&str>, now: Instant) -> Page {
-        self.page_of((PAGE_NODES, bytes), "#", after, now)
-    }
-
-    fn page_of(
-        &self,
-        (nodes, bytes): (usize, usize),
-        filter: &str,
-        after: Option<&str>,
-        now: Instant,
-    ) -> Page {
+    fn walk<'a>(&'a self, mut walk: Walk<'a>, filter: &str, after: Option<&str>) -> Page {
         let resume = match after {
             None => Resume::Start,
             Some(path) => Resume::Behind(Some(path)),
-        };
-        let mut walk = Walk {
-            now,
-            nodes_left: nodes,
-            bytes_left: bytes,
-            path: Vec::new(),
-            page: Page::default(),
         };
         let (ControlFlow::Continue(()) | ControlFlow::Break(())) =
             self.root.collect(Some(filter), resume, &mut walk);
@@ -306,14 +265,16 @@ impl Retained {
         self.deadlines.first().is_some_and(|(due, _)| *due <= now)
     }
 
-    /// Forgets messages that have expired, as many as one turn allows: nobody gets the others either.
+    /// Forgets messages that have expired, as many as one turn allows: nobody gets the others either. What
+    /// they have replaced does not count any more, on whatever node it is.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         for _ in 0..FORGOTTEN_PER_TURN {
             if !self.is_due(now) {
                 return;
             }
             if let Some((_due, topic)) = self.deadlines.pop_first() {
-                self.forget(&topic);
+                let at = self.root.find(&topic).0.map_or(0, |kept| kept.at);
+                self.delete(&topic, at, Cause::Passing);
             }
         }
     }
@@ -349,6 +310,8 @@ struct Walk<'a> {
     now: Instant,
     nodes_left: usize,
     bytes_left: usize,
+    /// Topics that a copy is to have; `None` for what subscribers get.
+    buckets: Option<Buckets>,
     /// Empty at the root, which stands for no topic.
     path: Vec<&'a str>,
     page: Page,
@@ -363,9 +326,14 @@ enum Resume<'a> {
 }
 
 impl Walk<'_> {
+    fn wants(&self, topic: &str) -> bool {
+        self.buckets.is_none_or(|buckets| buckets.have(topic))
+    }
+
     fn visit(&mut self, message: Option<&Kept>) -> ControlFlow<()> {
         if let Some(kept) = message
             && !kept.message.is_expired(self.now)
+            && self.wants(&kept.message.topic)
         {
             self.bytes_left = self.bytes_left.saturating_sub(kept.message.size());
             self.page.messages.push(kept.clone());
@@ -451,7 +419,8 @@ impl Node {
         let levels = (Bound::Included(first), Bound::Unbounded);
         for (level, child) in self.children.range::<str, _>(levels) {
             // `#` and `+` at the first level leave out topics that start with `$` (4.7.2).
-            if !(walk.path.is_empty() && topic::hides_from_wildcards(level)) {
+            let is_hidden = walk.path.is_empty() && topic::hides_from_wildcards(level);
+            if !is_hidden || walk.buckets.is_some() {
                 child.collect_as(level, filter, resume, walk)?;
             }
         }

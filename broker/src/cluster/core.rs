@@ -18,6 +18,7 @@ mod link;
 mod mutant;
 mod notice;
 mod origin;
+mod retained;
 mod timers;
 
 use std::{
@@ -35,16 +36,19 @@ use super::{
     peer::{Loss, Peer, Standing},
     questions::Aside,
     routes::Table,
+    telling::Turn,
     wire::{Change, Hello, Item, Message, Parting, Refusal},
 };
 use crate::{
     lanes::{Level, frame},
     replica::word::Fate,
+    retained::{Buckets, Sums},
 };
 use link::Link;
 pub(super) use mutant::Mutant;
 pub(super) use notice::Notice;
 use origin::Origin;
+use retained::News;
 
 /// Nodes that a cluster may have besides this one: each is a destination of all shards.
 pub(crate) const PEERS: u16 = 15;
@@ -98,10 +102,22 @@ pub(super) enum Action {
         number: u64,
         messages: Bytes,
     },
-    /// Read retained messages behind this topic, for `handle_retained`.
+    /// Read retained messages of these buckets from there on, for `handle_retained`, when there is time:
+    /// what was asked of the slot before is not wanted any more.
     ReadRetained {
         slot: u16,
+        buckets: Buckets,
         after: Option<Box<str>>,
+    },
+    /// Read the sums of retained messages, for `handle_sums`, now or when asked again.
+    SumRetained {
+        slot: u16,
+    },
+    /// Compare them with a peer's, for `handle_compared`.
+    CompareRetained {
+        slot: u16,
+        turn: Turn,
+        sums: Sums,
     },
     /// Messages for the filter are for the peer too, or no longer.
     Route {
@@ -132,6 +148,8 @@ pub(super) enum Action {
         frame: FrameId,
         messages: Bytes,
     },
+    /// A peer knows of this time.
+    SeeTime(u64),
     /// A peer asks something, or answers what it was asked over this connection.
     Aside(LinkId, u64, Aside),
     Note(Notice),
@@ -145,6 +163,9 @@ pub(super) struct Core {
     lease: Duration,
     has_left: bool,
     origin: Origin,
+    news: News,
+    /// What its clock has shown last.
+    time: u64,
     links: BTreeMap<LinkId, Link>,
     peers: BTreeMap<Box<str>, Peer>,
     /// What peers of each slot have passed on, those that were there before too.
@@ -182,6 +203,8 @@ impl Core {
             lease,
             has_left: false,
             origin: Origin::default(),
+            news: News::new(now),
+            time: 0,
             links: BTreeMap::new(),
             peers: BTreeMap::new(),
             held: (0..PEERS).map(|_slot| Held::new(now)).collect(),
@@ -197,28 +220,9 @@ impl Core {
         }
     }
 
-    /// Has the node ask others for their retained messages, as it has none.
-    pub(super) fn want_retained(&mut self) {
-        self.origin.want();
-    }
-
-    /// Whether somebody is there who is asked.
-    pub(super) fn wants_retained(&self) -> bool {
-        let mut alive = self.peers().filter(|(_node, peer)| peer.is_alive());
-        alive.any(|(node, _peer)| self.origin.wants_of(node))
-    }
-
-    /// Puts retained messages into the stream of a peer that wants them; `next` is the topic behind
-    /// which the next ones are.
-    pub(super) fn handle_retained(&mut self, slot: u16, messages: Bytes, next: Option<Box<str>>) {
-        if let Some(peer) = self.peers.values_mut().find(|peer| peer.slot == slot) {
-            peer.push_retained(messages, next);
-        }
-    }
-
-    /// Whether the node has from others what it is to begin with, or there is nobody to have it from.
-    pub(super) fn is_settled(&self) -> bool {
-        self.origin.is_settled()
+    /// Takes note of what the node's clock shows.
+    pub(super) fn set_time(&mut self, time: u64) {
+        self.time = time;
     }
 
     /// Whether it is known who is there, as far as it need be to let clients in.
@@ -333,12 +337,9 @@ impl Core {
             }
             peer.push_changes(changes.as_deref(), table.version());
             peer.push_pages(table);
-            // Who waits for an answer itself leaves the question to others.
-            let retained = self.origin.is_settled().then(|| peer.poll_retained());
-            if let Some(after) = retained.flatten() {
-                let slot = peer.slot;
-                self.actions.push_back(Action::ReadRetained { slot, after });
-            }
+        }
+        self.pump_retained(now);
+        for peer in self.peers.values_mut().filter(|peer| peer.is_alive()) {
             let link = peer
                 .link
                 .and_then(|id| Some((id, self.links.get_mut(&id)?)));
@@ -405,6 +406,10 @@ impl Core {
         }
         if let Some(id) = link {
             self.close(id, None, now);
+        }
+        if was_alive && !Mutant::KeepsLastWords.is_on() {
+            // Some may have had its last messages, and others not.
+            self.ask_others(|_peer| true);
         }
     }
 

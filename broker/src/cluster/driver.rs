@@ -9,6 +9,7 @@
 //!   table        filters of this node that have changed
 //!   groups       what their members can take
 //!   orders       what operators want
+//!   pages        retained messages for peers
 //! ```
 //! Each task tells the core what has happened and then does what there is to do ([`Driver::settle`]).
 
@@ -16,6 +17,7 @@ mod asking;
 mod graves;
 mod passage;
 mod report;
+mod retained;
 mod tasks;
 
 use std::{
@@ -45,7 +47,7 @@ use super::{
     core::{Action, Core, LinkId, Me},
     links::{self, LinkEnd},
     questions::{self, Asked, Open},
-    slot::{self, Kind, Slot},
+    slot::{Kind, Slot},
     wire::Parting,
 };
 use crate::{
@@ -56,6 +58,7 @@ use crate::{
     routes::ShardId,
     shard::{Alive, Shared},
 };
+use retained::Chores;
 
 /// How long the last words to other nodes may take.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -187,13 +190,12 @@ pub(super) struct Driver {
     work: Rc<Work>,
     /// Which peers have buried whom, by the hashes of names, and when they said so.
     buried: BTreeMap<(ShardId, u64), Instant>,
+    chores: Chores,
     /// Who waits until nothing does.
     drains: Vec<oneshot::Sender<()>>,
     /// Why strangers failed last, so that it is logged once, and seldom if they take turns.
     stranger: Option<(IpAddr, String)>,
     herald: Herald,
-    /// The node asks for others' retained messages.
-    is_copying: bool,
     /// What was asked of others.
     open: Open,
     /// To who answers others.
@@ -208,6 +210,8 @@ struct Work {
     outbox: Notify,
     /// There are addresses to call.
     calls: Notify,
+    /// There are retained messages to read.
+    pages: Notify,
     /// A peer has taken something, or is gone.
     room: Notify,
 }
@@ -238,6 +242,7 @@ async fn run(
     let tick = spawn_local(tasks::keep_time(Rc::clone(&driver)));
     let table = spawn_local(tasks::follow_table(Rc::clone(&driver)));
     let calls = spawn_local(tasks::make_calls(Rc::clone(&driver)));
+    let pages = spawn_local(retained::read_pages(Rc::clone(&driver)));
     let orders = spawn_local(tasks::obey(Rc::clone(&driver), orders));
     tokio::select! {
         // An end without a word is the node's end too.
@@ -252,6 +257,7 @@ async fn run(
         _ = tick => {}
         _ = table => {}
         _ = calls => {}
+        _ = pages => {}
         _ = orders => {}
     }
     let writers = driver.borrow().writers.clone();
@@ -288,9 +294,11 @@ impl Driver {
             .collect();
         let mut core = Core::new(me, config.acknowledge, config.lease, &seeds, Instant::now());
         let retained = shared.retained.read();
-        if retained.unwrap_or_else(PoisonError::into_inner).len() == 0 {
+        let retained = retained.unwrap_or_else(PoisonError::into_inner);
+        if retained.len() == 0 {
             core.want_retained();
         }
+        drop(retained);
         let slot = |slot| {
             let lanes = Arc::clone(&shared.lanes);
             Slot::new(Outbox::new(cluster.end(slot), shared.ends(), lanes))
@@ -309,10 +317,10 @@ impl Driver {
             calls: Vec::new(),
             work: Rc::default(),
             buried: BTreeMap::new(),
+            chores: Chores::default(),
             drains: Vec::new(),
             stranger: None,
             herald: Herald::default(),
-            is_copying: false,
             open: Open::default(),
             asking,
             places: Arc::new(Semaphore::new(questions::ASKED)),
@@ -388,6 +396,7 @@ impl Driver {
     fn tell(driver: &RefCell<Self>, event: impl FnOnce(&mut Core, Instant)) {
         let state = &mut *driver.borrow_mut();
         let now = Instant::now();
+        state.core.set_time(state.cluster.now());
         event(&mut state.core, now);
         state.settle(now);
     }
@@ -413,7 +422,7 @@ impl Driver {
                 self.perform(action, now);
             }
             // What was passed on may be there already, which is to be said.
-            if is_idle {
+            if is_idle && !self.compare_late(now) {
                 break;
             }
         }
@@ -436,6 +445,7 @@ impl Driver {
                 }
             }
             Action::Close(id) => self.forget_link(id),
+            Action::SeeTime(time) => self.cluster.see_time(time),
             Action::Deliver {
                 slot,
                 epoch,
@@ -450,9 +460,14 @@ impl Driver {
                 number,
                 messages,
             } => self.take_in(slot, (epoch, number), Kind::Retained, messages, now),
-            Action::ReadRetained { slot, after } => {
-                let (messages, next) = slot::retained_page(&self.shared, after.as_deref(), now);
-                self.core.handle_retained(slot, messages, next);
+            Action::ReadRetained {
+                slot,
+                buckets,
+                after,
+            } => self.read_later(slot, buckets, after),
+            Action::SumRetained { slot } => self.sum_retained(slot),
+            Action::CompareRetained { slot, turn, sums } => {
+                self.compare_retained(slot, turn, sums, now);
             }
             Action::Route { slot, change } => {
                 let end = self.cluster.end(slot);

@@ -23,7 +23,7 @@ use super::{
     PURPOSE,
     core::LinkId,
     driver::Driver,
-    slot::PAGE_BYTES,
+    keeper::PAGE_BYTES,
     strangers::{Place, Strangers},
 };
 

@@ -20,10 +20,11 @@
 //! | `routes` | which filters this node and the others have, and how much their groups can take |
 //! | `claims`, `clock` | who may have a client id; the order of connections |
 //! | `word` | what shards of two nodes say to each other of sessions |
+//! | `telling`, `news` | what peers are told of retained messages, and when others are asked |
 //! | `questions` | what operators' listings ask of other nodes |
 //! | `calls` | whom to call, and when |
 //! | `wire` | what is said, as bytes |
-//! | `driver`, `slot`, `links` | the thread: lanes, timers, connections |
+//! | `driver`, `slot`, `keeper`, `links` | the thread: lanes, timers, connections |
 //! | `burial` | what is left to do for a peer that is gone |
 //! | `strangers` | places for callers that have not shown the key |
 //!
@@ -36,24 +37,26 @@
 //! to it there. A client id has one connection, and one session, which goes where its client connects
 //! (`shard::claims`).
 //!
+//! All nodes come to have the same retained messages: who differs is told, and the last by the cluster's
+//! clock counts (`telling`, [`crate::retained`]).
+//!
 //! **Groups.** Nodes tell each other how many members of each group they have that take messages
 //! (`routes`), and the publisher's node chooses one of them for each message ([`crate::shares`]). That
 //! gets it as any message, for the group alone, and chooses the member. If it has nobody left it hands
 //! the message on, a few times at most. What was for the group of a node that is lost waits until that
 //! is buried, and then finds another member, who may have become one only by that.
-//!
-//! **What is not here.** Retained messages go to the nodes that are there when they are published; a
-//! node that begins with none is told those of the others, but nodes that differ stay so.
 
 mod burial;
 mod calls;
 pub(crate) mod claims;
-mod clock;
+pub(crate) mod clock;
 mod core;
 mod driver;
 mod held;
+mod keeper;
 mod ledger;
 mod links;
+mod news;
 mod pair;
 mod peer;
 mod pending;
@@ -62,6 +65,7 @@ pub(crate) mod questions;
 mod routes;
 mod slot;
 mod strangers;
+pub(crate) mod telling;
 pub mod view;
 mod wire;
 pub(crate) mod word;
@@ -307,6 +311,21 @@ impl Cluster {
     /// Takes note of a time that another node has given.
     pub(crate) fn see_time(&self, time: u64) {
         self.clock.see(time);
+    }
+
+    /// A time that is no earlier than all that this node has given or seen.
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    /// How far the node whose clock is first is ahead of this one's.
+    pub(crate) fn clock_ahead(&self) -> Duration {
+        self.clock.ahead()
+    }
+
+    /// How long ago a time was, at least.
+    pub(crate) fn age_of(&self, time: u64) -> Duration {
+        self.clock.age_of(time)
     }
 
     /// A time that this node has given.

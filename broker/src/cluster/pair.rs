@@ -142,7 +142,7 @@ impl Outgoing {
     pub(super) fn push(&mut self, item: &Item, token: Token) {
         let kind = match item {
             Item::Messages(_) => Kind::Messages,
-            Item::Changes(_) | Item::Page(_) | Item::Retained { .. } => Kind::Tell,
+            Item::Changes(_) | Item::Page(_) | Item::Retained { .. } | Item::Sums(..) => Kind::Tell,
         };
         self.push_bytes(item.encode(), kind, token);
     }

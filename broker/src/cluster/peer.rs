@@ -14,10 +14,14 @@ use super::{
     promises::{Owed, Promised},
     routes::{Remote, Table},
     sized,
+    telling::Telling,
     view::Tally,
     wire::Item,
 };
-use crate::replica::word::{self, Fate};
+use crate::{
+    replica::word::{self, Fate},
+    retained::{Buckets, Sums},
+};
 
 /// Bytes of a copy, of filters or retained messages, that may wait for a peer.
 const COPY_ROOM: usize = sized(512 * 1024);
@@ -108,12 +112,12 @@ pub(super) struct Peer {
     pub(super) routes: Remote,
     /// What it has said of itself last.
     pub(super) tally: Option<Tally>,
-    /// It asks for retained messages itself.
+    /// It waits for retained messages itself.
     pub(super) began_with_nothing: bool,
     copy: Copy,
     /// What is to follow the copy.
     behind_copy: Vec<Bytes>,
-    retained: Retained,
+    pub(super) telling: Telling,
     /// The version of this node's filters that it has; `None` until it has a copy of them.
     knows: Option<u64>,
 }
@@ -122,16 +126,6 @@ pub(super) struct Peer {
 #[derive(Debug)]
 enum Copy {
     Behind(Option<Box<str>>),
-    Done,
-}
-
-/// How far this node's retained messages were put into the stream.
-#[derive(Debug)]
-enum Retained {
-    Unwanted,
-    Behind(Option<Box<str>>),
-    /// The next page is being read.
-    Asked,
     Done,
 }
 
@@ -159,7 +153,7 @@ impl Peer {
             began_with_nothing: false,
             copy: Copy::Behind(None),
             behind_copy: Vec::new(),
-            retained: Retained::Unwanted,
+            telling: Telling::default(),
             knows: None,
         }
     }
@@ -204,7 +198,7 @@ impl Peer {
     pub(super) fn restart_stream(&mut self, stream: u64) -> Vec<Token> {
         self.copy = Copy::Behind(None);
         self.behind_copy.clear();
-        self.retained = Retained::Unwanted;
+        self.telling = Telling::default();
         self.knows = None;
         self.out.restart(stream)
     }
@@ -300,35 +294,43 @@ impl Peer {
         }
     }
 
-    /// Has it told this node's retained messages, once for each stream.
-    pub(super) fn want_retained(&mut self) {
-        if matches!(self.retained, Retained::Unwanted) {
-            self.retained = Retained::Behind(None);
+    /// Whether there is room for a copy behind that of the filters.
+    fn has_copy_room(&self) -> bool {
+        self.out.told_bytes() < COPY_ROOM && matches!(self.copy, Copy::Done)
+    }
+
+    /// Whether the sums of what is retained are to be read, for [`Peer::push_sums`].
+    pub(super) fn poll_sums(&mut self, now: Instant) -> bool {
+        self.has_copy_room() && self.telling.poll_sums(now)
+    }
+
+    pub(super) fn push_sums(&mut self, sums: &Sums) {
+        if let Some(turn) = self.telling.handle_sums() {
+            self.out.push(&Item::Sums(turn, sums.clone()), Token::None);
         }
     }
 
-    /// Behind which topic the next page of retained messages begins, if there is room for one.
-    pub(super) fn poll_retained(&mut self) -> Option<Option<Box<str>>> {
-        if self.out.told_bytes() >= COPY_ROOM || matches!(self.copy, Copy::Behind(_)) {
-            return None;
+    /// Says where all is told that was to be, without reading anything.
+    pub(super) fn push_ends(&mut self) {
+        while self.has_copy_room() && self.telling.poll_end() {
+            let item = Item::Retained {
+                messages: Bytes::new(),
+                is_last: true,
+            };
+            self.out.push(&item, Token::None);
         }
-        let Retained::Behind(after) = &mut self.retained else {
-            return None;
-        };
-        let after = after.take();
-        self.retained = Retained::Asked;
-        Some(after)
+    }
+
+    /// Which page of retained messages is to be read, for [`Peer::push_retained`].
+    pub(super) fn poll_retained(&mut self) -> Option<(Buckets, Option<Box<str>>)> {
+        self.has_copy_room().then(|| self.telling.poll_page())?
     }
 
     /// Puts a page of retained messages into the stream; `next` is where the next one begins.
     pub(super) fn push_retained(&mut self, messages: Bytes, next: Option<Box<str>>) {
+        let is_last = next.is_none();
         // The stream may be another one than that for which the page was read.
-        if matches!(self.retained, Retained::Asked) {
-            let is_last = next.is_none();
-            self.retained = match next {
-                Some(next) => Retained::Behind(Some(next)),
-                None => Retained::Done,
-            };
+        if self.telling.handle_page(next) && (is_last || !messages.is_empty()) {
             let item = Item::Retained { messages, is_last };
             self.out.push(&item, Token::None);
         }

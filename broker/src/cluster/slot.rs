@@ -4,8 +4,9 @@ mod groups;
 mod strays;
 
 use std::{
+    cell::RefCell,
     collections::VecDeque,
-    sync::{Arc, PoisonError, RwLockWriteGuard},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,8 @@ use strays::{Strays, Turn};
 use super::{
     Ledger,
     burial::Burial,
+    keeper::Keeper,
+    news::Early,
     pair::FrameId,
     pending::Pending,
     word::{Recipient, Word},
@@ -24,19 +27,15 @@ use super::{
 use crate::{
     lanes::{
         Confirmation, Level, Outbox,
-        frame::{self, Content, Writer},
+        frame::{self, Content},
     },
-    message::{Message, Qos},
+    message::Qos,
     metrics::{Counters, Metric},
     replica::{self, wire::split, word::Fate},
-    retained::{Page, Retained},
     routes::ShardId,
     shard::Shared,
     sys, topic,
 };
-
-/// Bytes of retained messages after which a page of them for a peer ends.
-pub(super) const PAGE_BYTES: usize = 256 * 1024;
 
 /// Messages of a peer on their way to the shards.
 pub(super) struct Slot {
@@ -52,6 +51,8 @@ pub(super) struct Slot {
     /// Nodes that the peer has buried.
     heard: Vec<u64>,
     strays: Strays,
+    /// A copy has brought what others may not have either.
+    has_learned: bool,
 }
 
 /// The peer's stream, and the number in it.
@@ -86,6 +87,7 @@ impl Slot {
             burial: Burial::default(),
             heard: Vec::new(),
             strays: Strays::default(),
+            has_learned: false,
         }
     }
 
@@ -101,6 +103,11 @@ impl Slot {
     pub(super) fn push_orphan(&mut self, frame: FrameId, messages: Bytes) {
         self.burial.hold(frame);
         self.push((0, 0), Kind::Orphan(frame), messages);
+    }
+
+    /// Whether a copy has brought what others may not have either, since it was last asked.
+    pub(super) fn take_learned(&mut self) -> bool {
+        std::mem::take(&mut self.has_learned)
     }
 
     /// What others have said about nodes that are gone.
@@ -128,6 +135,7 @@ impl Slot {
         mut ledger: Option<&mut Ledger>,
         counters: &Counters,
         graves: &[Grave],
+        early: &RefCell<Early>,
         now: Instant,
     ) {
         let mut is_noted = false;
@@ -157,11 +165,16 @@ impl Slot {
                 ledger: ledger.as_deref(),
                 counters,
                 graves,
+                early,
                 now,
             };
             let (missing, is_retained) = match kind {
                 Kind::Published => self.deliver(&keeper, id, &messages),
-                Kind::Retained => (0, keeper.keep(&messages)),
+                Kind::Retained => {
+                    let kept = keeper.keep(&messages);
+                    self.has_learned |= kept.is_news;
+                    (0, kept.is_noted)
+                }
                 Kind::Lost(fate) => {
                     let (word, shards) = (replica::word::Word::Lost(fate), shared.shards);
                     self.burial.tell(word, None, &mut self.outbox, shards);
@@ -200,8 +213,8 @@ impl Slot {
         } = *keeper;
         let (mut missing, mut is_retained) = (0, false);
         while let Some(content) = frame::read_content(&mut messages, now) {
-            let (message, seats) = match content {
-                Content::Message(item) => (item.message, item.seats),
+            let (message, seats, at) = match content {
+                Content::Message(item) => (item.message, item.seats, item.mark.retained_at),
                 Content::Word { bytes, is_awaited } => {
                     missing += if replica::word::is_such(bytes) {
                         self.pass_copy(keeper, id, bytes)
@@ -221,7 +234,7 @@ impl Slot {
             }
             let message = Arc::new(message);
             if message.retain {
-                is_retained |= keeper.store(&mut keeper.retained(), &message);
+                is_retained |= keeper.publish(&message, at);
             }
             let shards = shared.routes.matching(&message.topic);
             for shard in (0..shared.shards).map(ShardId) {
@@ -385,63 +398,4 @@ pub(super) struct Grave {
     pub(super) rest: Rest,
     /// For how long it is waited for that it is buried.
     pub(super) patience: Duration,
-}
-
-/// Where retained messages go.
-struct Keeper<'a> {
-    shared: &'a Shared,
-    graves: &'a [Grave],
-    ledger: Option<&'a Ledger>,
-    counters: &'a Counters,
-    now: Instant,
-}
-
-impl Keeper<'_> {
-    /// Tells whether the store may have to know.
-    fn store(&self, retained: &mut Retained, message: &Arc<Message>) -> bool {
-        let can_retain = |ledger: &Ledger| ledger.can_retain(message);
-        let can_retain = self.ledger.is_none_or(can_retain);
-        let is_kept = can_retain && retained.store(message, self.now);
-        self.counters
-            .add(Metric::RefusedRetained, usize::from(!is_kept));
-        can_retain
-    }
-
-    fn retained(&self) -> RwLockWriteGuard<'_, Retained> {
-        let retained = self.shared.retained.write();
-        retained.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps another node's retained messages of topics that have none here; tells whether the store
-    /// may have to know.
-    fn keep(&self, mut messages: &[u8]) -> bool {
-        let mut is_noted = false;
-        let mut retained = self.retained();
-        while let Some((message, _seats)) = frame::read_message(&mut messages, self.now) {
-            let is_legal =
-                topic::is_valid_name(&message.topic) && !sys::is_reserved(&message.topic);
-            if is_legal && retained.may_copy(&message.topic) {
-                is_noted |= self.store(&mut retained, &Arc::new(message));
-            }
-        }
-        is_noted
-    }
-}
-
-/// One page of this node's retained messages, and the topic behind which the next one begins.
-pub(super) fn retained_page(
-    shared: &Shared,
-    after: Option<&str>,
-    now: Instant,
-) -> (Bytes, Option<Box<str>>) {
-    let retained = &shared.retained;
-    let retained = retained.read().unwrap_or_else(PoisonError::into_inner);
-    let Page { messages, next } = retained.page_within(PAGE_BYTES, after, now);
-    drop(retained);
-    let mut page = Writer::new(ShardId(0), 0);
-    for kept in messages {
-        page.push(&kept.message, &[], now);
-    }
-    // The header is of lanes alone.
-    (page.finish().slice(frame::HEADER..), next)
 }

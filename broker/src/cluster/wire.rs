@@ -12,12 +12,13 @@
 //!   safe      Safe                      beside what is taken, see `promises`
 //!   question  number u64 | Question     beside the streams, see `questions`
 //!   answer    number u64 | JSON         to the question of that number
-//!   tally     Tally                     now and then
+//!   tally     time u64 | Tally          now and then
 //! item     kind u8 | body
 //!   messages  the messages of a lane's frame
 //!   changes   [Change]                  of the node's filters and groups
 //!   page      Page                      all of its filters between two
-//!   retained  is last u8 | messages as above, for who began without any
+//!   retained  is last u8 | messages as above, each with its time: what differs at the other end
+//!   sums      turn u8 | sum u64, as often as there are buckets
 //! ```
 //! What has a name is in postcard's form. The protocol's number comes first and stays where it is, so
 //! that nodes of different versions understand why they do not.
@@ -31,12 +32,16 @@ use thiserror::Error;
 use super::{
     promises::Safe,
     questions::{Aside, Question},
+    telling::Turn,
     view::Tally,
 };
-use crate::shares::Room;
+use crate::{
+    retained::{BUCKETS, Sums},
+    shares::Room,
+};
 
 /// The version of all that is said here. Nodes of different ones refuse each other.
-pub(super) const PROTOCOL: u16 = 8;
+pub(super) const PROTOCOL: u16 = 9;
 
 const HELLO: u8 = 1;
 const REFUSAL: u8 = 2;
@@ -54,6 +59,7 @@ const MESSAGES: u8 = 1;
 const CHANGES: u8 = 2;
 const PAGE: u8 = 3;
 const RETAINED: u8 = 4;
+const SUMS: u8 = 5;
 
 /// Who calls, or is called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,8 +83,10 @@ pub(super) struct Resume {
     pub(super) heard: Option<(u64, u64)>,
     /// It can take no other stream: what it was passed on before waits.
     pub(super) is_choked: bool,
-    /// It has no retained messages, and wants those of the other end.
+    /// It began without retained messages, and waits for those of others.
     pub(super) wants_retained: bool,
+    /// No earlier than all times that the speaker has given or seen.
+    pub(super) time: u64,
 }
 
 /// A node that the speaker is connected to.
@@ -158,7 +166,8 @@ pub(super) enum Message {
     Farewell(Parting),
     /// A question or an answer, of this number.
     Aside(u64, Aside),
-    Tally(Tally),
+    /// With a time, no earlier than all that the speaker has given or seen.
+    Tally(u64, Tally),
 }
 
 /// Why a node says goodbye.
@@ -180,6 +189,8 @@ pub(super) enum Item {
         messages: Bytes,
         is_last: bool,
     },
+    /// Of what the speaker has retained.
+    Sums(Turn, Sums),
 }
 
 /// The bytes are no message.
@@ -236,8 +247,9 @@ impl Message {
                 out.put_u64(*number);
                 out.put_slice(answer);
             }
-            Self::Tally(tally) => {
+            Self::Tally(time, tally) => {
                 out.put_u8(TALLY);
+                out.put_u64(*time);
                 put(&mut out, tally);
             }
         }
@@ -281,7 +293,10 @@ impl Message {
                 let number = bytes.try_get_u64().map_err(|_short| Malformed)?;
                 Self::Aside(number, Aside::Answer(bytes))
             }
-            TALLY => Self::Tally(take(&bytes)?),
+            TALLY => {
+                let time = bytes.try_get_u64().map_err(|_short| Malformed)?;
+                Self::Tally(time, take(&bytes)?)
+            }
             _ => return Err(Malformed),
         })
     }
@@ -319,6 +334,12 @@ impl Item {
                 out.put_u8(u8::from(*is_last));
                 out.put_slice(messages);
             }
+            Self::Sums(turn, sums) => {
+                out.reserve(2 + 8 * BUCKETS);
+                out.put_u8(SUMS);
+                out.put_u8(u8::from(*turn == Turn::Answer));
+                sums.words().iter().for_each(|sum| out.put_u64(*sum));
+            }
         }
         out.into()
     }
@@ -334,6 +355,18 @@ impl Item {
                     messages: bytes,
                     is_last,
                 }
+            }
+            SUMS => {
+                let turn = match bytes.try_get_u8().map_err(|_short| Malformed)? {
+                    0 => Turn::Question,
+                    1 => Turn::Answer,
+                    _ => return Err(Malformed),
+                };
+                if bytes.len() != 8 * BUCKETS {
+                    return Err(Malformed);
+                }
+                let words = std::array::from_fn(|_bucket| bytes.get_u64());
+                Self::Sums(turn, Sums::from_words(words))
             }
             _ => return Err(Malformed),
         })
@@ -371,6 +404,8 @@ mod tests {
             filters: vec![("$queue/b".into(), Some(ROOM)), ("c/+".into(), None)],
             is_last: true,
         };
+        let mut sums = Sums::default();
+        sums.add("t", 7);
         let query = Query {
             after: Some("c".into()),
             limit: 7,
@@ -396,6 +431,7 @@ mod tests {
                 heard: Some((1, 9)),
                 is_choked: true,
                 wants_retained: true,
+                time: 1 << 60,
             }),
             Message::Taken(12),
             Message::Safe(Safe {
@@ -416,6 +452,7 @@ mod tests {
                     is_last: true,
                 },
             ),
+            Message::Item(5, Item::Sums(Turn::Answer, sums)),
             Message::Members(vec![Member {
                 node: "broker2".to_owned(),
                 host: IpAddr::from([10, 0, 0, 2]),
@@ -425,15 +462,18 @@ mod tests {
             Message::Farewell(Parting::Leaves),
             Message::Aside(7, Aside::Question(Question::Clients(query))),
             Message::Aside(8, Aside::Answer(Bytes::from_static(b"{}"))),
-            Message::Tally(Tally {
-                welcomes: true,
-                clients: 1,
-                sessions: 2,
-                subscriptions: 3,
-                retained: 4,
-                messages_in: 5,
-                messages_out: 1 << 40,
-            }),
+            Message::Tally(
+                1 << 60,
+                Tally {
+                    welcomes: true,
+                    clients: 1,
+                    sessions: 2,
+                    subscriptions: 3,
+                    retained: 4,
+                    messages_in: 5,
+                    messages_out: 1 << 40,
+                },
+            ),
         ]
     }
 

@@ -51,7 +51,7 @@ pub(super) async fn list(
 }
 
 fn view(kept: &Kept, payloads: Payloads, now: Instant) -> RetainedView {
-    let Kept { message, since } = kept;
+    let Kept { message, since, .. } = kept;
     let left = |expires: Instant| expires.saturating_duration_since(now).as_secs();
     let (payload, payload_hex) = match payloads {
         Payloads::Hidden => (None, None),

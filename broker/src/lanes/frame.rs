@@ -4,7 +4,7 @@
 //! frame    src u16 | sequence u64 | count u32 | message*
 //! message  flags u8 | topic u16 | properties u32 | payload u32 | [expires in ms u64]
 //!          | [seats u32 | (share u64 | session u32 | hops u8)*] | [session u64 | packet id u16]
-//!          | [run u64 | number u64] | topic | properties | payload
+//!          | [run u64 | number u64] | [retained at u64] | topic | properties | payload
 //! flags    bits 0-1 QoS, bit 2 retain, bit 3 expires, bit 4 for these seats alone,
 //!          bit 5 of this origin, bit 6 maybe taken in an earlier life, bit 7 with an id
 //! ```
@@ -68,17 +68,11 @@ impl Writer {
 
     /// Adds a message for all subscribers or, where there are seats, for these members of groups.
     pub fn push(&mut self, message: &Message, seats: &[Seat], now: Instant) {
-        self.push_from(None, message, seats, now);
+        self.push_marked(Mark::default(), message, seats, now);
     }
 
-    /// As [`Writer::push`], for a message whose reader is to note where it came from.
-    pub fn push_from(
-        &mut self,
-        source: Option<Source>,
-        message: &Message,
-        seats: &[Seat],
-        now: Instant,
-    ) {
+    /// As [`Writer::push`], with what its reader is to know of it besides.
+    pub fn push_marked(&mut self, mark: Mark, message: &Message, seats: &[Seat], now: Instant) {
         let Message {
             topic,
             payload,
@@ -88,6 +82,10 @@ impl Writer {
             expires,
             id,
         } = message;
+        let Mark {
+            source,
+            retained_at,
+        } = mark;
         let mut flags = *qos as u8;
         if *retain {
             flags |= RETAIN;
@@ -109,7 +107,7 @@ impl Writer {
         }
         let seat_bytes = seats.len() * SEAT_BYTES;
         self.bytes
-            .reserve(49 + seat_bytes + topic.len() + properties.len() + payload.len());
+            .reserve(57 + seat_bytes + topic.len() + properties.len() + payload.len());
         self.bytes.put_u8(flags);
         // Lengths come from packets, where they had 16 and 28 bits.
         self.bytes
@@ -144,6 +142,9 @@ impl Writer {
         if !id.is_none() {
             self.bytes.put_u64(id.run);
             self.bytes.put_u64(id.number);
+        }
+        if *retain {
+            self.bytes.put_u64(retained_at);
         }
         self.bytes.put_slice(topic.as_bytes());
         self.bytes.put_slice(properties);
@@ -195,6 +196,14 @@ pub struct Source {
     pub is_repeat: bool,
 }
 
+/// What a reader is to know of a message besides what it says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    pub source: Option<Source>,
+    /// When one that is retained was published, by the cluster's clock; 0 if that is not said.
+    pub retained_at: u64,
+}
+
 /// What is in a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content<'a> {
@@ -207,7 +216,7 @@ pub enum Content<'a> {
 pub struct Item {
     pub message: Message,
     pub seats: Vec<Seat>,
-    pub source: Option<Source>,
+    pub mark: Mark,
 }
 
 /// Splits the next message off, as [`read_item`].
@@ -268,6 +277,11 @@ pub fn read_item(frame: &mut &[u8], now: Instant) -> Option<Item> {
     } else {
         MessageId::NONE
     };
+    let retained_at = if flags & RETAIN != 0 {
+        frame.try_get_u64().ok()?
+    } else {
+        0
+    };
     let (topic, rest) = frame.split_at_checked(topic)?;
     let (properties, rest) = rest.split_at_checked(properties)?;
     let (payload, rest) = rest.split_at_checked(payload)?;
@@ -284,7 +298,10 @@ pub fn read_item(frame: &mut &[u8], now: Instant) -> Option<Item> {
     Some(Item {
         message,
         seats,
-        source,
+        mark: Mark {
+            source,
+            retained_at,
+        },
     })
 }
 
@@ -417,6 +434,9 @@ fn skip_content(frame: &mut &[u8]) -> Option<bool> {
     }
     if flags & WITH_ID != 0 {
         frame.try_get_u64().ok()?;
+        frame.try_get_u64().ok()?;
+    }
+    if flags & RETAIN != 0 {
         frame.try_get_u64().ok()?;
     }
     let length = topic.checked_add(properties)?.checked_add(payload)?;

@@ -10,7 +10,7 @@ use rumqttd::{
 
 use super::{
     Lanes,
-    frame::{Source, Writer},
+    frame::{Mark, Writer},
     lane_topic,
 };
 use crate::{message::Message, routes::ShardId, shares::Seat};
@@ -99,19 +99,19 @@ impl Outbox {
     /// Adds a message to the open frame for a shard: for all of its subscribers, or for these seats.
     /// Returns the frame's number.
     pub fn push(&mut self, to: ShardId, message: &Message, seats: &[Seat], now: Instant) -> u64 {
-        self.push_from(None, to, message, seats, now)
+        self.push_marked(Mark::default(), to, message, seats, now)
     }
 
-    /// As [`Outbox::push`], for a message whose reader is to note where it came from.
-    pub fn push_from(
+    /// As [`Outbox::push`], with what its reader is to know of it besides.
+    pub fn push_marked(
         &mut self,
-        source: Option<Source>,
+        mark: Mark,
         to: ShardId,
         message: &Message,
         seats: &[Seat],
         now: Instant,
     ) -> u64 {
-        self.write(to, |frame| frame.push_from(source, message, seats, now))
+        self.write(to, |frame| frame.push_marked(mark, message, seats, now))
     }
 
     /// Adds a word to the open frame for a shard. Returns the frame's number.

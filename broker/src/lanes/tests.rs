@@ -331,22 +331,48 @@ fn what_is_to_be_acknowledged_is_found_behind_messages_of_an_origin() {
         session: SessionId(7),
         id: PacketId::MIN,
     };
-    let source = Some(frame::Source {
-        origin,
-        is_repeat: true,
-    });
+    let mark = frame::Mark {
+        source: Some(frame::Source {
+            origin,
+            is_repeat: true,
+        }),
+        ..frame::Mark::default()
+    };
     let mut unanswered = message("t", b"x");
     unanswered.qos = Qos::AtMostOnce;
     let now = Instant::now();
     for is_awaited in [false, true] {
         let mut writer = Writer::new(ShardId(0), 1);
-        writer.push_from(source, &unanswered, &[], now);
+        writer.push_marked(mark, &unanswered, &[], now);
         if is_awaited {
-            writer.push_from(source, &message("t", b"y"), &[], now);
+            writer.push_marked(mark, &message("t", b"y"), &[], now);
         }
         let bytes = writer.finish();
         assert_eq!(frame::is_awaited(&bytes[frame::HEADER..]), is_awaited);
     }
+}
+
+#[test]
+fn only_what_is_retained_says_since_when() {
+    let now = Instant::now();
+    let mark = frame::Mark {
+        source: None,
+        retained_at: 77,
+    };
+    let retained = message("t", b"x");
+    let mut other = message("t", b"y");
+    other.retain = false;
+    let mut writer = Writer::new(ShardId(0), 1);
+    writer.push_marked(mark, &retained, &[], now);
+    writer.push_marked(mark, &other, &[], now);
+    let bytes = writer.finish();
+    let mut rest = &bytes[frame::HEADER..];
+    assert_eq!(frame::count_messages(rest), 2);
+    let mut read = || frame::read_item(&mut rest, now).unwrap();
+    let first = read();
+    assert_eq!((&first.message, first.mark), (&retained, mark));
+    assert_eq!(read().mark, frame::Mark::default());
+    assert!(rest.is_empty());
 }
 
 proptest! {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::{
     cluster::Ledger,
     config::Config,
-    retained::Retained,
+    retained::{Kept, Retained},
     routes::ShardId,
     session::{Restored, journal::Origin},
     shard::{Alive, Inheritance, Shared},
@@ -56,10 +56,17 @@ impl Books {
         let Saved {
             sessions,
             retained: stored,
+            deleted,
             taken,
         } = saved;
+        // A node by itself has no clock, and whatever comes is the last.
+        let has_clock = config.cluster().is_some();
         for kept in stored {
-            retained.restore(kept);
+            let at = if has_clock { kept.at } else { 0 };
+            retained.restore(Kept { at, ..kept });
+        }
+        for (topic, deletion) in deleted.into_iter().filter(|_deleted| has_clock) {
+            retained.restore_deleted(&topic, deletion);
         }
         retained.note_in(notes);
         Ok(Some(Self {

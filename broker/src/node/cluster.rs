@@ -9,7 +9,7 @@ use super::{JOIN_TIMEOUT, NodeError, Status, join};
 use crate::{
     cluster::{Cluster, Handle, Ledger, Prospect, questions::Asked, spawn},
     config::Config,
-    metrics::Counters,
+    metrics::{Counters, render_head, render_value},
     shard::Shared,
 };
 
@@ -23,6 +23,12 @@ impl Status {
     pub(super) fn render_cluster(&self, out: &mut String) {
         if let Some(cluster) = self.cluster() {
             cluster.view().borrow().render(out);
+            let (name, help) = (
+                "cluster_clock_ahead_seconds",
+                "How far some node's clock is, or was, ahead of this one's.",
+            );
+            render_head(out, name, "gauge", help);
+            render_value(out, name, "", cluster.clock_ahead().as_secs());
         }
     }
 }

@@ -114,12 +114,27 @@ impl Status {
     /// What clients make the node hold, where that is bounded in bytes.
     fn render_bytes(&self, out: &mut String) {
         let Shared {
-            retained, stock, ..
+            retained,
+            stock,
+            cluster,
+            ..
         } = &*self.shared;
         let retained = retained.read().unwrap_or_else(PoisonError::into_inner);
         let help = "Bytes of retained messages and of the tree of their topics.";
         render_head(out, "retained_bytes", "gauge", help);
         render_value(out, "retained_bytes", "", retained.bytes() as u64);
+        if cluster.is_some() {
+            let (remembered, forgotten) = retained.deletions();
+            let help = "Deletions of retained messages that are remembered.";
+            render_head(out, "retained_deletions", "gauge", help);
+            render_value(out, "retained_deletions", "", remembered as u64);
+            let (name, help) = (
+                "retained_deletions_forgotten_total",
+                "Deletions forgotten for later ones: what they deleted may come back.",
+            );
+            render_head(out, name, "counter", help);
+            render_value(out, name, "", forgotten);
+        }
         let help = "Bytes of messages that wait for clients.";
         render_head(out, "queue_bytes", "gauge", help);
         render_value(out, "queue_bytes", "", stock.bytes() as u64);

@@ -25,6 +25,7 @@ mod mourning;
 mod operate;
 mod oracle;
 mod ownership;
+mod parted;
 mod persist;
 mod persist_crash;
 mod persist_estates;

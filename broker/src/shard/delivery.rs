@@ -11,7 +11,7 @@ use tracing::warn;
 use super::{SessionKey, Shard, Shared, account::Line, losses::Losses};
 use crate::{
     cluster::view::Tally,
-    lanes::Flushed,
+    lanes::{Flushed, frame::Mark},
     link::Link,
     message::{Message, Qos},
     metrics::Metric,
@@ -38,6 +38,13 @@ impl Shard {
     ) -> bool {
         let message = self.name(message);
         self.note_own(origin, message.id);
+        // By it all nodes agree on which message is a topic's last.
+        let cluster = self
+            .shared
+            .cluster
+            .as_ref()
+            .filter(|_cluster| message.retain);
+        let at = cluster.map_or(0, |cluster| cluster.next_time());
         // Stored before it is routed: a subscriber that is added meanwhile finds it in one place
         // or the other.
         if message.retain {
@@ -47,12 +54,15 @@ impl Shard {
                     .retained
                     .write()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .store(&message, now);
+                    .store(&message, at, now);
             self.counters
                 .add(Metric::RefusedRetained, usize::from(!is_kept));
             self.note_retained();
         }
-        self.route(&message, origin, needs, now)
+        self.retained_at = at;
+        let is_wanted = self.route(&message, origin, needs, now);
+        self.retained_at = 0;
+        is_wanted
     }
 
     /// Tells about the node, when it is time to.
@@ -75,7 +85,7 @@ impl Shard {
             let _is_kept = store
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
-                .store(&message, now);
+                .store(&message, 0, now);
             self.route(&message, None, &mut Needs::default(), now);
         }
     }
@@ -167,7 +177,11 @@ impl Shard {
         needs: &mut Needs,
         now: Instant,
     ) {
-        let sequence = self.outbox.push_from(self.source, to, message, seats, now);
+        let mark = Mark {
+            source: self.source,
+            retained_at: self.retained_at,
+        };
+        let sequence = self.outbox.push_marked(mark, to, message, seats, now);
         if message.qos > Qos::AtMostOnce {
             needs.add(Need::Frame { to, sequence });
         }

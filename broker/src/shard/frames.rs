@@ -13,7 +13,7 @@ use super::{Shard, account};
 use crate::{
     lanes::{
         self, Event, Flushed, Inbox, LaneEnds, LaneError, LaneReader,
-        frame::{self, Content, Item},
+        frame::{self, Content, Item, Mark},
     },
     message::Qos,
     metrics::Metric,
@@ -152,7 +152,7 @@ impl Shard {
             let Item {
                 message,
                 seats,
-                source,
+                mark: Mark { source, .. },
             } = match content {
                 Content::Message(item) => item,
                 Content::Word { bytes, is_awaited } => {

@@ -206,6 +206,8 @@ pub(crate) struct Shard {
     copies: replicas::Told,
     /// Where the message that is being published came from, if others are to note it.
     source: Option<Source>,
+    /// When the message that is retained, and is on its way, was published.
+    retained_at: u64,
     /// What an earlier life of this shard has taken of messages that may come again.
     taken: BTreeSet<Origin>,
     /// Kept between messages for its memory.
@@ -252,6 +254,7 @@ impl Shard {
             shadows: Shadows::new(lease),
             copies: replicas::Told::default(),
             source: None,
+            retained_at: 0,
             taken: BTreeSet::new(),
             matches: Vec::new(),
             needs: Needs::default(),

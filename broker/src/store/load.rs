@@ -14,9 +14,10 @@ use super::{
     record::{self, BodyId, Content, Share},
 };
 use crate::{
+    cluster::clock::{at_wall, is_credible},
     codec::packet::PacketId,
     message::Message,
-    retained::Kept,
+    retained::{Deletion, Kept},
     routes::ShardId,
     session::{
         Restored, RestoredMessage,
@@ -29,6 +30,8 @@ use crate::{
 pub(crate) struct Saved {
     pub(crate) sessions: Vec<Restored>,
     pub(crate) retained: Vec<Kept>,
+    /// Topics whose messages were deleted, and when.
+    pub(crate) deleted: Vec<(Box<str>, Deletion)>,
     /// What shards have taken of QoS 2 messages that may come again.
     pub(crate) taken: Vec<(ShardId, Origin)>,
 }
@@ -51,6 +54,7 @@ pub(super) struct Loader {
     /// A message and its number, once for each session that has it.
     pub(super) references: Vec<(Arc<Message>, BodyId)>,
     retained: Vec<Kept>,
+    deleted: Vec<(Box<str>, Deletion)>,
     /// The node has as many shards as it had, so that each has the sessions that it had.
     has_same_shards: bool,
     /// QoS 2 messages that not all shards may have.
@@ -75,6 +79,7 @@ impl Loader {
             bodies: HashMap::new(),
             references: Vec::new(),
             retained: Vec::new(),
+            deleted: Vec::new(),
             has_same_shards,
             begun: BTreeSet::new(),
             taken: Vec::new(),
@@ -104,6 +109,7 @@ impl Loader {
         Saved {
             sessions: std::mem::take(&mut self.sessions).into_values().collect(),
             retained: std::mem::take(&mut self.retained),
+            deleted: std::mem::take(&mut self.deleted),
             taken: self.taken.clone(),
         }
     }
@@ -242,13 +248,22 @@ impl Reader for Loader {
     }
 
     fn retained(&mut self, topic: &str, value: &[u8]) -> Result<(), StoreError> {
-        let Some((since, message)) = record::decode_retained(value, self.clock) else {
+        let Some(row) = record::decode_retained(value, self.clock) else {
             return Err(self.damaged("retained", topic));
         };
-        self.retained.push(Kept {
-            message: Arc::new(message),
-            since: self.clock.to_instant(since),
-        });
+        let deletion = row.deletion();
+        let record::Retained { since, at, message } = row;
+        let is_dated = is_credible(at);
+        match message {
+            Some(message) => self.retained.push(Kept {
+                message: Arc::new(message),
+                since: self.clock.to_instant(since),
+                // One of before the node was in a cluster, or of an earlier format, has the time of day.
+                at: if is_dated { at } else { at_wall(since) },
+            }),
+            None if is_dated => self.deleted.push((topic.into(), deletion)),
+            None => {}
+        }
         Ok(())
     }
 }
@@ -264,6 +279,7 @@ fn find(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::retained::Cause;
 
     #[test]
     fn number_of_a_session_that_left_rows_behind_is_not_given_again() {
@@ -275,5 +291,34 @@ mod tests {
         assert_eq!(loader.last().0, SessionId(6));
         assert_eq!(loader.strays.len(), 4);
         assert!(loader.finish().sessions.is_empty());
+    }
+
+    #[test]
+    fn message_without_a_time_of_the_clusters_has_the_time_of_day_and_one_of_nonsense_too() {
+        let clock = Clock::read();
+        let mut loader = Loader::new(Path::new("/nowhere"), true, clock);
+        // QoS 0, retained, of topic `t` without properties.
+        let message = [0b100, 0, 1, b't', 0, 0, 0, 0, b'x'];
+        let message = record::decode_message(&message, clock).unwrap();
+        for at in [0, 5, u64::MAX] {
+            let row = record::encode_retained(&message, 17, at, clock);
+            loader.retained("t", &row).unwrap();
+            let deletion = Deletion {
+                at,
+                cause: Cause::Meant,
+            };
+            let row = record::encode_deleted(deletion);
+            loader.retained("u", &row).unwrap();
+        }
+        let saved = loader.finish();
+        let times: Vec<_> = saved.retained.iter().map(|kept| kept.at).collect();
+        assert_eq!(times, [at_wall(17), 5, at_wall(17)]);
+        let deleted: Vec<_> = saved
+            .deleted
+            .iter()
+            .map(|(_, deletion)| *deletion)
+            .collect();
+        let cause = Cause::Meant;
+        assert_eq!(deleted, [Deletion { at: 5, cause }]);
     }
 }

@@ -13,7 +13,9 @@
 //! entry         progress u8 | packet id u16 | body u64 | flags u8 | ids u16 | id u32 ...
 //!               | [group str | filter str]     bits 0-1 QoS, 2 retain, 3 shared
 //! received      0 while not all shards may have it, 2 if these are others by now, then 1
-//! retained      since u64 | message
+//! retained      since u64 | [at u64] | [message]    bit 63 of since: at, by the cluster's clock, and
+//!                                                    no message if it was deleted then; since
+//!                                                    is 1 then if that was meant
 //! str           length u16 | UTF-8
 //! ```
 //!
@@ -28,14 +30,16 @@ use crate::{
     access::Grants,
     codec::packet::{PacketId, Will},
     message::{Message, MessageId, Qos},
+    retained::{Cause, Deletion},
     session::{
         Grant, Subscription,
         journal::{Profile, Progress, Since, Spread, State},
     },
 };
 
-/// What this version writes. The one before had no grants, times and ids of messages, and is read too.
-pub(super) const FORMAT: u32 = 2;
+/// What this version writes. The first had no grants, times and ids of messages, the second no times of
+/// what is retained; both are read too.
+pub(super) const FORMAT: u32 = 3;
 
 const ASSIGNED: u8 = 1;
 const USER: u8 = 1 << 1;
@@ -410,17 +414,74 @@ pub(crate) fn decode_spread(bytes: &[u8]) -> Option<Spread> {
     }
 }
 
-pub(super) fn encode_retained(message: &Message, since: u64, clock: Clock) -> Vec<u8> {
-    let mut out = Vec::with_capacity(message.topic.len() + message.payload.len() + 40);
-    out.put_u64(since);
+/// With [`Retained::at`].
+const DATED: u64 = 1 << 63;
+
+/// In place of a time, of what was deleted on purpose.
+const MEANT: u64 = 1;
+
+/// What is stored of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Retained {
+    /// Since when it is so.
+    pub(super) since: u64,
+    /// The same by the cluster's clock; 0 without one.
+    pub(super) at: u64,
+    /// `None` when it was deleted, and older ones do not count.
+    pub(super) message: Option<Message>,
+}
+
+impl Retained {
+    /// Of a row without a message.
+    pub(super) fn deletion(&self) -> Deletion {
+        let cause = if self.since == MEANT {
+            Cause::Meant
+        } else {
+            Cause::Passing
+        };
+        Deletion { at: self.at, cause }
+    }
+}
+
+pub(super) fn encode_retained(message: &Message, since: u64, at: u64, clock: Clock) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.topic.len() + message.payload.len() + 48);
+    if at == 0 {
+        out.put_u64(since & !DATED);
+    } else {
+        out.put_u64(since | DATED);
+        out.put_u64(at);
+    }
     put_message(message, clock, &mut out);
     out
 }
 
-/// Since when, and what.
-pub(super) fn decode_retained(mut bytes: &[u8], clock: Clock) -> Option<(u64, Message)> {
+pub(super) fn encode_deleted(deletion: Deletion) -> Vec<u8> {
+    let Deletion { at, cause } = deletion;
+    let meant = match cause {
+        Cause::Meant => MEANT,
+        Cause::Passing => 0,
+    };
+    [(DATED | meant).to_be_bytes(), at.to_be_bytes()].concat()
+}
+
+pub(super) fn decode_retained(mut bytes: &[u8], clock: Clock) -> Option<Retained> {
     let since = bytes.try_get_u64().ok()?;
-    Some((since, decode_message(bytes, clock)?))
+    let is_dated = since & DATED != 0;
+    let at = if is_dated {
+        bytes.try_get_u64().ok()?
+    } else {
+        0
+    };
+    let message = if is_dated && bytes.is_empty() {
+        None
+    } else {
+        Some(decode_message(bytes, clock)?)
+    };
+    Some(Retained {
+        since: since & !DATED,
+        at,
+        message,
+    })
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     codec::packet::PacketId,
     message::Message,
-    retained::Note,
+    retained::{Fate, Kept, Note},
     routes::ShardId,
     session::{
         Grant,
@@ -96,11 +96,15 @@ impl Scribe {
     }
 
     pub(super) fn note_retained(&mut self, note: Note, clock: Clock) {
-        let Note { topic, kept } = note;
-        let value = kept.map(|kept| {
-            let since = clock.to_wall(kept.since);
-            record::encode_retained(&kept.message, since, clock)
-        });
+        let Note { topic, fate } = note;
+        let value = match fate {
+            Fate::Kept(Kept { message, since, at }) => {
+                let since = clock.to_wall(since);
+                Some(record::encode_retained(&message, since, at, clock))
+            }
+            Fate::Deleted(deletion) => Some(record::encode_deleted(deletion)),
+            Fate::Gone => None,
+        };
         self.batch.retained.insert(topic, value);
     }
 

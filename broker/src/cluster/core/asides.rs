@@ -28,7 +28,7 @@ impl Core {
 
     /// Tells all members that are there how much this node has.
     pub(in crate::cluster) fn tell_tally(&mut self, tally: Tally) {
-        let message = Message::Tally(tally).encode();
+        let message = Message::Tally(self.time, tally).encode();
         let alive = self.peers.values().filter(|peer| peer.is_alive());
         let links: Vec<_> = alive.filter_map(|peer| peer.link).collect();
         for id in links {

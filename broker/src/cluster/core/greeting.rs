@@ -6,6 +6,7 @@ use super::{Action, Core, LinkId, Mutant, Notice, PEERS, link::Link};
 use crate::cluster::{
     LEASE, is_valid_node,
     peer::{Loss, Peer, Standing},
+    telling::Turn,
     wire::{Hello, Malformed, Message, Refusal, Resume},
 };
 
@@ -125,7 +126,8 @@ impl Core {
             stream: peer.out.stream(),
             heard: peer.inc.heard(),
             is_choked: link.is_choked,
-            wants_retained: self.origin.wants_of(&node),
+            wants_retained: self.origin.wants(),
+            time: self.time,
         });
         match &link.called {
             Some(called) => self.calls.note_met(called, &node, now),
@@ -172,7 +174,16 @@ impl Core {
         }
         // One that begins another stream has given this node up. Its own goes on, but what the other end
         // had of sessions has become sessions there.
-        if peer.is_alive() && peer.inc.heard().is_some() && !goes_on && !Mutant::KeepsLife.is_on() {
+        let is_forsaken = peer.is_alive() && peer.inc.heard().is_some() && !goes_on;
+        if is_forsaken {
+            peer.telling.handle_forsaken();
+        }
+        // One of the two asks, and the other one answers.
+        let asks = self.origin.wants_of(node) || *self.me.node < *node;
+        if asks && (is_forsaken || !peer.is_alive()) {
+            peer.telling.say_sums(Turn::Question);
+        }
+        if is_forsaken && !Mutant::KeepsLife.is_on() {
             self.streams += 1;
             peer.begin_life(self.streams, now);
             let slot = peer.slot;
@@ -181,12 +192,11 @@ impl Core {
             self.actions
                 .push_back(Action::Note(Notice::Forsaken { node }));
         }
+        // Before it is there for this node's clients: what they publish then is the last.
+        self.actions.push_back(Action::SeeTime(resume.time));
         self.epochs += 1;
         peer.inc.begin(resume.stream, self.epochs);
         peer.began_with_nothing = resume.wants_retained;
-        if resume.wants_retained {
-            peer.want_retained();
-        }
         if let Some(link) = self.links.get_mut(&id) {
             link.is_open = true;
             self.refused.remove(&link.host);

@@ -14,6 +14,7 @@ use crate::{
         pair::{Arrival, Incoming, Token},
         peer::Loss,
         promises::{MOST_ASIDE, Safe},
+        telling::Turn,
         wire::{Change, Item, Malformed, Member, Message, PROTOCOL, Parting, Refusal},
     },
     lanes::Level,
@@ -52,6 +53,7 @@ fn is_expected(item: &Item, stream: &Incoming) -> bool {
         Item::Messages(messages) | Item::Retained { messages, .. } => stream.has_room(messages),
         Item::Changes(changes) => changes.iter().all(Change::is_valid),
         Item::Page(page) => page.is_valid(),
+        Item::Sums(..) => true,
     }
 }
 
@@ -220,7 +222,8 @@ impl Core {
                 self.actions.extend(link.map(action));
                 Ok(())
             }
-            Message::Tally(tally) => {
+            Message::Tally(time, tally) => {
+                self.actions.push_back(Action::SeeTime(time));
                 if let Some(peer) = self.peers.get_mut(node) {
                     peer.tally = Some(tally);
                 }
@@ -318,6 +321,9 @@ impl Core {
                 self.held[usize::from(slot)].push((peer.inc.epoch(), number), weight, now);
                 peer.owed.hold(peer.inc.epoch(), number);
                 peer.inc.note_telling(!is_last);
+                if is_last {
+                    peer.telling.handle_end();
+                }
                 if is_last && peer.began_with_nothing {
                     self.origin.note_told(node);
                 } else if is_last {
@@ -329,6 +335,16 @@ impl Core {
                     number,
                     messages,
                 });
+                return Ok(());
+            }
+            // What it has by then differs less.
+            Item::Sums(Turn::Question, sums) if !self.origin.is_settled() => {
+                peer.telling.question = Some(sums);
+                return Ok(());
+            }
+            Item::Sums(turn, sums) => {
+                self.actions
+                    .push_back(Action::CompareRetained { slot, turn, sums });
                 return Ok(());
             }
             Item::Changes(changes) => peer.routes.handle_changes(changes),

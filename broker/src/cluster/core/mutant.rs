@@ -19,6 +19,12 @@ pub(in crate::cluster) enum Mutant {
     TakesAll,
     /// Holds who is silent for gone when its own lease is over, though the other one's is not.
     JudgesAlone,
+    /// Does not tell others what a peer has told of retained messages.
+    KeepsNews,
+    /// Does not compare what it has with others when a third one is lost.
+    KeepsLastWords,
+    /// Takes what is on its way to all for news.
+    TakesAllForNews,
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! What a node begins with: its own retained messages, or a copy of the others'.
 //!
-//! A node that begins without any asks each peer, in each stream, until that or one which did not begin
-//! so has told it all; keeping a copy only adds what is not there, so it is never too late for one. What
-//! one has that began with nothing itself is no answer for all: who has more may come yet. Whether the node
-//! may show itself, and answer others, is another question: it need not wait for who is not there, or
-//! says nothing. Two that begin together would wait for each other; a first one has nobody to ask.
+//! Nodes that meet tell each other what differs. One that begins without any waits until a peer has told
+//! it all. What one has that began with nothing itself is no answer for all: who has more may come yet.
+//! Whether the node may show itself, and answer others, is another question: it need not wait for who is
+//! not there, or says nothing. Two that begin together would wait for each other; a first one has nobody
+//! to ask.
 
 use std::{
     collections::BTreeSet,
@@ -47,7 +47,12 @@ impl Origin {
         self.wants = true;
     }
 
-    /// Whether it is to be told by this peer.
+    /// Whether nobody has told it all.
+    pub(super) fn wants(&self) -> bool {
+        self.wants
+    }
+
+    /// Whether this peer has what the node waits for.
     pub(super) fn wants_of(&self, peer: &str) -> bool {
         self.wants && !self.told.contains(peer)
     }

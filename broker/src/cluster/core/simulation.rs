@@ -6,12 +6,16 @@
 //! |---|---|
 //! | `network` | connections: how long bytes are on their way, and what becomes of them |
 //! | `node` | one node: what its driver, its shards and its clients' sessions would have |
+//! | `keeping` | what it has retained, and its clock |
 //! | `users` | what clients do |
 //! | `groups` | members of a group, and messages for them |
 //! | `check` | what must hold |
+//! | `lives` | what worlds go through, with and without a mistake |
 
 mod check;
 mod groups;
+mod keeping;
+mod lives;
 mod network;
 mod node;
 mod users;
@@ -27,11 +31,9 @@ use std::{
 
 use super::{mutant::Mutant, *};
 use groups::Job;
+use keeping::Keeping;
 use network::Wire;
 use node::{Delivered, Node};
-
-/// How many worlds are tried unless `TIDEGATE_SEEDS` says otherwise.
-const SEEDS: u64 = 160;
 
 /// Incarnations of one run of a node.
 const RUN: u64 = 1_000_000;
@@ -120,6 +122,10 @@ struct Nature {
     /// Microseconds for each kilobyte on a connection.
     slowness: u64,
     has_group: bool,
+    /// Milliseconds that something is on its way at most, however short.
+    distance: u64,
+    /// More than a client publishes in a tick.
+    haste: u64,
 }
 
 /// Of so many worlds one has many filters, and one has long messages and a shard that hangs.
@@ -146,6 +152,8 @@ impl Nature {
                 _ => 0,
             },
             has_group: matches!(kind, 3 | 6),
+            distance: 10,
+            haste: 4,
         }
     }
 }
@@ -163,8 +171,10 @@ struct World {
     divided: BTreeSet<(usize, usize)>,
     /// What earlier runs of nodes had delivered, by node and run.
     dead: BTreeMap<(usize, u64), Delivered>,
-    /// The number of the last retained message.
-    stamp: u64,
+    /// Publications that were to be retained.
+    published: u64,
+    /// How often sums were compared.
+    comparisons: u64,
     jobs: Vec<Job>,
 }
 
@@ -201,11 +211,18 @@ impl World {
             count: 0,
             divided: BTreeSet::new(),
             dead: BTreeMap::new(),
-            stamp: 0,
+            published: 0,
+            comparisons: 0,
             jobs: Vec::new(),
         };
         for number in 0..count {
-            let mut node = Node::new(number, 1, BTreeMap::new(), start);
+            // Their times of day differ by seconds, and sometimes by more.
+            let behind = match world.dice.roll(8) {
+                0 => Duration::from_hours(1),
+                1..=3 => world.dice.millis(5000),
+                _ => Duration::ZERO,
+            };
+            let mut node = Node::new(number, 1, Keeping::new(start, behind), start);
             node.has_disk = world.dice.hits(3);
             world.nodes.push(node);
             world.set_up_group(number);
@@ -249,9 +266,13 @@ impl World {
 
     fn happen(&mut self, node: usize, event: Event) {
         let now = self.start + self.now;
-        let core = &mut self.nodes[node].core;
+        let Node { core, retained, .. } = &mut self.nodes[node];
+        core.set_time(retained.time(self.now));
         match event {
             Event::Tick => {
+                if retained.handle_timeout(self.now) {
+                    core.handle_missing();
+                }
                 core.handle_timeout(now);
                 if self.mood != Mood::Quiet {
                     self.act_as_users(node);
@@ -345,110 +366,4 @@ impl World {
             self.at(self.now, node, Event::GoesOn);
         }
     }
-}
-
-fn live(seed: u64) {
-    let mut world = World::new(seed);
-    world.run(CHAOS, Mood::Wild);
-    world.calm_down();
-    world.run(CALM, Mood::Busy);
-    // What is on its way arrives before that.
-    world.run(LEASE, Mood::Quiet);
-    world.retain_all();
-    world.run(CALM, Mood::Quiet);
-    world.check();
-    // Who begins with nothing, late, is told all the same.
-    let last = world.nodes.len() - 1;
-    world.nodes[last].has_disk = false;
-    world.restart(last);
-    world.run(CALM, Mood::Quiet);
-    world.check_retained();
-}
-
-/// Lives through worlds on all cores; the result is the seed of one that ended badly.
-fn try_worlds(seeds: impl Iterator<Item = u64> + Send, mutant: Option<Mutant>) -> Option<u64> {
-    let seeds = Mutex::new(seeds);
-    let bad = AtomicU64::new(0);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..cores {
-            scope.spawn(|| {
-                mutant::set(mutant);
-                while bad.load(Relaxed) == 0 {
-                    let Some(seed) = seeds.lock().unwrap().next() else {
-                        break;
-                    };
-                    if std::panic::catch_unwind(|| live(seed)).is_err() {
-                        bad.store(seed, Relaxed);
-                    }
-                }
-            });
-        }
-    });
-    Some(bad.into_inner()).filter(|seed| *seed != 0)
-}
-
-/// `TIDEGATE_SEEDS` is how many, or one alone, as in `=17`.
-#[test]
-fn nothing_is_lost_while_both_live_and_all_agree_when_it_is_calm() {
-    let wanted = std::env::var("TIDEGATE_SEEDS").unwrap_or_default();
-    if let Some(one) = wanted.strip_prefix('=') {
-        live(one.parse().unwrap());
-        return;
-    }
-    let seeds = wanted.parse().unwrap_or(SEEDS);
-    assert_eq!(try_worlds(1..=seeds, None), None, "a bad world");
-}
-
-/// A core that makes this mistake is found out: the worlds are wild enough, and the checks sharp.
-fn is_found(mutant: Mutant, worlds: impl Iterator<Item = u64> + Send) {
-    assert_eq!(try_worlds(worlds.take(400), Some(mutant)), None, "found");
-}
-
-#[test]
-#[should_panic(expected = "found")]
-fn messages_that_are_not_in_sessions_are_not_taken() {
-    is_found(Mutant::TakesUnseen, 1..);
-}
-
-#[test]
-#[should_panic(expected = "found")]
-fn what_is_said_of_another_stream_does_not_count() {
-    is_found(Mutant::MixesStreams, 1..);
-}
-
-#[test]
-#[should_panic(expected = "found")]
-fn item_that_is_not_repeated_is_missed() {
-    is_found(Mutant::SkipsOne, 1..);
-}
-
-#[test]
-#[should_panic(expected = "found")]
-fn filters_that_are_on_their_way_are_not_known() {
-    is_found(Mutant::KnowsEarly, 1..);
-}
-
-#[test]
-#[should_panic(expected = "found")]
-fn changes_that_are_dropped_are_missed() {
-    is_found(Mutant::DropsChanges, (1..).map(|world| world * KINDS));
-}
-
-#[test]
-#[should_panic(expected = "found")]
-fn copies_on_a_node_that_had_lost_this_one_are_counted_on() {
-    is_found(Mutant::KeepsLife, 1..);
-}
-
-#[test]
-#[should_panic(expected = "found")]
-fn streams_behind_a_shard_that_hangs_are_too_many() {
-    is_found(Mutant::TakesAll, (1..).map(|world| world * KINDS + 1));
-}
-
-#[test]
-#[should_panic(expected = "found")]
-fn nodes_that_judge_by_different_leases_lose_each_other_for_nothing() {
-    is_found(Mutant::JudgesAlone, 1..);
 }

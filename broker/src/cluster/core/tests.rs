@@ -2,6 +2,7 @@
 
 mod asides;
 mod members;
+mod retained;
 
 use std::net::Ipv4Addr;
 
@@ -66,6 +67,7 @@ impl One {
             heard,
             is_choked: false,
             wants_retained: false,
+            time: 0,
         }));
     }
 
@@ -335,6 +337,7 @@ fn peer_that_cannot_take_a_new_stream_is_not_alive() {
         heard: None,
         is_choked: true,
         wants_retained: false,
+        time: 0,
     }));
     assert!(!one.is_alive());
     one.hear(&Message::Refusal(Refusal::Choked));
@@ -387,39 +390,6 @@ fn peer_that_sends_more_than_was_agreed_is_not_listened_to() {
 }
 
 #[test]
-fn node_that_began_with_nothing_asks_for_retained_messages_whenever_it_joins() {
-    let mut one = One::new();
-    one.core.want_retained();
-    let asks = |said: Vec<Message>| {
-        said.into_iter().find_map(|message| {
-            let Message::Resume(resume) = message else {
-                return None;
-            };
-            Some(resume.wants_retained)
-        })
-    };
-    one.wait(Duration::ZERO);
-    assert!(one.core.is_settled());
-    one.wait(Duration::from_hours(1));
-    one.meet(None);
-    assert_eq!(asks(one.said(Duration::ZERO)), Some(true));
-    let page = |is_last| Item::Retained {
-        messages: Bytes::from_static(b"r"),
-        is_last,
-    };
-    one.hear(&Message::Item(1, page(false)));
-    // The copy is broken off, and begins anew.
-    one.hear(&Message::Farewell(Parting::Leaves));
-    one.meet_with(2, None);
-    assert_eq!(asks(one.said(Duration::ZERO)), Some(true));
-    one.hear(&Message::Item(1, page(false)));
-    one.hear(&Message::Item(2, page(true)));
-    one.hear(&Message::Farewell(Parting::Leaves));
-    one.meet_with(3, None);
-    assert_eq!(asks(one.said(Duration::ZERO)), Some(false));
-}
-
-#[test]
 fn peer_that_does_not_keep_up_with_changes_is_sent_a_copy() {
     let mut one = One::new();
     one.meet(None);
@@ -443,7 +413,7 @@ fn peer_that_does_not_keep_up_with_changes_is_sent_a_copy() {
                 match item {
                     Item::Changes(changes) => drop(theirs.handle_changes(changes)),
                     Item::Page(page) => drop(theirs.handle_page(page)),
-                    Item::Messages(_) | Item::Retained { .. } => {}
+                    Item::Messages(_) | Item::Retained { .. } | Item::Sums(..) => {}
                 }
                 taken = number;
             }
@@ -476,7 +446,7 @@ fn what_is_to_follow_the_filters_waits_for_a_copy_of_them() {
             match item {
                 Item::Page(page) => is_whole = page.is_last,
                 Item::Messages(messages) => has_word = messages == word,
-                Item::Changes(_) | Item::Retained { .. } => {}
+                Item::Changes(_) | Item::Retained { .. } | Item::Sums(..) => {}
             }
             assert!(is_whole || !has_word);
         }

@@ -64,6 +64,10 @@ impl Core {
             None => Others::Sought,
         };
         self.origin.handle_timeout(others, 3 * self.lease, now);
+        self.spread_news(now);
+        for peer in self.peers.values_mut() {
+            peer.telling.handle_timeout();
+        }
         self.call(now);
         if self.gossip_due <= now {
             self.gossip_due = now + GOSSIP * self.lease;

@@ -71,6 +71,7 @@ impl Driver {
 
     /// Tells the other nodes how much this one has.
     pub(super) fn tell_tally(&mut self, now: Instant) {
+        self.core.set_time(self.cluster.now());
         self.core.tell_tally(self.shared.tally());
         self.settle(now);
     }

@@ -42,7 +42,11 @@ impl Driver {
             return;
         };
         let (ledger, counters) = (self.ledger.as_mut(), &self.counters);
-        state.pass_on(&self.shared, ledger, counters, graves, now);
+        let early = &self.chores.early;
+        state.pass_on(&self.shared, ledger, counters, graves, early, now);
+        if state.take_learned() {
+            self.core.handle_news(slot);
+        }
         self.follow_burials(slot, now);
         self.finish_burials(now);
     }

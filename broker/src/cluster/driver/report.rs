@@ -1,11 +1,6 @@
 //! What the thread tells the rest of the node, and the log.
 
-use std::{
-    cell::RefCell,
-    net::IpAddr,
-    sync::{PoisonError, atomic::Ordering},
-    time::Instant,
-};
+use std::{cell::RefCell, net::IpAddr, sync::atomic::Ordering, time::Instant};
 
 use tracing::{info, warn};
 
@@ -107,7 +102,6 @@ impl Driver {
         }
         self.cluster.alive.store(alive, Ordering::Release);
         self.cluster.set_lease(self.core.longest_lease());
-        self.watch_copy();
         self.cluster.slow.store(slow, Ordering::Relaxed);
         self.cluster.is_behind.store(is_behind, Ordering::Relaxed);
         let known = self.core.known();
@@ -136,22 +130,6 @@ impl Driver {
             for drain in self.drains.drain(..) {
                 // Whoever waited may have given up.
                 let _ = drain.send(());
-            }
-        }
-    }
-
-    /// While others are asked for their retained messages, deletions are remembered: a copy may have been
-    /// read before.
-    fn watch_copy(&mut self) {
-        let asks = self.core.wants_retained();
-        let is_copying = asks || self.is_copying && self.slots.iter().any(Slot::is_waiting);
-        if std::mem::replace(&mut self.is_copying, is_copying) != is_copying {
-            let retained = self.shared.retained.write();
-            let mut retained = retained.unwrap_or_else(PoisonError::into_inner);
-            if is_copying {
-                retained.begin_copy();
-            } else {
-                retained.end_copy();
             }
         }
     }

@@ -163,6 +163,7 @@ pub(super) async fn flush_lanes(driver: Rc<RefCell<Driver>>) {
 
 pub(super) async fn keep_time(driver: Rc<RefCell<Driver>>) {
     loop {
+        driver.borrow_mut().look_for_missing(Instant::now());
         Driver::tell(&driver, Core::handle_timeout);
         driver.borrow_mut().tell_tally(Instant::now());
         driver.borrow_mut().finish_burials(Instant::now());

@@ -189,7 +189,7 @@ impl Strays {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::{cell::RefCell, sync::Arc, time::Duration};
 
     use super::*;
     use crate::{
@@ -265,7 +265,8 @@ mod tests {
             let Self {
                 shared, slot, now, ..
             } = self;
-            slot.pass_on(shared, None, &counters, &[grave], *now);
+            let early = RefCell::default();
+            slot.pass_on(shared, None, &counters, &[grave], &early, *now);
         }
 
         /// How many frames the shard was sent by now, which it makes safe.

@@ -145,12 +145,14 @@ proptest! {
     fn messages_expire_at_the_same_time_by_the_wall(
         message in messages(),
         away in 0..1_000_000_u64,
+        at in prop_oneof![Just(0), any::<u64>()],
     ) {
         let before = clock();
-        let bytes = encode_retained(&message, 17, before);
+        let bytes = encode_retained(&message, 17, at, before);
         let after = Clock::at(Instant::now() + Duration::from_secs(7), 1_800_000_000_000 + away);
-        let (since, again) = decode_retained(&bytes, after).unwrap();
-        prop_assert_eq!(since, 17);
+        let row = decode_retained(&bytes, after).unwrap();
+        prop_assert_eq!((row.since, row.at), (17, at));
+        let again = row.message.unwrap();
         let expires = again.expires.map(|expires| after.to_wall(expires));
         prop_assert_eq!(expires, message.expires.map(|expires| before.to_wall(expires)));
         let unlimited = |message: &Message| Message { expires: None, ..message.clone() };
@@ -166,6 +168,24 @@ proptest! {
         let _ = decode_message(&bytes, clock);
         let _ = decode_retained(&bytes, clock);
     }
+}
+
+#[test]
+fn deletion_is_a_time_alone_and_rows_of_earlier_formats_have_none() {
+    let clock = clock();
+    for cause in [Cause::Meant, Cause::Passing] {
+        let deletion = Deletion { at: 77, cause };
+        let bytes = encode_deleted(deletion);
+        let row = decode_retained(&bytes, clock).unwrap();
+        assert_eq!((row.deletion(), &row.message), (deletion, &None));
+        assert_eq!(decode_retained(&bytes[..8], clock), None);
+    }
+    let mut earlier = 17_u64.to_be_bytes().to_vec();
+    // QoS 1, retained, of topic `t` without properties.
+    earlier.extend([0b101, 0, 1, b't', 0, 0, 0, 0, b'x']);
+    let row = decode_retained(&earlier, clock).unwrap();
+    assert_eq!((row.since, row.at), (17, 0));
+    assert_eq!(&*row.message.unwrap().payload, b"x");
 }
 
 #[test]

@@ -77,7 +77,7 @@ impl World {
     }
 
     pub(super) fn send(&mut self, link: u64, bytes: Bytes) {
-        let delay = self.dice.millis(10);
+        let delay = self.dice.millis(self.nature.distance);
         let length = bytes.len() as u64;
         let transfer = Duration::from_micros(self.nature.slowness * length / 1000);
         let (wire, from) = ends(link);

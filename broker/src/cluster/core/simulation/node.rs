@@ -1,6 +1,6 @@
 //! One simulated node: what its driver, its shards and its clients' sessions would have.
 
-use super::{groups, users::Parcel, *};
+use super::{groups, keeping::Keeping, users::Parcel, *};
 
 /// By sender and its run: the numbers of what was delivered.
 pub(super) type Delivered = BTreeMap<(usize, u64), BTreeSet<u64>>;
@@ -30,7 +30,7 @@ pub(super) struct Node {
     pub(super) delivered: Delivered,
     /// The last of each sender's run, as long as that held this node for alive, for each shard.
     last: BTreeMap<(usize, u64, u64, u64), u64>,
-    pub(super) retained: BTreeMap<u64, u64>,
+    pub(super) retained: Keeping,
     /// In which life of this node's each sender's run has told of its sessions last.
     told: BTreeMap<(usize, u64), u64>,
     /// In which of them what was told has become sessions here: there is no copy any more.
@@ -72,7 +72,7 @@ impl Given {
 }
 
 impl Node {
-    pub(super) fn new(number: usize, run: u64, retained: BTreeMap<u64, u64>, now: Instant) -> Self {
+    pub(super) fn new(number: usize, run: u64, retained: Keeping, now: Instant) -> Self {
         let me = Me {
             cluster: "c".into(),
             node: name(number),
@@ -114,10 +114,7 @@ impl Node {
 
     /// The node after it has died and started again.
     pub(super) fn next_run(&mut self, number: usize, now: Instant) -> Self {
-        let mut retained = std::mem::take(&mut self.retained);
-        if !self.has_disk {
-            retained.clear();
-        }
+        let retained = self.retained.restart(self.has_disk);
         let next = Self::new(number, self.run + 1, retained, now);
         Self {
             has_disk: self.has_disk,
@@ -177,8 +174,8 @@ impl World {
                 let weight = messages.len();
                 let parcel = Parcel::read(&messages);
                 state.told.insert((parcel.from, parcel.run), parcel.life);
-                if let Some((topic, stamp)) = parcel.retained() {
-                    state.retained.insert(topic, stamp);
+                if let Some(stamp) = parcel.retained() {
+                    state.retained.hear(stamp, self.now);
                 }
                 self.give(node, slot, (epoch, number), Some(parcel), weight);
             }
@@ -188,23 +185,30 @@ impl World {
                 number,
                 messages,
             } => {
-                for kept in messages.chunks_exact(16) {
-                    let field = |at: usize| {
-                        u64::from_be_bytes(kept[8 * at..8 * at + 8].try_into().unwrap())
-                    };
-                    state.retained.entry(field(0)).or_insert(field(1));
+                if state.retained.keep_page(&messages, self.now) {
+                    state.core.handle_news(slot);
                 }
                 self.give(node, slot, (epoch, number), None, messages.len());
             }
-            Action::ReadRetained { slot, after } => {
-                // Pages of two.
-                let after = after.map(|after| after.parse::<u64>().unwrap());
-                let first = after.map_or(0, |after| after + 1);
-                let page: Vec<_> = state.retained.range(first..).take(2).collect();
-                let next = (page.len() == 2).then(|| page[1].0.to_string().into());
-                let fields = page.iter().flat_map(|(topic, stamp)| [**topic, **stamp]);
-                let bytes: Vec<_> = fields.flat_map(u64::to_be_bytes).collect();
-                state.core.handle_retained(slot, bytes.into(), next);
+            Action::ReadRetained {
+                slot,
+                buckets,
+                after,
+            } => {
+                let after = after.as_deref();
+                let (page, next) = state.retained.page(buckets, after, self.now);
+                state.core.handle_retained(slot, page, next);
+            }
+            Action::SumRetained { slot } => {
+                // Sometimes there is something to wait for.
+                if !self.dice.hits(4) {
+                    state.core.handle_sums(slot, state.retained.sums());
+                }
+            }
+            Action::CompareRetained { slot, turn, sums } => {
+                self.comparisons += 1;
+                let buckets = state.retained.differing(turn, &sums);
+                state.core.handle_compared(slot, turn, buckets);
             }
             Action::Route { slot, change } => {
                 state.group.follow(slot, &change);
@@ -233,6 +237,7 @@ impl World {
                 let told = state.told.range(all).map(|(run, life)| (*run, *life));
                 state.void.extend(told);
             }
+            Action::SeeTime(time) => state.retained.see_time(time),
             Action::Bury { .. } | Action::Forsaken { .. } | Action::Aside(..) => {}
             Action::Note(Notice::Lost { node: other, .. }) => {
                 *state.losses.entry(number(&other)).or_default() += 1;

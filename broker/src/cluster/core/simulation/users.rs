@@ -1,6 +1,11 @@
 //! What the clients of simulated nodes do.
 
-use super::{network::POISON, node::Sent, *};
+use super::{
+    keeping::{Stamp, words},
+    network::POISON,
+    node::Sent,
+    *,
+};
 use crate::{
     lanes::frame::{HEADER, Writer},
     message::{self as sent, MessageId, Qos},
@@ -19,11 +24,10 @@ pub(super) struct Parcel {
     pub(super) life: u64,
     pub(super) sequence: u64,
     topic: u64,
-    /// What is to be retained, if anything is.
-    stamp: u64,
     /// For the group alone: the message, from one, and from how many nodes to others it has come.
     job: u64,
     hops: u64,
+    stamp: Stamp,
 }
 
 impl Parcel {
@@ -32,17 +36,17 @@ impl Parcel {
             let item = frame::read_item(&mut message, Instant::now()).unwrap();
             return Self::read(&item.message.payload);
         }
-        let field = |at: usize| u64::from_be_bytes(message[8 * at..8 * at + 8].try_into().unwrap());
+        let words = words(&message[..8 * (8 + Stamp::WORDS)]);
         Self {
-            from: usize::try_from(field(0)).unwrap(),
-            run: field(1),
-            period: field(2),
-            life: field(3),
-            sequence: field(4),
-            topic: field(5),
-            stamp: field(6),
-            job: field(7),
-            hops: field(8),
+            from: usize::try_from(words[0]).unwrap(),
+            run: words[1],
+            period: words[2],
+            life: words[3],
+            sequence: words[4],
+            topic: words[5],
+            job: words[6],
+            hops: words[7],
+            stamp: Stamp::read(&words[8..]),
         }
     }
 
@@ -55,11 +59,11 @@ impl Parcel {
             self.life,
             self.sequence,
             self.topic,
-            self.stamp,
             self.job,
             self.hops,
         ];
-        let mut message = fields.map(u64::to_be_bytes).concat();
+        let words = fields.into_iter().chain(self.stamp.words());
+        let mut message: Vec<_> = words.flat_map(u64::to_be_bytes).collect();
         message.resize(message.len() + usize::try_from(length).unwrap(), 0);
         if is_poison {
             message.extend(POISON);
@@ -108,8 +112,8 @@ impl Parcel {
         self.topic % 2
     }
 
-    pub(super) fn retained(&self) -> Option<(u64, u64)> {
-        (self.stamp > 0).then_some((self.topic, self.stamp))
+    pub(super) fn retained(&self) -> Option<Stamp> {
+        Some(self.stamp).filter(|stamp| stamp.at > 0)
     }
 }
 
@@ -124,7 +128,7 @@ impl World {
                 self.change_filter(node, filter);
             }
         }
-        for _ in 0..self.dice.roll(4) {
+        for _ in 0..self.dice.roll(self.nature.haste) {
             let topic = self.dice.roll(filters);
             let is_retained = self.dice.hits(6);
             self.publish(node, topic, is_retained);
@@ -155,11 +159,18 @@ impl World {
             return;
         }
         let stamp = if is_retained {
-            self.stamp += 1;
-            sender.retained.insert(topic, self.stamp);
-            self.stamp
+            self.published += 1;
+            let is_deletion = self.dice.hits(3);
+            let number = if is_deletion { 0 } else { self.published };
+            let expires = if !is_deletion && self.dice.hits(4) {
+                let soon = self.now + self.dice.millis(2000);
+                u64::try_from(soon.as_millis()).unwrap()
+            } else {
+                0
+            };
+            sender.retained.publish(topic, number, expires, self.now)
         } else {
-            0
+            Stamp::NONE
         };
         let peers = sender.core.peers().filter(|(_other, peer)| {
             let routes = sender.routes.get(&peer.slot);
@@ -215,13 +226,5 @@ impl World {
         }
         sender.core.handle_frame(slot, Some(frame), message, now);
         sequence
-    }
-
-    /// Somebody says all that is retained anew, so that all nodes have it.
-    pub(super) fn retain_all(&mut self) {
-        for topic in 0..self.nature.filters.len() as u64 {
-            self.publish(0, topic, true);
-        }
-        self.settle(0);
     }
 }
