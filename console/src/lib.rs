@@ -13,6 +13,7 @@ pub mod secret;
 pub mod socket;
 pub mod table;
 pub mod time;
+pub mod tune;
 pub mod units;
 
 /// A daemon as its users know it: what advice has to name.
