@@ -25,6 +25,7 @@ mod scheduling;
 mod shutdown;
 mod sync;
 mod takeover;
+mod tuning;
 mod vrrp;
 mod vrrp_faults;
 mod vrrp_kill;

@@ -20,6 +20,7 @@ mod subscriptions;
 mod target;
 mod terminal;
 mod topics;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use console::{
     client::ClientError,
     reference::{Completions, Manual},
+    tune::host::TuneError,
 };
 
 use crate::{bench, config::ConfigError};
@@ -63,6 +65,7 @@ enum Command {
     Kick(kick::Args),
     Node(node::Args),
     Reload(reload::Args),
+    Tune(tune::Args),
     #[command(
         after_help = "Example:\n  tidegate-broker completions bash > /etc/bash_completion.d/tidegate-broker"
     )]
@@ -101,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Kick(args) => kick::run(&args),
         Command::Node(args) => node::run(&args),
         Command::Reload(args) => reload::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Completions(args) => done(args.run(Cli::command())),
         Command::Manual(args) => done(args.run(Cli::command())),
     };
@@ -108,7 +112,10 @@ pub fn main() -> ExitCode {
         report(&error);
         let is_refused = error
             .downcast_ref::<ClientError>()
-            .is_some_and(ClientError::is_usage);
+            .is_some_and(ClientError::is_usage)
+            || error
+                .downcast_ref::<TuneError>()
+                .is_some_and(TuneError::is_usage);
         if is_refused || error.is::<ConfigError>() || error.is::<check::FileErrors>() {
             ExitCode::from(EXIT_USAGE)
         } else {

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::{Failure, output};
+use super::{EXIT_INCOMPLETE, Failure, output};
 use crate::{
     config,
     import::{self, Finding, Imported, Options, Source, WEIGHTS, Way, Weight},
@@ -108,7 +108,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     tell(args, &imported)?;
     if imported.has_lost() {
-        return Err(Failure::Incomplete);
+        return Err(Failure::Told(EXIT_INCOMPLETE));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The command line: one file a command, each with its `Args` and a `run`.
 //!
-//! Exit codes: 0 done, 64 wrong usage or configuration, 2 an import that lost something, 1 anything
-//! else. Results go to stdout, all else to stderr; a reader that closes the pipe is no error.
+//! Exit codes: 0 done, 64 wrong usage or configuration, 1 anything else; `import` has more.
+//! Results go to stdout, all else to stderr; a reader that closes the pipe is no error.
 
 mod backend;
 mod check;
@@ -19,6 +19,7 @@ mod stop;
 mod sync;
 mod top;
 mod trace;
+mod tune;
 mod vrrp;
 
 use std::process::ExitCode;
@@ -30,6 +31,9 @@ use self::client::ClientError;
 
 /// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
+
+/// Something did not work, and was told.
+const EXIT_FAILED: u8 = 1;
 
 /// Something could not be carried over, and was told.
 const EXIT_INCOMPLETE: u8 = 2;
@@ -66,6 +70,7 @@ enum Command {
     Notify(notify::Args),
     Sync(sync::Args),
     Decap(decap::Args),
+    Tune(tune::Args),
     #[command(
         after_help = "Example:\n  tidegate completions bash > /etc/bash_completion.d/tidegate"
     )]
@@ -93,9 +98,9 @@ enum Failure {
     /// The log says why.
     #[error("see the log")]
     Logged(Cause),
-    /// All is done that can be, and what cannot was told.
-    #[error("something could not be carried over")]
-    Incomplete,
+    /// All is done that can be, and what is wrong was told: with which code to end.
+    #[error("what is wrong was told")]
+    Told(u8),
 }
 
 /// Where the cause of a failure lies.
@@ -145,6 +150,7 @@ pub fn main() -> ExitCode {
         Command::Notify(args) => notify::run(&args),
         Command::Sync(args) => sync::run(&args),
         Command::Decap(args) => decap::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Completions(args) => args.run(Cli::command()).map_err(Failure::from),
         Command::Manual(args) => args.run(Cli::command()).map_err(Failure::from),
     };
@@ -154,7 +160,7 @@ pub fn main() -> ExitCode {
             output::complain(&message);
             ExitCode::from(EXIT_USAGE)
         }
-        Err(Failure::Incomplete) => ExitCode::from(EXIT_INCOMPLETE),
+        Err(Failure::Told(code)) => ExitCode::from(code),
         Err(Failure::Logged(Cause::Config)) => ExitCode::from(EXIT_USAGE),
         Err(Failure::Logged(Cause::Runtime)) => ExitCode::FAILURE,
         Err(Failure::Runtime(error)) => {
