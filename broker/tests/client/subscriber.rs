@@ -86,6 +86,11 @@ impl Subscriber {
         })
     }
 
+    /// How many messages of this topic have come.
+    pub(crate) fn count(&self, topic: &str) -> usize {
+        self.inbox.received.get(topic).map_or(0, BTreeMap::len)
+    }
+
     /// How many messages of such topics came more than once.
     pub(crate) fn repeats(&self, prefix: &str) -> usize {
         let topics = self.inbox.received.iter();

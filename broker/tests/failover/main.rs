@@ -48,6 +48,9 @@ const PACE: Pace = Pace {
 /// Between what happens, at least.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// Messages that the members of the group share before anything breaks.
+const SHARED: usize = 200;
+
 struct Node {
     directory: PathBuf,
     clients: SocketAddr,
@@ -204,6 +207,24 @@ fn connect_mortal(address: SocketAddr, number: u64) -> Line {
     line
 }
 
+/// Publishes to a group, and tells how much of it each of its members gets.
+fn share(publisher: &mut Publisher, members: &mut [Subscriber; 4]) -> [usize; 4] {
+    let deadline = Instant::now() + PATIENCE;
+    let topic = publisher.topic().to_owned();
+    loop {
+        let left = SHARED - publisher.taken.len();
+        let is_next = publisher.is_idle();
+        publisher.turn(if is_next { left.min(PACE.burst) } else { 0 });
+        for member in &mut *members {
+            member.turn(Duration::from_millis(5));
+        }
+        let got = members.each_ref().map(|member| member.count(&topic));
+        if got.iter().sum::<usize>() == SHARED || Instant::now() > deadline {
+            return got;
+        }
+    }
+}
+
 #[test]
 fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
     let kills = number("TIDEGATE_KILLS").unwrap_or(KILLS);
@@ -238,10 +259,16 @@ fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
         }
     }
     absent.leave();
-    let publishers = (0..4)
+    let mut publishers: Vec<_> = (0..4)
         .map(|number| Publisher::new(address, number, 1, 500))
         .chain([8, 9].map(|number| Publisher::new(address, number, 2, 100)))
-        .chain([4, 5].map(|number| Publisher::new(beside, number, 1, 100)));
+        .chain([4, 5].map(|number| Publisher::new(beside, number, 1, 100)))
+        .collect();
+    // As long as nothing breaks, all get about as much, wherever it is published.
+    for publisher in [0, 6] {
+        let got = share(&mut publishers[publisher], &mut members);
+        assert!(got.iter().all(|count| *count >= SHARED / 8), "{got:?}");
+    }
     // Its sessions are kept: those of readers, of the absent one, of publishers, and of a member.
     let sessions = 3 + 6 + 1;
     let is_over = AtomicBool::new(false);
@@ -255,6 +282,7 @@ fn node_that_dies_or_freezes_takes_nothing_acknowledged_along() {
         });
         let reading = readers.map(|reader| scope.spawn(|| subscribe(reader, &taken)));
         let publishing: Vec<_> = publishers
+            .into_iter()
             .map(|publisher| scope.spawn(|| publish(publisher, PACE, &is_over)))
             .collect();
         let mut published = Taken::new();
