@@ -126,6 +126,12 @@ impl Group {
         if self.others.is_empty() {
             return self.choose(qos).map(Choice::Member);
         }
+        // What has come from another node stays where anybody may have it, absent or not: who is open
+        // elsewhere may be gone by now, and nobody would come back for this one.
+        let came = way.hops > 0;
+        if let Some(member) = came.then(|| self.choose(qos)).flatten() {
+            return Some(Choice::Member(member));
+        }
         let turn = self.node_turn.fetch_add(1, Ordering::Relaxed);
         let mut own = self.room;
         for class in way.classes(qos) {

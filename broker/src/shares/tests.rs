@@ -197,6 +197,11 @@ fn members_that_are_there_come_before_absent_ones_wherever_they_are() {
     // The last look is out of date.
     presences[0].set(Away);
     assert_eq!(own(&shares, share, 0, 100), 0);
+    // That of the other node may be as well: who has got a message keeps it.
+    for hops in [1, 2] {
+        assert_eq!(own(&shares, share, hops, 100), 100);
+        assert!(shares.choose(share, Qos::AtMostOnce, hops).unwrap().0 == NODE);
+    }
     let away = Room {
         away: 1,
         ..Room::default()
