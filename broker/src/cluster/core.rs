@@ -137,7 +137,7 @@ pub(super) enum Action {
         fate: Fate,
     },
     /// A peer that was there all the time had held this node for gone: it has nothing of this node's
-    /// sessions any more, and what it had told of its own is void.
+    /// sessions any more, and tells of its own anew.
     Forsaken {
         slot: u16,
     },

@@ -477,7 +477,7 @@ impl Driver {
             }
             Action::Confirm { slot, frame, level } => self.confirm(slot, frame, level, now),
             Action::Bury { slot, node, fate } => self.bury(slot, &node, fate, now),
-            Action::Forsaken { slot } => self.drop_copies(slot, now),
+            Action::Forsaken { slot } => self.renew_copies(slot, now),
             Action::Orphan {
                 slot,
                 frame,

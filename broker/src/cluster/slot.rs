@@ -297,6 +297,12 @@ impl Slot {
                 self.heard.push(node);
                 return 0;
             }
+            Some(replica::word::Word::Told { .. }) => {
+                for shard in (0..shared.shards).map(ShardId) {
+                    self.outbox.push_word(shard, word, false);
+                }
+                return 0;
+            }
             // The others are a node's own.
             Some(
                 replica::word::Word::Lost(_)
@@ -346,7 +352,8 @@ impl Slot {
                 | replica::word::Word::Lost(_)
                 | replica::word::Word::Orphans { .. }
                 | replica::word::Word::Buried(_)
-                | replica::word::Word::Regroup(_),
+                | replica::word::Word::Regroup(_)
+                | replica::word::Word::Told { .. },
             )
             | None => Vec::new(),
         };

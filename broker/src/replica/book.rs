@@ -86,6 +86,8 @@ pub struct Book {
     sent: BTreeMap<(ShardId, u64), Vec<Purpose>>,
     /// How many words of a parcel are not confirmed.
     owing: BTreeMap<u64, usize>,
+    /// Places that have not heard that all was told: they may have copies of what is no more.
+    untold: BTreeSet<Place>,
 }
 
 impl Book {
@@ -111,9 +113,12 @@ impl Book {
 
     /// Notes who is there. What was at somebody who is not is to be copied anew.
     pub fn set_peers(&mut self, peers: Vec<Peer>) {
-        self.peers = peers;
+        let before = std::mem::replace(&mut self.peers, peers);
         let peers = &self.peers;
+        let met = peers.iter().filter(|peer| !before.contains(peer));
+        self.untold.extend(met.map(|peer| peer.place));
         let is_there = |place: &Place| peers.iter().any(|peer| peer.place == *place);
+        self.untold.retain(is_there);
         for (session, copied) in &mut self.sessions {
             copied.older = copied.older.filter(is_there);
             if copied.at.is_some_and(|at| !is_there(&at)) {
@@ -258,8 +263,9 @@ impl Book {
             && let Some(first @ Step::Whole) = steps.first_mut()
         {
             *first = Step::Replacing;
-            steps.push(Step::Complete);
         }
+        // Its place may have one of an earlier life, which is whole until then.
+        steps.push(Step::Complete);
         let mut telling = Telling::new(now);
         for step in &steps {
             telling.tell_at(place, copied.whose(session), step);
@@ -286,7 +292,18 @@ impl Book {
     }
 
     pub fn has_words(&self) -> bool {
-        !self.words.is_empty()
+        !self.words.is_empty() || !self.untold.is_empty() && self.is_all_told()
+    }
+
+    /// Whether each session's place has all of it.
+    fn is_all_told(&self) -> bool {
+        self.due.is_empty() && self.under_way.is_empty()
+    }
+
+    /// The next place that is to hear, behind the words, that all was told.
+    pub fn poll_told(&mut self) -> Option<Place> {
+        let is_told = self.words.is_empty() && self.is_all_told();
+        is_told.then(|| self.untold.pop_first()).flatten()
     }
 
     /// Notes in which frame a word is.

@@ -3,12 +3,14 @@
 //! ```text
 //! word     kind u8 | body
 //!   steps    life u64 | piece to the node where the copies are, and there to their shards
-//!   lost     promote u8       to a node's own shards: the peer whose lane it comes by is gone
+//!   lost     fate u8          to a node's own shards: the peer whose lane it comes by is gone
 //!   orphans  end u16 | messages   to a node's own shards: what the peer of that lane, which is gone, did
 //!                             not take, as in a frame
 //!   strays   node u64 | messages  to all other nodes: what that node, which is gone, did not take
 //!   buried   node u64         to all other nodes: its sessions go on here, if there were copies
 //!   regroup  messages         to one of a node's own shards: what was for groups of a peer that is gone
+//!   told     life u64 | shard u16 | of u16   to all shards of a node with copies: that shard of the owner
+//!                             has made all of its sessions' copies anew
 //! ```
 
 use std::time::Instant;
@@ -29,6 +31,7 @@ const ORPHANS: u8 = FIRST + 2;
 const STRAYS: u8 = FIRST + 3;
 const BURIED: u8 = FIRST + 4;
 const REGROUP: u8 = FIRST + 5;
+const TOLD: u8 = FIRST + 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word<'a> {
@@ -49,6 +52,12 @@ pub enum Word<'a> {
     },
     Buried(u64),
     Regroup(&'a [u8]),
+    /// Whatever of a shard's sessions was not told of in this life has ended, or has its copy elsewhere.
+    Told {
+        life: u64,
+        shard: u16,
+        of: u16,
+    },
 }
 
 /// What becomes of the copies of a peer's sessions that is gone.
@@ -58,6 +67,8 @@ pub enum Fate {
     Promoted,
     /// The peer goes on without this node.
     Dropped,
+    /// The peer is there, and makes them anew.
+    Renewed,
 }
 
 /// Whether a word is said of copies.
@@ -77,7 +88,11 @@ impl<'a> Word<'a> {
             }
             Self::Lost(fate) => {
                 out.put_u8(LOST);
-                out.put_u8(u8::from(fate == Fate::Promoted));
+                out.put_u8(match fate {
+                    Fate::Dropped => 0,
+                    Fate::Promoted => 1,
+                    Fate::Renewed => 2,
+                });
             }
             Self::Orphans { of, messages } => {
                 out.reserve(3 + messages.len());
@@ -100,6 +115,12 @@ impl<'a> Word<'a> {
                 out.put_u8(REGROUP);
                 out.put_slice(messages);
             }
+            Self::Told { life, shard, of } => {
+                out.put_u8(TOLD);
+                out.put_u64(life);
+                out.put_u16(shard);
+                out.put_u16(of);
+            }
         }
         out.into()
     }
@@ -114,6 +135,7 @@ impl<'a> Word<'a> {
             }
             (LOST, [0]) => Some(Self::Lost(Fate::Dropped)),
             (LOST, [1]) => Some(Self::Lost(Fate::Promoted)),
+            (LOST, [2]) => Some(Self::Lost(Fate::Renewed)),
             (ORPHANS, mut messages) => {
                 let of = ShardId(messages.try_get_u16().ok()?);
                 Some(Self::Orphans { of, messages })
@@ -124,6 +146,11 @@ impl<'a> Word<'a> {
             }
             (BURIED, mut node) if node.len() == 8 => Some(Self::Buried(node.get_u64())),
             (REGROUP, messages) => Some(Self::Regroup(messages)),
+            (TOLD, mut body) if body.len() == 12 => Some(Self::Told {
+                life: body.get_u64(),
+                shard: body.get_u16(),
+                of: body.get_u16(),
+            }),
             _ => None,
         }
     }
@@ -257,6 +284,7 @@ mod tests {
             },
             Word::Lost(Fate::Promoted),
             Word::Lost(Fate::Dropped),
+            Word::Lost(Fate::Renewed),
             Word::Orphans {
                 of: ShardId(7),
                 messages: b"messages",
@@ -266,10 +294,15 @@ mod tests {
                 messages: b"messages",
             },
             Word::Buried(7),
+            Word::Told {
+                life: 7,
+                shard: 1,
+                of: 2,
+            },
         ] {
             assert_eq!(Word::decode(&word.encode()), Some(word));
         }
-        for nonsense in [&b""[..], &[LOST], &[LOST, 2], &[0], &[0xff]] {
+        for nonsense in [&b""[..], &[LOST], &[LOST, 3], &[TOLD, 1], &[0], &[0xff]] {
             assert_eq!(Word::decode(nonsense), None);
         }
     }

@@ -23,7 +23,8 @@ use crate::{
     replica::{
         book::{Book, Outgoing, Purpose},
         hash_of,
-        place::Peer,
+        place::{Peer, Place},
+        word::Word,
     },
     routes::ShardId,
     session::{
@@ -140,7 +141,11 @@ impl Account {
 
     /// Notes which other nodes are there.
     pub(super) fn set_peers(&self, peers: Vec<Peer>) {
-        self.book.borrow_mut().set_peers(peers);
+        let mut book = self.book.borrow_mut();
+        book.set_peers(peers);
+        if book.has_words() {
+            self.lanes.notify_one();
+        }
         self.copying.notify_one();
     }
 
@@ -314,6 +319,11 @@ impl Account {
         while let Some(Outgoing { to, word, purpose }) = book.poll_word() {
             let sequence = outbox.push_word(to, &word, purpose != Purpose::Nothing);
             book.note_sent(to, sequence, purpose);
+        }
+        while let Some(Place { end, life }) = book.poll_told() {
+            let (shard, of) = (self.shard.0, self.shared.shards);
+            let word = Word::Told { life, shard, of };
+            outbox.push_word(end, &word.encode(), false);
         }
     }
 

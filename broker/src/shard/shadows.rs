@@ -101,7 +101,7 @@ impl Shadows {
     pub(super) fn has_copy(&self, client_id: &str) -> bool {
         let client = hash_of(client_id);
         let mut owners = self.owners.values();
-        owners.any(|owner| owner.find(client_id, client).is_some())
+        owners.any(|owner| owner.has(client_id, client))
     }
 
     /// Forgets the copy of a session of an owner's, which has come here.
@@ -131,7 +131,7 @@ impl Shadows {
         };
         owner.is_lost = true;
         let recent = owner.take_recent();
-        if !owner.shadows.is_empty() || self.promoted.contains_key(&from) {
+        if owner.copies() > 0 || self.promoted.contains_key(&from) {
             self.mourn(from, recent, now);
         }
     }
@@ -154,7 +154,7 @@ impl Shadows {
     pub(super) fn count(&mut self, counters: &Counters) {
         let mut told = Told::default();
         for owner in self.owners.values() {
-            told.copies += owner.shadows.len();
+            told.copies += owner.copies();
             told.bytes += owner.bytes;
         }
         let before = std::mem::replace(&mut self.told, told);
@@ -180,6 +180,11 @@ impl Shard {
             Some(Word::Lost(fate)) => self.lose_owner(from, fate, now),
             Some(Word::Orphans { of, messages }) => self.adopt_orphans(of, messages, now),
             Some(Word::Regroup(messages)) => self.regroup(messages, needs, now),
+            Some(Word::Told { life, shard, of }) => {
+                let owner = self.shadows.owners.get_mut(&from);
+                let over = owner.map(|owner| owner.handle_told(life, shard, of));
+                self.release_claims(&over.unwrap_or_default());
+            }
             Some(Word::Strays { .. } | Word::Buried(_)) | None => {
                 warn!(lane = from.0, "a word that makes no sense")
             }
@@ -198,21 +203,22 @@ impl Shard {
         let memory = self.shadows.memory;
         let owners = &mut self.shadows.owners;
         let owner = owners.entry(from).or_insert_with(|| Owner::new(memory));
-        // It tells of all anew, and of those that have ended nothing.
-        let mut have_ended = std::mem::replace(&mut owner.life, life) != life;
-        if have_ended {
-            owner.shadows.clear();
-            owner.bytes = 0;
-        }
+        owner.begin_life(life);
+        let mut over = Vec::new();
         for step in Reader::new(piece, now) {
             match step {
-                Ok((Some(whose), step)) => have_ended |= owner.apply(whose, step, now),
+                Ok((Some(whose), step)) => over.extend(owner.apply(whose, step, now)),
                 Ok((None, _)) => {}
                 Err(error) => warn!(lane = from.0, %error, "a copy is not whole"),
             }
         }
-        if have_ended {
-            self.clustered.claims.release_all();
+        self.release_claims(&over);
+    }
+
+    /// Answers claims of clients whose sessions have no copy here any more.
+    fn release_claims(&mut self, client_ids: &[Arc<str>]) {
+        for client_id in client_ids {
+            self.clustered.claims.release(client_id);
         }
     }
 
@@ -222,6 +228,11 @@ impl Shard {
         match fate {
             Fate::Dropped => drop(self.shadows.owners.remove(&from)),
             Fate::Promoted => self.shadows.lose(from, now),
+            Fate::Renewed => {
+                if let Some(owner) = self.shadows.owners.get_mut(&from) {
+                    owner.renew();
+                }
+            }
         }
         // Others may wait for what becomes of the copies.
         self.clustered.claims.release_all();
@@ -243,7 +254,8 @@ impl Shard {
                 | Word::Lost(_)
                 | Word::Strays { .. }
                 | Word::Buried(_)
-                | Word::Regroup(_),
+                | Word::Regroup(_)
+                | Word::Told { .. },
             )
             | None => None,
         };

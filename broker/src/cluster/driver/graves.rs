@@ -35,7 +35,7 @@ impl Driver {
             .retain(|_by, since| recent.is_none_or(|recent| *since > recent));
         let others = match fate {
             Fate::Promoted => self.others(slot),
-            Fate::Dropped => Vec::new(),
+            Fate::Dropped | Fate::Renewed => Vec::new(),
         };
         let others = others
             .into_iter()
@@ -52,11 +52,11 @@ impl Driver {
         self.pass_on(slot, now);
     }
 
-    /// Has the shards forget a peer's copies, which it makes anew.
-    pub(super) fn drop_copies(&mut self, slot: u16, now: Instant) {
+    /// Has the shards hear that a peer makes its copies anew.
+    pub(super) fn renew_copies(&mut self, slot: u16, now: Instant) {
         if let Some(state) = self.slots.get_mut(usize::from(slot)) {
             state.burial().note_loss();
-            state.push((0, 0), Kind::Lost(Fate::Dropped), Bytes::new());
+            state.push((0, 0), Kind::Lost(Fate::Renewed), Bytes::new());
         }
         self.pass_on(slot, now);
     }

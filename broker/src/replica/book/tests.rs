@@ -162,6 +162,7 @@ impl Scene {
             Event::Parcel => self.send_parcel(),
             Event::Copy => self.copy(),
             Event::Send => {
+                self.hear_told();
                 if let Some(outgoing) = self.book.poll_word() {
                     // Two words are in one frame each time.
                     self.frames += 1;
@@ -192,6 +193,18 @@ impl Scene {
                     }
                     self.book.note_forgotten(session, at.end, self.now);
                 }
+            }
+        }
+    }
+
+    /// Places hear that all was told when each session has its copy where it belongs.
+    fn hear_told(&mut self) {
+        let there = peers(&self.lives);
+        while let Some(told) = self.book.poll_told() {
+            assert!(there.iter().any(|peer| peer.place == told));
+            for copied in self.book.sessions.values() {
+                assert_eq!(copied.at, place_of(copied.client, &there));
+                assert_eq!(copied.older, None);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,6 +14,9 @@ const PROMOTED_AT_ONCE: usize = 32;
 /// An owner, and what it has told.
 pub(super) struct Owner {
     pub(super) shadows: BTreeMap<Whose, Shadow>,
+    /// Those of an earlier life, until it has made another one of the session, or has told all: it may
+    /// be gone before.
+    earlier: BTreeMap<Whose, Shadow>,
     pub(super) recent: Recent,
     pub(super) bytes: usize,
     /// That of its place here for which it tells of them.
@@ -27,6 +31,7 @@ impl Owner {
     pub(super) fn new(memory: Duration) -> Self {
         Self {
             shadows: BTreeMap::new(),
+            earlier: BTreeMap::new(),
             recent: Recent::new(memory),
             bytes: 0,
             life: 0,
@@ -35,14 +40,71 @@ impl Owner {
         }
     }
 
-    /// Takes a step in; tells whether the session has ended.
-    pub(super) fn apply(&mut self, whose: Whose, step: Step, now: Instant) -> bool {
+    /// How many copies there are.
+    pub(super) fn copies(&self) -> usize {
+        self.shadows.len() + self.earlier.len()
+    }
+
+    /// Notes for which life it tells of sessions from now on: all of them anew, and nothing of those that
+    /// have ended.
+    pub(super) fn begin_life(&mut self, life: u64) {
+        if std::mem::replace(&mut self.life, life) != life {
+            self.renew();
+        }
+    }
+
+    /// Keeps what it has told until it has told it anew.
+    pub(super) fn renew(&mut self) {
+        for (whose, shadow) in std::mem::take(&mut self.shadows) {
+            let bytes = if shadow.is_partial() {
+                shadow.bytes()
+            } else {
+                let earlier = self.earlier.insert(whose, shadow);
+                earlier.map_or(0, |earlier| earlier.bytes())
+            };
+            self.bytes -= bytes;
+        }
+    }
+
+    /// Notes that a shard of the owner, which has so many, has told of all of its sessions in this life;
+    /// the result is whose copies are none any more.
+    pub(super) fn handle_told(&mut self, life: u64, shard: u16, of: u16) -> Vec<Arc<str>> {
+        if self.life != life || of == 0 {
+            return Vec::new();
+        }
+        let is_its = |whose: &Whose| whose.client % u64::from(of) == u64::from(shard);
+        let over = self.earlier.extract_if(.., |whose, _shadow| is_its(whose));
+        let over: Vec<_> = over.map(|(_whose, shadow)| shadow).collect();
+        self.bytes -= over.iter().map(Shadow::bytes).sum::<usize>();
+        over.iter().filter_map(client_of).collect()
+    }
+
+    fn forget_earlier(&mut self, whose: Whose) -> Option<Arc<str>> {
+        let earlier = self.earlier.remove(&whose)?;
+        self.bytes -= earlier.bytes();
+        client_of(&earlier)
+    }
+
+    /// Takes a step in; tells whose session has ended, if it has.
+    pub(super) fn apply(&mut self, whose: Whose, step: Step, now: Instant) -> Option<Arc<str>> {
+        // As long as not all of it is here, the earlier one is all that there is.
+        let replaces_earlier = step == Step::Whole && self.earlier.contains_key(&whose);
+        let step = if replaces_earlier {
+            Step::Replacing
+        } else {
+            step
+        };
         if matches!(step, Step::Whole | Step::Replacing) {
             self.shadows.entry(whose).or_default();
         }
+        let mut over = None;
+        if matches!(step, Step::Complete | Step::Ended) {
+            over = self.forget_earlier(whose);
+        }
+        let is_end = step == Step::Ended;
         // Of a session that nothing was told of before, a part is of no use.
         let Some(shadow) = self.shadows.get_mut(&whose) else {
-            return false;
+            return over.filter(|_client| is_end);
         };
         if let Step::Done(seq) | Step::Released(seq, _) = &step
             && let Some(id) = shadow.message_id(*seq)
@@ -50,13 +112,14 @@ impl Owner {
             self.recent.insert(whose.client, id, now);
         }
         self.bytes -= shadow.bytes();
-        let has_ended = !shadow.apply(step);
-        if has_ended {
+        if is_end {
+            over = client_of(shadow).or(over);
             self.shadows.remove(&whose);
-        } else {
-            self.bytes += shadow.bytes();
+            return over;
         }
-        has_ended
+        shadow.apply(step);
+        self.bytes += shadow.bytes();
+        None
     }
 
     /// From now on what its clients had is remembered for so long.
@@ -71,8 +134,11 @@ impl Owner {
 
     /// Takes out some copies.
     pub(super) fn take_some(&mut self) -> Vec<(Whose, Shadow)> {
-        let shadows = std::iter::from_fn(|| self.shadows.pop_first());
-        let taken: Vec<_> = shadows.take(PROMOTED_AT_ONCE).collect();
+        let next = || {
+            let next = self.shadows.pop_first();
+            next.or_else(|| self.earlier.pop_first())
+        };
+        let taken: Vec<_> = std::iter::from_fn(next).take(PROMOTED_AT_ONCE).collect();
         let bytes: usize = taken.iter().map(|(_whose, shadow)| shadow.bytes()).sum();
         self.bytes -= bytes;
         self.promoted += taken.len();
@@ -81,20 +147,35 @@ impl Owner {
 
     /// Takes out the copy of a client's session.
     pub(super) fn take(&mut self, client_id: &str) -> Option<(Whose, Shadow)> {
-        let whose = self.find(client_id, hash_of(client_id))?;
-        let shadow = self.shadows.remove(&whose)?;
-        self.bytes -= shadow.bytes();
-        Some((whose, shadow))
+        let client = hash_of(client_id);
+        for shadows in [&mut self.shadows, &mut self.earlier] {
+            if let Some(whose) = find(shadows, client_id, client) {
+                let shadow = shadows.remove(&whose)?;
+                self.bytes -= shadow.bytes();
+                return Some((whose, shadow));
+            }
+        }
+        None
     }
 
-    pub(super) fn find(&self, client_id: &str, client: u64) -> Option<Whose> {
-        let of_client = Whose::first(client)..=Whose::last(client);
-        let mut shadows = self.shadows.range(of_client);
-        let is_its = |shadow: &Shadow| {
-            let state = shadow.state();
-            state.is_some_and(|state| &*state.profile.client_id == client_id)
-        };
-        let found = shadows.find(|(_whose, shadow)| is_its(shadow));
-        found.map(|(whose, _shadow)| *whose)
+    /// Whether there is the copy of a client's session.
+    pub(super) fn has(&self, client_id: &str, client: u64) -> bool {
+        let mut all = [&self.shadows, &self.earlier].into_iter();
+        all.any(|shadows| find(shadows, client_id, client).is_some())
     }
+}
+
+fn find(shadows: &BTreeMap<Whose, Shadow>, client_id: &str, client: u64) -> Option<Whose> {
+    let of_client = Whose::first(client)..=Whose::last(client);
+    let mut shadows = shadows.range(of_client);
+    let is_its = |shadow: &Shadow| {
+        let state = shadow.state();
+        state.is_some_and(|state| &*state.profile.client_id == client_id)
+    };
+    let found = shadows.find(|(_whose, shadow)| is_its(shadow));
+    found.map(|(whose, _shadow)| *whose)
+}
+
+fn client_of(shadow: &Shadow) -> Option<Arc<str>> {
+    Some(Arc::clone(&shadow.state()?.profile.client_id))
 }

@@ -21,6 +21,8 @@ use crate::{
     shard::{Shared, frames::Frame, testing::CLUSTER},
 };
 
+mod lives;
+
 /// Of the lane of another node.
 const END: ShardId = ShardId(1);
 
@@ -103,6 +105,14 @@ impl Scene {
         steps.iter().for_each(|step| writer.push_of(whose, step));
         let (life, piece) = (self.life, &writer.take());
         self.hear(Word::Steps { life, piece });
+    }
+
+    /// All of a session is told of, with these of its messages.
+    fn tell_all(&mut self, whose: Whose, state: State, numbers: &[u64]) {
+        let subscribed = Step::Subscribed("t".into(), SUBSCRIPTION);
+        let mut steps = vec![Step::Whole, Step::State(state), subscribed];
+        steps.extend(numbers.iter().map(|number| taken(*number)));
+        self.say(whose, &steps);
     }
 
     /// What was told of another node's session.
@@ -251,20 +261,6 @@ fn copy_that_is_to_replace_another_is_no_session_before_it_is_complete() {
     scene.lose();
     assert!(scene.is_here("complete") && !scene.is_here("partial"));
     assert_eq!(scene.messages("witness").len(), 1);
-}
-
-#[test]
-fn what_was_told_in_an_earlier_life_is_void() {
-    let mut scene = Scene::new();
-    scene.copy("ended meanwhile", None);
-    let whose = scene.copy("told anew", None);
-    scene.say(whose, &[taken(1)]);
-    scene.life += 1;
-    let whose = scene.copy("told anew", None);
-    scene.say(whose, &[taken(2)]);
-    scene.lose();
-    assert!(!scene.is_here("ended meanwhile"));
-    assert_eq!(scene.messages("told anew"), [2]);
 }
 
 #[test]

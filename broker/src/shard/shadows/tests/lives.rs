@@ -1,0 +1,73 @@
+//! Owners that are there all the time, and make their copies anew.
+
+use super::*;
+
+#[test]
+fn what_was_told_in_an_earlier_life_counts_until_it_is_told_anew() {
+    for (has_word, is_told) in [(true, false), (false, false), (true, true)] {
+        let mut scene = Scene::new();
+        let clients = ["left out", "begun", "complete"].map(|client_id| {
+            let whose = scene.copy(client_id, None);
+            scene.say(whose, &[taken(1)]);
+            (whose, scene.state_of(whose))
+        });
+        let ended = scene.copy("ended", None);
+        if has_word {
+            scene.hear(Word::Lost(Fate::Renewed));
+        }
+        scene.life += 1;
+        let [
+            (left_out, _),
+            (begun, begun_state),
+            (complete, complete_state),
+        ] = clients;
+        scene.tell_all(begun, begun_state, &[2]);
+        scene.tell_all(complete, complete_state, &[2]);
+        scene.say(complete, &[Step::Complete, taken(3)]);
+        scene.say(ended, &[Step::Ended]);
+        assert!(!scene.shard.shadows.has_copy("ended"));
+        assert!(scene.shard.shadows.has_copy("left out"));
+        let (life, shard) = (scene.life, u16::try_from(left_out.client % 2).unwrap());
+        // What is of an earlier life, and of no shard.
+        for (life, shard, of) in [(life - 1, shard, 2), (life, 2, 2), (life, 0, 0)] {
+            scene.hear(Word::Told { life, shard, of });
+        }
+        if is_told {
+            scene.hear(Word::Told { life, shard, of: 2 });
+        }
+        assert_eq!(scene.shard.shadows.has_copy("left out"), !is_told);
+        scene.lose();
+        assert!(!scene.is_here("ended"));
+        assert_eq!(scene.is_here("left out"), !is_told);
+        assert_eq!(scene.messages("complete"), [2, 3]);
+        if !is_told {
+            assert_eq!(scene.messages("begun"), [1]);
+            assert_eq!(scene.messages("left out"), [1]);
+        }
+        assert_eq!(scene.shard.shadows.owners.len(), 0);
+    }
+}
+
+#[test]
+fn copies_that_are_made_anew_hold_no_more_memory_than_they_have() {
+    let mut scene = Scene::new();
+    let bytes = |scene: &Scene| scene.shard.shadows.owners[&END].bytes;
+    let whose = scene.copy("c", None);
+    let state = scene.state_of(whose);
+    scene.say(whose, &[taken(1)]);
+    let before = bytes(&scene);
+    for _ in 0..2 {
+        scene.life += 1;
+        scene.hear(Word::Lost(Fate::Renewed));
+        assert_eq!(bytes(&scene), before);
+        scene.tell_all(whose, state.clone(), &[1]);
+        assert_eq!(bytes(&scene), 2 * before);
+        scene.hear(Word::Lost(Fate::Renewed));
+        assert_eq!(bytes(&scene), before);
+        scene.tell_all(whose, state.clone(), &[1]);
+        scene.say(whose, &[Step::Complete]);
+        assert_eq!(bytes(&scene), before);
+    }
+    scene.say(whose, &[Step::Ended]);
+    assert_eq!(bytes(&scene), 0);
+}
