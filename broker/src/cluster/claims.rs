@@ -33,6 +33,9 @@ use open::{Open, Waiter};
 use terms::Rank;
 pub(crate) use terms::{Answer, Claim, Fellow, Here, Refusal, Stamp, Terms};
 
+/// How long others' claims are remembered, in times of the patience with one.
+const MEMORY: u32 = 2;
+
 /// What is to be done; `W` is who waits for a claim.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Action<W> {
@@ -465,8 +468,17 @@ impl<W> Claims<W> {
         claims.push(claim);
     }
 
-    /// Gives up waiting where it has lasted too long.
+    /// Gives up waiting where it has lasted too long, and forgets clients of others who have given up: a
+    /// claim for a copy ends with that alone.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let memory = MEMORY * self.patience;
+        let is_awaited = |claim: &Claim| {
+            claim.terms.has_session || now.saturating_duration_since(claim.heard) < memory
+        };
+        self.deferred.retain(|_client_id, claims| {
+            claims.retain(is_awaited);
+            !claims.is_empty()
+        });
         let is_late = |open: &Open<W>| !open.is_granted && open.deadline <= now;
         let late = self.open.iter().filter(|(_client_id, open)| is_late(open));
         let late: Vec<_> = late.map(|(client_id, _open)| client_id.clone()).collect();

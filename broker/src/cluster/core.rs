@@ -260,6 +260,7 @@ impl Core {
         messages: Bytes,
         now: Instant,
     ) {
+        let lease = self.longest_lease();
         let peer = self.peers.values_mut().find(|peer| peer.slot == slot);
         let Some(peer) = peer.filter(|peer| peer.is_alive()) else {
             self.actions.extend(frame.map(|frame| Action::Orphan {
@@ -275,7 +276,7 @@ impl Core {
         // Who said what is left out waits to hear of it all the same.
         let has_words = frame::has_words(&messages);
         let is_followed = has_words || frame::is_handed_on(&messages);
-        let messages = peer.without_stale(messages, self.lease, now);
+        let messages = peer.without_stale(messages, lease, now);
         let token = frame.filter(|_frame| is_followed).map(Token::Frame);
         if let (Some(frame), Acknowledge::Local) = (frame, self.acknowledge) {
             // A copy is not there before it is taken.

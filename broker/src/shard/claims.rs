@@ -185,7 +185,14 @@ impl Shard {
         let client_id = &claim.client_id;
         self.promote_lost(client_id, now);
         let mut here = self.here(client_id);
-        if here == Here::Nothing && claim.terms.is_bereft && self.shadows.has_copy(client_id) {
+        let Terms {
+            is_bereft,
+            clean_start,
+            ..
+        } = claim.terms;
+        // Who wants none of an older session need not wait for one.
+        let may_wait = is_bereft && !clean_start;
+        if here == Here::Nothing && may_wait && self.shadows.has_copy(client_id) {
             here = Here::Copied;
         }
         self.clustered.claims.handle_claim(claim, here);
@@ -215,6 +222,7 @@ impl Shard {
             client_id,
             stamp,
             terms,
+            heard: _,
         } = &claim;
         let key = self.sessions.find(client_id);
         let Some(entry) = key.and_then(|key| self.sessions.get_mut(key)) else {
@@ -298,6 +306,7 @@ impl Shard {
                     client_id: client_id.into(),
                     stamp,
                     terms,
+                    heard: now,
                 };
                 self.judge_claim(claim, now);
             }

@@ -97,7 +97,7 @@ impl Shadows {
         }
     }
 
-    /// Whether a client's session has its copy here.
+    /// Whether a client's session has its copy here, which may go on.
     pub(super) fn has_copy(&self, client_id: &str) -> bool {
         let client = hash_of(client_id);
         let mut owners = self.owners.values();

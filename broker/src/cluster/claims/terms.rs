@@ -1,5 +1,7 @@
 //! What nodes say to each other of client ids, and what is said of them.
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 
 use crate::routes::ShardId;
@@ -60,6 +62,7 @@ pub(crate) struct Claim {
     pub(crate) client_id: Box<str>,
     pub(crate) stamp: Stamp,
     pub(crate) terms: Terms,
+    pub(crate) heard: Instant,
 }
 
 /// What a node says to a claim.

@@ -364,6 +364,7 @@ impl World {
                     client_id: ID.into(),
                     stamp,
                     terms,
+                    heard: now,
                 };
                 state.claims.handle_claim(claim, here);
             }

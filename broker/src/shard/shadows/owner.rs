@@ -149,7 +149,8 @@ impl Owner {
     pub(super) fn take(&mut self, client_id: &str) -> Option<(Whose, Shadow)> {
         let client = hash_of(client_id);
         for shadows in [&mut self.shadows, &mut self.earlier] {
-            if let Some(whose) = find(shadows, client_id, client) {
+            let whose = of_client(shadows, client_id, client).next();
+            if let Some(whose) = whose {
                 let shadow = shadows.remove(&whose)?;
                 self.bytes -= shadow.bytes();
                 return Some((whose, shadow));
@@ -158,22 +159,27 @@ impl Owner {
         None
     }
 
-    /// Whether there is the copy of a client's session.
+    /// Whether there is the copy of a client's session, and not of its will alone.
     pub(super) fn has(&self, client_id: &str, client: u64) -> bool {
         let mut all = [&self.shadows, &self.earlier].into_iter();
-        all.any(|shadows| find(shadows, client_id, client).is_some())
+        all.any(|shadows| {
+            let mut its = of_client(shadows, client_id, client);
+            its.any(|whose| !whose.session.is_brief())
+        })
     }
 }
 
-fn find(shadows: &BTreeMap<Whose, Shadow>, client_id: &str, client: u64) -> Option<Whose> {
-    let of_client = Whose::first(client)..=Whose::last(client);
-    let mut shadows = shadows.range(of_client);
-    let is_its = |shadow: &Shadow| {
+fn of_client<'a>(
+    shadows: &'a BTreeMap<Whose, Shadow>,
+    client_id: &'a str,
+    client: u64,
+) -> impl Iterator<Item = Whose> + 'a {
+    let its = shadows.range(Whose::first(client)..=Whose::last(client));
+    let its = its.filter(move |(_whose, shadow)| {
         let state = shadow.state();
         state.is_some_and(|state| &*state.profile.client_id == client_id)
-    };
-    let found = shadows.find(|(_whose, shadow)| is_its(shadow));
-    found.map(|(whose, _shadow)| *whose)
+    });
+    its.map(|(whose, _shadow)| *whose)
 }
 
 fn client_of(shadow: &Shadow) -> Option<Arc<str>> {

@@ -187,13 +187,17 @@ impl Scene {
 
     /// A client has connected to a third node.
     fn claim(&mut self, client_id: &str, is_bereft: bool) {
+        self.claim_on(client_id, is_bereft, false);
+    }
+
+    fn claim_on(&mut self, client_id: &str, is_bereft: bool, clean_start: bool) {
         let stamp = Stamp {
             time: 9,
             node: "third".into(),
         };
         let terms = Terms {
             user: None,
-            clean_start: false,
+            clean_start,
             is_entitled: true,
             has_session: false,
             is_bereft,
@@ -206,6 +210,12 @@ impl Scene {
         let needs = &mut Needs::default();
         self.shard
             .handle_word(THIRD, &word.encode(), needs, self.now);
+    }
+
+    /// How many frames this shard has sent.
+    fn said(&mut self) -> u64 {
+        self.shard.outbox.flush();
+        self.shard.outbox.frames()
     }
 
     /// Whether a session is on its way to the third node.
@@ -397,10 +407,7 @@ fn session_of_a_lost_node_goes_from_its_copy_to_where_its_client_has_come() {
     let mut scene = Scene::new();
     let cluster = scene.shard.shared.cluster.clone().unwrap();
     cluster.meet_for_tests(&[END, THIRD]);
-    let said = |scene: &mut Scene| {
-        scene.shard.outbox.flush();
-        scene.shard.outbox.frames()
-    };
+    let said = Scene::said;
     scene.copy("asked early", None);
     let ended = scene.copy("ended", None);
     scene.copy("promoted", None);

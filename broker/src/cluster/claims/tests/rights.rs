@@ -60,6 +60,7 @@ fn who_has_no_right_to_an_id_keeps_nobody_out_however_new_it_is() {
                 node: "a".into(),
             },
             terms: terms.clone(),
+            heard: now,
         };
         claims.handle_claim(claim.clone(), Here::Nothing);
         let answer = Action::Answer(claim, Answer::Denied);
@@ -94,6 +95,7 @@ fn owner_of_an_id_is_not_too_late_for_who_waits_without_a_right() {
             node: "a".into(),
         },
         terms: terms(Some("u"), true),
+        heard: now,
     };
     claims.handle_claim(claim.clone(), Here::Nothing);
     claims.claim(ID, 10, terms(Some("v"), false), "again", now);
@@ -137,6 +139,7 @@ fn client_who_waits_is_not_forgotten_for_a_session_of_its_node_or_an_older_claim
             has_session,
             ..terms(None, true)
         },
+        heard: now,
     };
     for (time, has_session) in [(8, false), (9, false), (8, false), (7, true), (6, true)] {
         claims.handle_claim(claim(time, has_session), Here::Nothing);
@@ -149,4 +152,41 @@ fn client_who_waits_is_not_forgotten_for_a_session_of_its_node_or_an_older_claim
         }
     }
     assert_eq!(judged, [(9, false), (7, true)]);
+}
+
+#[test]
+fn client_of_another_node_that_has_given_up_keeps_nobody_out() {
+    let now = Instant::now();
+    let (mut claims, fellow) = pair(now);
+    for has_session in [false, true] {
+        let claim = Claim {
+            from: fellow,
+            client_id: ID.into(),
+            stamp: Stamp {
+                time: 9,
+                node: "a".into(),
+            },
+            terms: Terms {
+                has_session,
+                ..terms(Some("u"), true)
+            },
+            heard: now,
+        };
+        claims.handle_claim(claim, Here::Copied);
+    }
+    let early = now + 2 * PATIENCE - Duration::from_millis(1);
+    claims.handle_timeout(early);
+    claims.claim(ID, 10, terms(None, true), "early", early);
+    let refused = Action::Refuse("early", Refusal::Denied);
+    assert_eq!(claims.poll_action(), Some(refused));
+    let late = now + 2 * PATIENCE;
+    claims.handle_timeout(late);
+    claims.claim(ID, 11, terms(None, true), "late", late);
+    assert!(matches!(claims.poll_action(), Some(Action::Ask { .. })));
+    // A session that is there is not forgotten.
+    claims.handle_answer(fellow, ID, 11, Answer::Nothing, late);
+    assert_eq!(claims.poll_action(), Some(Action::Grant("late")));
+    claims.finish(ID, 11, late);
+    let judged = claims.poll_action();
+    assert!(matches!(judged, Some(Action::Judge(claim)) if claim.terms.has_session));
 }

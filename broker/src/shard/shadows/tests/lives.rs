@@ -71,3 +71,39 @@ fn copies_that_are_made_anew_hold_no_more_memory_than_they_have() {
     scene.say(whose, &[Step::Ended]);
     assert_eq!(bytes(&scene), 0);
 }
+
+#[test]
+fn nobody_waits_for_a_copy_that_is_of_no_use_to_it() {
+    let mut scene = Scene::new();
+    let cluster = scene.shard.shared.cluster.clone().unwrap();
+    cluster.meet_for_tests(&[END, THIRD]);
+    let whose = scene.copy("kept", None);
+    let brief = Whose {
+        client: hash_of("brief"),
+        session: SessionId(SessionId::BRIEF | 1),
+    };
+    let mut state = scene.state_of(whose);
+    let profile = Arc::make_mut(&mut state.profile);
+    profile.client_id = "brief".into();
+    state.will = Some(will(0));
+    scene.say(brief, &[Step::Whole, Step::State(state)]);
+    for (client_id, clean_start, must_wait) in [
+        ("kept", false, true),
+        ("kept", true, false),
+        ("brief", false, false),
+    ] {
+        let before = scene.said();
+        scene.claim_on(client_id, true, clean_start);
+        assert_eq!(
+            scene.said() == before,
+            must_wait,
+            "{client_id} {clean_start}"
+        );
+    }
+    // The session that ends is somebody else's.
+    let before = scene.said();
+    let other = scene.copy("other", None);
+    scene.claim("kept", true);
+    scene.say(other, &[Step::Ended]);
+    assert_eq!(scene.said(), before);
+}
