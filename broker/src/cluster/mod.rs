@@ -352,6 +352,11 @@ impl Cluster {
         self.alive.store(alive, Ordering::Release);
         let fellows = ends.iter().map(|end| Fellow { end: *end, life: 1 });
         self.fellows.send_replace(fellows.collect());
+        let living = ends.iter().map(|end| replica::place::Peer {
+            place: replica::place::Place { end: *end, life: 1 },
+            node: u64::from(end.0),
+        });
+        self.living.send_replace(living.collect());
     }
 
     pub(crate) fn view(&self) -> watch::Receiver<ClusterStatus> {

@@ -262,7 +262,11 @@ impl Book {
         if copied.older.is_some()
             && let Some(first @ Step::Whole) = steps.first_mut()
         {
-            *first = Step::Replacing;
+            let older = self
+                .peers
+                .iter()
+                .find(|peer| Some(peer.place) == copied.older);
+            *first = Step::Replacing(older.map_or(0, |peer| peer.node));
         }
         // Its place may have one of an earlier life, which is whole until then.
         steps.push(Step::Complete);

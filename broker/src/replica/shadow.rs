@@ -19,6 +19,9 @@ use crate::{
 /// What a message is taken for beside its content.
 const MESSAGE_BYTES: usize = 160;
 
+/// What the id of a message is taken for that the client may have had.
+const HAD_BYTES: usize = 40;
+
 /// A session's copy: the steps so far, added up.
 ///
 /// It believes what it is told, and steps that make no sense do no harm: they come from a node with
@@ -29,9 +32,10 @@ pub struct Shadow {
     subscriptions: BTreeMap<Box<str>, Subscription>,
     messages: BTreeMap<Seq, RestoredMessage>,
     received: BTreeMap<PacketId, Spread>,
+    had: BTreeMap<MessageId, u64>,
     bytes: usize,
-    /// Another node has all of it, as long as not all is here.
-    is_partial: bool,
+    /// This node has all of it, as long as not all is here.
+    whole_at: Option<u64>,
 }
 
 impl Shadow {
@@ -60,14 +64,19 @@ impl Shadow {
             Step::Done(seq) => self.remove(seq),
             Step::Received(id, spread) => drop(self.received.insert(id, spread)),
             Step::Completed(id) => drop(self.received.remove(&id)),
+            Step::Had(node, id) => {
+                if self.had.insert(id, node).is_none() {
+                    self.bytes += HAD_BYTES;
+                }
+            }
             Step::Whole => *self = Self::default(),
-            Step::Replacing => {
+            Step::Replacing(node) => {
                 *self = Self {
-                    is_partial: true,
+                    whole_at: Some(node),
                     ..Self::default()
                 }
             }
-            Step::Complete => self.is_partial = false,
+            Step::Complete => self.whole_at = None,
             Step::Ended => {
                 *self = Self::default();
                 return false;
@@ -99,9 +108,14 @@ impl Shadow {
         }
     }
 
-    /// Whether there is a whole copy elsewhere, and this is none yet.
+    /// Whether there was a whole copy when this one was begun, which is none yet.
     pub fn is_partial(&self) -> bool {
-        self.is_partial
+        self.whole_at.is_some()
+    }
+
+    /// The node with that one, by the hash of its name.
+    pub fn whole_at(&self) -> Option<u64> {
+        self.whole_at
     }
 
     /// About how much memory it holds.
@@ -112,6 +126,11 @@ impl Shadow {
     /// What it is but for subscriptions and messages, once that was told.
     pub fn state(&self) -> Option<&State> {
         self.state.as_ref()
+    }
+
+    /// What the client may have had, and the nodes that may bring it once more.
+    pub fn had(&self) -> &BTreeMap<MessageId, u64> {
+        &self.had
     }
 
     /// The ids of messages that the session has.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     codec::packet::PacketId,
+    message::MessageId,
     session::{
         Grant, Restored, RestoredMessage, Subscription,
         journal::{Change, Progress, Seq, Spread, State},
@@ -20,8 +21,8 @@ pub type Group = (Box<str>, Box<str>);
 pub enum Step {
     /// All of the session follows, and nothing that was told before counts.
     Whole,
-    /// As [`Step::Whole`]; until it is complete, another node has all of it.
-    Replacing,
+    /// As [`Step::Whole`]; until it is complete, the node with this hash of its name has all of it.
+    Replacing(u64),
     Complete,
     State(State),
     Subscribed(Box<str>, Subscription),
@@ -36,6 +37,8 @@ pub enum Step {
     /// A QoS 2 message of the client's awaits its PUBREL.
     Received(PacketId, Spread),
     Completed(PacketId),
+    /// The client may have had a message that this node, which was held for gone, still has for it.
+    Had(u64, MessageId),
     Ended,
 }
 
@@ -120,7 +123,7 @@ impl Step {
                 content.is_none_or(|(message, _grant)| topic::is_valid_name(&message.topic))
             }
             Self::Whole
-            | Self::Replacing
+            | Self::Replacing(_)
             | Self::Complete
             | Self::Unsubscribed(_)
             | Self::Published(..)
@@ -128,6 +131,7 @@ impl Step {
             | Self::Done(_)
             | Self::Received(..)
             | Self::Completed(_)
+            | Self::Had(..)
             | Self::Ended => true,
         }
     }

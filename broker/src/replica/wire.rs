@@ -12,7 +12,9 @@
 //!   done         seq u64
 //!   received     packet id u16 | spread u8
 //!   completed    packet id u16
-//!   ended, whole
+//!   had          node u64 | run u64 | number u64
+//!   replacing    node u64
+//!   ended, whole, complete
 //! progress  u8 | packet id u16                  0 waiting, 1 published, 2 released
 //! flags     bits 0-1 QoS, 2 retain, 3 shared, 4 with content
 //! content   message | ids u16 | id u32 ... | [group str | filter str]
@@ -35,7 +37,7 @@ use tracing::warn;
 use super::Step;
 use crate::{
     codec::packet::PacketId,
-    message::{Message, Qos},
+    message::{Message, MessageId, Qos},
     routes::ShardId,
     session::{
         Grant, RestoredMessage,
@@ -58,6 +60,7 @@ const ENDED: u8 = 10;
 const WHOLE: u8 = 11;
 const REPLACING: u8 = 12;
 const COMPLETE: u8 = 13;
+const HAD: u8 = 14;
 
 const RETAIN: u8 = 1 << 2;
 const SHARED: u8 = 1 << 3;
@@ -179,9 +182,18 @@ impl Writer {
                 bytes.put_u8(COMPLETED);
                 bytes.put_u16(id.get());
             }
+            Step::Had(node, MessageId { run, number }) => {
+                bytes.put_u8(HAD);
+                bytes.put_u64(*node);
+                bytes.put_u64(*run);
+                bytes.put_u64(*number);
+            }
             Step::Ended => bytes.put_u8(ENDED),
             Step::Whole => bytes.put_u8(WHOLE),
-            Step::Replacing => bytes.put_u8(REPLACING),
+            Step::Replacing(node) => {
+                bytes.put_u8(REPLACING);
+                bytes.put_u64(*node);
+            }
             Step::Complete => bytes.put_u8(COMPLETE),
         }
     }
@@ -242,6 +254,15 @@ impl Writer {
     }
 }
 
+/// A piece that says what a client may have had: messages, and the nodes that may bring them.
+pub fn piece_of_had(had: &[(MessageId, u64)], now: Instant) -> Bytes {
+    let mut writer = Writer::new(now);
+    for (id, node) in had {
+        writer.push(&Step::Had(*node, *id));
+    }
+    writer.take()
+}
+
 fn put_block(block: &[u8], out: &mut Vec<u8>) {
     // The length of a packet has 28 bits.
     out.put_u32(u32::try_from(block.len()).unwrap_or(u32::MAX));
@@ -293,9 +314,15 @@ impl<'a> Reader<'a> {
             DONE => Step::Done(seq(rest)?),
             RECEIVED => Step::Received(id(rest)?, record::decode_spread(get_slice(rest, 1)?)?),
             COMPLETED => Step::Completed(id(rest)?),
+            HAD => {
+                let node = rest.try_get_u64().ok()?;
+                let run = rest.try_get_u64().ok()?;
+                let number = rest.try_get_u64().ok()?;
+                Step::Had(node, MessageId { run, number })
+            }
             ENDED => Step::Ended,
             WHOLE => Step::Whole,
-            REPLACING => Step::Replacing,
+            REPLACING => Step::Replacing(rest.try_get_u64().ok()?),
             COMPLETE => Step::Complete,
             _ => return None,
         })

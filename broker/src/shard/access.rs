@@ -181,7 +181,7 @@ impl Shard {
     }
 
     /// Ends the subscriptions, and drops the will, that are not allowed any more.
-    fn restrict(&mut self, key: SessionKey, policy: &Policy, now: Instant) {
+    pub(super) fn restrict(&mut self, key: SessionKey, policy: &Policy, now: Instant) {
         let Some(entry) = self.sessions.get_mut(key) else {
             return;
         };

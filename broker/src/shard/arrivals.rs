@@ -19,6 +19,7 @@ use crate::{
         claims::{Answer, Fellow},
         word::{Granted, Word},
     },
+    message::MessageId,
     metrics::Metric,
     receipts::{Needs, Waiter},
     replica::{
@@ -229,6 +230,8 @@ impl Shard {
         else {
             return;
         };
+        let mut had = shadow.had().clone();
+        had.retain(|_id, node| !self.shadows.has_brought_all(*node));
         let Some(restored) = shadow.into_restored(SessionId(0)) else {
             return self.give_up_arrival(from, client_id, time, &Malformed.into());
         };
@@ -240,6 +243,9 @@ impl Shard {
         let mut needs = Needs::default();
         let (key, is_new, is_heir) = match self.sessions.find(client_id) {
             Some(key) if self.inherits(key, &restored) => {
+                self.add_subscriptions(key, restored.subscriptions);
+                let policy = self.shared.access.policy();
+                self.restrict(key, &policy, now);
                 self.merge(key, restored.messages, now);
                 (key, false, true)
             }
@@ -258,6 +264,9 @@ impl Shard {
         debug!(client_id, "session has come from another node");
         if is_new {
             entry.time = time;
+        }
+        if is_heir {
+            entry.had.append(&mut had);
         }
         let client_id = Arc::clone(&entry.client_id);
         if is_heir && entry.transit.is_none() {
@@ -394,13 +403,13 @@ impl Shard {
         let Some(entry) = self.sessions.get_mut(key) else {
             return;
         };
-        let mut known = entry.session.message_ids();
-        known.append(&mut entry.had);
+        let known = entry.session.message_ids();
         for message in messages {
             let message = with_group(&self.shared.shares, message);
             let id = message.content.as_ref().map(|(message, _grant)| message.id);
             // Under another identifier: the client has not had it here.
-            if id.is_some_and(|id| id.is_none() || !known.contains(&id)) {
+            let is_new = |id: MessageId| !known.contains(&id) && !entry.had.contains_key(&id);
+            if id.is_some_and(|id| id.is_none() || is_new(id)) {
                 entry.session.take_over_message(RestoredMessage {
                     progress: Progress::Waiting,
                     ..message

@@ -50,7 +50,8 @@ impl Entry {
 }
 
 impl Shard {
-    fn set_peers(&mut self, peers: Vec<Peer>) {
+    fn set_peers(&mut self, peers: Vec<Peer>, now: Instant) {
+        self.shadows.note_peers(&peers, now);
         if let Some(account) = &self.account {
             account.set_peers(peers);
         }
@@ -72,15 +73,21 @@ impl Shard {
         account.send_now();
         let key = self.sessions.find(&client_id);
         let entry = key.and_then(|key| self.sessions.get_mut(key));
-        let snapshot = entry.and_then(|entry| entry.session.snapshot());
+        let snapshot = entry.and_then(|entry| {
+            let had = entry.had.iter().map(|(id, node)| Step::Had(*node, *id));
+            let had: Vec<_> = had.collect();
+            Some((entry.session.snapshot()?, had))
+        });
         let steps = snapshot
-            .filter(|snapshot| snapshot.session == session)
-            .map(|mut snapshot| {
+            .filter(|(snapshot, _had)| snapshot.session == session)
+            .map(|(mut snapshot, had)| {
                 if session.is_brief() {
                     snapshot.subscriptions.clear();
                     snapshot.received.clear();
                 }
-                Step::whole(snapshot, |share| self.shared.shares.name(share))
+                let mut steps = Step::whole(snapshot, |share| self.shared.shares.name(share));
+                steps.extend(had);
+                steps
             });
         account.book().borrow_mut().copy(session, steps, now);
         self.outbox_work.notify_one();
@@ -128,7 +135,7 @@ pub(super) async fn serve(shard: Rc<RefCell<Shard>>) {
         // The sender lives as long as the shard.
         while peers.changed().await.is_ok() {
             let there = Vec::clone(&peers.borrow_and_update());
-            shard.borrow_mut().set_peers(there);
+            shard.borrow_mut().set_peers(there, Instant::now());
         }
     };
     let copy = async {
@@ -179,7 +186,7 @@ mod tests {
         shard.account().unwrap().send_now();
         let (end, life) = (ShardId(2), 1);
         let place = Place { end, life };
-        shard.set_peers(vec![Peer { place, node: 1 }]);
+        shard.set_peers(vec![Peer { place, node: 1 }], now);
         let bare = |shard: &Shard| shard.account().unwrap().book().borrow().counts().1;
         assert!(!shard.copy_next(now));
         assert_eq!(bare(&shard), 1);

@@ -1,12 +1,6 @@
 //! The sessions of one shard, by client id and by a small key that tries and timers hold.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Bound,
-    rc::Rc,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, ops::Bound, rc::Rc, sync::Arc, time::Instant};
 
 use super::{Shard, losses::Losses, shared::Seats, transit::Transit};
 use crate::{
@@ -61,9 +55,9 @@ pub(super) struct Entry {
     pub(super) begun: u64,
     /// The session is on its way from one node to another.
     pub(super) transit: Option<Box<Transit>>,
-    /// What the copy had from which the session was made. The node that was held for gone may bring it
-    /// once more.
-    pub(super) had: BTreeSet<MessageId>,
+    /// What the copy had from which the session was made, here or where it was before. The node that was
+    /// held for gone, by the hash of its name, may bring it once more.
+    pub(super) had: BTreeMap<MessageId, u64>,
 }
 
 impl Entry {
@@ -189,7 +183,7 @@ impl Sessions {
             time: 0,
             begun: 0,
             transit: None,
-            had: BTreeSet::new(),
+            had: BTreeMap::new(),
         };
         let key = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);

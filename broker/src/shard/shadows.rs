@@ -6,9 +6,11 @@
 //! and waits there until all its copies are sessions.
 
 mod owner;
+mod promotion;
+mod returns;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,6 +18,7 @@ use std::{
 use tracing::{info, warn};
 
 use owner::Owner;
+use returns::Returns;
 
 use super::{SessionKey, Shard, sessions::Work};
 use crate::{
@@ -24,12 +27,12 @@ use crate::{
     metrics::{Counters, Metric},
     receipts::Needs,
     replica::{
-        Recent, Shadow, hash_of, memory,
-        wire::{Reader, Whose},
+        Recent, hash_of, memory,
+        place::Peer,
+        wire::Reader,
         word::{Fate, Word},
     },
     routes::ShardId,
-    session::{Restored, journal::SessionId},
 };
 
 /// By the ends of the lanes that their owners' words come by.
@@ -41,6 +44,7 @@ pub(super) struct Shadows {
     /// Copies that have become sessions, lately.
     promoted: BTreeMap<ShardId, Promoted>,
     told: Told,
+    returns: Returns,
 }
 
 struct Promoted {
@@ -75,6 +79,7 @@ impl Shadows {
             owners: BTreeMap::new(),
             promoted: BTreeMap::new(),
             told: Told::default(),
+            returns: Returns::default(),
         }
     }
 
@@ -109,6 +114,16 @@ impl Shadows {
         if let Some(owner) = self.owners.get_mut(&owner) {
             while owner.take(client_id).is_some() {}
         }
+    }
+
+    /// Takes note of who is there.
+    pub(super) fn note_peers(&mut self, peers: &[Peer], now: Instant) {
+        self.returns.note_peers(peers, now);
+    }
+
+    /// Whether a node that was held for gone has brought back all that it had.
+    pub(super) fn has_brought_all(&self, node: u64) -> bool {
+        self.returns.is_over(node)
     }
 
     fn promoted_of(&mut self, owner: ShardId) -> &mut Promoted {
@@ -196,6 +211,13 @@ impl Shard {
         let cluster = self.shared.cluster.as_ref();
         if let Some(lease) = cluster.map(|cluster| cluster.lease()) {
             self.shadows.forget_mourned(lease, now);
+        }
+        let memory = self.shadows.memory;
+        if self.shadows.returns.poll_over(memory, now) {
+            for entry in self.sessions.iter_mut() {
+                let is_over = |node: u64| self.shadows.has_brought_all(node);
+                entry.had.retain(|_id, node| !is_over(*node));
+            }
         }
     }
 
@@ -307,147 +329,6 @@ impl Shard {
                 self.promote_all(end, copies, now);
             }
         }
-    }
-
-    fn promote_all(
-        &mut self,
-        from: ShardId,
-        copies: impl IntoIterator<Item = (Whose, Shadow)>,
-        now: Instant,
-    ) {
-        let mut keys = Vec::new();
-        for (whose, shadow) in copies {
-            // The whole one becomes a session.
-            if shadow.is_partial() {
-                continue;
-            }
-            self.counters.inc(Metric::Promoted);
-            keys.extend(self.promote(from, whose, shadow, now));
-        }
-        let client_ids = keys.iter().filter_map(|key| {
-            let entry = self.sessions.get_mut(*key)?;
-            Some(Arc::clone(&entry.client_id))
-        });
-        let client_ids = client_ids.collect();
-        self.claim_promoted(&client_ids);
-        let policy = self.shared.access.policy();
-        for key in keys {
-            // What rules do not allow here they have taken from sessions of this node.
-            self.judge(key, &policy, now);
-            self.do_due(key, now);
-            self.reclaim(key, now);
-        }
-    }
-
-    /// Does what a session had to do when its node was lost: its client may be about to come back,
-    /// and would find it undone.
-    fn do_due(&mut self, key: SessionKey, now: Instant) {
-        let Some(entry) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let aftermath = entry.session.handle_timeout(now);
-        self.counters
-            .add(Metric::SessionsExpired, usize::from(aftermath.ended));
-        self.settle(key, aftermath, Vec::new(), now);
-    }
-
-    fn promote(
-        &mut self,
-        from: ShardId,
-        whose: Whose,
-        shadow: Shadow,
-        now: Instant,
-    ) -> Option<SessionKey> {
-        let state = shadow.state()?;
-        let client_id = Arc::clone(&state.profile.client_id);
-        // A session of another shard's would be found by nobody.
-        if hash_of(&client_id) != whose.client {
-            return None;
-        }
-        if whose.session.is_brief() {
-            // The session has ended with its node, so its will is due.
-            if let Some(will) = state.will.clone() {
-                self.publish_will(will.publication(now), None, now);
-            }
-            return None;
-        }
-        let ids: BTreeSet<_> = shadow.message_ids().collect();
-        let older = self.sessions.find(&client_id);
-        let entry = older.and_then(|key| self.sessions.get_mut(key));
-        if let Some(key) = older.filter(|_key| entry.is_some_and(|entry| entry.goes_to(from))) {
-            self.call_back(key, now);
-        }
-        let key = match self.sessions.find(&client_id) {
-            Some(key) => {
-                self.publish_late_will(&shadow, now);
-                self.add_to(key, shadow, now)
-            }
-            None => self.awaken(shadow, now),
-        }?;
-        let promoted = self.shadows.promoted_of(from);
-        promoted.sessions.insert(key, whose.client);
-        for id in &ids {
-            promoted.recent.insert(whose.client, *id, now);
-        }
-        if let Some(entry) = self.sessions.get_mut(key) {
-            entry.had = ids;
-        }
-        Some(key)
-    }
-
-    /// Publishes the will of a client that is here by now: its older connection was lost with the
-    /// node. If the will has a delay, the client has come back before that was over.
-    fn publish_late_will(&mut self, shadow: &Shadow, now: Instant) {
-        let state = shadow.state();
-        let will = state.and_then(|state| Some((state.will.clone()?, state.ends, state.will_due)));
-        let is_due = |delay, ends: Option<Instant>, due: Option<Instant>| match ends {
-            Some(_ends) => due.is_some_and(|due| due <= now),
-            None => delay == 0,
-        };
-        if let Some((will, ends, due)) = will
-            && is_due(will.delay, ends, due)
-        {
-            self.publish_will(will.publication(now), None, now);
-        }
-    }
-
-    fn awaken(&mut self, shadow: Shadow, now: Instant) -> Option<SessionKey> {
-        let (_journal, session) = self.account()?.open_session();
-        let restored = shadow.into_restored(session)?;
-        let client_id = Arc::clone(&restored.profile.client_id);
-        self.restore_session(restored, now);
-        let key = self.sessions.find(&client_id)?;
-        self.sessions.get_mut(key)?.session.note_whole();
-        Some(key)
-    }
-
-    /// The client was here before its older node was held for gone, and has another session: what
-    /// waited for it on the other node is not lost. One that keeps nothing wants nothing of it.
-    fn add_to(&mut self, key: SessionKey, shadow: Shadow, now: Instant) -> Option<SessionKey> {
-        let entry = self.sessions.get_mut(key)?;
-        // The session of one that is leaving is on another node.
-        if !entry.session.is_kept() || entry.is_leaving() {
-            return None;
-        }
-        let restored = shadow.into_restored(SessionId(0))?;
-        if !self.inherits(key, &restored) {
-            return None;
-        }
-        let Restored {
-            subscriptions,
-            messages,
-            ..
-        } = restored;
-        for (filter, subscription) in subscriptions {
-            let entry = self.sessions.get_mut(key)?;
-            if !entry.session.is_subscribed(&filter) {
-                entry.session.subscribe(&filter, subscription);
-                self.counters.inc(Metric::Subscriptions);
-                self.add_subscriber(key, &filter, subscription);
-            }
-        }
-        self.merge(key, messages, now);
-        Some(key)
     }
 
     /// Delivers what the peer of a lane had not taken when it was lost, to those of its sessions that

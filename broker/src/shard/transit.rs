@@ -27,7 +27,7 @@ use crate::{
         word::{Granted, Word},
     },
     lanes::frame::{self, Writer},
-    message::{Message, Qos},
+    message::{Message, MessageId, Qos},
     metrics::Metric,
     receipts::{Need, Needs},
     replica::{Step, wire},
@@ -40,6 +40,9 @@ const PIECE_BYTES: usize = 64 * 1024;
 
 /// Bytes that may wait for a lane before no more of sessions is put there: they wait where they are.
 const ROOM: usize = 512 * 1024;
+
+/// Messages that a client may have had, in one piece.
+const HAD_AT_ONCE: usize = 2000;
 
 /// Pieces in a turn.
 const PIECES_PER_TURN: usize = 64;
@@ -56,6 +59,8 @@ pub(super) struct Leaving {
     /// Of the claim.
     time: u64,
     place: Place,
+    /// What its client may have had, as far as that was not sent.
+    had: Vec<(MessageId, u64)>,
     pub(super) is_installed: bool,
     is_told: bool,
     deadline: Instant,
@@ -94,10 +99,12 @@ impl Shard {
             return;
         };
         debug!(client_id = %entry.client_id, "session goes to another node");
+        let had = entry.had.iter().map(|(id, node)| (*id, *node)).collect();
         entry.transit = Some(Box::new(Transit::Leaving(Leaving {
             to,
             time,
             place: Place::Start,
+            had,
             is_installed: false,
             is_told: false,
             deadline,
@@ -146,11 +153,24 @@ impl Shard {
         {
             return true;
         }
+        leaving.deadline = now + patience;
+        let (to, time) = (leaving.to.end, leaving.time);
+        if !leaving.had.is_empty() {
+            let left = leaving.had.len().saturating_sub(HAD_AT_ONCE);
+            let piece = wire::piece_of_had(&leaving.had.split_off(left), now);
+            let word = Word::Piece {
+                client_id,
+                time,
+                piece: &piece,
+                greetings: Vec::new(),
+                is_last: false,
+            };
+            self.say(to, &word, false);
+            return true;
+        }
         let (portion, next) = entry.session.portion(profile, &leaving.place, PIECE_BYTES);
         let is_last = next == Place::End;
         leaving.place = next;
-        leaving.deadline = now + patience;
-        let (to, time) = (leaving.to.end, leaving.time);
         let greetings = if is_last {
             entry.session.greetings()
         } else {

@@ -81,6 +81,53 @@ async fn node_that_starts_again_from_its_store_brings_nothing_that_clients_have_
     two.stop().await;
 }
 
+/// The session goes on at one node, and its client comes to another one.
+#[tokio::test]
+async fn what_clients_have_had_goes_with_their_sessions() {
+    let cluster = Cluster::new();
+    let dir = Dir::new();
+    let settings = cluster.settings(&[], "") + &persist::settings(&dir);
+    let one = Broker::start_named("one", &settings).await;
+    let two = cluster.start("two", &[&one], "").await;
+    let three = cluster.start("three", &[&one, &two], "").await;
+    for (broker, others) in [(&one, ["three", "two"]), (&two, ["one", "three"])] {
+        broker.wait_for_members(&others).await;
+    }
+    three.wait_for_members(&["one", "two"]).await;
+    leave_session(&one, V5, "c", &[("t", 2)]).await;
+    let mut publishers = [two.join(V5, "p").await, three.join(V5, "q").await];
+    for (payload, qos) in [("1", 1), ("2", 1), ("3", 2)] {
+        publishers[0].deliver("t", payload, qos).await;
+    }
+    one.wait_for_copies(1).await;
+    one.stop().await;
+    let promoted = || [&two, &three].map(|broker| broker.count(Metric::Promoted));
+    two.wait_until(|_node| promoted() != [0, 0]).await;
+    let (there, elsewhere) = if promoted() == [1, 0] {
+        (&two, &three)
+    } else {
+        (&three, &two)
+    };
+    let (mut client, is_present) = connect(elsewhere, &Hello::persistent(V5, "c")).await;
+    assert!(is_present);
+    for payload in ["1", "2", "3"] {
+        assert_eq!(client.receive().await.payload, payload);
+    }
+    there.wait_for(Metric::ClusterMovedOut, 1).await;
+    let settings = cluster.settings(&[&two, &three], "") + &persist::settings(&dir);
+    let one = Broker::start_named("one", &settings).await;
+    one.wait_for_members(&["three", "two"]).await;
+    one.wait_for(Metric::ClusterMovedOut, 1).await;
+    for publisher in &mut publishers {
+        publisher.deliver("t", "4", 2).await;
+        assert_eq!(client.receive().await.payload, "4");
+    }
+    client.ping().await;
+    for broker in [one, two, three] {
+        broker.stop().await;
+    }
+}
+
 /// A balancer may send clients there as it did before: it has not noticed anything.
 #[tokio::test]
 async fn client_that_comes_to_a_node_that_has_just_started_again_finds_its_session() {

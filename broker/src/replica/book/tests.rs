@@ -261,7 +261,7 @@ impl Scene {
             for step in Reader::new(piece, self.now) {
                 let (whose, step) = step.unwrap();
                 let whose = whose.unwrap();
-                if matches!(step, Step::Whole | Step::Replacing) {
+                if matches!(step, Step::Whole | Step::Replacing(_)) {
                     shadows.insert(whose, Shadow::default());
                 }
                 let is_there = shadows.get_mut(&whose).map(|shadow| shadow.apply(step));

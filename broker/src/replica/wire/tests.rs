@@ -113,7 +113,9 @@ fn steps(now: Instant) -> impl Strategy<Value = Step> {
         ids().prop_map(Step::Completed),
         Just(Step::Ended),
         Just(Step::Whole),
-        Just(Step::Replacing),
+        any::<u64>().prop_map(Step::Replacing),
+        (any::<u64>(), any::<u64>(), any::<u64>())
+            .prop_map(|(node, run, number)| Step::Had(node, MessageId { run, number })),
         Just(Step::Complete),
     ]
 }

@@ -13,7 +13,11 @@ use crate::{
     config::Config,
     message::{Message, MessageId, Qos},
     receipts::{Need, Needs},
-    replica::{Step, wire::Writer},
+    replica::{
+        Step, memory,
+        place::{Peer, Place},
+        wire::Writer,
+    },
     routes::ShardId,
     session::{
         Cause, Grant, Subscription,
@@ -158,9 +162,54 @@ fn older_session_is_for_its_user_and_not_for_who_has_wanted_none() {
         let entry = shard.sessions.get_mut(key).unwrap();
         let case = (user, begun);
         assert_eq!(entry.session.queue_len(), usize::from(is_heir), "{case:?}");
+        let filters: Vec<_> = entry.session.filters().collect();
+        let inherited: &[&str] = if is_heir { &["t", "u"] } else { &[] };
+        assert_eq!(filters, inherited, "{case:?}");
         // Nor is what the older node forwards.
         assert_eq!(entry.transit.is_some(), is_heir, "{case:?}");
         assert!(shard.clustered.arrivals.is_empty());
+    }
+}
+
+#[test]
+fn what_a_client_has_had_of_its_session_elsewhere_does_not_come_with_an_older_one() {
+    const NODE: u64 = 9;
+    let now = Instant::now();
+    let id = MessageId { run: 3, number: 4 };
+    let mut older = steps(now);
+    for step in &mut older {
+        if let Step::Taken(message) = step {
+            let (message, _grant) = message.content.as_mut().unwrap();
+            Arc::make_mut(message).id = id;
+        }
+    }
+    let place = Place {
+        end: FELLOW.end,
+        life: 1,
+    };
+    let peer = Peer { place, node: NODE };
+    let long = memory(Duration::ZERO);
+    // The other node may bring it as soon as it is there, and not for ever; a second time as well.
+    for (since, is_here, queued) in [(None, true, 0), (None, false, 0), (Some(long), true, 1)] {
+        let mut shard = shard();
+        if let Some(since) = since {
+            shard.shadows.note_peers(&[peer], now);
+            shard.forget_mourned(now + since);
+        }
+        if is_here {
+            open(&mut shard, Some("u"));
+        }
+        let newer = [older[0].clone(), Step::Had(NODE, id)];
+        for steps in [&newer[..], &older, &older] {
+            arrive(&mut shard, &piece(steps, now), true);
+        }
+        let key = shard.sessions.find("c").unwrap();
+        let entry = shard.sessions.get_mut(key).unwrap();
+        assert_eq!(entry.session.queue_len(), queued);
+        assert_eq!(entry.had.len(), 1 - queued);
+        shard.shadows.note_peers(&[peer], now);
+        shard.forget_mourned(now + long);
+        assert!(shard.sessions.get_mut(key).unwrap().had.is_empty());
     }
 }
 

@@ -90,11 +90,11 @@ impl Owner {
         // As long as not all of it is here, the earlier one is all that there is.
         let replaces_earlier = step == Step::Whole && self.earlier.contains_key(&whose);
         let step = if replaces_earlier {
-            Step::Replacing
+            Step::Replacing(0)
         } else {
             step
         };
-        if matches!(step, Step::Whole | Step::Replacing) {
+        if matches!(step, Step::Whole | Step::Replacing(_)) {
             self.shadows.entry(whose).or_default();
         }
         let mut over = None;
@@ -134,29 +134,43 @@ impl Owner {
 
     /// Takes out some copies.
     pub(super) fn take_some(&mut self) -> Vec<(Whose, Shadow)> {
-        let next = || {
+        let mut taken = Vec::new();
+        while taken.len() < PROMOTED_AT_ONCE {
             let next = self.shadows.pop_first();
-            next.or_else(|| self.earlier.pop_first())
-        };
-        let taken: Vec<_> = std::iter::from_fn(next).take(PROMOTED_AT_ONCE).collect();
-        let bytes: usize = taken.iter().map(|(_whose, shadow)| shadow.bytes()).sum();
-        self.bytes -= bytes;
+            let Some((whose, shadow)) = next.or_else(|| self.earlier.pop_first()) else {
+                break;
+            };
+            self.bytes -= shadow.bytes();
+            if !self.is_needless(whose, &shadow) {
+                taken.push((whose, shadow));
+            }
+        }
         self.promoted += taken.len();
         taken
+    }
+
+    /// Whether an earlier copy is whole, and this one is not.
+    fn is_needless(&self, whose: Whose, shadow: &Shadow) -> bool {
+        shadow.is_partial() && self.earlier.contains_key(&whose)
     }
 
     /// Takes out the copy of a client's session.
     pub(super) fn take(&mut self, client_id: &str) -> Option<(Whose, Shadow)> {
         let client = hash_of(client_id);
-        for shadows in [&mut self.shadows, &mut self.earlier] {
-            let whose = of_client(shadows, client_id, client).next();
-            if let Some(whose) = whose {
-                let shadow = shadows.remove(&whose)?;
-                self.bytes -= shadow.bytes();
+        loop {
+            let first = of_client(&self.shadows, client_id, client).next();
+            let (whose, shadow) = match first {
+                Some(whose) => (whose, self.shadows.remove(&whose)?),
+                None => {
+                    let whose = of_client(&self.earlier, client_id, client).next()?;
+                    (whose, self.earlier.remove(&whose)?)
+                }
+            };
+            self.bytes -= shadow.bytes();
+            if !self.is_needless(whose, &shadow) {
                 return Some((whose, shadow));
             }
         }
-        None
     }
 
     /// Whether there is the copy of a client's session, and not of its will alone.

@@ -12,11 +12,11 @@ use crate::{
     replica::{
         Step,
         place::{self, Place},
-        wire::Writer,
+        wire::{Whose, Writer},
     },
     session::{
         Cause, Grant, RestoredMessage, Subscription,
-        journal::{Profile, Progress, Seq, Since, State},
+        journal::{Profile, Progress, Seq, SessionId, Since, State},
     },
     shard::{Shared, frames::Frame, testing::CLUSTER},
 };
@@ -260,16 +260,26 @@ fn session_that_its_client_took_up_before_its_node_was_heard_to_be_gone_gets_wha
 fn copy_that_is_to_replace_another_is_no_session_before_it_is_complete() {
     let mut scene = Scene::new();
     scene.leave("witness", "will");
-    for (client_id, is_complete) in [("partial", false), ("complete", true)] {
-        let whose = scene.copy(client_id, Some(will(0)));
+    let cluster = scene.shard.shared.cluster.clone().unwrap();
+    cluster.meet_for_tests(&[THIRD]);
+    let third = u64::from(THIRD.0);
+    for (client_id, whole_at, is_complete) in [
+        ("partial", third, false),
+        ("complete", third, true),
+        // The node with the whole one is gone as well.
+        ("all that there is", third + 1, false),
+    ] {
+        let will = (whole_at == third).then(|| will(0));
+        let whose = scene.copy(client_id, will);
         let state = scene.state_of(whose);
-        scene.say(whose, &[Step::Replacing, Step::State(state)]);
+        scene.say(whose, &[Step::Replacing(whole_at), Step::State(state)]);
         if is_complete {
             scene.say(whose, &[Step::Complete]);
         }
     }
     scene.lose();
-    assert!(scene.is_here("complete") && !scene.is_here("partial"));
+    assert!(scene.is_here("complete") && scene.is_here("all that there is"));
+    assert!(!scene.is_here("partial"));
     assert_eq!(scene.messages("witness").len(), 1);
 }
 
