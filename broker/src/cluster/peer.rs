@@ -67,7 +67,8 @@ impl Loss {
     pub(super) fn fate(self) -> Fate {
         match self {
             // Its sessions go on without this node.
-            Self::Left | Self::Parted | Self::Choked => Fate::Dropped,
+            Self::Left | Self::Parted => Fate::Dropped,
+            Self::Choked => Fate::Apart,
             Self::Silent | Self::Stuck | Self::Restarted | Self::Farewell | Self::OutOfStep => {
                 Fate::Promoted
             }
@@ -168,7 +169,7 @@ impl Peer {
 
     /// Whether it is gone for this node alone, and has its sessions still.
     pub(super) fn is_elsewhere(&self) -> bool {
-        matches!(self.standing, Standing::Gone(loss) if loss.fate() == Fate::Dropped)
+        matches!(self.standing, Standing::Gone(loss) if loss.fate() != Fate::Promoted)
     }
 
     pub(super) fn set_standing(&mut self, standing: Standing, now: Instant) {

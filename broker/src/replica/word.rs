@@ -69,6 +69,9 @@ pub enum Fate {
     Dropped,
     /// The peer is there, and makes them anew.
     Renewed,
+    /// The peer goes on without this node, and makes them anew when it is back: it had to do without, as
+    /// this one took nothing.
+    Apart,
 }
 
 /// Whether a word is said of copies.
@@ -92,6 +95,7 @@ impl<'a> Word<'a> {
                     Fate::Dropped => 0,
                     Fate::Promoted => 1,
                     Fate::Renewed => 2,
+                    Fate::Apart => 3,
                 });
             }
             Self::Orphans { of, messages } => {
@@ -136,6 +140,7 @@ impl<'a> Word<'a> {
             (LOST, [0]) => Some(Self::Lost(Fate::Dropped)),
             (LOST, [1]) => Some(Self::Lost(Fate::Promoted)),
             (LOST, [2]) => Some(Self::Lost(Fate::Renewed)),
+            (LOST, [3]) => Some(Self::Lost(Fate::Apart)),
             (ORPHANS, mut messages) => {
                 let of = ShardId(messages.try_get_u16().ok()?);
                 Some(Self::Orphans { of, messages })
@@ -156,7 +161,7 @@ impl<'a> Word<'a> {
     }
 }
 
-/// What is behind a frame's header, without steps for other lives of their place than this one.
+/// What is behind a frame's header, without what is told for other lives of its place than this one.
 pub fn without_stale(messages: Bytes, life: u64, now: Instant) -> Bytes {
     let mut rest = &messages[..];
     let mut kept = Vec::with_capacity(rest.len());
@@ -171,7 +176,10 @@ pub fn without_stale(messages: Bytes, life: u64, now: Instant) -> Bytes {
             Content::Word { bytes, .. } => Word::decode(bytes),
             Content::Message(_) => None,
         };
-        let is_stale = matches!(word, Some(Word::Steps { life: meant, .. }) if meant != life);
+        let is_stale = matches!(
+            word,
+            Some(Word::Steps { life: meant, .. } | Word::Told { life: meant, .. }) if meant != life
+        );
         if !is_stale {
             kept.extend_from_slice(&before[..before.len() - rest.len()]);
         }
@@ -226,6 +234,13 @@ mod tests {
                 writer.push_word(b"\x01of another kind", true);
                 let piece = b"piece";
                 writer.push_word(&Word::Steps { life: *life, piece }.encode(), true);
+                let (shard, of) = (0, 1);
+                let told = Word::Told {
+                    life: *life,
+                    shard,
+                    of,
+                };
+                writer.push_word(&told.encode(), false);
             }
             writer.finish().slice(frame::HEADER..)
         };
@@ -233,11 +248,17 @@ mod tests {
         let mut rest = &kept[..];
         let mut words = 0;
         while let Some(Content::Word { bytes, .. }) = frame::read_content(&mut rest, now) {
-            let is_steps = matches!(Word::decode(bytes), Some(Word::Steps { life: 3, .. }));
-            assert!(is_steps || Word::decode(bytes).is_none());
+            let of_life = match Word::decode(bytes) {
+                Some(Word::Steps { life, .. } | Word::Told { life, .. }) => Some(life),
+                Some(
+                    Word::Lost(_) | Word::Orphans { .. } | Word::Strays { .. } | Word::Buried(_),
+                )
+                | None => None,
+            };
+            assert!(of_life.is_none_or(|life| life == 3));
             words += 1;
         }
-        assert_eq!(words, 5);
+        assert_eq!(words, 7);
         assert_eq!(without_stale(frame(&[3, 3]), 3, now), frame(&[3, 3]));
         let nonsense = Bytes::from_static(b"nonsense");
         assert_eq!(without_stale(nonsense.clone(), 3, now), nonsense);
@@ -285,6 +306,7 @@ mod tests {
             Word::Lost(Fate::Promoted),
             Word::Lost(Fate::Dropped),
             Word::Lost(Fate::Renewed),
+            Word::Lost(Fate::Apart),
             Word::Orphans {
                 of: ShardId(7),
                 messages: b"messages",
@@ -302,7 +324,7 @@ mod tests {
         ] {
             assert_eq!(Word::decode(&word.encode()), Some(word));
         }
-        for nonsense in [&b""[..], &[LOST], &[LOST, 3], &[TOLD, 1], &[0], &[0xff]] {
+        for nonsense in [&b""[..], &[LOST], &[LOST, 4], &[TOLD, 1], &[0], &[0xff]] {
             assert_eq!(Word::decode(nonsense), None);
         }
     }

@@ -106,7 +106,7 @@ impl Shadows {
     pub(super) fn has_copy(&self, client_id: &str) -> bool {
         let client = hash_of(client_id);
         let mut owners = self.owners.values();
-        owners.any(|owner| owner.has(client_id, client))
+        owners.any(|owner| !owner.is_apart() && owner.has(client_id, client))
     }
 
     /// Forgets the copy of a session of an owner's, which has come here.
@@ -154,8 +154,11 @@ impl Shadows {
     /// Forgets what is over, of nodes of which this is the longest lease.
     fn forget_mourned(&mut self, lease: Duration, now: Instant) {
         self.memory = self.memory.max(memory(lease));
+        let memory = self.memory;
+        self.owners
+            .retain(|_end, owner| !owner.stays_apart(memory, now));
         for owner in self.owners.values_mut() {
-            owner.remember_for(self.memory);
+            owner.remember_for(memory);
         }
         for promoted in self.promoted.values_mut() {
             promoted.recent.remember_for(self.memory);
@@ -255,6 +258,11 @@ impl Shard {
                     owner.renew();
                 }
             }
+            Fate::Apart => {
+                if let Some(owner) = self.shadows.owners.get_mut(&from) {
+                    owner.part(now);
+                }
+            }
         }
         // Others may wait for what becomes of the copies.
         self.clustered.claims.release_all();
@@ -317,7 +325,8 @@ impl Shard {
         let is_there = |end: ShardId| cluster.peers().any(|peer| peer == end);
         let owners = self.shadows.owners.iter();
         // One that is lost here may be back already.
-        let lost = owners.filter(|(end, owner)| owner.is_lost || !is_there(**end));
+        let is_lost = |end, owner: &Owner| owner.is_lost || !owner.is_apart() && !is_there(end);
+        let lost = owners.filter(|(end, owner)| is_lost(**end, owner));
         for end in lost.map(|(end, _owner)| *end).collect::<Vec<_>>() {
             let Some(owner) = self.shadows.owners.get_mut(&end) else {
                 continue;

@@ -314,7 +314,7 @@ fn new_stream_waits_while_what_came_before_does_not_move() {
     assert!(actions.contains(&Action::Send(LinkId(one.link), refusal)));
     // Its sessions are its own: it is this node that has not kept up.
     let slot = one.core.peers["two"].slot;
-    let (node, fate) = ("two".into(), Fate::Dropped);
+    let (node, fate) = ("two".into(), Fate::Apart);
     assert!(actions.contains(&Action::Bury { slot, node, fate }));
     // The stream that it knows would go on.
     one.meet_with(1, None);

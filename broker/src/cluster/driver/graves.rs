@@ -35,7 +35,7 @@ impl Driver {
             .retain(|_by, since| recent.is_none_or(|recent| *since > recent));
         let others = match fate {
             Fate::Promoted => self.others(slot),
-            Fate::Dropped | Fate::Renewed => Vec::new(),
+            Fate::Dropped | Fate::Renewed | Fate::Apart => Vec::new(),
         };
         let others = others
             .into_iter()

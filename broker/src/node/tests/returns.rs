@@ -128,6 +128,47 @@ async fn what_clients_have_had_goes_with_their_sessions() {
     }
 }
 
+/// Its threads hung, so the other one has given it up, and is back.
+#[tokio::test]
+async fn sessions_of_a_node_that_dies_before_it_has_copied_them_anew_go_on() {
+    let cluster = Cluster::new();
+    let (one, two) = cluster.pair().await;
+    for number in 0..6 {
+        leave_session(&one, V5, &format!("c{number}"), &[("t", 1)]).await;
+    }
+    let mut far = two.join(V5, "far").await;
+    assert_eq!(far.subscribe("far", 1).await, 1);
+    let mut publisher = one.join(V5, "publisher").await;
+    publisher.deliver("t", "before", 1).await;
+    one.wait_for_copies(6).await;
+    let shards = async |broker: &Broker| {
+        let mut hung = Vec::new();
+        for shard in 0..broker.node.status().shared.shards {
+            hung.push(broker.hang(shard).await);
+        }
+        hung
+    };
+    let two_hangs = shards(&two).await;
+    publisher.publish("far", "x", 0b0010, 9).await;
+    two.wait_for(Metric::ClusterLost, 1).await;
+    publisher.expect(0x40, &[0, 9]).await;
+    // From now on nothing is copied.
+    let one_hangs = shards(&one).await;
+    drop(two_hangs);
+    two.wait_for(Metric::ClusterJoined, 2).await;
+    let hung = one.hang_cluster().await;
+    two.wait_for(Metric::Promoted, 6).await;
+    for number in 0..6 {
+        let hello = Hello::persistent(V5, &format!("c{number}"));
+        let (mut client, is_present) = connect(&two, &hello).await;
+        assert!(is_present);
+        assert_eq!(client.receive().await.payload, "before");
+    }
+    drop((one_hangs, hung));
+    one.stop().await;
+    two.stop().await;
+}
+
 /// A balancer may send clients there as it did before: it has not noticed anything.
 #[tokio::test]
 async fn client_that_comes_to_a_node_that_has_just_started_again_finds_its_session() {

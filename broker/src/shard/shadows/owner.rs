@@ -21,6 +21,8 @@ pub(super) struct Owner {
     pub(super) bytes: usize,
     /// That of its place here for which it tells of them.
     pub(super) life: u64,
+    /// It goes on without this node since then: what is here is its own, if it comes back.
+    apart: Option<Instant>,
     /// It is gone: they become sessions, one after another.
     pub(super) is_lost: bool,
     /// How many have.
@@ -35,6 +37,7 @@ impl Owner {
             recent: Recent::new(memory),
             bytes: 0,
             life: 0,
+            apart: None,
             is_lost: false,
             promoted: 0,
         }
@@ -50,7 +53,24 @@ impl Owner {
     pub(super) fn begin_life(&mut self, life: u64) {
         if std::mem::replace(&mut self.life, life) != life {
             self.renew();
+            self.apart = None;
         }
+    }
+
+    /// As [`Owner::renew`], for one that may be back some time.
+    pub(super) fn part(&mut self, now: Instant) {
+        self.renew();
+        self.apart = Some(now);
+    }
+
+    pub(super) fn is_apart(&self) -> bool {
+        self.apart.is_some()
+    }
+
+    /// Whether it has stayed away for so long: its place may be another node's some time.
+    pub(super) fn stays_apart(&self, memory: Duration, now: Instant) -> bool {
+        self.apart
+            .is_some_and(|since| now.saturating_duration_since(since) >= memory)
     }
 
     /// Keeps what it has told until it has told it anew.
@@ -69,9 +89,11 @@ impl Owner {
     /// Notes that a shard of the owner, which has so many, has told of all of its sessions in this life;
     /// the result is whose copies are none any more.
     pub(super) fn handle_told(&mut self, life: u64, shard: u16, of: u16) -> Vec<Arc<str>> {
-        if self.life != life || of == 0 {
+        if life < self.life || of == 0 {
             return Vec::new();
         }
+        // There may have been nothing to tell.
+        self.begin_life(life);
         let is_its = |whose: &Whose| whose.client % u64::from(of) == u64::from(shard);
         let over = self.earlier.extract_if(.., |whose, _shadow| is_its(whose));
         let over: Vec<_> = over.map(|(_whose, shadow)| shadow).collect();

@@ -49,6 +49,34 @@ fn what_was_told_in_an_earlier_life_counts_until_it_is_told_anew() {
 }
 
 #[test]
+fn copies_of_who_goes_on_without_this_node_are_of_use_when_it_has_come_back_and_is_lost() {
+    for (is_back, is_long) in [(true, false), (false, false), (false, true)] {
+        let mut scene = Scene::new();
+        for client_id in ["c", "d"] {
+            let whose = scene.copy(client_id, None);
+            scene.say(whose, &[taken(1)]);
+        }
+        scene.hear(Word::Lost(Fate::Apart));
+        // It may have the session of a client that comes here, and what it has is newer.
+        scene.connect("d");
+        assert!(scene.messages("d").is_empty());
+        assert!(!scene.shard.shadows.has_copy("c"));
+        if is_back {
+            scene.life += 1;
+            scene.say(Whose::first(0), &[Step::Ended]);
+            assert!(scene.shard.shadows.has_copy("c"));
+        }
+        if is_long {
+            scene.now += scene.shard.shadows.memory;
+            scene.shard.forget_mourned(scene.now);
+        }
+        scene.lose();
+        assert_eq!(scene.is_here("c"), !is_long);
+        assert_eq!(scene.messages("d").len(), usize::from(!is_long));
+    }
+}
+
+#[test]
 fn copies_that_are_made_anew_hold_no_more_memory_than_they_have() {
     let mut scene = Scene::new();
     let bytes = |scene: &Scene| scene.shard.shadows.owners[&END].bytes;
