@@ -251,7 +251,11 @@ mod tests {
             let of_life = match Word::decode(bytes) {
                 Some(Word::Steps { life, .. } | Word::Told { life, .. }) => Some(life),
                 Some(
-                    Word::Lost(_) | Word::Orphans { .. } | Word::Strays { .. } | Word::Buried(_),
+                    Word::Lost(_)
+                    | Word::Orphans { .. }
+                    | Word::Strays { .. }
+                    | Word::Buried(_)
+                    | Word::Regroup(_),
                 )
                 | None => None,
             };
