@@ -10,6 +10,7 @@ pub mod lock;
 pub mod output;
 pub mod reference;
 pub mod secret;
+pub mod service;
 pub mod socket;
 pub mod table;
 pub mod time;

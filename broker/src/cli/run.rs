@@ -10,9 +10,11 @@ use std::{
 };
 
 use anyhow::Context;
+use console::service::Manager;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
+    time::{self, MissedTickBehavior},
 };
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -25,6 +27,9 @@ use crate::{
     reload::reload,
     vip::Lease,
 };
+
+/// How often it is looked whether a service manager is to be told that the broker works, if none asks.
+const PULSE: Duration = Duration::from_secs(10);
 
 /// What clients may expect of a broker and this one does not do.
 const NOT_DONE: &str = "\
@@ -62,6 +67,10 @@ fn front_threads() -> usize {
 async fn serve(config: &Config, path: &Path) -> anyhow::Result<ExitCode> {
     // Before anything is changed on this host, so that no signal leaves it half changed.
     let mut signals = Signals::watch().context("cannot watch for signals")?;
+    let manager = Manager::find().unwrap_or_else(|error| {
+        warn!(%error, "the service manager cannot be told that the broker works");
+        Manager::nobody()
+    });
     let lease = match config.vip() {
         Some(Vip {
             addresses,
@@ -72,7 +81,7 @@ async fn serve(config: &Config, path: &Path) -> anyhow::Result<ExitCode> {
         }
         None => None,
     };
-    let result = serve_clients(config, path, &mut signals).await;
+    let result = serve_clients(config, path, &mut signals, &manager).await;
     // The addresses stay until the last client has its goodbye.
     if let Some(lease) = lease {
         lease
@@ -88,6 +97,7 @@ async fn serve_clients(
     config: &Config,
     path: &Path,
     signals: &mut Signals,
+    manager: &Manager,
 ) -> anyhow::Result<ExitCode> {
     let control = control::Server::bind(config.control()).await?;
     let mut node = Node::start(config).await?;
@@ -95,6 +105,7 @@ async fn serve_clients(
     let (reloads, mut reload_orders) = mpsc::channel(1);
     let status = Arc::clone(node.status());
     let _control = control.map(|control| control.serve(status, reloads.clone()));
+    manager.ready();
     info!(
         node = config.node(),
         addresses = ?node.addresses(),
@@ -102,8 +113,14 @@ async fn serve_clients(
         health = ?node.health_address(),
         "ready"
     );
+    let mut pulse = time::interval(manager.pulse().unwrap_or(PULSE));
+    pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let ending = loop {
         tokio::select! {
+            // A node that lives and does not work is to be missed.
+            _ = pulse.tick() => if node.status().answers() {
+                manager.alive();
+            },
             request = signals.recv() => match request {
                 Request::Stop => break Ending::Asked,
                 // The log has told what became of it.
@@ -120,9 +137,11 @@ async fn serve_clients(
     };
     // Who asks for a reload hears that the broker is stopping.
     drop(reload_orders);
+    manager.stopping();
     let ended_in_order = tokio::select! {
         () = end(node, ending.stop(config.stop())) => true,
         () = signals.wait_for_stop() => false,
+        never = manager.ask_for_time() => match never {},
     };
     if !ended_in_order {
         warn!("told to stop again: ending at once");
@@ -166,7 +185,7 @@ async fn end(node: Node, stop: Stop) {
             ?grace,
             "not ready any more, serving on for the grace period"
         );
-        tokio::time::sleep(grace).await;
+        time::sleep(grace).await;
     }
     if let Some(rate) = rate {
         info!(rate, "sending clients away");

@@ -72,6 +72,11 @@ impl Status {
         self.pulse.borrow().stuck(Instant::now())
     }
 
+    /// Whether everything that clients wait for answers.
+    pub(crate) fn answers(&self) -> bool {
+        self.stuck().is_empty() && self.router().answers
+    }
+
     /// All of it in short, for operators.
     pub(crate) fn view(&self) -> NodeStatus {
         let pulse = Arc::clone(&self.pulse.borrow());

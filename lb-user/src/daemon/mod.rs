@@ -44,6 +44,7 @@ pub use adopt::take_off;
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
+use console::service::Manager;
 use lb_common::abi::OwnMac;
 use tokio::{
     sync::{mpsc, watch},
@@ -103,6 +104,10 @@ type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
 /// If something needed at the start is not to be had, or a task ends that must not.
 pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
     let signals = Signals::listen().context("cannot listen for signals")?;
+    let manager = Manager::find().unwrap_or_else(|error| {
+        warn!(%error, "the service manager cannot be told that the daemon works");
+        Manager::nobody()
+    });
     host::raise_limits();
     let state = StateDir::open(config.state_dir(), config.interface())?;
     let servers = bind(&config).await?;
@@ -118,7 +123,8 @@ pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
         vips.outlive();
     }
     let (mut running, mut inputs, stops) = connect(path, balancing, vips, servers, signals)?;
-    let outcome = running.serve(&mut inputs).await;
+    let outcome = running.serve(&mut inputs, &manager).await;
+    manager.stopping();
     shut_down(running, inputs, &stops).await;
     outcome
 }

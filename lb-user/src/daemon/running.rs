@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 
+use console::service::Manager;
 use lb_common::abi::Forward;
 use tokio::{
     sync::{mpsc, watch},
@@ -92,7 +93,11 @@ impl Running {
     /// # Errors
     ///
     /// If the VIPs cannot be assigned at the start, or a task ends that must not.
-    pub(super) async fn serve(&mut self, inputs: &mut Inputs) -> anyhow::Result<()> {
+    pub(super) async fn serve(
+        &mut self,
+        inputs: &mut Inputs,
+        manager: &Manager,
+    ) -> anyhow::Result<()> {
         if self.look_around(inputs).await? == Flow::Stop {
             return Ok(());
         }
@@ -101,7 +106,9 @@ impl Running {
         self.engine.journal.tell(event::Event::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         });
+        manager.ready();
         let (mut retry, mut recheck) = (ticker(RETRY), ticker(RECHECK));
+        let mut pulse = ticker(manager.pulse().unwrap_or(RECHECK));
         loop {
             tokio::select! {
                 event = inputs.next() => {
@@ -120,6 +127,8 @@ impl Running {
                     }
                 }
                 _ = recheck.tick() => self.recheck().await?,
+                // From here and nowhere else: a loop that hangs is to be missed.
+                _ = pulse.tick() => manager.alive(),
             }
             self.note_absent();
             self.engine.reconcile();

@@ -50,7 +50,7 @@ pub fn raise_limits() {
 ///
 /// # Errors
 ///
-/// If it may not: it takes CAP_SYS_NICE, and in a control group of its own a share of real time.
+/// If it may not: it takes CAP_SYS_NICE or RLIMIT_RTPRIO, and in a control group of its own a share of real time.
 pub fn run_first() -> io::Result<()> {
     // SAFETY: it is all integers, for which zero is a value.
     let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
