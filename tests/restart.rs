@@ -372,6 +372,35 @@ fn a_start_without_a_map_that_sessions_need_is_refused() -> Result<()> {
 }
 
 #[test]
+fn addresses_that_no_program_serves_are_taken_off_and_no_others() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let before = lab.addresses()?;
+    lab.start(&config("maglev", "dsr", &BOTH))?;
+    lab.wait_for_backends(&[("broker1", "up"), ("broker2", "up")])?;
+    let look = |lab: &Lab| lab.tidegate(&["stop", "--orphans", "--config", "tidegate.toml"]);
+    let refused = look(&lab)?;
+    ensure!(
+        refused.status.code() == Some(1),
+        "a daemon runs: {refused:?}"
+    );
+    end(&mut lab, Signal::KILL)?;
+    let kept = look(&lab)?;
+    let said = String::from_utf8_lossy(&kept.stdout).into_owned();
+    ensure!(said.contains("goes on forwarding"), "{kept:?}");
+    come_and_go(&lab)?;
+    // As on a host where nothing could be pinned: the program went with its daemon.
+    fs::remove_file(pins(&lab).join("link"))?;
+    wait_until(SOON, "the program being gone", || {
+        (!lab.has_program().ok()?).then_some(())
+    })?;
+    ensure!(lab.addresses()? != before, "the VIPs went with the program");
+    let taken = look(&lab)?;
+    ensure!(taken.status.success(), "{taken:?}");
+    ensure!(lab.addresses()? == before, "{} is left", lab.addresses()?);
+    Ok(())
+}
+
+#[test]
 fn a_stop_that_detaches_leaves_the_host_as_it_was() -> Result<()> {
     let mut lab = Lab::new()?;
     let before = lab.addresses()?;

@@ -14,7 +14,11 @@ use super::{
     client::{Client, ClientError, DAEMON},
     output,
 };
-use crate::{config, control::Leaving, daemon};
+use crate::{
+    config,
+    control::Leaving,
+    daemon::{self, Left},
+};
 
 /// Longer than all that a daemon does to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,20 +31,27 @@ const LOOK: Duration = Duration::from_millis(50);
 ///
 /// With --detach the program is taken off the interface, after the addresses, and all that it kept is
 /// forgotten: traffic ends. If no daemon runs, --config says whose program to take off.
+///
+/// With --orphans no daemon may run, and nothing happens where its program forwards; where none does,
+/// the addresses that it has left are taken off, so that clients are not answered by this host itself.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tidegate stop\n  tidegate stop --detach\n  \
-    tidegate stop --detach --config /etc/tidegate/tidegate.toml"
+    tidegate stop --detach --config /etc/tidegate/tidegate.toml\n  \
+    tidegate stop --orphans --config /etc/tidegate/tidegate.toml"
 )]
 pub(super) struct Args {
     #[command(flatten)]
     target: Target,
     /// End traffic as well.
-    #[arg(long)]
+    #[arg(long, group = "what")]
     detach: bool,
     /// The configuration of the daemon, whether it runs or not.
-    #[arg(long, short, value_name = "FILE", requires = "detach")]
+    #[arg(long, short, value_name = "FILE", requires = "what")]
     config: Option<PathBuf>,
+    /// Take off addresses that a daemon has left and no program serves.
+    #[arg(long, group = "what", requires = "config")]
+    orphans: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -48,6 +59,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         return stop(&args.target.socket, args.detach).map_err(Failure::from);
     };
     let config = config::load(path).map_err(|errors| Failure::Usage(format!("\n{errors}")))?;
+    if args.orphans {
+        let client = Client::new(DAEMON, config.api().socket())?;
+        let left = client.block_on(daemon::take_off_orphans(&config))?;
+        output::print(match left {
+            Left::Forwarding => "no daemon runs; the program goes on forwarding\n",
+            Left::Nothing => "no daemon runs; no address of its own is left on the interface\n",
+        })?;
+        return Ok(());
+    }
     match stop(config.api().socket(), args.detach) {
         Err(Unstopped::Client(ClientError::NotRunning { .. })) => {
             let client = Client::new(DAEMON, config.api().socket())?;
@@ -113,7 +133,20 @@ fn stop(socket: &Path, detach: bool) -> Result<(), Unstopped> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::runs;
+    use crate::cli::Cli;
+
+    #[test]
+    fn orphans_are_looked_for_by_a_configuration_and_nothing_else_is_asked() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).is_ok();
+        assert!(parse("tidegate stop --orphans --config a.toml"));
+        assert!(parse("tidegate stop --detach --config a.toml"));
+        assert!(!parse("tidegate stop --orphans"));
+        assert!(!parse("tidegate stop --config a.toml"));
+        assert!(!parse("tidegate stop --orphans --detach --config a.toml"));
+    }
 
     #[test]
     fn a_process_that_is_not_there_has_ended() {

@@ -126,3 +126,37 @@ pub async fn take_off(config: &Config) -> anyhow::Result<bool> {
     }
     Ok(pins.remove()?)
 }
+
+/// What a daemon that has ended has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Its program, which goes on, with the addresses that belong to it.
+    Forwarding,
+    /// Neither a program nor, by now, an address.
+    Nothing,
+}
+
+/// Takes addresses off that no program serves: the host's own TCP would answer their clients, and so
+/// end their sessions. A daemon that could pin nothing leaves them when it is killed.
+///
+/// # Errors
+///
+/// If a daemon runs, or the kernel refuses.
+pub async fn take_off_orphans(config: &Config) -> anyhow::Result<Left> {
+    let _state = StateDir::open(config.state_dir(), config.interface())?;
+    let netlink = Netlink::open()?;
+    let interface = match netlink.interface(config.interface()).await {
+        Ok(interface) => interface,
+        Err(NetlinkError::NoSuchInterface { .. }) => return Ok(Left::Nothing),
+        Err(error) => return Err(error.into()),
+    };
+    match Pins::open(config.pin_dir(), config.interface(), interface.index) {
+        Ok(pins) if pins.are_in_force()? => return Ok(Left::Forwarding),
+        Ok(_) | Err(PinError::NoFileSystem { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Vips::new(netlink, interface, Journal::default())
+        .release()
+        .await?;
+    Ok(Left::Nothing)
+}

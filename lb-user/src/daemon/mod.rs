@@ -39,7 +39,7 @@ mod trackers;
 mod vips;
 mod vrrp;
 
-pub use adopt::take_off;
+pub use adopt::{Left, take_off, take_off_orphans};
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 

@@ -185,6 +185,15 @@ impl Pins {
         Ok(self.living_link()?.and_then(|_| self.read_layout()))
     }
 
+    /// Whether packets go through the program that is pinned here.
+    ///
+    /// # Errors
+    ///
+    /// If the link cannot be opened.
+    pub fn are_in_force(&self) -> Result<bool, PinError> {
+        Ok(self.living_link()?.is_some())
+    }
+
     /// Removes all, the link first: the program is gone when nobody holds the link here either. Says
     /// whether there was one.
     ///
