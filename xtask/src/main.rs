@@ -34,6 +34,8 @@ enum Task {
     },
     /// Writes manual pages and shell completions, as the programs themselves make them.
     Manual(dist::manual::Args),
+    /// Makes Debian packages and tarballs of an optimised build.
+    Dist(dist::Args),
     /// Runs the tests: all, or one level.
     Test(test::Args),
     /// Runs the checks that need no test: format, clippy, docs, dependencies, architecture.
@@ -80,6 +82,11 @@ fn run(task: Task) -> Result<()> {
         Task::Manual(args) => {
             setup::ensure(Purpose::Build)?;
             dist::manual::run(&args)
+        }
+        Task::Dist(args) => {
+            setup::ensure(Purpose::Build)?;
+            setup::ensure_packagers()?;
+            dist::run(&args)
         }
         Task::Test(args) => test::run(&args),
         Task::Lint => lint::run(),

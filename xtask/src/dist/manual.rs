@@ -39,6 +39,15 @@ impl Shell {
         }
     }
 
+    /// Where Debian's shells look for completions that come with programs, below `/usr/share`.
+    pub(super) fn vendor_directory(self) -> &'static str {
+        match self {
+            Self::Bash => "bash-completion/completions",
+            Self::Zsh => "zsh/vendor-completions",
+            Self::Fish => "fish/vendor_completions.d",
+        }
+    }
+
     /// What the shell looks for when it completes `program`.
     pub(super) fn file(self, program: &str) -> String {
         match self {

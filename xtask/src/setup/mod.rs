@@ -35,7 +35,7 @@ pub enum Purpose {
 }
 
 /// Programs of the laboratory and the packages they come in.
-const LAB: [(&str, &str); 9] = [
+const LAB: [(&str, &str); 12] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("mosquitto", "mosquitto"),
@@ -45,6 +45,9 @@ const LAB: [(&str, &str); 9] = [
     ("keepalived", "keepalived"),
     ("bird", "bird2"),
     ("ps", "procps"),
+    ("debootstrap", "debootstrap"),
+    ("dpkg-shlibdeps", "dpkg-dev"),
+    ("strip", "binutils"),
 ];
 
 /// Programs that run others' MQTT clients in tests of the broker.
@@ -55,6 +58,13 @@ const MODULES: [(&str, &str); 1] = [(
     "/usr/lib/python3/dist-packages/paho/mqtt/client.py",
     "python3-paho-mqtt",
 )];
+
+/// Programs that packages are made with.
+const PACKAGERS: [(&str, &str); 3] = [
+    ("dpkg-deb", "dpkg"),
+    ("dpkg-shlibdeps", "dpkg-dev"),
+    ("strip", "binutils"),
+];
 
 /// Programs that building and checking take.
 const BUILD: [(&str, &str); 2] = [("cc", "gcc"), ("git", "git")];
@@ -86,6 +96,22 @@ pub fn ensure(purpose: Purpose) -> Result<()> {
         rust::ensure_checkers()?;
     }
     Ok(())
+}
+
+/// Installs what packages are made with.
+///
+/// # Errors
+/// Says in one sentence what to do when it cannot.
+pub fn ensure_packagers() -> Result<()> {
+    let missing = missing_packages(&PACKAGERS);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !apt::is_here() {
+        return apt::refuse(&missing);
+    }
+    apt::update()?;
+    apt::install(&missing)
 }
 
 fn missing_packages(wanted: &[(&str, &str)]) -> Vec<String> {
