@@ -17,6 +17,7 @@ mod insight;
 mod link;
 mod migration;
 mod notify;
+mod packages;
 mod path_mtu;
 mod reload;
 mod restart;
