@@ -85,6 +85,12 @@ fn the_balancer_is_upgraded_under_traffic_and_leaves_nothing() -> Result<()> {
     debian.write("/etc/tidegate/tidegate.toml", &balancer_config())?;
     debian.run("systemctl reload tidegate")?;
 
+    // What the new version cannot use costs nobody the old daemon.
+    debian.run("echo nonsense >> /etc/tidegate/tidegate.toml")?;
+    install(&debian, &second)?;
+    ensure!(debian.property("tidegate", "MainPID")? == pid);
+    debian.write("/etc/tidegate/tidegate.toml", &balancer_config())?;
+
     // An upgrade is another process, and no session notices.
     install(&debian, &second)?;
     ensure!(is_active(&debian, "tidegate")?);
