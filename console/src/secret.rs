@@ -1,6 +1,7 @@
 //! Secrets in files that not everybody may read.
 
 use std::{
+    fmt,
     fs::OpenOptions,
     io::{self, Read as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
@@ -11,6 +12,29 @@ use rustix::fs::OFlags;
 
 /// The longest secret that is read.
 const LONGEST: u64 = 8_192;
+
+/// Bytes that `Debug` does not show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<[u8]>);
+
+impl Secret {
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes themselves, for those who check or hash them.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
 
 /// Why there is no secret.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +89,12 @@ pub fn read(path: &Path) -> Result<String, SecretError> {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
-    use super::{SecretError, read};
+    use super::{Secret, SecretError, read};
+
+    #[test]
+    fn debug_output_says_nothing() {
+        assert_eq!(format!("{:?}", Secret::new(b"sesame")), "Secret");
+    }
 
     #[test]
     fn a_secret_that_everybody_may_read_is_none() {

@@ -11,22 +11,16 @@ use std::{
     thread,
 };
 
-use argon2::{
-    Argon2, PasswordHasher, PasswordVerifier,
-    password_hash::{self, PasswordHash, SaltString},
-};
 use blake2::{
     Blake2sMac256,
     digest::{CtOutput, Mac},
 };
+use console::{password, random};
 use tokio::sync::Semaphore;
 
 use crate::secret::Secret;
 
 const KEY_BYTES: usize = 32;
-
-/// What Argon2's authors recommend.
-const SALT_BYTES: usize = 16;
 
 /// Checks passwords.
 pub(crate) struct Hashing {
@@ -58,7 +52,7 @@ impl Hashing {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let threads = threads.unwrap_or((cores / 2).max(1));
         let mut key = [0; KEY_BYTES];
-        fill_random(&mut key)?;
+        random::fill(&mut key)?;
         Ok(Self {
             places: Arc::new(Semaphore::new(threads)),
             key,
@@ -110,11 +104,7 @@ impl Hash {
     }
 
     fn fits(&self, password: &Secret) -> bool {
-        PasswordHash::new(&self.text).is_ok_and(|hash| {
-            Argon2::default()
-                .verify_password(password.expose(), &hash)
-                .is_ok()
-        })
+        password::fits(&self.text, password)
     }
 
     fn is_proven_by(&self, digest: &Digest) -> bool {
@@ -127,42 +117,11 @@ impl Hash {
     }
 }
 
-/// Hashes a password for a file.
-///
-/// # Errors
-/// When the system gives no random numbers, or the password is longer than Argon2 takes.
-pub(crate) fn hash(password: &Secret) -> Result<String, HashError> {
-    let mut salt = [0; SALT_BYTES];
-    fill_random(&mut salt)?;
-    let salt = SaltString::encode_b64(&salt)?;
-    let hash = Argon2::default().hash_password(password.expose(), &salt)?;
-    Ok(hash.to_string())
-}
-
-/// Why a password cannot be hashed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum HashError {
-    #[error("the system gives no random numbers")]
-    Random(#[from] io::Error),
-    #[error("the password cannot be hashed: {0}")]
-    Hash(#[from] password_hash::Error),
-}
-
-fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()) {
-            Ok(count) => filled += count,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
 /// A hash as cheap as Argon2 allows, for tests that are about other things.
 #[cfg(test)]
 pub(crate) fn cheap(password: &str) -> String {
+    use argon2::{Argon2, PasswordHasher as _, password_hash::SaltString};
+
     let params = argon2::Params::new(8, 1, 1, None).unwrap();
     let argon2 = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
     let salt = SaltString::encode_b64(b"saltsalt").unwrap();
@@ -175,16 +134,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-
-    #[test]
-    fn a_password_has_another_hash_each_time_and_the_usual_cost() {
-        let password = Secret::new(b"sesame");
-        let (first, second) = (hash(&password).unwrap(), hash(&password).unwrap());
-        assert_ne!(first, second);
-        assert!(first.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-        assert!(Hash::new(&first).fits(&password));
-        assert!(!Hash::new(&first).fits(&Secret::new(b"Sesame")));
-    }
 
     #[tokio::test]
     async fn a_password_that_was_right_waits_for_nobody() {

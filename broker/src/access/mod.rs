@@ -43,7 +43,6 @@ pub(crate) use acl::{Grants, Permit};
 pub use client_ids::{ClientIds, ClientIdsError};
 use counts::{Board, Complaints};
 use hashing::Hashing;
-pub(crate) use hashing::hash;
 pub(crate) use identity::{Identity, Login, is_name};
 pub use jwt::{JwtError, KeysError};
 pub use passwords::PasswordsError;

@@ -5,24 +5,16 @@
 
 mod file;
 
-use std::{collections::HashMap, fs, io, ops::RangeInclusive, path::Path, sync::Arc};
+use std::{collections::HashMap, fs, io, path::Path, sync::Arc};
 
-use argon2::{
-    ARGON2ID_IDENT, Algorithm, MIN_SALT_LEN, Params, Version,
-    password_hash::{Output, ParamsString, PasswordHash, SaltString},
+use console::{
+    lock::LockError,
+    password::{self, HashProblem},
 };
-use console::lock::LockError;
 use thiserror::Error;
 
 use super::hashing::Hash;
 pub(crate) use file::{Change, PasswordFile};
-
-/// What Argon2 takes as a salt (RFC 9106, 3.1, allows more), and how long PHC strings' are at most.
-const SALT_BYTES: RangeInclusive<usize> = MIN_SALT_LEN..=64;
-
-/// What one check may take, in KiB: a mistyped cost must not take a node down.
-const MAX_MEMORY: u32 = 1024 * 1024;
-const MAX_PASSES: u32 = 100;
 
 /// What MQTT's length of a string allows.
 const MAX_NAME: usize = 65_535;
@@ -97,7 +89,7 @@ impl Passwords {
         }
         Ok(Self {
             users,
-            nobody: Arc::new(Hash::new(&unreachable_hash(first))),
+            nobody: Arc::new(Hash::new(&password::unreachable(first))),
         })
     }
 
@@ -145,45 +137,10 @@ pub(crate) fn check_name(user: &str) -> Result<(), NameProblem> {
 }
 
 fn check_hash(text: &str) -> Result<(), LineProblem> {
-    let hash = PasswordHash::new(text).map_err(|_other| LineProblem::NoHash)?;
-    let mut salt = [0; *SALT_BYTES.end()];
-    let has_salt = hash
-        .salt
-        .and_then(|text| text.decode_b64(&mut salt).ok())
-        .is_some_and(|salt| SALT_BYTES.contains(&salt.len()));
-    let is_whole = has_salt && hash.hash.is_some();
-    let is_argon2 = Algorithm::try_from(hash.algorithm).is_ok()
-        && hash
-            .version
-            .is_none_or(|version| Version::try_from(version).is_ok());
-    let params = Params::try_from(&hash).map_err(|_other| LineProblem::NoHash)?;
-    if !is_whole || !is_argon2 {
-        Err(LineProblem::NoHash)
-    } else if params.m_cost() > MAX_MEMORY || params.t_cost() > MAX_PASSES {
-        Err(LineProblem::TooDear)
-    } else {
-        Ok(())
-    }
-}
-
-/// A hash that costs what `model` does, and the output of which is all zeros.
-fn unreachable_hash(model: Option<&str>) -> String {
-    let zeros = Output::new(&[0; Params::DEFAULT_OUTPUT_LEN]).ok();
-    let mut hash = model
-        .and_then(|model| PasswordHash::new(model).ok())
-        .unwrap_or(PasswordHash {
-            algorithm: ARGON2ID_IDENT,
-            version: Some(Version::V0x13.into()),
-            params: ParamsString::try_from(&Params::default()).unwrap_or_default(),
-            salt: None,
-            hash: None,
-        });
-    let salt = SaltString::encode_b64(&[0; 16]).ok();
-    if hash.salt.is_none() {
-        hash.salt = salt.as_ref().map(SaltString::as_salt);
-    }
-    hash.hash = zeros;
-    hash.to_string()
+    password::check(text).map_err(|problem| match problem {
+        HashProblem::NoHash => LineProblem::NoHash,
+        HashProblem::TooDear => LineProblem::TooDear,
+    })
 }
 
 #[cfg(test)]

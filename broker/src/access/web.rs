@@ -16,7 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use console::https::{self, ConnectError, Stream, TrustError};
+use console::{
+    https::{self, ConnectError, Stream, TrustError},
+    pem::{self, PemError},
+};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
     Method, Request, StatusCode, Uri,
@@ -38,7 +41,6 @@ use super::authenticator::warn_if_writable;
 use crate::{
     config,
     secret::{self, SecretError},
-    tls::{self, TlsError},
 };
 
 /// Connections that nobody has used for so long are closed: servers do so too, some after a minute.
@@ -65,7 +67,7 @@ pub enum WebError {
     #[error("the first line of {path} is no token that a header can have", path = path.display())]
     Token { path: PathBuf },
     #[error(transparent)]
-    Authorities(#[from] TlsError),
+    Authorities(#[from] PemError),
     #[error(transparent)]
     Trust(#[from] TrustError),
 }
@@ -145,7 +147,7 @@ impl Server {
             if let Some(path) = authorities {
                 warn_if_writable(path);
             }
-            let own = authorities.as_deref().map(tls::certificates).transpose()?;
+            let own = authorities.as_deref().map(pem::certificates).transpose()?;
             Some(https::trust(own.as_deref())?)
         } else {
             None

@@ -1,11 +1,11 @@
 //! TLS of all clients, from what the command line says of it.
 
 use std::{
-    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use console::pem::{PemError, certificates, private_key};
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
@@ -13,7 +13,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem, pem::PemObject as _},
+    pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use tokio_rustls::TlsConnector;
 
@@ -22,19 +22,8 @@ use super::args::TransportArgs;
 /// Why there can be no TLS.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TlsError {
-    #[error("cannot read {path}", path = path.display())]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    /// Without the library's own words, which quote the line: it may be the key.
-    #[error("{path} is no PEM file", path = path.display())]
-    Pem { path: PathBuf },
-    #[error("no certificate in {path}", path = path.display())]
-    NoCertificate { path: PathBuf },
-    #[error("no private key that has no password in {path}", path = path.display())]
-    NoKey { path: PathBuf },
+    #[error(transparent)]
+    Pem(#[from] PemError),
     #[error("{path} cannot be used", path = path.display())]
     Unusable {
         path: PathBuf,
@@ -94,36 +83,6 @@ fn authorities(file: Option<&Path>) -> Result<RootCertStore, TlsError> {
             })?;
     }
     Ok(roots)
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = read(path)?;
-    let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    let path = path.to_owned();
-    match found {
-        Ok(found) if found.is_empty() => Err(TlsError::NoCertificate { path }),
-        Ok(found) => Ok(found),
-        Err(_) => Err(TlsError::Pem { path }),
-    }
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let text = read(path)?;
-    PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
-        let path = path.to_owned();
-        if matches!(error, pem::Error::NoItemsFound) {
-            TlsError::NoKey { path }
-        } else {
-            TlsError::Pem { path }
-        }
-    })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Read {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 /// Takes anybody for the server, as long as it has the key of the certificate that it shows.

@@ -18,7 +18,6 @@ mod sessions;
 mod status;
 mod subscriptions;
 mod target;
-mod terminal;
 mod topics;
 mod tune;
 

@@ -7,14 +7,14 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
+use console::{
+    password,
+    terminal::{AskError, ask_secretly},
+};
 use serde::Serialize;
 
-use super::terminal::{AskError, ask_secretly};
 use crate::{
-    access::{
-        self,
-        passwords::{self, Change, PasswordFile},
-    },
+    access::passwords::{self, Change, PasswordFile},
     secret::Secret,
 };
 
@@ -73,7 +73,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (false, true) => Some(read_line(io::stdin().lock())?),
         (false, false) => Some(ask(user)?),
     };
-    let hash = hash.as_ref().map(access::hash).transpose()?;
+    let hash = hash.as_ref().map(password::hash).transpose()?;
     let mut opened = PasswordFile::open(file).with_context(context)?;
     let change = match &hash {
         Some(hash) => Some(opened.set(user, hash)),

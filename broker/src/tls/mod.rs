@@ -6,18 +6,17 @@ mod certificate;
 mod trust;
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
 
+use console::pem::{self, PemError, certificates, private_key};
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection,
     crypto::{CryptoProvider, ring},
-    pki_types::{
-        CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem, pem::PemObject as _,
-    },
+    pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject as _},
     server::{
         NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier,
         danger::ClientCertVerifier,
@@ -38,21 +37,10 @@ pub(crate) use trust::Trust;
 /// Why a listener's files cannot be used.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    #[error("cannot read {path}", path = path.display())]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    /// Without the library's own words, which quote the line: it may be the key.
-    #[error("{path} is no PEM file: {what}", path = path.display())]
-    Pem { path: PathBuf, what: &'static str },
-    #[error("nothing between BEGIN CERTIFICATE and END in {path}", path = path.display())]
-    NoCertificate { path: PathBuf },
+    #[error(transparent)]
+    Pem(#[from] PemError),
     #[error("nothing between BEGIN X509 CRL and END in {path}", path = path.display())]
     NoRevocations { path: PathBuf },
-    #[error("no private key that has no password in {path}", path = path.display())]
-    NoKey { path: PathBuf },
     #[error(
         "the key in {key} does not belong to the first certificate in {certificate}",
         key = key.display(),
@@ -226,59 +214,15 @@ fn verifier(
     })
 }
 
-/// The certificates of a PEM file, at least one.
-pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = read(path)?;
-    let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    let path = path.to_owned();
-    match found {
-        Ok(found) if found.is_empty() => Err(TlsError::NoCertificate { path }),
-        Ok(found) => Ok(found),
-        Err(error) => Err(no_pem(path, &error)),
-    }
-}
-
 fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let text = read(path)?;
+    let text = pem::read(path)?;
     let found = CertificateRevocationListDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     let path = path.to_owned();
     match found {
         Ok(found) if found.is_empty() => Err(TlsError::NoRevocations { path }),
         Ok(found) => Ok(found),
-        Err(error) => Err(no_pem(path, &error)),
+        Err(error) => Err(pem::refused(path, &error).into()),
     }
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let text = read(path)?;
-    let path = path.to_owned();
-    PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
-        if matches!(error, pem::Error::NoItemsFound) {
-            TlsError::NoKey { path }
-        } else {
-            no_pem(path, &error)
-        }
-    })
-}
-
-fn no_pem(path: PathBuf, error: &pem::Error) -> TlsError {
-    let what = match error {
-        pem::Error::MissingSectionEnd { .. } => "a section has no END line",
-        pem::Error::IllegalSectionStart { .. } => {
-            "a BEGIN line has no five dashes at its end (are the line breaks there?)"
-        }
-        pem::Error::Base64Decode(_) => "a section is not base64",
-        pem::Error::SectionTooLarge => "a section is too large",
-        pem::Error::Io(_) | pem::Error::NoItemsFound | _ => "it cannot be read",
-    };
-    TlsError::Pem { path, what }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Read {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 /// Says which of the files it is that rustls does not take.

@@ -1,12 +1,12 @@
 //! A certificate authority for tests, and what is wrong with files.
 
-use std::cell::Cell;
+use std::{cell::Cell, fs};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
     KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
-use rustls::ClientConfig;
+use rustls::{ClientConfig, pki_types::PrivateKeyDer};
 use tokio_rustls::TlsConnector;
 
 use super::*;
@@ -211,7 +211,7 @@ fn a_key_without_line_breaks_is_refused_and_not_quoted() {
         fs::write(files.key_path(), &damaged).unwrap();
         let error = private_key(Path::new(&files.key_path())).unwrap_err();
         assert!(
-            matches!(error, TlsError::Pem { .. } | TlsError::NoKey { .. }),
+            matches!(error, PemError::Pem { .. } | PemError::NoKey { .. }),
             "{error:?}"
         );
         let secret: Vec<u8> = key.lines().nth(1).unwrap().bytes().take(16).collect();
@@ -239,13 +239,16 @@ fn files_that_cannot_be_used_are_named() {
     let mut files = server.named();
     files.certificate = server.key_path().into();
     let error = load(&files).unwrap_err();
-    assert!(matches!(&error, TlsError::NoCertificate { path } if *path == files.certificate));
+    assert!(matches!(
+        &error,
+        TlsError::Pem(PemError::NoCertificate { path }) if *path == files.certificate
+    ));
 
     let mut files = server.named();
     files.key = server.certificate_path().into();
     let error = load(&files).unwrap_err();
     assert!(
-        matches!(&error, TlsError::NoKey { path } if *path == files.key),
+        matches!(&error, TlsError::Pem(PemError::NoKey { path }) if *path == files.key),
         "{error:?}"
     );
 
@@ -262,7 +265,10 @@ fn files_that_cannot_be_used_are_named() {
         names: None,
     });
     let error = load(&files).unwrap_err();
-    assert!(matches!(error, TlsError::Read { .. }), "{error:?}");
+    assert!(
+        matches!(error, TlsError::Pem(PemError::Read { .. })),
+        "{error:?}"
+    );
 
     let text = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     fs::write(server.certificate_path(), text).unwrap();

@@ -1,22 +1,17 @@
 //! Changing a password file: its other lines stay as they are, and it is replaced as a whole.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use console::lock::{self, Lock};
+use console::{
+    lock::{self, Lock},
+    replace,
+};
 
 use super::{Passwords, PasswordsError, split_line};
-
-/// A new file is its owner's alone.
-const MODE: u32 = 0o600;
-
-/// What an existing file may keep of its mode: it has a group where the broker is not its owner.
-const KEPT_MODE: u32 = 0o640;
 
 /// What was done to a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +38,7 @@ impl PasswordFile {
     /// # Errors
     /// When it cannot be read, has a line that is no user's, or is being changed for too long.
     pub(crate) fn open(path: &Path) -> Result<Self, PasswordsError> {
-        // What a link points to is replaced, and not the link.
-        let path = match fs::canonicalize(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
-            path => path.map_err(PasswordsError::Read)?,
-        };
+        let path = replace::resolve(path).map_err(PasswordsError::Read)?;
         let lock = lock::hold(&path, LOCK_TIMEOUT)?;
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -90,60 +81,20 @@ impl PasswordFile {
         )
     }
 
-    /// Writes a new file beside the old one and puts it in its place.
+    /// Puts a new file in the place of the old one.
     ///
     /// # Errors
     /// When that fails; the old file is untouched then.
     pub(crate) fn save(&self) -> io::Result<()> {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let beside = self.path.with_file_name(name);
-        let written = self.write(&beside).and_then(|()| {
-            fs::rename(&beside, &self.path)?;
-            File::open(directory_of(&self.path))?.sync_all()
-        });
-        if written.is_err() {
-            // It may not be there at all.
-            let _ = fs::remove_file(&beside);
-        }
-        written
-    }
-
-    fn write(&self, beside: &Path) -> io::Result<()> {
-        // The lock is ours: one that is there was left by a crash.
-        match fs::remove_file(beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(MODE)
-            .open(beside)?;
-        if let Ok(older) = fs::metadata(&self.path) {
-            let made = file.metadata()?;
-            if (made.uid(), made.gid()) != (older.uid(), older.gid()) {
-                fchown(&file, Some(older.uid()), Some(older.gid()))?;
-            }
-            let mode = older.permissions().mode() & KEPT_MODE;
-            file.set_permissions(fs::Permissions::from_mode(mode | MODE))?;
-        }
-        for line in &self.lines {
-            writeln!(file, "{line}")?;
-        }
-        file.sync_all()
-    }
-}
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
+        let lines = self.lines.iter().flat_map(|line| [line.as_str(), "\n"]);
+        replace::write(&self.path, &lines.collect::<String>())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::File, os::unix::fs::PermissionsExt as _};
+
     use super::*;
     use crate::{access::hashing::cheap, testing::Dir};
 
@@ -221,7 +172,7 @@ mod tests {
     fn changes_wait_for_each_other_and_for_nobody_who_may_only_read() {
         let dir = Dir::new();
         let path = dir.path("passwords");
-        let directory = File::open(directory_of(&path)).unwrap();
+        let directory = File::open(path.parent().unwrap()).unwrap();
         directory.try_lock().unwrap();
         std::thread::scope(|scope| {
             for user in 0..8 {

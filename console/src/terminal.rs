@@ -18,7 +18,7 @@ use tokio::{
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
-pub(super) enum AskError {
+pub enum AskError {
     #[error("cannot ask on the terminal")]
     Terminal(#[from] io::Error),
     #[error("interrupted")]
@@ -29,7 +29,7 @@ pub(super) enum AskError {
 ///
 /// # Errors
 /// When there is no terminal, or somebody wants the process to end.
-pub(super) fn ask_secretly(prompt: &str) -> Result<Vec<u8>, AskError> {
+pub fn ask_secretly(prompt: &str) -> Result<Vec<u8>, AskError> {
     let terminal = File::options().read(true).write(true).open("/dev/tty")?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
