@@ -1,0 +1,187 @@
+// A plot of the last ten minutes. Pointing, touching, or the arrow keys show the value of a second,
+// in all plots of a group at once.
+
+import { h, setAttribute, setHidden, setStyle, setText, svg } from './dom.js';
+import { clock } from './format.js';
+import { greatest, niceEnd, paths } from './scale.js';
+import { LENGTH } from './series.js';
+
+/** Seconds that are one point of a line without axes. */
+const POINT = 5;
+
+const WIDTH = 600;
+const HEIGHT = 100;
+
+/** Plots that share a cursor. */
+export class Group {
+  constructor() {
+    /** @type {Plot[]} */
+    this.plots = [];
+    /** Seconds before the end of the plots; `null`: nobody points. @type {number | null} */
+    this.ago = null;
+  }
+
+  /** @param {number | null} ago */
+  point(ago) {
+    this.ago = ago;
+    for (const plot of this.plots) plot.showCursor();
+  }
+}
+
+/**
+ * @typedef {Object} Line
+ * @property {import('./series.js').Series} series
+ * @property {string} [name] needed where there are several
+ */
+
+export class Plot {
+  /**
+   * @param {Object} options
+   * @param {string} options.title
+   * @param {(value: number) => string} options.format
+   * @param {Group} options.group
+   */
+  constructor({ title, format, group }) {
+    this.format = format;
+    this.group = group;
+    group.plots.push(this);
+    /** @type {Line[]} */
+    this.lines = [];
+    this.now = 0;
+    this.drawn = [1, 2].map((number) => ({
+      area: svg('path', { class: `plot-area plot-area-${number}` }),
+      line: svg('path', { class: `plot-line plot-line-${number}` }),
+    }));
+    const middle = svg('path', { class: 'plot-grid', d: `M0 ${HEIGHT / 2}H${WIDTH}` });
+    const top = svg('path', { class: 'plot-grid', d: `M0 0H${WIDTH}` });
+    const shapes = this.drawn.flatMap(({ area, line }) => [area, line]);
+    const size = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none' };
+    this.cursor = h('div', { class: 'plot-cursor', hidden: true });
+    this.tip = h('div', { class: 'plot-tip', hidden: true });
+    this.end = h('span', { class: 'plot-end' });
+    this.half = h('span', { class: 'plot-half' });
+    this.value = h('span', { class: 'plot-value' });
+    this.field = h(
+      'div',
+      {
+        class: 'plot-field',
+        tabindex: 0,
+        role: 'slider',
+        'aria-label': `${title}, last 10 minutes`,
+      },
+      svg('svg', { ...size, 'aria-hidden': 'true' }, middle, top, ...shapes),
+      this.end,
+      this.half,
+      this.cursor,
+      this.tip,
+    );
+    setAttribute(this.field, 'aria-valuemin', 1 - LENGTH);
+    setAttribute(this.field, 'aria-valuemax', 0);
+    const ages = ['10 min ago', '5 min', 'now'].map((age) => h('span', {}, age));
+    this.element = h(
+      'figure',
+      { class: 'plot' },
+      h('figcaption', {}, h('span', { class: 'plot-title' }, title), this.value),
+      this.field,
+      h('div', { class: 'plot-ages', 'aria-hidden': 'true' }, ...ages),
+    );
+    this.listen();
+  }
+
+  listen() {
+    const { field, group } = this;
+    const follow = (/** @type {PointerEvent} */ event) => {
+      const box = field.getBoundingClientRect();
+      const part = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+      group.point(Math.round((1 - part) * (LENGTH - 1)));
+    };
+    field.addEventListener('pointermove', follow);
+    field.addEventListener('pointerdown', follow);
+    field.addEventListener('pointerleave', () => group.point(null));
+    field.addEventListener('blur', () => group.point(null));
+    field.addEventListener('keydown', (event) => {
+      const steps = { ArrowLeft: 5, ArrowRight: -5, Home: LENGTH, End: -LENGTH };
+      const step = steps[/** @type {keyof typeof steps} */ (event.key)];
+      if (step === undefined) return;
+      event.preventDefault();
+      group.point(Math.min(LENGTH - 1, Math.max(0, (group.ago ?? 0) + step)));
+    });
+  }
+
+  /**
+   * @param {Line[]} lines two at most
+   * @param {number} now the second at the right edge
+   * @param {string} value what stands beside the title
+   */
+  update(lines, now, value) {
+    this.lines = lines;
+    this.now = now;
+    const values = lines.map(({ series }) => series.until(now));
+    const end = niceEnd(greatest(values.flat()));
+    this.drawn.forEach(({ area, line }, index) => {
+      const d = values[index] ? paths(values[index], end, WIDTH, HEIGHT) : { area: '', line: '' };
+      setAttribute(area, 'd', d.area);
+      setAttribute(line, 'd', d.line);
+    });
+    setText(this.end, this.format(end).replace('.0', ''));
+    setText(this.half, this.format(end / 2).replace('.0', ''));
+    setText(this.value, value);
+    this.showCursor();
+  }
+
+  showCursor() {
+    const { ago } = this.group;
+    const second = this.now - (ago ?? 0);
+    const words = this.lines.map(({ series, name }) => {
+      const value = series.at(second);
+      const text = Number.isNaN(value) ? 'no value' : this.format(value);
+      return name === undefined ? text : `${name} ${text}`;
+    });
+    const text = `${words.join(', ')} at ${clock(second * 1000)}`;
+    setAttribute(this.field, 'aria-valuenow', -(ago ?? 0));
+    setAttribute(this.field, 'aria-valuetext', text);
+    setHidden(this.cursor, ago === null);
+    setHidden(this.tip, ago === null);
+    if (ago === null) return;
+    const part = 1 - ago / (LENGTH - 1);
+    setStyle(this.cursor, 'left', `${part * 100}%`);
+    setStyle(this.tip, 'left', `${part * 100}%`);
+    // The words stay within the plot.
+    setStyle(this.tip, 'transform', `translateX(${-part * 100}%)`);
+    setText(this.tip, text);
+  }
+}
+
+/** A line without axes, for a row of a table. Its words stand beside it. */
+export class Spark {
+  /** @param {number} [least] what its height stands for at least, so that trifles stay low */
+  constructor(least = 1) {
+    this.least = least;
+    /** @type {import('./series.js').Series | null} */
+    this.series = null;
+    this.last = 0;
+    this.area = svg('path', { class: 'plot-area plot-area-1' });
+    this.line = svg('path', { class: 'plot-line plot-line-1' });
+    const size = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none' };
+    const names = { class: 'spark', 'aria-hidden': 'true' };
+    this.element = svg('svg', { ...size, ...names }, this.area, this.line);
+  }
+
+  /**
+   * @param {import('./series.js').Series} series
+   * @param {number} now
+   */
+  update(series, now) {
+    // There is no room for a point each second, and nothing to see until there is another.
+    const last = Math.floor(now / POINT);
+    if (series === this.series && last === this.last) return;
+    this.series = series;
+    this.last = last;
+    const values = Array.from({ length: LENGTH / POINT }, (_, index) =>
+      series.mean(now - LENGTH + POINT * (index + 1), POINT),
+    );
+    const d = paths(values, Math.max(greatest(values) * 1.1, this.least), WIDTH, HEIGHT);
+    setAttribute(this.area, 'd', d.area);
+    setAttribute(this.line, 'd', d.line);
+  }
+}

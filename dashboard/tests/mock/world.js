@@ -1,0 +1,465 @@
+// A made-up balancer that moves: ten services with ten backends each, clients that come and go, one
+// backend that fails, and whatever a page orders.
+
+const NAMES = [
+  'mqtt',
+  'mqtts',
+  'ws',
+  'wss',
+  'mqtt-plant',
+  'mqtts-plant',
+  'telemetry',
+  'mqtt6',
+  'mqtts6',
+  'dashboard',
+];
+
+/** A small generator with a seed, so that screenshots look alike. */
+function generator(seed) {
+  let state = seed;
+  return () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+const traffic = () => ({
+  packets: 0,
+  bytes: 0,
+  new_connections: 0,
+  reply_packets: 0,
+  reply_bytes: 0,
+  untracked: 0,
+  closed: 0,
+  resets: 0,
+});
+
+export class World {
+  /** @param {{services?: number, backends?: number, scenario?: 'calm' | 'trouble'}} [options] */
+  constructor({ services = 10, backends = 10, scenario = 'trouble' } = {}) {
+    this.random = generator(7);
+    this.scenario = scenario;
+    this.seq = 0;
+    this.events = [];
+    this.listeners = new Set();
+    this.seconds = 0;
+    this.orders = new Map();
+    this.status = this.begin(services, backends);
+    this.past();
+    for (let second = 0; second < 30; second += 1) this.tick();
+  }
+
+  begin(services, backends) {
+    return {
+      version: '0.1.0',
+      pid: 4711,
+      uptime_seconds: 266_400,
+      config: { path: '/etc/tidegate/tidegate.toml', generation: 3, last_error: null },
+      interface: { name: 'eth0', xdp_mode: 'native' },
+      vips: ['172.16.40.24/32', '172.16.40.25/32', 'fd00:40::24/128'].map((address, at) => ({
+        address,
+        interface: 'eth0',
+        state: at === 1 ? 'standby' : 'assigned',
+        lack: null,
+      })),
+      vrrp: {
+        routers: [router('front', 51, 200, ['172.16.40.24', 'fd00:40::24']), second()],
+        refused: {},
+      },
+      sync: sync(),
+      services: Array.from({ length: services }, (_, at) => service(at, backends, this.random)),
+      verdicts: {
+        pass_not_ours: 81_220,
+        tx_dsr: 0,
+        tx_nat: 0,
+        tx_nat_reply: 0,
+        tx_tunnel: 0,
+        tx_echo: 311,
+        drop_malformed: 3,
+        drop_ttl_expired: 0,
+        drop_no_backend: 0,
+        drop_not_mqtt: 18,
+        drop_denied: 212,
+        drop_fragment: 0,
+      },
+      flows: { tracked: 0, half_open: 12 },
+      counters: { reloads_ok: 2, reloads_failed: 0, apply_errors: 0 },
+      events: {},
+      notifiers: [
+        {
+          name: 'ops',
+          type: 'webhook',
+          sent: 14,
+          failed: 0,
+          held_back: 0,
+          waiting: 0,
+          running: 0,
+          last_error: null,
+        },
+      ],
+    };
+  }
+
+  /** What happened before the page was opened. */
+  past() {
+    const ago = (seconds) => new Date(Date.now() - seconds * 1000).toISOString();
+    this.tell(
+      'started',
+      'notice',
+      'tidegate 0.1.0 has started',
+      { version: '0.1.0' },
+      ago(266_400),
+    );
+    this.tell(
+      'role_changed',
+      'notice',
+      'virtual router front is Active, was Backup: the Active was not heard any more (priority 200)',
+      { router: 'front', from: 'backup', to: 'active', cause: 'silence', priority: 200 },
+      ago(11_500),
+    );
+    this.tell(
+      'sync_up',
+      'notice',
+      'the peer 172.16.40.23 is in sync with this node, 70321 records',
+      { direction: 'sending', peer: '172.16.40.23', records: 70_321 },
+      ago(11_200),
+    );
+    this.tell(
+      'reloaded',
+      'notice',
+      'the configuration was reloaded, generation 3',
+      { generation: 3 },
+      ago(5_000),
+    );
+    const flap = { service: 'mqtt', backend: 'broker4' };
+    this.tell(
+      'backend_health',
+      'warning',
+      'backend mqtt/broker4 is down, was up: timed out after 1s in CONNACK',
+      { ...flap, from: 'up', to: 'down', reason: 'timed out after 1s in CONNACK' },
+      ago(420),
+    );
+    this.tell(
+      'backend_health',
+      'notice',
+      'backend mqtt/broker4 is up, was down',
+      { ...flap, from: 'down', to: 'up', reason: null },
+      ago(370),
+    );
+    if (this.scenario === 'trouble') this.fail();
+  }
+
+  fail() {
+    const backend = this.find('mqtt', 'broker7');
+    if (!backend) return;
+    const reason = 'connection refused';
+    Object.assign(backend, { health: 'down', reason, sessions: { count: 0, exact: true } });
+    this.tell(
+      'backend_health',
+      'warning',
+      `backend mqtt/broker7 is down, was up: ${reason}`,
+      { service: 'mqtt', backend: 'broker7', from: 'up', to: 'down', reason },
+      new Date(Date.now() - 134_000).toISOString(),
+    );
+  }
+
+  find(service, name) {
+    const found = this.status.services.find((it) => it.name === service);
+    return found?.backends.find((it) => it.name === name);
+  }
+
+  tell(kind, severity, message, fields, time = new Date().toISOString()) {
+    this.seq += 1;
+    const event = { seq: this.seq, time, kind, severity, message, ...fields };
+    this.events.push(event);
+    this.status.events[kind] = (this.status.events[kind] ?? 0) + 1;
+    for (const listener of this.listeners) listener(event);
+  }
+
+  /** A second goes by. */
+  tick() {
+    this.seconds += 1;
+    const { status } = this;
+    status.uptime_seconds += 1;
+    let tracked = 0;
+    status.services.forEach((it, at) => {
+      const wave = 1 + 0.35 * Math.sin(this.seconds / (40 + 7 * at)) + 0.1 * (this.random() - 0.5);
+      share(it.backends);
+      for (const backend of it.backends) this.move(it, backend, wave * (900 / (at + 1)));
+      it.sessions.count = it.backends.reduce((sum, { sessions }) => sum + sessions.count, 0);
+      it.state = it.backends.some(({ share: part }) => part > 0) ? 'up' : 'down';
+      tracked += it.sessions.count;
+      if (it.mqtt) {
+        it.mqtt.packets.publish += Math.round(it.sessions.count / 9);
+        it.mqtt.packets.pingreq += Math.round(it.sessions.count / 60);
+      }
+    });
+    const denied = this.random() < 0.3 ? Math.round(this.random() * 4) : 0;
+    status.verdicts.drop_denied += denied;
+    status.services[0].dropped += denied;
+    status.verdicts.pass_not_ours += Math.round(40 + 20 * this.random());
+    Object.assign(status.flows, { tracked, half_open: Math.round(10 + 8 * this.random()) });
+    for (const it of status.vrrp.routers) {
+      if (it.last_change) it.last_change.seconds_ago += 1;
+      if (it.role === 'active') it.adverts.sent += 1;
+      else it.adverts.received += 1;
+    }
+    for (const way of [status.sync.sending, status.sync.receiving]) way.in_sync_seconds += 1;
+    Object.assign(status.sync.sending, {
+      entries: tracked,
+      pending: Math.round(6 * this.random()),
+    });
+    status.sync.sending.lag_seconds = 0.001 + 0.004 * this.random();
+  }
+
+  move(service, backend, rate) {
+    const isUp = backend.health === 'up' && backend.admin !== 'disabled';
+    const fresh = isUp ? Math.round(rate * backend.share * (0.5 + this.random())) : 0;
+    const aim = rate * 40 * backend.share;
+    const isDraining = backend.admin === 'draining';
+    const gone = isDraining
+      ? Math.ceil(backend.sessions.count * 0.06 + 2)
+      : Math.round((fresh * backend.sessions.count) / (aim || 1));
+    backend.sessions.count = isUp ? Math.max(0, backend.sessions.count + fresh - gone) : 0;
+    const packets = isUp
+      ? Math.round(backend.sessions.count * (0.55 + 0.1 * this.random()) + fresh * 6)
+      : 0;
+    for (const it of [backend, service]) {
+      it.packets += packets;
+      it.bytes += packets * 142;
+      it.new_connections += fresh;
+      it.closed += gone;
+      it.resets += this.random() < 0.05 ? 1 : 0;
+      if (service.forward === 'nat') {
+        it.reply_packets += packets;
+        it.reply_bytes += packets * 97;
+      }
+    }
+    this.status.verdicts[`tx_${service.forward}`] += packets;
+    if (service.forward === 'nat') this.status.verdicts.tx_nat_reply += packets;
+    if (this.seconds % 2 === 0 && backend.health === 'up') {
+      backend.probe.successes += 1;
+      backend.probe.last_seconds = 0.0006 + 0.002 * this.random();
+    } else if (this.seconds % 2 === 0) backend.probe.failures += 1;
+    if (isDraining) this.drain(service.name, backend);
+  }
+
+  drain(service, backend) {
+    backend.left = backend.sessions.count;
+    backend.drain_learning_seconds = Math.max(0, backend.drain_learning_seconds - 3);
+    backend.left_exact = backend.drain_learning_seconds === 0;
+    if (backend.left > 0 || backend.drained || !backend.left_exact) return;
+    backend.drained = true;
+    this.tell(
+      'backend_drained',
+      'notice',
+      `backend ${service}/${backend.name} is drained: no session is left`,
+      { service, backend: backend.name },
+    );
+  }
+
+  /** @returns {object | null} the backend as it is then */
+  order(service, name, verb, weight, isLasting) {
+    const backend = this.find(service, name);
+    if (!backend) return null;
+    const change =
+      { drain: 'draining', enable: 'enabled', disable: 'disabled' }[verb] ?? `weight ${weight}`;
+    if (verb === 'weight') backend.weight = weight;
+    else backend.admin = change;
+    for (const field of ['drained', 'left', 'left_exact', 'drain_learning_seconds'])
+      delete backend[field];
+    if (verb === 'drain') {
+      Object.assign(backend, {
+        drained: false,
+        left: backend.sessions.count,
+        left_exact: false,
+        drain_learning_seconds: 24,
+      });
+    }
+    this.tell(
+      'backend_ordered',
+      'info',
+      `an operator has changed backend ${service}/${name}: ${change}`,
+      { service, backend: name, change, lasting: isLasting },
+    );
+    share(this.status.services.find((it) => it.name === service).backends);
+    return backend;
+  }
+
+  /** @returns {object | null} */
+  route(name, verb) {
+    const found = this.status.vrrp.routers.find((it) => it.name === name);
+    if (!found) return null;
+    const isReleased = verb === 'release';
+    const from = found.role;
+    found.held = isReleased ? ['operator'] : [];
+    found.role = isReleased ? 'backup' : 'active';
+    found.peer = isReleased ? { address: '172.16.40.23', priority: 100 } : null;
+    if (from !== found.role) {
+      found.last_change = { from, to: found.role, cause: 'operator', seconds_ago: 0 };
+      const [to, was] = isReleased ? ['Backup', 'Active'] : ['Active', 'Backup'];
+      this.tell(
+        'role_changed',
+        'notice',
+        `virtual router ${name} is ${to}, was ${was}: an operator asked for it (priority ${found.priority})`,
+        { router: name, from, to: found.role, cause: 'operator', priority: found.priority },
+      );
+    }
+    for (const vip of this.status.vips) {
+      if (found.vips.includes(vip.address.split('/')[0]))
+        vip.state = isReleased ? 'standby' : 'assigned';
+    }
+    return this.status.vrrp;
+  }
+}
+
+function share(backends) {
+  for (const it of backends)
+    it.effective_weight = it.admin === 'enabled' && it.health === 'up' ? it.weight : 0;
+  const total = backends.reduce((sum, it) => sum + it.effective_weight, 0);
+  for (const it of backends) it.share = total > 0 ? it.effective_weight / total : 0;
+}
+
+function service(at, backends, random) {
+  const forward = at === 9 ? 'nat' : at === 6 ? 'tunnel' : 'dsr';
+  const is6 = NAMES[at % 10].endsWith('6');
+  const name = at < 10 ? NAMES[at] : `${NAMES[at % 10]}-${Math.floor(at / 10) + 1}`;
+  return {
+    name,
+    vip: is6 ? 'fd00:40::24' : at % 3 === 1 ? '172.16.40.25' : '172.16.40.24',
+    port: [1883, 8883, 8083, 8084, 1884, 8884, 5683, 1883, 8883, 18083][at % 10],
+    protocol: at === 6 ? 'udp' : at === 9 ? 'tcp' : 'mqtt',
+    balance: at === 2 ? 'least_conn' : 'maglev',
+    forward,
+    tunnel: forward === 'tunnel' ? 'gue:6080' : null,
+    state: 'up',
+    ...traffic(),
+    dropped: 0,
+    sessions: { count: 0, exact: at !== 6 },
+    slots: { safe: 65_537, mixed: 0, at_risk: 0, learning_seconds: 0, deferred: false },
+    mqtt:
+      at === 6 || at === 9
+        ? null
+        : {
+            packets: {
+              connect: 81_231,
+              publish: 4_711_000,
+              subscribe: 91_210,
+              pingreq: 812_000,
+              disconnect: 7_001,
+              puback: 310_221,
+            },
+            longest_keep_alive_seconds: 1_200,
+            keep_alive_max_seconds: 2_400,
+            checks_first_packets: at === 2,
+          },
+    guard: {
+      access_entries: at === 0 ? 12 : 0,
+      denied: 0,
+      source_limited: 0,
+      service_limited: 0,
+      challenge: 'auto',
+      is_challenging: false,
+      challenged: 0,
+      answered: 0,
+    },
+    backends: Array.from({ length: backends }, (_, number) => backend(number, is6, at, random)),
+  };
+}
+
+function backend(number, is6, at, random) {
+  const host = 20 + number;
+  return {
+    name: `broker${number + 1}`,
+    address: is6 ? `fd00:40::${host}` : `172.16.40.${host}`,
+    port: 1883,
+    weight: number === 2 ? 2 : 1,
+    effective_weight: 1,
+    max_connections: number === 8 ? 50_000 : 0,
+    admin: 'enabled',
+    leaving: false,
+    health: 'up',
+    held: false,
+    evacuated: false,
+    reason: null,
+    next_hop: `52:54:00:3a:${(16 + at).toString(16)}:${host.toString(16)}`,
+    share: 0.1,
+    ...traffic(),
+    dropped: 0,
+    sessions: { count: Math.round((3_400 / (at + 1)) * (0.8 + 0.4 * random())), exact: at !== 6 },
+    probe: { successes: 133_000, failures: 3, last_seconds: 0.0012 },
+  };
+}
+
+function router(name, vrid, priority, vips) {
+  return {
+    name,
+    group: null,
+    interface: 'eth0',
+    vrid,
+    version: 3,
+    vips,
+    virtual_mac: null,
+    role: 'active',
+    leaving: false,
+    priority,
+    source: '172.16.40.22',
+    peer: null,
+    held: [],
+    faults: [],
+    lowered_by: [],
+    awaits_sync: false,
+    tracked: [{ name: 'gw', target: 'gateway 172.16.40.1', state: 'up', cost: 50 }],
+    last_change: { from: 'backup', to: 'active', cause: 'silence', seconds_ago: 11_500 },
+    changes: { active: 2, backup: 2 },
+    adverts: {
+      sent: 11_500,
+      received: 240_100,
+      contests: 0,
+      refused: {},
+      remarked: {},
+      announcements: 12,
+    },
+  };
+}
+
+function second() {
+  const it = router('side', 52, 100, ['172.16.40.25']);
+  it.role = 'backup';
+  it.peer = { address: '172.16.40.23', priority: 200 };
+  it.last_change = { from: 'initialize', to: 'backup', cause: 'startup', seconds_ago: 266_400 };
+  it.adverts.refused = { hops: 3 };
+  return it;
+}
+
+function sync() {
+  return {
+    listen: '172.16.40.22:9464',
+    peer: '172.16.40.23:9464',
+    sending: {
+      connected: true,
+      in_sync_seconds: 11_200,
+      lag_seconds: 0.002,
+      entries: 0,
+      pending: 0,
+      flow_lag: { flows: 21_500, p50_seconds: 0.0016, p99_seconds: 0.0044, max_seconds: 0.0091 },
+      unacknowledged: 0,
+      events: 9_120_400,
+      events_lost: 0,
+      messages: 61_300,
+      bytes: 812_000_000,
+      snapshots: 1,
+      error: null,
+    },
+    receiving: {
+      connected: true,
+      in_sync_seconds: 11_180,
+      taken: 120_400,
+      removed: 98_010,
+      snapshots: 1,
+      refused: {},
+      rejected: {},
+      error: null,
+    },
+  };
+}
