@@ -70,6 +70,12 @@ test('nothing needs more than the policy allows', async () => {
   }
 });
 
+test('style sheets are short', async () => {
+  for (const [name, text] of await assets()) {
+    if (name.endsWith('.css')) assert.ok(text.split('\n').length <= 301, name);
+  }
+});
+
 test('modules are short, and say first what they are for', async () => {
   for (const [name, text] of await assets()) {
     if (!name.endsWith('.js')) continue;

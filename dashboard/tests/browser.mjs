@@ -242,11 +242,14 @@ async function lost({ browser, mock, url }) {
     await page.value(`document.querySelector('button[aria-label="Drain ${backend}"]').disabled`),
   );
   assert.match(await page.value('document.title'), /^No connection/);
+  mock.world.tell('reloaded', 'notice', 'told while nobody listened', { generation: 4 });
   mock.vanish(false);
   await page.until(`!document.querySelector('.lost').checkVisibility()`, 'it is back');
   assert.ok(
     !(await page.value(`document.querySelector('button[aria-label="Drain ${backend}"]').disabled`)),
   );
+  await page.value(`location.hash = '#/events'`);
+  await page.until(`document.body.textContent.includes('told while nobody listened')`);
   // What the browser says of connections that break is what the test is about.
   return page.complaints.filter((line) => !line.startsWith('network:'));
 }

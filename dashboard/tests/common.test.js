@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { rateText } from '../assets/balancer/parts.js';
 import * as format from '../assets/common/format.js';
 import { format as route, parse } from '../assets/common/routes.js';
 import { greatest, niceEnd, paths, runs } from '../assets/common/scale.js';
@@ -19,6 +20,19 @@ test('times have their two largest units', () => {
   assert.equal(format.duration(90_000), '1 d 1 h');
   assert.equal(format.duration(-1), '0 s');
   assert.equal(format.briefly(3_725), '1 h');
+});
+
+test('a moment of another day has its date, one of another year that too', () => {
+  const now = new Date(2026, 10, 28, 3, 0, 0).getTime();
+  assert.equal(format.moment(new Date(2026, 10, 28, 1, 2, 3).getTime(), now), '01:02:03');
+  assert.equal(format.moment(new Date(2026, 10, 27, 1, 2, 3).getTime(), now), '27 Nov, 01:02:03');
+  assert.match(format.moment(new Date(2025, 10, 28, 1, 2, 3).getTime(), now), /2025, 01:02:03$/);
+});
+
+test('rates have no more digits than they deserve', () => {
+  const rates = [NaN, 0, 0.04, 0.94, 1.0001, 9.94, 9.96, 76.5, 1234];
+  const texts = ['–', '0', '0', '0.9', '1', '9.9', '10', '77', '1.2k'];
+  assert.deepEqual(rates.map(rateText), texts);
 });
 
 test('sizes, shares, latencies and addresses', () => {

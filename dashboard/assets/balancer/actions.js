@@ -52,8 +52,9 @@ export class Actions {
     const element = h('span', { class: 'orders' }, drain, enable, weight, disable);
     const update = (/** @type {Item} */ next) => {
       item = next;
-      const { admin, leaving, name } = next.backend;
-      setHidden(drain, leaving || admin !== 'enabled');
+      const { admin, leaving, evacuated, name } = next.backend;
+      // Who drains because its check asks for it may be told to, for when the check does not any more.
+      setHidden(drain, leaving || (admin !== 'enabled' && !evacuated));
       setHidden(enable, leaving || admin === 'enabled');
       setHidden(weight, leaving);
       setHidden(disable, admin === 'disabled');

@@ -45,9 +45,10 @@ function goingOn({ sessions: { count: number, exact } }) {
  * @param {Backend} backend
  * @returns {string[]}
  */
-export function enable({ health, weight }) {
+export function enable({ health, weight, evacuated }) {
   const body = ['It is used again as its health and weight allow.'];
   if (health === 'down') body.push('Its probes fail: it gets no clients until they are answered.');
+  if (evacuated) body.push('Its check asks for no new clients: it gets none until that is over.');
   if (weight === 0) body.push('Its weight is 0: it gets no new clients until it has another.');
   return body;
 }

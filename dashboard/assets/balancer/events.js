@@ -1,7 +1,7 @@
 // What has happened, the newest first, with a filter that the address keeps.
 
 import { h, List, setHidden, setText } from '../common/dom.js';
-import { clock, day, plural } from '../common/format.js';
+import { moment, plural } from '../common/format.js';
 import { icon } from '../common/icons.js';
 import { format } from '../common/routes.js';
 import { admits } from './filter.js';
@@ -126,13 +126,11 @@ export class EventRow {
       icon(severity),
       h('span', { class: 'unseen' }, severity),
     );
-    const isToday = new Date(at).toDateString() === new Date().toDateString();
-    const when = isToday ? clock(at) : `${day(at)}, ${clock(at)}`;
     this.element = h(
       'li',
       { class: `tone-${tone}` },
       sign,
-      h('time', { datetime: time, title: time }, when),
+      h('time', { datetime: time, title: time }, moment(at, Date.now())),
       h('span', { class: 'event-message' }, message),
       h('code', { class: 'event-kind' }, kind),
     );

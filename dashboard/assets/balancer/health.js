@@ -1,7 +1,7 @@
 // The head of the first view: a sentence, and below it each finding with its age and the way to more.
 
 import { h, List, setAttribute, setHidden, setText } from '../common/dom.js';
-import { briefly, clock, plural } from '../common/format.js';
+import { briefly, moment, plural } from '../common/format.js';
 import { icon } from '../common/icons.js';
 import { takesNew } from './standing.js';
 
@@ -87,9 +87,7 @@ class FindingLine {
     setAttribute(this.link, 'href', href);
     if (since === null) return;
     const age = briefly((at - since.at) / 1000);
-    const words = since.isAtLeast
-      ? `for ${age} at least`
-      : `since ${clock(since.at).slice(0, 5)}, ${age}`;
+    const words = since.isAtLeast ? `for ${age} at least` : `since ${moment(since.at, at)}, ${age}`;
     setText(this.since, words);
   }
 }

@@ -73,6 +73,10 @@ class Page {
     /** @type {View | null} */
     this.view = null;
     this.isRecalled = false;
+    /** @type {import('../common/live.js').LinkState['kind']} */
+    this.linkKind = 'connecting';
+    /** The last event before the stream broke off; those that follow are asked for. */
+    this.heard = 0;
     this.onRoute = () => this.show(true);
     this.onWake = () => this.update();
     this.clock = setInterval(() => this.frame.setLink(this.live.state), COUNT);
@@ -118,7 +122,10 @@ class Page {
     this.linkKind = state.kind;
     this.frame.setLink(state);
     this.actions?.setReach(state.kind === 'live');
-    if (isNews) this.frame.setTitle('lost', 'No connection');
+    if (!isNews) return;
+    this.frame.setTitle('lost', 'No connection');
+    this.heard = this.model.journal.last;
+    this.isRecalled = false;
   }
 
   /**
@@ -138,14 +145,18 @@ class Page {
     this.update();
   }
 
-  /** Asks what happened before the page was opened. It is looked at without, too. */
+  /**
+   * Asks what happened while nobody listened: before the page was opened, or while it was cut off. It is
+   * looked at without, too.
+   */
   async recall() {
     this.isRecalled = true;
     try {
-      const page = await this.session.call('GET', '/v1/events?wait=0');
-      this.model.journal.missed = page.missed;
+      const page = await this.session.call('GET', `/v1/events?wait=0&since=${this.heard}`);
+      const isFirst = this.heard === 0;
+      if (isFirst) this.model.journal.missed = page.missed;
       this.model.takeEvents(page.events);
-      this.model.recall();
+      if (isFirst) this.model.recall();
       this.update();
     } catch {
       this.isRecalled = false;

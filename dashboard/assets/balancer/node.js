@@ -91,7 +91,7 @@ function verdictTable() {
         order: ({ rate }) => rate || 0,
       },
     ],
-    onRow: (row, { label }) => row.classList.toggle('is-drop', isDrop(label)),
+    onRow: (row, { label, rate }) => row.classList.toggle('is-drop', isDrop(label) && rate > 0),
   });
 }
 
@@ -123,11 +123,9 @@ function nodeFacts() {
     ['Up for', ({ uptime_seconds: seconds }) => duration(seconds)],
     ['Process', ({ pid }) => String(pid)],
     ['Interface', ({ interface: it }) => `${it.name}, ${it.xdp_mode} mode`],
-    ['Configuration', ({ config }) => `${config.path}, the ${config.generation}. of this process`],
-    [
-      'Reloads done, refused',
-      ({ counters: it }) => `${count(it.reloads_ok)}, ${count(it.reloads_failed)}`,
-    ],
+    ['Configuration', ({ config }) => `${config.path}, generation ${config.generation}`],
+    ['Reloads', ({ counters: it }) => count(it.reloads_ok)],
+    ['Reloads refused', ({ counters: it }) => count(it.reloads_failed)],
     ['Tracked flows', ({ flows }) => count(flows.tracked)],
     ['Half open', ({ flows }) => count(flows.half_open)],
     [

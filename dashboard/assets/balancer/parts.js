@@ -146,11 +146,12 @@ export function sessionsText({ count: number, exact }) {
 }
 
 /**
- * A rate, or that it is not known yet.
+ * A rate, with no more digits than it deserves; a dash if it is not known yet.
  * @param {number} rate
  */
 export function rateText(rate) {
-  return Number.isNaN(rate) ? '–' : scaled(rate);
+  if (Number.isNaN(rate)) return '–';
+  return scaled(rate < 9.95 ? Math.round(rate * 10) / 10 : Math.round(rate));
 }
 
 /**

@@ -120,9 +120,10 @@ class Choice {
 
   /** @param {{service: Service, isChosen: boolean}} item */
   update({ service, isChosen }) {
-    const isBad =
-      service.state === 'down' || service.backends.some((it) => ofBackend(it).tone === 'error');
-    setHidden(this.sign, !isBad);
+    const isDown = service.state === 'down';
+    const isHurt = service.backends.some((it) => ofBackend(it).tone === 'error');
+    setHidden(this.sign, !isDown && !isHurt);
+    setAttribute(this.sign, 'class', `tone-${isDown ? 'error' : 'warning'}`);
     setText(this.name, service.name);
     setAttribute(this.element, 'href', format(['services', service.name]));
     setAttribute(this.element, 'aria-current', isChosen && 'page');
@@ -139,7 +140,8 @@ function serviceFacts() {
     packets > 0 ? count(packets) : '';
   return new Facts([
     ['New flows so far', ({ new_connections: fresh }) => count(fresh)],
-    ['Closed, of these reset', ({ closed, resets }) => `${count(closed)}, ${count(resets)}`],
+    ['Closed', ({ closed }) => count(closed)],
+    ['Of these reset', ({ resets }) => count(resets)],
     ['Client packets', ({ packets }) => count(packets)],
     ['Replies translated', replies],
     ['Dropped', ({ dropped }) => count(dropped)],

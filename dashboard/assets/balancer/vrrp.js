@@ -100,10 +100,8 @@ function routerFacts() {
     ],
     ['Virtual MAC address', ({ virtual_mac: mac }) => mac ?? ''],
     ['Group', ({ group }) => group ?? ''],
-    [
-      'Adverts sent, received',
-      ({ adverts }) => `${count(adverts.sent)}, ${count(adverts.received)}`,
-    ],
+    ['Adverts sent', ({ adverts }) => count(adverts.sent)],
+    ['Adverts received', ({ adverts }) => count(adverts.received)],
     ['Adverts refused', ({ adverts }) => counts(adverts.refused)],
     ['Odd adverts', ({ adverts }) => counts(adverts.remarked)],
     [

@@ -2,7 +2,8 @@
 
 const COUNT = new Intl.NumberFormat('en-GB');
 const CLOCK = new Intl.DateTimeFormat('en-GB', { timeStyle: 'medium' });
-const DAY = new Intl.DateTimeFormat('en-GB', { dateStyle: 'medium' });
+const DAY = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short' });
+const DATE = new Intl.DateTimeFormat('en-GB', { dateStyle: 'medium' });
 
 /** @param {number} value */
 export function count(value) {
@@ -89,9 +90,16 @@ export function clock(millis) {
   return CLOCK.format(millis);
 }
 
-/** @param {number} millis */
-export function day(millis) {
-  return DAY.format(millis);
+/**
+ * A moment as short as it can be told: the time alone if it is of this day.
+ * @param {number} millis
+ * @param {number} now
+ */
+export function moment(millis, now) {
+  const [then, today] = [new Date(millis), new Date(now)];
+  if (then.toDateString() === today.toDateString()) return clock(millis);
+  const isThisYear = then.getFullYear() === today.getFullYear();
+  return `${(isThisYear ? DAY : DATE).format(millis)}, ${clock(millis)}`;
 }
 
 /**

@@ -117,7 +117,8 @@ export class Plot {
     this.lines = lines;
     this.now = now;
     const values = lines.map(({ series }) => series.until(now));
-    const end = niceEnd(greatest(values.flat()));
+    // Some room above, so that the line is not behind the axis's words.
+    const end = niceEnd(greatest(values.flat()) * 1.08);
     this.drawn.forEach(({ area, line }, index) => {
       const d = values[index] ? paths(values[index], end, WIDTH, HEIGHT) : { area: '', line: '' };
       setAttribute(area, 'd', d.area);

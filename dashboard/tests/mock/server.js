@@ -91,7 +91,9 @@ export class Mock {
     if (pathname === '/v1/live') return this.live(request, response);
     if (pathname === '/v1/status') return answer(response, 200, this.world.status);
     if (pathname === '/v1/events') {
-      return answer(response, 200, { events: this.world.events, missed: 0, last: this.world.seq });
+      const since = Number(url.searchParams.get('since') ?? 0);
+      const events = this.world.events.filter(({ seq }) => seq > since);
+      return answer(response, 200, { events, missed: 0, last: this.world.seq });
     }
     if (request.method !== 'POST')
       return answer(response, 404, { error: 'there is no such route', hint: '' });

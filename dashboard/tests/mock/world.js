@@ -214,7 +214,7 @@ export class World {
 
   move(service, backend, rate) {
     const isUp = backend.health === 'up' && backend.admin !== 'disabled';
-    const fresh = isUp ? Math.round(rate * backend.share * (0.5 + this.random())) : 0;
+    const fresh = isUp ? Math.round(rate * backend.share * (0.8 + 0.4 * this.random())) : 0;
     const aim = rate * 40 * backend.share;
     const isDraining = backend.admin === 'draining';
     const gone = isDraining
