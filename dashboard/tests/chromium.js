@@ -45,12 +45,21 @@ export class Chromium {
     });
   }
 
-  /** @param {string} [program] */
-  static async launch(program = process.env.CHROMIUM ?? 'chromium') {
+  /**
+   * @param {string} program
+   * @param {string[]} [more] switches
+   */
+  static async launch(program, more = []) {
     const profile = await mkdtemp(join(tmpdir(), 'tidegate-chromium-'));
     // Root has no user namespaces to put a sandbox in; the page is ours.
     const sandbox = process.getuid?.() === 0 ? ['--no-sandbox'] : [];
-    const switches = [...SWITCHES, ...sandbox, `--user-data-dir=${profile}`, 'about:blank'];
+    const switches = [
+      ...SWITCHES,
+      ...more,
+      ...sandbox,
+      `--user-data-dir=${profile}`,
+      'about:blank',
+    ];
     const child = spawn(program, switches, {
       stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
     });
@@ -92,7 +101,7 @@ export class Chromium {
       browserContextId,
     });
     const { sessionId } = await this.send('Target.attachToTarget', { targetId, flatten: true });
-    const page = new Page(this, sessionId);
+    const page = new Page(this, sessionId, browserContextId);
     await page.prepare({ width, height, isDark, isTouch });
     return page;
   }
@@ -107,9 +116,10 @@ export class Chromium {
 }
 
 export class Page {
-  constructor(browser, sessionId) {
+  constructor(browser, sessionId, contextId) {
     this.browser = browser;
     this.sessionId = sessionId;
+    this.contextId = contextId;
     /** What the console, the policy and uncaught errors have said. @type {string[]} */
     this.complaints = [];
   }
@@ -156,6 +166,11 @@ export class Page {
         `${params.entry.source}: ${params.entry.text} ${params.entry.url ?? ''}`,
       );
     }
+  }
+
+  /** With all that it remembers. */
+  close() {
+    return this.browser.send('Target.disposeBrowserContext', { browserContextId: this.contextId });
   }
 
   async open(url) {
@@ -216,9 +231,11 @@ export class Page {
     await this.send('Input.insertText', { text });
   }
 
+  /** @param {'Tab' | 'Escape' | 'Enter'} key */
   async key(key) {
-    await this.send('Input.dispatchKeyEvent', { type: 'keyDown', key, code: key });
-    await this.send('Input.dispatchKeyEvent', { type: 'keyUp', key, code: key });
+    const it = { key, code: key, windowsVirtualKeyCode: { Tab: 9, Escape: 27, Enter: 13 }[key] };
+    await this.send('Input.dispatchKeyEvent', { type: 'rawKeyDown', ...it });
+    await this.send('Input.dispatchKeyEvent', { type: 'keyUp', ...it });
   }
 
   /** @returns {Promise<Buffer>} a PNG */

@@ -5,7 +5,7 @@ import { rateText } from '../assets/balancer/parts.js';
 import * as format from '../assets/common/format.js';
 import { format as route, parse } from '../assets/common/routes.js';
 import { greatest, niceEnd, paths, runs } from '../assets/common/scale.js';
-import { LENGTH, Series } from '../assets/common/series.js';
+import { LENGTH, Series, spanOf } from '../assets/common/series.js';
 
 test('numbers stay short, as in tidegate top', () => {
   const numbers = [0, 0.5, 7, 99.96, 999, 1234, 99_960, 5e6, 2.5e9, 9e14];
@@ -81,6 +81,16 @@ test('a long silence is a gap, and a short one is bridged', () => {
   assert.ok(series.until(19, 6).every(Number.isNaN));
   series.put(20 + 5 * LENGTH, 4);
   assert.equal(series.until(20 + 5 * LENGTH).filter((it) => !Number.isNaN(it)).length, 1);
+});
+
+test('a plot begins with a minute, and ends with ten', () => {
+  const series = new Series();
+  assert.equal(spanOf([series], 1000), 60);
+  series.put(1000, 1);
+  const spans = [1000, 1059, 1060, 1130, 1400, 9000].map((now) =>
+    spanOf([new Series(), series], now),
+  );
+  assert.deepEqual(spans, [60, 60, 120, 300, LENGTH, LENGTH]);
 });
 
 test('a mean leaves gaps out', () => {

@@ -32,10 +32,11 @@ test('the worst comes first, and the sentence is of the worst', () => {
     service.state = 'down';
     service.backends[0].admin = 'disabled';
     Object.assign(service.backends[1], { health: 'down', reason: 'timed out' });
+    status.config.last_error = 'a.toml:3: no port\n  | port';
   });
   assert.deepEqual(all, [
     'error: mqtt has no healthy backend: packets to 172.16.40.24:1883/mqtt are dropped',
-    'warning: mqtt/broker2 is down: timed out',
+    'warning: the last reload was refused, the old configuration is in force: a.toml:3: no port',
     'notice: mqtt/broker1 is disabled: it gets no packets',
   ]);
   const tones = (...list) => headline(list.map((tone) => ({ tone }))).words;

@@ -137,6 +137,22 @@ test('nobody who answers is no reason to give up', async () => {
   assert.equal(world.sources.length, 2);
 });
 
+test('a daemon that answers and gives no stream is told from one that is gone', async () => {
+  const world = new World();
+  world.live.start();
+  world.fail();
+  assert.equal(world.live.state.isRefused, false);
+  await world.pass(1000);
+  world.fail();
+  assert.equal(world.live.state.isRefused, true);
+  world.welcome = async () => {
+    throw new Error('nobody has answered');
+  };
+  await world.pass(2000);
+  world.fail();
+  assert.equal(world.live.state.isRefused, false);
+});
+
 test('a stop holds, even while the session is asked for', async () => {
   const world = new World();
   world.live.start();

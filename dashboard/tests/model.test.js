@@ -43,6 +43,7 @@ test('a daemon that was started anew counts as still, and what is new starts whe
 test('a burst after a sleep makes no rates of its own', () => {
   const model = new Model();
   const first = status();
+  model.takeStatus(first, 999_000);
   model.takeStatus(first, 1_000_000);
   const later = (packets, at) => {
     const next = structuredClone(first);
@@ -55,6 +56,27 @@ test('a burst after a sleep makes no rates of its own', () => {
   assert.equal(model.rates.total.packets, 100);
   later(300, 1_002_000);
   assert.ok(Math.abs(model.rates.total.packets - 200) < 1, 'over all of the time since');
+});
+
+test('the first status of a stream may be old, and makes no rates', () => {
+  const model = new Model();
+  const first = status();
+  const later = (packets, at) => {
+    const next = structuredClone(first);
+    next.services[0].packets += packets;
+    model.takeStatus(next, at);
+    return model.history(TOTAL).packets.at(Math.floor(at / 1000));
+  };
+  assert.ok(Number.isNaN(later(0, 1_000_000)));
+  assert.ok(
+    Number.isNaN(later(5000, 1_000_500)),
+    'the one before was late by nobody knows how much',
+  );
+  assert.equal(later(5100, 1_001_500), 100);
+  model.handleStream();
+  assert.ok(Number.isNaN(later(90_000, 1_020_000)));
+  assert.ok(Number.isNaN(later(90_100, 1_021_000)));
+  assert.equal(later(90_200, 1_022_000), 100);
 });
 
 test('the model forgets who is gone', () => {

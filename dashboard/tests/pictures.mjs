@@ -67,7 +67,7 @@ async function drain(page, mock) {
 }
 
 await mkdir(IMAGES, { recursive: true });
-const browser = await Chromium.launch();
+const browser = await Chromium.launch(process.env.CHROMIUM ?? 'chromium');
 try {
   await picture(browser, 'balancer-overview', { size: LAPTOP, isDark: false, hash: '#/' });
   const service = '#/services/mqtt';

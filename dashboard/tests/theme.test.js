@@ -19,8 +19,6 @@ const TEXTS = [
   ['on-error', 'error'],
   ['on-shade', 'shade-0'],
   ['on-shade', 'shade-1'],
-  // A plot's tip.
-  ['ground', 'ink'],
 ];
 
 /** What is no text but has to be seen: edges of fields, marks of states. */

@@ -68,8 +68,11 @@ function ofService(service) {
   if (state === 'down') {
     const text = `${name} has no healthy backend: packets to ${socket(vip, port)}/${protocol} are dropped`;
     found.push(finding('down', 'error', text, about, ['service_down']));
+  } else {
+    // Who knows that nobody is there need not hear it of each.
+    found.push(...down(service, about));
   }
-  found.push(...down(service, about), ...underWay(service), ...full(service, about));
+  found.push(...underWay(service), ...full(service, about));
   found.push(...tables(service, about), ...clients(service, about));
   return found;
 }

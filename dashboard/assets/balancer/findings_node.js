@@ -128,7 +128,8 @@ function ofSync({ sync }) {
  */
 function ofConfig({ last_error: error }) {
   if (error === null) return [];
-  const text = `the last reload was refused, the old configuration is in force: ${error}`;
+  const [first] = error.split('\n');
+  const text = `the last reload was refused, the old configuration is in force: ${first}`;
   const isBegunBy = (/** @type {EventRecord} */ { kind }) => kind === 'reload_failed';
   return [{ id: 'config', tone: 'warning', text, href: NODE, isBegunBy }];
 }

@@ -119,6 +119,7 @@ class Page {
   /** @param {import('../common/live.js').LinkState} state */
   handleLink(state) {
     const isNews = state.kind === 'lost' && this.view !== null && state.kind !== this.linkKind;
+    if (state.kind !== 'live' && this.linkKind === 'live') this.model.handleStream();
     this.linkKind = state.kind;
     this.frame.setLink(state);
     this.actions?.setReach(state.kind === 'live');

@@ -36,6 +36,9 @@ export class Model {
     this.rates = null;
     /** What rates are made against. @type {{status: Status, at: number} | null} */
     this.base = null;
+    this.isFresh = true;
+    /** Whether the last status has told new rates. */
+    this.hasRates = false;
     /** @type {Map<string, History>} */
     this.histories = new Map();
     /** @type {Map<string, Strip>} */
@@ -54,6 +57,12 @@ export class Model {
     return Math.floor(this.at / 1000);
   }
 
+  /** A new stream begins with a status that is up to a second old: no rates are made from that one. */
+  handleStream() {
+    this.base = null;
+    this.isFresh = true;
+  }
+
   /**
    * @param {Status} status
    * @param {number} at epoch, ms
@@ -62,10 +71,11 @@ export class Model {
   takeStatus(status, at) {
     const seconds = this.base ? (at - this.base.at) / 1000 : 0;
     const isRestarted = this.status !== null && this.status.pid !== status.pid;
-    if (this.base && seconds >= LEAST && !isRestarted) {
-      this.rates = between(this.base.status, status, seconds);
-    }
-    if (!this.base || seconds >= LEAST || isRestarted) this.base = { status, at };
+    const hasRates = this.base !== null && seconds >= LEAST && !isRestarted;
+    if (this.base && hasRates) this.rates = between(this.base.status, status, seconds);
+    if (!this.base || hasRates || isRestarted) this.base = this.isFresh ? null : { status, at };
+    this.isFresh = false;
+    this.hasRates = hasRates;
     this.status = status;
     this.at = at;
     this.remember(status);
@@ -132,6 +142,7 @@ export class Model {
     seen.add(key);
     const history = this.history(key);
     history.sessions.put(this.second, sessions);
+    if (!this.hasRates) return;
     const row = key === TOTAL ? this.rates?.total : this.rates?.rows.get(key);
     if (!row) return;
     for (const what of /** @type {const} */ (['packets', 'bits', 'fresh', 'drops'])) {

@@ -1,6 +1,6 @@
 // The node itself: how its packets end, its flow table, its configuration, and who is told of events.
 
-import { h, setText } from '../common/dom.js';
+import { h, setHidden, setText } from '../common/dom.js';
 import { count, duration } from '../common/format.js';
 import { Group, Plot } from '../common/plot.js';
 import { Table } from '../common/table.js';
@@ -26,7 +26,7 @@ export class NodeView {
     this.notifiers = notifierTable();
     this.facts = nodeFacts();
     this.told = section('Who is told of events', this.notifiers.element);
-    this.error = h('p', { class: 'about' });
+    this.error = h('pre', { class: 'said' });
     this.element = h(
       'div',
       { class: 'view' },
@@ -51,6 +51,7 @@ export class NodeView {
     this.drops.update([{ series: drops }], model.second, rateText(model.calmly(TOTAL, 'drops')));
     this.facts.update(status);
     setText(this.error, status.config.last_error ?? '');
+    setHidden(this.error, status.config.last_error === null);
     const endings = Object.entries(status.verdicts)
       .filter(([, number]) => number > 0)
       .map(([label, number]) => ({ label, number, rate: rates?.verdicts.get(label) ?? NaN }));

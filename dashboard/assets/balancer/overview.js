@@ -48,7 +48,7 @@ export class Overview {
       { class: 'view' },
       this.health.element,
       h('div', { class: 'figures' }, ...this.figures.map(({ element }) => element)),
-      section('Services', this.table.element),
+      section('Services', h('div', { class: 'is-steady' }, this.table.element)),
       h(
         'div',
         { class: 'columns' },
@@ -89,7 +89,7 @@ export class Overview {
         { id: 'packets', label: 'Packets/s', isNumber: true, ...rate('packets') },
         { id: 'bits', label: 'Bit/s', isNumber: true, ...rate('bits') },
         { id: 'drops', label: 'Dropped/s', isNumber: true, ...rate('drops') },
-        { id: 'plot', label: 'Packets, 10 min', make: () => this.spark() },
+        { id: 'plot', label: 'Packets, lately', make: () => this.spark() },
       ],
     });
   }

@@ -45,7 +45,7 @@ export class ServiceView {
       h('header', { class: 'heading' }, this.heading, this.badge.element, this.about),
       h('div', { class: 'plots' }, ...this.plots.map(({ plot }) => plot.element)),
       section('Share of new flows', this.slots.element),
-      section('Backends', h('div', { class: 'scroll' }, this.table.element)),
+      section('Backends', h('div', { class: 'scroll is-steady' }, this.table.element)),
       section('More', this.facts.element),
     );
     this.unknown = h('p', { class: 'empty', hidden: true });

@@ -103,10 +103,9 @@ export class Frame {
     const wait = Math.ceil((state.retryAt - Date.now()) / 1000);
     const next = wait > 0 ? `Trying again in ${wait} s.` : 'Trying again.';
     const age = duration((Date.now() - state.since) / 1000);
-    setText(
-      this.loss,
-      `No connection. What is shown is from ${clock(state.since)}, ${age} ago. ${next}`,
-    );
+    // The daemon bounds how many may look at a time.
+    const what = state.isRefused ? 'The daemon answers, but sends no news' : 'No connection';
+    setText(this.loss, `${what}. What is shown is from ${clock(state.since)}, ${age} ago. ${next}`);
   }
 
   /**

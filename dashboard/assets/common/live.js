@@ -30,6 +30,7 @@ export function pause(attempt, random) {
  * @property {'connecting' | 'live' | 'lost'} kind
  * @property {number} since when the last status came, or the first attempt was made (epoch, ms)
  * @property {number} retryAt when the next attempt is made, if `lost`
+ * @property {boolean} isRefused whether somebody answers all the same, but gives no stream
  *
  * @typedef {Object} Means what a stream needs of the world; tests have their own
  * @property {(url: string) => EventSource} open
@@ -72,7 +73,9 @@ export class Live {
     /** Changes with each start and stop. */
     this.round = 0;
     /** @type {LinkState} */
-    this.state = { kind: 'connecting', since: means.now(), retryAt: 0 };
+    this.state = { kind: 'connecting', since: means.now(), retryAt: 0, isRefused: false };
+    /** Whether the daemon has answered since the stream broke off. */
+    this.isReached = false;
   }
 
   /** Connects, at once. */
@@ -100,6 +103,7 @@ export class Live {
   handleMessage(source, kind, text) {
     if (source !== this.source) return;
     this.attempt = 0;
+    this.isReached = false;
     this.watch(source);
     this.tell('live');
     this.onData(kind, JSON.parse(text));
@@ -121,8 +125,10 @@ export class Live {
     const { round } = this;
     try {
       if (!(await this.isWelcome())) return;
+      this.isReached = true;
     } catch {
-      // Nobody has answered: the stream will find out when somebody does.
+      // The stream will find out when somebody answers.
+      this.isReached = false;
     }
     // Somebody may have started or stopped it meanwhile.
     if (this.round === round) this.start();
@@ -141,7 +147,8 @@ export class Live {
   tell(kind, retryAt = 0) {
     const now = this.means.now();
     const since = kind === 'live' || kind === 'connecting' ? now : this.state.since;
-    this.state = { kind, since, retryAt };
+    const isRefused = kind === 'lost' && this.isReached;
+    this.state = { kind, since, retryAt, isRefused };
     this.onState(this.state);
   }
 

@@ -1,13 +1,13 @@
-// A plot of the last ten minutes. Pointing, touching, or the arrow keys show the value of a second,
+// A plot of the last minutes, ten at most. Pointing, touching, or the arrow keys show the value of a second,
 // in all plots of a group at once.
 
 import { h, setAttribute, setHidden, setStyle, setText, svg } from './dom.js';
 import { clock } from './format.js';
 import { greatest, niceEnd, paths } from './scale.js';
-import { LENGTH } from './series.js';
+import { LENGTH, spanOf } from './series.js';
 
-/** Seconds that are one point of a line without axes. */
-const POINT = 5;
+/** Points of a line without axes. */
+const POINTS = 120;
 
 const WIDTH = 600;
 const HEIGHT = 100;
@@ -48,6 +48,7 @@ export class Plot {
     /** @type {Line[]} */
     this.lines = [];
     this.now = 0;
+    this.span = LENGTH;
     this.drawn = [1, 2].map((number) => ({
       area: svg('path', { class: `plot-area plot-area-${number}` }),
       line: svg('path', { class: `plot-line plot-line-${number}` }),
@@ -57,33 +58,37 @@ export class Plot {
     const shapes = this.drawn.flatMap(({ area, line }) => [area, line]);
     const size = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none' };
     this.cursor = h('div', { class: 'plot-cursor', hidden: true });
-    this.tip = h('div', { class: 'plot-tip', hidden: true });
     this.end = h('span', { class: 'plot-end' });
     this.half = h('span', { class: 'plot-half' });
-    this.value = h('span', { class: 'plot-value' });
+    this.time = h('small', {});
+    this.value = h('span', {});
+    this.latest = '';
     this.field = h(
       'div',
       {
         class: 'plot-field',
         tabindex: 0,
         role: 'slider',
-        'aria-label': `${title}, last 10 minutes`,
+        'aria-label': `${title}, the last minutes`,
       },
       svg('svg', { ...size, 'aria-hidden': 'true' }, middle, top, ...shapes),
       this.end,
       this.half,
       this.cursor,
-      this.tip,
     );
-    setAttribute(this.field, 'aria-valuemin', 1 - LENGTH);
     setAttribute(this.field, 'aria-valuemax', 0);
-    const ages = ['10 min ago', '5 min', 'now'].map((age) => h('span', {}, age));
+    this.ages = ['', '', 'now'].map((age) => h('span', {}, age));
     this.element = h(
       'figure',
       { class: 'plot' },
-      h('figcaption', {}, h('span', { class: 'plot-title' }, title), this.value),
+      h(
+        'figcaption',
+        {},
+        h('span', { class: 'plot-title' }, title),
+        h('span', { class: 'plot-value' }, this.time, this.value),
+      ),
       this.field,
-      h('div', { class: 'plot-ages', 'aria-hidden': 'true' }, ...ages),
+      h('div', { class: 'plot-ages', 'aria-hidden': 'true' }, ...this.ages),
     );
     this.listen();
   }
@@ -93,7 +98,7 @@ export class Plot {
     const follow = (/** @type {PointerEvent} */ event) => {
       const box = field.getBoundingClientRect();
       const part = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-      group.point(Math.round((1 - part) * (LENGTH - 1)));
+      group.point(Math.round((1 - part) * (this.span - 1)));
     };
     field.addEventListener('pointermove', follow);
     field.addEventListener('pointerdown', follow);
@@ -104,7 +109,7 @@ export class Plot {
       const step = steps[/** @type {keyof typeof steps} */ (event.key)];
       if (step === undefined) return;
       event.preventDefault();
-      group.point(Math.min(LENGTH - 1, Math.max(0, (group.ago ?? 0) + step)));
+      group.point(Math.min(this.span - 1, Math.max(0, (group.ago ?? 0) + step)));
     });
   }
 
@@ -116,7 +121,13 @@ export class Plot {
   update(lines, now, value) {
     this.lines = lines;
     this.now = now;
-    const values = lines.map(({ series }) => series.until(now));
+    this.setSpan(
+      spanOf(
+        lines.map(({ series }) => series),
+        now,
+      ),
+    );
+    const values = lines.map(({ series }) => series.until(now, this.span));
     // Some room above, so that the line is not behind the axis's words.
     const end = niceEnd(greatest(values.flat()) * 1.08);
     this.drawn.forEach(({ area, line }, index) => {
@@ -126,8 +137,16 @@ export class Plot {
     });
     setText(this.end, this.format(end).replace('.0', ''));
     setText(this.half, this.format(end / 2).replace('.0', ''));
-    setText(this.value, value);
+    this.latest = value;
     this.showCursor();
+  }
+
+  /** @param {number} span seconds */
+  setSpan(span) {
+    this.span = span;
+    setText(this.ages[0], `${span / 60} min ago`);
+    setText(this.ages[1], span > 60 ? `${span / 120} min` : '30 s');
+    setAttribute(this.field, 'aria-valuemin', 1 - span);
   }
 
   showCursor() {
@@ -135,21 +154,19 @@ export class Plot {
     const second = this.now - (ago ?? 0);
     const words = this.lines.map(({ series, name }) => {
       const value = series.at(second);
-      const text = Number.isNaN(value) ? 'no value' : this.format(value);
+      const text = Number.isNaN(value) ? '–' : this.format(value);
       return name === undefined ? text : `${name} ${text}`;
     });
-    const text = `${words.join(', ')} at ${clock(second * 1000)}`;
+    const [value, time] = [words.join(', '), clock(second * 1000)];
     setAttribute(this.field, 'aria-valuenow', -(ago ?? 0));
-    setAttribute(this.field, 'aria-valuetext', text);
+    setAttribute(this.field, 'aria-valuetext', `${value} at ${time}`);
+    // What is pointed at stands where the latest value stands otherwise, and covers nothing.
+    setText(this.value, ago === null ? this.latest : value);
+    setText(this.time, ago === null ? '' : time);
     setHidden(this.cursor, ago === null);
-    setHidden(this.tip, ago === null);
     if (ago === null) return;
-    const part = 1 - ago / (LENGTH - 1);
+    const part = Math.max(0, 1 - ago / (this.span - 1));
     setStyle(this.cursor, 'left', `${part * 100}%`);
-    setStyle(this.tip, 'left', `${part * 100}%`);
-    // The words stay within the plot.
-    setStyle(this.tip, 'transform', `translateX(${-part * 100}%)`);
-    setText(this.tip, text);
   }
 }
 
@@ -174,13 +191,18 @@ export class Spark {
    */
   update(series, now) {
     // There is no room for a point each second, and nothing to see until there is another.
-    const last = Math.floor(now / POINT);
+    const span = spanOf([series], now);
+    const point = span / POINTS;
+    const last = Math.floor(now / Math.max(1, point));
     if (series === this.series && last === this.last) return;
     this.series = series;
     this.last = last;
-    const values = Array.from({ length: LENGTH / POINT }, (_, index) =>
-      series.mean(now - LENGTH + POINT * (index + 1), POINT),
-    );
+    const values =
+      point < 1
+        ? series.until(now, span)
+        : Array.from({ length: POINTS }, (_, at) =>
+            series.mean(now - span + point * (at + 1), point),
+          );
     const d = paths(values, Math.max(greatest(values) * 1.1, this.least), WIDTH, HEIGHT);
     setAttribute(this.area, 'd', d.area);
     setAttribute(this.line, 'd', d.line);

@@ -13,8 +13,9 @@ const BRIDGED = 2;
 export class Series {
   constructor() {
     this.values = new Float64Array(LENGTH).fill(NaN);
-    /** The newest second that was written. */
+    /** The newest and the oldest second that were written. */
     this.newest = -Infinity;
+    this.oldest = Infinity;
   }
 
   /**
@@ -30,6 +31,7 @@ export class Series {
     } else if (second <= this.newest - LENGTH) {
       return;
     }
+    this.oldest = Math.min(this.oldest, second);
     this.values[second % LENGTH] = value;
   }
 
@@ -64,4 +66,17 @@ export class Series {
     }
     return sum / known;
   }
+}
+
+/** Seconds that a plot may show, from a minute on. */
+const SPANS = [60, 120, 300, LENGTH];
+
+/**
+ * How many seconds are worth showing: a page that was opened a moment ago has no ten minutes.
+ * @param {Series[]} all
+ * @param {number} now
+ */
+export function spanOf(all, now) {
+  const oldest = Math.min(now, ...all.map((series) => series.oldest));
+  return SPANS.find((span) => span > now - oldest) ?? LENGTH;
 }

@@ -3,6 +3,9 @@
 
 import { h, List, setAttribute, setText } from './dom.js';
 
+/** Puts `broker10` after `broker9`. */
+const NAMES = new Intl.Collator('en', { numeric: true });
+
 /**
  * @template T
  * @typedef {Object} Column
@@ -133,6 +136,6 @@ function classes(id, isNumber) {
  * @param {number | string} b
  */
 function compare(a, b) {
-  if (typeof a === 'string' || typeof b === 'string') return String(a).localeCompare(String(b));
+  if (typeof a === 'string' || typeof b === 'string') return NAMES.compare(String(a), String(b));
   return a === b ? 0 : a - b;
 }
