@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { rateText } from '../assets/balancer/parts.js';
+import { rateText } from '../assets/common/parts.js';
 import * as format from '../assets/common/format.js';
 import { format as route, parse } from '../assets/common/routes.js';
 import { greatest, niceEnd, paths, runs } from '../assets/common/scale.js';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { Drain, inWords as drainWords } from '../assets/balancer/drain.js';
-import { Journal } from '../assets/balancer/journal.js';
+import { Journal } from '../assets/common/journal.js';
 import { Model, TOTAL } from '../assets/balancer/model.js';
 import { between } from '../assets/balancer/rates.js';
 import { CELL_SECONDS, CELLS, inWords, runsOf, Strip } from '../assets/balancer/strip.js';
@@ -77,6 +77,15 @@ test('the first status of a stream may be old, and makes no rates', () => {
   assert.ok(Number.isNaN(later(90_000, 1_020_000)));
   assert.ok(Number.isNaN(later(90_100, 1_021_000)));
   assert.equal(later(90_200, 1_022_000), 100);
+});
+
+test('a clock that is set back begins a new history', () => {
+  const model = new Model();
+  const first = status();
+  for (const at of [1_000_000, 1_001_000, 1_002_000, 500_000, 501_000]) model.takeStatus(first, at);
+  assert.equal(model.rates.total.packets, 0);
+  assert.equal(model.history(TOTAL).packets.at(501), 0, 'rates go on at once');
+  assert.ok(Number.isNaN(model.history(TOTAL).packets.at(1001)));
 });
 
 test('the model forgets who is gone', () => {

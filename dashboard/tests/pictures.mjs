@@ -66,18 +66,19 @@ async function drain(page, mock) {
   while (!backend.left_exact) await new Promise((resolve) => setTimeout(resolve, 100));
 }
 
+async function drainElsewhere(page, mock) {
+  mock.world.order('mqtt', 'broker3', 'drain', 0, true);
+}
+
 await mkdir(IMAGES, { recursive: true });
 const browser = await Chromium.launch(process.env.CHROMIUM ?? 'chromium');
+const pictures = {
+  'balancer-overview': { size: LAPTOP, isDark: false, hash: '#/', before: drainElsewhere },
+  'balancer-drain': { size: LAPTOP, isDark: true, hash: '#/services/mqtt', before: drain },
+  'balancer-phone': { size: PHONE, isDark: false, hash: '#/', before: drainElsewhere },
+};
 try {
-  await picture(browser, 'balancer-overview', { size: LAPTOP, isDark: false, hash: '#/' });
-  const service = '#/services/mqtt';
-  await picture(browser, 'balancer-drain', {
-    size: LAPTOP,
-    isDark: true,
-    hash: service,
-    before: drain,
-  });
-  await picture(browser, 'balancer-phone', { size: PHONE, isDark: false, hash: '#/' });
+  for (const [name, how] of Object.entries(pictures)) await picture(browser, name, how);
 } finally {
   await browser.close();
 }

@@ -17,12 +17,10 @@ export class Actions {
   /**
    * @param {import('../common/session.js').Session} session
    * @param {import('../common/notices.js').Notices} notices
-   * @param {() => import('./model.js').Model} model
    */
-  constructor(session, notices, model) {
+  constructor(session, notices) {
     this.session = session;
     this.notices = notices;
-    this.model = model;
     this.isReached = true;
   }
 

@@ -2,19 +2,11 @@
 
 import { h, List, setHidden, setText } from '../common/dom.js';
 import { count, latency, percent, scaled, socket } from '../common/format.js';
+import { Badge, Facts, rateText, section } from '../common/parts.js';
 import { Group, Plot } from '../common/plot.js';
 import { format } from '../common/routes.js';
 import { EventRow } from './events.js';
-import {
-  Badge,
-  DrainBar,
-  Facts,
-  rateText,
-  section,
-  sessionsText,
-  StripPicture,
-  weightText,
-} from './parts.js';
+import { DrainBar, sessionsText, StripPicture, weightText } from './parts.js';
 import { keyOf } from './rates.js';
 import { ofBackend } from './standing.js';
 
@@ -34,11 +26,14 @@ const PLOTS = /** @type {const} */ ([
 const EVENTS = 20;
 
 export class BackendView {
-  /** @param {import('./main.js').Context} context */
-  constructor({ actions, path }) {
-    this.service = path[1];
-    this.name = path[2];
-    this.title = this.name;
+  /**
+   * @param {import('./actions.js').Actions | null} actions
+   * @param {string} service
+   * @param {string} name
+   */
+  constructor(actions, service, name) {
+    this.service = service;
+    this.name = name;
     this.badge = new Badge();
     this.reason = h('p', { class: 'about' });
     this.drain = new DrainBar();

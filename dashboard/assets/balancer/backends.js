@@ -2,17 +2,10 @@
 
 import { h, setAttribute, setHidden, setText } from '../common/dom.js';
 import { count, latency, socket } from '../common/format.js';
+import { Badge, rateText } from '../common/parts.js';
 import { format } from '../common/routes.js';
 import { Table } from '../common/table.js';
-import {
-  Badge,
-  DrainBar,
-  rateText,
-  sessionsText,
-  ShareBar,
-  StripPicture,
-  weightText,
-} from './parts.js';
+import { DrainBar, sessionsText, ShareBar, StripPicture, weightText } from './parts.js';
 import { keyOf } from './rates.js';
 import { ofBackend } from './standing.js';
 

@@ -15,9 +15,8 @@ import { admits } from './filter.js';
 const STEP = 100;
 
 export class EventsView {
-  /** @param {import('./main.js').Context} context */
-  constructor({ options }) {
-    this.title = 'Events';
+  /** @param {Record<string, string>} options of the address */
+  constructor(options) {
     this.shown = STEP;
     const labels = {
       '': 'All',

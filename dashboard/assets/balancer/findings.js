@@ -14,12 +14,7 @@ import { isFull, takesNew } from './standing.js';
  * @typedef {import('../../types/balancer.d.ts').Backend} Backend
  * @typedef {import('../../types/balancer.d.ts').EventRecord} EventRecord
  *
- * @typedef {Object} Finding
- * @property {string} id the same for as long as it holds
- * @property {'error' | 'warning' | 'notice'} tone
- * @property {string} text
- * @property {string} href where more is shown
- * @property {(event: EventRecord) => boolean} isBegunBy whether an event was its beginning
+ * @typedef {import('../common/journal.js').Finding} Finding
  */
 
 /** So many backends of a service that are down are named one by one. */

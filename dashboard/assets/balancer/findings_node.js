@@ -7,7 +7,7 @@ import { hindrance } from './words.js';
  * @typedef {import('../../types/balancer.d.ts').Status} Status
  * @typedef {import('../../types/balancer.d.ts').Router} Router
  * @typedef {import('../../types/balancer.d.ts').EventRecord} EventRecord
- * @typedef {import('./findings.js').Finding} Finding
+ * @typedef {import('../common/journal.js').Finding} Finding
  */
 
 const VRRP = format(['vrrp']);

@@ -9,8 +9,8 @@ import { takesNew } from './standing.js';
  * @typedef {import('./model.js').Model} Model
  *
  * @typedef {Object} Item
- * @property {import('./findings.js').Finding} finding
- * @property {import('./journal.js').Beginning | null} since
+ * @property {import('../common/journal.js').Finding} finding
+ * @property {import('../common/journal.js').Beginning | null} since
  * @property {number} at the moment that ages are told of (epoch, ms)
  */
 

@@ -1,10 +1,10 @@
 // All that the page knows, made from statuses and events as they come. Views read it, nothing else
 // changes it.
 
+import { Beginnings, Journal } from '../common/journal.js';
 import { Series } from '../common/series.js';
 import { Drain } from './drain.js';
 import { findings, headline } from './findings.js';
-import { Beginnings, Journal } from './journal.js';
 import { between, keyOf } from './rates.js';
 import { Strip } from './strip.js';
 
@@ -47,7 +47,7 @@ export class Model {
     this.drains = new Map();
     this.journal = new Journal();
     this.beginnings = new Beginnings();
-    /** @type {import('./findings.js').Finding[]} */
+    /** @type {import('../common/journal.js').Finding[]} */
     this.findings = [];
     this.headline = headline([]);
   }
@@ -63,12 +63,19 @@ export class Model {
     this.isFresh = true;
   }
 
+  /** The clock of this computer was set back: what was seen by the other time is in no order with it. */
+  forget() {
+    this.base = null;
+    for (const kept of [this.histories, this.strips, this.drains]) kept.clear();
+  }
+
   /**
    * @param {Status} status
    * @param {number} at epoch, ms
-   * @returns {import('./findings.js').Finding[]} what is found that was not before
+   * @returns {import('../common/journal.js').Finding[]} what is found that was not before
    */
   takeStatus(status, at) {
+    if (at < this.at) this.forget();
     const seconds = this.base ? (at - this.base.at) / 1000 : 0;
     const isRestarted = this.status !== null && this.status.pid !== status.pid;
     const hasRates = this.base !== null && seconds >= LEAST && !isRestarted;

@@ -2,10 +2,10 @@
 
 import { h, setHidden, setText } from '../common/dom.js';
 import { count, duration } from '../common/format.js';
+import { Facts, rateText, section } from '../common/parts.js';
 import { Group, Plot } from '../common/plot.js';
 import { Table } from '../common/table.js';
 import { TOTAL } from './model.js';
-import { Facts, rateText, section } from './parts.js';
 import { isDrop } from './rates.js';
 import { verdict } from './words.js';
 
@@ -18,7 +18,6 @@ import { verdict } from './words.js';
 
 export class NodeView {
   constructor() {
-    this.title = 'Node';
     const group = new Group();
     this.packets = new Plot({ title: 'Packets/s', format: rateText, group });
     this.drops = new Plot({ title: 'Dropped/s', format: rateText, group });

@@ -3,13 +3,14 @@
 import { h, List, setAttribute, setText } from '../common/dom.js';
 import { count, duration, scaled, socket } from '../common/format.js';
 import { icon } from '../common/icons.js';
+import { Badge, Figure, rateText, section } from '../common/parts.js';
 import { Spark } from '../common/plot.js';
 import { format } from '../common/routes.js';
 import { Table } from '../common/table.js';
 import { EventRow } from './events.js';
 import { Health } from './health.js';
 import { TOTAL } from './model.js';
-import { Badge, Figure, rateText, section, sessionsText } from './parts.js';
+import { sessionsText } from './parts.js';
 import { ofBackend, ofRouter, takesNew } from './standing.js';
 import { role } from './words.js';
 
@@ -23,7 +24,6 @@ const EVENTS = 6;
 
 export class Overview {
   constructor() {
-    this.title = 'Overview';
     this.health = new Health();
     const labels = ['Sessions', 'New flows/s', 'Packets/s', 'Bit/s'];
     this.figures = [...labels.map((label) => new Figure(label)), new Figure('Dropped/s', 20)];

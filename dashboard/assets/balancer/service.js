@@ -3,10 +3,11 @@
 import { h, List, setAttribute, setHidden, setText } from '../common/dom.js';
 import { count, duration, plural, scaled, socket } from '../common/format.js';
 import { icon } from '../common/icons.js';
+import { Badge, Facts, rateText, section } from '../common/parts.js';
 import { Group, Plot } from '../common/plot.js';
 import { format } from '../common/routes.js';
 import { backendTable } from './backends.js';
-import { Badge, Facts, rateText, section, sessionsText } from './parts.js';
+import { sessionsText } from './parts.js';
 import { SlotPicture } from './slots.js';
 import { ofBackend } from './standing.js';
 
@@ -23,10 +24,12 @@ const PLOTS = /** @type {const} */ ([
 ]);
 
 export class ServiceView {
-  /** @param {import('./main.js').Context} context */
-  constructor({ actions, path }) {
-    this.name = path[1];
-    this.title = this.name ?? 'Services';
+  /**
+   * @param {import('./actions.js').Actions | null} actions
+   * @param {string | undefined} name the first one, if it is left out
+   */
+  constructor(actions, name) {
+    this.name = name;
     this.chooser = new Chooser();
     this.heading = h('h1', { tabindex: -1 });
     this.badge = new Badge();

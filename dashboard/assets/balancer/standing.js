@@ -2,8 +2,8 @@
 
 /**
  * @typedef {import('../../types/balancer.d.ts').Backend} Backend
- * @typedef {'good' | 'quiet' | 'notice' | 'warning' | 'error'} Tone
- * @typedef {{word: string, tone: Tone}} Standing
+ * @typedef {import('../common/parts.js').Tone} Tone
+ * @typedef {import('../common/parts.js').Standing} Standing
  */
 
 /**

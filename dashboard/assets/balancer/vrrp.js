@@ -2,7 +2,7 @@
 
 import { h, List, setHidden, setText } from '../common/dom.js';
 import { count, duration, latency, plural, size } from '../common/format.js';
-import { Badge, Facts, section } from './parts.js';
+import { Badge, Facts, section } from '../common/parts.js';
 import { ofRouter, ofVip } from './standing.js';
 import { cause, hindrance, role } from './words.js';
 
@@ -14,9 +14,8 @@ import { cause, hindrance, role } from './words.js';
  */
 
 export class VrrpView {
-  /** @param {import('./main.js').Context} context */
-  constructor({ actions }) {
-    this.title = 'VRRP and sync';
+  /** @param {import('./actions.js').Actions | null} actions */
+  constructor(actions) {
     this.routers = h('div', { class: 'cards' });
     this.routerList = new List(
       this.routers,

@@ -34,6 +34,16 @@ export class Notices {
   }
 
   /**
+   * Has several read out as one: of two that come together only the last would be.
+   * @param {{text: string, tone: Tone}[]} messages
+   */
+  sayAll(messages) {
+    if (messages.length === 0) return;
+    const isUrgent = messages.some(({ tone }) => tone === 'error');
+    this.say(messages.map(({ text }) => text).join('. '), isUrgent ? 'error' : 'notice');
+  }
+
+  /**
    * Has a message read out, at once if it is an error.
    * @param {string} text
    * @param {Tone} tone

@@ -1,6 +1,22 @@
 // The events that the page knows, each once, and what they tell of when something began.
 
-/** @typedef {import('../../types/balancer.d.ts').EventRecord} EventRecord */
+/**
+ * @typedef {Object} Told what all daemons tell of an event
+ * @property {number} seq
+ * @property {string} time
+ * @property {string} kind
+ * @property {'info' | 'notice' | 'warning' | 'error'} severity
+ * @property {string} message
+ *
+ * @typedef {Told & Record<string, any>} EventRecord with what it is about, by kind
+ *
+ * @typedef {Object} Finding something that is wrong or under way
+ * @property {string} id the same for as long as it holds
+ * @property {'error' | 'warning' | 'notice'} tone
+ * @property {string} text
+ * @property {string} href where more is shown
+ * @property {(event: any) => boolean} isBegunBy whether an event was its beginning
+ */
 
 /** As many as the daemon itself remembers. */
 const MOST = 1_152;
@@ -11,8 +27,6 @@ export class Journal {
     this.records = [];
     this.missed = 0;
     this.last = 0;
-    /** Changes with each event. */
-    this.version = 0;
   }
 
   /**
@@ -29,7 +43,6 @@ export class Journal {
     if (!isLater) this.records.sort((a, b) => b.seq - a.seq);
     this.records.length = Math.min(this.records.length, MOST);
     this.last = Math.max(this.last, this.records[0].seq);
-    this.version += 1;
     return news;
   }
 
@@ -53,10 +66,10 @@ export class Beginnings {
   }
 
   /**
-   * @param {import('./findings.js').Finding[]} findings all that hold
+   * @param {Finding[]} findings all that hold
    * @param {Journal} journal
    * @param {number} now epoch, ms
-   * @returns {import('./findings.js').Finding[]} those that are news
+   * @returns {Finding[]} those that are news
    */
   update(findings, journal, now) {
     const news = findings.filter(({ id }) => !this.known.has(id));
