@@ -9,13 +9,14 @@ use anyhow::{Context, Result, bail};
 const MAX_LINES: usize = 500;
 
 /// Where the sources are.
-const ROOTS: [&str; 8] = [
+const ROOTS: [&str; 9] = [
     "lb-common",
     "lb-ebpf",
     "lb-user",
     "broker",
     "channel",
     "console",
+    "dashboard",
     "xtask",
     "tests",
 ];
@@ -93,7 +94,7 @@ const RULES: [Rule; 7] = [
     },
     Rule {
         words: &["lb_user", "lb_common"],
-        within: &["broker/", "channel/", "console/"],
+        within: &["broker/", "channel/", "console/", "dashboard/"],
         except: &[],
         because: "the broker names nothing of the balancer, nor does what both have in common",
     },
@@ -115,7 +116,7 @@ const RULES: [Rule; 7] = [
 ];
 
 /// Packages, and what they must not depend on.
-const APART: [(&str, &[&str]); 7] = [
+const APART: [(&str, &[&str]); 8] = [
     (
         "lb-common",
         &["lb-user", "lb-ebpf", "broker", "xtask", "tests"],
@@ -143,6 +144,18 @@ const APART: [(&str, &[&str]); 7] = [
     ),
     (
         "console",
+        &[
+            "lb-common",
+            "lb-user",
+            "lb-ebpf",
+            "broker",
+            "dashboard",
+            "xtask",
+            "tests",
+        ],
+    ),
+    (
+        "dashboard",
         &[
             "lb-common",
             "lb-user",
