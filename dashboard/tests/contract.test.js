@@ -8,7 +8,15 @@ import { test } from 'node:test';
 import { World } from './mock/world.js';
 
 const CONTROL = new URL('../../lb-user/src/control/', import.meta.url);
-const FILES = ['insight.rs', 'notify.rs', 'status.rs', 'sync.rs', 'vrrp.rs'];
+// A name that several have is the last one's.
+const FILES = [
+  '../../../dashboard/src/counters.rs',
+  'insight.rs',
+  'notify.rs',
+  'status.rs',
+  'sync.rs',
+  'vrrp.rs',
+];
 
 /** The daemon's name for each interface. */
 const NAMES = {
@@ -24,6 +32,7 @@ const NAMES = {
   Router: 'RouterStatus',
   Sync: 'SyncStatus',
   Notifier: 'NotifierStatus',
+  Dashboard: 'DashboardStatus',
 };
 
 /** The fields of each struct, those of flattened ones among them. */
@@ -95,6 +104,7 @@ test('the mock tells what the daemon does', async () => {
     BackendStatus: service.backends[0],
     ProbeStatus: service.backends[0].probe,
     NotifierStatus: status.notifiers[0],
+    DashboardStatus: status.dashboard,
   };
   for (const [name, part] of Object.entries(parts)) {
     assert.deepEqual(Object.keys(part).sort(), told.get(name), name);

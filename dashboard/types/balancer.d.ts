@@ -163,6 +163,18 @@ export interface Notifier {
   last_error: string | null;
 }
 
+export interface Dashboard {
+  accounts: number;
+  tokens: number;
+  accounts_error: string | null;
+  sessions: number;
+  connections: number;
+  connections_refused: number;
+  live_streams: number;
+  logins: Record<string, number>;
+  refused: Record<string, number>;
+}
+
 export interface Status {
   version: string;
   pid: number;
@@ -178,6 +190,7 @@ export interface Status {
   counters: { reloads_ok: number; reloads_failed: number; apply_errors: number };
   events: Record<string, number>;
   notifiers: Notifier[];
+  dashboard: Dashboard | null;
 }
 
 export interface EventRecord {

@@ -75,6 +75,17 @@ export class World {
           last_error: null,
         },
       ],
+      dashboard: {
+        accounts: 2,
+        tokens: 0,
+        accounts_error: null,
+        sessions: 1,
+        connections: 1,
+        connections_refused: 0,
+        live_streams: 1,
+        logins: { ok: 1, failed: 0, throttled: 0, busy: 0 },
+        refused: {},
+      },
     };
   }
 

@@ -1,5 +1,6 @@
 //! A status as Prometheus text.
 
+mod dashboard;
 mod sync;
 mod vrrp;
 
@@ -30,6 +31,7 @@ pub fn render(status: &Status) -> String {
     backends(&mut page, &status.services);
     vrrp::routers(&mut page, &status.vrrp);
     sync::channel(&mut page, status.sync.as_ref());
+    dashboard::door(&mut page, status.dashboard.as_ref());
     page.text
 }
 

@@ -65,25 +65,34 @@ struct ReloadedBody {
 
 /// All that the unix socket offers.
 pub(super) fn control(handle: Handle) -> Router {
+    balancing_routes()
+        .route("/v1/reload", post(reload))
+        .route("/v1/stop", post(stop))
+        .route("/v1/notify/test", post(test_notification))
+        .merge(observation_routes())
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(handle)
+}
+
+/// What the dashboard offers to those whom it knows: nothing that is about the host.
+pub(super) fn page(handle: Handle) -> Router {
+    balancing_routes().with_state(handle)
+}
+
+fn balancing_routes() -> Router<Handle> {
     Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/reload", post(reload))
         .route("/v1/trace", post(trace))
         .route("/v1/backends", get(backends))
         .route("/v1/backends/{service}/{name}/drain", post(drain))
         .route("/v1/backends/{service}/{name}/enable", post(enable))
         .route("/v1/backends/{service}/{name}/disable", post(disable))
         .route("/v1/backends/{service}/{name}/weight", post(weight))
-        .route("/v1/stop", post(stop))
         .route("/v1/events", get(events::list))
-        .route("/v1/notify/test", post(test_notification))
         .route("/v1/vrrp", get(vrrp))
         .route("/v1/vrrp/{name}/release", post(release))
         .route("/v1/vrrp/{name}/resume", post(resume))
-        .merge(observation_routes())
-        .fallback(not_found)
-        .method_not_allowed_fallback(not_allowed)
-        .with_state(handle)
 }
 
 /// What the loopback port offers: nothing that changes anything.

@@ -1,17 +1,18 @@
 //! The listening sockets and the tasks that serve them.
 
-use std::{io, net::SocketAddr, path::Path};
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use axum::{Router, serve::Listener};
 use console::socket::{self, SocketFile};
+use dashboard::{Counters, Door, OpenError};
 use tokio::{
     net::{TcpListener, UnixListener},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{DAEMON, routes};
-use crate::control::Handle;
+use super::{DAEMON, page, routes};
+use crate::{config::model, control::Handle};
 
 /// Why there is no listening socket.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,8 @@ pub enum BindError {
         address: SocketAddr,
         source: io::Error,
     },
+    #[error(transparent)]
+    Dashboard(#[from] OpenError),
 }
 
 /// Sockets that listen, whoever connects to them waits.
@@ -31,6 +34,7 @@ pub struct Servers {
     control: UnixListener,
     file: SocketFile,
     metrics: Option<TcpListener>,
+    dashboard: Option<Door>,
 }
 
 impl Servers {
@@ -45,6 +49,7 @@ impl Servers {
             control,
             file,
             metrics: None,
+            dashboard: None,
         })
     }
 
@@ -60,6 +65,27 @@ impl Servers {
         Ok(())
     }
 
+    /// Has all that the dashboard needs as well.
+    ///
+    /// # Errors
+    ///
+    /// If an address, or the certificate, cannot be had.
+    pub async fn open_dashboard(&mut self, config: &model::Dashboard) -> Result<(), BindError> {
+        self.dashboard = Some(page::open(config).await?);
+        Ok(())
+    }
+
+    /// What happens at the dashboard, if there is one.
+    #[must_use]
+    pub fn dashboard_counters(&self) -> Option<Arc<Counters>> {
+        self.dashboard.as_ref().map(Door::counters)
+    }
+
+    /// Where the dashboard listens.
+    pub fn dashboard_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.dashboard.iter().flat_map(Door::addresses)
+    }
+
     /// Serves until `stop`, as tasks of `tasks`.
     pub fn spawn(
         self,
@@ -71,6 +97,7 @@ impl Servers {
             control,
             file,
             metrics,
+            dashboard,
         } = self;
         let served = serve(control, routes::control(handle.clone()), stop.clone());
         tasks.spawn(async move {
@@ -81,6 +108,13 @@ impl Servers {
         if let Some(listener) = metrics {
             let served = serve(listener, routes::observation(handle.clone()), stop.clone());
             tasks.spawn(async move { ("metrics", served.await.map_err(Into::into)) });
+        }
+        if let Some(door) = dashboard {
+            let served = page::serve(door, handle.clone(), stop.clone());
+            tasks.spawn(async move {
+                served.await;
+                ("dashboard", Ok(()))
+            });
         }
     }
 }

@@ -328,6 +328,10 @@ async fn metrics_page_names_every_family_once() {
         r"tidegate_sync_unacknowledged 1",
         r"tidegate_sync_sent_bytes_total 900",
         r#"tidegate_reloads_total{result="ok"} 1"#,
+        r"tidegate_dashboard_sessions 3",
+        r"tidegate_dashboard_accounts_valid 0",
+        r#"tidegate_dashboard_logins_total{result="failed"} 6"#,
+        r#"tidegate_dashboard_refused_total{reason="csrf"} 7"#,
     ] {
         assert!(
             page.lines().any(|found| found == line),

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{Failure, output};
 use crate::{
+    api::tls_files,
     config::{
         self, ConfigErrors,
         model::{Config, Protocol, Vip},
@@ -113,7 +114,16 @@ fn notes(config: &Config) -> Vec<String> {
     notes.extend(narrow_tunnels(config));
     notes.extend(unshared(config));
     notes.extend(filtered(config));
+    notes.extend(uncertified(config));
     notes
+}
+
+/// Why the daemon would not start with the dashboard's certificate. Who checks may be somebody else, or
+/// on another host.
+fn uncertified(config: &Config) -> Option<String> {
+    let files = tls_files(config.dashboard()?)?;
+    let error = dashboard::check_tls(&files).err()?;
+    Some(format!("the dashboard cannot use its certificate: {error}"))
 }
 
 /// The addresses that several hosts have at once, as far as the configuration tells.

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 64 wrong usage or configuration, 1 anything else; `import` has more.
 //! Results go to stdout, all else to stderr; a reader that closes the pipe is no error.
 
+mod account;
 mod backend;
 mod check;
 mod client;
@@ -71,6 +72,7 @@ enum Command {
     Sync(sync::Args),
     Decap(decap::Args),
     Tune(tune::Args),
+    Account(account::Args),
     #[command(
         after_help = "Example:\n  tidegate completions bash > /etc/bash_completion.d/tidegate"
     )]
@@ -151,6 +153,7 @@ pub fn main() -> ExitCode {
         Command::Sync(args) => sync::run(&args),
         Command::Decap(args) => decap::run(&args),
         Command::Tune(args) => tune::run(&args),
+        Command::Account(args) => account::run(&args),
         Command::Completions(args) => args.run(Cli::command()).map_err(Failure::from),
         Command::Manual(args) => args.run(Cli::command()).map_err(Failure::from),
     };

@@ -209,6 +209,13 @@ pub enum Problem {
         "without TLS the password would travel in the clear; set `tls = \"starttls\"` or \"always\""
     )]
     PasswordInTheClear,
+    #[error("`certificate` and `key` go together; add the other one")]
+    HalfACertificate,
+    #[error(
+        "{address} is not a loopback address, and without TLS passwords would travel in the clear; add \
+         `certificate` and `key`, or say `insecure = true` if nobody listens on the way"
+    )]
+    LoginsInTheClear { address: String },
     #[error("give one of `gateway`, `script` and `backends_up`")]
     NotOneTarget,
     #[error(

@@ -3,6 +3,7 @@
 //! Mirrors the TOML table by table. A key that is absent or was reported as wrong is `None`; what
 //! holds between keys, and what an absent key stands for, is [`super::model`]'s to say.
 
+mod dashboard;
 mod notify;
 mod vrrp;
 
@@ -13,6 +14,7 @@ use lb_common::abi::{BackendId, Balance, Encapsulation, Forward};
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
+pub(super) use self::dashboard::Dashboard;
 pub(super) use self::notify::{Notify, NotifyType};
 pub(super) use self::vrrp::{Track, Vrrp};
 use super::model::{
@@ -39,6 +41,7 @@ pub(super) struct Config {
     pub(super) log: Log,
     pub(super) api: Api,
     pub(super) metrics_listen: Option<Located<SocketAddr>>,
+    pub(super) dashboard: Option<Dashboard>,
     pub(super) limits: Limits,
     pub(super) tracking: Tracking,
     pub(super) nat: Nat,
@@ -71,6 +74,7 @@ impl Config {
             log: root.table("log", Log::read).unwrap_or_default(),
             api: root.table("api", Api::read).unwrap_or_default(),
             metrics_listen: root.table("metrics", read_metrics).flatten(),
+            dashboard: root.table("dashboard", Dashboard::read),
             limits: root.table("limits", Limits::read).unwrap_or_default(),
             tracking: root.table("tracking", Tracking::read).unwrap_or_default(),
             nat: root.table("nat", Nat::read).unwrap_or_default(),

@@ -4,6 +4,7 @@
 //! again: names are unique, every VIP is declared, families agree, limits suffice. Fields are
 //! private and read by getters named after their keys. Two configurations compare with `==`.
 
+mod dashboard;
 mod defaults;
 mod guard;
 mod leaving;
@@ -20,6 +21,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::dashboard::Dashboard;
 pub use self::guard::{AccessList, Challenge, Guard, Prefix};
 pub use self::leaving::{NoRoomToLeave, Remnant};
 pub use self::notify::{Authorities, Email, Exec, HookUrl, MailTls, Means, Notify, Webhook};
@@ -43,6 +45,7 @@ pub struct Config {
     log: Log,
     api: Api,
     metrics: Option<SocketAddr>,
+    dashboard: Option<Dashboard>,
     limits: Limits,
     tracking_idle: Duration,
     tracking_shortest: Duration,
@@ -104,6 +107,12 @@ impl Config {
     #[must_use]
     pub const fn metrics_listen(&self) -> Option<SocketAddr> {
         self.metrics
+    }
+
+    /// The page for browsers, if there is one.
+    #[must_use]
+    pub const fn dashboard(&self) -> Option<&Dashboard> {
+        self.dashboard.as_ref()
     }
 
     /// Capacities of the maps.

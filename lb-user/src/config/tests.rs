@@ -1,6 +1,7 @@
 //! Every rule, by a file that breaks it; and the examples, which break none.
 
 mod checks;
+mod dashboard;
 mod examples;
 mod guard;
 mod keep_alives;

@@ -1,5 +1,7 @@
 //! A status for tests of those who show it.
 
+use dashboard::DashboardStatus;
+
 use super::{
     AdvertsStatus, BackendStatus, ConfigStatus, Counters, FlowLag, FlowTrace, Flows, GuardStatus,
     Health, InterfaceStatus, MqttStatus, NotifierStatus, PathTrace, PeerStatus, ProbeStatus,
@@ -228,5 +230,20 @@ pub(crate) fn status() -> Status {
             last_error: Some("the server has answered 404 Not Found".to_owned()),
             ..NotifierStatus::default()
         }],
+        dashboard: Some(dashboard()),
+    }
+}
+
+fn dashboard() -> DashboardStatus {
+    DashboardStatus {
+        accounts: 2,
+        tokens: 1,
+        accounts_error: Some("/etc/tidegate/accounts.toml: line 3: not a name".to_owned()),
+        sessions: 3,
+        connections: 4,
+        live_streams: 2,
+        logins: [("failed".to_owned(), 6), ("ok".to_owned(), 5)].into(),
+        refused: [("csrf".to_owned(), 7)].into(),
+        ..DashboardStatus::default()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use dashboard::DashboardStatus;
 use lb_common::abi::Traffic;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,9 @@ pub struct Status {
     /// Who is told of them.
     #[serde(default)]
     pub notifiers: Vec<NotifierStatus>,
+    /// What happens at the dashboard, if there is one.
+    #[serde(default)]
+    pub dashboard: Option<DashboardStatus>,
 }
 
 /// Which configuration is in force.

@@ -256,6 +256,7 @@ fn connect(
     let (stop, last) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = Tasks::new();
     let (handle, requests) = control::channel(engine.journal.clone());
+    let dashboard = servers.dashboard_counters();
     servers.spawn(&handle, &stop, &mut tasks);
     let (wanted, wanted_receiver) = watch::channel(addresses(config));
     let (doubts, doubts_receiver) = mpsc::channel(DOUBTS);
@@ -308,6 +309,7 @@ fn connect(
     let running = Running {
         engine,
         notifiers,
+        dashboard,
         trackers,
         vips,
         routers,
@@ -373,6 +375,9 @@ async fn bind(config: &Config) -> anyhow::Result<api::Servers> {
     let mut servers = api::Servers::bind(config.api().socket(), config.api().mode(), group).await?;
     if let Some(listen) = config.metrics_listen() {
         servers.bind_metrics(listen).await?;
+    }
+    if let Some(dashboard) = config.dashboard() {
+        servers.open_dashboard(dashboard).await?;
     }
     Ok(servers)
 }

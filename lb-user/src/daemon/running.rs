@@ -1,8 +1,9 @@
 //! The event loop, and what it does at each event.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use console::service::Manager;
+use dashboard::Counters;
 use lb_common::abi::Forward;
 use tokio::{
     sync::{mpsc, watch},
@@ -62,6 +63,7 @@ pub(super) struct Running {
     pub(super) engine: Engine<Datapath>,
     pub(super) vips: Vips,
     pub(super) notifiers: Notifiers,
+    pub(super) dashboard: Option<Arc<Counters>>,
     pub(super) trackers: Trackers,
     pub(super) routers: Routers,
     pub(super) syncer: Option<Syncer>,

@@ -49,6 +49,7 @@ impl Running {
             flows: *self.flows.borrow(),
             counters: self.engine.counters,
             notifiers: self.notifiers.status(),
+            dashboard: self.dashboard.as_ref().map(|it| it.status()),
             events: self
                 .engine
                 .journal

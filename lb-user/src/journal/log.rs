@@ -245,5 +245,27 @@ pub(super) fn write(event: &Event) {
             );
         }
         Event::NotifyTest { notifier } => info!(notifier, "test of a notification"),
+        Event::Login {
+            name,
+            role,
+            address,
+        } => info!(name, role, %address, "somebody has logged in to the dashboard"),
+        Event::LoginFailed {
+            name,
+            address,
+            unsaid,
+        } => warn!(name, %address, unsaid, "a login to the dashboard failed"),
+        Event::AccountsRefused { error } => {
+            warn!(
+                error,
+                "the accounts of the dashboard cannot be used, those from before are in force"
+            );
+        }
+        Event::AccountsTaken { accounts, tokens } => {
+            info!(
+                accounts,
+                tokens, "the accounts of the dashboard are in force again"
+            );
+        }
     }
 }

@@ -48,6 +48,12 @@ pub(super) fn remarks(status: &Status) -> String {
             ));
         }
     }
+    let dashboard = status.dashboard.as_ref();
+    if let Some(error) = dashboard.and_then(|it| it.accounts_error.as_ref()) {
+        remarks.push(format!(
+            "the accounts of the dashboard cannot be used, those from before are in force: {error}"
+        ));
+    }
     if status.counters.apply_errors > 0 {
         let count = status.counters.apply_errors;
         remarks.push(format!(

@@ -52,6 +52,7 @@ impl Config {
                     group,
                 },
             metrics,
+            dashboard,
             limits,
             nat,
             sync,
@@ -77,6 +78,7 @@ impl Config {
             ("api.mode", *mode != new.api.mode),
             ("api.group", *group != new.api.group),
             ("metrics.listen", *metrics != new.metrics),
+            ("dashboard", *dashboard != new.dashboard),
             ("limits", *limits != new.limits),
             ("sync", *sync != new.sync),
             // Flows are recorded with the number of their source, whose address must stay.

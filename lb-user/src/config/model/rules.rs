@@ -4,6 +4,7 @@
 //! defaults. What it makes of keys that broke a rule is thrown away by the caller.
 
 mod checks;
+mod dashboards;
 mod guards;
 mod notifies;
 mod services;
@@ -31,6 +32,7 @@ impl Config {
         services::check(&raw, errors);
         vrrps::check(&raw, errors);
         syncs::check(&raw, errors);
+        dashboards::check(&raw, errors);
         notifies::check(&raw, errors);
         check_limits(&raw, errors);
         Self::build(raw)
@@ -44,6 +46,10 @@ impl Config {
         let vrrps = vrrps.collect::<Option<_>>()?;
         let sync = match raw.sync {
             Some(sync) => Some(syncs::build(sync)?),
+            None => None,
+        };
+        let dashboard = match raw.dashboard {
+            Some(dashboard) => Some(dashboards::build(dashboard)?),
             None => None,
         };
         let notifies = raw.notifies.into_iter().map(notifies::build);
@@ -67,6 +73,7 @@ impl Config {
                 group: raw.api.group.map(|group| group.value),
             },
             metrics: raw.metrics_listen.map(|listen| listen.value),
+            dashboard,
             limits: build_limits(&raw.limits),
             tracking_idle: or(raw.tracking.idle, defaults::TRACKING_IDLE),
             tracking_shortest: or(raw.tracking.shortest, defaults::TRACKING_SHORTEST),

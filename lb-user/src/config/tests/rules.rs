@@ -437,7 +437,7 @@ fn one_mistake_makes_one_error() {
     assert_eq!(message.lines().count(), 1, "{message}");
     let message = wrong(&format!("foo = 1{RIGHT}"));
     assert!(
-        message.contains("1: foo: unknown key; known here: api, interface,"),
+        message.contains("1: foo: unknown key; known here: api, dashboard, interface,"),
         "{message}"
     );
 }

@@ -63,6 +63,10 @@ labelled! {
         TrackChanged = "track_changed",
         NotifyFailed = "notify_failed",
         NotifyTest = "notify_test",
+        Login = "login",
+        LoginFailed = "login_failed",
+        AccountsRefused = "accounts_refused",
+        AccountsTaken = "accounts_taken",
     }
 }
 
@@ -285,6 +289,27 @@ pub enum Event {
     NotifyTest {
         notifier: String,
     },
+    /// Somebody has logged in to the dashboard.
+    Login {
+        name: String,
+        role: String,
+        address: IpAddr,
+    },
+    /// Somebody could not; `name` is told only if there is such an account.
+    LoginFailed {
+        name: Option<String>,
+        address: IpAddr,
+        unsaid: u64,
+    },
+    /// The file of accounts cannot be used, and those from before are in force.
+    AccountsRefused {
+        error: String,
+    },
+    /// It can be used again.
+    AccountsTaken {
+        accounts: u64,
+        tokens: u64,
+    },
 }
 
 impl Kind {
@@ -300,6 +325,7 @@ impl Kind {
                 | Self::VrrpTrouble
                 | Self::VipRefused
                 | Self::NotifyFailed
+                | Self::LoginFailed
         )
     }
 
@@ -387,6 +413,10 @@ impl Event {
             Self::TrackChanged { .. } => Kind::TrackChanged,
             Self::NotifyFailed { .. } => Kind::NotifyFailed,
             Self::NotifyTest { .. } => Kind::NotifyTest,
+            Self::Login { .. } => Kind::Login,
+            Self::LoginFailed { .. } => Kind::LoginFailed,
+            Self::AccountsRefused { .. } => Kind::AccountsRefused,
+            Self::AccountsTaken { .. } => Kind::AccountsTaken,
         }
     }
 
@@ -431,7 +461,11 @@ impl Event {
             | Self::SyncDown { .. }
             | Self::TrackChanged { .. }
             | Self::NotifyFailed { .. }
-            | Self::NotifyTest { .. } => None,
+            | Self::NotifyTest { .. }
+            | Self::Login { .. }
+            | Self::LoginFailed { .. }
+            | Self::AccountsRefused { .. }
+            | Self::AccountsTaken { .. } => None,
         }
     }
 }

@@ -8,6 +8,7 @@ impl Event {
     pub fn severity(&self) -> Severity {
         match self {
             Self::AdvertStray { .. }
+            | Self::Login { .. }
             | Self::BackendOrdered { .. }
             | Self::VipMoved {
                 what: Moved::Assigned | Moved::Found | Moved::Removed,
@@ -47,6 +48,7 @@ impl Event {
             | Self::Stopping {}
             | Self::Reloaded { .. }
             | Self::SyncUp { .. }
+            | Self::AccountsTaken { .. }
             | Self::NotifyTest { .. } => Severity::Notice,
             Self::RouterFaults { .. }
             | Self::RouterPriority { .. }
@@ -73,6 +75,8 @@ impl Event {
                 state: TrackState::Down,
                 ..
             }
+            | Self::LoginFailed { .. }
+            | Self::AccountsRefused { .. }
             | Self::NotifyFailed { .. } => Severity::Warning,
             Self::ServiceDown { .. } | Self::MapsFailed { .. } | Self::ReloadFailed { .. } => {
                 Severity::Error

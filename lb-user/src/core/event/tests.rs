@@ -120,6 +120,19 @@ fn words_say_who_what_and_why() {
     let said = role_changed().to_string();
     let expected = "virtual router front is Active, was Backup: the Active was not heard any more (priority 100)";
     assert_eq!(said, expected);
+    let failed = |name: Option<&str>, unsaid| Event::LoginFailed {
+        name: name.map(str::to_owned),
+        address: [192, 0, 2, 1].into(),
+        unsaid,
+    };
+    assert_eq!(
+        failed(None, 0).to_string(),
+        "wrong name at the login from 192.0.2.1"
+    );
+    assert_eq!(
+        failed(Some("alice"), 2).to_string(),
+        "wrong password for alice from 192.0.2.1 (2 more since this was last told)"
+    );
     let lowered = Event::RouterPriority {
         router: "front".to_owned(),
         priority: 12,

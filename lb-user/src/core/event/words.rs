@@ -267,6 +267,30 @@ impl fmt::Display for Event {
                     "this is a test of the notification {notifier}; nothing has happened"
                 )
             }
+            Self::Login {
+                name,
+                role,
+                address,
+            } => write!(f, "{name} ({role}) has logged in from {address}"),
+            Self::LoginFailed {
+                name,
+                address,
+                unsaid,
+            } => {
+                match name {
+                    Some(name) => write!(f, "wrong password for {name} from {address}")?,
+                    None => write!(f, "wrong name at the login from {address}")?,
+                }
+                more(f, *unsaid)
+            }
+            Self::AccountsRefused { error } => write!(
+                f,
+                "the accounts of the dashboard cannot be used, those from before are in force: {error}"
+            ),
+            Self::AccountsTaken { accounts, tokens } => write!(
+                f,
+                "the accounts of the dashboard are in force again: {accounts}, and {tokens} tokens"
+            ),
         }
     }
 }
