@@ -127,6 +127,12 @@ test('peer, configuration and notices', () => {
     found(({ config }) => (config.last_error = 'line 3'))[0],
     /old configuration is in force: line 3$/,
   );
+  assert.deepEqual(
+    found((status) => (status.dashboard = null)),
+    [],
+  );
+  const accounts = found(({ dashboard }) => (dashboard.accounts_error = 'line 3'));
+  assert.match(accounts[0], /^warning: the accounts of the dashboard .*: line 3$/);
   assert.match(
     found(({ notifiers }) => (notifiers[0].last_error = '404'))[0],
     /^warning: ops could not be notified: 404$/,

@@ -18,13 +18,14 @@ const NODE = format(['node']);
  * @returns {Finding[]}
  */
 export function ofNode(status) {
-  const { vips, vrrp, config, notifiers } = status;
+  const { vips, vrrp, config, notifiers, dashboard } = status;
   return [
     ...vips.flatMap(ofVip),
     ...vrrp.routers.flatMap(ofRouter),
     ...ofSync(status),
     ...ofConfig(config),
     ...notifiers.flatMap(ofNotifier),
+    ...(dashboard ? ofAccounts(dashboard) : []),
   ];
 }
 
@@ -144,4 +145,15 @@ function ofNotifier({ name, last_error: error }) {
   const isBegunBy = (/** @type {EventRecord} */ { kind, notifier }) =>
     kind === 'notify_failed' && notifier === name;
   return [{ id: `notifier:${name}`, tone: 'warning', text, href: NODE, isBegunBy }];
+}
+
+/**
+ * @param {import('../../types/balancer.d.ts').Dashboard} dashboard
+ * @returns {Finding[]}
+ */
+function ofAccounts({ accounts_error: error }) {
+  if (error === null) return [];
+  const text = `the accounts of the dashboard cannot be used, those from before are in force: ${error}`;
+  const isBegunBy = (/** @type {EventRecord} */ { kind }) => kind === 'accounts_refused';
+  return [{ id: 'accounts', tone: 'warning', text, href: NODE, isBegunBy }];
 }

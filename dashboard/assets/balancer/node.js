@@ -1,7 +1,7 @@
 // The node itself: how its packets end, its flow table, its configuration, and who is told of events.
 
 import { h, setHidden, setText } from '../common/dom.js';
-import { count, duration } from '../common/format.js';
+import { count, counts, duration } from '../common/format.js';
 import { Facts, rateText, section } from '../common/parts.js';
 import { Group, Plot } from '../common/plot.js';
 import { Table } from '../common/table.js';
@@ -13,6 +13,7 @@ import { verdict } from './words.js';
  * @typedef {import('./model.js').Model} Model
  * @typedef {import('../../types/balancer.d.ts').Status} Status
  * @typedef {import('../../types/balancer.d.ts').Notifier} Notifier
+ * @typedef {import('../../types/balancer.d.ts').Dashboard} Dashboard
  * @typedef {{label: string, number: number, rate: number}} Ending
  */
 
@@ -25,6 +26,8 @@ export class NodeView {
     this.notifiers = notifierTable();
     this.facts = nodeFacts();
     this.told = section('Who is told of events', this.notifiers.element);
+    this.lookers = lookerFacts();
+    this.looked = section('Who looks', this.lookers.element);
     this.error = h('pre', { class: 'said' });
     this.element = h(
       'div',
@@ -34,6 +37,7 @@ export class NodeView {
       h('div', { class: 'plots' }, this.packets.element, this.drops.element),
       section('How packets end', this.endings.element),
       this.told,
+      this.looked,
     );
   }
 
@@ -59,6 +63,8 @@ export class NodeView {
     );
     this.notifiers.update(status.notifiers);
     this.told.hidden = status.notifiers.length === 0;
+    this.looked.hidden = !status.dashboard;
+    if (status.dashboard) this.lookers.update(status.dashboard);
   }
 }
 
@@ -132,5 +138,19 @@ function nodeFacts() {
       'Changes not taken at once',
       ({ counters: it }) => (it.apply_errors > 0 ? `${count(it.apply_errors)}, see the log` : ''),
     ],
+  ]);
+}
+
+/** @returns {Facts<Dashboard>} */
+function lookerFacts() {
+  return new Facts([
+    ['Sessions', ({ sessions }) => count(sessions)],
+    ['Live pages', ({ live_streams: streams }) => count(streams)],
+    ['Connections', ({ connections }) => count(connections)],
+    ['Too many of them', ({ connections_refused: refused }) => (refused > 0 ? count(refused) : '')],
+    ['Accounts', ({ accounts }) => count(accounts)],
+    ['Tokens', ({ tokens }) => count(tokens)],
+    ['Logins', ({ logins }) => counts(logins)],
+    ['Requests refused', ({ refused }) => counts(refused)],
   ]);
 }

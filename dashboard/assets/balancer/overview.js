@@ -11,7 +11,7 @@ import { EventRow } from './events.js';
 import { Health } from './health.js';
 import { TOTAL } from './model.js';
 import { sessionsText } from './parts.js';
-import { ofBackend, ofRouter, takesNew } from './standing.js';
+import { ofBackend, ofRouter, ofVip, takesNew } from './standing.js';
 import { role } from './words.js';
 
 /**
@@ -204,7 +204,7 @@ function nodeLines({ vrrp, vips, sync }) {
   const addresses = alone.map((vip) => ({
     id: `vip ${vip.address}`,
     what: `VIP ${vip.address}`,
-    standing: { word: vip.state, tone: /** @type {const} */ ('quiet') },
+    standing: ofVip(vip),
     about: `on ${vip.interface}`,
   }));
   return [...routers, ...addresses, ...(sync ? [syncLine(sync)] : [])];

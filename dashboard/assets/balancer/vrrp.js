@@ -1,7 +1,7 @@
 // Which of the pair has which address and why, and whether each knows the other's sessions.
 
 import { h, List, setHidden, setText } from '../common/dom.js';
-import { count, duration, latency, plural, size } from '../common/format.js';
+import { count, counts, duration, latency, plural, size } from '../common/format.js';
 import { Badge, Facts, section } from '../common/parts.js';
 import { ofRouter, ofVip } from './standing.js';
 import { cause, hindrance, role } from './words.js';
@@ -49,6 +49,7 @@ export class VrrpView {
   update({ status }) {
     if (status === null) return;
     this.routerList.update(status.vrrp.routers);
+    setHidden(this.routers, status.vrrp.routers.length === 0);
     setHidden(this.noRouter, status.vrrp.routers.length > 0);
     this.vipList.update(status.vips);
     this.sync.update(status.sync);
@@ -130,13 +131,6 @@ function tracked({ tracked: all }) {
     return `${name} (${target}): ${state}; ${price}`;
   });
   return words.join('. ');
-}
-
-/** @param {Record<string, number>} by */
-function counts(by) {
-  return Object.entries(by)
-    .map(([why, number]) => `${why.replaceAll('_', ' ')} ${count(number)}`)
-    .join(', ');
 }
 
 class VipLine {

@@ -112,6 +112,15 @@ export function plural(number, one, many = `${one}s`) {
 }
 
 /**
+ * Numbers by label, those that there are.
+ * @param {Record<string, number>} by
+ */
+export function counts(by) {
+  const told = Object.entries(by).filter(([, number]) => number > 0);
+  return told.map(([what, number]) => `${what.replaceAll('_', ' ')} ${count(number)}`).join(', ');
+}
+
+/**
  * An address with a port; one with colons is bracketed.
  * @param {string} address
  * @param {number} port

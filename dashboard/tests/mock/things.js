@@ -24,7 +24,69 @@ const traffic = () => ({
   resets: 0,
 });
 
-export function service(at, backends, random) {
+export function firstStatus(services, backends, random) {
+  return {
+    version: '0.1.0',
+    pid: 4711,
+    uptime_seconds: 266_400,
+    config: { path: '/etc/tidegate/tidegate.toml', generation: 3, last_error: null },
+    interface: { name: 'eth0', xdp_mode: 'native' },
+    vips: ['172.16.40.24/32', '172.16.40.25/32', 'fd00:40::24/128'].map((address, at) => ({
+      address,
+      interface: 'eth0',
+      state: at === 1 ? 'standby' : 'assigned',
+      lack: null,
+    })),
+    vrrp: {
+      routers: [router('front', 51, 200, ['172.16.40.24', 'fd00:40::24']), secondRouter()],
+      refused: {},
+    },
+    sync: sync(),
+    services: Array.from({ length: services }, (_, at) => service(at, backends, random)),
+    verdicts: {
+      pass_not_ours: 81_220,
+      tx_dsr: 0,
+      tx_nat: 0,
+      tx_nat_reply: 0,
+      tx_tunnel: 0,
+      tx_echo: 311,
+      drop_malformed: 3,
+      drop_ttl_expired: 0,
+      drop_no_backend: 0,
+      drop_not_mqtt: 18,
+      drop_denied: 212,
+      drop_fragment: 0,
+    },
+    flows: { tracked: 0, half_open: 12 },
+    counters: { reloads_ok: 2, reloads_failed: 0, apply_errors: 0 },
+    events: {},
+    dashboard: {
+      accounts: 2,
+      tokens: 1,
+      accounts_error: null,
+      sessions: 1,
+      connections: 2,
+      connections_refused: 0,
+      live_streams: 1,
+      logins: { ok: 3, failed: 1, throttled: 0, busy: 0 },
+      refused: {},
+    },
+    notifiers: [
+      {
+        name: 'ops',
+        type: 'webhook',
+        sent: 14,
+        failed: 0,
+        held_back: 0,
+        waiting: 0,
+        running: 0,
+        last_error: null,
+      },
+    ],
+  };
+}
+
+function service(at, backends, random) {
   const forward = at === 9 ? 'nat' : at === 6 ? 'tunnel' : 'dsr';
   const is6 = NAMES[at % 10].endsWith('6');
   const name = at < 10 ? NAMES[at] : `${NAMES[at % 10]}-${Math.floor(at / 10) + 1}`;
@@ -95,7 +157,7 @@ function backend(number, is6, at, random) {
   };
 }
 
-export function router(name, vrid, priority, vips) {
+function router(name, vrid, priority, vips) {
   return {
     name,
     group: null,
@@ -127,7 +189,7 @@ export function router(name, vrid, priority, vips) {
   };
 }
 
-export function secondRouter() {
+function secondRouter() {
   const it = router('side', 52, 100, ['172.16.40.25']);
   it.role = 'backup';
   it.peer = { address: '172.16.40.23', priority: 200 };
@@ -136,7 +198,7 @@ export function secondRouter() {
   return it;
 }
 
-export function sync() {
+function sync() {
   return {
     listen: '172.16.40.22:9464',
     peer: '172.16.40.23:9464',

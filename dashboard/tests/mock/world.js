@@ -1,7 +1,7 @@
 // A made-up balancer that moves: ten services with ten backends each, clients that come and go, one
 // backend that fails, and whatever a page orders.
 
-import { router, secondRouter, service, sync } from './things.js';
+import { firstStatus } from './things.js';
 
 /** A small generator with a seed, so that screenshots look alike. */
 function generator(seed) {
@@ -22,71 +22,9 @@ export class World {
     this.listeners = new Set();
     this.seconds = 0;
     this.orders = new Map();
-    this.status = this.begin(services, backends);
+    this.status = firstStatus(services, backends, this.random);
     this.past();
     for (let second = 0; second < 30; second += 1) this.tick();
-  }
-
-  begin(services, backends) {
-    return {
-      version: '0.1.0',
-      pid: 4711,
-      uptime_seconds: 266_400,
-      config: { path: '/etc/tidegate/tidegate.toml', generation: 3, last_error: null },
-      interface: { name: 'eth0', xdp_mode: 'native' },
-      vips: ['172.16.40.24/32', '172.16.40.25/32', 'fd00:40::24/128'].map((address, at) => ({
-        address,
-        interface: 'eth0',
-        state: at === 1 ? 'standby' : 'assigned',
-        lack: null,
-      })),
-      vrrp: {
-        routers: [router('front', 51, 200, ['172.16.40.24', 'fd00:40::24']), secondRouter()],
-        refused: {},
-      },
-      sync: sync(),
-      services: Array.from({ length: services }, (_, at) => service(at, backends, this.random)),
-      verdicts: {
-        pass_not_ours: 81_220,
-        tx_dsr: 0,
-        tx_nat: 0,
-        tx_nat_reply: 0,
-        tx_tunnel: 0,
-        tx_echo: 311,
-        drop_malformed: 3,
-        drop_ttl_expired: 0,
-        drop_no_backend: 0,
-        drop_not_mqtt: 18,
-        drop_denied: 212,
-        drop_fragment: 0,
-      },
-      flows: { tracked: 0, half_open: 12 },
-      counters: { reloads_ok: 2, reloads_failed: 0, apply_errors: 0 },
-      events: {},
-      notifiers: [
-        {
-          name: 'ops',
-          type: 'webhook',
-          sent: 14,
-          failed: 0,
-          held_back: 0,
-          waiting: 0,
-          running: 0,
-          last_error: null,
-        },
-      ],
-      dashboard: {
-        accounts: 2,
-        tokens: 0,
-        accounts_error: null,
-        sessions: 1,
-        connections: 1,
-        connections_refused: 0,
-        live_streams: 1,
-        logins: { ok: 1, failed: 0, throttled: 0, busy: 0 },
-        refused: {},
-      },
-    };
   }
 
   /** What happened before the page was opened. */
