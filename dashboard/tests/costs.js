@@ -30,11 +30,16 @@ async function costOf(page, hash) {
   await page.value(`location.hash = ${JSON.stringify(hash)}`);
   await page.until(`document.querySelectorAll('tbody tr').length > 0`, 'there are rows');
   await page.value(update(2));
-  const before = await page.work();
-  await page.value(update(UPDATES));
-  const millis = ((await page.work()) - before) * 1000;
+  const each = [];
+  while (each.length < UPDATES) {
+    const before = await page.work();
+    await page.value(update(1));
+    each.push(((await page.work()) - before) * 1000);
+  }
+  // Whatever else the machine does is in some of them.
+  const median = each.sort((a, b) => a - b)[UPDATES / 2];
   const rows = await page.value(`document.querySelectorAll('tbody tr').length`);
-  return `${(millis / UPDATES).toFixed(1)} ms at ${hash} (${rows} rows)`;
+  return `${median.toFixed(1)} ms at ${hash} (${rows} rows)`;
 }
 
 /** Waits for so many changes of what is shown. */

@@ -270,6 +270,8 @@ export async function lost({ browser, mock, url }) {
     await page.value(`document.querySelector('button[aria-label="Drain ${backend}"]').disabled`),
   );
   assert.match(await page.value('document.title'), /^No connection/);
+  const said = await page.value(`document.querySelector('p.unseen[role=alert]').textContent`);
+  assert.match(said, /^No connection/);
   mock.world.tell('reloaded', 'notice', 'told while nobody listened', { generation: 4 });
   mock.vanish(false);
   await page.until(`!document.querySelector('.lost').checkVisibility()`, 'it is back');

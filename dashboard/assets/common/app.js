@@ -81,7 +81,7 @@ class Page {
     /** @type {View | null} */
     this.view = null;
     this.isRecalled = false;
-    /** @type {import('../common/live.js').LinkState['kind']} */
+    /** @type {import('./live.js').LinkState['kind']} */
     this.linkKind = 'connecting';
     /** The last event before the stream broke off; those that follow are asked for. */
     this.heard = 0;
@@ -126,14 +126,16 @@ class Page {
     return isIn;
   }
 
-  /** @param {import('../common/live.js').LinkState} state */
+  /** @param {import('./live.js').LinkState} state */
   handleLink(state) {
-    const isNews = state.kind === 'lost' && this.view !== null && state.kind !== this.linkKind;
-    if (state.kind !== 'live' && this.linkKind === 'live') this.model.handleStream();
+    const before = this.linkKind;
     this.linkKind = state.kind;
     this.frame.setLink(state);
     this.orders?.setReach(state.kind === 'live');
-    if (!isNews) return;
+    if (before === 'live' && state.kind !== 'live') this.model.handleStream();
+    if (before === 'lost' && state.kind === 'live') this.notices.say('Connected again', 'good');
+    if (before === 'lost' || state.kind !== 'lost') return;
+    this.notices.say('No connection: what is shown is from before', 'error');
     this.frame.setTitle('lost', 'No connection');
     this.heard = this.model.journal.last;
     this.isRecalled = false;

@@ -30,13 +30,8 @@ export class Frame {
     this.main = h('main', { id: 'main', tabindex: -1 });
     this.loss = h('p', {});
     const retry = h('button', { type: 'button', on: { click: onRetry } }, 'Try now');
-    this.lost = h(
-      'div',
-      { class: 'lost', role: 'alert', hidden: true },
-      icon('lost'),
-      this.loss,
-      retry,
-    );
+    // Its words count seconds, so they are no alert: that is read out once.
+    this.lost = h('div', { class: 'lost', hidden: true }, icon('lost'), this.loss, retry);
     const leave = h(
       'button',
       { type: 'button', class: 'quiet icon-only', 'aria-label': 'Log out', title: 'Log out' },
