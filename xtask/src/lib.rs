@@ -17,6 +17,7 @@ pub mod lab;
 pub mod lint;
 pub mod load;
 pub mod network;
+mod pages;
 pub mod setup;
 mod steps;
 pub mod test;

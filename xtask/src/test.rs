@@ -8,6 +8,7 @@ use crate::elevate;
 use crate::exec;
 use crate::kernel;
 use crate::lab::BIN_DIR;
+use crate::pages;
 use crate::setup::{self, Purpose};
 use crate::steps::Steps;
 use crate::up;
@@ -28,7 +29,7 @@ pub struct Args {
 /// A level of tests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Level {
-    /// Pure code, no root: what plain `cargo test` runs.
+    /// Pure code, no root: what plain `cargo test` runs, and the pages.
     Unit,
     /// Packets through the loaded XDP program.
     Datapath,
@@ -76,6 +77,9 @@ pub fn run(args: &Args) -> Result<()> {
             }
             exec::show_run(command.arg("test").args(filter))
         })?;
+        if filter.is_none() {
+            steps.step("tests of pages", pages::test)?;
+        }
     }
     if wanted(Level::Datapath) {
         steps.step("datapath tests", || {
