@@ -205,6 +205,15 @@ test('orders say what they will do', () => {
   );
 });
 
+test('whoever has a peer is reminded of it', () => {
+  const { status } = new World({ services: 1, backends: 1, scenario: 'calm' });
+  assert.ok(consequences.isPaired(status));
+  status.sync = null;
+  assert.ok(consequences.isPaired(status));
+  status.vrrp.routers = [];
+  assert.ok(!consequences.isPaired(status) && !consequences.isPaired(null));
+});
+
 test('slots are told of while they are not safe', () => {
   const slots = { safe: 65_532, mixed: 0, at_risk: 0, learning_seconds: 0, deferred: false };
   assert.equal(slotWords(slots), '');

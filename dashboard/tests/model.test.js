@@ -88,6 +88,19 @@ test('a clock that is set back begins a new history', () => {
   assert.ok(Number.isNaN(model.history(TOTAL).packets.at(1001)));
 });
 
+test('a node is known by what it speaks to its peers from', () => {
+  const model = new Model();
+  assert.equal(model.address, '');
+  const it = status();
+  model.takeStatus(it, 1_000_000);
+  assert.equal(model.address, '172.16.40.22');
+  it.vrrp.routers = [];
+  it.sync.listen = '[fd00:40::22]:9464';
+  assert.equal(model.address, '[fd00:40::22]');
+  it.sync = null;
+  assert.equal(model.address, '');
+});
+
 test('the model forgets who is gone', () => {
   const model = new Model();
   const first = status();

@@ -8,7 +8,7 @@ import * as sentences from './consequences.js';
  * @typedef {import('../../types/balancer.d.ts').Service} Service
  * @typedef {import('../../types/balancer.d.ts').Backend} Backend
  * @typedef {import('../../types/balancer.d.ts').Router} Router
- * @typedef {{service: Service, backend: Backend}} Item
+ * @typedef {{service: Service, backend: Backend, model: import('./model.js').Model}} Item
  */
 
 const HEAVIEST = 256;
@@ -150,7 +150,10 @@ export class Actions {
    * @param {Element[]} [order.more]
    * @param {() => unknown} [order.value]
    */
-  async order({ service, backend }, { verb, action, body, done, isHarmful, more = [], value }) {
+  async order(
+    { service, backend, model },
+    { verb, action, body, done, isHarmful, more = [], value },
+  ) {
     const temporary = h('input', { type: 'checkbox' });
     const lasting = h(
       'label',
@@ -159,11 +162,12 @@ export class Actions {
       'Forget this when the daemon restarts',
     );
     const name = `${service.name}/${backend.name}`;
+    const peer = sentences.isPaired(model.status) && h('p', { class: 'aside' }, sentences.PEER);
     const names = [service.name, backend.name].map(encodeURIComponent).join('/');
     const path = `/v1/backends/${names}/${verb}`;
     const isDone = await ask({
       title: `${action}: ${name}`,
-      body: [...body.map((text) => h('p', {}, text)), ...more, lasting],
+      body: [...body.map((text) => h('p', {}, text)), ...more, peer, lasting],
       action,
       isHarmful,
       run: () =>

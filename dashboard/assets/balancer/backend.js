@@ -99,7 +99,7 @@ export class BackendView {
     const why = backend.reason === null ? '' : ` · ${backend.reason}`;
     setText(this.reason, `${socket(backend.address, backend.port)}${why}`);
     this.drain.update(model.drains.get(key)?.progress);
-    this.actions?.update({ service, backend });
+    this.actions?.update({ service, backend, model });
     const history = model.history(key);
     for (const { what, plot } of this.plots) {
       const value =

@@ -9,6 +9,17 @@ import { takesNew } from './standing.js';
  * @typedef {import('../../types/balancer.d.ts').Router} Router
  */
 
+/** Nodes of a pair do not tell each other of orders. */
+export const PEER = 'This node alone does so: give its peer the same order.';
+
+/**
+ * Whether another node stands by, or is at work as well.
+ * @param {import('../../types/balancer.d.ts').Status | null} status
+ */
+export function isPaired(status) {
+  return status !== null && (status.sync !== null || status.vrrp.routers.length > 0);
+}
+
 /**
  * Whether new clients of a service have nowhere to go without a backend.
  * @param {Service} service

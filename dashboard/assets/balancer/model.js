@@ -57,6 +57,13 @@ export class Model {
     return Math.floor(this.at / 1000);
   }
 
+  /** What it speaks to its peers from, if it has any: without, no other node is taken for it. */
+  get address() {
+    const { vrrp, sync } = this.status ?? {};
+    const source = vrrp?.routers.find((router) => router.source !== null)?.source;
+    return source ?? sync?.listen.replace(/:\d+$/, '') ?? '';
+  }
+
   /** A new stream begins with a status that is up to a second old: no rates are made from that one. */
   handleStream() {
     this.base = null;

@@ -14,6 +14,7 @@ import { Session } from './session.js';
  * @typedef {Object} Model what a page knows
  * @property {unknown} status `null` until there is one
  * @property {{tone: 'good' | 'notice' | 'warning' | 'error', words: string}} headline
+ * @property {string} address of the node, empty if it is not known
  * @property {import('./journal.js').Journal} journal
  * @property {(status: any, at: number) => import('./journal.js').Finding[]} takeStatus what is news
  * @property {(records: any[]) => unknown} takeEvents
@@ -193,6 +194,7 @@ class Page {
   update() {
     if (document.hidden || this.view === null || this.model.status === null) return;
     this.view.update(this.model);
+    this.frame.setNode(this.model.address);
     const { tone, words } = this.model.headline;
     if (this.live.state.kind !== 'lost') this.frame.setTitle(tone, words);
   }

@@ -6,6 +6,9 @@ import { icon } from './icons.js';
 import { markOf } from './mark.js';
 import { themeButton } from './theme.js';
 
+/** What this computer is called by browsers on it, or at the other end of a tunnel. */
+const LOCAL = ['localhost', '127.0.0.1', '[::1]'];
+
 /**
  * @typedef {Object} Place
  * @property {string} id the first part of its route
@@ -26,6 +29,8 @@ export class Frame {
   constructor({ product, places, account, onLogout, onRetry }) {
     this.product = product;
     this.links = places.map((place) => ({ id: place.id, link: placeLink(place) }));
+    this.name = location.hostname;
+    this.host = h('b', {}, this.name);
     this.pulse = h('span', { class: 'pulse' });
     this.main = h('main', { id: 'main', tabindex: -1 });
     this.loss = h('p', {});
@@ -49,13 +54,7 @@ export class Frame {
       h(
         'header',
         { class: 'top' },
-        h(
-          'a',
-          { class: 'brand', href: '#/' },
-          mark(),
-          h('span', {}, product),
-          h('b', {}, location.hostname),
-        ),
+        h('a', { class: 'brand', href: '#/' }, mark(), h('span', {}, product), this.host),
         h('nav', { 'aria-label': 'Pages' }, ...this.links.map(({ link }) => link)),
         h(
           'div',
@@ -75,6 +74,16 @@ export class Frame {
   skip(event) {
     event.preventDefault();
     this.main.focus();
+  }
+
+  /**
+   * Names the node by an address of its own where the browser's name for it tells nothing: through
+   * tunnels all nodes are `localhost`, and the wrong one is soon drained.
+   * @param {string} address empty: not known
+   */
+  setNode(address) {
+    if (address !== '' && LOCAL.includes(location.hostname)) this.name = address;
+    setText(this.host, this.name);
   }
 
   /** @param {string} id */
@@ -109,7 +118,7 @@ export class Frame {
    * @param {string} words
    */
   setTitle(tone, words) {
-    const title = `${words} – ${location.hostname} – ${this.product}`;
+    const title = `${words} – ${this.name} – ${this.product}`;
     if (document.title !== title) document.title = title;
     const link = document.querySelector('link[rel="icon"]');
     if (link) setAttribute(link, 'href', markOf(tone));

@@ -134,7 +134,7 @@ function service(at, backends, random) {
 }
 
 function backend(number, is6, at, random) {
-  const host = 20 + number;
+  const host = 30 + number;
   return {
     name: `broker${number + 1}`,
     address: is6 ? `fd00:40::${host}` : `172.16.40.${host}`,
