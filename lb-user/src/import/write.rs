@@ -11,7 +11,7 @@ use crate::config::format_duration;
 const SERVICES: usize = 32;
 const BACKENDS: usize = 1_024;
 
-/// As in the README.
+/// As in docs/pair.md.
 const SYNC_PORT: u16 = 9_464;
 
 const SYNC: &str = "

@@ -18,6 +18,27 @@ pub(super) const MAINTAINER: &str = "The Tidegate authors <tidegate@tidegate.inv
 /// Where administrators find what they may copy, and change.
 const EXAMPLES: &str = "etc/tidegate/examples";
 
+/// The pages that README.md leads to.
+const DOCS: [&str; 17] = [
+    "access",
+    "broker",
+    "cluster",
+    "configuration",
+    "dashboard",
+    "ecmp",
+    "install",
+    "limits",
+    "migration",
+    "mqtt",
+    "notify",
+    "operate",
+    "pair",
+    "performance",
+    "persistence",
+    "scale",
+    "tuning",
+];
+
 /// Something that is installed by itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Product {
@@ -178,9 +199,12 @@ pub(super) fn files(
         (generated.join(CHANGELOG), CHANGELOG, Kind::Compressed),
         (generated.join(NOTICES), NOTICES, Kind::Compressed),
         (source.join("README.md"), "README.md", Kind::Compressed),
-        (source.join("docs/install.md"), "install.md", Kind::Plain),
     ] {
         files.push(file(from, about(to), kind));
+    }
+    for page in DOCS {
+        let page = format!("docs/{page}.md");
+        files.push(file(source.join(&page), about(&page), Kind::Plain));
     }
     files.sort_by(|a, b| a.to.cmp(&b.to));
     files
@@ -206,6 +230,18 @@ mod tests {
         let pages = ["boat.1".to_owned()];
         let program = Path::new("/target").join(product.name());
         files(product, &program, Path::new("/generated"), &pages)
+    }
+
+    #[test]
+    fn every_page_is_installed() {
+        let pages = std::fs::read_dir(build::workspace().join("docs")).unwrap();
+        let paths = pages.map(|page| page.unwrap().path());
+        let mut pages: Vec<_> = paths
+            .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        pages.sort();
+        assert_eq!(pages, DOCS);
     }
 
     #[test]

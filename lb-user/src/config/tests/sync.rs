@@ -95,9 +95,9 @@ fn nat_may_send_from_a_vip_that_no_service_has() {
 }
 
 #[test]
-fn the_readme_and_the_example_are_right() {
-    let readme = include_str!("../../../../README.md");
-    let blocks = readme.split("```toml\n").skip(1);
+fn the_page_and_the_example_are_right() {
+    let page = include_str!("../../../../docs/pair.md");
+    let blocks = page.split("```toml\n").skip(1);
     let mut blocks = blocks.filter_map(|rest| rest.split_once("```"));
     let (text, _) = blocks.find(|(text, _)| text.starts_with("[sync]")).unwrap();
     assert!(right(&format!("{RIGHT}{text}")).sync().is_some());

@@ -54,11 +54,15 @@ fn the_example_and_the_readme_are_right() {
     let names: Vec<&str> = config.vrrps().iter().map(|vrrp| vrrp.name()).collect();
     assert_eq!(names, ["front-v4", "front-v6"]);
     assert_eq!(config.vrrps()[0].group(), config.vrrps()[1].group());
-    let readme = include_str!("../../../../README.md");
-    let blocks = readme.split("```toml\n").skip(1);
-    let mut blocks = blocks.filter_map(|rest| rest.split_once("```"));
-    let (text, _) = blocks.find(|(text, _)| text.contains("[[vrrp]]")).unwrap();
-    assert_eq!(right(text).vrrps().len(), 1);
+    for page in [
+        include_str!("../../../../README.md"),
+        include_str!("../../../../docs/pair.md"),
+    ] {
+        let blocks = page.split("```toml\n").skip(1);
+        let mut blocks = blocks.filter_map(|rest| rest.split_once("```"));
+        let (text, _) = blocks.find(|(text, _)| text.contains("[[vrrp]]")).unwrap();
+        assert_eq!(right(text).vrrps().len(), 1);
+    }
 }
 
 #[test]

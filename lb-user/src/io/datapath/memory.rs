@@ -218,9 +218,9 @@ mod tests {
         let text = include_str!("../../../configs/tidegate-dsr.toml");
         let config = config::parse(text, "t.toml").unwrap();
         let mebibytes = Limits::from(config.limits()).map_memory(2) >> 20;
-        let readme = include_str!("../../../../README.md");
+        let page = include_str!("../../../../docs/configuration.md");
         assert!(
-            readme.contains(&format!("{mebibytes} MiB")),
+            page.contains(&format!("{mebibytes} MiB")),
             "{mebibytes} MiB"
         );
     }
