@@ -1,5 +1,6 @@
 //! `cargo xtask lint`: what a reviewer should never have to say.
 
+mod prose;
 mod tidy;
 
 use std::process::Command;
@@ -26,6 +27,7 @@ pub fn run() -> Result<()> {
     let mut steps = Steps::default();
     steps.step("setup", || setup::ensure(Purpose::Ci))?;
     steps.step("tidy", || tidy::check(workspace()))?;
+    steps.step("documentation", || prose::check(workspace()))?;
     steps.step("format", || {
         exec::show_run(cargo().args(["fmt", "--all", "--check"]))
     })?;
