@@ -38,7 +38,7 @@ use journal::{Change, Spread};
 pub use kept::{Inherited, Restored, RestoredMessage};
 pub use moving::{Place, Portion};
 pub use outgoing::{Delivered, Held, Outgoing};
-pub use stock::{Shelf, Stock};
+pub use stock::{Reserved, Shelf, Stock};
 pub use terms::{
     Aftermath, Cause, Grant, Greeting, Orphan, ReceiveMaximumExceeded, Room, Subscription, Terms,
 };

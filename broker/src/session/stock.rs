@@ -43,6 +43,13 @@ pub struct Place {
     message: Arc<Message>,
 }
 
+/// Room for bytes that are to be a message; given back on drop.
+#[derive(Debug)]
+pub struct Reserved {
+    stock: Arc<Stock>,
+    bytes: usize,
+}
+
 impl Stock {
     pub fn new(bound: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -78,6 +85,13 @@ impl Stock {
             && !self.is_told.swap(true, Ordering::Relaxed)
     }
 
+    /// Keeps room for bytes that wait to be a message; `None` when there is none.
+    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Reserved> {
+        let stock = Arc::clone(self);
+        // What is not taken must not be given back.
+        self.take(bytes).then(|| Reserved { stock, bytes })
+    }
+
     /// Takes room whether there is any or not.
     fn occupy(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -91,6 +105,12 @@ impl Stock {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         fits
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.stock.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
         wire::{Malformed, Reader},
     },
     session::{
-        Restored, RestoredMessage, Session,
+        Reserved, Restored, RestoredMessage, Session,
         journal::{Profile, Progress, SessionId, State},
     },
     topic::{self, SharedFilter, Wanted},
@@ -54,6 +54,7 @@ pub(super) struct Arrival {
 struct Forward {
     grant: Granted,
     message: Box<[u8]>,
+    room: Reserved,
 }
 
 /// Why a session does not come.
@@ -160,17 +161,20 @@ impl Shard {
         let Some(arrival) = arrival.filter(|it| (it.from, it.time) == (*from, *time)) else {
             return false;
         };
-        if arrival.forwarded_bytes >= most {
+        let has_room = arrival.forwarded_bytes < most;
+        let stock = Some(&self.shared.stock).filter(|_stock| has_room);
+        let Some(room) = stock.and_then(|stock| stock.reserve(message.len())) else {
             if grant.group.is_some() {
                 return false;
             }
             self.counters.inc(Metric::DroppedQueue);
             return true;
-        }
+        };
         arrival.forwarded_bytes += message.len();
         arrival.forwards.push(Forward {
             grant: grant.clone(),
             message: (*message).into(),
+            room,
         });
         true
     }
@@ -278,13 +282,15 @@ impl Shard {
             entry.transit = Some(Box::new(Transit::Settling(settling)));
             self.clustered.moving.insert(Arc::clone(&client_id));
         }
-        for Forward { grant, message } in forwards {
+        for forward in forwards {
+            // The session takes room of its own.
+            drop(forward.room);
             let forwarded = Forwarded {
                 from,
                 client_id: &client_id,
                 time,
-                grant,
-                message: &message,
+                grant: forward.grant,
+                message: &forward.message,
             };
             self.handle_forward(forwarded, &mut needs, now);
         }

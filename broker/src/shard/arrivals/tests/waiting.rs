@@ -100,12 +100,21 @@ fn what_is_forwarded_for_a_session_that_waits_for_another_to_leave_comes_with_it
     assert!(!shard.send_pieces(now));
     arrive(&mut shard, &piece(&steps(now), now), true);
     assert!(shard.clustered.arrivals.contains_key("c"));
+    let stock = Arc::clone(&shard.shared.stock);
+    let before = stock.bytes();
     forward(&mut shard, 7);
+    assert!(stock.bytes() > before);
+    // It counts for the node, and may find no room there.
+    stock.set_bound(0);
+    forward(&mut shard, 6);
+    assert_eq!(stock.refused(), 1);
+    stock.set_bound(usize::MAX);
     let (client_id, time) = ("c", BEFORE);
     let installed = Word::Installed { client_id, time };
     shard.handle_word(OTHER.end, &installed.encode(), &mut Needs::default(), now);
     assert!(shard.clustered.arrivals.is_empty());
     assert_eq!(queue(&mut shard), 2);
+    assert_eq!(stock.bytes(), 2 * message(7).size());
     // And what is forwarded from then on.
     forward(&mut shard, 8);
     forward(&mut shard, 7);
