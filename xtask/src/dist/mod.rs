@@ -8,7 +8,7 @@
 //!      -> tarball::pack      PRODUCT-VERSION-ARCH.tar.gz of the same files
 //! ```
 //! There is one layout, so a tarball unpacked at the root gives the same host as the package does, but
-//! for what the package's scripts do. What is made from one commit by one compiler is the same each
+//! for what the package's scripts do. What is made of the same programs from one commit is the same each
 //! time: files are as old as the commit, and in order.
 //!
 //! The programs need the host's glibc and nothing else that is not in every Debian: a wholly static
