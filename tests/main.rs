@@ -5,6 +5,7 @@
 
 mod capacity;
 mod churn;
+mod dashboard;
 mod datapath;
 mod draining;
 mod ecmp;
