@@ -40,6 +40,7 @@ mod lookup;
 mod memory;
 #[cfg(test)]
 mod needs;
+mod others;
 mod pins;
 mod replica;
 mod services;
@@ -52,7 +53,8 @@ pub use events::{EVENTS, FlowEvents};
 pub use leases::{Leases, Running, Wishes};
 pub use lookup::monotonic;
 pub use memory::{possible_cpus, ring_memory};
-pub use pins::{Layout, Mismatch, PinError, Pins};
+pub use others::program_name;
+pub use pins::{Layout, Mismatch, PinError, Pins, is_in_bpf_file_system};
 pub use replica::{Recorded, Recorder};
 pub use sweep::{FlowCounts, Round, Sweeper, now};
 

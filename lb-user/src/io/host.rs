@@ -65,6 +65,22 @@ pub fn run_first() -> io::Result<()> {
     }
 }
 
+/// Whether something keeps the clock right: the kernel is told so by whoever does (NTP, PTP).
+///
+/// # Errors
+///
+/// If the kernel does not say.
+pub fn is_clock_kept() -> io::Result<bool> {
+    // SAFETY: it is all integers, for which zero is a value.
+    let mut clock: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: without a mode nothing is changed, and what is there is written to the place given.
+    let state = unsafe { libc::adjtimex(&raw mut clock) };
+    if state < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(state != libc::TIME_ERROR && clock.status & libc::STA_UNSYNC == 0)
+}
+
 /// Checks that NAT would not use ports that the host itself connects from.
 ///
 /// # Errors

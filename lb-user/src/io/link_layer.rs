@@ -87,7 +87,7 @@ impl Announcer {
 }
 
 /// The address of an interface; who is to receive a frame stands in the frame.
-fn link_layer(index: u32) -> SockAddr {
+pub(super) fn link_layer(index: u32) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is a socket address of 20 bytes, for which the storage has room; it is
     // all integers, for which zero is a value.

@@ -9,4 +9,5 @@ pub mod netlink;
 pub mod notify;
 pub mod ping;
 pub mod probe;
+pub mod segment;
 pub mod vrrp;

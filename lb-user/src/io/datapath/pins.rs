@@ -137,6 +137,12 @@ pub(super) enum Start {
     Move(Layout),
 }
 
+/// Whether a directory is in a BPF file system, or would be if it were made.
+#[must_use]
+pub fn is_in_bpf_file_system(directory: &Path) -> bool {
+    files::is_inside(directory)
+}
+
 /// A directory of pins, held for as long as this lives.
 #[derive(Debug)]
 pub struct Pins {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::{
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkMessage},
+    link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached},
 };
 
 use super::{Netlink, NetlinkError, ask};
@@ -22,13 +22,71 @@ pub struct Interface {
     pub addresses: Vec<(IpAddr, u8)>,
 }
 
+/// An interface, as it is judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub mac: [u8; 6],
+    pub is_up: bool,
+    pub mtu: u32,
+    pub receive_queues: u32,
+    /// The XDP program on it.
+    pub program: Option<LinkProgram>,
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+/// An XDP program on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkProgram {
+    /// The kernel's number of it.
+    pub id: u32,
+    pub is_generic: bool,
+}
+
 impl Netlink {
+    /// Finds an interface by its name, with what else there is to know of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Netlink::interface`].
+    pub async fn link(&self, name: &str) -> Result<Link, NetlinkError> {
+        let message = self.link_message(name).await?;
+        let Interface {
+            index, mac, is_up, ..
+        } = describe(&message, name)?;
+        let mut link = Link {
+            index,
+            mac,
+            is_up,
+            mtu: 0,
+            receive_queues: 0,
+            program: None,
+            addresses: self.addresses(index).await?,
+        };
+        for attribute in &message.attributes {
+            if let LinkAttribute::Mtu(mtu) = attribute {
+                link.mtu = *mtu;
+            } else if let LinkAttribute::NumRxQueues(queues) = attribute {
+                link.receive_queues = *queues;
+            } else if let LinkAttribute::Xdp(parts) = attribute {
+                link.program = program(parts);
+            }
+        }
+        Ok(link)
+    }
+
     /// Finds an interface by its name.
     ///
     /// # Errors
     ///
     /// If there is none, it has no MAC address, or the kernel does not answer.
     pub async fn interface(&self, name: &str) -> Result<Interface, NetlinkError> {
+        let mut interface = describe(&self.link_message(name).await?, name)?;
+        interface.addresses = self.addresses(interface.index).await?;
+        Ok(interface)
+    }
+
+    async fn link_message(&self, name: &str) -> Result<LinkMessage, NetlinkError> {
         let mut links = self
             .handle()?
             .link()
@@ -36,23 +94,14 @@ impl Netlink {
             .match_name(name.to_owned())
             .execute();
         let found = ask("find an interface", links.try_next()).await;
-        let message = match found {
-            Ok(Some(message)) => message,
-            Ok(None) => {
-                return Err(NetlinkError::NoSuchInterface {
-                    name: name.to_owned(),
-                });
-            }
-            Err(error) if error.errno() == Some(libc::ENODEV) => {
-                return Err(NetlinkError::NoSuchInterface {
-                    name: name.to_owned(),
-                });
-            }
-            Err(error) => return Err(error),
+        let no_such = || NetlinkError::NoSuchInterface {
+            name: name.to_owned(),
         };
-        let mut interface = describe(&message, name)?;
-        interface.addresses = self.addresses(interface.index).await?;
-        Ok(interface)
+        match found {
+            Ok(found) => found.ok_or_else(no_such),
+            Err(error) if error.errno() == Some(libc::ENODEV) => Err(no_such()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The MAC address that frames leaving by an interface have as their source, and the size of the
@@ -115,6 +164,20 @@ pub(super) fn local(message: &AddressMessage) -> Option<IpAddr> {
 fn is_tentative(message: &AddressMessage) -> bool {
     let flags = message.header.flags;
     flags.contains(AddressHeaderFlags::Tentative)
+}
+
+/// The program of `IFLA_XDP`, if there is one.
+fn program(parts: &[LinkXdp]) -> Option<LinkProgram> {
+    let mut id = 0;
+    let mut is_generic = false;
+    for part in parts {
+        if let LinkXdp::ProgId(number) = part {
+            id = *number;
+        } else if let LinkXdp::Attached(XdpAttached::SocketBuffer) = part {
+            is_generic = true;
+        }
+    }
+    (id != 0).then_some(LinkProgram { id, is_generic })
 }
 
 fn describe(message: &LinkMessage, name: &str) -> Result<Interface, NetlinkError> {

@@ -29,7 +29,7 @@ use tokio::{task::JoinHandle, time};
 
 pub use address::{Unmarked, VipOrigin};
 pub use events::{Event, Events};
-pub use link::Interface;
+pub use link::{Interface, Link, LinkProgram};
 pub use neighbour::{Neighbour, Route};
 
 /// Far above what the kernel needs: it answers in microseconds or not at all.

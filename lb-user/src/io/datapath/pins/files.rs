@@ -57,7 +57,7 @@ fn is_apart() -> bool {
 }
 
 /// Whether `directory`, or what there is on the way to it, is in a BPF file system.
-fn is_inside(directory: &Path) -> bool {
+pub(super) fn is_inside(directory: &Path) -> bool {
     let there = directory.ancestors().find(|path| path.exists());
     let found = there.and_then(|path| statfs(path).ok());
     found.is_some_and(|found| found.f_type as u32 == MAGIC)
