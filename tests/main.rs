@@ -7,6 +7,7 @@ mod capacity;
 mod churn;
 mod dashboard;
 mod datapath;
+mod doctor;
 mod draining;
 mod ecmp;
 mod evacuating;

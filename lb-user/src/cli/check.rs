@@ -211,7 +211,8 @@ fn size(config: &Config) -> Size {
     }
 }
 
-fn complaint(errors: &ConfigErrors) -> String {
+/// All that is wrong, and how much that is.
+pub(super) fn complaint(errors: &ConfigErrors) -> String {
     format!(
         "{} in the configuration\n{errors}",
         output::count(errors.len(), "mistake")

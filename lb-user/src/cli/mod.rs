@@ -1,13 +1,14 @@
 //! The command line: one file a command, each with its `Args` and a `run`.
 //!
-//! Exit codes: 0 done, 64 wrong usage or configuration, 1 anything else; `import` has more.
-//! Results go to stdout, all else to stderr; a reader that closes the pipe is no error.
+//! Exit codes: 0 done, 64 wrong usage or configuration, 1 anything else; `import` and `doctor` have
+//! more. Results go to stdout, all else to stderr; a reader that closes the pipe is no error.
 
 mod account;
 mod backend;
 mod check;
 mod client;
 mod decap;
+mod doctor;
 mod drain;
 mod events;
 mod import;
@@ -35,6 +36,9 @@ const EXIT_USAGE: u8 = 64;
 
 /// Something did not work, and was told.
 const EXIT_FAILED: u8 = 1;
+
+/// Errors were found, and told; warnings are [`EXIT_FAILED`].
+const EXIT_ERRORS: u8 = 2;
 
 /// Something could not be carried over, and was told.
 const EXIT_INCOMPLETE: u8 = 2;
@@ -73,6 +77,7 @@ enum Command {
     Decap(decap::Args),
     Tune(tune::Args),
     Account(account::Args),
+    Doctor(doctor::Args),
     #[command(
         after_help = "Example:\n  tidegate completions bash > /etc/bash_completion.d/tidegate"
     )]
@@ -154,6 +159,7 @@ pub fn main() -> ExitCode {
         Command::Decap(args) => decap::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Account(args) => account::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => args.run(Cli::command()).map_err(Failure::from),
         Command::Manual(args) => args.run(Cli::command()).map_err(Failure::from),
     };

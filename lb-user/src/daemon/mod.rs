@@ -25,7 +25,7 @@ mod maps;
 mod neighbours;
 mod notify;
 mod pace;
-mod prober;
+pub(crate) mod prober;
 mod running;
 mod sources;
 mod state;

@@ -199,7 +199,8 @@ impl Asker {
     }
 }
 
-fn probe_of(probe: &model::Probe) -> Probe {
+/// A check of the configuration, as it is made.
+pub(crate) fn probe_of(probe: &model::Probe) -> Probe {
     match probe {
         model::Probe::Tcp => Probe::Tcp,
         model::Probe::Http(http) => Probe::Http(Http {
