@@ -38,7 +38,7 @@
 //! (`shard::claims`).
 //!
 //! All nodes come to have the same retained messages: who differs is told, and the last by the cluster's
-//! clock counts (`telling`, [`crate::retained`]).
+//! clock counts (`telling`, `retained`).
 //!
 //! **Groups.** Nodes tell each other how many members of each group they have that take messages
 //! (`routes`), and the publisher's node chooses one of them for each message ([`crate::shares`]). That
