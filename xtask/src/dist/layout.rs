@@ -19,13 +19,15 @@ pub(super) const MAINTAINER: &str = "The Tidegate authors <tidegate@tidegate.inv
 const EXAMPLES: &str = "etc/tidegate/examples";
 
 /// The pages that README.md leads to.
-const DOCS: [&str; 17] = [
+const DOCS: [&str; 22] = [
     "access",
     "broker",
     "cluster",
+    "comparison",
     "configuration",
     "dashboard",
     "ecmp",
+    "explanation",
     "install",
     "limits",
     "migration",
@@ -36,7 +38,10 @@ const DOCS: [&str; 17] = [
     "performance",
     "persistence",
     "scale",
+    "security",
+    "troubleshooting",
     "tuning",
+    "tutorial",
 ];
 
 /// Something that is installed by itself.
